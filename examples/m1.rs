@@ -1,0 +1,118 @@
+//! M1, the calling microservice: mints its token at a core and calls M2 with it.
+//!
+//! Prints the status and the body of `GET {m2}/whoami`; exits with 0 if the status is 200.
+#![allow(clippy::print_stdout)] // it is a program
+
+use std::process::ExitCode;
+
+use reqwest::{Client, Method, Request, Url};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
+
+const USAGE: &str = "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
+
+  --core URL             the core that mints; several with ; between them
+  --api-key KEY          the core's api key, if it has any
+  --jwks-domain DOMAIN   becomes the token's `iss`; the first core's URL by default
+  --m2 URL               the microservice to call
+  --allow-plain-http     allow http URLs beyond loopback";
+
+#[derive(Default)]
+struct Flags {
+    core: String,
+    api_key: Option<String>,
+    jwks_domain: Option<String>,
+    m2: String,
+    allow_plain_http: bool,
+}
+
+fn flags() -> Result<Option<Flags>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut flags = Flags::default();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("core") => flags.core = parser.value()?.string()?,
+            Long("api-key") => flags.api_key = Some(parser.value()?.string()?),
+            Long("jwks-domain") => flags.jwks_domain = Some(parser.value()?.string()?),
+            Long("m2") => flags.m2 = parser.value()?.string()?,
+            Long("allow-plain-http") => flags.allow_plain_http = true,
+            Short('h') | Long("help") => return Ok(None),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    for (name, value) in [("--core", &flags.core), ("--m2", &flags.m2)] {
+        if value.is_empty() {
+            return Err(format!("{name} is missing").into());
+        }
+    }
+    Ok(Some(flags))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let flags = match flags() {
+        Ok(Some(flags)) => flags,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("m1: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(flags).await {
+        Ok(200) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("m1: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: Flags) -> Result<u16, Box<dyn std::error::Error>> {
+    let m2 = Url::parse(&flags.m2).map_err(|err| format!("--m2 {}: {err}", flags.m2))?;
+    let https = m2.scheme() == "https";
+    let loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if !(https || loopback || flags.allow_plain_http) {
+        return Err(format!("plain http to {m2}, beyond loopback; use https or --allow-plain-http").into());
+    }
+
+    let mut core = SuperTokensCore::new(&flags.core)?;
+    if let Some(api_key) = flags.api_key {
+        core = core.api_key(api_key);
+    }
+    if flags.allow_plain_http {
+        core = core.allow_plain_http();
+    }
+    let first_core = flags.core.split(';').next().unwrap_or_default();
+    let jwks_domain = flags.jwks_domain.unwrap_or_else(|| first_core.trim_end_matches('/').to_owned());
+    let token = core.service_token(jwks_domain).claim("service", "m1").mint().await?;
+
+    let mut client = Client::builder();
+    if !https {
+        // No CA certificates are needed then, and a machine may have none.
+        client = client.tls_certs_only([]);
+    }
+    let m2_client = ServiceBuilder::new()
+        .layer(AddServiceTokenLayer::new(token).only_to([m2.origin().ascii_serialization()])?)
+        .service(client.build()?);
+
+    let whoami = format!("{}/whoami", flags.m2.trim_end_matches('/')).parse()?;
+    let response = m2_client.oneshot(Request::new(Method::GET, whoami)).await;
+    let response = response.map_err(|err| format!("{m2} cannot be called: {}", innermost(&err)))?;
+    let status = response.status().as_u16();
+    println!("{status}\n{}", response.text().await?);
+    Ok(status)
+}
+
+/// What lies at the bottom of an error, which is the part that tells.
+fn innermost(mut error: &dyn std::error::Error) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

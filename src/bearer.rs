@@ -1,0 +1,137 @@
+//! The `Authorization` header, both ways (RFC 6750 §2.1, RFC 9110 §11.6.2).
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+
+use crate::rejection::RejectionReason;
+
+const SCHEME: &[u8] = b"Bearer";
+
+/// The token of the one Bearer credential in `header`: scheme in any case, one or more spaces, a b64token of at most
+/// `max_len` bytes.
+///
+/// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have judged the second.
+pub(crate) fn read<'h>(
+    headers: &'h HeaderMap,
+    header: &HeaderName,
+    max_len: usize,
+) -> Result<&'h str, RejectionReason> {
+    let mut credentials = headers.get_all(header).iter();
+    let credential = credentials.next().ok_or(RejectionReason::NoCredential)?.as_bytes();
+    if credentials.next().is_some() {
+        return Err(RejectionReason::SeveralCredentials);
+    }
+    if credential.is_empty() {
+        return Err(RejectionReason::NoCredential);
+    }
+    let token = match credential.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_token_char(rest) => rest,
+        _ if joins_bearer(credential) => return Err(RejectionReason::SeveralCredentials),
+        _ => return Err(RejectionReason::OtherScheme),
+    };
+    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+    let token = &token[spaces..];
+    if spaces == 0 || token.is_empty() {
+        return Err(RejectionReason::MalformedCredential);
+    }
+    if token.len() > max_len {
+        return Err(RejectionReason::TooLong);
+    }
+    match std::str::from_utf8(token) {
+        Ok(token) if is_b64token(token.as_bytes()) => Ok(token),
+        _ => Err(RejectionReason::MalformedCredential),
+    }
+}
+
+/// A header value that carries `token`, marked sensitive.
+pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+fn is_b64token(token: &[u8]) -> bool {
+    let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
+    let body = &token[..token.len() - padding];
+    !body.is_empty() && body.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(b))
+}
+
+/// Whether the scheme's name goes on, as in `BearerX`: another scheme then. A tab or a comma does not go on a name.
+fn starts_with_token_char(rest: &[u8]) -> bool {
+    // RFC 9110 §5.6.2.
+    rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
+
+/// Whether a proxy joined another credential and a Bearer one into a single value.
+fn joins_bearer(credential: &[u8]) -> bool {
+    credential.split(|byte| *byte == b',').skip(1).any(|part| {
+        let part = part.trim_ascii_start();
+        part.split_at_checked(SCHEME.len()).is_some_and(|(scheme, rest)| {
+            scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_none_or(u8::is_ascii_whitespace)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RejectionReason as R;
+    use http::header::AUTHORIZATION;
+
+    fn outcome(values: &[&[u8]]) -> Result<String, R> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        read(&headers, &AUTHORIZATION, 16).map(str::to_owned)
+    }
+
+    #[test]
+    fn one_bearer_credential_is_read() {
+        for value in ["Bearer abc", "bearer abc", "BEARER abc", "bEaReR   abc"] {
+            assert_eq!(outcome(&[value.as_bytes()]), Ok("abc".to_owned()), "{value}");
+        }
+        assert_eq!(outcome(&[b"Bearer aZ0-._~+/=="]), Ok("aZ0-._~+/==".to_owned()));
+    }
+
+    #[test]
+    fn anything_else_is_refused_for_its_own_reason() {
+        let cases: &[(&[&[u8]], R)] = &[
+            (&[], R::NoCredential),
+            (&[b""], R::NoCredential),
+            (&[b"Basic dTpw"], R::OtherScheme),
+            (&[b"BearerX abc"], R::OtherScheme),
+            (&[b"Bear"], R::OtherScheme),
+            (&[b"Digest username=\"bearer\", realm=\"x\""], R::OtherScheme),
+            (&[b"Bearer abc", b"Bearer abc"], R::SeveralCredentials),
+            (&[b"Basic dTpw", b"Bearer abc"], R::SeveralCredentials),
+            (&[b"Basic dTpw, Bearer abc"], R::SeveralCredentials),
+            (&[b"Bearer"], R::MalformedCredential),
+            (&[b"Bearer "], R::MalformedCredential),
+            (&[b"Bearer\tabc"], R::MalformedCredential),
+            (&[b"Bearer \tabc"], R::MalformedCredential),
+            (&[b"Bearer,abc"], R::MalformedCredential),
+            (&[b"Bearer abc "], R::MalformedCredential),
+            (&[b"Bearer a b"], R::MalformedCredential),
+            (&[b"Bearer abc,Bearer d"], R::MalformedCredential),
+            (&[b"Bearer abc\xe9"], R::MalformedCredential),
+            (&[b"Bearer\xa0abc"], R::MalformedCredential),
+            (&[b"Bearer \"abc\""], R::MalformedCredential),
+            (&[b"Bearer =="], R::MalformedCredential),
+            (&[b"Bearer a=b"], R::MalformedCredential),
+            (&[b"Bearer 12345678901234567"], R::TooLong),
+            (&[b"Bearer 1234567890123456\xe9"], R::TooLong),
+        ];
+        for (values, expected) in cases {
+            assert_eq!(outcome(values), Err(*expected), "{:?}", values.iter().map(|v| v.escape_ascii().to_string()));
+        }
+    }
+
+    #[test]
+    fn a_written_credential_is_sensitive_and_reads_back() {
+        let value = write("abc").unwrap();
+        assert!(value.is_sensitive());
+        assert_eq!(outcome(&[value.as_bytes()]), Ok("abc".to_owned()));
+        assert!(write("a\nb").is_err());
+    }
+}

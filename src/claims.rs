@@ -1,0 +1,161 @@
+//! What an admitted caller's token says.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::Extensions;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::rejection::{Realm, Rejection};
+
+/// The last second of the year 9999: later expirations are shown as this one, since not every platform's
+/// [`SystemTime`] reaches further.
+const LAST_SHOWN: u64 = 253_402_300_799;
+
+/// The claims of a verified token (RFC 7519 §4). Only a [`Verifier`](crate::Verifier) makes one, so holding it is the
+/// proof that every check passed. Cheap to clone.
+///
+/// Behind [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) it is an axum extractor; elsewhere
+/// [`from_extensions`](Self::from_extensions) reads it from the request.
+#[derive(Clone)]
+pub struct ServiceClaims(Arc<Proven>);
+
+struct Proven {
+    claims: Map<String, Value>,
+    expires_at: u64,
+}
+
+impl ServiceClaims {
+    /// Architecture invariant: only `verify` calls this.
+    pub(crate) fn proven(claims: Map<String, Value>, expires_at: u64) -> Self {
+        Self(Arc::new(Proven { claims, expires_at }))
+    }
+
+    /// The claims that the nearest layer in front left in a request's extensions. `None` if there is no layer in front,
+    /// or if it is an [`optional`](crate::RequireServiceTokenLayer::optional) one and the caller is no microservice.
+    #[must_use]
+    pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
+        match extensions.get::<Verdict>()? {
+            Verdict::Caller(claims) => Some(claims),
+            Verdict::Nobody(_) => None,
+        }
+    }
+
+    /// One claim, as it was sent. `None` if the token has no such claim.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.claims.get(name)
+    }
+
+    /// `iss` (RFC 7519 §4.1.1), if it is a string.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.get("iss").and_then(Value::as_str)
+    }
+
+    /// `sub` (RFC 7519 §4.1.2), if it is a string.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.get("sub").and_then(Value::as_str)
+    }
+
+    /// `aud` (RFC 7519 §4.1.3): each audience, of which a token may name none, one or several.
+    pub fn audience(&self) -> impl Iterator<Item = &str> {
+        let audience = self.get("aud").map_or(&[][..], |aud| match aud {
+            Value::Array(several) => several,
+            one => std::slice::from_ref(one),
+        });
+        audience.iter().filter_map(Value::as_str)
+    }
+
+    /// `exp` (RFC 7519 §4.1.4), rounded down to whole seconds. Times after the year 9999 are shown as its last second.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(LAST_SHOWN))
+    }
+
+    /// A typed view of all claims.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimsError`] if the claims do not fit `T`.
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
+        // serde_json's own message may quote a claim, so it is dropped here.
+        T::deserialize(&Value::Object(self.0.claims.clone())).map_err(|_| ClaimsError(std::any::type_name::<T>()))
+    }
+}
+
+/// Prints how many claims there are and none of them: they tell who calls whom.
+impl fmt::Debug for ServiceClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceClaims").field("claims", &self.0.claims.len()).finish_non_exhaustive()
+    }
+}
+
+/// The claims do not fit the type that [`ServiceClaims::deserialize`] was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claims do not fit `{0}`")]
+pub struct ClaimsError(&'static str);
+
+/// What the server layer found, left in the request's extensions. A layer always inserts one, so that an outer layer's
+/// verdict never survives an inner one, and a layer that ran can be told from one that did not.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Caller(ServiceClaims),
+    /// Let in without claims by an optional layer.
+    Nobody(Arc<Refusal>),
+}
+
+/// Why there is nobody: what to answer where claims are needed after all.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) rejection: Rejection,
+    pub(crate) realm: Realm,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(text: &str) -> ServiceClaims {
+        ServiceClaims::proven(crate::json::object(text.as_bytes()).unwrap(), u64::MAX)
+    }
+
+    #[test]
+    fn the_audience_is_none_one_or_several() {
+        let cases: &[(&str, &[&str])] = &[
+            ("{}", &[]),
+            (r#"{"aud":"a"}"#, &["a"]),
+            (r#"{"aud":["a","b"]}"#, &["a", "b"]),
+            (r#"{"aud":[]}"#, &[]),
+            (r#"{"aud":7}"#, &[]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(claims(text).audience().collect::<Vec<_>>(), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn claims_are_read_by_name_or_as_a_type() {
+        #[derive(serde::Deserialize)]
+        struct Service {
+            service: String,
+        }
+        let read = claims(r#"{"iss":"i","sub":1,"service":"orders"}"#);
+        assert_eq!((read.issuer(), read.subject()), (Some("i"), None));
+        assert_eq!(read.get("service").and_then(Value::as_str), Some("orders"));
+        assert_eq!(read.deserialize::<Service>().unwrap().service, "orders");
+        assert!(claims("{}").deserialize::<Service>().is_err());
+        assert!(read.expires_at() > UNIX_EPOCH);
+    }
+
+    #[test]
+    fn claims_never_print() {
+        let read = claims(r#"{"service":"orders-7f3a"}"#);
+        assert!(!format!("{read:?} {:?}", Verdict::Caller(read.clone())).contains("7f3a"));
+        let error = read.deserialize::<u64>().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("7f3a"));
+    }
+}

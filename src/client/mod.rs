@@ -1,0 +1,41 @@
+//! The calling side: every outgoing request carries the token.
+//!
+//! [`AddServiceTokenLayer`] works on `http::Request` of any body (hyper-util, tonic) and, with feature `reqwest`, on
+//! `reqwest::Request`. It sets one header to a reference-counted value and calls the inner service; nothing is allocated
+//! once the request's header map holds anything at all.
+//!
+//! **Redirects** happen below the layer. reqwest takes `Authorization` off when a redirect changes the origin, but no
+//! custom header: with [`header`](AddServiceTokenLayer::header) give the client `redirect::Policy::none()`.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_m2m::{AddServiceTokenLayer, ServiceToken};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+//! let token = ServiceToken::from_jwt(jwt)?;
+//! let client = ServiceBuilder::new()
+//!     .layer(AddServiceTokenLayer::new(token).only_to(["https://billing.internal"])?)
+//!     .service(service_fn(|request: Request<()>| async move {
+//!         let carried = request.headers().contains_key("authorization");
+//!         Ok::<_, std::convert::Infallible>(Response::new(carried))
+//!     }));
+//!
+//! let inside = Request::get("https://billing.internal/charge").body(())?;
+//! assert!(client.clone().oneshot(inside).await?.into_body());
+//! let outside = Request::get("https://elsewhere.example/").body(())?;
+//! assert!(!client.oneshot(outside).await?.into_body());
+//! # Ok(())
+//! # }
+//! ```
+
+mod layer;
+mod origin;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+mod service;
+
+pub use layer::AddServiceTokenLayer;
+pub use service::AddServiceToken;

@@ -1,0 +1,124 @@
+//! The options of a remote key set.
+
+use std::time::Duration;
+
+use super::refresh::{Cache, HttpExchange, Limits};
+use super::remote::RemoteJwks;
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::outbound;
+
+/// Sets the limits of a [`RemoteJwks`].
+#[derive(Debug)]
+#[must_use]
+pub struct RemoteJwksBuilder {
+    url: String,
+    limits: Limits,
+    max_body: usize,
+    plain_http_allowed: bool,
+    http_client: reqwest::ClientBuilder,
+}
+
+impl RemoteJwksBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            limits: Limits {
+                max_age: Duration::from_secs(3600),
+                stale_limit: Duration::from_secs(24 * 3600),
+                timeout: Duration::from_secs(5),
+                cooldown: Duration::from_secs(10),
+                max_keys: 100,
+            },
+            max_body: 128 * 1024,
+            plain_http_allowed: false,
+            http_client: reqwest::Client::builder(),
+        }
+    }
+
+    /// The longest that a set counts as fresh, whatever the endpoint says. 1 h by default. A removed key is accepted for
+    /// as long as this at most, while the endpoint answers. The shortest is 30 s, or this if it is less.
+    pub fn max_age(self, max_age: Duration) -> Self {
+        self.with(|limits| limits.max_age = max_age)
+    }
+
+    /// How long past its freshness the last good set goes on serving while the endpoint fails. 24 h by default; then
+    /// requests get 503.
+    pub fn stale_limit(self, stale_limit: Duration) -> Self {
+        self.with(|limits| limits.stale_limit = stale_limit)
+    }
+
+    /// How long one fetch may take from first to last byte, and how long a request waits for one. 5 s by default.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|limits| limits.timeout = timeout)
+    }
+
+    /// Tokens with unknown keys cause at most two fetches in any such time. 10 s by default.
+    pub fn cooldown(self, cooldown: Duration) -> Self {
+        self.with(|limits| limits.cooldown = cooldown)
+    }
+
+    /// The largest answer that is read, in bytes. 128 KiB by default.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// The largest set that is accepted. 100 keys by default.
+    pub fn max_keys(self, keys: usize) -> Self {
+        self.with(|limits| limits.max_keys = keys)
+    }
+
+    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then swap the keys, and with them decide
+    /// who comes in**: only for networks that are encrypted below HTTP.
+    pub fn allow_plain_http(mut self) -> Self {
+        self.plain_http_allowed = true;
+        self
+    }
+
+    /// A client with roots or a certificate of your own. The limits, the refusal of redirects and the time-outs are put
+    /// on top of it.
+    pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
+        self.http_client = client;
+        self
+    }
+
+    /// Makes the handle. Nothing is fetched before its first use.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit is zero or exceeds
+    /// another that it must not, [`ConfigError::NoCaCertificates`] or [`ConfigError::HttpClient`].
+    pub fn build(self) -> Result<RemoteJwks, ConfigError> {
+        let url = outbound::parse_url(&self.url)?;
+        if !self.plain_http_allowed {
+            outbound::refuse_plain_http(&url)?;
+        }
+        let limits = self.limits;
+        let zero = [limits.max_age, limits.timeout, limits.cooldown].iter().any(Duration::is_zero);
+        if zero || self.max_body == 0 || limits.max_keys == 0 {
+            return Err(ConfigError::Inconsistent(
+                "max_age, timeout, cooldown, max_body and max_keys must not be zero",
+            ));
+        }
+        if limits.timeout > MAX_TIMEOUT {
+            return Err(ConfigError::Inconsistent("timeout must be at most 1 min"));
+        }
+        if limits.cooldown > MAX_COOLDOWN {
+            return Err(ConfigError::Inconsistent("cooldown must be at most 1 h"));
+        }
+        let client = outbound::client(self.http_client, &url, limits.timeout)?;
+        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: Clock::default() };
+        Ok(RemoteJwks::from_cache(Cache::new(limits, Box::new(exchange), Clock::default(), fastrand::Rng::new())))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+}
+
+/// A request waits for this long at most, holding a connection.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// A new key may stay unknown for this long at most.
+const MAX_COOLDOWN: Duration = Duration::from_secs(3600);

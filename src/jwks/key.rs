@@ -1,0 +1,208 @@
+//! One JSON Web Key (RFC 7517) read into a key that verifies, or a reason why it cannot be used.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use serde_json::{Map, Value};
+
+use super::roca;
+use crate::algorithm::Algorithm;
+
+/// Cores before 3.6.1 padded `n`.
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Members that only a private or a symmetric key has (RFC 7518 §6.2.2, §6.3.2, §6.4.1; `priv`: draft-ietf-cose-dilithium).
+const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+
+/// A public key that may verify tokens until a deadline.
+#[derive(Debug)]
+pub(crate) struct Key {
+    id: Option<String>,
+    /// Bound by the key's `alg`, or else by its type and curve; never by the token.
+    algorithms: &'static [Algorithm],
+    decoding: DecodingKey,
+    material: Material,
+    /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never goes.
+    usable_until: AtomicU64,
+}
+
+/// What makes two keys the same.
+#[derive(Debug, PartialEq, Eq)]
+enum Material {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Ec { point: Vec<u8> },
+    Okp { x: Vec<u8> },
+}
+
+impl Key {
+    /// Reads one entry of a set's `keys`. The error says why the entry is skipped.
+    pub(crate) fn from_jwk(jwk: &Value) -> Result<Self, &'static str> {
+        let jwk = jwk.as_object().ok_or("not an object")?;
+        if SECRET_MEMBERS.iter().any(|name| jwk.contains_key(*name)) {
+            return Err("a private or symmetric key");
+        }
+        let id = match jwk.get("kid") {
+            None => None,
+            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(_) => return Err("the key id is not a string"),
+        };
+        if !matches!(jwk.get("use").map(Value::as_str), None | Some(Some("sig"))) {
+            return Err("not for signatures");
+        }
+        match jwk.get("key_ops") {
+            None => {}
+            Some(Value::Array(operations)) if operations.iter().any(|op| op == "verify") => {}
+            Some(_) => return Err("not for verifying"),
+        }
+
+        let (family, decoding, material) = match text(jwk, "kty")? {
+            "RSA" => read_rsa(jwk)?,
+            "EC" => read_ec(jwk)?,
+            "OKP" => read_okp(jwk)?,
+            _ => return Err("the key type is unknown"),
+        };
+        Ok(Self { id, algorithms: bind(jwk, family)?, decoding, material, usable_until: AtomicU64::new(u64::MAX) })
+    }
+
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
+    }
+
+    /// The same id, algorithms and material: a verdict that one proved, the other would prove too.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.algorithms == other.algorithms && self.material == other.material
+    }
+
+    /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that was meant.
+    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+        self.id.is_some()
+            && self.id == other.id
+            && self.material != other.material
+            && self.algorithms.iter().any(|algorithm| other.fits(*algorithm))
+    }
+
+    /// Whether the key may still be used at `now`, in Unix seconds. One atomic load.
+    pub(crate) fn is_usable(&self, now: u64) -> bool {
+        now < self.usable_until.load(Ordering::Acquire)
+    }
+
+    /// Moves the deadline, in Unix seconds; 0 retires the key for every reader at once.
+    pub(crate) fn use_until(&self, deadline: u64) {
+        self.usable_until.store(deadline, Ordering::Release);
+    }
+
+    /// Checks a signature (RFC 7515 §5.2). `algorithm` must fit this key.
+    pub(crate) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
+        // Deliberately not `jsonwebtoken::crypto::verify`: it asks for the process-wide default provider, which panics
+        // once another crate in the build enables jsonwebtoken's second backend.
+        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&provider_name(algorithm), &self.decoding);
+        self.fits(algorithm) && verifier.is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+    }
+}
+
+/// What a key of this type and curve can sign with.
+type Family = &'static [Algorithm];
+
+const RSA: Family =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+const P256: Family = &[Algorithm::ES256];
+const P384: Family = &[Algorithm::ES384];
+const ED25519_ONLY: Family = &[Algorithm::EdDSA];
+
+fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
+    let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
+    let bits = n.len() * 8 - n[0].leading_zeros() as usize;
+    if !(2048..=8192).contains(&bits) {
+        return Err("the modulus is not of 2048 to 8192 bits");
+    }
+    if roca::is_weak(&n) {
+        return Err("the modulus has the ROCA fingerprint");
+    }
+    // RFC 8017 §3.1 asks for an odd e of at least 3; over 33 bits the crypto provider refuses it as well.
+    let exponent = e.iter().try_fold(0_u64, |value, byte| value.checked_mul(256).map(|value| value + u64::from(*byte)));
+    if !exponent.is_some_and(|e| e % 2 == 1 && (3..1 << 33).contains(&e)) {
+        return Err("the public exponent is out of range");
+    }
+    Ok((RSA, DecodingKey::from_rsa_raw_components(&n, &e), Material::Rsa { n, e }))
+}
+
+fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
+    let (family, field_len, curve) = match text(jwk, "crv")? {
+        "P-256" => (P256, 32, &ECDSA_P256_SHA256_FIXED),
+        "P-384" => (P384, 48, &ECDSA_P384_SHA384_FIXED),
+        _ => return Err("the curve is unknown"),
+    };
+    let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
+    // RFC 7518 §6.2.1.2: exactly the field's length. Joined unchecked, x could lend bytes to y.
+    if x.len() != field_len || y.len() != field_len {
+        return Err("a coordinate is not of the field's length");
+    }
+    let point = [&[0x04][..], &x, &y].concat();
+    ParsedPublicKey::new(curve, &point).map_err(|_| "the point is not on the curve")?;
+    Ok((family, DecodingKey::from_ec_der(&point), Material::Ec { point }))
+}
+
+fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
+    if text(jwk, "crv")? != "Ed25519" {
+        return Err("the curve is unknown");
+    }
+    let x = bytes(jwk, "x")?;
+    if x.len() != 32 || ParsedPublicKey::new(&ED25519, &x).is_err() {
+        return Err("not an Ed25519 point");
+    }
+    Ok((ED25519_ONLY, DecodingKey::from_ed_der(&x), Material::Okp { x }))
+}
+
+/// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).
+fn bind(jwk: &Map<String, Value>, family: Family) -> Result<Family, &'static str> {
+    let Some(name) = jwk.get("alg") else { return Ok(family) };
+    let algorithm = name.as_str().and_then(Algorithm::from_name).ok_or("the algorithm is unknown")?;
+    let position = family.iter().position(|fits| *fits == algorithm).ok_or("the algorithm is not of this key type")?;
+    Ok(&family[position..=position])
+}
+
+fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, &'static str> {
+    jwk.get(name).and_then(Value::as_str).ok_or("a member is missing or not a string")
+}
+
+fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
+    BASE64URL.decode(text(jwk, name)?).map_err(|_| "a member is not base64url")
+}
+
+/// A big-endian number without its sign byte: one leading zero is taken off, as cores before 3.6.1 wrote it.
+fn unsigned(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
+    let mut number = bytes(jwk, name)?;
+    if number.first() == Some(&0) {
+        number.remove(0);
+    }
+    match number.first() {
+        None | Some(0) => Err("a number is empty or has leading zeros"),
+        Some(_) => Ok(number),
+    }
+}
+
+const fn provider_name(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
+        Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::PS384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::PS512 => jsonwebtoken::Algorithm::PS512,
+        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
+    }
+}

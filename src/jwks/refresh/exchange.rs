@@ -1,0 +1,115 @@
+//! One request to the JWKS endpoint and what came back.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::time::Duration;
+
+use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::{Client, Response};
+use url::Url;
+
+use super::schedule;
+use crate::clock::Clock;
+use crate::error::FetchError;
+use crate::outbound;
+
+/// Fetches a key set. Real over HTTP, in memory where a test drives time.
+pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
+    /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the caller.
+    fn get(&self, known: Validators) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>>;
+}
+
+/// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110 §13.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::jwks) struct Validators {
+    pub(in crate::jwks) etag: Option<HeaderValue>,
+    pub(in crate::jwks) last_modified: Option<HeaderValue>,
+}
+
+impl Validators {
+    pub(in crate::jwks) fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+}
+
+#[derive(Debug)]
+pub(in crate::jwks) struct Answer {
+    /// `None`: the set that is held is current still.
+    pub(in crate::jwks) body: Option<Vec<u8>>,
+    pub(in crate::jwks) validators: Validators,
+    /// What the endpoint says of freshness, unclamped. `None` if it says nothing.
+    pub(in crate::jwks) lifetime: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(in crate::jwks) struct Failure {
+    pub(in crate::jwks) error: FetchError,
+    pub(in crate::jwks) retry_after: Option<Duration>,
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        Self { error, retry_after: None }
+    }
+}
+
+/// The real exchange.
+#[derive(Debug)]
+pub(in crate::jwks) struct HttpExchange {
+    pub(in crate::jwks) client: Client,
+    pub(in crate::jwks) url: Url,
+    pub(in crate::jwks) max_body: usize,
+    pub(in crate::jwks) clock: Clock,
+}
+
+impl Exchange for HttpExchange {
+    fn get(&self, known: Validators) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>> {
+        Box::pin(async move {
+            let asked_conditionally = !known.is_empty();
+            let mut request = self.client.get(self.url.clone()).header(ACCEPT, "application/json");
+            if let Some(etag) = known.etag {
+                request = request.header(IF_NONE_MATCH, etag);
+            }
+            if let Some(last_modified) = known.last_modified {
+                request = request.header(IF_MODIFIED_SINCE, last_modified);
+            }
+            let response = request.send().await.map_err(refusal)?;
+            match response.status() {
+                StatusCode::OK => self.read(response).await,
+                StatusCode::NOT_MODIFIED if asked_conditionally => Ok(Answer {
+                    body: None,
+                    validators: validators(response.headers()),
+                    lifetime: lifetime(response.headers()),
+                }),
+                status => Err(Failure {
+                    error: FetchError::Status(status.as_u16()),
+                    retry_after: schedule::retry_after(response.headers().get(RETRY_AFTER), self.clock.unix_now()),
+                }),
+            }
+        })
+    }
+}
+
+impl HttpExchange {
+    async fn read(&self, response: Response) -> Result<Answer, Failure> {
+        let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
+        let body = outbound::read_body(response, self.max_body).await.map_err(refusal)?;
+        let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
+        Ok(Answer { body: Some(body), validators, lifetime })
+    }
+}
+
+fn validators(headers: &HeaderMap) -> Validators {
+    Validators { etag: headers.get(ETAG).cloned(), last_modified: headers.get(LAST_MODIFIED).cloned() }
+}
+
+fn lifetime(headers: &HeaderMap) -> Option<Duration> {
+    schedule::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
+}
+
+fn refusal(error: reqwest::Error) -> Failure {
+    let error =
+        if error.is_timeout() { FetchError::Timeout } else { FetchError::Connection(outbound::innermost(&error)) };
+    error.into()
+}

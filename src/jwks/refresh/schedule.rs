@@ -1,0 +1,164 @@
+//! When to fetch: what an endpoint's headers say, and how long to wait before the next attempt. Pure functions.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+/// Freshness is at least this, whatever the endpoint says, unless `max_age` is shorter.
+const MIN_LIFETIME: Duration = Duration::from_secs(30);
+/// Freshness where the endpoint says nothing.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
+/// Set in stone by the endpoint no longer than this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+
+/// `Cache-Control: max-age` less `Age` (RFC 9111 §4.2). `None` without a `max-age`. A figure that cannot be read counts
+/// as zero, as does a directive that forbids keeping: RFC 9111 §4.2.1 asks to treat such answers as stale.
+pub(super) fn freshness<'h>(
+    cache_control: impl IntoIterator<Item = &'h HeaderValue>,
+    age: Option<&HeaderValue>,
+) -> Option<Duration> {
+    let mut max_age = None;
+    for value in cache_control {
+        for directive in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let (name, argument) = match directive.iter().position(|byte| *byte == b'=') {
+                Some(at) => (&directive[..at], &directive[at + 1..]),
+                None => (directive, &b""[..]),
+            };
+            if name.eq_ignore_ascii_case(b"no-store") || name.eq_ignore_ascii_case(b"no-cache") {
+                return Some(Duration::ZERO);
+            }
+            if name.eq_ignore_ascii_case(b"max-age") {
+                // The first one counts, as RFC 9111 §4.2.1 allows.
+                max_age = max_age.or(Some(seconds(argument)));
+            }
+        }
+    }
+    Some(max_age?.saturating_sub(age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()))))
+}
+
+/// The lifetime to work with: 30 s to `max_age`, 10 min if the endpoint says nothing.
+pub(super) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
+    lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
+}
+
+/// How long after a fetch to refresh ahead: 80 % of the lifetime, ±10 %, so that a fleet does not come at once.
+pub(super) fn refresh_ahead(lifetime: Duration, rng: &mut fastrand::Rng) -> Duration {
+    lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1))
+}
+
+/// How long to wait after the `failures`th failure in a row: 1 s doubling to 60 s, drawn from the upper half.
+pub(super) fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
+    let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(MAX_BACK_OFF).mul_f64(draw(rng, 0.5..=1.0))
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix seconds.
+pub(super) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Duration> {
+    let text = value?.to_str().ok()?.trim();
+    let wait = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        seconds(text.as_bytes())
+    } else {
+        let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        at.saturating_sub(Duration::from_secs(now))
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+fn draw(rng: &mut fastrand::Rng, range: RangeInclusive<f64>) -> f64 {
+    range.start() + rng.f64() * (range.end() - range.start())
+}
+
+/// delta-seconds (RFC 9111 §1.2.2), quoted or not: too large saturates, anything else is zero.
+fn seconds(text: &[u8]) -> Duration {
+    let text = text.trim_ascii();
+    let digits = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Duration::ZERO;
+    }
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Duration::from_secs(digits.iter().fold(0, add))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(cache_control: &[&str], age: Option<&str>) -> Option<u64> {
+        let values: Vec<_> = cache_control.iter().map(|value| HeaderValue::from_str(value).unwrap()).collect();
+        let age = age.map(|age| HeaderValue::from_str(age).unwrap());
+        freshness(&values, age.as_ref()).map(|lifetime| lifetime.as_secs())
+    }
+
+    #[test]
+    fn freshness_is_max_age_less_age() {
+        let cases: &[(&[&str], Option<&str>, Option<u64>)] = &[
+            (&[], None, None),
+            (&["public"], Some("5"), None),
+            (&["max-age=600"], None, Some(600)),
+            (&["max-age=600, must-revalidate"], Some("100"), Some(500)),
+            (&["public", "MAX-AGE=\"600\""], None, Some(600)),
+            (&["max-age=60"], Some("100"), Some(0)),
+            (&["max-age=60"], Some("garbage"), Some(60)),
+            (&["max-age=0"], None, Some(0)),
+            (&["max-age=-1"], None, Some(0)),
+            (&["max-age=ten"], None, Some(0)),
+            (&["max-age"], None, Some(0)),
+            (&["max-age=1.5"], None, Some(0)),
+            (&["max-age=99999999999999999999999"], None, Some(u64::MAX)),
+            (&["no-store, max-age=600"], None, Some(0)),
+            (&["max-age=600, no-cache"], None, Some(0)),
+            (&["s-maxage=600"], None, None),
+            (&["max-age=10, max-age=20"], None, Some(10)),
+        ];
+        for (cache_control, age, expected) in cases {
+            assert_eq!(read(cache_control, *age), *expected, "{cache_control:?} {age:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_clamped() {
+        let hour = Duration::from_secs(3600);
+        let cases = [(None, 600), (Some(0), 30), (Some(29), 30), (Some(31), 31), (Some(u64::MAX), 3600)];
+        for (lifetime, expected) in cases {
+            assert_eq!(clamp(lifetime.map(Duration::from_secs), hour).as_secs(), expected);
+        }
+        assert_eq!(clamp(Some(hour), Duration::from_secs(1)).as_secs(), 1);
+        assert_eq!(clamp(None, Duration::from_secs(1)).as_secs(), 1);
+    }
+
+    #[test]
+    fn waits_stay_in_their_ranges() {
+        for seed in 0..1000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let ahead = refresh_ahead(Duration::from_secs(100), &mut rng).as_secs_f64();
+            assert!((72.0..=88.0).contains(&ahead), "{ahead}");
+            for (failures, doubled) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (u32::MAX, 60.0)] {
+                let wait = back_off(failures, &mut rng).as_secs_f64();
+                assert!((doubled / 2.0..=doubled).contains(&wait), "{failures}: {wait}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_five_minutes() {
+        let cases = [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("301", Some(300)),
+            ("99999999999999999999999", Some(300)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(300)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ];
+        for (text, expected) in cases {
+            let value = HeaderValue::from_static(text);
+            assert_eq!(retry_after(Some(&value), 784_111_777).map(|wait| wait.as_secs()), expected, "{text}");
+        }
+        assert_eq!(retry_after(None, 0), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! What the task publishes, what it plans, and how requests ask it for a fetch.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::exchange::{Exchange, Validators};
+use super::gate::{Gate, SUSPICION_COOLDOWN};
+use super::task;
+use crate::clock::Clock;
+use crate::error::FetchError;
+use crate::jwks::set::KeySet;
+use crate::rejection::{Rejection, RejectionReason};
+
+/// How many requests may wait for a fetch at once.
+const MAX_WAITING: usize = 1024;
+
+/// How many key ids that were asked for in vain are remembered.
+const MAX_IN_VAIN: u64 = 4096;
+
+/// The numbers of one cache; the builder documents each.
+#[derive(Clone, Debug)]
+pub(in crate::jwks) struct Limits {
+    pub(in crate::jwks) max_age: Duration,
+    pub(in crate::jwks) stale_limit: Duration,
+    pub(in crate::jwks) timeout: Duration,
+    pub(in crate::jwks) cooldown: Duration,
+    pub(in crate::jwks) max_keys: usize,
+}
+
+/// One endpoint's keys and everything about fetching them.
+pub(in crate::jwks) struct Cache {
+    pub(in crate::jwks) limits: Limits,
+    pub(in crate::jwks) clock: Clock,
+    pub(in crate::jwks) published: watch::Sender<Published>,
+    pub(in crate::jwks) waiting: Arc<Semaphore>,
+    pub(super) exchange: Box<dyn Exchange>,
+    pub(super) wake: Notify,
+    plan: Mutex<Plan>,
+    /// Until when a key id counts as unknown without another fetch. The deadline is the entry's own, on the clock that
+    /// tests drive; moka bounds the memory.
+    in_vain: moka::sync::Cache<String, Instant>,
+}
+
+/// The current state of the set, which everyone reads.
+#[derive(Clone, Debug)]
+pub(in crate::jwks) struct Published {
+    pub(in crate::jwks) set: Arc<KeySet>,
+    /// The document that `set` was read from.
+    pub(in crate::jwks) json: Arc<[u8]>,
+    /// When `set` was fetched or confirmed. `None` before the first set.
+    pub(in crate::jwks) fetched: Option<Instant>,
+    /// Until when its keys may be used.
+    pub(in crate::jwks) stale_at: Option<Instant>,
+    /// How many fetches began, and how many of those ended; they run one at a time.
+    pub(in crate::jwks) begun: u64,
+    pub(in crate::jwks) ended: u64,
+    pub(in crate::jwks) newest: Newest,
+    /// Whether there is a task.
+    pub(in crate::jwks) running: bool,
+}
+
+/// How the fetch that ended last went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::jwks) enum Newest {
+    None,
+    Succeeded,
+    Failed(FetchError),
+}
+
+/// What the task will do next. Behind a mutex that is held for a few instructions at a time.
+pub(super) struct Plan {
+    pub(super) due: Instant,
+    /// Scheduled fetches that failed in a row.
+    pub(super) failures: u32,
+    pub(super) gate: Gate,
+    pub(super) demand: Demand,
+    pub(super) validators: Validators,
+    pub(super) rng: fastrand::Rng,
+    task: Option<AbortHandle>,
+}
+
+/// What was asked of the task and has not begun yet.
+#[derive(Debug, Default)]
+pub(super) struct Demand {
+    pub(super) unknown_key: bool,
+    pub(super) suspicion: bool,
+    pub(super) refresh: bool,
+}
+
+impl Cache {
+    pub(in crate::jwks) fn new(limits: Limits, exchange: Box<dyn Exchange>, clock: Clock, rng: fastrand::Rng) -> Self {
+        let published = Published {
+            set: Arc::default(),
+            json: Arc::default(),
+            fetched: None,
+            stale_at: None,
+            begun: 0,
+            ended: 0,
+            newest: Newest::None,
+            running: false,
+        };
+        let plan = Plan {
+            due: clock.now(),
+            failures: 0,
+            gate: Gate::new(limits.cooldown),
+            demand: Demand::default(),
+            validators: Validators::default(),
+            rng,
+            task: None,
+        };
+        Self {
+            limits,
+            clock,
+            published: watch::Sender::new(published),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            exchange,
+            wake: Notify::new(),
+            plan: Mutex::new(plan),
+            in_vain: moka::sync::Cache::new(MAX_IN_VAIN),
+        }
+    }
+
+    /// Starts the task if there is none, on the current runtime. False if there is no runtime to start it on.
+    pub(in crate::jwks) fn ensure_running(self: &Arc<Self>) -> bool {
+        if self.published.borrow().running {
+            return true;
+        }
+        let Ok(runtime) = Handle::try_current() else { return false };
+        let claimed = self.published.send_if_modified(|published| !std::mem::replace(&mut published.running, true));
+        if claimed {
+            let task = runtime.spawn(task::run(Arc::clone(self)));
+            self.plan().task = Some(task.abort_handle());
+        }
+        true
+    }
+
+    /// Ends the task, if there is one.
+    pub(in crate::jwks) fn stop(&self) {
+        let task = self.plan().task.take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
+    /// Asks for a fetch that begins after now, for a key id that is in no set so far. False if the gate is closed.
+    pub(in crate::jwks) fn ask_for_unknown_key(&self) -> bool {
+        let now = self.clock.now();
+        let mut plan = self.plan();
+        // Whoever asks before the fetch has begun shares it.
+        if !plan.demand.unknown_key {
+            if !plan.gate.admits_unknown_key(now) {
+                return false;
+            }
+            plan.demand.unknown_key = true;
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Asks for a fetch in the background, since a signature was bad under a known key: perhaps the authority gave the
+    /// key's id to new material. An attacker can send bad signatures at will, so the gate has a budget of its own for it.
+    pub(in crate::jwks) fn suspect(&self) {
+        let now = self.clock.now();
+        let fetched = self.published.borrow().fetched;
+        if fetched.is_none_or(|fetched| now.duration_since(fetched) <= SUSPICION_COOLDOWN) {
+            return;
+        }
+        let mut plan = self.plan();
+        if plan.gate.admits_suspicion(now) {
+            plan.demand.suspicion = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks for a fetch because its user says so.
+    pub(in crate::jwks) fn ask_for_refresh(&self) {
+        self.plan().demand.refresh = true;
+        self.wake.notify_one();
+    }
+
+    /// A refusal that asks to come back after the next attempt that is planned.
+    pub(in crate::jwks) fn unavailable(&self, reason: RejectionReason) -> Rejection {
+        Rejection::retry_after(reason, self.plan().due.saturating_duration_since(self.clock.now()))
+    }
+
+    pub(in crate::jwks) fn was_asked_for_in_vain(&self, id: &str) -> bool {
+        self.in_vain.get(id).is_some_and(|until| self.clock.now() < until)
+    }
+
+    pub(in crate::jwks) fn remember_in_vain(&self, id: &str) {
+        self.in_vain.insert(id.to_owned(), self.clock.now() + self.limits.cooldown);
+    }
+
+    /// Puts the deadlines of the keys on wall time, which may have been set since, by what is left on monotonic time.
+    /// A key that was retired stays so: it is in no set.
+    pub(in crate::jwks) fn renew_deadlines(&self) {
+        let published = self.published.borrow();
+        let left = published.stale_at.map(|stale_at| stale_at.saturating_duration_since(self.clock.now()));
+        let deadline = match left {
+            None | Some(Duration::ZERO) => 0,
+            Some(left) => self.clock.unix_now().saturating_add(left.as_secs().max(1)),
+        };
+        for key in published.set.keys() {
+            key.use_until(deadline);
+        }
+    }
+
+    pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
+        // Nothing that holds the lock panics; were it so, the plan would still be whole.
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Published {
+    pub(in crate::jwks) fn is_fetching(&self) -> bool {
+        self.begun > self.ended
+    }
+
+    /// Whether its keys may be used, by monotonic time.
+    pub(in crate::jwks) fn is_usable(&self, now: Instant) -> bool {
+        self.stale_at.is_some_and(|stale_at| now < stale_at)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("limits", &self.limits).field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}

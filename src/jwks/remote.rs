@@ -1,0 +1,201 @@
+//! The handle on a remote key set.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use super::builder::RemoteJwksBuilder;
+use super::refresh::{Cache, Newest};
+use super::source::{Lookup, Ticket};
+use super::waiter::Waiter;
+use crate::algorithm::Algorithm;
+use crate::error::{ConfigError, FetchError};
+use crate::rejection::RejectionReason;
+
+/// How long [`RemoteJwks::ready`] tries.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The keys of a JWKS endpoint (RFC 7517 §5), fetched, kept fresh and kept through outages. Cheap to clone; clones share
+/// one cache.
+///
+/// Nothing is fetched or spawned before the first use, so it can be made outside a runtime. From then on one task owns
+/// every fetch, on the tokio runtime that the first use came from; it ends with the last clone.
+///
+/// A token whose key is unknown causes a fetch, of which requests can cause two in any 10 s; what an attacker sends
+/// neither hammers the endpoint nor keeps a new key out for longer. While the endpoint is down the last good set goes on
+/// serving for 24 h.
+#[derive(Clone)]
+pub struct RemoteJwks(Arc<Owner>);
+
+/// Its end is the end of the task.
+struct Owner {
+    cache: Arc<Cache>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.cache.stop();
+    }
+}
+
+impl RemoteJwks {
+    /// The keys of this endpoint, with the default limits: `builder(url).build()`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RemoteJwksBuilder::build`].
+    pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Self::builder(url).build()
+    }
+
+    /// The keys of this endpoint, with limits of your own.
+    pub fn builder(url: impl AsRef<str>) -> RemoteJwksBuilder {
+        RemoteJwksBuilder::new(url.as_ref())
+    }
+
+    pub(super) fn from_cache(cache: Cache) -> Self {
+        Self(Arc::new(Owner { cache: Arc::new(cache) }))
+    }
+
+    /// Waits until there are usable keys, for 30 s at most. Fetching goes on meanwhile as its back-off says.
+    ///
+    /// # Errors
+    ///
+    /// The last [`FetchError`] once the time is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait and nothing else.
+    pub async fn ready(&self) -> Result<(), FetchError> {
+        let cache = &self.0.cache;
+        let deadline = cache.clock.now() + READY_WITHIN;
+        let mut receiver = cache.published.subscribe();
+        loop {
+            if !cache.ensure_running() {
+                return Err(FetchError::NotRunning);
+            }
+            if receiver.borrow_and_update().is_usable(cache.clock.now()) {
+                return Ok(());
+            }
+            if timeout_at(deadline, receiver.changed()).await.is_err() {
+                return Err(match &receiver.borrow().newest {
+                    Newest::Failed(error) => error.clone(),
+                    Newest::None | Newest::Succeeded => FetchError::Timeout,
+                });
+            }
+        }
+    }
+
+    /// Fetches now, whatever the schedule and the limits for unknown keys say, and waits for the outcome. For whoever
+    /// knows that the keys have changed.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong; the last good set stays in use.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait; the fetch goes on.
+    pub async fn refresh(&self) -> Result<(), FetchError> {
+        let cache = &self.0.cache;
+        let mut receiver = cache.published.subscribe();
+        let asked = receiver.borrow_and_update().begun;
+        if !cache.ensure_running() {
+            return Err(FetchError::NotRunning);
+        }
+        cache.ask_for_refresh();
+        let published = receiver.wait_for(|published| published.ended > asked).await;
+        match published.as_deref().map(|published| &published.newest) {
+            Ok(Newest::Failed(error)) => Err(error.clone()),
+            Ok(_) => Ok(()),
+            // The sender lives in the cache, which lives as long as `self`.
+            Err(_) => Err(FetchError::NotRunning),
+        }
+    }
+
+    /// How the cache fares, for a health endpoint or a log.
+    #[must_use]
+    pub fn health(&self) -> JwksHealth {
+        let cache = &self.0.cache;
+        let now = cache.clock.now();
+        let published = cache.published.borrow();
+        JwksHealth {
+            keys: published.set.keys().len(),
+            age: published.fetched.map(|fetched| now.duration_since(fetched)),
+            usable_for: published.stale_at.map(|stale_at| stale_at.saturating_duration_since(now)).unwrap_or_default(),
+            last_error: match &published.newest {
+                Newest::Failed(error) => Some(error.clone()),
+                Newest::None | Newest::Succeeded => None,
+            },
+            running: published.running,
+        }
+    }
+
+    /// The last good set as the endpoint sent it, to look at or to keep. `None` before there is one.
+    #[must_use]
+    pub fn export(&self) -> Option<String> {
+        let published = self.0.cache.published.borrow();
+        published.fetched?;
+        String::from_utf8(published.json.to_vec()).ok()
+    }
+
+    /// Looks a key up. `now` is in Unix seconds. Never waits.
+    pub(super) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
+        let cache = &self.0.cache;
+        let (found, running) = {
+            let published = cache.published.borrow();
+            (published.set.find(id, algorithm).cloned(), published.running)
+        };
+        let Some(key) = found else {
+            return match Waiter::new(self.clone(), id) {
+                Ok(waiter) => Lookup::Wait(Ticket::Remote(waiter)),
+                Err(rejection) => Lookup::Refused(rejection),
+            };
+        };
+        if !running {
+            // The set is good for its own deadlines, but nobody refreshes it.
+            cache.ensure_running();
+        }
+        if !key.is_usable(now) {
+            // Either the set is stale, or somebody set the wall clock.
+            cache.renew_deadlines();
+        }
+        if key.is_usable(now) {
+            Lookup::Found(key)
+        } else {
+            Lookup::Refused(cache.unavailable(RejectionReason::KeysStale))
+        }
+    }
+
+    pub(super) fn bad_signature_seen(&self) {
+        self.0.cache.suspect();
+    }
+
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
+    }
+}
+
+/// How a [`RemoteJwks`] fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JwksHealth {
+    /// How many usable keys the last good set holds.
+    pub keys: usize,
+    /// How long ago that set was fetched or confirmed. `None` before there is one.
+    pub age: Option<Duration>,
+    /// For how long its keys may still be used if every fetch fails from now on. Zero: requests get 503.
+    pub usable_for: Duration,
+    /// Why the newest fetch failed. `None` if it succeeded, or if none ended so far.
+    pub last_error: Option<FetchError>,
+    /// Whether the task that fetches is there. It starts with the first use.
+    pub running: bool,
+}
+
+impl fmt::Debug for RemoteJwks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteJwks").field("cache", &self.0.cache).finish()
+    }
+}

@@ -1,0 +1,85 @@
+//! The one thing that a verifier asks for keys, whatever stands behind it.
+
+use std::sync::Arc;
+
+use super::FixedJwks;
+use super::key::Key;
+#[cfg(feature = "reqwest")]
+use super::remote::RemoteJwks;
+#[cfg(feature = "reqwest")]
+use super::waiter::Waiter;
+use crate::algorithm::Algorithm;
+use crate::rejection::{Rejection, RejectionReason};
+
+/// Where a [`Verifier`](crate::Verifier) gets its keys: a [`FixedJwks`] or a [`RemoteJwks`](crate::RemoteJwks), either
+/// of which converts into it.
+#[derive(Clone, Debug)]
+pub struct KeySource(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Fixed(FixedJwks),
+    #[cfg(feature = "reqwest")]
+    Remote(RemoteJwks),
+}
+
+/// What a look-up finds without waiting.
+pub(crate) enum Lookup {
+    Found(Arc<Key>),
+    Refused(Rejection),
+    /// Either the key was just rotated in, or the sender made it up: one fetch settles which.
+    Wait(Ticket),
+}
+
+/// The right to wait for a fetch.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    #[cfg(feature = "reqwest")]
+    Remote(Waiter),
+}
+
+impl KeySource {
+    /// Looks the key up for a token. `now` is in Unix seconds.
+    pub(crate) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
+        match &self.0 {
+            Source::Fixed(FixedJwks(set)) => match set.find(id, algorithm) {
+                Some(key) if key.is_usable(now) => Lookup::Found(Arc::clone(key)),
+                _ => Lookup::Refused(RejectionReason::UnknownKey.into()),
+            },
+            #[cfg(feature = "reqwest")]
+            Source::Remote(remote) => remote.look_up(id, algorithm, now),
+        }
+    }
+
+    /// Says that a signature was bad under a known key: the authority may have given its id to new material.
+    pub(crate) fn bad_signature_seen(&self) {
+        match &self.0 {
+            Source::Fixed(_) => {}
+            #[cfg(feature = "reqwest")]
+            Source::Remote(remote) => remote.bad_signature_seen(),
+        }
+    }
+}
+
+impl Ticket {
+    /// Waits for the fetch that settles whether there is such a key.
+    pub(crate) async fn wait(self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Rejection> {
+        match self {
+            #[cfg(feature = "reqwest")]
+            Self::Remote(waiter) => waiter.wait(id, algorithm).await,
+        }
+    }
+}
+
+impl From<FixedJwks> for KeySource {
+    fn from(keys: FixedJwks) -> Self {
+        Self(Source::Fixed(keys))
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl From<RemoteJwks> for KeySource {
+    fn from(keys: RemoteJwks) -> Self {
+        Self(Source::Remote(keys))
+    }
+}

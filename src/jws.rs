@@ -1,0 +1,223 @@
+//! Strict parsing of a compact JWS (RFC 7515 §7.1): what `jsonwebtoken` does not check.
+//!
+//! Nothing is allocated before the length and the number of parts are known to be right, and nothing here trusts the
+//! token: `jku`, `jwk`, `x5u` and `x5c` are read by nobody.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use crate::algorithm::Algorithm;
+use crate::json;
+use crate::rejection::RejectionReason;
+
+/// The decoded header may be this long.
+const MAX_HEADER_LEN: usize = 2048;
+
+/// A key id may be this many bytes long, and must be one at least.
+const MAX_KEY_ID_LEN: usize = 256;
+
+/// A well-formed compact JWS. Nothing about it is proved yet.
+#[derive(Debug)]
+pub(crate) struct Jws<'t> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key_id: Option<String>,
+    /// The first two parts as they were sent: what the signature covers.
+    pub(crate) signing_input: &'t str,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'t> Jws<'t> {
+    /// Parses `token`, which may be at most `max_len` bytes long.
+    pub(crate) fn parse(token: &'t str, max_len: usize) -> Result<Self, RejectionReason> {
+        if token.len() > max_len {
+            return Err(RejectionReason::TooLong);
+        }
+        let (header, payload, signature) = three_parts(token).ok_or(RejectionReason::NotThreeParts)?;
+        let signing_input = &token[..header.len() + 1 + payload.len()];
+
+        if header.len() > MAX_HEADER_LEN.div_ceil(3) * 4 {
+            return Err(RejectionReason::MalformedHeader);
+        }
+        let header = decode(header)?;
+        let (algorithm, key_id) = read_header(&header)?;
+        Ok(Self { algorithm, key_id, signing_input, payload: decode(payload)?, signature: decode(signature)? })
+    }
+
+    /// The payload as a claims set (RFC 7519 §4): an object without duplicate members.
+    pub(crate) fn claims(&self) -> Result<Map<String, Value>, RejectionReason> {
+        json::object(&self.payload).ok_or(RejectionReason::MalformedClaims)
+    }
+}
+
+/// Exactly three non-empty parts. A JWE has five and goes no further than this.
+fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
+    let mut parts = token.split('.');
+    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let whole = parts.next().is_none() && !header.is_empty() && !payload.is_empty() && !signature.is_empty();
+    whole.then_some((header, payload, signature))
+}
+
+/// Canonical unpadded base64url: the engine refuses padding, the standard alphabet and non-zero trailing bits.
+fn decode(part: &str) -> Result<Vec<u8>, RejectionReason> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| RejectionReason::NotBase64Url)
+}
+
+fn read_header(bytes: &[u8]) -> Result<(Algorithm, Option<String>), RejectionReason> {
+    if bytes.len() > MAX_HEADER_LEN {
+        return Err(RejectionReason::MalformedHeader);
+    }
+    let mut header = json::object(bytes).ok_or(RejectionReason::MalformedHeader)?;
+
+    // RFC 7515 §4.1.11: a `crit` that is not understood must be refused, and none is understood here.
+    if header.contains_key("crit") || header.contains_key("b64") {
+        return Err(RejectionReason::CriticalHeader);
+    }
+    if header.contains_key("enc") || header.contains_key("zip") {
+        return Err(RejectionReason::EncryptedToken);
+    }
+    match header.get("cty").map(Value::as_str) {
+        None => {}
+        Some(Some(content_type)) if !is_media_type(content_type, "jwt") => {}
+        Some(_) => return Err(RejectionReason::NestedToken),
+    }
+    // RFC 8725 §3.11: explicit typing keeps tokens made for something else (DPoP, security events) out.
+    match header.get("typ").map(Value::as_str) {
+        None => {}
+        Some(Some(typ)) if is_media_type(typ, "jwt") || is_media_type(typ, "at+jwt") => {}
+        Some(_) => return Err(RejectionReason::WrongType),
+    }
+
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::from_name);
+    let algorithm = algorithm.ok_or(RejectionReason::UnsupportedAlgorithm)?;
+    let key_id = match header.remove("kid") {
+        None => None,
+        Some(Value::String(key_id)) if (1..=MAX_KEY_ID_LEN).contains(&key_id.len()) => Some(key_id),
+        Some(_) => return Err(RejectionReason::MalformedKeyId),
+    };
+    Ok((algorithm, key_id))
+}
+
+/// Compares media types as RFC 7515 §4.1.9 says: in any case, `application/` left out or not.
+fn is_media_type(value: &str, subtype: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let bare = match value.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => value,
+    };
+    bare.eq_ignore_ascii_case(subtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RejectionReason as R;
+
+    fn token(header: &str, payload: &str) -> String {
+        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    fn refusal(token: &str) -> Option<R> {
+        Jws::parse(token, 8192).and_then(|jws| jws.claims()).err()
+    }
+
+    #[test]
+    fn headers_are_read_strictly() {
+        let kid = |len: usize| format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(len));
+        let cases = [
+            (r#"{"alg":"RS256"}"#, None),
+            (r#"{"alg":"RS256","kid":"s-1","typ":"JWT"}"#, None),
+            (r#"{"alg":"RS256","typ":"jwt"}"#, None),
+            (r#"{"alg":"RS256","typ":"Application/AT+jwt"}"#, None),
+            (r#"{"alg":"Ed25519","version":"5","jku":"http://x","jwk":{},"x5u":"y","x5c":[]}"#, None),
+            (r#"{"alg":"RS256","cty":"json"}"#, None),
+            (&kid(256), None),
+            (&kid(257), Some(R::MalformedKeyId)),
+            (&kid(0), Some(R::MalformedKeyId)),
+            (r#"{"alg":"RS256","kid":7}"#, Some(R::MalformedKeyId)),
+            (r#"{"alg":"RS256","kid":null}"#, Some(R::MalformedKeyId)),
+            (r#"{"alg":"none"}"#, Some(R::UnsupportedAlgorithm)),
+            (r#"{"alg":"nOnE"}"#, Some(R::UnsupportedAlgorithm)),
+            (r#"{"alg":"HS256"}"#, Some(R::UnsupportedAlgorithm)),
+            (r#"{"alg":["RS256"]}"#, Some(R::UnsupportedAlgorithm)),
+            (r#"{"typ":"JWT"}"#, Some(R::UnsupportedAlgorithm)),
+            (r#"{"alg":"RS256","crit":["exp"]}"#, Some(R::CriticalHeader)),
+            (r#"{"alg":"RS256","crit":[]}"#, Some(R::CriticalHeader)),
+            (r#"{"alg":"RS256","crit":null}"#, Some(R::CriticalHeader)),
+            (r#"{"alg":"RS256","b64":true}"#, Some(R::CriticalHeader)),
+            (r#"{"alg":"RS256","b64":false}"#, Some(R::CriticalHeader)),
+            (r#"{"alg":"RS256","enc":"A128GCM"}"#, Some(R::EncryptedToken)),
+            (r#"{"alg":"RS256","zip":"DEF"}"#, Some(R::EncryptedToken)),
+            (r#"{"alg":"RS256","cty":"JWT"}"#, Some(R::NestedToken)),
+            (r#"{"alg":"RS256","cty":"application/jwt"}"#, Some(R::NestedToken)),
+            (r#"{"alg":"RS256","cty":1}"#, Some(R::NestedToken)),
+            (r#"{"alg":"RS256","typ":"dpop+jwt"}"#, Some(R::WrongType)),
+            (r#"{"alg":"RS256","typ":"secevent+jwt"}"#, Some(R::WrongType)),
+            (r#"{"alg":"RS256","typ":"JOSE+JSON"}"#, Some(R::WrongType)),
+            (r#"{"alg":"RS256","typ":null}"#, Some(R::WrongType)),
+            (r#"{"alg":"RS256","alg":"RS256"}"#, Some(R::MalformedHeader)),
+            (r#"{"alg":"RS256","\u0061lg":"RS256"}"#, Some(R::MalformedHeader)),
+            (r#"{"alg":"RS256","x":1,"x":1}"#, Some(R::MalformedHeader)),
+            (r#"["alg"]"#, Some(R::MalformedHeader)),
+            (r#"{"alg":"RS256"} x"#, Some(R::MalformedHeader)),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(refusal(&token(header, "{}")), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_be_two_kibibytes() {
+        let padded = |len: usize| format!(r#"{{"alg":"RS256","x":"{}"}}"#, "x".repeat(len - 22));
+        assert_eq!(padded(2048).len(), 2048);
+        assert_eq!(refusal(&token(&padded(2048), "{}")), None);
+        assert_eq!(refusal(&token(&padded(2049), "{}")), Some(R::MalformedHeader));
+    }
+
+    #[test]
+    fn form_and_encoding_are_canonical() {
+        let good = token(r#"{"alg":"RS256"}"#, r#"{"a":1}"#);
+        let (header, rest) = good.split_once('.').unwrap();
+        let (payload, _) = rest.split_once('.').unwrap();
+        let cases = [
+            (format!("{header}.{payload}.c2ln"), None),
+            (format!("{header}.{payload}"), Some(R::NotThreeParts)),
+            (format!("{header}.{payload}."), Some(R::NotThreeParts)),
+            (format!(".{payload}.c2ln"), Some(R::NotThreeParts)),
+            (format!("{header}..c2ln"), Some(R::NotThreeParts)),
+            (format!("{header}.{payload}.c2ln.x"), Some(R::NotThreeParts)),
+            (format!("{header}.a.b.c.d"), Some(R::NotThreeParts)),
+            (".".repeat(8192), Some(R::NotThreeParts)),
+            (format!("{header}.{payload}.c2lnZ"), Some(R::NotBase64Url)),
+            (format!("{header}.{payload}.c2k="), Some(R::NotBase64Url)),
+            (format!("{header}.{payload}.c2l"), Some(R::NotBase64Url)), // non-zero trailing bits
+            (format!("{header}.{payload}.c+/n"), Some(R::NotBase64Url)),
+            (format!("{header}.{payload}=.c2ln"), Some(R::NotBase64Url)),
+            (format!("{header}=.{payload}.c2ln"), Some(R::NotBase64Url)),
+            (format!("{header}.{payload}.c2 n"), Some(R::NotBase64Url)),
+            ("x".repeat(8193), Some(R::TooLong)),
+            (String::new(), Some(R::NotThreeParts)),
+        ];
+        for (token, expected) in cases {
+            assert_eq!(refusal(&token), expected, "{}", &token[..token.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn claims_are_one_object() {
+        for payload in ["[]", "\"x\"", "1", "", "{} {}", r#"{"exp":1,"exp":2}"#, r#"{"\u0065xp":1,"exp":2}"#] {
+            let expected = if payload.is_empty() { R::NotThreeParts } else { R::MalformedClaims };
+            assert_eq!(refusal(&token(r#"{"alg":"RS256"}"#, payload)), Some(expected), "{payload}");
+        }
+    }
+
+    #[test]
+    fn the_signature_covers_the_text_as_sent() {
+        let token = token(r#"{"alg":"ES256","kid":"k"}"#, "{}");
+        let jws = Jws::parse(&token, 8192).unwrap();
+        assert_eq!(jws.signing_input, token.rsplit_once('.').unwrap().0);
+        assert_eq!((jws.algorithm, jws.key_id.as_deref()), (Algorithm::ES256, Some("k")));
+        assert_eq!((jws.payload.as_slice(), jws.signature.as_slice()), (&b"{}"[..], &b"sig"[..]));
+    }
+}

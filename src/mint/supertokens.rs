@@ -1,0 +1,120 @@
+//! A SuperTokens core, as M1 knows it.
+
+use std::fmt;
+use std::time::Duration;
+
+use url::Url;
+
+use super::request::ServiceTokenRequest;
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::outbound;
+
+/// How long a core that is still starting is waited for.
+const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's embedded core.
+#[derive(Clone)]
+#[must_use]
+pub struct SuperTokensCore {
+    pub(super) hosts: Vec<Url>,
+    pub(super) api_key: Option<String>,
+    pub(super) start_up_timeout: Duration,
+    pub(super) plain_http_allowed: bool,
+    pub(super) clock: Clock,
+}
+
+impl SuperTokensCore {
+    /// A core at `connection_uri`: one URL, with a base path or without, or several with `;` between them, as the
+    /// official SDKs read it. They are tried in this order; the next one only if no connection can be made.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL without user, password, query and fragment.
+    /// Plain http beyond loopback is refused later, by [`mint`](ServiceTokenRequest::mint).
+    pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let hosts = connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
+        let hosts: Vec<Url> = hosts.map(parse_host).collect::<Result<_, _>>()?;
+        if hosts.is_empty() {
+            return Err(ConfigError::Url(String::new()));
+        }
+        Ok(Self {
+            hosts,
+            api_key: None,
+            start_up_timeout: START_UP_TIMEOUT,
+            plain_http_allowed: false,
+            clock: Clock::default(),
+        })
+    }
+
+    /// The api key, if the core has `api_keys`.
+    pub fn api_key(mut self, api_key: impl Into<String>) -> Self {
+        self.api_key = Some(api_key.into());
+        self
+    }
+
+    /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be reached, is overloaded or
+    /// fails. 30 s by default.
+    pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
+        self.start_up_timeout = timeout;
+        self
+    }
+
+    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then read the api key and the token**:
+    /// only for networks that are encrypted below HTTP.
+    pub fn allow_plain_http(mut self) -> Self {
+        self.plain_http_allowed = true;
+        self
+    }
+
+    /// A token for this process. `jwks_domain` is where the keys to verify it are published, without a path; it becomes
+    /// `iss`, taken verbatim.
+    pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
+        ServiceTokenRequest::new(self.clone(), jwks_domain.into())
+    }
+}
+
+fn parse_host(text: &str) -> Result<Url, ConfigError> {
+    let mut url = outbound::parse_url(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(ConfigError::Url(format!("{} with a query or fragment", outbound::origin(&url))));
+    }
+    let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
+}
+
+impl fmt::Debug for SuperTokensCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<_> = self.hosts.iter().map(Url::as_str).collect();
+        f.debug_struct("SuperTokensCore").field("hosts", &hosts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_keeps_its_base_path() {
+        let cases = [
+            ("http://localhost:3567", &["http://localhost:3567/recipe/jwt"][..]),
+            ("http://localhost:3567/", &["http://localhost:3567/recipe/jwt"]),
+            ("https://a/core/;https://b:1", &["https://a/core/recipe/jwt", "https://b:1/recipe/jwt"]),
+            (" https://a ; ", &["https://a/recipe/jwt"]),
+        ];
+        for (uri, expected) in cases {
+            let core = SuperTokensCore::new(uri).unwrap();
+            assert_eq!(core.hosts.iter().map(Url::as_str).collect::<Vec<_>>(), expected);
+        }
+        for bad in ["", ";", "localhost:3567", "http://a?x", "http://u:p@a", "http://a;nonsense"] {
+            assert!(SuperTokensCore::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn api_key_never_appears_in_debug() {
+        let core = SuperTokensCore::new("http://localhost").unwrap().api_key("key-7f3a");
+        assert!(!format!("{core:?} {:?}", core.service_token("x")).contains("7f3a"));
+    }
+}

@@ -1,0 +1,140 @@
+//! What every connection of this crate has in common: whom it may go to, how long it may take, how much it may bring.
+//!
+//! reqwest by itself has no time-out, follows ten redirects to any host, obeys the environment's proxies and reads
+//! bodies without end.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, Response, redirect};
+use url::{Host, Url};
+
+use crate::error::ConfigError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a query may hold a secret.
+pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
+    let invalid = || {
+        let shown: String = text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
+        let shown = if text.contains('@') { "user and password do not belong into a URL" } else { &shown };
+        ConfigError::Url(shown.escape_debug().to_string())
+    };
+    let url = Url::parse(text).map_err(|_| invalid())?;
+    let connectable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    if connectable && anonymous { Ok(url) } else { Err(invalid()) }
+}
+
+/// Refuses plain http beyond loopback, where whoever sits between could swap keys or read tokens.
+pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
+    if url.scheme() == "https" || is_loopback(url) { Ok(()) } else { Err(ConfigError::PlainHttp(origin(url))) }
+}
+
+/// The part of a URL that may be printed.
+pub(crate) fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// Deliberately not every name under `.localhost`: resolvers differ on it.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        // An IPv4 address mapped into IPv6 is as much of a loopback as it is by itself.
+        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// A client for `url`, with the limits put on top of whatever `builder` says: no redirects, `timeout` for the whole
+/// exchange, no content coding, and the environment's proxies for https alone.
+pub(crate) fn client(builder: ClientBuilder, url: &Url, timeout: Duration) -> Result<Client, ConfigError> {
+    let mut builder = builder
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .timeout(timeout)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .user_agent(concat!("tower-m2m/", env!("CARGO_PKG_VERSION")));
+    if url.scheme() == "http" {
+        builder = builder.no_proxy();
+        // A client that looks for CA certificates does not even build on a machine that has none.
+        #[cfg(feature = "rustls-tls")]
+        {
+            builder = builder.tls_certs_only([]);
+        }
+    }
+    builder.build().map_err(|err| {
+        let reason = innermost(&err);
+        // rustls-platform-verifier and rustls say it in these words.
+        let no_certificates = reason.contains("CA certificates") || reason.contains("root certificates");
+        if no_certificates { ConfigError::NoCaCertificates } else { ConfigError::HttpClient(reason) }
+    })
+}
+
+/// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; what follows the limit is not read.
+pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    // Said in advance, it need not be read at all.
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+/// What lies at the bottom of an error, which is the part that tells: `Connection refused`, `certificate expired`.
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_to_connect_to_are_read() {
+        for good in ["http://localhost:3567", "https://api.example.com/auth/jwt/jwks.json?x=1"] {
+            assert!(parse_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "localhost:3567", "ftp://a/", "http://", "https://u:secret@a/", "data:x"] {
+            let error = parse_url(bad).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn plain_http_stays_on_loopback() {
+        let cases = [
+            ("http://localhost", true),
+            ("http://127.0.0.1:3567", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("https://api.example.com", true),
+            ("http://api.example.com", false),
+            ("http://10.0.0.1", false),
+            ("http://[::ffff:10.0.0.1]", false),
+            ("http://localhost.example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://0.0.0.0", false),
+        ];
+        for (url, allowed) in cases {
+            assert_eq!(refuse_plain_http(&parse_url(url).unwrap()).is_ok(), allowed, "{url}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The layer and its options.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use tower_layer::Layer;
+
+use super::RequireServiceToken;
+use crate::rejection::Realm;
+use crate::verify::Verifier;
+
+/// Admits only requests that carry a microservice's token. See the [module docs](crate::server) for what is checked and
+/// what each failure answers.
+///
+/// On an axum router use `route_layer`, so that an unknown path stays a 404.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RequireServiceTokenLayer(Arc<Shared>);
+
+/// What every service that one layer made has in common: one reference count to clone for all of it.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) verifier: Verifier,
+    pub(super) header: HeaderName,
+    pub(super) realm: Realm,
+    pub(super) mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Required,
+    Optional,
+}
+
+impl RequireServiceTokenLayer {
+    /// A layer that refuses every request without a good token.
+    pub fn new(verifier: Verifier) -> Self {
+        Self::with_mode(verifier, Mode::Required)
+    }
+
+    /// A layer that also lets in requests with no credential, with one of another scheme, or with an authentic token
+    /// without the marker, all of them without claims: `Option<ServiceClaims>` is `None` then. A forged or expired token
+    /// is refused as ever.
+    pub fn optional(verifier: Verifier) -> Self {
+        Self::with_mode(verifier, Mode::Optional)
+    }
+
+    /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible ASCII become `?`.
+    pub fn realm(self, realm: impl AsRef<str>) -> Self {
+        self.with(|shared| shared.realm = Realm::new(realm.as_ref()))
+    }
+
+    /// The header that carries the credential. `Authorization` by default. Its value is `Bearer <jwt>` whatever the name.
+    pub fn header(self, name: HeaderName) -> Self {
+        self.with(|shared| shared.header = name)
+    }
+
+    fn with_mode(verifier: Verifier, mode: Mode) -> Self {
+        Self(Arc::new(Shared { verifier, header: AUTHORIZATION, realm: Realm::default(), mode }))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl<S> Layer<S> for RequireServiceTokenLayer {
+    type Service = RequireServiceToken<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireServiceToken::new(inner, Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,48 @@
+//! The called side: only microservices come in.
+//!
+//! What [`RequireServiceTokenLayer`] does with a request, in this order:
+//!
+//! 0. The verdict of a layer further out is replaced by this one's, and the incoming credential is marked sensitive.
+//! 1. Exactly one credential: one `Authorization` value (or the header set with
+//!    [`header`](RequireServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one b64token of at most
+//!    8 KiB.
+//! 2. Strict parsing of the token, whose `alg` must be allowed.
+//! 3. `exp`, `nbf`, `iat`; issuer, audience and subject where configured.
+//! 4. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated in, or the sender made
+//!    it up, and one fetch settles which.
+//! 5. The signature, under the algorithm that the key is bound to.
+//! 6. The marker: `source` is exactly the JSON string `microservice`.
+//!
+//! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the inner service is not
+//! called. gRPC calls (`POST` with media type `application/grpc` or `application/grpc+…`) are answered in gRPC. An
+//! outage of the key endpoint is never a 401: known keys go on working, and a token that cannot be judged gets 503.
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_m2m::{FixedJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+//! let verifier = Verifier::new(FixedJwks::from_json(jwks)?).audience("billing");
+//! let service = ServiceBuilder::new()
+//!     .layer(RequireServiceTokenLayer::new(verifier))
+//!     .service(service_fn(|request: Request<String>| async move {
+//!         let caller = ServiceClaims::from_extensions(request.extensions()).expect("behind the layer");
+//!         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", caller.get("service"))))
+//!     }));
+//!
+//! let response = service.oneshot(Request::new(String::new())).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
+
+mod future;
+mod layer;
+mod service;
+
+pub use future::ResponseFuture;
+pub use layer::RequireServiceTokenLayer;
+pub use service::RequireServiceToken;

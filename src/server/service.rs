@@ -1,0 +1,179 @@
+//! The service: judges the request and calls the inner service, or answers itself.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, Response};
+use tower_service::Service;
+
+use super::future::{Parked, ResponseFuture};
+use super::layer::{Mode, Shared};
+use crate::bearer;
+use crate::claims::{Refusal, ServiceClaims, Verdict};
+use crate::rejection::{Rejection, RejectionKind};
+use crate::verify::Attempt;
+
+/// The service that [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) makes.
+#[derive(Clone)]
+pub struct RequireServiceToken<S> {
+    inner: S,
+    gate: Gate,
+}
+
+impl<S> RequireServiceToken<S> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, gate: Gate(shared) }
+    }
+}
+
+impl<S, B, ResBody> Service<Request<B>> for RequireServiceToken<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B>;
+
+    /// Only forwards: waiting for keys here would let one stalled authority stall every route. `ResponseFuture` assumes
+    /// this; change both together.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The service that was readied is the one to call; the clone that takes its place is not ready yet.
+        let unready = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, unready);
+
+        request.extensions_mut().remove::<Verdict>();
+        let attempt = self.gate.attempt(&request);
+        self.gate.hide_credential(request.headers_mut());
+        match attempt {
+            Judged::Decided(decided) => match self.gate.admit(&mut request, decided) {
+                Ok(()) => ResponseFuture::calling(ready.call(request)),
+                Err(response) => ResponseFuture::rejected(response),
+            },
+            Judged::Waiting(verdict) => {
+                // It must not hold a permit while it waits: the readied service is given back, a fresh one is readied
+                // afterwards.
+                drop(ready);
+                let parked = Parked { request, unready: self.inner.clone(), gate: self.gate.clone() };
+                ResponseFuture::verifying(verdict, parked)
+            }
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for RequireServiceToken<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireServiceToken").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+type Decided = Result<ServiceClaims, Rejection>;
+
+/// A verdict that is waited for: boxed, since it is the rare slow path.
+pub(super) type Pending = Pin<Box<dyn Future<Output = Decided> + Send>>;
+
+enum Judged {
+    Decided(Decided),
+    Waiting(Pending),
+}
+
+/// What stands between a request and the inner service.
+#[derive(Clone)]
+pub(super) struct Gate(Arc<Shared>);
+
+impl Gate {
+    fn attempt<B>(&self, request: &Request<B>) -> Judged {
+        let Shared { verifier, header, .. } = &*self.0;
+        let token = match bearer::read(request.headers(), header, verifier.longest_token()) {
+            Ok(token) => token,
+            Err(reason) => return Judged::Decided(Err(reason.into())),
+        };
+        match verifier.attempt(token) {
+            Attempt::Decided(decided) => Judged::Decided(decided),
+            Attempt::Waiting(ticket) => {
+                let (verifier, token) = (verifier.clone(), token.to_owned());
+                Judged::Waiting(Box::pin(async move { verifier.resume(&token, ticket).await }))
+            }
+        }
+    }
+
+    fn hide_credential(&self, headers: &mut HeaderMap) {
+        if let http::header::Entry::Occupied(mut credentials) = headers.entry(&self.0.header) {
+            credentials.iter_mut().for_each(|credential| credential.set_sensitive(true));
+        }
+    }
+
+    /// Puts the verdict into the request, or makes the answer that refuses it.
+    pub(super) fn admit<B, ResBody: Default>(
+        &self,
+        request: &mut Request<B>,
+        decided: Decided,
+    ) -> Result<(), Response<ResBody>> {
+        let verdict = match decided {
+            Ok(claims) => Verdict::Caller(claims),
+            Err(rejection) if self.passes_without_claims(rejection) => {
+                Verdict::Nobody(Arc::new(Refusal { rejection, realm: self.0.realm.clone() }))
+            }
+            Err(rejection) => {
+                // At debug: their volume is the sender's to choose.
+                tracing::debug!(reason = ?rejection.reason(), "request refused");
+                return Err(match is_grpc(request) {
+                    true => rejection.into_grpc_response(),
+                    false => rejection.into_response(&self.0.realm),
+                });
+            }
+        };
+        request.extensions_mut().insert(verdict);
+        Ok(())
+    }
+
+    fn passes_without_claims(&self, rejection: Rejection) -> bool {
+        self.0.mode == Mode::Optional
+            && matches!(rejection.kind(), RejectionKind::MissingToken | RejectionKind::NotMicroservice)
+    }
+}
+
+/// gRPC over HTTP/2: `POST` with `application/grpc`, alone, with parameters, or with `+` and a message format. gRPC-Web
+/// is not gRPC.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    const MEDIA_TYPE: &[u8] = b"application/grpc";
+    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    request.method() == Method::POST
+        && content_type.and_then(|value| value.split_at_checked(MEDIA_TYPE.len())).is_some_and(|(media_type, rest)| {
+            media_type.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_method_and_media_type() {
+        let cases = [
+            ("POST", "application/grpc", true),
+            ("POST", "Application/gRPC", true),
+            ("POST", "application/grpc+proto", true),
+            ("POST", "application/grpc; charset=utf-8", true),
+            ("GET", "application/grpc", false),
+            ("POST", "application/grpc-web", false),
+            ("POST", "application/grpc-web+proto", false),
+            ("POST", "application/grpcx", false),
+            ("POST", "application/json", false),
+            ("POST", "", false),
+        ];
+        for (method, content_type, expected) in cases {
+            let request = Request::builder().method(method).header(CONTENT_TYPE, content_type).body(()).unwrap();
+            assert_eq!(is_grpc(&request), expected, "{method} {content_type}");
+        }
+        assert!(!is_grpc(&Request::builder().method("POST").body(()).unwrap()));
+    }
+}

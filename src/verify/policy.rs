@@ -1,0 +1,278 @@
+//! What a verifier asks of the claims.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::algorithm::Algorithm;
+use crate::rejection::RejectionReason;
+
+/// More leeway than this is cut to it: beyond a few minutes it is a longer lifetime under another name.
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
+
+/// Dates from here on cannot be told apart as JSON numbers (RFC 7493 §2.2).
+const DATE_LIMIT: u64 = 1 << 53;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) max_token_len: usize,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Vec<String>,
+    pub(crate) subject: Option<String>,
+    /// The claim that a microservice's token holds, and its value.
+    pub(crate) marker: (String, Value),
+    leeway: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            algorithms: Algorithm::ALL.to_vec(),
+            max_token_len: 8 * 1024,
+            max_lifetime: None,
+            issuer: None,
+            audience: Vec::new(),
+            subject: None,
+            marker: ("source".to_owned(), Value::from("microservice")),
+            leeway: 30,
+        }
+    }
+}
+
+impl Policy {
+    pub(crate) fn set_leeway(&mut self, leeway: Duration) {
+        self.leeway = leeway.min(MAX_LEEWAY).as_secs();
+    }
+
+    /// The claims that are cheap to check, before any key is looked up. Answers `exp` in whole Unix seconds.
+    pub(crate) fn check_claims(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, RejectionReason> {
+        let expires_at = self.check_dates(claims, now)?;
+        self.check_names(claims)?;
+        Ok(expires_at)
+    }
+
+    /// The wall between services and everybody else whose tokens the same keys sign.
+    pub(crate) fn check_marker(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
+        let (name, value) = &self.marker;
+        if claims.get(name) == Some(value) { Ok(()) } else { Err(RejectionReason::NotMicroservice) }
+    }
+
+    /// Whether a token with these dates is valid at `now`. RFC 7519 §4.1.4: not on or after `exp`.
+    fn check_dates(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, RejectionReason> {
+        let expires_at = claims.get("exp").and_then(Date::read).ok_or(RejectionReason::MalformedExpiration)?.floor;
+        if now >= expires_at.saturating_add(self.leeway) {
+            return Err(RejectionReason::Expired);
+        }
+        if let Some(not_before) = claims.get("nbf") {
+            let not_before = Date::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
+            if not_before > now.saturating_add(self.leeway) {
+                return Err(RejectionReason::NotYetValid);
+            }
+        }
+        let issued_at = match claims.get("iat") {
+            None => None,
+            Some(issued_at) => Some(Date::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?),
+        };
+        if issued_at.is_some_and(|issued_at| issued_at.ceil > now.saturating_add(self.leeway)) {
+            return Err(RejectionReason::IssuedInFuture);
+        }
+        if let Some(max_lifetime) = self.max_lifetime {
+            let issued_at = issued_at.ok_or(RejectionReason::MalformedIssuedAt)?;
+            // An `iat` after `exp` has no lifetime to be too long.
+            if expires_at.saturating_sub(issued_at.floor) > max_lifetime.as_secs() {
+                return Err(RejectionReason::LifetimeTooLong);
+            }
+        }
+        Ok(expires_at)
+    }
+
+    /// Once configured a name is mandatory, and of the right type.
+    fn check_names(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
+        let is = |claim: &str, wanted: &Option<String>| match wanted {
+            None => true,
+            Some(wanted) => claims.get(claim).and_then(Value::as_str) == Some(wanted),
+        };
+        if !is("iss", &self.issuer) {
+            return Err(RejectionReason::WrongIssuer);
+        }
+        if !self.audience.is_empty() && !claims.get("aud").is_some_and(|aud| self.is_audience(aud)) {
+            return Err(RejectionReason::WrongAudience);
+        }
+        if !is("sub", &self.subject) {
+            return Err(RejectionReason::WrongSubject);
+        }
+        Ok(())
+    }
+
+    /// RFC 7519 §4.1.3: one string, or an array of strings of which one is enough.
+    fn is_audience(&self, aud: &Value) -> bool {
+        let accepted = |value: &Value| self.audience.iter().any(|audience| value == audience);
+        match aud {
+            Value::Array(several) => several.iter().all(Value::is_string) && several.iter().any(accepted),
+            one => accepted(one),
+        }
+    }
+}
+
+/// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. Each check takes the stricter whole second.
+#[derive(Clone, Copy)]
+struct Date {
+    floor: u64,
+    ceil: u64,
+}
+
+impl Date {
+    fn read(value: &Value) -> Option<Self> {
+        let number = value.as_number()?;
+        if let Some(whole) = number.as_u64() {
+            return (whole < DATE_LIMIT).then_some(Self { floor: whole, ceil: whole });
+        }
+        let seconds = number.as_f64()?;
+        // Below the limit a float holds every whole second, so the conversions lose nothing.
+        (0.0..DATE_LIMIT as f64)
+            .contains(&seconds)
+            .then_some(Self { floor: seconds.floor() as u64, ceil: seconds.ceil() as u64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RejectionReason as R;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn claims(text: &str) -> Map<String, Value> {
+        crate::json::object(text.replace("NOW", &NOW.to_string()).as_bytes()).unwrap()
+    }
+
+    fn outcome(policy: &Policy, text: &str) -> Option<R> {
+        policy.check_claims(&claims(text), NOW).err()
+    }
+
+    fn with_exp(exp: impl std::fmt::Display) -> Option<R> {
+        outcome(&Policy::default(), &format!(r#"{{"exp":{exp}}}"#))
+    }
+
+    #[test]
+    fn exp_is_required_and_a_number() {
+        for exp in
+            ["null", "\"1900000000\"", "true", "[1900000000]", "{}", "-1", "-0.5", "1e308", "18446744073709551616"]
+        {
+            assert_eq!(with_exp(exp), Some(R::MalformedExpiration), "{exp}");
+        }
+        for exp in ["18446744073709551615", "9007199254740992", "9007199254740992.0"] {
+            assert_eq!(with_exp(exp), Some(R::MalformedExpiration), "{exp}");
+        }
+        assert_eq!(outcome(&Policy::default(), "{}"), Some(R::MalformedExpiration));
+        for exp in ["9007199254740991", "1800000001", "1800000000.5", "1.9e9", "4953600000"] {
+            assert_eq!(with_exp(exp), None, "{exp}");
+        }
+        assert_eq!(with_exp("0"), Some(R::Expired));
+        assert_eq!(with_exp("-0.0"), Some(R::Expired));
+    }
+
+    #[test]
+    fn a_token_expires_on_the_second_after_the_leeway() {
+        assert_eq!(with_exp(NOW - 29), None);
+        assert_eq!(with_exp(NOW - 30), Some(R::Expired));
+        // A fraction is never rounded up.
+        assert_eq!(with_exp(format!("{}.9", NOW - 30)), Some(R::Expired));
+        let mut strict = Policy::default();
+        strict.set_leeway(Duration::ZERO);
+        assert_eq!(outcome(&strict, r#"{"exp":NOW}"#), Some(R::Expired));
+        assert_eq!(strict.check_claims(&claims(r#"{"exp":1800000001.7}"#), NOW), Ok(NOW + 1));
+    }
+
+    #[test]
+    fn leeway_is_cut_to_five_minutes() {
+        let mut policy = Policy::default();
+        policy.set_leeway(Duration::MAX);
+        assert_eq!(outcome(&policy, &format!(r#"{{"exp":{}}}"#, NOW - 299)), None);
+        assert_eq!(outcome(&policy, &format!(r#"{{"exp":{}}}"#, NOW - 300)), Some(R::Expired));
+    }
+
+    #[test]
+    fn nbf_and_iat_are_numbers_and_not_ahead() {
+        for (name, malformed, ahead) in
+            [("nbf", R::MalformedNotBefore, R::NotYetValid), ("iat", R::MalformedIssuedAt, R::IssuedInFuture)]
+        {
+            let cases = [
+                ("1800000030", None),
+                ("1800000031", Some(ahead)),
+                ("1800000030.1", Some(ahead)),
+                ("0", None),
+                ("\"1800000000\"", Some(malformed)),
+                ("null", Some(malformed)),
+                ("true", Some(malformed)),
+                ("-1", Some(malformed)),
+                ("1e300", Some(malformed)),
+            ];
+            for (value, expected) in cases {
+                let text = format!(r#"{{"exp":4953600000,"{name}":{value}}}"#);
+                assert_eq!(outcome(&Policy::default(), &text), expected, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn lifetime_is_bounded_where_configured() {
+        let policy = Policy { max_lifetime: Some(Duration::from_secs(3600)), ..Policy::default() };
+        assert_eq!(outcome(&policy, r#"{"iat":NOW,"exp":1800003600}"#), None);
+        assert_eq!(outcome(&policy, r#"{"iat":NOW,"exp":1800003601}"#), Some(R::LifetimeTooLong));
+        assert_eq!(outcome(&policy, r#"{"exp":1800003600}"#), Some(R::MalformedIssuedAt));
+    }
+
+    #[test]
+    fn configured_names_are_mandatory_and_typed() {
+        let policy = Policy {
+            issuer: Some("https://a".into()),
+            audience: vec!["billing".into(), "ledger".into()],
+            subject: Some("orders".into()),
+            ..Policy::default()
+        };
+        let cases = [
+            (r#""iss":"https://a","aud":"billing","sub":"orders""#, None),
+            (r#""iss":"https:\/\/a","aud":["x","ledger"],"sub":"\u006frders""#, None),
+            (r#""aud":"billing","sub":"orders""#, Some(R::WrongIssuer)),
+            (r#""iss":["https://a"],"aud":"billing","sub":"orders""#, Some(R::WrongIssuer)),
+            (r#""iss":"https://a/auth","aud":"billing","sub":"orders""#, Some(R::WrongIssuer)),
+            (r#""iss":"https://a","sub":"orders""#, Some(R::WrongAudience)),
+            (r#""iss":"https://a","aud":[],"sub":"orders""#, Some(R::WrongAudience)),
+            (r#""iss":"https://a","aud":["billing",7],"sub":"orders""#, Some(R::WrongAudience)),
+            (r#""iss":"https://a","aud":{"billing":1},"sub":"orders""#, Some(R::WrongAudience)),
+            (r#""iss":"https://a","aud":"Billing","sub":"orders""#, Some(R::WrongAudience)),
+            (r#""iss":"https://a","aud":"billing""#, Some(R::WrongSubject)),
+            (r#""iss":"https://a","aud":"billing","sub":7"#, Some(R::WrongSubject)),
+        ];
+        for (names, expected) in cases {
+            assert_eq!(outcome(&policy, &format!(r#"{{"exp":4953600000,{names}}}"#)), expected, "{names}");
+        }
+        // SuperTokens tokens may carry an audience that nobody asked for.
+        assert_eq!(outcome(&Policy::default(), r#"{"exp":4953600000,"aud":"anyone","iss":7}"#), None);
+    }
+
+    #[test]
+    fn the_marker_is_one_exact_string() {
+        let policy = Policy::default();
+        assert_eq!(policy.check_marker(&claims(r#"{"source":"microservice"}"#)), Ok(()));
+        assert_eq!(policy.check_marker(&claims(r#"{"s\u006furce":"micro\u0073ervice"}"#)), Ok(()));
+        for text in [
+            r#"{}"#,
+            r#"{"source":null}"#,
+            r#"{"source":1}"#,
+            r#"{"source":true}"#,
+            r#"{"source":["microservice"]}"#,
+            r#"{"source":{"microservice":1}}"#,
+            r#"{"source":"Microservice"}"#,
+            r#"{"source":"microservice "}"#,
+            r#"{"source":"microservice\u0000"}"#,
+            r#"{"source":"micr\u043eservice"}"#,
+            r#"{"Source":"microservice"}"#,
+        ] {
+            assert_eq!(policy.check_marker(&claims(text)), Err(R::NotMicroservice), "{text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The verifier: one policy over one source of keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::policy::Policy;
+use crate::algorithm::Algorithm;
+use crate::claims::ServiceClaims;
+use crate::clock::Clock;
+use crate::jwks::{Key, KeySource, Lookup, Ticket};
+use crate::jws::Jws;
+use crate::rejection::{Rejection, RejectionReason};
+
+/// Judges tokens: a policy over a source of keys. Cheap to clone.
+///
+/// By default a token must be signed by one of the keys, be current with a leeway of 30 s, be at most 8 KiB long, and
+/// hold `"source": "microservice"`. Issuer, audience and subject are mandatory once configured; **configure at least the
+/// audience** where several services share one authority, or a token made for one of them is good for all.
+///
+/// ```
+/// use tower_m2m::{FixedJwks, RejectionKind, Verifier};
+///
+/// # fn main() -> Result<(), tower_m2m::ConfigError> {
+/// # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+/// let verifier = Verifier::new(FixedJwks::from_json(jwks)?).issuer("https://api.example.com").audience("billing");
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// let rejection = runtime.block_on(verifier.verify("not.a.token")).unwrap_err();
+/// assert_eq!(rejection.kind(), RejectionKind::InvalidToken);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Verifier {
+    keys: KeySource,
+    policy: Arc<Policy>,
+    clock: Clock,
+}
+
+/// How far a token could be judged without waiting.
+pub(crate) enum Attempt {
+    Decided(Result<ServiceClaims, Rejection>),
+    /// The key is not in the set; the ticket lets the caller wait for the fetch that settles it.
+    Waiting(Ticket),
+}
+
+impl Verifier {
+    /// A verifier with the default policy over `keys`, a [`RemoteJwks`](crate::RemoteJwks) or a
+    /// [`FixedJwks`](crate::FixedJwks).
+    pub fn new(keys: impl Into<KeySource>) -> Self {
+        Self { keys: keys.into(), policy: Arc::default(), clock: Clock::default() }
+    }
+
+    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Not required by default.
+    ///
+    /// SuperTokens puts the API domain here without a base path: `https://api.example.com`.
+    pub fn issuer(self, issuer: impl Into<String>) -> Self {
+        self.with(|policy| policy.issuer = Some(issuer.into()))
+    }
+
+    /// Requires `aud` to be, or to hold, this string (RFC 7519 §4.1.3). Called again it accepts one more audience. Not
+    /// required by default.
+    pub fn audience(self, audience: impl Into<String>) -> Self {
+        self.with(|policy| policy.audience.push(audience.into()))
+    }
+
+    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). Not required by default.
+    pub fn subject(self, subject: impl Into<String>) -> Self {
+        self.with(|policy| policy.subject = Some(subject.into()))
+    }
+
+    /// Allows these algorithms alone (RFC 8725 §3.1). By default every [`Algorithm`] is allowed that the key is for.
+    pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        self.with(|policy| policy.algorithms = algorithms.into_iter().collect())
+    }
+
+    /// How far the clocks of the two sides may be apart, in whole seconds. 30 s by default; more than 5 min is cut to
+    /// 5 min.
+    pub fn leeway(self, leeway: Duration) -> Self {
+        self.with(|policy| policy.set_leeway(leeway))
+    }
+
+    /// Refuses tokens whose `exp` − `iat` is more than this, in whole seconds; `iat` becomes mandatory. Unbounded by
+    /// default, since SuperTokens' own default is 100 years.
+    pub fn max_lifetime(self, lifetime: Duration) -> Self {
+        self.with(|policy| policy.max_lifetime = Some(lifetime))
+    }
+
+    /// Refuses longer tokens before anything in them is decoded. In bytes; 8 KiB by default.
+    pub fn max_token_len(self, bytes: usize) -> Self {
+        self.with(|policy| policy.max_token_len = bytes)
+    }
+
+    /// The claim that tells a microservice's token from others, and its exact value. `source` and `microservice` by
+    /// default.
+    pub fn marker(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|policy| policy.marker = (name.into(), Value::String(value.into())))
+    }
+
+    /// For authorities that cannot set a marker: requires `claim` to be exactly `value` instead, of whatever JSON type.
+    /// An OAuth2 access token of SuperTokens, for instance, has `stt` 1.
+    ///
+    /// The marker is a wall between services and end users whose tokens the same keys sign. This replaces it by another
+    /// wall, never by none: choose a claim that no end user's token can have.
+    pub fn without_marker_requiring(self, claim: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.with(|policy| policy.marker = (claim.into(), value.into()))
+    }
+
+    /// Judges one token: the text between `Bearer ` and the end of the header, or whatever a message carries.
+    ///
+    /// # Errors
+    ///
+    /// The first check that failed. [`RejectionKind::KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says
+    /// nothing about the token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait for a key and nothing else; a fetch that is under way goes on.
+    pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
+        match self.attempt(token) {
+            Attempt::Decided(decided) => decided,
+            Attempt::Waiting(ticket) => self.resume(token, ticket).await,
+        }
+    }
+
+    /// The longest token that is read, in bytes.
+    pub(crate) fn longest_token(&self) -> usize {
+        self.policy.max_token_len
+    }
+
+    /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown.
+    pub(crate) fn attempt(&self, token: &str) -> Attempt {
+        let unproven = match self.parse(token) {
+            Ok(unproven) => unproven,
+            Err(reason) => return Attempt::Decided(Err(reason.into())),
+        };
+        let Jws { key_id, algorithm, .. } = &unproven.jws;
+        match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
+            Lookup::Found(key) => Attempt::Decided(self.prove(unproven, &key)),
+            Lookup::Refused(rejection) => Attempt::Decided(Err(rejection)),
+            Lookup::Wait(ticket) => Attempt::Waiting(ticket),
+        }
+    }
+
+    /// Judges a token whose key had to be waited for.
+    pub(crate) async fn resume(&self, token: &str, ticket: Ticket) -> Result<ServiceClaims, Rejection> {
+        let Jws { key_id, algorithm, .. } = self.parse(token)?.jws;
+        let key = ticket.wait(key_id.as_deref(), algorithm).await?;
+        // Parsed again rather than kept: time has passed, and the dates must hold now.
+        self.prove(self.parse(token)?, &key)
+    }
+
+    /// Steps 1 and 2: everything that needs no key.
+    fn parse<'t>(&self, token: &'t str) -> Result<Unproven<'t>, RejectionReason> {
+        let jws = Jws::parse(token, self.policy.max_token_len)?;
+        let claims = jws.claims()?;
+        if !self.policy.algorithms.contains(&jws.algorithm) {
+            return Err(RejectionReason::AlgorithmNotAllowed);
+        }
+        let expires_at = self.policy.check_claims(&claims, self.clock.unix_now())?;
+        Ok(Unproven { jws, claims, expires_at })
+    }
+
+    /// Steps 4 and 5.
+    fn prove(&self, unproven: Unproven<'_>, key: &Key) -> Result<ServiceClaims, Rejection> {
+        let Unproven { jws, claims, expires_at } = unproven;
+        if !key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature) {
+            self.keys.bad_signature_seen();
+            return Err(RejectionReason::BadSignature.into());
+        }
+        self.policy.check_marker(&claims)?;
+        Ok(ServiceClaims::proven(claims, expires_at))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(Arc::make_mut(&mut self.policy));
+        self
+    }
+}
+
+/// A token that passed every check that needs no key.
+struct Unproven<'t> {
+    jws: Jws<'t>,
+    claims: Map<String, Value>,
+    expires_at: u64,
+}
