@@ -17,14 +17,19 @@ pub(crate) struct Clock {
 impl Clock {
     /// Seconds since the Unix epoch, rounded down. A wall clock set before 1970 reads as 0.
     pub(crate) fn unix_now(&self) -> u64 {
+        self.unix_now_millis() / 1000
+    }
+
+    /// Milliseconds since the Unix epoch, rounded down. A wall clock set before 1970 reads as 0.
+    pub(crate) fn unix_now_millis(&self) -> u64 {
         #[cfg(test)]
         if let Some(driven) = &self.driven {
-            return driven.unix_now();
+            return driven.unix_now_millis();
         }
         // The one place that may: every other reader goes through this type.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
-        now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        now.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Now, on the monotonic clock.
@@ -45,9 +50,10 @@ struct Driven {
 
 #[cfg(test)]
 impl Driven {
-    fn unix_now(&self) -> u64 {
+    fn unix_now_millis(&self) -> u64 {
         let shift = self.shift.load(std::sync::atomic::Ordering::Relaxed);
-        (self.unix_start + self.start.elapsed().as_secs()).saturating_add_signed(shift)
+        let elapsed = u64::try_from(self.start.elapsed().as_millis()).expect("no test runs for so long");
+        (self.unix_start * 1000 + elapsed).saturating_add_signed(shift * 1000)
     }
 }
 
