@@ -222,7 +222,8 @@ mod tests {
         let core = core().await;
         let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
         let waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
-        tokio::task::yield_now().await;
+        // In paused time: until every one of them waits for its body.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);
         for waited in waiting {
