@@ -76,7 +76,11 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
                 options.listen =
                     address.parse().map_err(|_| format!("--listen {address:?} is no IP address and port"))?;
             }
-            Long("api-key") => options.api_keys.push(parser.value()?.string()?),
+            Long("api-key") => {
+                // Not lexopt's own error, which would print the key.
+                let key = parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
+                options.api_keys.push(key);
+            }
             Long("allow-open") => options.allow_open = true,
             Long("rotate-every") => {
                 let seconds = parser.value()?.string()?;

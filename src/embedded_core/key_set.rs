@@ -227,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_left_the_list_is_forgotten() {
+        let rotation = default_rotation();
+        let both = set().with(dynamic(BORN + WEEK), BORN + WEEK, rotation);
+        for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
+            assert_eq!(both.with(dynamic(BORN + now), BORN + now, rotation).dynamic.len(), kept);
+        }
+    }
+
+    #[test]
     fn a_key_made_under_a_clock_that_was_set_back_has_a_later_name() {
         let set = set();
         assert_eq!(set.next_creation(BORN + 5), BORN + 5);
