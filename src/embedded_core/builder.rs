@@ -40,9 +40,10 @@ impl EmbeddedCoreBuilder {
         self
     }
 
-    /// How long a dynamic key signs before the next one does. By default 168 h.
+    /// The age at which a dynamic key hands over to the next one. By default 168 h.
     ///
-    /// The next key is listed 60 s, or half of this if that is shorter, before it signs. Static keys never rotate.
+    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Where nobody asks for keys or
+    /// tokens at that time it is made with the next request. Static keys never rotate.
     pub fn rotate_every(mut self, interval: Duration) -> Self {
         self.rotate_every = interval;
         self

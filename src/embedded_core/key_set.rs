@@ -12,7 +12,7 @@ use crate::ConfigError;
 /// How long dynamic keys live. All times in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
-    /// From one key's first signature to the next one's.
+    /// The age at which a key hands over to its successor, under steady traffic.
     interval: u64,
     /// How long a token signed by a dynamic key is meant to stay good.
     validity: u64,

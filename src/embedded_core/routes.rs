@@ -70,7 +70,7 @@ async fn mint(core: &EmbeddedCore, place: &Place, version: Version, body: Body) 
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
     let whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)).await.map_err(|_| Refusal::BodyTooSlow)?;
-    // Or the connection broke, in which case nobody is left to be told otherwise.
+    // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and both end the connection.
     whole.map_err(|_| Refusal::BodyTooLarge)
 }
 
