@@ -3,7 +3,7 @@
 //! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Wall time is read here and nowhere
 //! else; in tests it follows the same paused clock, shifted at will.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -17,18 +17,28 @@ pub(crate) struct Clock {
 impl Clock {
     /// Seconds since the Unix epoch, rounded down. A wall clock set before 1970 reads as 0.
     pub(crate) fn unix_now(&self) -> u64 {
+        self.since_epoch().as_secs()
+    }
+
+    /// Milliseconds since the Unix epoch, rounded down. A wall clock set before 1970 reads as 0.
+    #[cfg(feature = "embedded-core")]
+    pub(crate) fn unix_now_millis(&self) -> u64 {
+        u64::try_from(self.since_epoch().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since_epoch(&self) -> Duration {
         #[cfg(test)]
         if let Some(driven) = &self.driven {
-            return driven.unix_now();
+            return driven.since_epoch();
         }
         // The one place that may: every other reader goes through this type.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
-        now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        now.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// Now, on the monotonic clock.
-    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only what fetches waits
+    #[cfg(feature = "reqwest")]
     pub(crate) fn now(&self) -> Instant {
         Instant::now()
     }
@@ -45,9 +55,11 @@ struct Driven {
 
 #[cfg(test)]
 impl Driven {
-    fn unix_now(&self) -> u64 {
+    fn since_epoch(&self) -> Duration {
         let shift = self.shift.load(std::sync::atomic::Ordering::Relaxed);
-        (self.unix_start + self.start.elapsed().as_secs()).saturating_add_signed(shift)
+        let elapsed = self.start.elapsed();
+        Duration::from_secs((self.unix_start + elapsed.as_secs()).saturating_add_signed(shift))
+            + Duration::from_nanos(u64::from(elapsed.subsec_nanos()))
     }
 }
 

@@ -6,6 +6,8 @@ mod bearer;
 mod claims;
 pub mod client;
 mod clock;
+#[cfg(feature = "embedded-core")]
+pub mod embedded_core;
 mod error;
 #[cfg(feature = "axum")]
 pub mod extract;
@@ -24,6 +26,9 @@ mod verify;
 pub use crate::algorithm::Algorithm;
 pub use crate::claims::{ClaimsError, ServiceClaims};
 pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
+#[cfg(feature = "embedded-core")]
+#[doc(inline)]
+pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
 pub use crate::error::ConfigError;
 #[cfg(feature = "reqwest")]
 pub use crate::error::{FetchError, MintError};

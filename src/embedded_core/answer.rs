@@ -1,0 +1,125 @@
+//! What the core answers: every status, text and content type it can send is in this file.
+
+use axum::{
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::version::Version;
+
+/// Why a request got no token or key set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    InvalidApiKey,
+    VersionMalformed,
+    /// Holds digits and dots alone.
+    VersionUnsupported(String),
+    NotFound,
+    MethodNotSupported,
+    BodyTooLarge,
+    BodyTooSlow,
+    NotAnObject,
+    Field(&'static str),
+    ValidityNotPositive,
+    NotPublicTenant,
+    /// Holds lower-case letters, digits and hyphens alone.
+    UnknownApp(String),
+    IntegerTooLarge,
+    Busy,
+    SigningFailed,
+}
+
+impl Refusal {
+    /// The one table from a reason to what the caller sees.
+    fn status_and_text(self) -> (StatusCode, String) {
+        let (status, text) = match self {
+            Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "Invalid API key"),
+            // Core 12; core 11 answered 500.
+            Self::VersionMalformed => (StatusCode::BAD_REQUEST, "cdi-version header is invalid"),
+            Self::VersionUnsupported(version) => {
+                return (StatusCode::BAD_REQUEST, format!("cdi-version {version} not supported"));
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
+            Self::MethodNotSupported => (StatusCode::METHOD_NOT_ALLOWED, "Method not supported"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KiB"),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 10 seconds"),
+            Self::NotAnObject => (StatusCode::BAD_REQUEST, "Invalid Json Input"),
+            Self::Field(name) => {
+                return (StatusCode::BAD_REQUEST, format!("Field name '{name}' is invalid in JSON input"));
+            }
+            // The core's own words, although 0 is refused too.
+            Self::ValidityNotPositive => (StatusCode::BAD_REQUEST, "validity must be greater than or equal to 0"),
+            Self::NotPublicTenant => (StatusCode::FORBIDDEN, "Only public tenantId can call this app specific API"),
+            Self::UnknownApp(app) => {
+                let text = format!(
+                    "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
+                     combination not found: (, {app}, public)"
+                );
+                return (StatusCode::BAD_REQUEST, text);
+            }
+            // The status and the exception's name are the core's; what follows them differs between its releases.
+            Self::IntegerTooLarge => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits",
+            ),
+            // A core never limits; the managed service does, with the status that the official SDKs retry.
+            Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "Too many requests at once"),
+            Self::SigningFailed => (StatusCode::INTERNAL_SERVER_ERROR, "Internal Error"),
+        };
+        (status, text.to_owned())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, text) = self.status_and_text();
+        line(status, TEXT, text)
+    }
+}
+
+/// The health check's answer.
+pub(super) fn hello() -> Response {
+    line(StatusCode::OK, TEXT, "Hello".to_owned())
+}
+
+/// A signed token.
+pub(super) fn token(jwt: &str) -> Response {
+    // A compact JWS is base64url and dots: nothing in it needs escaping.
+    json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#))
+}
+
+/// The algorithm is none that this core signs with. Status 200: the SDKs tell it by the body.
+pub(super) fn unsupported_algorithm() -> Response {
+    json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#.to_owned())
+}
+
+/// The key set, to be kept for `max_age` seconds.
+pub(super) fn key_set(keys: &str, max_age: u64) -> Response {
+    let cache_control = format!("max-age={max_age}, must-revalidate");
+    ([(header::CACHE_CONTROL, cache_control)], json(format!(r#"{{"keys":{keys}}}"#))).into_response()
+}
+
+/// The key set as SDKs before CDI 2.21 ask for it.
+pub(super) fn old_key_set(keys: &str) -> Response {
+    json(format!(r#"{{"keys":{keys},"status":"OK"}}"#))
+}
+
+/// The versions that this core speaks.
+pub(super) fn versions() -> Response {
+    let versions = Version::SUPPORTED.map(|version| format!(r#""{version}""#)).join(",");
+    json(format!(r#"{{"versions":[{versions}]}}"#))
+}
+
+fn json(body: String) -> Response {
+    line(StatusCode::OK, JSON, body)
+}
+
+fn line(status: StatusCode, content_type: ContentType, mut body: String) -> Response {
+    body.push('\n');
+    (status, [content_type], body).into_response()
+}
+
+type ContentType = (HeaderName, &'static str);
+
+const TEXT: ContentType = (header::CONTENT_TYPE, "text/html;charset=UTF-8");
+const JSON: ContentType = (header::CONTENT_TYPE, "application/json;charset=UTF-8");

@@ -1,0 +1,116 @@
+//! Who may mint: the configured api keys and where a request carries one.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::http::{HeaderMap, header};
+
+use crate::ConfigError;
+
+/// The configured api keys. None at all admits everyone.
+#[derive(Clone, Default)]
+pub(super) struct ApiKeys {
+    keys: Vec<String>,
+}
+
+impl ApiKeys {
+    pub(super) fn new(keys: Vec<String>) -> Result<Self, ConfigError> {
+        let usable = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if !keys.iter().all(usable) {
+            return Err(ConfigError::UnusableApiKey);
+        }
+        Ok(Self { keys })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether a request with these headers may go on.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let Some(presented) = presented(headers) else { return false };
+        // Every key is compared, whichever matches, so that the time taken tells nothing about them but their lengths.
+        self.keys
+            .iter()
+            .fold(false, |admitted, key| verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted)
+    }
+}
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeys").field("count", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+/// The key that a request carries: its `api-key` header or, only where that is absent, `Authorization`, bare or as a
+/// bearer token.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get("api-key") {
+        return Some(value.as_bytes().trim_ascii());
+    }
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes().trim_ascii();
+    match value.split_at_checked(BEARER.len()) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(BEARER) => Some(key.trim_ascii()),
+        _ => Some(value),
+    }
+}
+
+const BEARER: &[u8] = b"Bearer ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_key_is_read_from_api_key_or_authorization() {
+        let keys = ApiKeys::new(vec!["first".to_owned(), "second".to_owned()]).unwrap();
+        let cases: [(&[(&str, &str)], bool); 15] = [
+            (&[("api-key", "first")], true),
+            (&[("api-key", "second")], true),
+            (&[("api-key", "  first ")], true),
+            (&[("authorization", "Bearer first")], true),
+            (&[("authorization", "bearer  second")], true),
+            (&[("authorization", "second")], true),
+            (&[], false),
+            (&[("api-key", "")], false),
+            (&[("api-key", "FIRST")], false),
+            (&[("api-key", "firs")], false),
+            (&[("api-key", "first,second")], false),
+            (&[("api-key", "Bearer first")], false),
+            (&[("authorization", "Basic first")], false),
+            (&[("authorization", "Bearer")], false),
+            (&[("api-key", "wrong"), ("authorization", "Bearer first")], false),
+        ];
+        for (pairs, expected) in cases {
+            assert_eq!(keys.admit(&headers(pairs)), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn without_configured_keys_everyone_is_admitted() {
+        let keys = ApiKeys::default();
+        assert!(keys.admit(&headers(&[])));
+        assert!(keys.admit(&headers(&[("api-key", "whatever")])));
+    }
+
+    #[test]
+    fn keys_that_no_header_can_carry_are_refused() {
+        for key in ["", " ", "with space", "with\nnewline", "umläut"] {
+            let refused = ApiKeys::new(vec!["good".to_owned(), key.to_owned()]);
+            assert_eq!(refused.err(), Some(ConfigError::UnusableApiKey), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn api_keys_never_appear_in_debug() {
+        let keys = ApiKeys::new(vec!["secret-one".to_owned()]).unwrap();
+        assert_eq!(format!("{keys:?}"), "ApiKeys { count: 1, .. }");
+    }
+}

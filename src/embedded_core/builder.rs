@@ -1,0 +1,112 @@
+//! How an embedded core is set up.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    api_keys::ApiKeys, core::EmbeddedCore, key_set::Rotation, key_store::KeyStore, mint::Minter, place::BasePath,
+};
+use crate::{ConfigError, clock::Clock};
+
+/// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
+#[derive(Clone)]
+#[must_use = "nothing is made before `build`"]
+pub struct EmbeddedCoreBuilder {
+    api_keys: Vec<String>,
+    rotate_every: Duration,
+    access_token_validity: Duration,
+    base_path: String,
+    allow_open: bool,
+    clock: Clock,
+}
+
+impl EmbeddedCoreBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            api_keys: Vec::new(),
+            rotate_every: Duration::from_secs(168 * 3600),
+            access_token_validity: Duration::from_secs(3600),
+            base_path: String::new(),
+            allow_open: false,
+            clock: Clock::default(),
+        }
+    }
+
+    /// Adds a key that callers have to present, in the header `api-key` or as `Authorization: Bearer KEY`. May be called
+    /// again: each key admits. By default there is none, and everyone may mint.
+    ///
+    /// A key has to be visible ASCII; 20 characters or more is what a SuperTokens core demands.
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.api_keys.push(key.into());
+        self
+    }
+
+    /// The age at which a dynamic key hands over to the next one. By default 168 h.
+    ///
+    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Where nobody asks for keys or
+    /// tokens at that time it is made with the next request. Static keys never rotate.
+    pub fn rotate_every(mut self, interval: Duration) -> Self {
+        self.rotate_every = interval;
+        self
+    }
+
+    /// How long a token signed by a dynamic key is meant to be good. By default 1 h.
+    ///
+    /// A dynamic key stays listed for the rotation interval and twice this, whatever the `exp` of what it signed.
+    pub fn access_token_validity(mut self, validity: Duration) -> Self {
+        self.access_token_validity = validity;
+        self
+    }
+
+    /// The path under which all routes live, in any letter case: with `/auth`, tokens are minted at `/auth/recipe/jwt` and
+    /// nowhere else. By default there is none.
+    pub fn base_path(mut self, path: impl Into<String>) -> Self {
+        self.base_path = path.into();
+        self
+    }
+
+    /// Lets [`EmbeddedCore::serve`] listen beyond loopback without an api key: whoever reaches it can mint.
+    pub fn allow_open(mut self) -> Self {
+        self.allow_open = true;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Makes the core and its first keys, on a blocking thread. Takes a good part of a second.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::UnusableApiKey`], [`ConfigError::UnusableBasePath`] and [`ConfigError::RotationTooFast`] say which
+    /// setting cannot work; [`ConfigError::KeyGeneration`] that the system gave no key.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped there is no core, and keys half made are thrown away.
+    pub async fn build(self) -> Result<EmbeddedCore, ConfigError> {
+        let api_keys = ApiKeys::new(self.api_keys)?;
+        let base_path = BasePath::new(&self.base_path)?;
+        let rotation = Rotation::new(self.rotate_every, self.access_token_validity)?;
+        let keys = KeyStore::generate(rotation, self.clock.clone()).await?;
+        Ok(EmbeddedCore::new(api_keys, base_path, self.allow_open, Minter::new(keys, self.clock)))
+    }
+}
+
+impl fmt::Debug for EmbeddedCoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedCoreBuilder")
+            .field("api_keys", &self.api_keys.len())
+            .field("rotate_every", &self.rotate_every)
+            .field("access_token_validity", &self.access_token_validity)
+            .field("base_path", &self.base_path)
+            .field("allow_open", &self.allow_open)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! The embedded core as its user holds it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use super::{
+    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter, place::BasePath, routes,
+};
+use crate::ConfigError;
+
+/// An authority in this process that speaks a SuperTokens core's JWT recipe.
+///
+/// Cheap to clone; clones share the keys. `POST /recipe/jwt` mints, `GET /.well-known/jwks.json` lists the keys; the
+/// [module](crate::embedded_core) says what else is answered, what is refused, and in which order.
+#[derive(Clone, Debug)]
+pub struct EmbeddedCore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    api_keys: ApiKeys,
+    base_path: BasePath,
+    allow_open: bool,
+    minter: Minter,
+}
+
+impl EmbeddedCore {
+    /// Starts with the defaults: no api key, rotation every 168 h, no base path, keys in memory.
+    pub fn builder() -> EmbeddedCoreBuilder {
+        EmbeddedCoreBuilder::new()
+    }
+
+    pub(super) fn new(api_keys: ApiKeys, base_path: BasePath, allow_open: bool, minter: Minter) -> Self {
+        Self { shared: Arc::new(Shared { api_keys, base_path, allow_open, minter }) }
+    }
+
+    /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever reaches them can mint.
+    ///
+    /// Bodies are bounded and have a deadline here; connections and headers are the business of whoever serves the
+    /// router, as [`serve`](Self::serve) does.
+    pub fn router(&self) -> Router {
+        if self.shared.api_keys.is_empty() {
+            tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
+        }
+        Router::new().fallback(routes::respond).with_state(self.clone())
+    }
+
+    /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or once
+    /// [`allow_open`](EmbeddedCoreBuilder::allow_open) was called. For programs that want to know before they bind.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as loopback (RFC 4291
+    /// §2.5.5.2).
+    pub fn check_exposure(&self, address: SocketAddr) -> Result<(), ConfigError> {
+        let guarded = address.ip().to_canonical().is_loopback() || !self.shared.api_keys.is_empty();
+        if guarded || self.shared.allow_open { Ok(()) } else { Err(ConfigError::OpenCore { address }) }
+    }
+
+    /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is answered, which takes
+    /// 20 s at the most.
+    ///
+    /// A connection on which nothing was answered for 20 s is closed; 1 024 may be open at once, and further ones wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is accepted;
+    /// [`ConfigError::UnusableListener`] if the listener's address cannot be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped nothing more is accepted; what was under way goes on, on the runtime.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ConfigError> {
+        let address = listener.local_addr().map_err(unusable)?;
+        self.check_exposure(address)?;
+        let served = axum::serve(BoundedListener::new(listener), self.router()).with_graceful_shutdown(shutdown);
+        served.await.map_err(unusable)
+    }
+
+    /// The key set as it is now, as JSON (RFC 7517 §5): `{"keys":[...]}`. What verifiers fetch, for those in this process.
+    ///
+    /// Waits only where a new dynamic key is due, until it is made.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped a key that is being made is finished nonetheless.
+    pub async fn jwks(&self) -> String {
+        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().await.to_json())
+    }
+
+    pub(super) fn api_keys(&self) -> &ApiKeys {
+        &self.shared.api_keys
+    }
+
+    pub(super) fn base_path(&self) -> &BasePath {
+        &self.shared.base_path
+    }
+
+    pub(super) fn minter(&self) -> &Minter {
+        &self.shared.minter
+    }
+}
+
+// By value, as `map_err` hands it over.
+#[allow(clippy::needless_pass_by_value)]
+fn unusable(err: std::io::Error) -> ConfigError {
+    ConfigError::UnusableListener { reason: err.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_open_core_stays_on_loopback() {
+        let closed = EmbeddedCore::builder().api_key("key").build().await.unwrap();
+        let open = EmbeddedCore::builder().build().await.unwrap();
+        let allowed = EmbeddedCore::builder().allow_open().build().await.unwrap();
+        let cases = [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.168.0.1:1", false),
+            ("[::ffff:192.168.0.1]:1", false),
+        ];
+        for (text, loopback) in cases {
+            let address: SocketAddr = text.parse().unwrap();
+            let refused = if loopback { Ok(()) } else { Err(ConfigError::OpenCore { address }) };
+            assert_eq!(open.check_exposure(address), refused, "{text}");
+            assert_eq!(closed.check_exposure(address), Ok(()), "{text}");
+            assert_eq!(allowed.check_exposure(address), Ok(()), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_open_core_is_not_served_beyond_loopback() {
+        let core = EmbeddedCore::builder().build().await.unwrap();
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = core.serve(listener, std::future::pending()).await;
+        assert_eq!(served, Err(ConfigError::OpenCore { address }));
+    }
+
+    #[tokio::test]
+    async fn serving_answers_and_ends_with_shutdown() {
+        let core = EmbeddedCore::builder().build().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(async move { core.serve(listener, async { drop(stopped.await) }).await });
+
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        caller.write_all(b"GET /hello HTTP/1.1\r\nhost: core\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 12];
+        caller.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200");
+
+        stop.send(()).unwrap();
+        assert_eq!(served.await.unwrap(), Ok(()));
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_work_are_refused() {
+        let seconds = std::time::Duration::from_secs;
+        let builder = EmbeddedCore::builder;
+        let base_path = ConfigError::UnusableBasePath { base_path: "a?b".to_owned() };
+        let rotation = ConfigError::RotationTooFast { rotate_every: seconds(1), access_token_validity: seconds(3600) };
+        let cases = [
+            (builder().api_key(""), ConfigError::UnusableApiKey),
+            (builder().base_path("a?b"), base_path),
+            (builder().rotate_every(seconds(1)), rotation),
+        ];
+        for (builder, expected) in cases {
+            assert_eq!(builder.build().await.err(), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn neither_keys_nor_api_keys_appear_in_debug() {
+        let builder = EmbeddedCore::builder().api_key("hush-hush");
+        let core = builder.clone().build().await.unwrap();
+        let private_numbers = ["hush", "KeyPair", "pair", "\"n\"", "kty"];
+        for printed in [format!("{builder:?}"), format!("{core:?}"), format!("{core:#?}")] {
+            assert!(!private_numbers.iter().any(|secret| printed.contains(secret)), "{printed}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The authority that needs no server of its own: a SuperTokens core's JWT recipe as an axum router.
+//!
+//! Whatever mints against a SuperTokens core (this crate, the official Node, Python and Go SDKs) mints against this one,
+//! and whatever verifies with a core's key set verifies with this one's. It is meant for development, tests and a single
+//! machine; who outgrows that points the same code at a SuperTokens core, and nothing else changes.
+//!
+//! # Routes
+//!
+//! | route | answers | api key |
+//! |---|---|---|
+//! | `POST /recipe/jwt` | a signed token | needed |
+//! | `GET /.well-known/jwks.json` | the key set, with `Cache-Control` | not needed |
+//! | `GET /recipe/jwt/jwks` | the key set, for old SDKs | needed |
+//! | `GET /apiversion` | the supported CDI versions | needed |
+//! | `/hello`, `/` | `Hello`, whatever the method but `HEAD` | not needed |
+//!
+//! Paths are matched in any letter case, with or without a trailing slash, below the base path if one is configured, and
+//! with a core's `/appid-<app>` and `/<tenant>` in front. There is one app and one tenant, both named `public`.
+//!
+//! # What is checked, in order
+//!
+//! 1. the api key: 401 `Invalid API key`;
+//! 2. the `cdi-version` header, if there is one: 400;
+//! 3. a tenant before CDI 3.0: 404; the method: 405;
+//! 4. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json Input`;
+//! 5. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
+//! 6. the tenant from CDI 5.0 on: 403; the app: 400;
+//! 7. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
+//! 8. integers in the payload that 64 bits do not hold: 500.
+//!
+//! More than 512 mints at once are answered 429, which the official SDKs retry.
+//!
+//! # Keys
+//!
+//! All keys are RSA-2048. One static key signs by default and never rotates. Dynamic keys sign what asks for them; a new
+//! one is made ahead of time and listed 60 s before it signs (half the interval, where that is shorter), and an old one
+//! stays listed for the rotation interval and twice the access token validity. A token signed by a dynamic key therefore
+//! dies, whatever its `exp`, about two such validities after its key stopped signing. Keys live in memory: a restart makes
+//! new ones, and every token of the old ones is void.
+//!
+//! # Caveats
+//!
+//! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, and
+//! a router logs a warning. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
+//! closed, and at most 1 024 are open; a router that is served otherwise leaves both to its server. Everything here needs
+//! a tokio runtime with its timer enabled.
+//!
+//! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no JSON, Java's way of writing
+//! numbers, and a `validity` that overflows (here: 400).
+//!
+//! # Example
+//!
+//! ```
+//! use axum::body::Body;
+//! use axum::http::{Request, StatusCode};
+//! use tower::ServiceExt;
+//! use tower_m2m::EmbeddedCore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let core = EmbeddedCore::builder().api_key("key-one-0123456789abcdef").build().await?;
+//! let mint = |api_key| {
+//!     Request::post("/recipe/jwt").header("api-key", api_key).body(Body::from(
+//!         r#"{"payload":{"source":"microservice"},"validity":3600,"algorithm":"RS256","jwksDomain":"https://api.example.com"}"#,
+//!     ))
+//! };
+//!
+//! let minted = core.router().oneshot(mint("key-one-0123456789abcdef")?).await?;
+//! assert_eq!(minted.status(), StatusCode::OK);
+//!
+//! let refused = core.router().oneshot(mint("another")?).await?;
+//! assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod api_keys;
+mod builder;
+mod core;
+mod key_set;
+mod key_store;
+mod listener;
+mod mint;
+mod place;
+mod request;
+mod routes;
+mod signing_key;
+mod version;
+
+pub use self::{builder::EmbeddedCoreBuilder, core::EmbeddedCore};

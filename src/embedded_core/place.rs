@@ -1,0 +1,209 @@
+//! What a path names: a route, and the app and tenant in front of it.
+
+use super::{answer::Refusal, version::Version};
+use crate::ConfigError;
+
+/// The path under which every route lives; empty by default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BasePath {
+    segments: Vec<String>,
+}
+
+impl BasePath {
+    pub(super) fn new(text: &str) -> Result<Self, ConfigError> {
+        let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+        if !text.bytes().all(usable) {
+            return Err(ConfigError::UnusableBasePath { base_path: text.to_owned() });
+        }
+        Ok(Self { segments: segments(text).map(str::to_owned).collect() })
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) route: Route,
+    /// The app, in lower case, unless it is the public one.
+    app: Option<String>,
+    /// Whether a tenant other than the public one is named.
+    foreign_tenant: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Mint,
+    WellKnownJwks,
+    RecipeJwks,
+    ApiVersion,
+    Hello,
+    Unknown,
+}
+
+impl Route {
+    /// Key sets are public, and health checks carry no secrets; everything else asks for the api key.
+    pub(super) fn needs_api_key(self) -> bool {
+        match self {
+            Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
+            Self::WellKnownJwks | Self::Hello | Self::Unknown => false,
+        }
+    }
+
+    fn of(segments: &[&str]) -> Option<Self> {
+        let is = |path: &[&str]| {
+            path.len() == segments.len() && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
+        };
+        ROUTES.iter().find(|(path, _)| is(path)).map(|(_, route)| *route)
+    }
+}
+
+impl Place {
+    /// What `path` names below `base`.
+    pub(super) fn of(path: &str, base: &BasePath) -> Self {
+        let mut rest = segments(path);
+        for expected in &base.segments {
+            if !rest.next().is_some_and(|segment| segment.eq_ignore_ascii_case(expected)) {
+                return Self::UNKNOWN;
+            }
+        }
+        // One more than the deepest route has, so that a path of a million slashes is not kept.
+        let segments: Vec<&str> = rest.take(DEEPEST + 1).collect();
+        if segments.is_empty() {
+            return Self { route: Route::Hello, ..Self::UNKNOWN };
+        }
+        let (app, segments) = match segments.split_first() {
+            Some((first, rest)) if is_app(first) => (Some(first[APP.len()..].to_ascii_lowercase()), rest),
+            _ => (None, &segments[..]),
+        };
+        let app = app.filter(|app| app != PUBLIC);
+        if let Some(route) = Route::of(segments) {
+            return Self { route, app, foreign_tenant: false };
+        }
+        match segments.split_first() {
+            Some((tenant, rest)) if is_tenant(tenant) => match Route::of(rest) {
+                Some(route) => Self { route, app, foreign_tenant: !tenant.eq_ignore_ascii_case(PUBLIC) },
+                None => Self::UNKNOWN,
+            },
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
+
+    /// Before tenants existed, a path with one in it was a path like any other.
+    pub(super) fn check_version(&self, version: Version) -> Result<(), Refusal> {
+        if self.foreign_tenant && version < Version::TENANTS { Err(Refusal::NotFound) } else { Ok(()) }
+    }
+
+    /// What belongs to the app as a whole is for the public tenant alone.
+    pub(super) fn check_tenant(&self, version: Version) -> Result<(), Refusal> {
+        if self.foreign_tenant && version >= Version::PUBLIC_TENANT_ONLY {
+            return Err(Refusal::NotPublicTenant);
+        }
+        Ok(())
+    }
+
+    /// There is one app, the public one.
+    pub(super) fn check_app(&self) -> Result<(), Refusal> {
+        match &self.app {
+            Some(app) => Err(Refusal::UnknownApp(app.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A core ignores doubled and trailing slashes.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+fn is_app(segment: &str) -> bool {
+    let Some((prefix, id)) = segment.split_at_checked(APP.len()) else { return false };
+    prefix.eq_ignore_ascii_case(APP) && id.bytes().all(is_id)
+}
+
+/// The first words of the routes are no names of tenants: `/recipe/hello` is nothing.
+fn is_tenant(segment: &str) -> bool {
+    segment.bytes().all(is_id) && !ROUTES.iter().any(|(path, _)| path[0].eq_ignore_ascii_case(segment))
+}
+
+fn is_id(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+const APP: &str = "appid-";
+const PUBLIC: &str = "public";
+const ROUTES: [(&[&str], Route); 5] = [
+    (&["recipe", "jwt"], Route::Mint),
+    (&["recipe", "jwt", "jwks"], Route::RecipeJwks),
+    (&[".well-known", "jwks.json"], Route::WellKnownJwks),
+    (&["apiversion"], Route::ApiVersion),
+    (&["hello"], Route::Hello),
+];
+/// An app, a tenant and the three segments of the longest route.
+const DEEPEST: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(route: Route, app: Option<&str>, foreign_tenant: bool) -> Place {
+        Place { route, app: app.map(str::to_owned), foreign_tenant }
+    }
+
+    #[test]
+    fn paths_name_a_route_an_app_and_a_tenant() {
+        let cases = [
+            ("/", place(Route::Hello, None, false)),
+            ("//", place(Route::Hello, None, false)),
+            ("/hello", place(Route::Hello, None, false)),
+            ("/HELLO/", place(Route::Hello, None, false)),
+            ("/recipe/jwt", place(Route::Mint, None, false)),
+            ("//Recipe/JWT/", place(Route::Mint, None, false)),
+            ("/recipe/jwt/jwks", place(Route::RecipeJwks, None, false)),
+            ("/.well-known/jwks.json", place(Route::WellKnownJwks, None, false)),
+            ("/apiversion", place(Route::ApiVersion, None, false)),
+            ("/public/recipe/jwt", place(Route::Mint, None, false)),
+            ("/PUBLIC/recipe/jwt", place(Route::Mint, None, false)),
+            ("/t1/recipe/jwt", place(Route::Mint, None, true)),
+            ("/appid-public/recipe/jwt", place(Route::Mint, None, false)),
+            ("/APPID-A1/recipe/jwt", place(Route::Mint, Some("a1"), false)),
+            ("/appid-a1/t1/recipe/jwt/jwks", place(Route::RecipeJwks, Some("a1"), true)),
+            ("/appid-a1/public/recipe/jwt", place(Route::Mint, Some("a1"), false)),
+            ("/appid-<x>/recipe/jwt", Place::UNKNOWN),
+            ("/t_1/recipe/jwt", Place::UNKNOWN),
+            ("/t1/t2/recipe/jwt", Place::UNKNOWN),
+            ("/recipe/hello", Place::UNKNOWN),
+            ("/recipe", Place::UNKNOWN),
+            ("/public", Place::UNKNOWN),
+            ("/appid-public", Place::UNKNOWN),
+            ("/recipe/jwt/jwks/x", Place::UNKNOWN),
+            ("/recipejwt", Place::UNKNOWN),
+            ("/é/recipe/jwt", Place::UNKNOWN),
+            ("*", Place::UNKNOWN),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(Place::of(path, &BasePath::default()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn routes_live_under_the_base_path_alone() {
+        for base in ["/Auth/core", "auth/core/", "/auth//core"] {
+            let base = BasePath::new(base).unwrap();
+            assert_eq!(Place::of("/auth/CORE/recipe/jwt", &base).route, Route::Mint);
+            assert_eq!(Place::of("/auth/core/t1/recipe/jwt", &base), place(Route::Mint, None, true));
+            assert_eq!(Place::of("/auth/core", &base).route, Route::Hello);
+            assert_eq!(Place::of("/auth", &base).route, Route::Unknown);
+            assert_eq!(Place::of("/recipe/jwt", &base).route, Route::Unknown);
+            assert_eq!(Place::of("/t1/auth/core/recipe/jwt", &base).route, Route::Unknown);
+        }
+        assert_eq!(Place::of("/recipe/jwt", &BasePath::new("/").unwrap()).route, Route::Mint);
+    }
+
+    #[test]
+    fn a_base_path_that_no_url_can_hold_is_refused() {
+        for text in ["/a b", "/a?b", "/a#b", "/a%20b", "/ä", "/\n"] {
+            assert_eq!(BasePath::new(text).err(), Some(ConfigError::UnusableBasePath { base_path: text.to_owned() }));
+        }
+    }
+}

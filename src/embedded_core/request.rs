@@ -1,0 +1,239 @@
+//! The body of `POST /recipe/jwt`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{answer::Refusal, version::Version};
+
+/// What a caller asks to have signed. Read and checked field by field, in a core's order.
+#[derive(Debug)]
+pub(super) struct MintRequest {
+    algorithm: String,
+    /// Becomes `iss`, as it stands.
+    pub(super) jwks_domain: String,
+    pub(super) payload: Map<String, Value>,
+    /// Whether the payload holds no integer that a core could not hold.
+    pub(super) integers_fit: bool,
+    /// Seconds from issue to expiry; at least 1, at most [`MAX_VALIDITY`].
+    pub(super) validity: u64,
+    /// Whether a dynamic key is to sign.
+    pub(super) dynamic: bool,
+}
+
+impl MintRequest {
+    pub(super) fn read(body: &[u8], version: Version) -> Result<Self, Refusal> {
+        let text = str::from_utf8(body).map_err(|_| Refusal::NotAnObject)?;
+        let fields: Fields<'_> = serde_json::from_str(text).map_err(|_| Refusal::NotAnObject)?;
+
+        let algorithm = string(&fields, "algorithm")?;
+        let jwks_domain = string(&fields, "jwksDomain")?;
+        let Some(Value::Object(payload)) = value(&fields, "payload") else { return Err(Refusal::Field("payload")) };
+        let integers_fit = fields.get("payload").is_some_and(|raw| integers_fit(raw.get()));
+        let validity = validity(value(&fields, "validity"))?;
+        let dynamic = version >= Version::CHOICE_OF_KEY
+            && match fields.contains_key("useStaticSigningKey").then(|| value(&fields, "useStaticSigningKey")) {
+                None => false,
+                Some(Some(Value::Bool(use_static))) => !use_static,
+                Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
+            };
+        Ok(Self { algorithm, jwks_domain, payload, integers_fit, validity, dynamic })
+    }
+
+    /// Whether the algorithm is the one that this core signs with.
+    pub(super) fn asks_for_rs256(&self) -> bool {
+        self.algorithm.eq_ignore_ascii_case("RS256")
+    }
+}
+
+/// Fields are parsed one by one, so that a broken one does not hide which comes first; the last of two equal names counts.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
+fn value(fields: &Fields<'_>, name: &str) -> Option<Value> {
+    serde_json::from_str(fields.get(name)?.get()).ok()
+}
+
+fn string(fields: &Fields<'_>, name: &'static str) -> Result<String, Refusal> {
+    match value(fields, name) {
+        Some(Value::String(text)) => Ok(text),
+        _ => Err(Refusal::Field(name)),
+    }
+}
+
+/// Decimals are cut off, and strings of digits are read, as a core does.
+fn validity(value: Option<Value>) -> Result<u64, Refusal> {
+    let seconds = match value {
+        Some(Value::Number(number)) => match number.as_i64() {
+            Some(seconds) => Some(seconds),
+            // A cast saturates, and what is too large is refused below.
+            None => number.as_f64().map(|seconds| seconds as i64),
+        },
+        Some(Value::String(digits)) => digits.parse().ok(),
+        _ => None,
+    };
+    match seconds.map(u64::try_from) {
+        Some(Ok(0) | Err(_)) => Err(Refusal::ValidityNotPositive),
+        Some(Ok(seconds)) if seconds <= MAX_VALIDITY => Ok(seconds),
+        _ => Err(Refusal::Field("validity")),
+    }
+}
+
+/// Whether every number in `json`, which is valid, that is written as an integer fits an `i64`.
+///
+/// Read from the text, because a parsed number no longer tells: beyond 64 bits serde_json makes an integer a float or,
+/// where another crate in the build turns on its `arbitrary_precision`, keeps it as it is.
+fn integers_fit(json: &str) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+        rest = &rest[at..];
+        if let Some(string) = rest.strip_prefix('"') {
+            rest = after_string(string);
+        } else {
+            let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
+            let number = &rest[..end];
+            if !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
+                return false;
+            }
+            rest = &rest[end..];
+        }
+    }
+    true
+}
+
+/// What follows the string that `rest` is in.
+fn after_string(rest: &str) -> &str {
+    let mut bytes = rest.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return &rest[at + 1..],
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// 142 million years: `exp` stays below 2^53, beyond which readers of JSON disagree about integers.
+const MAX_VALIDITY: u64 = 1 << 52;
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        let headers = [("cdi-version".parse().unwrap(), HeaderValue::from_str(text).unwrap())];
+        Version::of(&HeaderMap::from_iter(headers)).unwrap()
+    }
+
+    fn read(body: &str) -> Result<MintRequest, Refusal> {
+        MintRequest::read(body.as_bytes(), version("5.4"))
+    }
+
+    fn body(validity: &str) -> String {
+        format!(r#"{{"payload":{{}},"validity":{validity},"algorithm":"RS256","jwksDomain":"x"}}"#)
+    }
+
+    #[test]
+    fn fields_are_checked_in_a_cores_order() {
+        let field = Refusal::Field;
+        let cases = [
+            ("", Refusal::NotAnObject),
+            ("null", Refusal::NotAnObject),
+            ("[]", Refusal::NotAnObject),
+            ("{'a':1}", Refusal::NotAnObject),
+            (r#"{"algorithm":"RS256"} x"#, Refusal::NotAnObject),
+            ("\u{feff}{}", Refusal::NotAnObject),
+            ("{}", field("algorithm")),
+            (r#"{"algorithm":1,"jwksDomain":1,"payload":1,"validity":0}"#, field("algorithm")),
+            (r#"{"algorithm":"RS256","jwksDomain":null,"payload":1,"validity":0}"#, field("jwksDomain")),
+            (r#"{"algorithm":"RS256","jwksDomain":"x","payload":[],"validity":0}"#, field("payload")),
+            (r#"{"algorithm":"RS256","jwksDomain":"x","payload":{},"useStaticSigningKey":1}"#, field("validity")),
+            (
+                r#"{"algorithm":"RS256","jwksDomain":"x","payload":{},"validity":0,"useStaticSigningKey":1}"#,
+                Refusal::ValidityNotPositive,
+            ),
+            (
+                r#"{"algorithm":"ES256","jwksDomain":"x","payload":{},"validity":5,"useStaticSigningKey":"true"}"#,
+                field("useStaticSigningKey"),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(read(body).err(), Some(expected), "{body}");
+        }
+        assert_eq!(MintRequest::read(b"\xff", version("5.4")).err(), Some(Refusal::NotAnObject));
+    }
+
+    #[test]
+    fn validity_is_read_as_a_core_reads_it() {
+        let invalid = Err(Refusal::Field("validity"));
+        let not_positive = Err(Refusal::ValidityNotPositive);
+        let cases = [
+            ("3153600000", Ok(3_153_600_000)),
+            ("1.9", Ok(1)),
+            ("1e3", Ok(1000)),
+            ("\"3600\"", Ok(3600)),
+            ("\"+5\"", Ok(5)),
+            ("4503599627370496", Ok(1 << 52)),
+            ("0", not_positive.clone()),
+            ("0.5", not_positive.clone()),
+            ("-0.5", not_positive.clone()),
+            ("-1", not_positive.clone()),
+            ("-1e300", not_positive.clone()),
+            ("\"-7\"", not_positive),
+            ("4503599627370497", invalid.clone()),
+            ("9223372036854775807", invalid.clone()),
+            ("9223372036854775808", invalid.clone()),
+            ("99999999999999999999999999", invalid.clone()),
+            ("1e300", invalid.clone()),
+            ("1e999", invalid.clone()),
+            ("\"abc\"", invalid.clone()),
+            ("\"\"", invalid.clone()),
+            ("\"1.5\"", invalid.clone()),
+            ("null", invalid.clone()),
+            ("true", invalid.clone()),
+            ("[5]", invalid),
+        ];
+        for (validity, expected) in cases {
+            assert_eq!(read(&body(validity)).map(|request| request.validity), expected, "{validity}");
+        }
+    }
+
+    #[test]
+    fn the_choice_of_key_is_read_from_cdi_2_21_on() {
+        let cases = [
+            ("2.20", "false", Some(false)),
+            ("2.20", "\"x\"", Some(false)),
+            ("2.21", "false", Some(true)),
+            ("2.21", "true", Some(false)),
+            ("2.21", "null", None),
+            ("5.4", "\"false\"", None),
+        ];
+        for (cdi, use_static, dynamic) in cases {
+            let body = body("5").replace('}', "") + &format!(r#","useStaticSigningKey":{use_static}}}"#);
+            let body = body.replace("\"payload\":{", "\"payload\":{}");
+            let read = MintRequest::read(body.as_bytes(), version(cdi));
+            assert_eq!(read.ok().map(|request| request.dynamic), dynamic, "{cdi} {use_static}");
+        }
+        assert!(!read(&body("5")).unwrap().dynamic);
+    }
+
+    #[test]
+    fn integers_are_judged_by_their_digits() {
+        let cases = [
+            (r#"{"a":9223372036854775807,"b":-9223372036854775808}"#, true),
+            (r#"{"a":9223372036854775808}"#, false),
+            (r#"{"a":[{"b":-9223372036854775809}]}"#, false),
+            (r#"{"a":99999999999999999999999999999999}"#, false),
+            (r#"{"a":1e30,"b":99999999999999999999.5,"c":-0}"#, true),
+            (r#"{"a":"99999999999999999999","99999999999999999999":1}"#, true),
+            (r#"{"a\"":"\\","b\\\"":99999999999999999999}"#, false),
+            (r#"{"a":"é\"99999999999999999999"}"#, true),
+            ("{}", true),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(integers_fit(json), expected, "{json}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! From a request to an answer: the order of checks that the module's docs promise.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::Method,
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::timeout;
+
+use super::{
+    answer::{self, Refusal},
+    core::EmbeddedCore,
+    place::{Place, Route},
+    request::MintRequest,
+    version::Version,
+};
+
+/// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core does not.
+pub(super) async fn respond(State(core): State<EmbeddedCore>, request: Request) -> Response {
+    dispatch(&core, request).await.unwrap_or_else(Refusal::into_response)
+}
+
+async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Refusal> {
+    let place = Place::of(request.uri().path(), core.base_path());
+    if place.route.needs_api_key() && !core.api_keys().admit(request.headers()) {
+        return Err(Refusal::InvalidApiKey);
+    }
+    let version = Version::of(request.headers())?;
+    place.check_version(version)?;
+    match (place.route, request.method()) {
+        (Route::Mint, &Method::POST) => mint(core, &place, version, request.into_body()).await,
+        (Route::WellKnownJwks, &Method::GET) => {
+            place.check_app()?;
+            let keys = core.minter().keys().current().await;
+            Ok(answer::key_set(&keys.to_json(), keys.max_age()))
+        }
+        (Route::RecipeJwks, &Method::GET) => {
+            place.check_app()?;
+            let keys = core.minter().keys().current().await;
+            Ok(answer::old_key_set(&keys.to_json()))
+        }
+        (Route::ApiVersion, &Method::GET) => {
+            place.check_app()?;
+            Ok(answer::versions())
+        }
+        (Route::Hello, method) if method != Method::HEAD => {
+            place.check_app()?;
+            Ok(answer::hello())
+        }
+        (Route::Unknown, method) if method != Method::HEAD => Err(Refusal::NotFound),
+        _ => Err(Refusal::MethodNotSupported),
+    }
+}
+
+async fn mint(core: &EmbeddedCore, place: &Place, version: Version, body: Body) -> Result<Response, Refusal> {
+    let _place_among_the_mints = core.minter().admit()?;
+    let body = read(body).await?;
+    let request = MintRequest::read(&body, version)?;
+    place.check_tenant(version)?;
+    place.check_app()?;
+    if !request.asks_for_rs256() {
+        return Ok(answer::unsupported_algorithm());
+    }
+    let jwt = core.minter().mint(request).await?;
+    Ok(answer::token(&jwt))
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)).await.map_err(|_| Refusal::BodyTooSlow)?;
+    // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and both end the connection.
+    whole.map_err(|_| Refusal::BodyTooLarge)
+}
+
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const MAX_BODY: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Router,
+        http::{HeaderMap, StatusCode, header},
+    };
+    use http_body_util::{BodyExt as _, Empty};
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const GOOD: &str = r#"{"payload":{},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
+    const NOT_RS256: &str = r#"{"payload":{},"validity":60,"algorithm":"ES256","jwksDomain":"x"}"#;
+    const TOO_LARGE_INTEGER: &str =
+        r#"{"payload":{"x":9223372036854775808},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
+
+    async fn core() -> EmbeddedCore {
+        EmbeddedCore::builder().api_key("key").build().await.unwrap()
+    }
+
+    async fn send(router: Router, request: Request) -> (StatusCode, HeaderMap, String) {
+        let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn post(path: &str, cdi: &str, body: impl Into<Body>) -> Request {
+        let request = Request::post(path).header("api-key", "key").header("cdi-version", cdi);
+        request.body(body.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_thing_wrong_is_answered() {
+        let core = core().await;
+        let unsupported = r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#;
+        let unknown_app = "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
+                           combination not found: (, a1, public)";
+        let only_public = "Only public tenantId can call this app specific API";
+        let too_large = "java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits";
+        let cases = [
+            ("wrong", "99.9", "/t1/recipe/jwt", "{", 401, "Invalid API key"),
+            ("key", "99.9", "/t1/recipe/jwt", "{", 400, "cdi-version 99.9 not supported"),
+            ("key", "x", "/recipe/jwt", "{", 400, "cdi-version header is invalid"),
+            ("key", "2.21", "/t1/recipe/jwt", "{", 404, "Not found"),
+            ("key", "5.4", "/t1/recipe/jwt", "{", 400, "Invalid Json Input"),
+            ("key", "5.4", "/t1/recipe/jwt", "{}", 400, "Field name 'algorithm' is invalid in JSON input"),
+            ("key", "5.4", "/appid-a1/t1/recipe/jwt", NOT_RS256, 403, only_public),
+            ("key", "5.4", "/appid-a1/recipe/jwt", NOT_RS256, 400, unknown_app),
+            ("key", "4.0", "/appid-a1/t1/recipe/jwt", NOT_RS256, 400, unknown_app),
+            ("key", "4.0", "/t1/recipe/jwt", NOT_RS256, 200, unsupported),
+            ("key", "5.4", "/recipe/jwt", TOO_LARGE_INTEGER, 500, too_large),
+            ("wrong", "99.9", "/nope", "", 400, "cdi-version 99.9 not supported"),
+            ("wrong", "5.4", "/nope", "", 404, "Not found"),
+        ];
+        for (api_key, cdi, path, body, status, text) in cases {
+            let request = Request::post(path).header("api-key", api_key).header("cdi-version", cdi);
+            let answer = send(core.router(), request.body(body.into()).unwrap()).await;
+            assert_eq!((answer.0.as_u16(), &*answer.2), (status, &*format!("{text}\n")), "{cdi} {path} {body}");
+            let content_type = if status == 200 { "application/json;charset=UTF-8" } else { "text/html;charset=UTF-8" };
+            assert_eq!(answer.1[header::CONTENT_TYPE], content_type, "{cdi} {path} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn methods_and_api_keys_go_by_route() {
+        let core = core().await;
+        let paths =
+            ["/recipe/jwt", "/recipe/jwt/jwks", "/.well-known/jwks.json", "/apiversion", "/hello", "/", "/nope"];
+        let cases = [
+            (Some("key"), Method::GET, [405, 200, 200, 200, 200, 200, 404]),
+            (Some("key"), Method::POST, [400, 405, 405, 405, 200, 200, 404]),
+            (Some("key"), Method::PATCH, [405, 405, 405, 405, 200, 200, 404]),
+            (Some("key"), Method::HEAD, [405; 7]),
+            (None, Method::GET, [401, 401, 200, 401, 200, 200, 404]),
+            (None, Method::POST, [401, 401, 405, 401, 200, 200, 404]),
+        ];
+        for (api_key, method, statuses) in cases {
+            for (path, status) in paths.iter().zip(statuses) {
+                let mut request = Request::builder().method(&method).uri(*path);
+                if let Some(api_key) = api_key {
+                    request = request.header("api-key", api_key);
+                }
+                let answer = send(core.router(), request.body(Body::empty()).unwrap()).await;
+                assert_eq!(answer.0.as_u16(), status, "{api_key:?} {method} {path}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_sets_differ_in_status_and_cache_control() {
+        let core = EmbeddedCore::builder().clock(Clock::driven(1_700_000_000)).build().await.unwrap();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let get = |path| send(core.router(), Request::get(path).body(Body::empty()).unwrap());
+        let (_, headers, well_known) = get("/.well-known/jwks.json").await;
+        assert_eq!(headers[header::CACHE_CONTROL], "max-age=604640, must-revalidate");
+        let (_, headers, recipe) = get("/recipe/jwt/jwks").await;
+        assert!(!headers.contains_key(header::CACHE_CONTROL));
+        assert_eq!(well_known.trim_end(), core.jwks().await);
+        assert_eq!(recipe, well_known.replace("]}", r#"],"status":"OK"}"#));
+        let keys: Value = serde_json::from_str(&recipe).unwrap();
+        assert!(keys["keys"][0]["kid"].as_str().unwrap().starts_with("d-1700000000000"));
+        assert!(keys["keys"][1]["kid"].as_str().unwrap().starts_with("s-"));
+    }
+
+    #[tokio::test]
+    async fn a_body_may_hold_64_kib_and_no_more() {
+        let core = core().await;
+        let padded = |length: usize| format!("{GOOD}{}", " ".repeat(length - GOOD.len()));
+        let (fits, ..) = send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY))).await;
+        assert_eq!(fits, StatusCode::OK);
+        let (too_large, _, text) = send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY + 1))).await;
+        assert_eq!((too_large, &*text), (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KiB\n"));
+    }
+
+    #[tokio::test]
+    async fn nesting_beyond_reason_is_refused() {
+        let core = core().await;
+        let nested =
+            |depth: usize| GOOD.replace("{}", &format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
+        let (fits, ..) = send(core.router(), post("/recipe/jwt", "5.4", nested(50))).await;
+        assert_eq!(fits, StatusCode::OK);
+        let (refused, ..) = send(core.router(), post("/recipe/jwt", "5.4", nested(30_000))).await;
+        assert_eq!(refused, StatusCode::BAD_REQUEST);
+    }
+
+    /// A body that never ends and never says anything.
+    fn stalled() -> Body {
+        Body::new(Empty::<Bytes>::new().with_trailers(std::future::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up_on() {
+        let core = core().await;
+        let start = tokio::time::Instant::now();
+        let (status, ..) = send(core.router(), post("/recipe/jwt", "5.4", stalled())).await;
+        assert_eq!((status, start.elapsed()), (StatusCode::REQUEST_TIMEOUT, BODY_DEADLINE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mints_beyond_the_bound_are_refused_at_once() {
+        let core = core().await;
+        let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
+        let waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
+        // In paused time: until every one of them waits for its body.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
+        assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);
+        for waited in waiting {
+            assert_eq!(waited.await.unwrap().0, StatusCode::REQUEST_TIMEOUT);
+        }
+        let (free_again, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
+        assert_eq!(free_again, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn routes_can_be_nested_or_live_under_a_base_path() {
+        let nested = Router::new().nest("/outer", core().await.router());
+        let based = EmbeddedCore::builder().api_key("key").base_path("/outer").build().await.unwrap().router();
+        for router in [nested, based] {
+            let (found, ..) = send(router.clone(), post("/outer/recipe/jwt", "5.4", GOOD)).await;
+            assert_eq!(found, StatusCode::OK);
+            let (elsewhere, ..) = send(router, post("/recipe/jwt", "5.4", GOOD)).await;
+            assert_eq!(elsewhere, StatusCode::NOT_FOUND);
+        }
+    }
+}
