@@ -1,1 +1,247 @@
-fn main() {}
+//! The main job in one process, over real HTTP on loopback: an embedded core mints, M1 calls, M2 admits and refuses.
+//!
+//! Prints a table of cases with the expected and the seen answer, and exits with 1 if one differs.
+#![allow(clippy::print_stdout)] // it is a program
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::AUTHORIZATION;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_m2m::{
+    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, SuperTokensCore, Verifier,
+};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Dynamic keys rotate this often here, so that a rotation can be watched. 168 h is the default.
+const ROTATE_EVERY: Duration = Duration::from_secs(2);
+
+/// Unknown keys may cause two fetches in any such time here. 10 s is the default.
+const COOLDOWN: Duration = Duration::from_millis(500);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(table) if table.all_as_expected => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Outcome<Table> {
+    // The authority.
+    let builder = EmbeddedCore::builder().rotate_every(ROTATE_EVERY).access_token_validity(ROTATE_EVERY);
+    let core = builder.build().await?;
+    let mut authority = Authority::start(core, "127.0.0.1:0").await?;
+    let issuer = authority.url.clone();
+
+    // M2, the called microservice.
+    let jwks = RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN).build()?;
+    let verifier = Verifier::new(jwks).issuer(&issuer).audience("m2");
+    let app = Router::new()
+        .route("/whoami", get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
+        .route_layer(RequireServiceTokenLayer::new(verifier))
+        .route("/health", get(|| async { "ok" })); // added after the layer: public
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let m2 = M2 { url: format!("http://{}", listener.local_addr()?), client: client() };
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    // M1, the calling microservice: one token, minted at start-up.
+    let token =
+        SuperTokensCore::new(&issuer)?.service_token(&issuer).claim("service", "m1").audience("m2").mint().await?;
+    let m1 =
+        ServiceBuilder::new().layer(AddServiceTokenLayer::new(token.clone()).only_to([&m2.url])?).service(client());
+    let good = token.header_value().to_str()?.trim_start_matches("Bearer ").to_owned();
+
+    let mut table = Table::start();
+    let whoami = Request::get(format!("{}/whoami", m2.url)).body(Empty::new())?;
+    table.row("good token", 200, m1.clone().oneshot(whoami).await?.status());
+    table.row("public route, no token", 200, m2.get("/health", None).await?);
+    table.row("unknown path, no token", 404, m2.get("/nowhere", None).await?);
+    table.row("no token", 401, m2.whoami(None).await?);
+    table.row("garbage", 401, m2.whoami(Some("garbage")).await?);
+
+    let user = authority.mint(json!({"sub": "user-1", "aud": "m2"}), true).await?;
+    table.row("user token: no source", 403, m2.whoami(Some(&user)).await?);
+    let expired = authority.mint(json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000}), true).await?;
+    table.row("expired", 401, m2.whoami(Some(&expired)).await?);
+    let other = authority.mint(json!({"source": "microservice", "aud": "another"}), true).await?;
+    table.row("for another audience", 401, m2.whoami(Some(&other)).await?);
+    table.row("forged signature", 401, m2.whoami(Some(&with_signature_of(&good, &user)?)).await?);
+    table.row("alg none", 401, m2.whoami(Some(&with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?)).await?);
+    let unknown = with_header(&good, &json!({"alg": "RS256", "typ": "JWT", "kid": "s-nobody"}))?;
+    table.row("unknown key", 401, m2.whoami(Some(&unknown)).await?);
+
+    let microservice = || json!({"source": "microservice", "aud": "m2"});
+    let rotated = authority.mint_with_a_new_key(microservice()).await?;
+    table.row("key rotated in", 200, m2.whoami(Some(&rotated)).await?);
+    // The next key was listed ahead, so M2 holds it by now. The one after it is news.
+    authority.mint_with_a_new_key(microservice()).await?;
+    let newest = authority.mint_with_a_new_key(microservice()).await?;
+
+    authority.stop().await?;
+    table.row("key endpoint down, known key", 200, m1.oneshot(m2.request("/whoami", None)?).await?.status());
+    table.row("key endpoint down, unknown key", 503, m2.whoami(Some(&newest)).await?);
+
+    authority.restart().await?;
+    tokio::time::sleep(COOLDOWN).await;
+    table.row("core back, the same token", 200, m2.whoami(Some(&newest)).await?);
+    Ok(table)
+}
+
+fn client() -> Client<HttpConnector, Empty<&'static [u8]>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// The embedded core behind a real socket, which can be stopped and started again.
+struct Authority {
+    core: EmbeddedCore,
+    url: String,
+    address: String,
+    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    last_kid: Option<String>,
+}
+
+impl Authority {
+    async fn start(core: EmbeddedCore, address: &str) -> Outcome<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?.to_string();
+        let mut authority = Self { core, url: format!("http://{address}"), address, serving: None, last_kid: None };
+        authority.serve(listener);
+        Ok(authority)
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let core = self.core.clone();
+        let server = tokio::spawn(async move {
+            let stopped = async { drop(stopped.await) };
+            if let Err(error) = core.serve(listener, stopped).await {
+                eprintln!("demo: {error}");
+            }
+        });
+        self.serving = Some((stop, server));
+    }
+
+    async fn stop(&mut self) -> Outcome<()> {
+        if let Some((stop, server)) = self.serving.take() {
+            let _ = stop.send(());
+            server.await?;
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Outcome<()> {
+        let listener = TcpListener::bind(&self.address).await?;
+        self.serve(listener);
+        Ok(())
+    }
+
+    /// Mints whatever a caller of the core may ask for.
+    async fn mint(&mut self, payload: Value, static_key: bool) -> Outcome<String> {
+        let body = json!({
+            "payload": payload,
+            "validity": 3600,
+            "useStaticSigningKey": static_key,
+            "algorithm": "RS256",
+            "jwksDomain": self.url,
+        });
+        let request = Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
+        let response = self.core.router().oneshot(request).await?;
+        let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
+        let answer: Value = serde_json::from_slice(&body)?;
+        let jwt = answer["jwt"].as_str().ok_or("the core minted nothing")?.to_owned();
+        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part(&jwt, 0)?)?)?;
+        self.last_kid = header["kid"].as_str().map(str::to_owned);
+        Ok(jwt)
+    }
+
+    /// Waits until dynamic keys have rotated, and mints with the new one.
+    async fn mint_with_a_new_key(&mut self, payload: Value) -> Outcome<String> {
+        self.mint(payload.clone(), false).await?;
+        let before = self.last_kid.clone();
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let jwt = self.mint(payload.clone(), false).await?;
+            if self.last_kid != before {
+                return Ok(jwt);
+            }
+        }
+    }
+}
+
+/// M2 as somebody sees it who sends what he likes.
+struct M2 {
+    url: String,
+    client: Client<HttpConnector, Empty<&'static [u8]>>,
+}
+
+impl M2 {
+    async fn whoami(&self, token: Option<&str>) -> Outcome<StatusCode> {
+        self.get("/whoami", token).await
+    }
+
+    async fn get(&self, path: &str, token: Option<&str>) -> Outcome<StatusCode> {
+        Ok(self.client.request(self.request(path, token)?).await?.status())
+    }
+
+    fn request(&self, path: &str, token: Option<&str>) -> Outcome<Request<Empty<&'static [u8]>>> {
+        let mut request = Request::get(format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        Ok(request.body(Empty::new())?)
+    }
+}
+
+fn part(jwt: &str, index: usize) -> Outcome<&str> {
+    jwt.split('.').nth(index).ok_or_else(|| "not a compact JWS".into())
+}
+
+fn with_signature_of(jwt: &str, other: &str) -> Outcome<String> {
+    Ok(format!("{}.{}.{}", part(jwt, 0)?, part(jwt, 1)?, part(other, 2)?))
+}
+
+fn with_header(jwt: &str, header: &Value) -> Outcome<String> {
+    Ok(format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), part(jwt, 1)?, part(jwt, 2)?))
+}
+
+/// Prints each case as it is seen.
+struct Table {
+    all_as_expected: bool,
+}
+
+impl Table {
+    fn start() -> Self {
+        println!("{:WIDTH$}  expected  seen", "case");
+        Self { all_as_expected: true }
+    }
+
+    fn row(&mut self, case: &str, expected: u16, seen: StatusCode) {
+        let as_expected = seen == expected;
+        let mark = if as_expected { '✓' } else { '✗' };
+        println!("{case:WIDTH$}  {expected:>8}  {:>4}  {mark}", seen.as_u16());
+        self.all_as_expected &= as_expected;
+    }
+}
+
+/// The longest case.
+const WIDTH: usize = 30;
