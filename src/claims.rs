@@ -105,11 +105,13 @@ pub struct ClaimsError(&'static str);
 pub(crate) enum Verdict {
     Caller(ServiceClaims),
     /// Let in without claims by an optional layer.
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors ask why
     Nobody(Arc<Refusal>),
 }
 
 /// Why there is nobody: what to answer where claims are needed after all.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors ask why
 pub(crate) struct Refusal {
     pub(crate) rejection: Rejection,
     pub(crate) realm: Realm,

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(test, feature = "reqwest"))]
 use tokio::time::Instant;
 
 /// A source of wall and monotonic time. Cheap to clone.

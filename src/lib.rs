@@ -1,5 +1,36 @@
-//! Tower and axum middleware for machine-to-machine JWT authentication.
+//! Tower and axum middleware for machine-to-machine authentication with JSON Web Tokens.
+//!
+//! A calling service, **M1**, mints one token at start-up, and a client layer puts it on every outgoing request. The
+//! called one, **M2**, has a server layer that verifies it against a cached JWKS and admits only tokens whose claims hold
+//! `"source": "microservice"`: end users' tokens are signed by the same keys, and only the claims tell them apart. The
+//! wire is SuperTokens'; [`EmbeddedCore`](embedded_core) (feature `embedded-core`) stands in for its core.
+//!
+//! Three nouns a side, each useful alone:
+//!
+//! - M1: a [`SuperTokensCore`](mint) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`] carries. See [`client`]
+//!   and [`mint`].
+//! - M2: a [`RemoteJwks`](jwks) or [`FixedJwks`] gives keys to a [`Verifier`], which a [`RequireServiceTokenLayer`] asks.
+//!   See [`server`], which says what is checked in which order, and [`jwks`], which says what the key cache guarantees.
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+//!
+//! # fn main() -> Result<(), tower_m2m::ConfigError> {
+//! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+//! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
+//! let app: Router = Router::new()
+//!     .route("/charge", post(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
+//!     .route_layer(RequireServiceTokenLayer::new(verifier));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need none.
 #![forbid(unsafe_code)]
+
+#[cfg(target_family = "wasm")]
+compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
 mod algorithm;
 mod bearer;
@@ -43,3 +74,8 @@ pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 pub use crate::server::{RequireServiceToken, RequireServiceTokenLayer};
 pub use crate::token::ServiceToken;
 pub use crate::verify::Verifier;
+
+/// The README's snippets, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

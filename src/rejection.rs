@@ -28,6 +28,7 @@ pub struct Rejection {
 
 impl Rejection {
     /// Keys could not be had; worth trying again after `retry_after`.
+    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // keys that are given are always there
     pub(crate) const fn retry_after(reason: RejectionReason, retry_after: Duration) -> Self {
         Self { reason, retry_after: Some(retry_after) }
     }

@@ -74,7 +74,7 @@ impl Exchange for HttpExchange {
             if let Some(last_modified) = known.last_modified {
                 request = request.header(IF_MODIFIED_SINCE, last_modified);
             }
-            let response = request.send().await.map_err(refusal)?;
+            let response = request.send().await.map_err(|error| refusal(&error))?;
             match response.status() {
                 StatusCode::OK => self.read(response).await,
                 StatusCode::NOT_MODIFIED if asked_conditionally => Ok(Answer {
@@ -94,7 +94,7 @@ impl Exchange for HttpExchange {
 impl HttpExchange {
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
-        let body = outbound::read_body(response, self.max_body).await.map_err(refusal)?;
+        let body = outbound::read_body(response, self.max_body).await.map_err(|error| refusal(&error))?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(Answer { body: Some(body), validators, lifetime })
     }
@@ -108,8 +108,8 @@ fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     schedule::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
-fn refusal(error: reqwest::Error) -> Failure {
+fn refusal(error: &reqwest::Error) -> Failure {
     let error =
-        if error.is_timeout() { FetchError::Timeout } else { FetchError::Connection(outbound::innermost(&error)) };
+        if error.is_timeout() { FetchError::Timeout } else { FetchError::Connection(outbound::innermost(error)) };
     error.into()
 }
