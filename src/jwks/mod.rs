@@ -43,6 +43,8 @@ mod refresh;
 mod remote;
 mod roca;
 mod set;
+#[cfg(all(test, feature = "reqwest"))]
+mod simulation;
 mod source;
 mod spki;
 #[cfg(feature = "reqwest")]

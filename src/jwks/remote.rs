@@ -165,7 +165,7 @@ impl RemoteJwks {
         if key.is_usable(now) {
             Lookup::Found(key)
         } else {
-            Lookup::Refused(cache.unavailable(RejectionReason::KeysStale))
+            Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale))
         }
     }
 

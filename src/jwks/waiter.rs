@@ -77,18 +77,15 @@ fn proceed(
         }
         return Err(RejectionReason::UnknownKey.into());
     }
-    if published.is_fetching() {
-        return Ok(asked);
-    }
     if published.fetched.is_none() {
-        // The first fetch is about to begin, unless it failed and backs off.
-        return if failed { Err(cache.unavailable(RejectionReason::NoKeysYet)) } else { Ok(asked) };
+        // The first fetch is under way or about to begin, unless it failed.
+        return if failed { Err(cache.refuse_and_ask(RejectionReason::NoKeysYet)) } else { Ok(asked) };
     }
     if !published.is_usable(cache.clock.now()) {
-        return Err(cache.unavailable(RejectionReason::KeysStale));
+        return Err(cache.refuse_and_ask(RejectionReason::KeysStale));
     }
-    if asked {
-        return Ok(true);
+    if asked || published.is_fetching() {
+        return Ok(asked);
     }
     match id {
         Some(id) if cache.was_asked_for_in_vain(id) => Err(RejectionReason::UnknownKey.into()),

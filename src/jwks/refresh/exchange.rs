@@ -17,7 +17,22 @@ use crate::outbound;
 /// Fetches a key set. Real over HTTP, in memory where a test drives time.
 pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
     /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the caller.
-    fn get(&self, known: Validators) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>>;
+    fn get(&self, cause: Cause, known: Validators) -> Fetching<'_>;
+}
+
+pub(in crate::jwks) type Fetching<'e> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
+
+/// Why a fetch is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::jwks) enum Cause {
+    /// Its time has come: the first one, a refresh ahead, or a retry.
+    Scheduled,
+    /// A request's key is in no set.
+    UnknownKey,
+    /// A request's signature was bad under a known key.
+    BadSignature,
+    /// The cache's user asked for it.
+    Refresh,
 }
 
 /// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110 §13.1).
@@ -64,9 +79,10 @@ pub(in crate::jwks) struct HttpExchange {
 }
 
 impl Exchange for HttpExchange {
-    fn get(&self, known: Validators) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>> {
+    fn get(&self, cause: Cause, known: Validators) -> Fetching<'_> {
         Box::pin(async move {
             let asked_conditionally = !known.is_empty();
+            tracing::debug!(?cause, asked_conditionally, "fetching the key set");
             let mut request = self.client.get(self.url.clone()).header(ACCEPT, "application/json");
             if let Some(etag) = known.etag {
                 request = request.header(IF_NONE_MATCH, etag);

@@ -13,4 +13,6 @@ mod state;
 mod task;
 
 pub(super) use exchange::HttpExchange;
+#[cfg(test)]
+pub(super) use exchange::{Answer, Cause, Exchange, Failure, Fetching, Validators};
 pub(super) use state::{Cache, Limits, Newest, Published};

@@ -189,6 +189,13 @@ impl Cache {
         Rejection::retry_after(reason, self.plan().due.saturating_duration_since(self.clock.now()))
     }
 
+    /// Refuses at once where there are no usable keys, and asks for a fetch all the same: the back-off of an outage may
+    /// last a minute, and a key has to be accepted sooner once the endpoint answers.
+    pub(in crate::jwks) fn refuse_and_ask(&self, reason: RejectionReason) -> Rejection {
+        self.ask_for_unknown_key();
+        self.unavailable(reason)
+    }
+
     pub(in crate::jwks) fn was_asked_for_in_vain(&self, id: &str) -> bool {
         self.in_vain.get(id).is_some_and(|until| self.clock.now() < until)
     }

@@ -5,20 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::exchange::{Answer, Failure, Validators};
+use super::exchange::{Answer, Cause, Failure, Validators};
 use super::schedule;
 use super::state::{Cache, Newest, Plan, Published};
 use crate::error::FetchError;
 use crate::jwks::set::{KeySet, SetError};
-
-/// Why a fetch is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// Its time has come: the first one, a refresh ahead, or a retry.
-    Scheduled,
-    /// Requests asked for it, or the cache's user.
-    Asked,
-}
 
 /// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it published stays valid for its
 /// own deadlines, and the next need starts it again.
@@ -64,11 +55,14 @@ async fn next(cache: &Cache) -> Cause {
             }
             if demand.unknown_key {
                 plan.gate.unknown_key_began(now);
-            } else if demand.suspicion {
-                plan.gate.suspicion_began(now);
+                return Cause::UnknownKey;
             }
-            if demand.unknown_key || demand.suspicion || demand.refresh {
-                return Cause::Asked;
+            if demand.suspicion {
+                plan.gate.suspicion_began(now);
+                return Cause::BadSignature;
+            }
+            if demand.refresh {
+                return Cause::Refresh;
             }
             plan.due
         };
@@ -89,7 +83,7 @@ fn back_off(plan: &mut Plan) -> Duration {
 async fn fetch(cache: &Cache, cause: Cause) {
     cache.published.send_modify(|published| published.begun += 1);
     let known = cache.plan().validators.clone();
-    let fetched = match timeout(cache.limits.timeout, cache.exchange.get(known)).await {
+    let fetched = match timeout(cache.limits.timeout, cache.exchange.get(cause, known)).await {
         Ok(fetched) => fetched.and_then(|answer| read(cache, answer)),
         Err(_) => Err(FetchError::Timeout.into()),
     };
