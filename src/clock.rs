@@ -38,12 +38,21 @@ impl Clock {
         now.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
+    /// The moment after `wait` from now. A wait that somebody set to anything is cut to a century.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn after(&self, wait: Duration) -> Instant {
+        self.now() + wait.min(CENTURY)
+    }
+
     /// Now, on the monotonic clock.
     #[cfg(feature = "reqwest")]
     pub(crate) fn now(&self) -> Instant {
         Instant::now()
     }
 }
+
+#[cfg(feature = "reqwest")]
+const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 
 /// Wall time that a test drives: it starts at a fixed second and moves with tokio's clock.
 #[cfg(test)]

@@ -96,8 +96,9 @@ pub enum FetchError {
     /// No answer, or not all of it, within the time-out.
     #[error("no complete answer within the time-out")]
     Timeout,
-    /// No connection: refused, reset, an unknown host, or a certificate that is not trusted. The text says which.
-    #[error("no connection: {0}")]
+    /// The connection was refused, reset or broken off, the host is unknown, or its certificate is not trusted. The text
+    /// says which.
+    #[error("the connection failed: {0}")]
     Connection(String),
     /// A status other than 200, or 304 where nothing was asked for conditionally.
     #[error("the endpoint answered with status {0}")]
@@ -127,8 +128,8 @@ pub enum FetchError {
 
 /// Why no token could be minted.
 ///
-/// Every variant tells its reader what to change. What the core answered is carried with control characters escaped
-/// and cut to 200 characters.
+/// Every variant tells its reader what to change. What the core answered is carried on one line, cut to 200 characters,
+/// with control characters escaped, and with the api key and whatever looks like a token taken out.
 #[cfg(feature = "reqwest")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

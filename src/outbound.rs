@@ -5,14 +5,18 @@
 
 use std::error::Error;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use http::HeaderValue;
 use reqwest::{Client, ClientBuilder, Response, redirect};
 use url::{Host, Url};
 
 use crate::error::ConfigError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A host is left alone for no longer than this, whatever it asks for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a query may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
@@ -70,7 +74,7 @@ pub(crate) fn client(builder: ClientBuilder, url: &Url, timeout: Duration) -> Re
         }
     }
     builder.build().map_err(|err| {
-        let reason = innermost(&err);
+        let reason = reason(err);
         // rustls-platform-verifier and rustls say it in these words.
         let no_certificates = reason.contains("CA certificates") || reason.contains("root certificates");
         if no_certificates { ConfigError::NoCaCertificates } else { ConfigError::HttpClient(reason) }
@@ -93,8 +97,26 @@ pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Op
     Ok(Some(body))
 }
 
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix seconds.
+pub(crate) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Duration> {
+    let text = value?.to_str().ok()?.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Only what does not fit fails to parse.
+        text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
+    } else {
+        let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        at.saturating_sub(Duration::from_secs(now))
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// What a failed exchange says, without the URL: its query may hold a secret.
+pub(crate) fn reason(error: reqwest::Error) -> String {
+    innermost(&error.without_url())
+}
+
 /// What lies at the bottom of an error, which is the part that tells: `Connection refused`, `certificate expired`.
-pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -136,5 +158,25 @@ mod tests {
         for (url, allowed) in cases {
             assert_eq!(refuse_plain_http(&parse_url(url).unwrap()).is_ok(), allowed, "{url}");
         }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_five_minutes() {
+        let cases = [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("301", Some(300)),
+            ("99999999999999999999999", Some(300)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(300)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ];
+        for (text, expected) in cases {
+            let value = HeaderValue::from_static(text);
+            assert_eq!(retry_after(Some(&value), 784_111_777).map(|wait| wait.as_secs()), expected, "{text}");
+        }
+        assert_eq!(retry_after(None, 0), None);
     }
 }

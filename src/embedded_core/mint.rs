@@ -1,6 +1,6 @@
 //! Minting: from a checked request to a signed token, with a bound on how many are under way.
 
-use std::{num::NonZero, thread};
+use std::{num::NonZero, sync::Arc, thread};
 
 use serde_json::{Map, Value};
 use tokio::{
@@ -19,13 +19,13 @@ pub(super) struct Minter {
     /// Bounds the bodies in memory: each mint under way holds at most one.
     under_way: Semaphore,
     /// Signing keeps a core busy for about a millisecond; more of them at once than there are cores only pile up.
-    signing: Semaphore,
+    signing: Arc<Semaphore>,
 }
 
 impl Minter {
     pub(super) fn new(keys: KeyStore, clock: Clock) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { keys, clock, under_way: Semaphore::new(MOST_UNDER_WAY), signing: Semaphore::new(cores) }
+        Self { keys, clock, under_way: Semaphore::new(MOST_UNDER_WAY), signing: Arc::new(Semaphore::new(cores)) }
     }
 
     pub(super) fn keys(&self) -> &KeyStore {
@@ -45,8 +45,12 @@ impl Minter {
         let key = self.keys.current().await.signer(request.dynamic);
         let (dynamic, validity_seconds) = (request.dynamic, request.validity);
         let claims = claims(request, self.clock.unix_now());
-        let _turn = self.signing.acquire().await.map_err(|_| Refusal::SigningFailed)?;
-        let signing = task::spawn_blocking(move || key.sign(&claims).map(|jwt| (jwt, key)));
+        let turn = self.signing.clone().acquire_owned().await.map_err(|_| Refusal::SigningFailed)?;
+        let signing = task::spawn_blocking(move || {
+            // The turn ends with the work, not with a caller who hangs up meanwhile.
+            let _turn = turn;
+            key.sign(&claims).map(|jwt| (jwt, key))
+        });
         let (jwt, key) = signing.await.map_err(|_| Refusal::SigningFailed)?.map_err(|_| Refusal::SigningFailed)?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
         Ok(jwt)

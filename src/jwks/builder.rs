@@ -1,5 +1,6 @@
 //! The options of a remote key set.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::refresh::{Cache, HttpExchange, Limits};
@@ -9,7 +10,6 @@ use crate::error::ConfigError;
 use crate::outbound;
 
 /// Sets the limits of a [`RemoteJwks`].
-#[derive(Debug)]
 #[must_use]
 pub struct RemoteJwksBuilder {
     url: String,
@@ -77,7 +77,7 @@ impl RemoteJwksBuilder {
     }
 
     /// A client with roots or a certificate of your own. The limits, the refusal of redirects and the time-outs are put
-    /// on top of it.
+    /// on top of it; a proxy that is set on it is used for https alone.
     pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
         self.http_client = client;
         self
@@ -115,6 +115,13 @@ impl RemoteJwksBuilder {
     fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         self
+    }
+}
+
+/// Prints the limits alone: the URL and the client may hold secrets.
+impl fmt::Debug for RemoteJwksBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteJwksBuilder").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 

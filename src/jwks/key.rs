@@ -80,6 +80,10 @@ impl Key {
         self.algorithms.contains(&algorithm)
     }
 
+    pub(crate) fn has_material_of(&self, other: &Self) -> bool {
+        self.material == other.material
+    }
+
     /// The same id, algorithms and material: a verdict that one proved, the other would prove too.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.id == other.id && self.algorithms == other.algorithms && self.material == other.material

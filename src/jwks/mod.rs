@@ -31,7 +31,7 @@
 //! set is stale and requests get 503.
 
 // Without fetching, no key has a deadline and no look-up waits.
-#![cfg_attr(not(feature = "reqwest"), allow(dead_code, unused_variables))]
+#![cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 
 #[cfg(feature = "reqwest")]
 mod builder;

@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 
 use super::builder::RemoteJwksBuilder;
 use super::refresh::{Cache, Newest};
-use super::source::{Lookup, Ticket};
+use super::source::Lookup;
 use super::waiter::Waiter;
 use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, FetchError};
@@ -70,7 +70,7 @@ impl RemoteJwks {
     /// Dropping the future gives up the wait and nothing else.
     pub async fn ready(&self) -> Result<(), FetchError> {
         let cache = &self.0.cache;
-        let deadline = cache.clock.now() + READY_WITHIN;
+        let deadline = cache.clock.after(READY_WITHIN);
         let mut receiver = cache.published.subscribe();
         loop {
             if !cache.ensure_running() {
@@ -100,18 +100,25 @@ impl RemoteJwks {
     /// Dropping the future gives up the wait; the fetch goes on.
     pub async fn refresh(&self) -> Result<(), FetchError> {
         let cache = &self.0.cache;
+        // One fetch may be under way, and the one that is asked for comes after it.
+        let deadline = cache.clock.after(2 * cache.limits.timeout);
         let mut receiver = cache.published.subscribe();
         let asked = receiver.borrow_and_update().begun;
-        if !cache.ensure_running() {
-            return Err(FetchError::NotRunning);
-        }
         cache.ask_for_refresh();
-        let published = receiver.wait_for(|published| published.ended > asked).await;
-        match published.as_deref().map(|published| &published.newest) {
-            Ok(Newest::Failed(error)) => Err(error.clone()),
-            Ok(_) => Ok(()),
-            // The sender lives in the cache, which lives as long as `self`.
-            Err(_) => Err(FetchError::NotRunning),
+        loop {
+            if !cache.ensure_running() {
+                return Err(FetchError::NotRunning);
+            }
+            let published = receiver.borrow_and_update().clone();
+            if published.ended > asked {
+                return match published.newest {
+                    Newest::Failed(error) => Err(error),
+                    Newest::None | Newest::Succeeded => Ok(()),
+                };
+            }
+            if timeout_at(deadline, receiver.changed()).await.is_err() {
+                return Err(FetchError::Timeout);
+            }
         }
     }
 
@@ -149,10 +156,7 @@ impl RemoteJwks {
             (published.set.find(id, algorithm).cloned(), published.running)
         };
         let Some(key) = found else {
-            return match Waiter::new(self.clone(), id) {
-                Ok(waiter) => Lookup::Wait(Ticket::Remote(waiter)),
-                Err(rejection) => Lookup::Refused(rejection),
-            };
+            return Waiter::look_up(self.clone(), id, algorithm);
         };
         if !running {
             // The set is good for its own deadlines, but nobody refreshes it.

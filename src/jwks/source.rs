@@ -63,10 +63,10 @@ impl KeySource {
 
 impl Ticket {
     /// Waits for the fetch that settles whether there is such a key.
-    pub(crate) async fn wait(self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Rejection> {
+    pub(crate) async fn wait(self) -> Result<Arc<Key>, Rejection> {
         match self {
             #[cfg(feature = "reqwest")]
-            Self::Remote(waiter) => waiter.wait(id, algorithm).await,
+            Self::Remote(waiter) => waiter.wait().await,
         }
     }
 }

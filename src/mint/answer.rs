@@ -27,8 +27,8 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn unreachable(core: String, error: &reqwest::Error) -> Self {
-        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { outbound::innermost(error) };
+    pub(super) fn unreachable(core: String, error: reqwest::Error) -> Self {
+        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { outbound::reason(error) };
         Self { error: MintError::Unreachable { core, reason }, is_passing: true, retry_after: None }
     }
 }
@@ -43,25 +43,22 @@ impl From<MintError> for Refusal {
 pub(super) async fn read(response: Response, name: String, core: &SuperTokensCore) -> Result<String, Refusal> {
     let status = response.status();
     let headers = response.headers().clone();
-    let body = match outbound::read_body(response, MAX_BODY).await {
-        Ok(Some(body)) => body,
-        Ok(None) => return Err(not_a_core(name, "more than 64 KiB came").into()),
-        Err(error) => return Err(Refusal::unreachable(name, &error)),
-    };
+    let body = outbound::read_body(response, MAX_BODY).await;
+    let body = body.map_err(|error| Refusal::unreachable(name.clone(), error))?;
     if status == StatusCode::OK {
-        return token(&headers, &body).map_err(|reason| not_a_core(name, reason).into());
+        let body = body.ok_or("more than 64 KiB came");
+        return body.and_then(|body| token(&headers, &body)).map_err(|reason| not_a_core(name, reason).into());
     }
     if status.is_redirection() || status.is_success() {
         return Err(not_a_core(name, &format!("status {} came", status.as_u16())).into());
     }
-    let message = printable(&String::from_utf8_lossy(&body), core.api_key.as_deref());
+    let message = match body {
+        Some(body) => printable(&String::from_utf8_lossy(&body), core.api_key.as_deref()),
+        None => "(more than 64 KiB)".to_owned(),
+    };
     let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    Err(Refusal {
-        error: MintError::Refused { core: name, status: status.as_u16(), message },
-        is_passing,
-        retry_after: retry_after.map(Duration::from_secs),
-    })
+    let retry_after = outbound::retry_after(headers.get(RETRY_AFTER), core.clock.unix_now());
+    Err(Refusal { error: MintError::Refused { core: name, status: status.as_u16(), message }, is_passing, retry_after })
 }
 
 fn not_a_core(core: String, reason: &str) -> MintError {
@@ -89,14 +86,22 @@ pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
     Jws::parse(jwt, MAX_BODY).and_then(|jws| jws.claims()).map_err(|reason| reason.description())
 }
 
-/// One line of what the core said: control characters escaped, cut short, and without the api key should it be echoed.
+/// One line of what the core said: control characters escaped, cut short, and without the api key or a token should it
+/// echo one.
 fn printable(text: &str, api_key: Option<&str>) -> String {
     let text = match api_key {
         Some(api_key) if !api_key.is_empty() => text.replace(api_key, "[api key]"),
         _ => text.to_owned(),
     };
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let words =
+        text.trim().split_inclusive(|c| !is_of_token(c)).map(|word| match word.trim_end_matches(|c| !is_of_token(c)) {
+            // Every JOSE header begins with `{"`, which base64url writes so.
+            token if token.starts_with("eyJ") => word.replace(token, "[token]"),
+            _ => word.to_owned(),
+        });
     let mut line = String::new();
-    for c in text.trim().chars().take(MAX_TEXT) {
+    for c in words.collect::<String>().chars().take(MAX_TEXT) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
@@ -132,6 +137,8 @@ mod tests {
         assert_eq!(printable("Invalid API key\n", None), "Invalid API key");
         assert_eq!(printable("a\u{1b}[31m\nb", None), "a\\u{1b}[31m\\nb");
         assert_eq!(printable("no secret-key here", Some("secret-key")), "no [api key] here");
+        assert_eq!(printable(r#"{"jwt":"eyJhbGci.eyJ4.c2ln"}!"#, None), r#"{"jwt":"[token]"}!"#);
+        assert_eq!(printable("eyJhbGci.eyJ4.c2ln", None), "[token]");
         assert_eq!(printable(&"x".repeat(1000), None).len(), MAX_TEXT);
     }
 }

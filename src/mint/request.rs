@@ -7,7 +7,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::Client;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use url::Url;
 
 use super::answer::{self, Refusal};
@@ -113,22 +113,57 @@ impl ServiceTokenRequest {
         };
         let body = serde_json::to_vec(&body).map_err(|_| ConfigError::UnwritableClaim("payload".to_owned()))?;
 
-        let deadline = self.core.clock.now() + self.core.start_up_timeout;
+        let clock = &self.core.clock;
+        let deadline = clock.after(self.core.start_up_timeout);
         let mut delay = FIRST_DELAY;
+        // The first attempt has its full time, so that no waiting at all is one attempt.
+        let mut left = EXCHANGE_TIMEOUT;
         loop {
-            let attempt = ask(&hosts, api_key.as_ref(), &body, deadline, &self.core).await;
-            let refusal = match attempt {
-                Ok(jwt) => return self.check(&jwt, &hosts[0]),
+            let refusal = match self.ask(&hosts, api_key.as_ref(), &body, left).await {
+                Ok((jwt, host)) => return self.check(&jwt, host),
                 Err(refusal) => refusal,
             };
             let wait = refusal.retry_after.unwrap_or_default().max(delay.mul_f64(0.5 + fastrand::f64() / 2.0));
-            if !refusal.is_passing || self.core.clock.now() + wait >= deadline {
+            left = deadline.saturating_duration_since(clock.now()).saturating_sub(wait);
+            if !refusal.is_passing || left.is_zero() {
                 return Err(refusal.error);
             }
             tracing::info!(error = %refusal.error, "no token yet; trying again");
             sleep(wait).await;
             delay = (delay * 2).min(MAX_DELAY);
         }
+    }
+
+    /// Asks each host in turn, the next one only where no connection could be made: an answer, whatever it says, is the
+    /// core's.
+    async fn ask<'h>(
+        &self,
+        hosts: &'h [Host],
+        api_key: Option<&HeaderValue>,
+        body: &[u8],
+        left: Duration,
+    ) -> Result<(String, &'h Host), Refusal> {
+        let mut refusal = None;
+        for host in hosts {
+            let mut request = host
+                .client
+                .post(host.url.clone())
+                .timeout(left.min(EXCHANGE_TIMEOUT))
+                // Without the charset a core reads the body as ISO-8859-1.
+                .header(CONTENT_TYPE, "application/json; charset=utf-8")
+                .header(ACCEPT, "application/json")
+                .header("rid", "jwt")
+                .body(body.to_vec());
+            if let Some(api_key) = api_key {
+                request = request.header("api-key", api_key.clone());
+            }
+            match request.send().await {
+                Ok(response) => return Ok((answer::read(response, host.name(), &self.core).await?, host)),
+                Err(error) if error.is_connect() => refusal = Some(Refusal::unreachable(host.name(), error)),
+                Err(error) => return Err(Refusal::unreachable(host.name(), error)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
     }
 
     /// A token that no M2 would admit had better fail here, at start-up.
@@ -172,44 +207,6 @@ fn api_key_header(api_key: &str) -> Result<HeaderValue, ConfigError> {
     let mut value = HeaderValue::try_from(api_key).map_err(|_| ConfigError::ApiKey)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Asks each host in turn, the next one only where no connection could be made: an answer, whatever it says, is the
-/// core's.
-async fn ask(
-    hosts: &[Host],
-    api_key: Option<&HeaderValue>,
-    body: &[u8],
-    deadline: Instant,
-    core: &SuperTokensCore,
-) -> Result<String, Refusal> {
-    let mut refusal = None;
-    for host in hosts {
-        let left = deadline.saturating_duration_since(core.clock.now());
-        let mut request = host
-            .client
-            .post(host.url.clone())
-            .timeout(left.clamp(Duration::from_millis(1), EXCHANGE_TIMEOUT))
-            // Without the charset a core reads the body as ISO-8859-1.
-            .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header(ACCEPT, "application/json")
-            .header("rid", "jwt")
-            .body(body.to_vec());
-        if let Some(api_key) = api_key {
-            request = request.header("api-key", api_key.clone());
-        }
-        match request.send().await {
-            Ok(response) => return answer::read(response, host.name(), core).await,
-            Err(error) => {
-                let unconnected = error.is_connect();
-                refusal = Some(Refusal::unreachable(host.name(), &error));
-                if !unconnected {
-                    break;
-                }
-            }
-        }
-    }
-    Err(refusal.unwrap_or_else(|| Refusal::from(MintError::from(ConfigError::Url(String::new())))))
 }
 
 impl fmt::Debug for ServiceTokenRequest {

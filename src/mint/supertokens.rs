@@ -54,7 +54,7 @@ impl SuperTokensCore {
     }
 
     /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be reached, is overloaded or
-    /// fails. 30 s by default.
+    /// fails. 30 s by default; zero is one attempt, which may take 10 s.
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
         self

@@ -106,8 +106,9 @@ impl Gate {
     }
 
     fn hide_credential(&self, headers: &mut HeaderMap) {
-        if let http::header::Entry::Occupied(mut credentials) = headers.entry(&self.0.header) {
-            credentials.iter_mut().for_each(|credential| credential.set_sensitive(true));
+        // The first one is all: a request with several is not passed on.
+        if let Some(credential) = headers.get_mut(&self.0.header) {
+            credential.set_sensitive(true);
         }
     }
 

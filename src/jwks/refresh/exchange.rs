@@ -1,6 +1,6 @@
 //! One request to the JWKS endpoint and what came back.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -70,7 +70,6 @@ impl From<FetchError> for Failure {
 }
 
 /// The real exchange.
-#[derive(Debug)]
 pub(in crate::jwks) struct HttpExchange {
     pub(in crate::jwks) client: Client,
     pub(in crate::jwks) url: Url,
@@ -90,7 +89,7 @@ impl Exchange for HttpExchange {
             if let Some(last_modified) = known.last_modified {
                 request = request.header(IF_MODIFIED_SINCE, last_modified);
             }
-            let response = request.send().await.map_err(|error| refusal(&error))?;
+            let response = request.send().await.map_err(refusal)?;
             match response.status() {
                 StatusCode::OK => self.read(response).await,
                 StatusCode::NOT_MODIFIED if asked_conditionally => Ok(Answer {
@@ -100,17 +99,24 @@ impl Exchange for HttpExchange {
                 }),
                 status => Err(Failure {
                     error: FetchError::Status(status.as_u16()),
-                    retry_after: schedule::retry_after(response.headers().get(RETRY_AFTER), self.clock.unix_now()),
+                    retry_after: outbound::retry_after(response.headers().get(RETRY_AFTER), self.clock.unix_now()),
                 }),
             }
         })
     }
 }
 
+/// Prints the origin alone: a URL's query may hold a secret, as may the headers of a client.
+impl fmt::Debug for HttpExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpExchange").field("origin", &outbound::origin(&self.url)).finish_non_exhaustive()
+    }
+}
+
 impl HttpExchange {
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
-        let body = outbound::read_body(response, self.max_body).await.map_err(|error| refusal(&error))?;
+        let body = outbound::read_body(response, self.max_body).await.map_err(refusal)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(Answer { body: Some(body), validators, lifetime })
     }
@@ -124,8 +130,8 @@ fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     schedule::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
-fn refusal(error: &reqwest::Error) -> Failure {
-    let error =
-        if error.is_timeout() { FetchError::Timeout } else { FetchError::Connection(outbound::innermost(error)) };
-    error.into()
+fn refusal(error: reqwest::Error) -> Failure {
+    let timed_out = error.is_timeout();
+    let reason = outbound::reason(error);
+    if timed_out { FetchError::Timeout.into() } else { FetchError::Connection(reason).into() }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A bad signature under a known key may cause one fetch in this time, and only if the set is at least this old.
-pub(super) const SUSPICION_COOLDOWN: Duration = Duration::from_secs(60);
+const SUSPICION_COOLDOWN: Duration = Duration::from_secs(60);
 
 /// Counts the fetches that requests caused, by when they began, whether they succeeded or failed: counting successes
 /// alone would let anybody hammer an endpoint that is down.
@@ -27,12 +27,22 @@ impl Gate {
 
     /// Whether a fetch for an unknown key id may begin: at most two in any `cooldown`.
     pub(super) fn admits_unknown_key(&self, now: Instant) -> bool {
-        self.is_open(now) && self.asked[0].is_none_or(|older| now.duration_since(older) >= self.cooldown)
+        self.until_unknown_key(now).is_zero()
     }
 
-    /// Whether a fetch for a bad signature may begin, of which at most one in any minute.
-    pub(super) fn admits_suspicion(&self, now: Instant) -> bool {
-        self.is_open(now) && self.suspected.is_none_or(|last| now.duration_since(last) >= SUSPICION_COOLDOWN)
+    /// How long until a fetch for an unknown key id may begin.
+    pub(super) fn until_unknown_key(&self, now: Instant) -> Duration {
+        let opens = self.asked[0].map(|older| older + self.cooldown).max(self.closed_until);
+        opens.map_or(Duration::ZERO, |opens| opens.saturating_duration_since(now))
+    }
+
+    /// Whether a fetch for a bad signature may begin: at most one in any minute, and only if the set, which was fetched at
+    /// `fetched`, is older than that. Otherwise the signature says more about its sender than about the set.
+    pub(super) fn admits_suspicion(&self, now: Instant, fetched: Option<Instant>) -> bool {
+        let rested = |since: Instant| now.duration_since(since) >= SUSPICION_COOLDOWN;
+        self.closed_until.is_none_or(|until| now >= until)
+            && self.suspected.is_none_or(rested)
+            && fetched.is_some_and(rested)
     }
 
     pub(super) fn unknown_key_began(&mut self, now: Instant) {
@@ -49,10 +59,6 @@ impl Gate {
 
     pub(super) fn reopen(&mut self) {
         self.closed_until = None;
-    }
-
-    fn is_open(&self, now: Instant) -> bool {
-        self.closed_until.is_none_or(|until| now >= until)
     }
 }
 
@@ -77,12 +83,15 @@ mod tests {
     #[test]
     fn one_suspicion_is_admitted_a_minute() {
         let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut gate = Gate::new(Duration::from_secs(10));
-        assert!(gate.admits_suspicion(start));
-        gate.suspicion_began(start);
-        assert!(!gate.admits_suspicion(start + Duration::from_secs(59)));
-        assert!(gate.admits_suspicion(start + Duration::from_secs(60)));
-        assert!(gate.admits_unknown_key(start));
+        assert!(!gate.admits_suspicion(at(100), None));
+        assert!(!gate.admits_suspicion(at(100), Some(at(41))));
+        assert!(gate.admits_suspicion(at(100), Some(at(40))));
+        gate.suspicion_began(at(100));
+        assert!(!gate.admits_suspicion(at(159), Some(start)));
+        assert!(gate.admits_suspicion(at(160), Some(start)));
+        assert!(gate.admits_unknown_key(at(100)));
     }
 
     #[test]
@@ -91,7 +100,8 @@ mod tests {
         let mut gate = Gate::new(Duration::from_secs(10));
         gate.close_until(start + Duration::from_secs(120));
         assert!(!gate.admits_unknown_key(start + Duration::from_secs(119)));
-        assert!(!gate.admits_suspicion(start + Duration::from_secs(119)));
+        assert!(!gate.admits_suspicion(start + Duration::from_secs(119), Some(start)));
+        assert_eq!(gate.until_unknown_key(start), Duration::from_secs(120));
         assert!(gate.admits_unknown_key(start + Duration::from_secs(120)));
         gate.close_until(start + Duration::from_secs(500));
         gate.reopen();

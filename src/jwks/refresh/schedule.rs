@@ -1,7 +1,7 @@
 //! When to fetch: what an endpoint's headers say, and how long to wait before the next attempt. Pure functions.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -9,8 +9,6 @@ use http::HeaderValue;
 const MIN_LIFETIME: Duration = Duration::from_secs(30);
 /// Freshness where the endpoint says nothing.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
-/// Set in stone by the endpoint no longer than this.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
@@ -44,27 +42,17 @@ pub(super) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
 }
 
-/// How long after a fetch to refresh ahead: 80 % of the lifetime, ±10 %, so that a fleet does not come at once.
-pub(super) fn refresh_ahead(lifetime: Duration, rng: &mut fastrand::Rng) -> Duration {
-    lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1))
+/// How long after the beginning of a fetch to begin the next one: 80 % of the lifetime, ±10 %, so that a fleet does not
+/// come at once; but early enough to end within the lifetime, unless that is too short for two fetches.
+pub(super) fn refresh_ahead(lifetime: Duration, timeout: Duration, rng: &mut fastrand::Rng) -> Duration {
+    let in_time = lifetime.saturating_sub(timeout).max(lifetime / 2);
+    lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(in_time)
 }
 
 /// How long to wait after the `failures`th failure in a row: 1 s doubling to 60 s, drawn from the upper half.
 pub(super) fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(MAX_BACK_OFF).mul_f64(draw(rng, 0.5..=1.0))
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix seconds.
-pub(super) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Duration> {
-    let text = value?.to_str().ok()?.trim();
-    let wait = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        seconds(text.as_bytes())
-    } else {
-        let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
-        at.saturating_sub(Duration::from_secs(now))
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 fn draw(rng: &mut fastrand::Rng, range: RangeInclusive<f64>) -> f64 {
@@ -133,32 +121,15 @@ mod tests {
     fn waits_stay_in_their_ranges() {
         for seed in 0..1000 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let ahead = refresh_ahead(Duration::from_secs(100), &mut rng).as_secs_f64();
-            assert!((72.0..=88.0).contains(&ahead), "{ahead}");
+            let timeout = Duration::from_secs(5);
+            for (lifetime, least, most) in [(100, 72.0, 88.0), (30, 21.6, 25.0), (8, 4.0, 4.0)] {
+                let ahead = refresh_ahead(Duration::from_secs(lifetime), timeout, &mut rng).as_secs_f64();
+                assert!((least..=most).contains(&ahead), "{ahead}");
+            }
             for (failures, doubled) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (u32::MAX, 60.0)] {
                 let wait = back_off(failures, &mut rng).as_secs_f64();
                 assert!((doubled / 2.0..=doubled).contains(&wait), "{failures}: {wait}");
             }
         }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_within_five_minutes() {
-        let cases = [
-            ("0", Some(0)),
-            ("120", Some(120)),
-            ("301", Some(300)),
-            ("99999999999999999999999", Some(300)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(300)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-        ];
-        for (text, expected) in cases {
-            let value = HeaderValue::from_static(text);
-            assert_eq!(retry_after(Some(&value), 784_111_777).map(|wait| wait.as_secs()), expected, "{text}");
-        }
-        assert_eq!(retry_after(None, 0), None);
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Validators};
-use super::gate::{Gate, SUSPICION_COOLDOWN};
+use super::gate::Gate;
 use super::task;
 use crate::clock::Clock;
 use crate::error::FetchError;
@@ -80,7 +80,9 @@ pub(super) struct Plan {
     pub(super) failures: u32,
     pub(super) gate: Gate,
     pub(super) demand: Demand,
+    /// What the set that is held called itself, and the lifetime that came with it.
     pub(super) validators: Validators,
+    pub(super) lifetime: Option<Duration>,
     pub(super) rng: fastrand::Rng,
     task: Option<AbortHandle>,
 }
@@ -111,6 +113,7 @@ impl Cache {
             gate: Gate::new(limits.cooldown),
             demand: Demand::default(),
             validators: Validators::default(),
+            lifetime: None,
             rng,
             task: None,
         };
@@ -132,10 +135,11 @@ impl Cache {
             return true;
         }
         let Ok(runtime) = Handle::try_current() else { return false };
-        let claimed = self.published.send_if_modified(|published| !std::mem::replace(&mut published.running, true));
-        if claimed {
-            let task = runtime.spawn(task::run(Arc::clone(self)));
-            self.plan().task = Some(task.abort_handle());
+        // Claimed, started and noted under one lock: else a task that dies at once on a runtime that is shutting down
+        // could be noted over a live one, which nobody would ever end. A task that ends takes no lock of the plan.
+        let mut plan = self.plan();
+        if self.published.send_if_modified(|published| !std::mem::replace(&mut published.running, true)) {
+            plan.task = Some(runtime.spawn(task::run(Arc::clone(self))).abort_handle());
         }
         true
     }
@@ -167,12 +171,12 @@ impl Cache {
     /// key's id to new material. An attacker can send bad signatures at will, so the gate has a budget of its own for it.
     pub(in crate::jwks) fn suspect(&self) {
         let now = self.clock.now();
-        let fetched = self.published.borrow().fetched;
-        if fetched.is_none_or(|fetched| now.duration_since(fetched) <= SUSPICION_COOLDOWN) {
-            return;
-        }
+        let (fetched, fetching) = {
+            let published = self.published.borrow();
+            (published.fetched, published.is_fetching())
+        };
         let mut plan = self.plan();
-        if plan.gate.admits_suspicion(now) {
+        if !fetching && plan.gate.admits_suspicion(now, fetched) {
             plan.demand.suspicion = true;
             self.wake.notify_one();
         }
@@ -184,9 +188,12 @@ impl Cache {
         self.wake.notify_one();
     }
 
-    /// A refusal that asks to come back after the next attempt that is planned.
+    /// A refusal that asks to come back when the next attempt may begin.
     pub(in crate::jwks) fn unavailable(&self, reason: RejectionReason) -> Rejection {
-        Rejection::retry_after(reason, self.plan().due.saturating_duration_since(self.clock.now()))
+        let now = self.clock.now();
+        let plan = self.plan();
+        let wait = plan.due.saturating_duration_since(now).min(plan.gate.until_unknown_key(now));
+        Rejection::retry_after(reason, wait)
     }
 
     /// Refuses at once where there are no usable keys, and asks for a fetch all the same: the back-off of an outage may

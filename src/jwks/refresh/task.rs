@@ -44,6 +44,7 @@ async fn next(cache: &Cache) -> Cause {
     loop {
         let now = cache.clock.now();
         cache.renew_deadlines();
+        let Published { fetched, stale_at, .. } = cache.published.borrow().clone();
         let due = {
             let mut plan = cache.plan();
             let demand = std::mem::take(&mut plan.demand);
@@ -53,11 +54,12 @@ async fn next(cache: &Cache) -> Cause {
                 plan.due = now + back_off(&mut plan);
                 return Cause::Scheduled;
             }
-            if demand.unknown_key {
+            // The gate is asked again: a fetch may have ended since, and the endpoint have asked to be left alone.
+            if demand.unknown_key && plan.gate.admits_unknown_key(now) {
                 plan.gate.unknown_key_began(now);
                 return Cause::UnknownKey;
             }
-            if demand.suspicion {
+            if demand.suspicion && plan.gate.admits_suspicion(now, fetched) {
                 plan.gate.suspicion_began(now);
                 return Cause::BadSignature;
             }
@@ -67,8 +69,7 @@ async fn next(cache: &Cache) -> Cause {
             plan.due
         };
         // Staleness is due as well: the keys' deadlines are on wall time, which may have been set back.
-        let stale_at = cache.published.borrow().stale_at.filter(|stale_at| *stale_at > now);
-        let until = stale_at.map_or(due, |stale_at| stale_at.min(due));
+        let until = stale_at.filter(|stale_at| *stale_at > now).map_or(due, |stale_at| stale_at.min(due));
         tokio::select! {
             () = cache.wake.notified() => {}
             () = sleep_until(until) => {}
@@ -81,6 +82,7 @@ fn back_off(plan: &mut Plan) -> Duration {
 }
 
 async fn fetch(cache: &Cache, cause: Cause) {
+    let begun = cache.clock.now();
     cache.published.send_modify(|published| published.begun += 1);
     let known = cache.plan().validators.clone();
     let fetched = match timeout(cache.limits.timeout, cache.exchange.get(cause, known)).await {
@@ -88,7 +90,7 @@ async fn fetch(cache: &Cache, cause: Cause) {
         Err(_) => Err(FetchError::Timeout.into()),
     };
     match fetched {
-        Ok(good) => succeed(cache, good),
+        Ok(good) => succeed(cache, begun, good),
         Err(failure) => fail(cache, cause, failure),
     }
 }
@@ -97,18 +99,23 @@ async fn fetch(cache: &Cache, cause: Cause) {
 struct Good {
     set: Arc<KeySet>,
     json: Arc<[u8]>,
-    lifetime: Duration,
-    /// `None`: a 304 that repeats none, so those that are held stand.
-    validators: Option<Validators>,
+    validators: Validators,
+    lifetime: Option<Duration>,
 }
 
 fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
-    let Answer { body, validators, lifetime } = answer;
-    let lifetime = schedule::clamp(lifetime, cache.limits.max_age);
-    let validators = (body.is_some() || !validators.is_empty()).then_some(validators);
-    let Published { set, json, .. } = cache.published.borrow().clone();
+    let Answer { body, mut validators, mut lifetime } = answer;
+    let Published { set, json, fetched, .. } = cache.published.borrow().clone();
+    if body.is_none() {
+        // RFC 9111 §4.3.4: what a 304 does not say again stands.
+        let plan = cache.plan();
+        lifetime = lifetime.or(plan.lifetime);
+        if validators.is_empty() {
+            validators = plan.validators.clone();
+        }
+    }
     match body {
-        Some(body) if *body != *json => {
+        Some(body) if fetched.is_none() || *body != *json => {
             let max_keys = cache.limits.max_keys;
             let set = KeySet::from_json(&body, max_keys, &set).map_err(|error| match error {
                 SetError::NotAKeySet => FetchError::NotAKeySet,
@@ -122,26 +129,31 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
     }
 }
 
-fn succeed(cache: &Cache, good: Good) {
-    let Good { set, json, lifetime, validators } = good;
+/// Everything counts from when the fetch began (RFC 9111 §4.2.3): what was removed while the answer travelled is in it.
+fn succeed(cache: &Cache, begun: Instant, good: Good) {
+    let Good { set, json, validators, lifetime } = good;
     let now = cache.clock.now();
+    let fresh = schedule::clamp(lifetime, cache.limits.max_age);
     {
         let mut plan = cache.plan();
-        plan.due = now + schedule::refresh_ahead(lifetime, &mut plan.rng);
+        let ahead = schedule::refresh_ahead(fresh, cache.limits.timeout, &mut plan.rng);
+        plan.due = cache.clock.after(ahead.saturating_sub(now - begun));
         plan.failures = 0;
         plan.gate.reopen();
-        plan.validators = validators.unwrap_or_else(|| std::mem::take(&mut plan.validators));
+        plan.validators = validators;
+        plan.lifetime = lifetime;
     }
     let Published { set: before, newest, .. } = cache.published.borrow().clone();
-    let usable = lifetime.saturating_add(cache.limits.stale_limit);
+    let usable = fresh.saturating_add(cache.limits.stale_limit).saturating_sub(now - begun);
     let deadline = cache.clock.unix_now().saturating_add(usable.as_secs());
-    // First the new deadlines, then the set, then the end of what left it: at no time is a listed key unusable.
-    set.keys().iter().for_each(|key| key.use_until(deadline));
+    // First the new deadlines, then the set, then the end of what left it: at no time is a listed key unusable. Whoever
+    // renews deadlines holds the same lock, so an old one never overwrites a new one.
     cache.published.send_modify(|published| {
+        set.keys().iter().for_each(|key| key.use_until(deadline));
         published.set = Arc::clone(&set);
         published.json = json;
         published.fetched = Some(now);
-        published.stale_at = Some(far(now, usable));
+        published.stale_at = Some(cache.clock.after(usable));
         published.ended = published.begun;
         published.newest = Newest::Succeeded;
     });
@@ -166,6 +178,7 @@ fn fail(cache: &Cache, cause: Cause, failure: Failure) {
         if cause == Cause::Scheduled {
             plan.due = now + back_off(&mut plan);
         }
+        // What it said of coming back is cut to 5 min already.
         if let Some(retry_after) = retry_after {
             plan.due = plan.due.max(now + retry_after);
             plan.gate.close_until(now + retry_after);
@@ -182,10 +195,4 @@ fn fail(cache: &Cache, cause: Cause, failure: Failure) {
         published.ended = published.begun;
         published.newest = Newest::Failed(error);
     });
-}
-
-/// `now` and a duration that a user may have set to anything.
-fn far(now: Instant, duration: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(3_155_760_000);
-    now + duration.min(CENTURY)
 }

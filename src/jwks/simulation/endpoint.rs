@@ -64,6 +64,7 @@ pub(super) enum Behaviour {
     SendsHalf,
     SendsTooMuch,
     SendsNoKeys,
+    SendsNothing,
 }
 
 /// One fetch, as the endpoint saw it.
@@ -83,7 +84,7 @@ pub(super) struct World {
     pub(super) max_age: Option<u64>,
     pub(super) gives_etags: bool,
     pub(super) fetches: Vec<Fetch>,
-    /// What the last good answer listed, and when it came.
+    /// What the last good answer listed, and when its fetch began.
     pub(super) served: Option<(BTreeMap<u8, u8>, Instant)>,
     /// Until when it asked to be left alone.
     pub(super) retry_at: Option<Instant>,
@@ -134,6 +135,7 @@ impl Endpoint {
             Behaviour::SendsHalf => Ok(bad(&body[..body.len() / 2])),
             Behaviour::SendsTooMuch => Err(FetchError::TooLarge { limit: 1 }.into()),
             Behaviour::SendsNoKeys => Ok(bad(r#"{"keys":[]}"#)),
+            Behaviour::SendsNothing => Ok(bad("")),
         };
         (answer, world.listed.clone())
     }
@@ -168,7 +170,7 @@ impl Exchange for Endpoint {
             let mut world = self.world();
             world.fetches[number].ended = Some((now, good));
             if good {
-                world.served = Some((listed, now));
+                world.served = Some((listed, world.fetches[number].begun));
                 world.retry_at = None;
             }
             answer

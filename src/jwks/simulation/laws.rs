@@ -191,9 +191,9 @@ impl Laws {
         let removed: Vec<_> = self.removed.iter().map(|(identity, at)| (*identity, *at)).collect();
         for (identity, removed) in removed {
             let regularly = self.answers_since.is_some_and(|since| since + RECOVERY <= removed);
-            let in_time = regularly && now >= removed + self.lifetime + FETCH;
+            let in_time = regularly && now >= removed + self.lifetime;
             // Deadlines are in whole seconds.
-            let at_last = now >= removed + self.lifetime + self.stale_limit + FETCH + Duration::from_secs(1);
+            let at_last = now >= removed + self.lifetime + self.stale_limit + Duration::from_secs(1);
             if !in_time && !at_last {
                 continue;
             }
@@ -208,6 +208,11 @@ impl Laws {
             self.seen.stale_removals += u64::from(at_last);
         }
         Ok(())
+    }
+
+    /// How soon after the beginning of a good fetch the next one may be scheduled.
+    fn least_rest(&self) -> Duration {
+        self.lifetime.mul_f64(0.8 * 0.9).min((self.lifetime - self.timeout).max(self.lifetime / 2))
     }
 
     /// (a): the fetches that requests caused, by when they began; and the schedule keeps its own pace.
@@ -238,7 +243,7 @@ impl Laws {
                 return Err(format!("(a) a scheduled fetch after {waited:?} of {least:?}, {failures} failures before"));
             }
             match fetch.ended {
-                Some((end, true)) => (failures, rest) = (0, Some((end, self.lifetime.mul_f64(0.8 * 0.9)))),
+                Some((_, true)) => (failures, rest) = (0, Some((fetch.begun, self.least_rest()))),
                 Some((_, false)) if scheduled => {
                     let back_off = Duration::from_secs(60.min(1 << failures.min(6)));
                     (failures, rest) = (failures + 1, Some((fetch.begun, back_off / 2)));
