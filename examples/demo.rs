@@ -31,6 +31,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Dynamic keys rotate this often here, so that a rotation can be watched. 168 h is the default.
 const ROTATE_EVERY: Duration = Duration::from_secs(2);
 
+/// A removed key is accepted for this long at most here. 1 h is the default.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
 /// Unknown keys may cause two fetches in any such time here. 10 s is the default.
 const COOLDOWN: Duration = Duration::from_millis(500);
 
@@ -54,12 +57,14 @@ async fn run() -> Outcome<Table> {
     let issuer = authority.url.clone();
 
     // M2, the called microservice.
-    let jwks = RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN).build()?;
-    let verifier = Verifier::new(jwks).issuer(&issuer).audience("m2");
+    let jwks = || RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN);
+    let only_m1 = |jwks| RequireServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
+    let whoami = get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) });
     let app = Router::new()
-        .route("/whoami", get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
-        .route_layer(RequireServiceTokenLayer::new(verifier))
-        .route("/health", get(|| async { "ok" })); // added after the layer: public
+        .route("/whoami", whoami.clone().route_layer(only_m1(jwks().build()?)))
+        // The same with keys that are fetched again and again, so that a removal can be watched.
+        .route("/removal", whoami.route_layer(only_m1(jwks().max_age(MAX_AGE).build()?)))
+        .route("/health", get(|| async { "ok" })); // without the layer: public
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let m2 = M2 { url: format!("http://{}", listener.local_addr()?), client: client() };
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -93,6 +98,7 @@ async fn run() -> Outcome<Table> {
     let microservice = || json!({"source": "microservice", "aud": "m2"});
     let rotated = authority.mint_with_a_new_key(microservice()).await?;
     table.row("key rotated in", 200, m2.whoami(Some(&rotated)).await?);
+    table.row("key listed", 200, m2.get("/removal", Some(&rotated)).await?);
     // The next key was listed ahead, so M2 holds it by now. The one after it is news.
     authority.mint_with_a_new_key(microservice()).await?;
     let newest = authority.mint_with_a_new_key(microservice()).await?;
@@ -104,6 +110,9 @@ async fn run() -> Outcome<Table> {
     authority.restart().await?;
     tokio::time::sleep(COOLDOWN).await;
     table.row("core back, the same token", 200, m2.whoami(Some(&newest)).await?);
+    authority.wait_until_unlisted(&rotated).await?;
+    tokio::time::sleep(MAX_AGE).await;
+    table.row("key removed", 401, m2.get("/removal", Some(&rotated)).await?);
     Ok(table)
 }
 
@@ -169,9 +178,17 @@ impl Authority {
         let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
         let answer: Value = serde_json::from_slice(&body)?;
         let jwt = answer["jwt"].as_str().ok_or("the core minted nothing")?.to_owned();
-        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part(&jwt, 0)?)?)?;
-        self.last_kid = header["kid"].as_str().map(str::to_owned);
+        self.last_kid = Some(kid(&jwt)?);
         Ok(jwt)
+    }
+
+    /// Waits until the core no longer lists the key that signed a token.
+    async fn wait_until_unlisted(&self, jwt: &str) -> Outcome<()> {
+        let kid = kid(jwt)?;
+        while self.core.jwks().await.contains(&kid) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 
     /// Waits until dynamic keys have rotated, and mints with the new one.
@@ -210,6 +227,11 @@ impl M2 {
         }
         Ok(request.body(Empty::new())?)
     }
+}
+
+fn kid(jwt: &str) -> Outcome<String> {
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part(jwt, 0)?)?)?;
+    header["kid"].as_str().map(str::to_owned).ok_or_else(|| "a token without kid".into())
 }
 
 fn part(jwt: &str, index: usize) -> Outcome<&str> {

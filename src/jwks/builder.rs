@@ -1,8 +1,10 @@
 //! The options of a remote key set.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keep::KeptFile;
 use super::refresh::{Cache, HttpExchange, Limits};
 use super::remote::RemoteJwks;
 use crate::clock::Clock;
@@ -16,6 +18,8 @@ pub struct RemoteJwksBuilder {
     limits: Limits,
     max_body: usize,
     plain_http_allowed: bool,
+    seed: Option<String>,
+    kept_at: Option<PathBuf>,
     http_client: reqwest::ClientBuilder,
 }
 
@@ -32,6 +36,8 @@ impl RemoteJwksBuilder {
             },
             max_body: 128 * 1024,
             plain_http_allowed: false,
+            seed: None,
+            kept_at: None,
             http_client: reqwest::Client::builder(),
         }
     }
@@ -83,12 +89,31 @@ impl RemoteJwksBuilder {
         self
     }
 
+    /// A key set to start from, one that comes with the deployment for instance: it serves until the first fetch brings
+    /// another, for the stale limit at most.
+    pub fn seed(mut self, json: impl Into<String>) -> Self {
+        self.seed = Some(json.into());
+        self
+    }
+
+    /// Keeps the last good set in this file, and starts from it: a service that is restarted in the middle of an outage
+    /// serves. The set is good until its stale limit, counted from when it was fetched. A file that is corrupt, stale, of
+    /// another endpoint or writable by everybody is ignored with a warning.
+    ///
+    /// **Whoever can write the file decides who comes in.** It is written as a whole, readable by its owner alone, each
+    /// time the set is fetched or confirmed. Its folder has to exist.
+    pub fn keep_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kept_at = Some(path.into());
+        self
+    }
+
     /// Makes the handle. Nothing is fetched before its first use.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit is zero or exceeds
-    /// another that it must not, [`ConfigError::NoCaCertificates`] or [`ConfigError::HttpClient`].
+    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit is zero or out of its
+    /// range, [`ConfigError::KeySet`] if the seed cannot be used, [`ConfigError::NoCaCertificates`] or
+    /// [`ConfigError::HttpClient`].
     pub fn build(self) -> Result<RemoteJwks, ConfigError> {
         let url = outbound::parse_url(&self.url)?;
         if !self.plain_http_allowed {
@@ -108,8 +133,17 @@ impl RemoteJwksBuilder {
             return Err(ConfigError::Inconsistent("cooldown must be at most 1 h"));
         }
         let client = outbound::client(self.http_client, &url, limits.timeout)?;
-        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: Clock::default() };
-        Ok(RemoteJwks::from_cache(Cache::new(limits, Box::new(exchange), Clock::default(), fastrand::Rng::new())))
+        let kept_at = self.kept_at.map(|path| KeptFile::new(path, &url));
+        let clock = Clock::default();
+        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
+        let mut cache = Cache::new(limits, Box::new(exchange), clock, fastrand::Rng::new());
+        if let Some(seed) = self.seed {
+            cache.preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO).map_err(ConfigError::KeySet)?;
+        }
+        if let Some(file) = kept_at {
+            cache.start_from(file, self.max_body);
+        }
+        Ok(RemoteJwks::from_cache(cache))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {

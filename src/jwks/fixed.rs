@@ -7,7 +7,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::key::Key;
-use super::set::{KeySet, SetError};
+use super::set::KeySet;
 use super::spki;
 use crate::error::ConfigError;
 
@@ -28,12 +28,8 @@ impl FixedJwks {
     ///
     /// [`ConfigError::KeySet`] if the text is no JWK Set or holds no usable key.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        match KeySet::from_json(json.as_ref(), MAX_KEYS, &KeySet::default()) {
-            Ok(set) => Ok(Self(Arc::new(set))),
-            Err(SetError::NotAKeySet) => Err(ConfigError::KeySet("not a JSON Web Key Set")),
-            Err(SetError::TooManyKeys) => Err(ConfigError::KeySet("more than 1000 keys")),
-            Err(SetError::NoUsableKey) => Err(ConfigError::KeySet("no usable key")),
-        }
+        let set = KeySet::from_json(json.as_ref(), MAX_KEYS, &KeySet::default());
+        set.map(|set| Self(Arc::new(set))).map_err(|error| ConfigError::KeySet(error.reason()))
     }
 
     /// Reads one public key in PEM (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13): RSA of 2048 to 8192 bits, P-256, P-384

@@ -36,6 +36,8 @@
 #[cfg(feature = "reqwest")]
 mod builder;
 mod fixed;
+#[cfg(feature = "reqwest")]
+mod keep;
 mod key;
 #[cfg(feature = "reqwest")]
 mod refresh;

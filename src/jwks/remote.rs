@@ -106,15 +106,15 @@ impl RemoteJwks {
         let asked = receiver.borrow_and_update().begun;
         cache.ask_for_refresh();
         loop {
-            if !cache.ensure_running() {
-                return Err(FetchError::NotRunning);
-            }
             let published = receiver.borrow_and_update().clone();
             if published.ended > asked {
                 return match published.newest {
                     Newest::Failed(error) => Err(error),
                     Newest::None | Newest::Succeeded => Ok(()),
                 };
+            }
+            if !cache.ensure_running() {
+                return Err(FetchError::NotRunning);
             }
             if timeout_at(deadline, receiver.changed()).await.is_err() {
                 return Err(FetchError::Timeout);

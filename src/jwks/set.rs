@@ -28,6 +28,17 @@ pub(crate) enum SetError {
     NoUsableKey,
 }
 
+impl SetError {
+    /// What a configuration error says of it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::NotAKeySet => "not a JSON Web Key Set",
+            Self::TooManyKeys => "too many keys",
+            Self::NoUsableKey => "no usable key",
+        }
+    }
+}
+
 impl KeySet {
     /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared with it, so that whoever
     /// holds on to that key sees its deadline move.

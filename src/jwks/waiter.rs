@@ -119,10 +119,16 @@ impl Asker {
                 self.asked = true;
                 Standing::Waits
             }
-            Some(_) if failed => Standing::Refused(cache.unavailable(RejectionReason::FetchFailed)),
-            // Beyond the gate, and the newest set does not have it. A token that names no key ends here too: the set as
-            // it is decides, since no fetch would tell which key it meant.
-            _ => Standing::Refused(RejectionReason::UnknownKey.into()),
+            // Beyond the gate. What the newest fetch says decides.
+            Some(_) => {
+                cache.report_refusal_at_the_gate();
+                Standing::Refused(match failed {
+                    true => cache.unavailable(RejectionReason::FetchFailed),
+                    false => RejectionReason::UnknownKey.into(),
+                })
+            }
+            // A token that names no key is judged by the set as it is: no fetch would tell which key it meant.
+            None => Standing::Refused(RejectionReason::UnknownKey.into()),
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::outbound;
 pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
     /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the caller.
     fn get(&self, cause: Cause, known: Validators) -> Fetching<'_>;
+
+    /// The endpoint's origin, which metrics are labelled with.
+    fn endpoint(&self) -> String;
 }
 
 pub(in crate::jwks) type Fetching<'e> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
@@ -104,12 +107,9 @@ impl Exchange for HttpExchange {
             }
         })
     }
-}
 
-/// Prints the origin alone: a URL's query may hold a secret, as may the headers of a client.
-impl fmt::Debug for HttpExchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpExchange").field("origin", &outbound::origin(&self.url)).finish_non_exhaustive()
+    fn endpoint(&self) -> String {
+        outbound::origin(&self.url)
     }
 }
 
@@ -119,6 +119,13 @@ impl HttpExchange {
         let body = outbound::read_body(response, self.max_body).await.map_err(refusal)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(Answer { body: Some(body), validators, lifetime })
+    }
+}
+
+/// Prints the origin alone: a URL's query may hold a secret, as may the headers of a client.
+impl fmt::Debug for HttpExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpExchange").field("endpoint", &self.endpoint()).finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod exchange;
 mod gate;
+mod report;
 mod schedule;
 mod state;
 mod task;

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Validators};
 use super::gate::Gate;
+use super::report::Report;
 use super::task;
 use crate::clock::Clock;
 use crate::error::FetchError;
-use crate::jwks::set::KeySet;
+use crate::jwks::keep::{Kept, KeptFile};
+use crate::jwks::set::{KeySet, SetError};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// How many requests may wait for a fetch at once.
@@ -41,6 +43,8 @@ pub(in crate::jwks) struct Cache {
     pub(in crate::jwks) waiting: Arc<Semaphore>,
     pub(super) exchange: Box<dyn Exchange>,
     pub(super) wake: Notify,
+    pub(super) report: Report,
+    kept_in: Option<KeptFile>,
     plan: Mutex<Plan>,
     /// Until when a key id counts as unknown without another fetch. The deadline is the entry's own, on the clock that
     /// tests drive; moka bounds the memory.
@@ -85,6 +89,8 @@ pub(super) struct Plan {
     pub(super) lifetime: Option<Duration>,
     pub(super) rng: fastrand::Rng,
     task: Option<AbortHandle>,
+    /// The last set on its way to the disk.
+    keeping: Option<JoinHandle<()>>,
 }
 
 /// What was asked of the task and has not begun yet.
@@ -116,17 +122,69 @@ impl Cache {
             lifetime: None,
             rng,
             task: None,
+            keeping: None,
         };
         Self {
             limits,
             clock,
             published: watch::Sender::new(published),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            report: Report::new(exchange.endpoint()),
             exchange,
             wake: Notify::new(),
+            kept_in: None,
             plan: Mutex::new(plan),
             in_vain: moka::sync::Cache::new(MAX_IN_VAIN),
         }
+    }
+
+    /// Starts from a set that was fetched `age` ago and counted as fresh for `lifetime` then, instead of from none. It is
+    /// refreshed with the first use. The error says why it cannot be used.
+    pub(in crate::jwks) fn preload(
+        &mut self,
+        json: &[u8],
+        age: Duration,
+        lifetime: Duration,
+    ) -> Result<(), &'static str> {
+        let set = KeySet::from_json(json, self.limits.max_keys, &KeySet::default()).map_err(SetError::reason)?;
+        let usable = lifetime.min(self.limits.max_age).saturating_add(self.limits.stale_limit).saturating_sub(age);
+        if usable.is_zero() {
+            return Err("it is past the stale limit");
+        }
+        let deadline = self.clock.unix_now().saturating_add(usable.as_secs());
+        set.keys().iter().for_each(|key| key.use_until(deadline));
+        let now = self.clock.now();
+        self.published.send_modify(|published| {
+            published.set = Arc::new(set);
+            published.json = json.into();
+            published.fetched = Some(now.checked_sub(age).unwrap_or(now));
+            published.stale_at = Some(self.clock.after(usable));
+        });
+        Ok(())
+    }
+
+    /// Starts from the set in this file, if it is there and good, and keeps every good set there from now on.
+    pub(in crate::jwks) fn start_from(&mut self, file: KeptFile, max_body: usize) {
+        if let Some(Kept { json, fetched, lifetime }) = file.load(max_body) {
+            // A clock that was set back makes the set new, never one from the future.
+            let age = Duration::from_secs(self.clock.unix_now().saturating_sub(fetched));
+            if let Err(reason) = self.preload(&json, age, Duration::from_secs(lifetime)) {
+                tracing::warn!(reason, "the kept key set is ignored");
+            }
+        }
+        self.kept_in = Some(file);
+    }
+
+    /// Writes a good set to its file, in the background. A disk that hangs costs this and no fetch.
+    pub(super) fn keep(&self, json: &[u8], age: Duration, lifetime: Duration) {
+        let Some(file) = self.kept_in.clone() else { return };
+        let mut plan = self.plan();
+        if plan.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
+            return;
+        }
+        let fetched = self.clock.unix_now().saturating_sub(age.as_secs());
+        let kept = Kept { json: json.to_vec(), fetched, lifetime: lifetime.as_secs() };
+        plan.keeping = Some(spawn_blocking(move || file.store(&kept)));
     }
 
     /// Starts the task if there is none, on the current runtime. False if there is no runtime to start it on.
@@ -203,12 +261,22 @@ impl Cache {
         self.unavailable(reason)
     }
 
+    pub(in crate::jwks) fn report_refusal_at_the_gate(&self) {
+        self.report.refused_at_the_gate();
+    }
+
     pub(in crate::jwks) fn was_asked_for_in_vain(&self, id: &str) -> bool {
         self.in_vain.get(id).is_some_and(|until| self.clock.now() < until)
     }
 
     pub(in crate::jwks) fn remember_in_vain(&self, id: &str) {
         self.in_vain.insert(id.to_owned(), self.clock.now() + self.limits.cooldown);
+    }
+
+    #[cfg(test)]
+    pub(in crate::jwks) fn count_in_vain(&self) -> u64 {
+        self.in_vain.run_pending_tasks();
+        self.in_vain.entry_count()
     }
 
     /// Puts the deadlines of the keys on wall time, which may have been set since, by what is left on monotonic time.

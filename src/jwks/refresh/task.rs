@@ -69,7 +69,9 @@ async fn next(cache: &Cache) -> Cause {
             plan.due
         };
         // Staleness is due as well: the keys' deadlines are on wall time, which may have been set back.
+        cache.report.until_stale(stale_at.map(|stale_at| stale_at.saturating_duration_since(now)));
         let until = stale_at.filter(|stale_at| *stale_at > now).map_or(due, |stale_at| stale_at.min(due));
+        let until = cache.report.next().map_or(until, |next| until.min(now + next));
         tokio::select! {
             () = cache.wake.notified() => {}
             () = sleep_until(until) => {}
@@ -90,7 +92,7 @@ async fn fetch(cache: &Cache, cause: Cause) {
         Err(_) => Err(FetchError::Timeout.into()),
     };
     match fetched {
-        Ok(good) => succeed(cache, begun, good),
+        Ok(good) => succeed(cache, cause, begun, good),
         Err(failure) => fail(cache, cause, failure),
     }
 }
@@ -130,7 +132,7 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
 }
 
 /// Everything counts from when the fetch began (RFC 9111 §4.2.3): what was removed while the answer travelled is in it.
-fn succeed(cache: &Cache, begun: Instant, good: Good) {
+fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
     let Good { set, json, validators, lifetime } = good;
     let now = cache.clock.now();
     let fresh = schedule::clamp(lifetime, cache.limits.max_age);
@@ -151,7 +153,7 @@ fn succeed(cache: &Cache, begun: Instant, good: Good) {
     cache.published.send_modify(|published| {
         set.keys().iter().for_each(|key| key.use_until(deadline));
         published.set = Arc::clone(&set);
-        published.json = json;
+        published.json = Arc::clone(&json);
         published.fetched = Some(now);
         published.stale_at = Some(cache.clock.after(usable));
         published.ended = published.begun;
@@ -159,14 +161,9 @@ fn succeed(cache: &Cache, begun: Instant, good: Good) {
     });
     for gone in before.keys().iter().filter(|key| !set.contains(key)) {
         gone.use_until(0);
-        tracing::info!(kid = ?gone.id(), "key removed");
     }
-    for new in set.keys().iter().filter(|key| !before.contains(key)) {
-        tracing::info!(kid = ?new.id(), "key added");
-    }
-    if matches!(newest, Newest::Failed(_)) {
-        tracing::info!(keys = set.keys().len(), "the key set is fetched again");
-    }
+    cache.keep(&json, now - begun, fresh);
+    cache.report.good(&before, &set, cause, matches!(newest, Newest::Failed(_)));
 }
 
 /// Keeps the set. A fetch that requests asked for schedules no retry, or they would set the pace.
@@ -185,12 +182,7 @@ fn fail(cache: &Cache, cause: Cause, failure: Failure) {
         }
     }
     let had_failed = matches!(cache.published.borrow().newest, Newest::Failed(_));
-    // Once at warn for each change of state, or an outage fills the log.
-    if had_failed {
-        tracing::debug!(%error, "fetching the key set failed again");
-    } else {
-        tracing::warn!(%error, "fetching the key set failed; the last good one stays in use");
-    }
+    cache.report.failed(&error, cause, had_failed);
     cache.published.send_modify(|published| {
         published.ended = published.begun;
         published.newest = Newest::Failed(error);

@@ -65,6 +65,7 @@ pub(super) enum Behaviour {
     SendsTooMuch,
     SendsNoKeys,
     SendsNothing,
+    Panics,
 }
 
 /// One fetch, as the endpoint saw it.
@@ -98,6 +99,31 @@ pub(super) struct Endpoint(Arc<Mutex<World>>);
 impl Endpoint {
     pub(super) fn new(world: World) -> Self {
         Self(Arc::new(Mutex::new(world)))
+    }
+
+    /// An endpoint that lists `keys` and answers at once, as most tests begin.
+    pub(super) fn listing(keys: &[Identity]) -> Self {
+        Self::new(World {
+            listed: keys.iter().map(|key| (key.kid, key.material)).collect(),
+            behaviour: Behaviour::Answers,
+            latency: Duration::from_millis(20),
+            max_age: Some(3600),
+            gives_etags: false,
+            fetches: Vec::new(),
+            served: None,
+            retry_at: None,
+            complaint: None,
+        })
+    }
+
+    pub(super) fn set(&self, behaviour: Behaviour) {
+        self.world().behaviour = behaviour;
+    }
+
+    /// How many fetches it has seen, and how many of those requests with unknown keys caused.
+    pub(super) fn fetches(&self) -> (usize, usize) {
+        let world = self.world();
+        (world.fetches.len(), world.fetches.iter().filter(|fetch| fetch.cause == Cause::UnknownKey).count())
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -136,6 +162,7 @@ impl Endpoint {
             Behaviour::SendsTooMuch => Err(FetchError::TooLarge { limit: 1 }.into()),
             Behaviour::SendsNoKeys => Ok(bad(r#"{"keys":[]}"#)),
             Behaviour::SendsNothing => Ok(bad("")),
+            Behaviour::Panics => unreachable!("it does not come to an answer"),
         };
         (answer, world.listed.clone())
     }
@@ -159,6 +186,7 @@ impl Exchange for Endpoint {
             };
             let _end = End { endpoint: self, number };
             sleep(latency / 2).await;
+            assert!(behaviour != Behaviour::Panics, "the exchange panics, as it was told to");
             let (answer, listed) = self.answer(&known);
             match behaviour {
                 Behaviour::Hangs => std::future::pending().await,
@@ -175,6 +203,10 @@ impl Exchange for Endpoint {
             }
             answer
         })
+    }
+
+    fn endpoint(&self) -> String {
+        "http://in-memory".to_owned()
     }
 }
 

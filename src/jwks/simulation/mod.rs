@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used)] // all of it is a test, which clippy does not see behind two conditions
 
 mod endpoint;
+mod guarantees;
 mod laws;
+mod lifecycle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

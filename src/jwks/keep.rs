@@ -1,0 +1,205 @@
+//! The last good key set on disk, so that a process that is restarted in an outage serves.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use url::Url;
+
+/// Tells the temporary files of one process apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// A file that holds one endpoint's key set.
+#[derive(Clone, Debug)]
+pub(super) struct KeptFile {
+    path: PathBuf,
+    /// The endpoint without its query, which may hold a secret: a file of another endpoint is not to be trusted.
+    endpoint: String,
+}
+
+/// What is in it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) json: Vec<u8>,
+    /// When it was fetched, in Unix seconds.
+    pub(super) fetched: u64,
+    /// For how many seconds it counted as fresh then.
+    pub(super) lifetime: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Document<'a> {
+    endpoint: String,
+    fetched: u64,
+    lifetime: u64,
+    #[serde(borrow)]
+    jwks: &'a RawValue,
+}
+
+impl KeptFile {
+    pub(super) fn new(path: PathBuf, url: &Url) -> Self {
+        let mut endpoint = url.clone();
+        endpoint.set_query(None);
+        endpoint.set_fragment(None);
+        Self { path, endpoint: endpoint.into() }
+    }
+
+    /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to use, which is logged.
+    pub(super) fn load(&self, max_body: usize) -> Option<Kept> {
+        match self.read(max_body) {
+            Ok(kept) => Some(kept),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => None,
+            Err(err) => {
+                tracing::warn!(path = %self.path.display(), reason = %err, "the kept key set is ignored");
+                None
+            }
+        }
+    }
+
+    fn read(&self, max_body: usize) -> io::Result<Kept> {
+        let file = File::open(&self.path)?;
+        refuse_if_writable_by_others(&file)?;
+        // A little more than the set itself, for what stands around it.
+        let limit = max_body as u64 + 4096;
+        let mut text = Vec::new();
+        file.take(limit + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > limit {
+            return Err(io::Error::other("it is too large"));
+        }
+        let document: Document<'_> = serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
+        if document.endpoint != self.endpoint {
+            return Err(io::Error::other("it is of another endpoint"));
+        }
+        let json = document.jwks.get().as_bytes().to_vec();
+        Ok(Kept { json, fetched: document.fetched, lifetime: document.lifetime })
+    }
+
+    /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the old one or the new one.
+    /// Blocks.
+    pub(super) fn store(&self, kept: &Kept) {
+        if let Err(err) = self.write(kept) {
+            tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
+        }
+    }
+
+    fn write(&self, kept: &Kept) -> io::Result<()> {
+        let jwks: &RawValue = serde_json::from_slice(&kept.json)?;
+        let Kept { fetched, lifetime, .. } = *kept;
+        let document = serde_json::to_vec(&Document { endpoint: self.endpoint.clone(), fetched, lifetime, jwks })?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Beside the file, since a rename does not cross file systems; of its own name, since several may keep one file.
+        let mut temporary = self.path.clone().into_os_string();
+        temporary.push(format!(".{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+        let written = (|| {
+            let mut file = create_private(Path::new(&temporary))?;
+            file.write_all(&document)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.path)?;
+            // Where a folder cannot be opened as a file there is nothing to be done for it either.
+            File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Never through a link that somebody put there.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Whoever can write the file decides who comes in.
+fn refuse_if_writable_by_others(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o002 != 0 {
+        return Err(io::Error::other("everybody can write it"));
+    }
+    let _ = file;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tower-m2m-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, url: &str) -> KeptFile {
+            KeptFile::new(self.0.join("keys.json"), &url.parse().unwrap())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn kept() -> Kept {
+        Kept { json: br#"{"keys": []}"#.to_vec(), fetched: 1_800_000_000, lifetime: 600 }
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded_again() {
+        let folder = Folder::new("stored");
+        let file = folder.file("https://a.example/jwks.json?secret=7f3a");
+        assert!(file.load(1000).is_none());
+        file.store(&kept());
+        file.store(&kept());
+        let loaded = file.load(1000).unwrap();
+        assert_eq!((loaded.json, loaded.fetched, loaded.lifetime), (kept().json, 1_800_000_000, 600));
+        assert!(!fs::read_to_string(&file.path).unwrap().contains("7f3a"));
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_trusted_is_ignored() {
+        let folder = Folder::new("ignored");
+        let file = folder.file("https://a.example/jwks.json");
+        file.store(&kept());
+        assert!(folder.file("https://b.example/jwks.json").load(1000).is_none());
+
+        let good = fs::read(&file.path).unwrap();
+        for bad in [&b""[..], b"{}", b"not json", &good[..good.len() - 1], &[0xff; 100], &[b' '; 6000]] {
+            fs::write(&file.path, bad).unwrap();
+            assert!(file.load(1000).is_none(), "{}", String::from_utf8_lossy(bad));
+        }
+        fs::write(&file.path, &good).unwrap();
+        assert!(file.load(1000).is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_private_and_a_public_one_is_ignored() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("private");
+        let file = folder.file("https://a.example/jwks.json");
+        file.store(&kept());
+        assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(file.load(1000).is_none());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_no_panic() {
+        let file = KeptFile::new("/nonexistent/folder/keys.json".into(), &"https://a.example".parse().unwrap());
+        file.store(&kept());
+        assert!(file.load(1000).is_none());
+    }
+}

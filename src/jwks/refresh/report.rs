@@ -1,0 +1,109 @@
+//! What operators see of a key set: events, and with feature `metrics` counters and gauges.
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `tower_m2m_jwks_fetches_total` | counter | `endpoint`, `cause`, `outcome` |
+//! | `tower_m2m_jwks_gate_refusals_total` | counter | `endpoint` |
+//! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
+//! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
+//!
+//! Every label has few values, none of which a caller chooses.
+
+use std::time::Duration;
+
+use super::exchange::Cause;
+use crate::error::FetchError;
+use crate::jwks::set::KeySet;
+
+/// The gauge of staleness is brought up to date this often.
+#[cfg(feature = "metrics")]
+const EVERY: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+pub(super) struct Report {
+    #[cfg(feature = "metrics")]
+    endpoint: String,
+}
+
+// Without the feature these have little to say, and the same signatures all the same.
+#[cfg_attr(not(feature = "metrics"), allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables))]
+impl Report {
+    pub(super) fn new(endpoint: String) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            endpoint,
+        }
+    }
+
+    /// A set was fetched, or confirmed.
+    pub(super) fn good(&self, before: &KeySet, set: &KeySet, cause: Cause, had_failed: bool) {
+        for gone in before.keys().iter().filter(|key| !set.contains(key)) {
+            tracing::info!(kid = ?gone.id(), "key removed");
+        }
+        for new in set.keys().iter().filter(|key| !before.contains(key)) {
+            tracing::info!(kid = ?new.id(), "key added");
+        }
+        if had_failed {
+            tracing::info!(keys = set.keys().len(), "the key set is fetched again");
+        }
+        self.count(cause, "success");
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone()).set(set.keys().len() as f64);
+    }
+
+    /// Once at warn for each change of state, or an outage fills the log.
+    pub(super) fn failed(&self, error: &FetchError, cause: Cause, had_failed: bool) {
+        if had_failed {
+            tracing::debug!(%error, "fetching the key set failed again");
+        } else {
+            tracing::warn!(%error, "fetching the key set failed; the last good one stays in use");
+        }
+        let outcome = match error {
+            FetchError::Timeout => "timeout",
+            FetchError::Connection(_) => "connection",
+            FetchError::Status(_) => "status",
+            FetchError::NotRunning => "not_running",
+            FetchError::TooLarge { .. } | FetchError::TooManyKeys { .. } => "too_large",
+            FetchError::NotAKeySet | FetchError::NoUsableKey => "unusable",
+        };
+        self.count(cause, outcome);
+    }
+
+    /// A request with an unknown key was refused without a fetch.
+    pub(super) fn refused_at_the_gate(&self) {
+        #[cfg(feature = "metrics")]
+        metrics::counter!("tower_m2m_jwks_gate_refusals_total", "endpoint" => self.endpoint.clone()).increment(1);
+    }
+
+    /// How long the keys may still be used. `None` before there are any.
+    pub(super) fn until_stale(&self, left: Option<Duration>) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
+            .set(left.unwrap_or_default().as_secs_f64());
+    }
+
+    /// When there is something to report again. `None` if that is not a matter of time.
+    pub(super) fn next(&self) -> Option<Duration> {
+        #[cfg(feature = "metrics")]
+        return Some(EVERY);
+        #[cfg(not(feature = "metrics"))]
+        None
+    }
+
+    fn count(&self, cause: Cause, outcome: &'static str) {
+        #[cfg(feature = "metrics")]
+        {
+            let cause = match cause {
+                Cause::Scheduled => "scheduled",
+                Cause::UnknownKey => "unknown_key",
+                Cause::BadSignature => "bad_signature",
+                Cause::Refresh => "refresh",
+            };
+            metrics::counter!(
+                "tower_m2m_jwks_fetches_total",
+                "endpoint" => self.endpoint.clone(), "cause" => cause, "outcome" => outcome
+            )
+            .increment(1);
+        }
+    }
+}

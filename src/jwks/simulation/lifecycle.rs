@@ -1,0 +1,326 @@
+//! Beginning, dying, restarting, and everything else that is not one of the guarantees.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::endpoint::{Behaviour, Endpoint, Identity};
+use super::guarantees::{NEW, OLD, has, request};
+use crate::algorithm::Algorithm;
+use crate::clock::Clock;
+use crate::error::FetchError;
+use crate::jwks::refresh::{Cache, Cause, Limits};
+use crate::jwks::remote::RemoteJwks;
+use crate::jwks::source::Lookup;
+use crate::rejection::RejectionReason;
+
+pub(super) fn default_limits() -> Limits {
+    Limits {
+        max_age: Duration::from_secs(3600),
+        stale_limit: Duration::from_secs(24 * 3600),
+        timeout: Duration::from_secs(5),
+        cooldown: Duration::from_secs(10),
+        max_keys: 100,
+    }
+}
+
+pub(super) fn cache(endpoint: &Endpoint, limits: Limits, clock: &Clock) -> Cache {
+    Cache::new(limits, Box::new(endpoint.clone()), clock.clone(), fastrand::Rng::with_seed(7))
+}
+
+pub(super) fn remote(endpoint: &Endpoint, limits: Limits) -> (RemoteJwks, Clock) {
+    let clock = Clock::driven(1_800_000_000);
+    (RemoteJwks::from_cache(cache(endpoint, limits, &clock)), clock)
+}
+
+fn paused() -> Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    let mut requests = JoinSet::new();
+    for _ in 0..1000 {
+        let (jwks, clock) = (jwks.clone(), clock.clone());
+        requests.spawn(async move { request(&jwks, &clock, &OLD.id()).await.is_ok() });
+    }
+    assert!(requests.join_all().await.into_iter().all(|found| found));
+    assert_eq!(endpoint.fetches(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    endpoint.set(Behaviour::Hangs);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    let start = Instant::now();
+    assert_eq!(request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(), RejectionReason::NoKeysYet);
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(), RejectionReason::NoKeysYet);
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(jwks.ready().await, Err(FetchError::Timeout));
+    endpoint.set(Behaviour::Answers);
+    jwks.ready().await.unwrap();
+    assert!(has(&jwks, &clock, OLD));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_kid_triggers_one_fetch_that_all_who_asked_share() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    endpoint.world().listed.insert(NEW.kid, NEW.material);
+    let mut requests = JoinSet::new();
+    for _ in 0..500 {
+        let (jwks, clock) = (jwks.clone(), clock.clone());
+        requests.spawn(async move { request(&jwks, &clock, &NEW.id()).await.is_ok() });
+    }
+    assert!(requests.join_all().await.into_iter().all(|found| found));
+    assert_eq!(endpoint.fetches(), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kid_asked_for_in_vain_costs_one_fetch_in_ten_seconds() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    for second in 0..10 {
+        let refused = request(&jwks, &clock, "stale").await.unwrap_err();
+        assert_eq!(refused.reason(), RejectionReason::UnknownKey);
+        assert_eq!(endpoint.fetches().1, 1, "after {second} s");
+        sleep(Duration::from_secs(1)).await;
+    }
+    request(&jwks, &clock, "stale").await.unwrap_err();
+    assert_eq!(endpoint.fetches().1, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn kids_asked_for_in_vain_take_bounded_memory() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, _) = remote(&endpoint, default_limits());
+    for number in 0..20_000 {
+        jwks.cache().remember_in_vain(&format!("random-{number}"));
+    }
+    assert!(jwks.cache().count_in_vain() <= 4096);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_1024_requests_wait() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    endpoint.set(Behaviour::Hangs);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    let look_up = |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
+    let mut tickets = Vec::new();
+    for number in 0..1024 {
+        let Lookup::Wait(ticket) = look_up(number) else { panic!("request {number} does not wait") };
+        tickets.push(ticket);
+    }
+    let Lookup::Refused(rejection) = look_up(1024) else { panic!("one too many waits") };
+    assert_eq!(rejection.reason(), RejectionReason::TooManyWaiting);
+    tickets.pop();
+    assert!(matches!(look_up(1024), Lookup::Wait(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetch_goes_on_when_the_request_that_asked_is_dropped() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    let Lookup::Wait(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now()) else {
+        panic!("nothing is there yet");
+    };
+    drop(ticket);
+    sleep(Duration::from_secs(1)).await;
+    assert!(has(&jwks, &clock, OLD));
+    assert_eq!(endpoint.fetches().0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_304_renews_freshness_and_keeps_what_it_does_not_say_again() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    {
+        let mut world = endpoint.world();
+        (world.gives_etags, world.max_age) = (true, Some(100));
+    }
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    // The 304s that follow say nothing of freshness.
+    endpoint.world().max_age = None;
+    sleep(Duration::from_secs(1000)).await;
+    assert!(has(&jwks, &clock, OLD));
+    let (fetches, _) = endpoint.fetches();
+    assert!((11..=15).contains(&fetches), "{fetches}");
+    assert!(jwks.health().age.unwrap() < Duration::from_secs(100));
+    assert_eq!(endpoint.world().complaint, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    let reused = Identity { material: 1, ..OLD };
+    endpoint.world().listed.insert(reused.kid, reused.material);
+    let suspected = || endpoint.world().fetches.iter().filter(|fetch| fetch.cause == Cause::BadSignature).count();
+    for _ in 0..590 {
+        jwks.bad_signature_seen();
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(suspected(), 0);
+    for _ in 0..600 {
+        jwks.bad_signature_seen();
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(suspected(), 1);
+    assert!(has(&jwks, &clock, reused) && !has(&jwks, &clock, OLD));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_time_gets_it() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    endpoint.set(Behaviour::AsksToRetryAfter(Duration::from_secs(120)));
+    let refused = request(&jwks, &clock, "k9").await.unwrap_err();
+    assert_eq!(refused.reason(), RejectionReason::FetchFailed);
+    assert_eq!(endpoint.fetches(), (2, 1));
+    for _ in 0..119 {
+        assert_eq!(request(&jwks, &clock, "k9").await.unwrap_err().reason(), RejectionReason::FetchFailed);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(endpoint.fetches(), (2, 1));
+    sleep(Duration::from_secs(2)).await;
+    request(&jwks, &clock, "k9").await.unwrap_err();
+    assert_eq!(endpoint.fetches(), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn setting_the_wall_clock_changes_nothing() {
+    for shift in [-3600, 3600, -10 * 365 * 86_400, 10 * 365 * 86_400] {
+        let endpoint = Endpoint::listing(&[OLD]);
+        let (jwks, clock) = remote(&endpoint, default_limits());
+        jwks.ready().await.unwrap();
+        clock.shift(shift);
+        assert!(has(&jwks, &clock, OLD), "{shift}");
+        endpoint.set(Behaviour::Refuses);
+        sleep(Duration::from_secs(24 * 3600)).await;
+        assert!(has(&jwks, &clock, OLD), "{shift}");
+        sleep(Duration::from_secs(3600)).await;
+        assert!(!has(&jwks, &clock, OLD), "{shift}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panicked_is_started_by_the_next_need_while_its_set_serves() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, default_limits());
+    jwks.ready().await.unwrap();
+    endpoint.set(Behaviour::Panics);
+    assert_eq!(jwks.refresh().await, Err(FetchError::NotRunning));
+    assert!(!jwks.health().running);
+    endpoint.set(Behaviour::Answers);
+    endpoint.world().listed.insert(NEW.kid, NEW.material);
+    assert!(has(&jwks, &clock, OLD));
+    assert!(jwks.health().running);
+    assert!(request(&jwks, &clock, &NEW.id()).await.is_ok());
+}
+
+#[test]
+fn a_cache_outlives_the_runtime_that_it_began_on() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let first = paused();
+    let (jwks, clock) = first.block_on(async { remote(&endpoint, default_limits()) });
+    first.block_on(jwks.ready()).unwrap();
+    drop(first);
+    assert!(!jwks.health().running);
+    assert!(has(&jwks, &clock, OLD), "the set is good without a task, and without a runtime");
+
+    endpoint.world().listed.insert(NEW.kid, NEW.material);
+    let second = paused();
+    assert!(second.block_on(request(&jwks, &clock, &NEW.id())).is_ok());
+    assert!(jwks.health().running);
+}
+
+#[test]
+fn whoever_waits_on_another_runtime_starts_a_dead_task_again() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (first, second) = (paused(), paused());
+    let (jwks, clock) = first.block_on(async { remote(&endpoint, default_limits()) });
+    first.block_on(jwks.ready()).unwrap();
+    second.block_on(async {
+        let refresh = tokio::spawn({
+            let jwks = jwks.clone();
+            async move { jwks.refresh().await }
+        });
+        tokio::task::yield_now().await;
+        // The task is there still, on a runtime that nobody drives and that ends now.
+        first.shutdown_background();
+        refresh.await.unwrap().unwrap();
+        assert!(has(&jwks, &clock, OLD));
+    });
+}
+
+#[test]
+fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_handle() {
+    let runtime = paused();
+    runtime.block_on(async {
+        let endpoint = Endpoint::listing(&[OLD]);
+        let (jwks, clock) = remote(&endpoint, default_limits());
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        assert_eq!(tasks(), 0);
+        jwks.ready().await.unwrap();
+        assert_eq!(tasks(), 1);
+        let cache = Arc::downgrade(jwks.cache());
+        let other = jwks.clone();
+        drop(jwks);
+        tokio::task::yield_now().await;
+        assert!(has(&other, &clock, OLD));
+        assert_eq!(tasks(), 1);
+        drop(other);
+        tokio::task::yield_now().await;
+        assert_eq!(tasks(), 0);
+        assert!(cache.upgrade().is_none());
+    });
+}
+
+#[test]
+fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let runtime = paused();
+    let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
+    let refused = |id: &str| match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
+        Lookup::Refused(rejection) => rejection.reason(),
+        _ => panic!("not refused"),
+    };
+    assert_eq!(refused("k0"), RejectionReason::FetchFailed);
+    runtime.block_on(jwks.ready()).unwrap();
+    assert!(has(&jwks, &clock, OLD));
+    assert_eq!(refused("k9"), RejectionReason::FetchFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (first, _) = remote(&endpoint, default_limits());
+    first.ready().await.unwrap();
+    let json = first.export().unwrap();
+    endpoint.set(Behaviour::Refuses);
+
+    let clock = Clock::driven(1_800_000_000);
+    let mut second = cache(&endpoint, default_limits(), &clock);
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+    assert_eq!(second.preload(json.as_bytes(), hour + day, hour), Err("it is past the stale limit"));
+    assert_eq!(second.preload(b"{}", hour, hour), Err("not a JSON Web Key Set"));
+    second.preload(json.as_bytes(), hour, hour).unwrap();
+    let second = RemoteJwks::from_cache(second);
+    assert!(has(&second, &clock, OLD), "the first request, with the endpoint down");
+    sleep(day - Duration::from_secs(2)).await;
+    assert!(has(&second, &clock, OLD));
+    sleep(Duration::from_secs(3)).await;
+    assert!(!has(&second, &clock, OLD));
+    assert_eq!(second.health().usable_for, Duration::ZERO);
+}
