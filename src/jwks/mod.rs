@@ -29,6 +29,19 @@
 //! `Last-Modified`. A failed fetch keeps the set and is tried again after 1 s doubling to 60 s, each delay drawn from its
 //! upper half, or after `Retry-After`, at most 5 min, which holds for requests' fetches too. 24 h past its freshness the
 //! set is stale and requests get 503.
+//!
+//! # What operators see
+//!
+//! Events of `tracing`: the first failed fetch at warn and those that follow at debug, the first success after it at info,
+//! and each key that comes or goes, by its id, at info. With feature `metrics`, where no label has a value that callers
+//! choose:
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `tower_m2m_jwks_fetches_total` | counter | `endpoint`, `cause`, `outcome` |
+//! | `tower_m2m_jwks_gate_refusals_total` | counter | `endpoint` |
+//! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
+//! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
 
 // Without fetching, no key has a deadline and no look-up waits.
 #![cfg_attr(not(feature = "reqwest"), allow(dead_code))]

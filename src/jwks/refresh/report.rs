@@ -1,13 +1,5 @@
 //! What operators see of a key set: events, and with feature `metrics` counters and gauges.
-//!
-//! | metric | kind | labels |
-//! |---|---|---|
-//! | `tower_m2m_jwks_fetches_total` | counter | `endpoint`, `cause`, `outcome` |
-//! | `tower_m2m_jwks_gate_refusals_total` | counter | `endpoint` |
-//! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
-//! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
-//!
-//! Every label has few values, none of which a caller chooses.
+//! [`jwks`](crate::jwks) lists them.
 
 use std::time::Duration;
 

@@ -324,3 +324,49 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     assert!(!has(&second, &clock, OLD));
     assert_eq!(second.health().usable_for, Duration::ZERO);
 }
+
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        paused().block_on(async {
+            let endpoint = Endpoint::listing(&[OLD]);
+            let (jwks, clock) = remote(&endpoint, default_limits());
+            jwks.ready().await.unwrap();
+            for number in 0..4 {
+                request(&jwks, &clock, &format!("random-{number}")).await.unwrap_err();
+            }
+            endpoint.set(Behaviour::Hangs);
+            jwks.refresh().await.unwrap_err();
+            // Until the gauge is brought up to date.
+            sleep(Duration::from_secs(20)).await;
+        });
+    });
+    let mut seen: Vec<(String, f64)> = Vec::new();
+    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
+        let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(gauge) => gauge.into_inner(),
+            DebugValue::Histogram(_) => unreachable!("there is none"),
+        };
+        seen.push((format!("{} {}", key.key().name(), labels.join(" ")), value));
+    }
+    seen.sort_by(|one, other| one.0.cmp(&other.0));
+    let endpoint = "endpoint=http://in-memory";
+    let stale_in = seen.pop().unwrap();
+    assert_eq!(stale_in.0, format!("tower_m2m_jwks_stale_in_seconds {endpoint}"));
+    assert!((89_900.0..89_990.0).contains(&stale_in.1), "{stale_in:?}");
+    let fetches = |labels: &str| format!("tower_m2m_jwks_fetches_total {endpoint} {labels}");
+    let expected = [
+        (fetches("cause=refresh outcome=timeout"), 1.0),
+        (fetches("cause=scheduled outcome=success"), 1.0),
+        (fetches("cause=unknown_key outcome=success"), 2.0),
+        (format!("tower_m2m_jwks_gate_refusals_total {endpoint}"), 2.0),
+        (format!("tower_m2m_jwks_keys {endpoint}"), 1.0),
+    ];
+    assert_eq!(seen, expected);
+}
