@@ -86,6 +86,18 @@ pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
     Jws::parse(jwt, MAX_BODY).and_then(|jws| jws.claims()).map_err(|reason| reason.description())
 }
 
+/// Takes out whatever may be a token: `eyJ` is how a JSON object that has members begins in base64url.
+fn without_tokens(text: &str) -> String {
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("eyJ") {
+        shown.push_str(&rest[..at]);
+        shown.push_str("[token]");
+        rest = rest[at..].trim_start_matches(is_of_token);
+    }
+    shown + rest
+}
+
 /// One line of what the core said: control characters escaped, cut short, and without the api key or a token should it
 /// echo one.
 fn printable(text: &str, api_key: Option<&str>) -> String {
@@ -93,15 +105,8 @@ fn printable(text: &str, api_key: Option<&str>) -> String {
         Some(api_key) if !api_key.is_empty() => text.replace(api_key, "[api key]"),
         _ => text.to_owned(),
     };
-    let is_of_token = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let words =
-        text.trim().split_inclusive(|c| !is_of_token(c)).map(|word| match word.trim_end_matches(|c| !is_of_token(c)) {
-            // Every JOSE header begins with `{"`, which base64url writes so.
-            token if token.starts_with("eyJ") => word.replace(token, "[token]"),
-            _ => word.to_owned(),
-        });
     let mut line = String::new();
-    for c in words.collect::<String>().chars().take(MAX_TEXT) {
+    for c in without_tokens(&text).trim().chars().take(MAX_TEXT) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line

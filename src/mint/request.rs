@@ -116,8 +116,8 @@ impl ServiceTokenRequest {
         let clock = &self.core.clock;
         let deadline = clock.after(self.core.start_up_timeout);
         let mut delay = FIRST_DELAY;
-        // The first attempt has its full time, so that no waiting at all is one attempt.
-        let mut left = EXCHANGE_TIMEOUT;
+        // No time at all is one attempt, which needs some.
+        let mut left = Some(self.core.start_up_timeout).filter(|time| !time.is_zero()).unwrap_or(EXCHANGE_TIMEOUT);
         loop {
             let refusal = match self.ask(&hosts, api_key.as_ref(), &body, left).await {
                 Ok((jwt, host)) => return self.check(&jwt, host),

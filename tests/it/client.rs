@@ -1,0 +1,194 @@
+//! The client layer in process, over `http::Request` and `reqwest::Request`.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::task::Poll;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::{AddServiceTokenLayer, ConfigError, ServiceToken};
+use tower_test::mock;
+
+use crate::support::{Signer, forged};
+
+fn token() -> (ServiceToken, HeaderValue) {
+    let token = ServiceToken::from_jwt(Signer::new("k").good()).unwrap();
+    let value = token.header_value();
+    (token, value)
+}
+
+/// What the inner service sees of an `http::Request`.
+async fn sent(layer: &AddServiceTokenLayer, request: Request<()>) -> HeaderMap {
+    let inner = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
+    layer.layer(inner).oneshot(request).await.unwrap()
+}
+
+/// What the inner service sees of the same as a `reqwest::Request`.
+async fn sent_by_reqwest(layer: &AddServiceTokenLayer, request: &Request<()>) -> HeaderMap {
+    let inner = service_fn(|request: reqwest::Request| async move { Ok::<_, Infallible>(request.headers().clone()) });
+    let url = request.uri().to_string().parse().unwrap();
+    let mut other = reqwest::Request::new(reqwest::Method::GET, url);
+    other.headers_mut().clone_from(request.headers());
+    layer.layer(inner).oneshot(other).await.unwrap()
+}
+
+fn get(uri: &str, headers: &[(&HeaderName, &str)]) -> Request<()> {
+    let mut request = Request::get(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+#[tokio::test]
+async fn the_token_is_put_where_it_is_asked_for() {
+    let (token, good) = token();
+    let good = good.to_str().unwrap();
+    let custom = HeaderName::from_static("x-service");
+    let plain = AddServiceTokenLayer::new(token);
+    let keeping = plain.clone().if_not_present();
+    let elsewhere = plain.clone().header(custom.clone());
+    let elsewhere_keeping = elsewhere.clone().if_not_present();
+    // (the layer, the headers that are there, and what becomes of Authorization and of the other header)
+    type Case<'c> = (&'c AddServiceTokenLayer, &'c [(&'c HeaderName, &'c str)], &'c [&'c str], &'c [&'c str]);
+    let cases: &[Case<'_>] = &[
+        (&plain, &[], &[good], &[]),
+        (&plain, &[(&AUTHORIZATION, "Bearer old")], &[good], &[]),
+        (&plain, &[(&AUTHORIZATION, "Bearer old"), (&AUTHORIZATION, "Basic x")], &[good], &[]),
+        (&plain, &[(&custom, "kept")], &[good], &["kept"]),
+        (&keeping, &[], &[good], &[]),
+        (&keeping, &[(&AUTHORIZATION, "Bearer old")], &["Bearer old"], &[]),
+        (&keeping, &[(&AUTHORIZATION, "")], &[""], &[]),
+        (&elsewhere, &[(&AUTHORIZATION, "Bearer user")], &["Bearer user"], &[good]),
+        (&elsewhere, &[(&custom, "old")], &[], &[good]),
+        (&elsewhere_keeping, &[(&custom, "old")], &[], &["old"]),
+        (&elsewhere_keeping, &[(&AUTHORIZATION, "Bearer user")], &["Bearer user"], &[good]),
+    ];
+    for (index, (layer, headers, authorization, other)) in cases.iter().enumerate() {
+        let request = get("https://a.example/x", headers);
+        let by_reqwest = sent_by_reqwest(layer, &request).await;
+        for seen in [sent(layer, request).await, by_reqwest] {
+            let values = |name| seen.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+            assert_eq!(values(&AUTHORIZATION), *authorization, "case {index}");
+            assert_eq!(values(&custom), *other, "case {index}");
+            let ours = seen.values().filter(|value| *value == good);
+            assert!(ours.into_iter().all(HeaderValue::is_sensitive), "case {index}: the value is sensitive");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_stays_within_its_origins() {
+    let layer = AddServiceTokenLayer::new(token().0);
+    let layer = layer.only_to(["https://billing.internal", "http://127.0.0.1:4002"]).unwrap();
+    let cases = [
+        ("https://billing.internal/charge?x=1", true),
+        ("https://billing.internal:443/", true),
+        ("https://BILLING.internal/", true),
+        ("http://127.0.0.1:4002/", true),
+        ("http://billing.internal/", false),
+        ("http://billing.internal:443/", false),
+        ("https://billing.internal:8443/", false),
+        ("https://billing.internal.evil.example/", false),
+        ("https://evil.example/billing.internal", false),
+        ("https://billing.internal@evil.example/", false),
+        ("https://127.0.0.1:4002/", false),
+        ("http://127.0.0.1:4003/", false),
+        ("http://127.0.0.1/", false),
+        ("http://localhost:4002/", false),
+    ];
+    for (uri, carried) in cases {
+        // Untouched: what is there stays, whosesoever it is.
+        let request = get(uri, &[(&AUTHORIZATION, "Bearer own")]);
+        let by_reqwest = sent_by_reqwest(&layer, &request).await;
+        for seen in [sent(&layer, request).await, by_reqwest] {
+            assert_eq!(seen[AUTHORIZATION] != "Bearer own", carried, "{uri}");
+        }
+    }
+    for uri in ["/package.Service/Call", "*", "billing.internal:443"] {
+        let seen = sent(&layer, get(uri, &[])).await;
+        assert!(seen.is_empty(), "{uri}: {seen:?}");
+    }
+}
+
+#[test]
+fn origins_that_are_none_are_refused() {
+    let layer = AddServiceTokenLayer::new(token().0);
+    for origin in ["billing.internal", "https://a/path", "ftp://a", "https://u:p@a", ""] {
+        let error = layer.clone().only_to([origin]).unwrap_err();
+        assert!(matches!(error, ConfigError::Origin(_)), "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn no_origin_at_all_gets_nothing() {
+    let layer = AddServiceTokenLayer::new(token().0).only_to::<&str>([]).unwrap();
+    assert!(sent(&layer, get("https://a.example/", &[])).await.is_empty());
+}
+
+#[tokio::test]
+async fn inner_answers_and_errors_pass_through() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Broken(u8);
+
+    let layer = AddServiceTokenLayer::new(token().0);
+    let failing = service_fn(|_: Request<()>| async { Err::<(), _>(Broken(7)) });
+    assert_eq!(layer.layer(failing).oneshot(get("/", &[])).await, Err(Broken(7)));
+    // Nothing is asked of the answer's type either.
+    let odd = service_fn(|_: reqwest::Request| async { Ok::<_, Broken>(Broken(8)) });
+    let request = reqwest::Request::new(reqwest::Method::GET, "http://a.example".parse().unwrap());
+    assert_eq!(layer.layer(odd).oneshot(request).await, Ok(Broken(8)));
+}
+
+#[tokio::test]
+async fn the_readied_service_is_the_one_called() {
+    let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+    let mut service = AddServiceTokenLayer::new(token().0).layer(ConcurrencyLimit::new(inner, 1));
+    for _ in 0..3 {
+        service.ready().await.unwrap().call(get("/", &[])).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn poll_ready_forwards_back_pressure_and_errors() {
+    let layer = AddServiceTokenLayer::new(token().0);
+    let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(layer.clone());
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending());
+    handle.allow(1);
+    assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
+    handle.send_error("broken");
+    assert!(matches!(service.poll_ready(), Poll::Ready(Err(_))));
+
+    let (mut service, mut handle) = mock::spawn_layer::<reqwest::Request, (), _>(layer);
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending());
+    handle.allow(1);
+    assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
+    fn check<T: Clone + Debug + Send + Sync + 'static>(value: T) -> T {
+        value
+    }
+    fn send<F: Future + Send>(_: F) {}
+
+    let layer = check(AddServiceTokenLayer::new(token().0));
+    let mut service = check(layer.layer(reqwest::Client::new()));
+    send(service.call(reqwest::Request::new(reqwest::Method::GET, "http://127.0.0.1:1".parse().unwrap())));
+    check(layer.layer(crate::support::Inner::default()));
+}
+
+#[test]
+fn a_token_is_judged_before_it_is_carried() {
+    let signer = Signer::new("k");
+    assert!(ServiceToken::from_jwt(signer.good()).is_ok());
+    // The signature cannot be checked here.
+    assert!(ServiceToken::from_jwt(forged(&signer.good())).is_ok());
+    for bad in [signer.expired(), "garbage".to_owned(), signer.good() + "\nx: y"] {
+        assert!(matches!(ServiceToken::from_jwt(bad).unwrap_err(), ConfigError::Token(_)));
+    }
+}

@@ -1,0 +1,73 @@
+//! Whatever holds a token, a claim or an api key prints none of it.
+
+use std::fmt::Debug;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use serde_json::json;
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service};
+use tower_m2m::{
+    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier,
+};
+
+use crate::support::{Inner, bearer, core, mint};
+
+const API_KEY: &str = "key-7f3a-0123456789abcdef";
+const SECRET_CLAIM: &str = "claim-51c2";
+
+/// Both ways to print.
+fn print(what: &'static str, value: &dyn Debug) -> (&'static str, String) {
+    (what, format!("{value:?} {value:#?}"))
+}
+
+#[tokio::test]
+async fn token_never_appears_in_debug() {
+    let core = core().await;
+    let jwt = mint(core, json!({"source": "microservice", "service": SECRET_CLAIM})).await;
+    let token = ServiceToken::from_jwt(&jwt).unwrap();
+    let verifier = Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap());
+    let claims = verifier.verify(&jwt).await.unwrap();
+    let add = AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();
+    let require = RequireServiceTokenLayer::new(verifier.clone());
+    let mut headers = HeaderMap::new();
+    token.apply(&mut headers);
+    let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
+    let asking = supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
+    let embedded = EmbeddedCore::builder().api_key(API_KEY);
+    // What the inner service sees, as a log further in would print it.
+    let mut seen = bearer(&jwt);
+    seen.extensions_mut().insert(claims.clone());
+    let future = require.layer(Inner::default()).call(bearer(&jwt));
+    let refused = require.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
+
+    let printed = [
+        print("token", &token),
+        print("header value", &token.header_value()),
+        print("headers", &headers),
+        print("client layer", &add),
+        print("client service", &add.layer(ConcurrencyLimit::new(Inner::default(), 1))),
+        print("claims", &claims),
+        print("verifier", &verifier),
+        print("server layer", &require),
+        print("server service", &require.layer(Inner::default())),
+        print("server future", &future),
+        print("refusal", &refused),
+        print("rejection", &refused.extensions().get::<tower_m2m::Rejection>()),
+        print("SuperTokens core", &supertokens),
+        print("request for a token", &asking),
+        print("embedded core's builder", &embedded),
+        print("embedded core", &embedded.clone().build().await.unwrap()),
+        print("extensions", seen.extensions()),
+        print("error of a token", &ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err()),
+        print("error of claims", &claims.deserialize::<Vec<u8>>().unwrap_err()),
+    ];
+    let parts: Vec<&str> = jwt.split('.').collect();
+    for (what, text) in printed {
+        // The header is no secret, but nothing that prints it stops there.
+        for secret in [parts[0], parts[1], parts[2], SECRET_CLAIM, API_KEY] {
+            assert!(!text.contains(secret), "{what}: {text}");
+        }
+    }
+    assert_eq!(headers[AUTHORIZATION], format!("Bearer {jwt}"), "which is what it is all about");
+}

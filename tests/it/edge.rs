@@ -1,0 +1,142 @@
+//! The HTTP edge over a raw socket: what is in the bytes that no client library would send.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_m2m::{RequireServiceTokenLayer, ServiceClaims};
+
+use crate::support::{PATIENCE, Signer, caller, serve};
+
+const NO_ERROR: Option<&str> = Some(r#"Bearer realm="m2m""#);
+const INVALID_REQUEST: Option<&str> = Some(r#"Bearer realm="m2m", error="invalid_request""#);
+const TOO_LONG: Option<&str> =
+    Some(r#"Bearer realm="m2m", error="invalid_token", error_description="the token is too long""#);
+
+async fn m2(signer: &Signer) -> SocketAddr {
+    let app = Router::new()
+        .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
+        .route_layer(RequireServiceTokenLayer::new(signer.verifier()))
+        .route("/health", get(|| async { "ok" }));
+    serve(app).await
+}
+
+/// One exchange: the status, the challenge and the body.
+async fn exchange(address: SocketAddr, path: &str, lines: &[u8]) -> (u16, Option<String>, String) {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let first = format!("GET {path} HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n");
+        stream.write_all(&[first.as_bytes(), lines, b"\r\n"].concat()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    read(&timeout(PATIENCE, exchange).await.unwrap())
+}
+
+fn read(answer: &str) -> (u16, Option<String>, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let challenges: Vec<_> =
+        lines.filter_map(|line| line.split_once(": ")).filter(|(name, _)| *name == "www-authenticate").collect();
+    assert!(challenges.len() <= 1, "{head}");
+    (status, challenges.first().map(|(_, value)| (*value).to_owned()), body.to_owned())
+}
+
+#[tokio::test]
+async fn header_lines_get_their_answers() {
+    let signer = Signer::new("k");
+    let (address, good) = (m2(&signer).await, signer.good());
+    let line = |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
+    let two = |one: &str, other: &str| [line(one), line(other)].concat();
+    let bytes = |before: &str, byte: u8, after: &str| {
+        let mut value = format!("Authorization: {before}").into_bytes();
+        value.push(byte);
+        [value, after.replace("GOOD", &good).into_bytes(), b"\r\n".to_vec()].concat()
+    };
+    let cases: Vec<(&str, Vec<u8>, u16, Option<&str>)> = vec![
+        ("good", line("Bearer GOOD"), 200, None),
+        (
+            "the name in upper case",
+            b"AUTHORIZATION: Bearer ".iter().chain(good.as_bytes()).chain(b"\r\n").copied().collect(),
+            200,
+            None,
+        ),
+        ("the scheme in lower case", line("bearer GOOD"), 200, None),
+        ("the scheme in upper case", line("BEARER GOOD"), 200, None),
+        ("the scheme in mixed case", line("bEaReR GOOD"), 200, None),
+        ("several spaces", line("Bearer    GOOD"), 200, None),
+        ("white space around the value", line(" \t Bearer GOOD \t "), 200, None),
+        ("no line", vec![], 401, NO_ERROR),
+        ("an empty value", line(""), 401, NO_ERROR),
+        ("white space alone", line(" \t "), 401, NO_ERROR),
+        ("Basic", line("Basic dTpw"), 401, NO_ERROR),
+        ("another scheme with the token", line("Token GOOD"), 401, NO_ERROR),
+        ("a longer scheme", line("BearerX GOOD"), 401, NO_ERROR),
+        ("the token alone", line("GOOD"), 401, NO_ERROR),
+        ("the scheme alone", line("Bearer"), 400, INVALID_REQUEST),
+        ("the scheme and spaces", line("Bearer   "), 400, INVALID_REQUEST),
+        ("two good lines", two("Bearer GOOD", "Bearer GOOD"), 400, INVALID_REQUEST),
+        ("a good line and a bad one", two("Bearer GOOD", "Bearer garbage"), 400, INVALID_REQUEST),
+        ("a bad line and a good one", two("Bearer garbage", "Bearer GOOD"), 400, INVALID_REQUEST),
+        ("a good line and Basic", two("Bearer GOOD", "Basic dTpw"), 400, INVALID_REQUEST),
+        ("a good line and an empty one", two("Bearer GOOD", ""), 400, INVALID_REQUEST),
+        ("an empty line and a good one", two("", "Bearer GOOD"), 400, INVALID_REQUEST),
+        ("a tab for the space", line("Bearer\tGOOD"), 400, INVALID_REQUEST),
+        ("a tab behind the space", line("Bearer \tGOOD"), 400, INVALID_REQUEST),
+        ("joined by a comma", line("Bearer GOOD, Bearer GOOD"), 400, INVALID_REQUEST),
+        ("joined with Basic behind", line("Bearer GOOD, Basic dTpw"), 400, INVALID_REQUEST),
+        ("joined with Basic in front", line("Basic dTpw, Bearer GOOD"), 400, INVALID_REQUEST),
+        ("a comma behind", line("Bearer GOOD,"), 400, INVALID_REQUEST),
+        ("a second token", line("Bearer GOOD GOOD"), 400, INVALID_REQUEST),
+        ("quotes", line("Bearer \"GOOD\""), 400, INVALID_REQUEST),
+        ("an auth-param", line("Bearer token=\"GOOD\""), 400, INVALID_REQUEST),
+        ("obs-text behind", bytes("Bearer abc", 0xE9, ""), 400, INVALID_REQUEST),
+        ("obs-text for the space", bytes("Bearer", 0xA0, "GOOD"), 400, INVALID_REQUEST),
+        ("bad UTF-8", bytes("Bearer ", 0xFF, "GOOD"), 400, INVALID_REQUEST),
+        ("9 KiB", line(&format!("Bearer {}", "a".repeat(9 * 1024))), 401, TOO_LONG),
+        // The length comes first: nothing in what is too long is looked at.
+        ("9 KiB and obs-text", bytes(&format!("Bearer {}", "a".repeat(9 * 1024)), 0xE9, ""), 401, TOO_LONG),
+        ("60 KB", line(&format!("Bearer {}", "a".repeat(60_000))), 401, TOO_LONG),
+        ("60 KB of dots", line(&format!("Bearer {}", ".".repeat(60_000))), 401, TOO_LONG),
+        ("60 KB of spaces", line(&format!("Bearer {}GOOD", " ".repeat(60_000))), 200, None),
+        ("60 KB of Basic", line(&format!("Basic {}", "a".repeat(60_000))), 401, NO_ERROR),
+    ];
+    for (case, lines, status, challenge) in cases {
+        let seen = exchange(address, "/whoami", &lines).await;
+        let body = if status == 200 { "orders" } else { "" };
+        assert_eq!(seen, (status, challenge.map(str::to_owned), body.to_owned()), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn public_and_unknown_paths_stay_what_they_are() {
+    let signer = Signer::new("k");
+    let address = m2(&signer).await;
+    let cases = [("/health", "", 200), ("/health", "Authorization: Bearer x\r\n", 200), ("/nowhere", "", 404)];
+    for (path, lines, status) in cases {
+        let (seen, challenge, _) = exchange(address, path, lines.as_bytes()).await;
+        assert_eq!((seen, challenge), (status, None), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_the_connection() {
+    let signer = Signer::new("k");
+    let mut stream = TcpStream::connect(m2(&signer).await).await.unwrap();
+    let request = format!(
+        "GET /whoami HTTP/1.1\r\nHost: m2\r\n\r\nGET /whoami HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        signer.good()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answers)).await.unwrap().unwrap();
+    let second = answers.rfind("HTTP/1.1").unwrap();
+    assert_eq!(read(&answers[..second]).0, 401);
+    assert_eq!(read(&answers[second..]), (200, None, "orders".to_owned()));
+}

@@ -1,0 +1,17 @@
+//! Behaviour across modules, as a user of the crate sees it: in process where that is enough, over loopback sockets
+//! where HTTP itself matters.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod client;
+mod compile;
+mod debug;
+mod edge;
+mod mint;
+mod mint_answers;
+mod remote;
+mod remote_limits;
+mod server;
+mod support;
+mod tokens;
+mod tokens_claims;
+mod verdict;

@@ -1,0 +1,169 @@
+//! Minting against the embedded core over real sockets, and against cores that are not there.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+use tower_m2m::{ConfigError, EmbeddedCore, FixedJwks, MintError, SuperTokensCore, Verifier};
+
+use crate::support::{DeadPort, ISSUER, Logs, Untouched, core, decode, now, serve_core};
+
+const API_KEY: &str = "key-7f3a-0123456789abcdef";
+const CENTURY: u64 = 3_153_600_000;
+
+fn at(url: &str) -> SuperTokensCore {
+    SuperTokensCore::new(url).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_is_minted_as_asked_for() {
+    let core = core().await;
+    let url = serve_core(core).await;
+    let asked = now();
+    let token = at(&url)
+        .service_token(ISSUER)
+        .claim("service", "orders")
+        .claim("limits", json!({"per_day": 3}))
+        .audience("billing")
+        .subject("m1")
+        .mint()
+        .await
+        .unwrap();
+
+    let value = token.header_value();
+    let jwt = value.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    assert!(value.is_sensitive());
+    let (header, claims) = (decode(jwt, 0), decode(jwt, 1));
+    assert_eq!(header["alg"], "RS256");
+    assert!(header["kid"].as_str().unwrap().starts_with("s-"), "the static key signs: {header}");
+    let expected = [
+        ("iss", json!(ISSUER)),
+        ("aud", json!("billing")),
+        ("sub", json!("m1")),
+        ("source", json!("microservice")),
+        ("service", json!("orders")),
+        ("limits", json!({"per_day": 3})),
+    ];
+    for (name, value) in expected {
+        assert_eq!(claims[name], value, "{name}");
+    }
+    assert_eq!(claims.as_object().unwrap().len(), 8, "and `iat` and `exp`: {claims}");
+    let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+    assert_eq!(exp - iat, CENTURY);
+    assert!((asked..=now()).contains(&iat));
+    assert_eq!(token.expires_at(), Some(UNIX_EPOCH + Duration::from_secs(exp)));
+
+    let keys = FixedJwks::from_json(core.jwks().await).unwrap();
+    let caller = Verifier::new(keys).issuer(ISSUER).audience("billing").verify(jwt).await.unwrap();
+    assert_eq!(caller.subject(), Some("m1"));
+}
+
+#[tokio::test]
+async fn the_api_key_decides_at_once() {
+    let core = EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap();
+    let url = serve_core(&core).await;
+    assert!(at(&url).api_key(API_KEY).service_token(ISSUER).mint().await.is_ok());
+    for core in [at(&url), at(&url).api_key("wrong-7f3a")] {
+        // Were it tried again, it would be for longer than a test waits.
+        let core = core.start_up_timeout(Duration::from_secs(3600));
+        let minting = core.service_token(ISSUER).mint();
+        let error = tokio::time::timeout(crate::support::PATIENCE, minting).await.unwrap().unwrap_err();
+        let expected = MintError::Refused { core: url.clone(), status: 401, message: "Invalid API key".into() };
+        assert_eq!(error, expected);
+        assert!(!format!("{error} {error:?}").contains("7f3a"));
+    }
+}
+
+#[tokio::test]
+async fn a_base_path_is_kept() {
+    let core = EmbeddedCore::builder().base_path("/auth").build().await.unwrap();
+    let url = serve_core(&core).await;
+    for base in ["/auth", "/auth/"] {
+        assert!(at(&format!("{url}{base}")).service_token(ISSUER).mint().await.is_ok(), "{base}");
+    }
+    let error = at(&url).service_token(ISSUER).mint().await.unwrap_err();
+    assert!(matches!(error, MintError::Refused { status: 404, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_core_that_cannot_be_reached_is_named_in_one_line() {
+    let port = DeadPort::new();
+    for timeout in [Duration::ZERO, Duration::from_millis(300)] {
+        let core = at(&port.url()).api_key(API_KEY).start_up_timeout(timeout);
+        let error = core.service_token(ISSUER).mint().await.unwrap_err();
+        assert!(matches!(&error, MintError::Unreachable { core, .. } if *core == port.url()), "{error:?}");
+        let text = error.to_string();
+        assert!(!text.contains('\n') && !text.contains(API_KEY), "{text}");
+        assert!(text.starts_with(&format!("the core at {} cannot be reached: ", port.url())), "{text}");
+    }
+    // Given any time at all, it is said what happened.
+    let core = at(&port.url()).start_up_timeout(Duration::from_millis(500));
+    let text = core.service_token(ISSUER).mint().await.unwrap_err().to_string();
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_core_that_comes_up_late_is_waited_for() {
+    let logs = Logs::of_this_thread();
+    let port = DeadPort::new();
+    let minting = at(&port.url()).api_key(API_KEY).service_token(ISSUER).mint();
+    let core = core().await.clone();
+    let serving = async {
+        logs.hold("trying again").await;
+        core.serve(port.listen(), std::future::pending()).await
+    };
+    tokio::select! {
+        minted = minting => assert!(minted.is_ok(), "{minted:?}"),
+        served = serving => panic!("{served:?}"),
+    }
+    assert!(!logs.text().contains(API_KEY));
+}
+
+#[tokio::test]
+async fn the_next_host_is_asked_where_the_first_is_dead() {
+    let (port, url) = (DeadPort::new(), serve_core(core().await).await);
+    for hosts in
+        [format!("{};{url}", port.url()), format!(" {} ; {url} ;", port.url()), format!("{url};{}", port.url())]
+    {
+        // Without a second round.
+        let core = at(&hosts).start_up_timeout(Duration::from_secs(10));
+        assert!(core.service_token(ISSUER).mint().await.is_ok(), "{hosts}");
+    }
+    let other = DeadPort::new();
+    let core = at(&format!("{};{}", port.url(), other.url())).start_up_timeout(Duration::from_millis(200));
+    assert!(matches!(core.service_token(ISSUER).mint().await, Err(MintError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_set_is_refused_before_anything_is_sent() {
+    let untouched = Untouched::new().await;
+    for name in ["iat", "exp", "nbf", "iss", "source"] {
+        let asking = at(&untouched.url()).service_token(ISSUER).claim("service", "orders").claim(name, 1).claim("x", 2);
+        let expected = MintError::Config(ConfigError::ReservedClaim(name.into()));
+        assert_eq!(asking.mint().await.unwrap_err(), expected, "{name}");
+    }
+    let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
+    let error = at(&untouched.url()).service_token(ISSUER).claim("x", unwritable).mint().await.unwrap_err();
+    assert_eq!(error, MintError::Config(ConfigError::UnwritableClaim("x".into())));
+    let error = at(&untouched.url()).api_key("line\nbreak").service_token(ISSUER).mint().await.unwrap_err();
+    assert_eq!(error, MintError::Config(ConfigError::ApiKey));
+    untouched.check().await;
+}
+
+#[tokio::test]
+async fn plain_http_beyond_loopback_is_refused() {
+    let untouched = Untouched::new().await;
+    for host in ["http://core.example.com:3567", "http://10.0.0.1", "http://0.0.0.0:1"] {
+        // One of several is enough to refuse them all.
+        for hosts in [host.to_owned(), format!("{};{host}", untouched.url())] {
+            let error = at(&hosts).api_key(API_KEY).service_token(ISSUER).mint().await.unwrap_err();
+            assert!(matches!(&error, MintError::Config(ConfigError::PlainHttp(origin)) if host.starts_with(origin)));
+        }
+    }
+    untouched.check().await;
+}
+
+#[tokio::test]
+async fn the_longest_timeout_is_as_good_as_any() {
+    let url = serve_core(core().await).await;
+    assert!(at(&url).start_up_timeout(Duration::MAX).service_token(ISSUER).mint().await.is_ok());
+}

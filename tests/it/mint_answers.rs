@@ -1,0 +1,278 @@
+//! Minting against something that answers, though not as a core does.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, Uri};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
+
+use crate::support::{DeadPort, ISSUER, Logs, PATIENCE, Signer, Untouched, now, serve};
+
+const API_KEY: &str = "key-7f3a-0123456789abcdef";
+const JSON: &[(&str, &str)] = &[("content-type", "application/json;charset=utf-8")];
+
+/// One answer: status, headers, body.
+type Scripted = (u16, Vec<(&'static str, String)>, String);
+
+/// Gives its answers in turn, and the last one for ever.
+struct Core {
+    url: String,
+    seen: Seen,
+}
+
+type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
+
+impl Core {
+    async fn start(answers: Vec<Scripted>) -> Self {
+        let seen = Seen::default();
+        let app = Router::new().fallback(answer).with_state((Arc::clone(&seen), Arc::new(answers)));
+        Self { url: format!("http://{}", serve(app).await), seen }
+    }
+
+    fn asked(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+async fn answer(
+    State((seen, answers)): State<(Seen, Arc<Vec<Scripted>>)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let turn = {
+        let mut seen = seen.lock().unwrap();
+        seen.push((uri, headers, body));
+        seen.len() - 1
+    };
+    let (status, headers, body) = &answers[turn.min(answers.len() - 1)];
+    let mut response = Response::builder().status(*status);
+    for (name, value) in headers {
+        response = response.header(*name, value);
+    }
+    response.body(Body::from(body.clone())).unwrap()
+}
+
+fn scripted(status: u16, headers: &[(&'static str, &str)], body: impl Into<String>) -> Scripted {
+    (status, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
+}
+
+fn ok(jwt: &str) -> Scripted {
+    scripted(200, JSON, json!({"status": "OK", "jwt": jwt}).to_string())
+}
+
+async fn mint(url: &str) -> Result<ServiceToken, MintError> {
+    // So long that whoever tries again when he should not runs into the limit of the test.
+    let core = SuperTokensCore::new(url).unwrap().api_key(API_KEY).start_up_timeout(Duration::from_secs(3600));
+    tokio::time::timeout(PATIENCE, core.service_token(ISSUER).claim("service", "orders").mint()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_core_is_asked_as_the_official_sdks_ask() {
+    let core = Core::start(vec![ok(&Signer::new("k").good())]).await;
+    mint(&format!("{}/base", core.url)).await.unwrap();
+    let seen = core.seen.lock().unwrap();
+    let (uri, headers, body) = &seen[0];
+    assert_eq!(uri.path(), "/base/recipe/jwt");
+    assert_eq!(headers["api-key"], API_KEY);
+    assert_eq!(headers["rid"], "jwt");
+    assert_eq!(headers["content-type"], "application/json; charset=utf-8");
+    assert_eq!(headers.get("accept-encoding"), None);
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let expected = json!({"payload": {"source": "microservice", "service": "orders"}, "validity": 3_153_600_000_u64,
+        "useStaticSigningKey": true, "algorithm": "RS256", "jwksDomain": ISSUER});
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_token_is_said_to_be_none() {
+    let signer = Signer::new("k");
+    let good = json!({"status": "OK", "jwt": signer.good()}).to_string();
+    let padded = |len: usize| format!("{good}{}", " ".repeat(len - good.len()));
+    let cases = [
+        ("HTML", scripted(200, &[("content-type", "text/html")], "<html>Sign in</html>"), "that is not JSON"),
+        ("a token as text", scripted(200, &[("content-type", "text/plain")], &good), "that is not JSON"),
+        ("no content type", scripted(200, &[], &good), "that is not JSON"),
+        ("no JSON", scripted(200, JSON, "Hello"), "malformed"),
+        ("half of it", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
+        ("a member twice", scripted(200, JSON, good.replace('{', "{\"jwt\":\"x\",")), "malformed"),
+        ("an array", scripted(200, JSON, format!("[{good}]")), "malformed"),
+        ("no token", scripted(200, JSON, r#"{"status":"OK"}"#), "no token"),
+        ("null", scripted(200, JSON, r#"{"status":"OK","jwt":null}"#), "no token"),
+        ("no status", scripted(200, JSON, good.replace("OK", "NO")), "no token"),
+        ("no RS256", scripted(200, JSON, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#), "RS256"),
+        ("too large", scripted(200, JSON, padded(64 * 1024 + 1)), "64 KiB"),
+        ("201", scripted(201, JSON, &good), "status 201"),
+        ("204", scripted(204, &[], ""), "status 204"),
+    ];
+    for (case, answer, expected) in cases {
+        let core = Core::start(vec![answer]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        assert!(matches!(&error, MintError::NotACore { core: name, .. } if *name == core.url), "{case}: {error:?}");
+        assert!(error.to_string().contains(expected), "{case}: {error}");
+        assert_eq!(core.asked(), 1, "{case}: it fails at once");
+    }
+    let largest = Core::start(vec![scripted(200, JSON, padded(64 * 1024))]).await;
+    assert!(mint(&largest.url).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_no_service_would_admit_is_refused() {
+    let signer = Signer::new("k");
+    let with = |claims: serde_json::Value| signer.claims(claims);
+    let exp = now() + 3600;
+    let cases = [
+        ("expired", signer.expired(), "expired"),
+        ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
+        ("another marker", with(json!({"exp": exp, "iss": ISSUER, "source": "user"})), "microservice"),
+        (
+            "a marker of another type",
+            with(json!({"exp": exp, "iss": ISSUER, "source": ["microservice"]})),
+            "microservice",
+        ),
+        ("another issuer", with(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})), "issuer"),
+        ("no issuer", with(json!({"exp": exp, "source": "microservice"})), "issuer"),
+        ("no JWT", "eyJ.x".to_owned(), "not a compact JWS"),
+        ("a line break", format!("{}\n", signer.good()), "base64url"),
+        ("no object", signer.claims("[]"), "malformed"),
+        ("empty", String::new(), "not a compact JWS"),
+    ];
+    for (case, jwt, expected) in cases {
+        let core = Core::start(vec![ok(&jwt)]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        assert!(matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url), "{case}: {error:?}");
+        assert!(error.to_string().contains(expected), "{case}: {error}");
+        assert_eq!(core.asked(), 1, "{case}: it fails at once");
+    }
+}
+
+#[tokio::test]
+async fn the_core_that_answered_is_the_one_that_is_named() {
+    let dead = DeadPort::new();
+    let core = Core::start(vec![ok(&Signer::new("k").expired())]).await;
+    let error = mint(&format!("{};{}", dead.url(), core.url)).await.unwrap_err();
+    assert!(matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Untouched::new().await;
+    for status in [301, 302, 303, 307, 308] {
+        let core = Core::start(vec![scripted(status, &[("location", &elsewhere.url())], "")]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        assert!(matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("status {status} came")));
+        assert_eq!(core.asked(), 1);
+    }
+    elsewhere.check().await;
+}
+
+#[tokio::test]
+async fn what_passes_is_waited_out() {
+    let good = ok(&Signer::new("k").good());
+    for status in [429, 500, 502, 503] {
+        let core = Core::start(vec![scripted(status, &[], "busy"), good.clone()]).await;
+        assert!(mint(&core.url).await.is_ok(), "{status}");
+        assert_eq!(core.asked(), 2, "{status}");
+    }
+    // An answer is the core's, whatever it says: the next host is not asked.
+    let (core, other) = (Core::start(vec![scripted(500, &[], "busy"), good.clone()]).await, Untouched::new().await);
+    assert!(mint(&format!("{};{}", core.url, other.url())).await.is_ok());
+    other.check().await;
+}
+
+#[tokio::test]
+async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
+    for status in [400, 401, 403, 404, 405, 413, 418] {
+        let core = Core::start(vec![scripted(status, &[], "no\u{1b}[31m\nreally\n")]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        let expected =
+            MintError::Refused { core: core.url.clone(), status, message: "no\\u{1b}[31m\\nreally".to_owned() };
+        assert_eq!(error, expected);
+        assert!(!error.to_string().contains('\n'));
+        assert_eq!(core.asked(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_core_that_asks_for_too_much_patience_gets_none() {
+    for seconds in ["7200", "18446744073709551615"] {
+        let core = Core::start(vec![scripted(429, &[("retry-after", seconds)], "later")]).await;
+        let impatient = SuperTokensCore::new(&core.url).unwrap();
+        let error = impatient.service_token(ISSUER).mint().await.unwrap_err();
+        assert!(matches!(error, MintError::Refused { status: 429, .. }), "{error}");
+        assert_eq!(core.asked(), 1, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_core_that_hangs_up_or_never_answers_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let core = SuperTokensCore::new(&url).unwrap().start_up_timeout(Duration::from_millis(300));
+    let minting = core.service_token(ISSUER).mint();
+    let silent = async {
+        let mut held = Vec::new();
+        loop {
+            // The first is hung up on; the others are held, and never answered.
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 64]).await;
+            if held.is_empty() {
+                drop(stream);
+                held.push(None);
+            } else {
+                held.push(Some(stream));
+            }
+        }
+    };
+    tokio::select! {
+        minted = minting => assert!(matches!(minted.unwrap_err(), MintError::Unreachable { core, .. } if core == url)),
+        () = silent => {}
+    }
+}
+
+#[tokio::test]
+async fn neither_errors_nor_logs_hold_an_api_key_or_a_token() {
+    let logs = Logs::of_this_thread();
+    let signer = Signer::new("k");
+    let (expired, good) = (signer.expired(), signer.good());
+    let echo = format!("wrong api key: {API_KEY}");
+    let body = json!({"status": "OK", "jwt": &good}).to_string();
+    let cases = [
+        scripted(401, &[], &echo),
+        scripted(400, JSON, &body),
+        scripted(403, &[], format!("bad token {good}.")),
+        scripted(200, &[("content-type", "text/html")], format!("{echo} {body}")),
+        scripted(200, JSON, format!("{body}{body}")),
+        scripted(302, &[("location", &format!("http://a/?k={API_KEY}&t={good}"))], &body),
+        ok(&expired),
+        ok(&format!("{good}.{API_KEY}")),
+    ];
+    for (index, answer) in cases.into_iter().enumerate() {
+        // The first try is logged, and not final.
+        let passing = scripted(503, &[], format!("{echo} {body}"));
+        let core = Core::start(vec![passing, answer]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        for text in [error.to_string(), format!("{error:?}"), format!("{error:#?}")] {
+            check(&text, &[&good, &expired], &format!("case {index}"));
+        }
+    }
+    assert!(logs.text().contains("trying again"));
+    check(&logs.text(), &[&good, &expired], "the log");
+}
+
+fn check(text: &str, tokens: &[&String], what: &str) {
+    assert!(!text.contains(API_KEY), "{what}: {text}");
+    for token in tokens {
+        for part in token.split('.').skip(1) {
+            // Even the beginning of a part is too much.
+            assert!(!text.contains(&part[..20]), "{what}: {text}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Keys behind a real endpoint: how often it is asked, and what requests get while it is slow or down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Response;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt};
+use tower_m2m::{RejectionReason as R, RemoteJwks, RequireServiceToken, RequireServiceTokenLayer, Verifier};
+
+use crate::support::{Answer, Endpoint, Inner, PATIENCE, Script, Signer, bearer, key_set};
+
+pub(crate) fn layer(jwks: &RemoteJwks) -> RequireServiceTokenLayer {
+    RequireServiceTokenLayer::new(Verifier::new(jwks.clone()))
+}
+
+/// A cache that no clock changes while a test runs: unknown keys may cause two fetches altogether.
+pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
+    RemoteJwks::builder(&endpoint.url)
+        .cooldown(Duration::from_secs(3600))
+        .timeout(Duration::from_secs(30))
+        .build()
+        .unwrap()
+}
+
+/// The status and reason that a token gets.
+pub(crate) async fn ask(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) {
+    let answering = layer(jwks).layer(Inner::default()).oneshot(bearer(token));
+    let answer = Answer::of(&timeout(PATIENCE, answering).await.unwrap().unwrap());
+    assert_eq!(answer.retry_after.is_some(), answer.status == 503);
+    assert!(answer.retry_after.is_none_or(|seconds| seconds.parse::<u64>().unwrap() >= 1));
+    (answer.status, answer.reason)
+}
+
+type Answers = JoinSet<Response<String>>;
+
+/// Sends requests at once, and returns when each of them is under way. On one thread a request that was sent goes on
+/// until it has to wait.
+async fn send<S>(service: &RequireServiceToken<S>, tokens: impl IntoIterator<Item = String>) -> Answers
+where
+    S: Clone + Send + 'static,
+    RequireServiceToken<S>: tower::Service<http::Request<()>, Response = Response<String>> + Clone + Send,
+    <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Future: Send,
+    <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Error: std::fmt::Debug,
+{
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut answers = JoinSet::new();
+    for token in tokens {
+        let (service, sent) = (service.clone(), Arc::clone(&sent));
+        answers.spawn(async move {
+            sent.fetch_add(1, Ordering::SeqCst);
+            timeout(PATIENCE, service.oneshot(bearer(&token))).await.unwrap().unwrap()
+        });
+    }
+    while sent.load(Ordering::SeqCst) < answers.len() {
+        yield_now().await;
+    }
+    answers
+}
+
+fn statuses(answers: &[Response<String>]) -> Vec<u16> {
+    answers.iter().map(|response| response.status().as_u16()).collect()
+}
+
+#[tokio::test]
+async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Hold).await;
+    let inner = Inner::default();
+    let answers = send(&layer(&jwks(&endpoint)).layer(inner.clone()), vec![signer.good(); 1000]).await;
+    endpoint.fetched(1).await;
+    assert_eq!(inner.calls(), 0);
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    assert_eq!(statuses(&answers.join_all().await), [200; 1000]);
+    assert_eq!((inner.calls(), endpoint.fetches()), (1000, 1));
+}
+
+#[tokio::test]
+async fn unknown_kid_triggers_one_fetch() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
+    let jwks = jwks(&endpoint);
+    assert_eq!(ask(&jwks, &old.good()).await, (200, None));
+    assert_eq!(endpoint.fetches(), 1);
+
+    endpoint.set(Script::Keys(key_set(&[&old, &new])));
+    let service = layer(&jwks).layer(Inner::default());
+    let answers = send(&service, vec![new.good(); 100]).await;
+    assert_eq!(statuses(&answers.join_all().await), [200; 100], "the key was rotated in");
+    assert_eq!(endpoint.fetches(), 2);
+    assert_eq!(ask(&jwks, &old.good()).await, (200, None));
+    assert_eq!(endpoint.fetches(), 2);
+}
+
+#[tokio::test]
+async fn made_up_kids_cause_two_fetches_and_no_more() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
+    let jwks = jwks(&endpoint);
+    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+    // (how many fetches there were once a token with this made-up kid was refused)
+    let cases = [("a", 2), ("a", 2), ("b", 3), ("a", 3), ("b", 3), ("c", 3), ("d", 3)];
+    for (kid, fetches) in cases {
+        assert_eq!(ask(&jwks, &Signer::new(kid).good()).await, (401, Some(R::UnknownKey)), "{kid}");
+        assert_eq!(endpoint.fetches(), fetches, "{kid}");
+    }
+    // A token that names no key is judged by the keys there are, and so is a known key.
+    let anonymous = Signer::new("k").token(r#"{"alg":"ES256"}"#, r#"{"exp":4953600000}"#);
+    assert_eq!(ask(&jwks, &anonymous).await, (401, Some(R::UnknownKey)));
+    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+    assert_eq!(endpoint.fetches(), 3);
+}
+
+#[tokio::test]
+async fn an_outage_lets_known_keys_through() {
+    let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
+    let jwks = jwks(&endpoint);
+    assert_eq!(ask(&jwks, &known.good()).await, (200, None));
+    for down in [Script::Status(500), Script::Status(404), Script::Keys("{}".into()), Script::Keys("<html>".into())] {
+        endpoint.set(down.clone());
+        assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)), "{down:?}");
+        assert_eq!(ask(&jwks, &known.good()).await, (200, None), "{down:?}");
+    }
+    // Two of them were fetched for, and what came beyond the gate was no 401 either.
+    assert_eq!(endpoint.fetches(), 3);
+    assert!(jwks.health().last_error.is_some());
+    assert_eq!(jwks.health().keys, 1);
+
+    // What is wrong with a token itself is told as ever.
+    assert_eq!(ask(&jwks, &known.user()).await, (403, Some(R::NotMicroservice)));
+    assert_eq!(ask(&jwks, &unknown.expired()).await, (401, Some(R::Expired)));
+
+    endpoint.set(Script::Keys(key_set(&[&known, &unknown])));
+    jwks.refresh().await.unwrap();
+    assert_eq!(ask(&jwks, &unknown.good()).await, (200, None), "nobody is shut out for an outage's sake");
+}
+
+#[tokio::test]
+async fn no_keys_yet_is_503() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Status(500)).await;
+    let jwks = jwks(&endpoint);
+    // The first waits for the first fetch. While that backs off nobody waits, and nobody fetches.
+    for _ in 0..3 {
+        assert_eq!(ask(&jwks, &signer.good()).await, (503, Some(R::NoKeysYet)));
+    }
+    assert_eq!(endpoint.fetches(), 1);
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    jwks.ready().await.unwrap();
+    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+}
+
+#[tokio::test]
+async fn a_waiting_request_holds_no_permit() {
+    let (known, rotated) = (Signer::new("known"), Signer::new("rotated"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
+    let jwks = jwks(&endpoint);
+    jwks.ready().await.unwrap();
+    endpoint.set(Script::Hold);
+
+    // One permit for all: whoever kept it while waiting would stop everyone.
+    let inner = Inner::default();
+    let service = layer(&jwks).layer(ConcurrencyLimit::new(inner.clone(), 1));
+    let unknown = (0..50).map(|index| Signer::new(&format!("made-up-{index}")).good());
+    let unknown = send(&service, unknown).await;
+    let rotated_in = send(&service, vec![rotated.good(); 50]).await;
+    // One that keeps its service after the call, as a connection may, keeps no permit in it either.
+    let mut kept = service.clone();
+    let readied = timeout(PATIENCE, kept.ready()).await.unwrap().unwrap();
+    let waiting = tokio::spawn(readied.call(bearer(&rotated.good())));
+    endpoint.fetched(2).await;
+    for _ in 0..3 {
+        let answer = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good()))).await.unwrap().unwrap();
+        assert_eq!(answer.into_body(), "orders");
+    }
+    assert_eq!((inner.calls(), unknown.len(), rotated_in.len()), (3, 50, 50), "the others wait");
+
+    endpoint.set(Script::Keys(key_set(&[&known, &rotated])));
+    // Each readies its inner service again, one after the other.
+    assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap().status(), 200);
+    assert_eq!(statuses(&rotated_in.join_all().await), [200; 50]);
+    assert_eq!(statuses(&unknown.join_all().await), [401; 50]);
+    drop(kept);
+    assert_eq!(inner.calls(), 54);
+    assert_eq!(endpoint.fetches(), 2, "one fetch settled them all");
+}
+
+#[tokio::test]
+async fn the_fetch_outlives_the_request_that_asked_for_it() {
+    let (known, new) = (Signer::new("known"), Signer::new("new"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
+    let jwks = jwks(&endpoint);
+    jwks.ready().await.unwrap();
+    endpoint.set(Script::Hold);
+    let service = layer(&jwks).layer(Inner::default());
+    let mut first = send(&service, [new.good()]).await;
+    endpoint.fetched(2).await;
+    let others = send(&service, vec![new.good(); 3]).await;
+    first.shutdown().await;
+    endpoint.set(Script::Keys(key_set(&[&known, &new])));
+    assert_eq!(statuses(&others.join_all().await), [200; 3]);
+    assert_eq!(endpoint.fetches(), 2);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_longer_than_the_timeout() {
+    let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
+    let jwks = RemoteJwks::builder(&endpoint.url).timeout(Duration::from_millis(300)).build().unwrap();
+    jwks.ready().await.unwrap();
+    endpoint.set(Script::Hold);
+    assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
+    endpoint.given_up().await;
+    assert_eq!(ask(&jwks, &known.good()).await, (200, None));
+}
+
+#[tokio::test]
+async fn more_than_1024_do_not_wait() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Hold).await;
+    let service = layer(&jwks(&endpoint)).layer(Inner::default());
+    let waiting = send(&service, vec![signer.good(); 1024]).await;
+    endpoint.fetched(1).await;
+    let response = timeout(PATIENCE, service.clone().oneshot(bearer(&signer.good()))).await.unwrap().unwrap();
+    assert_eq!(Answer::of(&response).reason, Some(R::TooManyWaiting));
+    assert_eq!(response.status(), 503);
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    assert_eq!(statuses(&waiting.join_all().await), [200; 1024]);
+    // The places are free again, and with the key there nobody needs one.
+    assert_eq!(service.oneshot(bearer(&signer.good())).await.unwrap().status(), 200);
+}

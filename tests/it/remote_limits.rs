@@ -1,0 +1,206 @@
+//! Where a remote key set begins and ends: runtimes, handles, and answers that are no key set.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use axum::routing::get;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+use tower::Layer;
+use tower_m2m::{ConfigError, FetchError, RejectionReason as R, RemoteJwks, Verifier};
+
+use crate::remote::{ask, jwks, layer};
+use crate::support::{DeadPort, Endpoint, Inner, PATIENCE, Script, Signer, Untouched, key_set, serve};
+
+#[test]
+fn constructors_work_outside_a_runtime() {
+    let jwks = RemoteJwks::new("http://127.0.0.1:1/jwks.json").unwrap();
+    let stack = layer(&jwks).layer(Inner::default());
+    let _app: Router = Router::new().route("/", get(|| async {})).route_layer(layer(&jwks));
+    assert!(!jwks.health().running);
+    assert_eq!(jwks.export(), None);
+
+    // What needs a runtime says so, and does not panic.
+    let mut cx = Context::from_waker(Waker::noop());
+    for outcome in [pin!(jwks.ready()).poll(&mut cx), pin!(jwks.refresh()).poll(&mut cx)] {
+        assert_eq!(outcome, Poll::Ready(Err(FetchError::NotRunning)));
+    }
+    let token = Signer::new("k").good();
+    let verifier = Verifier::new(jwks.clone());
+    match pin!(verifier.verify(&token)).poll(&mut cx) {
+        Poll::Ready(Err(rejection)) => assert_eq!(rejection.status(), 503),
+        other => panic!("{other:?}"),
+    }
+    drop((jwks, stack, verifier));
+}
+
+#[test]
+fn a_cache_moves_on_to_the_next_runtime() {
+    let signer = Signer::new("k");
+    // The endpoint lives on a runtime of its own, which runs by itself.
+    let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let endpoint = server.block_on(Endpoint::start(Script::Keys(key_set(&[&signer]))));
+    let jwks = jwks(&endpoint);
+    for fetches in [1, 2] {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+            jwks.refresh().await.unwrap();
+            assert!(jwks.health().running);
+        });
+        drop(runtime);
+        assert!(!jwks.health().running, "the task ended with its runtime");
+        assert_eq!(jwks.health().keys, 1, "the keys did not");
+        assert!(endpoint.fetches() > fetches, "fetched {} times", endpoint.fetches());
+    }
+}
+
+#[tokio::test]
+async fn the_task_ends_with_the_last_handle() {
+    let endpoint = Endpoint::start(Script::Hold).await;
+    let jwks = jwks(&endpoint);
+    let verifier = Verifier::new(jwks.clone());
+    let stack = layer(&jwks).layer(Inner::default());
+    let ready = tokio::spawn(async move { jwks.ready().await });
+    endpoint.fetched(1).await;
+    ready.abort();
+    assert!(ready.await.unwrap_err().is_cancelled());
+    drop(verifier);
+    // The last handle is in the stack: the fetch goes on.
+    let signer = Signer::new("k");
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    drop(stack);
+    endpoint.given_up().await;
+    let ended = async {
+        while tasks.num_alive_tasks() >= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, ended).await.unwrap();
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    assert_eq!(endpoint.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_handle_that_is_left_keeps_the_task() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Hold).await;
+    let jwks = jwks(&endpoint);
+    let verifier = Verifier::new(jwks.clone());
+    let ready = tokio::spawn(async move { jwks.ready().await });
+    endpoint.fetched(1).await;
+    ready.abort();
+    assert!(ready.await.unwrap_err().is_cancelled());
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    assert!(timeout(PATIENCE, verifier.verify(&signer.good())).await.unwrap().is_ok());
+    assert_eq!(endpoint.fetches(), 1, "it was the same fetch");
+}
+
+/// An endpoint that always answers this.
+async fn answering(answer: fn() -> Response) -> String {
+    format!("http://{}/", serve(Router::new().fallback(get(move || async move { answer() }))).await)
+}
+
+fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(body.into()).unwrap()
+}
+
+const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+#[tokio::test]
+async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
+    let cases: [(fn() -> Response, FetchError); 13] = [
+        (|| response(200, &[("content-type", "text/html")], "<html>"), FetchError::NotAKeySet),
+        (|| response(200, &[], format!(r#"{{"keys":[{KEY}"#)), FetchError::NotAKeySet),
+        (|| response(200, &[], format!("[[{KEY}]]")), FetchError::NotAKeySet),
+        (|| response(200, &[], format!(r#"{{"keys":[{KEY}],"keys":[]}}"#)), FetchError::NotAKeySet),
+        (|| response(200, &[], r#"{"keys":[]}"#), FetchError::NoUsableKey),
+        (|| response(200, &[], r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#), FetchError::NoUsableKey),
+        (
+            || response(200, &[], format!(r#"{{"keys":[{}1]}}"#, "1,".repeat(100))),
+            FetchError::TooManyKeys { limit: 100 },
+        ),
+        (|| response(200, &[], " ".repeat(128 * 1024 + 1)), FetchError::TooLarge { limit: 128 * 1024 }),
+        (|| response(201, &[], format!(r#"{{"keys":[{KEY}]}}"#)), FetchError::Status(201)),
+        (|| response(204, &[], ""), FetchError::Status(204)),
+        (|| response(304, &[], ""), FetchError::Status(304)),
+        (|| response(404, &[], format!(r#"{{"keys":[{KEY}]}}"#)), FetchError::Status(404)),
+        (|| response(503, &[("retry-after", "1")], ""), FetchError::Status(503)),
+    ];
+    for (index, (answer, expected)) in cases.into_iter().enumerate() {
+        let jwks = RemoteJwks::new(answering(answer).await).unwrap();
+        assert_eq!(jwks.refresh().await, Err(expected.clone()), "case {index}");
+        assert_eq!(jwks.health().last_error, Some(expected), "case {index}");
+        assert_eq!(ask(&jwks, &Signer::new("k").good()).await, (503, Some(R::NoKeysYet)), "case {index}");
+    }
+    let jwks = RemoteJwks::new(answering(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await).unwrap();
+    assert_eq!(jwks.refresh().await, Ok(()), "one bad entry costs itself alone");
+    assert_eq!(jwks.health().keys, 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failed_fetch() {
+    let elsewhere = Untouched::new().await;
+    let url = elsewhere.url();
+    let redirecting = get(move || async move { response(302, &[("location", &url)], "") });
+    let address = serve(Router::new().fallback(redirecting)).await;
+    let jwks = RemoteJwks::new(format!("http://{address}/")).unwrap();
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status(302)));
+    elsewhere.check().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_said_to_refuse() {
+    let port = DeadPort::new();
+    match RemoteJwks::new(port.url()).unwrap().refresh().await.unwrap_err() {
+        FetchError::Connection(reason) => assert!(reason.contains("refused"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn absurd_limits_do_no_harm() {
+    let answer =
+        || response(200, &[("cache-control", "max-age=18446744073709551615")], format!(r#"{{"keys":[{KEY}]}}"#));
+    let builder = RemoteJwks::builder(answering(answer).await);
+    let jwks = builder.max_age(Duration::MAX).stale_limit(Duration::MAX).build().unwrap();
+    assert_eq!(timeout(PATIENCE, jwks.refresh()).await.unwrap(), Ok(()));
+    assert!(jwks.health().running);
+    assert_eq!(ask(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
+}
+
+#[test]
+fn limits_that_cannot_work_are_refused() {
+    let builder = || RemoteJwks::builder("http://127.0.0.1:1/");
+    let second = Duration::from_secs(1);
+    for refused in [
+        builder().max_age(Duration::ZERO),
+        builder().timeout(Duration::ZERO),
+        builder().cooldown(Duration::ZERO),
+        builder().max_body(0),
+        builder().max_keys(0),
+        builder().timeout(61 * second),
+        builder().cooldown(3601 * second),
+    ] {
+        let shown = format!("{refused:?}");
+        assert!(matches!(refused.build(), Err(ConfigError::Inconsistent(_))), "{shown}");
+    }
+    let cases = [("http://keys.example.com/", true), ("http://10.0.0.1/", true), ("ftp://127.0.0.1/", false)];
+    for (url, plain) in cases {
+        match RemoteJwks::new(url).unwrap_err() {
+            ConfigError::PlainHttp(_) => assert!(plain, "{url}"),
+            ConfigError::Url(_) => assert!(!plain, "{url}"),
+            other => panic!("{url}: {other}"),
+        }
+    }
+    assert!(RemoteJwks::builder("http://10.0.0.1/").allow_plain_http().build().is_ok());
+}

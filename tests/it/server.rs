@@ -1,0 +1,294 @@
+//! The server layer in process: readiness, errors, the answer table, gRPC, and the optional layer.
+
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Method, Request, Response};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::{Rejection, RejectionKind, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier};
+use tower_test::mock;
+
+use crate::support::{Answer, DeadPort, Inner, Signer, bearer, forged, header, request};
+
+const NO_ERROR: &str = r#"Bearer realm="m2m""#;
+const INVALID_REQUEST: &str = r#"Bearer realm="m2m", error="invalid_request""#;
+
+fn layer(signer: &Signer) -> RequireServiceTokenLayer {
+    RequireServiceTokenLayer::new(signer.verifier())
+}
+
+/// A verifier whose keys cannot be had.
+fn without_keys() -> (DeadPort, Verifier) {
+    let port = DeadPort::new();
+    let verifier = Verifier::new(RemoteJwks::new(port.url()).unwrap());
+    (port, verifier)
+}
+
+#[tokio::test]
+async fn the_readied_service_is_the_one_called() {
+    let signer = Signer::new("k");
+    // Its `call` panics unless the same clone was readied before.
+    let mut service = layer(&signer).layer(ConcurrencyLimit::new(Inner::default(), 1));
+    for _ in 0..3 {
+        let response = service.ready().await.unwrap().call(bearer(&signer.good())).await.unwrap();
+        assert_eq!(response.into_body(), "orders");
+    }
+    // A refusal gives its permit back.
+    for _ in 0..3 {
+        assert_eq!(service.ready().await.unwrap().call(bearer("x")).await.unwrap().status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn poll_ready_forwards_back_pressure_and_errors() {
+    let layer = layer(&Signer::new("k"));
+    let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(layer);
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending());
+    assert!(service.poll_ready().is_pending());
+    handle.allow(1);
+    assert!(service.is_woken());
+    assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
+
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request<()>, Response<()>, _>(RequireServiceTokenLayer::new(Signer::new("k").verifier()));
+    handle.send_error("broken");
+    match service.poll_ready() {
+        Poll::Ready(Err(error)) => assert_eq!(error.to_string(), "broken"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn missing_keys_are_no_back_pressure() {
+    let port = DeadPort::new();
+    let jwks = RemoteJwks::new(port.url()).unwrap();
+    let layer = RequireServiceTokenLayer::new(Verifier::new(jwks.clone()));
+    let mut service = layer.layer(Inner::default());
+    let first = poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
+    assert!(matches!(first, Poll::Ready(Ok(()))));
+    assert!(!jwks.health().running, "readiness fetches nothing");
+}
+
+#[tokio::test]
+async fn inner_answers_and_errors_pass_through() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Broken(u8);
+
+    let signer = Signer::new("k");
+    let failing = service_fn(|_: Request<()>| async { Err::<Response<()>, _>(Broken(7)) });
+    let outcome = layer(&signer).layer(failing).oneshot(bearer(&signer.good())).await;
+    assert_eq!(outcome.unwrap_err(), Broken(7));
+
+    let odd = service_fn(|request: Request<()>| async move {
+        assert_eq!(request.uri(), "/whoami");
+        let response = Response::builder().status(418).header("x-odd", "1").extension(Broken(8));
+        Ok::<_, Broken>(response.body("teapot").unwrap())
+    });
+    let response = layer(&signer).layer(odd).oneshot(bearer(&signer.good())).await.unwrap();
+    assert_eq!((response.status().as_u16(), *response.body()), (418, "teapot"));
+    assert_eq!(header(response.headers(), "x-odd").as_deref(), Some("1"));
+    assert_eq!(response.extensions().get(), Some(&Broken(8)));
+    assert_eq!(Answer::of(&response).reason, None);
+}
+
+#[test]
+fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
+    fn check<T: Clone + Debug + Send + Sync + 'static>(value: T) -> T {
+        value
+    }
+    fn send<F: Future + Send + Debug>(_: F) {}
+
+    let layer = check(layer(&Signer::new("k")));
+    let mut service = check(layer.layer(Inner::default()));
+    assert!(format!("{service:?}").contains("Inner"), "the inner service is shown");
+    send(service.call(request::<&str>(&[])));
+}
+
+/// Every way to be refused: a name, the credentials, and the answer.
+fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
+    let bearer = |token: String| vec![format!("Bearer {token}")];
+    let invalid = |error: &str, description: &str| {
+        format!(r#"Bearer realm="m2m", error="{error}", error_description="{description}""#)
+    };
+    let token = |description: &str| invalid("invalid_token", description);
+    vec![
+        ("nothing", vec![], 401, NO_ERROR.into(), R::NoCredential),
+        ("another scheme", vec!["Basic dTpw".into()], 401, NO_ERROR.into(), R::OtherScheme),
+        ("two", vec!["Bearer a".into(), "Bearer a".into()], 400, INVALID_REQUEST.into(), R::SeveralCredentials),
+        ("not b64token", bearer("a b".into()), 400, INVALID_REQUEST.into(), R::MalformedCredential),
+        ("no token", vec!["Bearer".into()], 400, INVALID_REQUEST.into(), R::MalformedCredential),
+        ("too long", bearer("a".repeat(8193)), 401, token("the token is too long"), R::TooLong),
+        ("garbage", bearer("garbage".into()), 401, token("the token is not a compact JWS"), R::NotThreeParts),
+        ("expired", bearer(signer.expired()), 401, token("the token has expired"), R::Expired),
+        ("forged", bearer(forged(&signer.good())), 401, token("the signature is not valid"), R::BadSignature),
+        ("unknown key", bearer(Signer::new("n").good()), 401, token("the signing key is not known"), R::UnknownKey),
+        (
+            "a user",
+            bearer(signer.user()),
+            403,
+            invalid("insufficient_scope", "the token is not a microservice's"),
+            R::NotMicroservice,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_answer_and_ends_at_the_layer() {
+    let signer = Signer::new("k");
+    let inner = Inner::default();
+    let service = layer(&signer).layer(inner.clone());
+    for (case, credentials, status, challenge, reason) in refusals(&signer) {
+        let response = service.clone().oneshot(request(&credentials)).await.unwrap();
+        let expected = Answer { status, challenge: Some(challenge), retry_after: None, reason: Some(reason) };
+        assert_eq!(Answer::of(&response), expected, "{case}");
+        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), reason.kind(), "{case}");
+        assert!(response.body().is_empty(), "{case}");
+    }
+    assert_eq!(inner.calls(), 0);
+    assert_eq!(service.oneshot(bearer(&signer.good())).await.unwrap().status(), 200);
+    assert_eq!(inner.calls(), 1);
+}
+
+#[tokio::test]
+async fn missing_keys_are_answered_503() {
+    let (_port, verifier) = without_keys();
+    let inner = Inner::default();
+    for layer in [RequireServiceTokenLayer::new(verifier.clone()), RequireServiceTokenLayer::optional(verifier)] {
+        let response = layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
+        let expected =
+            Answer { status: 503, challenge: None, retry_after: Some("1".into()), reason: Some(R::NoKeysYet) };
+        assert_eq!(Answer::of(&response), expected);
+        assert!(response.body().is_empty());
+    }
+    assert_eq!(inner.calls(), 0);
+}
+
+#[tokio::test]
+async fn grpc_calls_are_answered_in_grpc() {
+    let signer = Signer::new("k");
+    let (_port, verifier) = without_keys();
+    let inner = Inner::default();
+    let call = |method: Method, media_type: &str, credentials: &[String]| {
+        let mut call = request(credentials);
+        *call.method_mut() = method;
+        call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap());
+        call
+    };
+    let mut cases: Vec<_> = refusals(&signer)
+        .into_iter()
+        .map(|(case, credentials, _, _, reason)| {
+            let code = if reason.kind() == RejectionKind::NotMicroservice { "7" } else { "16" };
+            (case, layer(&signer), credentials, code, reason)
+        })
+        .collect();
+    let judged_by_nobody = vec![format!("Bearer {}", signer.good())];
+    cases.push(("no keys", RequireServiceTokenLayer::new(verifier), judged_by_nobody, "14", R::NoKeysYet));
+
+    for (case, layer, credentials, code, reason) in cases {
+        for media_type in ["application/grpc", "application/grpc+proto"] {
+            let response =
+                layer.layer(inner.clone()).oneshot(call(Method::POST, media_type, &credentials)).await.unwrap();
+            let expected = Answer { status: 200, challenge: None, retry_after: None, reason: Some(reason) };
+            assert_eq!(Answer::of(&response), expected, "{case}");
+            let headers = response.headers();
+            assert_eq!(header(headers, "grpc-status").as_deref(), Some(code), "{case}");
+            assert_eq!(header(headers, "grpc-message").as_deref(), Some(reason.description()), "{case}");
+            assert_eq!(header(headers, "content-type").as_deref(), Some("application/grpc"), "{case}");
+            assert!(response.body().is_empty(), "{case}");
+        }
+    }
+    // What only looks like gRPC is answered over HTTP.
+    for (method, media_type) in [(Method::GET, "application/grpc"), (Method::POST, "application/grpc-web+proto")] {
+        let response = layer(&signer).layer(inner.clone()).oneshot(call(method, media_type, &[])).await.unwrap();
+        assert_eq!(response.status(), 401, "{media_type}");
+        assert_eq!(header(response.headers(), "grpc-status"), None, "{media_type}");
+    }
+    assert_eq!(inner.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_credential_is_sensitive_behind_the_layer() {
+    let signer = Signer::new("k");
+    let custom = HeaderName::from_static("x-service");
+    let good = format!("Bearer {}", signer.good());
+    let cases = [
+        (layer(&signer), AUTHORIZATION, good.as_str()),
+        (layer(&signer).header(custom.clone()), custom, &good),
+        (RequireServiceTokenLayer::optional(signer.verifier()), AUTHORIZATION, "Basic dTpw"),
+    ];
+    for (layer, name, credential) in cases {
+        let seen = name.clone();
+        let inner = service_fn(move |request: Request<()>| {
+            let sensitive = request.headers().get(&seen).is_some_and(HeaderValue::is_sensitive);
+            async move { Ok::<_, std::convert::Infallible>(Response::new(if sensitive { "hidden" } else { "shown" })) }
+        });
+        let request = Request::get("/").header(&name, credential).body(()).unwrap();
+        assert_eq!(layer.layer(inner).oneshot(request).await.unwrap().into_body(), "hidden", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn another_header_can_carry_the_credential() {
+    let signer = Signer::new("k");
+    let name = HeaderName::from_static("x-service");
+    let service = layer(&signer).header(name.clone()).layer(Inner::default());
+    let good = format!("Bearer {}", signer.good());
+    let user = format!("Bearer {}", signer.user());
+    // (Authorization, the other header, status)
+    let cases = [
+        (None, Some(&good), 200),
+        (Some(&user), Some(&good), 200),
+        (Some(&good), None, 401),
+        (Some(&good), Some(&user), 403),
+    ];
+    for (authorization, other, status) in cases {
+        let mut request = Request::get("/");
+        for (name, value) in [(&AUTHORIZATION, authorization), (&name, other)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let response = service.clone().oneshot(request.body(()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+    }
+}
+
+#[tokio::test]
+async fn the_realm_is_named_and_cannot_break_out() {
+    let signer = Signer::new("k");
+    for (realm, challenge) in
+        [("billing", r#"Bearer realm="billing""#), ("a\"b\r\nx: y", r#"Bearer realm="a\"b??x: y""#)]
+    {
+        let service = layer(&signer).realm(realm).layer(Inner::default());
+        let response = service.oneshot(request::<&str>(&[])).await.unwrap();
+        assert_eq!(Answer::of(&response).challenge.as_deref(), Some(challenge));
+    }
+}
+
+#[tokio::test]
+async fn an_optional_layer_admits_others_without_claims() {
+    let signer = Signer::new("k");
+    let service = RequireServiceTokenLayer::optional(signer.verifier()).layer(Inner::default());
+    let bearer = |token: &str| vec![format!("Bearer {token}")];
+    let cases = [
+        ("a service", bearer(&signer.good()), 200, "orders"),
+        ("nothing", vec![], 200, "nobody"),
+        ("another scheme", vec!["Basic dTpw".to_owned()], 200, "nobody"),
+        ("a user", bearer(&signer.user()), 200, "nobody"),
+        ("expired", bearer(&signer.expired()), 401, ""),
+        ("forged", bearer(&forged(&signer.good())), 401, ""),
+        ("a forged user", bearer(&forged(&signer.user())), 401, ""),
+        ("garbage", bearer("garbage"), 401, ""),
+        ("unknown key", bearer(&Signer::new("n").user()), 401, ""),
+        ("malformed", vec!["Bearer a b".to_owned()], 400, ""),
+        ("two", vec![format!("Bearer {}", signer.good()), "Basic dTpw".to_owned()], 400, ""),
+    ];
+    for (case, credentials, status, body) in cases {
+        let response = service.clone().oneshot(request(&credentials)).await.unwrap();
+        assert_eq!((response.status().as_u16(), response.body().as_str()), (status, body), "{case}");
+    }
+}

@@ -1,0 +1,392 @@
+//! What the tests share: an authority, keys that sign whatever text a test writes, services to stand behind the layer,
+//! and a key endpoint that does as it is told.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::future::{Ready, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response as AxumResponse};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, OnceCell, watch};
+use tower::{Service, ServiceExt};
+use tower_m2m::{EmbeddedCore, FixedJwks, Rejection, RejectionReason, ServiceClaims, Verifier};
+use tracing::subscriber::DefaultGuard;
+
+pub(crate) const ISSUER: &str = "https://api.example.com";
+
+/// Nothing here takes this long; a test that waits for longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The wall clock, which tokens are made for. It cannot be driven from outside the crate, so tests keep well away from
+/// the edges of what it decides.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+pub(crate) fn encode(text: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+/// One part of a token, decoded as JSON.
+pub(crate) fn decode(jwt: &str, part: usize) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').nth(part).unwrap()).unwrap()).unwrap()
+}
+
+/// The embedded core that tests share: its RSA keys take a while to make.
+pub(crate) async fn core() -> &'static EmbeddedCore {
+    static CORE: OnceCell<EmbeddedCore> = OnceCell::const_new();
+    CORE.get_or_init(|| async { EmbeddedCore::builder().build().await.unwrap() }).await
+}
+
+/// Has a core sign `payload`, whatever it says, in process.
+pub(crate) async fn mint(core: &EmbeddedCore, payload: Value) -> String {
+    let body = json!({"payload": payload, "validity": 3600, "useStaticSigningKey": true, "algorithm": "RS256",
+        "jwksDomain": ISSUER});
+    let request = Request::post("/recipe/jwt").body(Body::from(body.to_string())).unwrap();
+    let response = core.router().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let answer: Value = serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await.unwrap()).unwrap();
+    answer["jwt"].as_str().unwrap().to_owned()
+}
+
+/// Serves a core on a free port until the test ends.
+pub(crate) async fn serve_core(core: &EmbeddedCore) -> String {
+    let (core, listener) = (core.clone(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
+    url
+}
+
+/// Serves a router on a free port until the test ends.
+pub(crate) async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// A port of which no connection is accepted, and that nobody else gets: bound, and not listened on until `listen`.
+pub(crate) struct DeadPort(TcpSocket);
+
+impl DeadPort {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(64).unwrap()
+    }
+}
+
+/// A listener that nobody may connect to.
+pub(crate) struct Untouched(TcpListener);
+
+impl Untouched {
+    pub(crate) async fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    /// Connections are accepted in the order in which they were made: if this test's own is the first, there was none.
+    pub(crate) async fn check(self) {
+        let own = tokio::net::TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
+        let (_, peer) = self.0.accept().await.unwrap();
+        assert_eq!(peer, own.local_addr().unwrap(), "somebody connected");
+    }
+}
+
+/// An Ed25519 key that signs whatever header and claims a test writes.
+pub(crate) struct Signer {
+    pair: Ed25519KeyPair,
+    kid: String,
+}
+
+impl Signer {
+    pub(crate) fn new(kid: &str) -> Self {
+        Self { pair: Ed25519KeyPair::generate().unwrap(), kid: kid.to_owned() }
+    }
+
+    pub(crate) fn public(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    pub(crate) fn jwk(&self) -> String {
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{}","x":"{}"}}"#, self.kid, encode(self.public()))
+    }
+
+    pub(crate) fn header(&self) -> String {
+        format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, self.kid)
+    }
+
+    /// A token of exactly this header and these claims.
+    pub(crate) fn token(&self, header: &str, claims: &str) -> String {
+        self.sign(&format!("{}.{}", encode(header), encode(claims)))
+    }
+
+    /// `signing_input`, a dot, and a good signature over it.
+    pub(crate) fn sign(&self, signing_input: &str) -> String {
+        format!("{signing_input}.{}", encode(self.pair.sign(signing_input.as_bytes())))
+    }
+
+    /// A token of these claims under this key's own header.
+    pub(crate) fn claims(&self, claims: impl Display) -> String {
+        self.token(&self.header(), &claims.to_string())
+    }
+
+    /// A good token of the service `orders`.
+    pub(crate) fn good(&self) -> String {
+        self.claims(json!({"exp": now() + 3600, "source": "microservice", "service": "orders", "iss": ISSUER}))
+    }
+
+    /// An authentic token of somebody who is no microservice.
+    pub(crate) fn user(&self) -> String {
+        self.claims(json!({"exp": now() + 3600, "sub": "user-1", "iss": ISSUER}))
+    }
+
+    pub(crate) fn expired(&self) -> String {
+        self.claims(json!({"exp": now() - 3600, "source": "microservice", "iss": ISSUER}))
+    }
+
+    /// The default policy over this key alone.
+    pub(crate) fn verifier(&self) -> Verifier {
+        Verifier::new(FixedJwks::from_json(key_set(&[self])).unwrap())
+    }
+}
+
+pub(crate) fn key_set(signers: &[&Signer]) -> String {
+    format!(r#"{{"keys":[{}]}}"#, signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>().join(","))
+}
+
+/// A good token with its signature flipped in one bit.
+pub(crate) fn forged(token: &str) -> String {
+    let (signing_input, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    signature[3] ^= 1;
+    format!("{signing_input}.{}", encode(signature))
+}
+
+/// The service behind the layer: counts its calls and answers with the caller's name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inner(Arc<AtomicUsize>);
+
+impl Inner {
+    pub(crate) fn calls(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Service<Request<()>> for Inner {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        ready(Ok(Response::new(caller(ServiceClaims::from_extensions(request.extensions())))))
+    }
+}
+
+/// Who called: the claim `service`, or `nobody`.
+pub(crate) fn caller(claims: Option<&ServiceClaims>) -> String {
+    let name = |claims: &ServiceClaims| claims.get("service").and_then(Value::as_str).unwrap_or("nameless").to_owned();
+    claims.map_or_else(|| "nobody".to_owned(), name)
+}
+
+/// A request with these values of `Authorization`.
+pub(crate) fn request<C: AsRef<str>>(credentials: &[C]) -> Request<()> {
+    let mut request = Request::get("/whoami");
+    for credential in credentials {
+        request = request.header(AUTHORIZATION, credential.as_ref());
+    }
+    request.body(()).unwrap()
+}
+
+pub(crate) fn bearer(token: &str) -> Request<()> {
+    request(&[format!("Bearer {token}")])
+}
+
+/// What a refusal says on the wire, and why.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) challenge: Option<String>,
+    pub(crate) retry_after: Option<String>,
+    pub(crate) reason: Option<RejectionReason>,
+}
+
+impl Answer {
+    pub(crate) fn of<B>(response: &Response<B>) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            challenge: header(response.headers(), WWW_AUTHENTICATE.as_str()),
+            retry_after: header(response.headers(), RETRY_AFTER.as_str()),
+            reason: response.extensions().get().map(Rejection::reason),
+        }
+    }
+}
+
+pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+}
+
+/// What the key endpoint does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Script {
+    Keys(String),
+    Status(u16),
+    /// Holds the request until the script changes, and then answers as that says.
+    Hold,
+}
+
+/// A key endpoint over a real socket that does as it is told and counts.
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    script: watch::Sender<Script>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    fetches: AtomicUsize,
+    given_up: AtomicUsize,
+    changed: Notify,
+}
+
+impl Endpoint {
+    pub(crate) async fn start(script: Script) -> Self {
+        let (script, counts) = (watch::Sender::new(script), Arc::<Counts>::default());
+        let state = (script.subscribe(), Arc::clone(&counts));
+        let address = serve(Router::new().fallback(answer).with_state(state)).await;
+        Self { url: format!("http://{address}/jwks.json"), script, counts }
+    }
+
+    pub(crate) fn set(&self, script: Script) {
+        self.script.send_replace(script);
+    }
+
+    pub(crate) fn fetches(&self) -> usize {
+        self.counts.fetches.load(Ordering::SeqCst)
+    }
+
+    /// Waits until this many fetches have arrived.
+    pub(crate) async fn fetched(&self, times: usize) {
+        self.until(|counts| counts.fetches.load(Ordering::SeqCst) >= times).await;
+    }
+
+    /// Waits until a fetch that was held has been given up by whoever made it.
+    pub(crate) async fn given_up(&self) {
+        self.until(|counts| counts.given_up.load(Ordering::SeqCst) > 0).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Counts) -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.counts.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if reached(&self.counts) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the endpoint was not asked");
+    }
+}
+
+async fn answer(State((mut script, counts)): State<(watch::Receiver<Script>, Arc<Counts>)>) -> AxumResponse {
+    struct GivenUp<'c>(&'c Counts);
+    impl Drop for GivenUp<'_> {
+        fn drop(&mut self) {
+            self.0.given_up.fetch_add(1, Ordering::SeqCst);
+            self.0.changed.notify_waiters();
+        }
+    }
+    counts.fetches.fetch_add(1, Ordering::SeqCst);
+    counts.changed.notify_waiters();
+    let given_up = GivenUp(&counts);
+    let script = script.wait_for(|script| !matches!(script, Script::Hold)).await.map(|script| script.clone());
+    std::mem::forget(given_up);
+    match script {
+        Ok(Script::Keys(keys)) => ([("content-type", "application/json")], keys).into_response(),
+        Ok(Script::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
+        Ok(Script::Hold) | Err(_) => StatusCode::GONE.into_response(),
+    }
+}
+
+/// What this thread logs, as long as it lives.
+pub(crate) struct Logs {
+    lines: Lines,
+    _guard: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<(Mutex<Vec<u8>>, Notify)>);
+
+impl io::Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.0.lock().unwrap().extend_from_slice(text);
+        self.0.1.notify_one();
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    pub(crate) fn of_this_thread() -> Self {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.lines.0.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits until `text` was logged.
+    pub(crate) async fn hold(&self, text: &str) {
+        let wait = async {
+            while !self.text().contains(text) {
+                self.lines.0.1.notified().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it was not logged");
+    }
+}

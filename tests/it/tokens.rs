@@ -1,0 +1,320 @@
+//! What a token's header and encoding may be, through the layer and with good signatures, so that nothing but the form
+//! is what refuses them.
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA512};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+use tower::{Layer, ServiceExt};
+use tower_m2m::{Algorithm, FixedJwks, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier};
+
+use crate::support::{
+    Answer, Endpoint, Inner, Script, Signer, Untouched, bearer, core, decode, encode, key_set, mint, now,
+};
+
+/// What the layer makes of a token: `Ok` with the caller's name, or the reason, whose status is checked here.
+pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R> {
+    let inner = Inner::default();
+    let layer = RequireServiceTokenLayer::new(verifier.clone());
+    let response = layer.layer(inner.clone()).oneshot(bearer(token)).await.unwrap();
+    let Answer { status, reason, .. } = Answer::of(&response);
+    let Some(reason) = reason else {
+        assert_eq!((status, inner.calls()), (200, 1));
+        return Ok(response.into_body());
+    };
+    assert_eq!(inner.calls(), 0, "a refused request went on");
+    let expected = match reason {
+        R::NotMicroservice => 403,
+        R::MalformedCredential | R::SeveralCredentials => 400,
+        R::NoKeysYet | R::FetchFailed | R::KeysStale | R::TooManyWaiting => 503,
+        _ => 401,
+    };
+    assert_eq!(status, expected, "{reason:?}");
+    Err(reason)
+}
+
+fn good_claims() -> String {
+    format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600)
+}
+
+#[tokio::test]
+async fn the_header_is_read_strictly() {
+    let signer = Signer::new("k");
+    let with = |members: &str| format!(r#"{{"alg":"EdDSA","kid":"k"{members}}}"#);
+    let deep = |depth: usize| with(&format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth)));
+    let padded = |len: usize| with(&format!(r#","x":"{}""#, "x".repeat(len - with(r#","x":"""#).len())));
+    let kid = |kid: &str| format!(r#"{{"alg":"EdDSA","kid":{kid}}}"#);
+    let cases = [
+        (with(""), None),
+        (with(r#","typ":"JWT""#), None),
+        (with(r#","typ":"jwt""#), None),
+        (with(r#","typ":"at+jwt""#), None),
+        (with(r#","typ":"application/at+JWT""#), None),
+        (with(r#","typ":"dpop+jwt""#), Some(R::WrongType)),
+        (with(r#","typ":"secevent+jwt""#), Some(R::WrongType)),
+        (with(r#","typ":"JOSE+JSON""#), Some(R::WrongType)),
+        (with(r#","typ":"id_token+jwt""#), Some(R::WrongType)),
+        (with(r#","typ":["JWT"]"#), Some(R::WrongType)),
+        (with(r#","cty":"JWT""#), Some(R::NestedToken)),
+        (with(r#","cty":"application/jwt""#), Some(R::NestedToken)),
+        (with(r#","cty":"json""#), None),
+        (with(r#","enc":"A256GCM""#), Some(R::EncryptedToken)),
+        (with(r#","zip":"DEF""#), Some(R::EncryptedToken)),
+        (with(r#","crit":["exp"],"exp":1"#), Some(R::CriticalHeader)),
+        (with(r#","crit":["b64"],"b64":false"#), Some(R::CriticalHeader)),
+        (with(r#","crit":[]"#), Some(R::CriticalHeader)),
+        (with(r#","crit":null"#), Some(R::CriticalHeader)),
+        (with(r#","b64":true"#), Some(R::CriticalHeader)),
+        (with(r#","b64":null"#), Some(R::CriticalHeader)),
+        (with(r#","alg":"EdDSA""#), Some(R::MalformedHeader)),
+        (with(r#","\u0061lg":"none""#), Some(R::MalformedHeader)),
+        (with(r#","\u006bid":"k""#), Some(R::MalformedHeader)),
+        (with(r#","x":1,"x":1"#), Some(R::MalformedHeader)),
+        (with(r#","x":{"y":1,"y":1}"#), Some(R::MalformedHeader)),
+        (with(r#","x":NaN"#), Some(R::MalformedHeader)),
+        (with(r#","x":1e999"#), Some(R::MalformedHeader)),
+        (with(r#","x":"\ud800""#), Some(R::MalformedHeader)),
+        (with("") + " ", None),
+        (with("") + "{}", Some(R::MalformedHeader)),
+        (with("") + "\0", Some(R::MalformedHeader)),
+        ("\u{feff}".to_owned() + &with(""), Some(R::MalformedHeader)),
+        (format!("[{}]", with("")), Some(R::MalformedHeader)),
+        ("null".into(), Some(R::MalformedHeader)),
+        (deep(31), None),
+        (deep(32), Some(R::MalformedHeader)),
+        (padded(2048), None),
+        (padded(2049), Some(R::MalformedHeader)),
+        (r#"{"alg":"Ed25519","kid":"k"}"#.into(), None),
+        (r#"{"alg":"EdDSA"}"#.into(), None), // one key fits
+        (r#"{"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
+        (r#"{"alg":null,"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
+        (r#"{"alg":["EdDSA"],"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
+        (r#"{"alg":"eddsa","kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
+        (r#"{"alg":"RS256","kid":"k"}"#.into(), Some(R::UnknownKey)),
+        (r#"{"alg":"ES256","kid":"k"}"#.into(), Some(R::UnknownKey)),
+        (kid(r#""K""#), Some(R::UnknownKey)),
+        (kid(r#""k ""#), Some(R::UnknownKey)),
+        (kid(r#""k\u0000""#), Some(R::UnknownKey)),
+        (kid(r#""../../../../etc/passwd""#), Some(R::UnknownKey)),
+        (kid(r#""k' OR '1'='1""#), Some(R::UnknownKey)),
+        (kid(r#""\u006b""#), None),
+        (kid(&format!(r#""{}""#, "k".repeat(256))), Some(R::UnknownKey)),
+        (kid(&format!(r#""{}""#, "k".repeat(257))), Some(R::MalformedKeyId)),
+        (kid(r#""""#), Some(R::MalformedKeyId)),
+        (kid("7"), Some(R::MalformedKeyId)),
+        (kid("null"), Some(R::MalformedKeyId)),
+        (kid(r#"["k"]"#), Some(R::MalformedKeyId)),
+    ];
+    let verifier = signer.verifier();
+    for (header, refusal) in cases {
+        let expected = refusal.map_or(Ok("orders".to_owned()), Err);
+        assert_eq!(judge(&verifier, &signer.token(&header, &good_claims())).await, expected, "{header}");
+    }
+    let broken = signer.sign(&format!("{}.{}", encode(b"{\"alg\":\"EdDSA\",\"x\":\"\xff\"}"), encode(good_claims())));
+    assert_eq!(judge(&verifier, &broken).await, Err(R::MalformedHeader));
+    let megabyte = kid(&format!(r#""{}""#, "k".repeat(1 << 20)));
+    assert_eq!(judge(&verifier, &signer.token(&megabyte, &good_claims())).await, Err(R::TooLong));
+}
+
+#[tokio::test]
+async fn neither_none_nor_a_public_key_as_secret_signs() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier();
+    for alg in ["none", "None", "nOnE", "NONE", ""] {
+        let unsigned = format!("{}.{}.", encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)), encode(good_claims()));
+        assert_eq!(judge(&verifier, &unsigned).await, Err(R::NotThreeParts), "{alg}");
+        assert_eq!(judge(&verifier, &format!("{unsigned}AA")).await, Err(R::UnsupportedAlgorithm), "{alg}");
+        assert_eq!(judge(&verifier, &unsigned[..unsigned.len() - 1]).await, Err(R::NotThreeParts), "{alg}");
+    }
+    // RFC 8410 §4: the prefix of an Ed25519 key in DER.
+    let der = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", signer.public()].concat();
+    let jwk = signer.jwk();
+    for (alg, method) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)] {
+        for secret in [signer.public(), &der, jwk.as_bytes(), b""] {
+            let input = format!("{}.{}", encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)), encode(good_claims()));
+            let tag = hmac::sign(&hmac::Key::new(method, secret), input.as_bytes());
+            let token = format!("{input}.{}", encode(tag));
+            assert_eq!(judge(&verifier, &token).await, Err(R::UnsupportedAlgorithm), "{alg}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_algorithm_is_the_keys_not_the_tokens() {
+    let key = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let jwk = |alg: &str| {
+        let part = |bytes: &[u8]| encode(bytes);
+        let (n, e) = (key.public_key().modulus(), key.public_key().exponent());
+        let (n, e) = (part(n.big_endian_without_leading_zero()), part(e.big_endian_without_leading_zero()));
+        FixedJwks::from_json(format!(r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"{n}","e":"{e}"{alg}}}]}}"#)).unwrap()
+    };
+    let token = |alg: &str, pss: bool| {
+        let input = format!("{}.{}", encode(format!(r#"{{"alg":"{alg}","kid":"r"}}"#)), encode(good_claims()));
+        let mut signature = vec![0; key.public_modulus_len()];
+        let encoding = if pss { &RSA_PSS_SHA512 as &dyn aws_lc_rs::signature::RsaEncoding } else { &RSA_PKCS1_SHA256 };
+        key.sign(encoding, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
+        format!("{input}.{}", encode(signature))
+    };
+    let bound = Verifier::new(jwk(r#","alg":"RS256""#));
+    let free = Verifier::new(jwk(""));
+    let narrow = free.clone().algorithms([Algorithm::RS256]);
+    let cases = [
+        (&bound, token("RS256", false), Ok(())),
+        (&bound, token("PS512", true), Err(R::UnknownKey)),
+        (&bound, token("RS256", true), Err(R::BadSignature)),
+        (&free, token("PS512", true), Ok(())),
+        (&free, token("PS512", false), Err(R::BadSignature)),
+        (&free, token("EdDSA", true), Err(R::UnknownKey)),
+        (&narrow, token("RS256", false), Ok(())),
+        (&narrow, token("PS512", true), Err(R::AlgorithmNotAllowed)),
+    ];
+    for (index, (verifier, token, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(judge(verifier, &token).await.map(drop), expected, "case {index}");
+    }
+}
+
+#[tokio::test]
+async fn the_embedded_cores_tokens_are_admitted() {
+    let core = core().await;
+    let verifier = Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap());
+    let token = mint(core, json!({"source": "microservice", "service": "billing"})).await;
+    assert_eq!(judge(&verifier, &token).await, Ok("billing".to_owned()));
+    assert_eq!(judge(&verifier, &mint(core, json!({"sub": "u"})).await).await, Err(R::NotMicroservice));
+    assert_eq!(decode(&token, 0)["alg"], "RS256");
+}
+
+#[tokio::test]
+async fn encoding_is_canonical() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier();
+    // Lengths that leave bits over in the last character of each part.
+    let header = encode(r#"{"alg":"EdDSA","kid":"k" }"#);
+    let payload = encode(format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600));
+    let good = signer.sign(&format!("{header}.{payload}"));
+    let signature = good.rsplit('.').next().unwrap();
+    assert_eq!(judge(&verifier, &good).await, Ok("orders".to_owned()));
+
+    /// The same bytes with another last character, if it has bits to spare.
+    fn with_trailing_bits(part: &str) -> Option<String> {
+        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let last = ALPHABET.iter().position(|byte| *byte == *part.as_bytes().last().unwrap())?;
+        let spare = if part.len().is_multiple_of(4) { return None } else { ALPHABET[last | 1] as char };
+        Some(format!("{}{spare}", &part[..part.len() - 1]))
+    }
+    let loose = |part: &str| with_trailing_bits(part).expect("a part with bits to spare");
+    let cases = [
+        (signer.sign(&format!("{}.{payload}", loose(&header))), R::NotBase64Url),
+        (signer.sign(&format!("{header}.{}", loose(&payload))), R::NotBase64Url),
+        (format!("{header}.{payload}.{}", loose(signature)), R::NotBase64Url),
+        (signer.sign(&format!("{header}.{payload}=")), R::MalformedCredential),
+        (format!("{good}=="), R::NotBase64Url),
+        (good.replace('.', "+."), R::NotBase64Url),
+        (signer.sign(&format!("{header}.{}/{}", &payload[..4], &payload[5..])), R::NotBase64Url),
+        (format!("{good}\u{20}"), R::MalformedCredential),
+        (format!("{header}.{payload}"), R::NotThreeParts),
+        (format!("{good}."), R::NotThreeParts),
+        (format!(".{good}"), R::NotThreeParts),
+        (format!("{good}.{signature}"), R::NotThreeParts),
+        (format!("{good}.{signature}.{signature}"), R::NotThreeParts),
+        (format!("{header}..{signature}"), R::NotThreeParts),
+        (format!(".{payload}.{signature}"), R::NotThreeParts),
+        (format!("{header}.{payload}."), R::NotThreeParts),
+        (".".repeat(8192), R::NotThreeParts),
+        (".".repeat(1_000_000), R::TooLong),
+        (signer.token(&signer.header(), &format!("{}{}", good_claims(), " ".repeat(6100))), R::TooLong),
+    ];
+    for (index, (token, reason)) in cases.into_iter().enumerate() {
+        assert_eq!(judge(&verifier, &token).await, Err(reason), "case {index}: {:.120}", token);
+    }
+    let short = signer.verifier().max_token_len(good.len());
+    assert_eq!(judge(&short, &good).await, Ok("orders".to_owned()));
+    assert_eq!(judge(&short.max_token_len(good.len() - 1), &good).await, Err(R::TooLong));
+}
+
+#[tokio::test]
+async fn one_changed_character_is_refused() {
+    let signer = Signer::new("k");
+    let (verifier, good) = (signer.verifier(), signer.good());
+    for at in 0..good.len() {
+        let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
+        let changed = format!("{}{other}{}", &good[..at], &good[at + 1..]);
+        assert!(judge(&verifier, &changed).await.is_err(), "changed at {at}");
+    }
+}
+
+#[tokio::test]
+async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
+    /// The order of P-256 (SEC 2 §2.4.2).
+    const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let order: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&N[2 * at..2 * at + 2], 16).unwrap()).collect();
+
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let point = pair.public_key().as_ref();
+    let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
+    let jwk = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","kid":"e","x":"{x}","y":"{y}"}}]}}"#);
+    let verifier = Verifier::new(FixedJwks::from_json(jwk).unwrap());
+
+    let input = format!("{}.{}", encode(r#"{"alg":"ES256","kid":"e"}"#), encode(good_claims()));
+    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+    let (r, s) = signature.as_ref().split_at(32);
+    let mut borrow = 0;
+    let mut other: Vec<u8> = (0..32)
+        .rev()
+        .map(|at| {
+            let digit = i16::from(order[at]) - i16::from(s[at]) - borrow;
+            borrow = i16::from(digit < 0);
+            digit.rem_euclid(256) as u8
+        })
+        .collect();
+    other.reverse();
+    let zero = [0; 32];
+    let cases: [(&[u8], &[u8], bool); 7] = [
+        (r, s, true),
+        (r, &other, true),
+        (&zero, s, false),
+        (r, &zero, false),
+        (&zero, &zero, false),
+        (&order, s, false),
+        (r, &order, false),
+    ];
+    for (index, (r, s, accepted)) in cases.into_iter().enumerate() {
+        let token = format!("{input}.{}", encode([r, s].concat()));
+        let expected = if accepted { Ok("orders".to_owned()) } else { Err(R::BadSignature) };
+        assert_eq!(judge(&verifier, &token).await, expected, "case {index}");
+    }
+    // A signature in DER, or cut short, is none.
+    let token = format!("{input}.{}", encode(&signature.as_ref()[..63]));
+    assert_eq!(judge(&verifier, &token).await, Err(R::BadSignature));
+}
+
+#[tokio::test]
+async fn keys_that_a_token_brings_along_are_never_used() {
+    let (signer, attacker) = (Signer::new("k"), Signer::new("k"));
+    let (untouched, endpoint) = (Untouched::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
+    let remote = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
+    let url = untouched.url();
+    let certificate = URL_SAFE_NO_PAD.encode(attacker.public());
+    let cases = [
+        format!(r#""jku":"{url}/jwks.json""#),
+        format!(r#""x5u":"{url}/chain.pem""#),
+        format!(r#""jwk":{}"#, attacker.jwk()),
+        format!(r#""x5c":["{certificate}"]"#),
+        format!(r#""jku":"{url}","x5u":"{url}","jwk":{},"x5c":["{certificate}"]"#, attacker.jwk()),
+    ];
+    for members in cases {
+        for verifier in [&signer.verifier(), &remote] {
+            let known = format!(r#"{{"alg":"EdDSA","kid":"k",{members}}}"#);
+            let outcome = judge(verifier, &attacker.token(&known, &good_claims())).await;
+            assert_eq!(outcome, Err(R::BadSignature), "{members}");
+            let unknown = format!(r#"{{"alg":"EdDSA","kid":"{url}",{members}}}"#);
+            let outcome = judge(verifier, &attacker.token(&unknown, &good_claims())).await;
+            assert_eq!(outcome, Err(R::UnknownKey), "{members}");
+            // They do no harm to a good token either.
+            assert!(judge(verifier, &signer.token(&known, &good_claims())).await.is_ok(), "{members}");
+        }
+    }
+    untouched.check().await;
+}

@@ -1,0 +1,253 @@
+//! What a token's claims may be, through the layer, under good signatures.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tower_m2m::{RejectionReason as R, Verifier};
+
+use crate::support::{ISSUER, Signer, encode, now};
+use crate::tokens::judge;
+
+/// Judges tokens whose claims are the marker, the service's name and what each case adds; `NOW±n` stands for a time.
+async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]) {
+    let now = i64::try_from(now()).unwrap();
+    for (members, refusal) in cases {
+        let mut members = (*members).to_owned();
+        while let Some(at) = members.find("NOW") {
+            let rest = &members[at + 3..];
+            let end = rest.find(|c: char| !matches!(c, '+' | '-' | '0'..='9')).unwrap_or(rest.len());
+            let offset: i64 = rest[..end].parse().unwrap_or(0);
+            members = format!("{}{}{}", &members[..at], now + offset, &rest[end..]);
+        }
+        let token = signer.claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
+        let expected = refusal.map_or(Ok("orders".to_owned()), Err);
+        assert_eq!(judge(verifier, &token).await, expected, "{members}");
+    }
+}
+
+#[tokio::test]
+async fn exp_is_a_number_that_has_not_passed() {
+    let malformed = Some(R::MalformedExpiration);
+    let cases = [
+        (r#","exp":NOW+3600"#, None),
+        (r#","exp":NOW+3600.75"#, None),
+        (r#","exp":4.9536e9"#, None),
+        (r#","exp":9007199254740991"#, None),
+        ("", malformed),
+        (r#","exp":null"#, malformed),
+        (r#","exp":"4953600000""#, malformed),
+        (r#","exp":true"#, malformed),
+        (r#","exp":[4953600000]"#, malformed),
+        (r#","exp":{}"#, malformed),
+        (r#","exp":-1"#, malformed),
+        (r#","exp":1e308"#, malformed),
+        (r#","exp":9007199254740992"#, malformed),
+        (r#","exp":18446744073709551615"#, malformed),
+        (r#","exp":18446744073709551616"#, malformed),
+        (r#","Exp":NOW+3600"#, malformed),
+        (r#","exp":1e999"#, Some(R::MalformedClaims)),
+        (r#","exp":0"#, Some(R::Expired)),
+        (r#","exp":NOW-30"#, Some(R::Expired)),
+        (r#","exp":NOW-30.9"#, Some(R::Expired)),
+        (r#","exp":NOW-3600"#, Some(R::Expired)),
+        (r#","exp":NOW-10"#, None), // within the leeway
+    ];
+    let signer = Signer::new("k");
+    check(&signer.verifier(), &signer, &cases).await;
+
+    let strict = signer.verifier().leeway(Duration::ZERO);
+    check(&strict, &signer, &[(r#","exp":NOW"#, Some(R::Expired)), (r#","exp":NOW-1"#, Some(R::Expired))]).await;
+    // More than five minutes of leeway is cut to five.
+    let lax = signer.verifier().leeway(Duration::MAX);
+    check(&lax, &signer, &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))]).await;
+}
+
+#[tokio::test]
+async fn nbf_and_iat_are_numbers_that_do_not_lie_ahead() {
+    let cases = [
+        (r#","exp":NOW+3600,"nbf":NOW,"iat":NOW"#, None),
+        (r#","exp":NOW+3600,"nbf":NOW+20,"iat":NOW+20"#, None), // within the leeway
+        (r#","exp":NOW+3600,"nbf":0,"iat":0.5"#, None),
+        (r#","exp":NOW+3600,"nbf":NOW+600"#, Some(R::NotYetValid)),
+        (r#","exp":NOW+3600,"iat":NOW+600"#, Some(R::IssuedInFuture)),
+        (r#","exp":NOW+3600,"nbf":"NOW""#, Some(R::MalformedNotBefore)),
+        (r#","exp":NOW+3600,"nbf":null"#, Some(R::MalformedNotBefore)),
+        (r#","exp":NOW+3600,"nbf":-1"#, Some(R::MalformedNotBefore)),
+        (r#","exp":NOW+3600,"nbf":1e308"#, Some(R::MalformedNotBefore)),
+        (r#","exp":NOW+3600,"iat":"NOW""#, Some(R::MalformedIssuedAt)),
+        (r#","exp":NOW+3600,"iat":null"#, Some(R::MalformedIssuedAt)),
+        (r#","exp":NOW+3600,"iat":[]"#, Some(R::MalformedIssuedAt)),
+    ];
+    let signer = Signer::new("k");
+    check(&signer.verifier(), &signer, &cases).await;
+}
+
+#[tokio::test]
+async fn lifetimes_are_bounded_where_configured() {
+    let signer = Signer::new("k");
+    let bounded = signer.verifier().max_lifetime(Duration::from_secs(3600));
+    let cases = [
+        (r#","iat":NOW-10,"exp":NOW+3590"#, None),
+        (r#","iat":NOW-10,"exp":NOW+3591"#, Some(R::LifetimeTooLong)),
+        (r#","iat":NOW-10,"exp":9007199254740991"#, Some(R::LifetimeTooLong)),
+        (r#","exp":NOW+60"#, Some(R::MalformedIssuedAt)),
+    ];
+    check(&bounded, &signer, &cases).await;
+    let absurd = signer.verifier().max_lifetime(Duration::MAX);
+    check(&absurd, &signer, &[(r#","iat":0,"exp":9007199254740991"#, None)]).await;
+}
+
+#[tokio::test]
+async fn configured_names_are_mandatory_and_typed() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier().issuer(ISSUER).audience("billing").audience("ledger").subject("orders");
+    let good = r#","exp":NOW+60,"iss":"https://api.example.com","aud":"billing","sub":"orders""#;
+    let with = |from: &str, to: &str| good.replace(from, to);
+    let cases = [
+        (good.to_owned(), None),
+        (with(r#""billing""#, r#"["billing"]"#), None),
+        (with(r#""billing""#, r#"["other","ledger"]"#), None),
+        (with(r#""billing""#, r#""b\u0069lling""#), None),
+        (with("https://api", "https:\\/\\/api"), None),
+        (with(r#","iss":"https://api.example.com""#, ""), Some(R::WrongIssuer)),
+        (with(r#""https://api.example.com""#, r#"["https://api.example.com"]"#), Some(R::WrongIssuer)),
+        (with(r#""https://api.example.com""#, "null"), Some(R::WrongIssuer)),
+        (with("example.com", "example.com/"), Some(R::WrongIssuer)),
+        (with("example.com", "example.com/auth"), Some(R::WrongIssuer)),
+        (with("https://api", "https://API"), Some(R::WrongIssuer)),
+        (with(r#","aud":"billing""#, ""), Some(R::WrongAudience)),
+        (with(r#""billing""#, "7"), Some(R::WrongAudience)),
+        (with(r#""billing""#, "[]"), Some(R::WrongAudience)),
+        (with(r#""billing""#, r#"["billing",7]"#), Some(R::WrongAudience)),
+        (with(r#""billing""#, r#"[["billing"]]"#), Some(R::WrongAudience)),
+        (with(r#""billing""#, r#"{"billing":1}"#), Some(R::WrongAudience)),
+        (with(r#""billing""#, r#""billing,ledger""#), Some(R::WrongAudience)),
+        (with(r#","sub":"orders""#, ""), Some(R::WrongSubject)),
+        (with(r#""orders""#, "[\"orders\"]"), Some(R::WrongSubject)),
+        (with(r#""orders""#, "\"Orders\""), Some(R::WrongSubject)),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(members, refusal)| (members.as_str(), *refusal)).collect();
+    check(&verifier, &signer, &cases).await;
+    // A token may carry names that nobody asked for.
+    let unasked = [(r#","exp":NOW+60,"iss":7,"aud":{"x":[]},"sub":null"#, None)];
+    check(&signer.verifier(), &signer, &unasked).await;
+}
+
+#[tokio::test]
+async fn claims_are_one_object_without_duplicates() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier();
+    let exp = format!(r#""exp":{}"#, now() + 60);
+    let good = format!(r#"{{{exp},"source":"microservice"}}"#);
+    let deep =
+        |depth: usize| format!(r#"{{{exp},"source":"microservice","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let cases = [
+        (good.clone(), true),
+        (format!(" {good}\n"), true),
+        (deep(31), true),
+        (deep(32), false),
+        (format!("[{good}]"), false),
+        (format!("{good}{good}"), false),
+        (format!("{good} x"), false),
+        (format!("\u{feff}{good}"), false),
+        (good.replace("exp\"", "exp\":1,\"exp\""), false),
+        (good.replace("exp\"", "\\u0065xp\":1,\"exp\""), false),
+        (good.replace('}', ",\"source\":\"microservice\"}"), false),
+        (good.replace('}', ",\"x\":{\"y\":1,\"y\":1}}"), false),
+        (good.replace('}', ",\"x\":NaN}"), false),
+        (good.replace('}', ",\"x\":\"\\ud800\"}"), false),
+        ("null".into(), false),
+        ("1".into(), false),
+        ("\"x\"".into(), false),
+    ];
+    for (claims, accepted) in cases {
+        let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::MalformedClaims) };
+        assert_eq!(judge(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
+    }
+    let broken = [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat();
+    let token = signer.sign(&format!("{}.{}", encode(signer.header()), encode(broken)));
+    assert_eq!(judge(&verifier, &token).await, Err(R::MalformedClaims), "not UTF-8");
+}
+
+#[tokio::test]
+async fn the_marker_is_one_exact_string() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier();
+    let exp = now() + 60;
+    let cases = [
+        (r#""source":"microservice""#, true),
+        (r#""s\u006furce":"micro\u0073ervice""#, true),
+        (r#""x":1"#, false),
+        (r#""source":null"#, false),
+        (r#""source":1"#, false),
+        (r#""source":true"#, false),
+        (r#""source":["microservice"]"#, false),
+        (r#""source":{"microservice":true}"#, false),
+        (r#""source":"Microservice""#, false),
+        (r#""source":"microservice ""#, false),
+        (r#""source":" microservice""#, false),
+        (r#""source":"microservice\u0000""#, false),
+        (r#""source":"micr\u043eservice""#, false),
+        (r#""source":"""#, false),
+        (r#""Source":"microservice""#, false),
+        (r#""payload":{"source":"microservice"}"#, false),
+    ];
+    for (member, accepted) in cases {
+        let token = signer.claims(format!(r#"{{"exp":{exp},{member}}}"#));
+        let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::NotMicroservice) };
+        assert_eq!(judge(&verifier, &token).await, expected, "{member}");
+    }
+}
+
+#[tokio::test]
+async fn another_wall_stands_where_the_marker_cannot() {
+    let signer = Signer::new("k");
+    let token = |name: &str, value: serde_json::Value| signer.claims(json!({"exp": now() + 60, name: value}));
+    let renamed = signer.verifier().marker("kind", "service");
+    assert!(judge(&renamed, &token("kind", "service".into())).await.is_ok());
+    assert_eq!(judge(&renamed, &token("source", "microservice".into())).await, Err(R::NotMicroservice));
+    let oauth = signer.verifier().without_marker_requiring("stt", 1);
+    assert!(judge(&oauth, &token("stt", 1.into())).await.is_ok());
+    for (name, value) in
+        [("stt", json!(0)), ("stt", json!("1")), ("stt", json!(true)), ("source", "microservice".into())]
+    {
+        assert_eq!(judge(&oauth, &token(name, value)).await, Err(R::NotMicroservice), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn user_session_token_is_refused() {
+    let signer = Signer::new("k");
+    let exp = now() + 3600;
+    let users = [
+        (
+            "a session",
+            json!({"iat": now(), "exp": exp, "sub": "4f2d", "tId": "public", "rsub": "4f2d", "sessionHandle": "9a1c",
+                "refreshTokenHash1": "5e88", "parentRefreshTokenHash1": null, "antiCsrfToken": null,
+                "iss": "https://api.example.com/auth"}),
+        ),
+        (
+            "OAuth2 access",
+            json!({"iat": now(), "exp": exp, "sub": "4f2d", "stt": 1, "client_id": "stcl_1", "scope": "offline_access",
+                "aud": ["stcl_1"], "iss": "https://api.example.com/auth"}),
+        ),
+        (
+            "an OpenId token",
+            json!({"iat": now(), "exp": exp, "sub": "4f2d", "stt": 2, "nonce": "n", "at_hash": "x", "aud": ["stcl_1"],
+                "iss": "https://api.example.com/auth"}),
+        ),
+    ];
+    let any_issuer = signer.verifier();
+    let the_users_issuer = signer.verifier().issuer("https://api.example.com/auth");
+    let the_services_issuer = signer.verifier().issuer(ISSUER);
+    for (case, claims) in users {
+        let token = signer.claims(&claims);
+        for (verifier, reason) in [
+            (&any_issuer, R::NotMicroservice),
+            (&the_users_issuer, R::NotMicroservice),
+            (&the_services_issuer, R::WrongIssuer),
+        ] {
+            assert_eq!(judge(verifier, &token).await, Err(reason), "{case}");
+        }
+    }
+}

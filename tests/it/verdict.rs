@@ -1,0 +1,167 @@
+//! What a layer finds and what handlers make of it: nothing leaks from one layer, policy or request to another.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::routing::get;
+use http::Request;
+use http::header::HeaderName;
+use tower::{Layer, Service, ServiceExt};
+use tower_m2m::{RequireServiceTokenLayer, ServiceClaims, Verifier};
+
+use crate::support::{Answer, Inner, Logs, Signer, bearer, caller, request};
+
+async fn required(claims: ServiceClaims) -> String {
+    caller(Some(&claims))
+}
+
+async fn optional(claims: Option<ServiceClaims>) -> String {
+    caller(claims.as_ref())
+}
+
+async fn answer(app: &Router, request: Request<()>) -> (Answer, String) {
+    let response = app.clone().oneshot(request.map(|()| Body::empty())).await.unwrap();
+    let seen = Answer::of(&response);
+    (seen, String::from_utf8(to_bytes(response.into_body(), 1024).await.unwrap().to_vec()).unwrap())
+}
+
+fn path(request: Request<()>, path: &'static str) -> Request<()> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = path.parse().unwrap();
+    Request::from_parts(parts, body)
+}
+
+#[tokio::test]
+async fn an_extractor_without_a_layer_answers_500() {
+    let logs = Logs::of_this_thread();
+    let app = Router::new().route("/required", get(required)).route("/optional", get(optional));
+    for route in ["/required", "/optional"] {
+        for request in [request::<&str>(&[]), bearer(&Signer::new("k").good())] {
+            let (seen, body) = answer(&app, path(request, route)).await;
+            assert_eq!((seen.status, seen.challenge, body.as_str()), (500, None, ""), "{route}");
+        }
+    }
+    assert_eq!(logs.text().matches("ERROR").count(), 4, "a forgotten layer is logged: {}", logs.text());
+}
+
+#[tokio::test]
+async fn extractors_behind_a_layer_see_the_caller() {
+    let signer = Signer::new("k");
+    let app = Router::new()
+        .route("/required", get(required))
+        .route("/optional", get(optional))
+        .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
+    for route in ["/required", "/optional"] {
+        let (seen, body) = answer(&app, path(bearer(&signer.good()), route)).await;
+        assert_eq!((seen.status, body.as_str()), (200, "orders"), "{route}");
+        assert_eq!(answer(&app, path(bearer(&signer.user()), route)).await.0.status, 403, "{route}");
+    }
+}
+
+#[tokio::test]
+async fn claims_behind_an_optional_layer_are_refused_as_the_layer_would() {
+    let signer = Signer::new("k");
+    let layer = RequireServiceTokenLayer::optional(signer.verifier()).realm("billing");
+    let app = Router::new().route("/whoami", get(required)).route_layer(layer);
+    let cases = [
+        (request::<&str>(&[]), 401, r#"Bearer realm="billing""#.to_owned()),
+        (request(&["Basic dTpw"]), 401, r#"Bearer realm="billing""#.to_owned()),
+        (
+            bearer(&signer.user()),
+            403,
+            r#"Bearer realm="billing", error="insufficient_scope", error_description="the token is not a microservice's""#
+                .to_owned(),
+        ),
+    ];
+    for (request, status, challenge) in cases {
+        let (seen, body) = answer(&app, request).await;
+        assert_eq!((seen.status, seen.challenge, body.as_str()), (status, Some(challenge), ""));
+    }
+    assert_eq!(answer(&app, bearer(&signer.good())).await.1, "orders");
+}
+
+/// An outer layer reads `x-outer`; the inner one reads `Authorization`.
+fn nested(outer: Verifier, inner: Verifier) -> impl Service<Request<()>, Response = http::Response<String>> + Clone {
+    let outer = RequireServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer"));
+    outer.layer(RequireServiceTokenLayer::optional(inner).layer(Inner::default()))
+}
+
+#[tokio::test]
+async fn an_outer_verdict_does_not_survive_an_inner_layer() {
+    let (outer, inner) = (Signer::new("outer"), Signer::new("inner"));
+    let service = nested(outer.verifier(), inner.verifier());
+    let cases = [
+        (vec![], "nobody"),
+        (vec!["Basic dTpw".to_owned()], "nobody"),
+        (vec![format!("Bearer {}", inner.user())], "nobody"),
+        (vec![format!("Bearer {}", inner.good())], "orders"),
+    ];
+    for (credentials, expected) in cases {
+        let mut request = request(&credentials);
+        request.headers_mut().insert("x-outer", format!("Bearer {}", outer.good()).parse().unwrap());
+        let Ok(response) = service.clone().oneshot(request).await else { panic!("the inner service never fails") };
+        assert_eq!(response.into_body(), expected, "{credentials:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_survives_only_until_the_next_layer_even_in_a_request_that_comes_with_one() {
+    // A request that went through one service and is sent into another, as a proxy in the same process would.
+    let (first, second) = (Signer::new("first"), Signer::new("second"));
+    let forward = RequireServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
+    let proxy = tower::service_fn(move |mut request: Request<()>| {
+        assert!(ServiceClaims::from_extensions(request.extensions()).is_some());
+        request.headers_mut().remove("authorization");
+        forward.clone().oneshot(request)
+    });
+    let service = RequireServiceTokenLayer::new(first.verifier()).layer(proxy);
+    assert_eq!(service.oneshot(bearer(&first.good())).await.unwrap().into_body(), "nobody");
+}
+
+#[tokio::test]
+async fn route_layer_keeps_404() {
+    let signer = Signer::new("k");
+    let app = Router::new()
+        .route("/whoami", get(required))
+        .route_layer(RequireServiceTokenLayer::new(signer.verifier()))
+        .route("/health", get(|| async { "ok" }));
+    let cases = [
+        (path(request::<&str>(&[]), "/nowhere"), 404),
+        (path(bearer("garbage"), "/nowhere"), 404),
+        (path(bearer(&signer.good()), "/nowhere"), 404),
+        (path(request::<&str>(&[]), "/health"), 200),
+        (path(bearer("garbage"), "/health"), 200),
+        (path(request::<&str>(&[]), "/whoami"), 401),
+        (path(bearer(&signer.good()), "/whoami"), 200),
+    ];
+    for (request, status) in cases {
+        let case = format!("{} {:?}", request.uri(), request.headers().len());
+        let (seen, _) = answer(&app, request).await;
+        assert_eq!(seen.status, status, "{case}");
+        assert_eq!(seen.challenge.is_some(), status == 401, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn two_policies_never_share_a_verdict() {
+    let signer = Signer::new("k");
+    let base = signer.verifier();
+    let token = signer.claims(serde_json::json!({
+        "exp": crate::support::now() + 3600, "source": "microservice", "aud": "billing", "service": "orders",
+    }));
+    let services = [
+        (base.clone().audience("billing"), 200),
+        (base.clone().audience("ledger"), 401),
+        (base.clone(), 200),
+        (base.clone().marker("source", "user"), 403),
+        (base.clone().issuer("https://elsewhere"), 401),
+        (base.algorithms([]), 401),
+    ]
+    .map(|(verifier, status)| (RequireServiceTokenLayer::new(verifier).layer(Inner::default()), status));
+    // Each judges the token before and after each other.
+    for round in 0..3 {
+        for (index, (service, status)) in services.iter().enumerate() {
+            let response = service.clone().oneshot(bearer(&token)).await.unwrap();
+            assert_eq!(response.status().as_u16(), *status, "policy {index}, round {round}");
+        }
+    }
+}
