@@ -8,7 +8,8 @@ use serde_json::json;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RemoteJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore,
+    Verifier,
 };
 
 use crate::support::{Inner, bearer, core, mint};
@@ -41,7 +42,18 @@ async fn token_never_appears_in_debug() {
     let future = require.layer(Inner::default()).call(bearer(&jwt));
     let refused = require.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
 
+    let url = format!("https://a.example/jwks.json?secret={API_KEY}");
+    let client = reqwest::Client::builder().default_headers(HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-secret"),
+        http::HeaderValue::from_static(API_KEY),
+    )]));
+    let remote = || RemoteJwks::builder(&url).http_client(client);
+    let remote_layer = RequireServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
+
     let printed = [
+        print("builder of a key set", &RemoteJwks::builder(&url)),
+        print("builder with a user in its URL", &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example"))),
+        print("server layer over a key set", &remote_layer),
         print("token", &token),
         print("header value", &token.header_value()),
         print("headers", &headers),

@@ -2,6 +2,7 @@
 //! where HTTP itself matters.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod architecture;
 mod client;
 mod compile;
 mod debug;
