@@ -6,15 +6,11 @@ use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// The token of the one Bearer credential in `header`: scheme in any case, one or more spaces, a b64token of at most
-/// `max_len` bytes.
+/// What stands behind the scheme of the one Bearer credential in `header`: scheme in any case, one or more spaces. It may
+/// hold anything still; [`b64token`] judges that.
 ///
 /// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have judged the second.
-pub(crate) fn read<'h>(
-    headers: &'h HeaderMap,
-    header: &HeaderName,
-    max_len: usize,
-) -> Result<&'h str, RejectionReason> {
+pub(crate) fn credential<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], RejectionReason> {
     let mut credentials = headers.get_all(header).iter();
     let credential = credentials.next().ok_or(RejectionReason::NoCredential)?.as_bytes();
     if credentials.next().is_some() {
@@ -33,6 +29,11 @@ pub(crate) fn read<'h>(
     if spaces == 0 || token.is_empty() {
         return Err(RejectionReason::MalformedCredential);
     }
+    Ok(token)
+}
+
+/// The token in a credential, if it is one b64token of at most `max_len` bytes.
+pub(crate) fn b64token(token: &[u8], max_len: usize) -> Result<&str, RejectionReason> {
     if token.len() > max_len {
         return Err(RejectionReason::TooLong);
     }
@@ -83,7 +84,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         }
-        read(&headers, &AUTHORIZATION, 16).map(str::to_owned)
+        credential(&headers, &AUTHORIZATION).and_then(|token| b64token(token, 16)).map(str::to_owned)
     }
 
     #[test]

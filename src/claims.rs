@@ -33,6 +33,11 @@ impl ServiceClaims {
         Self(Arc::new(Proven { claims, expires_at }))
     }
 
+    /// The same claims, with a reference count of their own.
+    pub(crate) fn detached(&self) -> Self {
+        Self(Arc::new(Proven { claims: self.0.claims.clone(), expires_at: self.0.expires_at }))
+    }
+
     /// The claims that the nearest layer in front left in a request's extensions. `None` if there is no layer in front,
     /// or if it is an [`optional`](crate::RequireServiceTokenLayer::optional) one and the caller is no microservice.
     #[must_use]

@@ -46,11 +46,11 @@ impl Policy {
         self.leeway = leeway.min(MAX_LEEWAY).as_secs();
     }
 
-    /// The claims that are cheap to check, before any key is looked up. Answers `exp` in whole Unix seconds.
-    pub(crate) fn check_claims(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, RejectionReason> {
-        let expires_at = self.check_dates(claims, now)?;
+    /// The claims that are cheap to check, before any key is looked up. Answers when they hold.
+    pub(crate) fn check_claims(&self, claims: &Map<String, Value>, now: u64) -> Result<Validity, RejectionReason> {
+        let validity = self.check_dates(claims, now)?;
         self.check_names(claims)?;
-        Ok(expires_at)
+        Ok(validity)
     }
 
     /// The wall between services and everybody else whose tokens the same keys sign.
@@ -60,14 +60,16 @@ impl Policy {
     }
 
     /// Whether a token with these dates is valid at `now`. RFC 7519 §4.1.4: not on or after `exp`.
-    fn check_dates(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, RejectionReason> {
+    fn check_dates(&self, claims: &Map<String, Value>, now: u64) -> Result<Validity, RejectionReason> {
         let expires_at = claims.get("exp").and_then(Date::read).ok_or(RejectionReason::MalformedExpiration)?.floor;
-        if now >= expires_at.saturating_add(self.leeway) {
+        let mut validity = Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
+        if !validity.holds(now) {
             return Err(RejectionReason::Expired);
         }
         if let Some(not_before) = claims.get("nbf") {
             let not_before = Date::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
-            if not_before > now.saturating_add(self.leeway) {
+            validity.from = not_before.saturating_sub(self.leeway);
+            if !validity.holds(now) {
                 return Err(RejectionReason::NotYetValid);
             }
         }
@@ -75,8 +77,11 @@ impl Policy {
             None => None,
             Some(issued_at) => Some(Date::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?),
         };
-        if issued_at.is_some_and(|issued_at| issued_at.ceil > now.saturating_add(self.leeway)) {
-            return Err(RejectionReason::IssuedInFuture);
+        if let Some(issued_at) = issued_at {
+            validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
+            if !validity.holds(now) {
+                return Err(RejectionReason::IssuedInFuture);
+            }
         }
         if let Some(max_lifetime) = self.max_lifetime {
             let issued_at = issued_at.ok_or(RejectionReason::MalformedIssuedAt)?;
@@ -85,7 +90,7 @@ impl Policy {
                 return Err(RejectionReason::LifetimeTooLong);
             }
         }
-        Ok(expires_at)
+        Ok(validity)
     }
 
     /// Once configured a name is mandatory, and of the right type.
@@ -113,6 +118,22 @@ impl Policy {
             Value::Array(several) => several.iter().all(Value::is_string) && several.iter().any(accepted),
             one => accepted(one),
         }
+    }
+}
+
+/// When a token's dates hold, leeway included. In Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    from: u64,
+    /// The first second that is too late.
+    until: u64,
+    /// `exp` as the token says it.
+    pub(crate) expires_at: u64,
+}
+
+impl Validity {
+    pub(crate) fn holds(&self, now: u64) -> bool {
+        (self.from..self.until).contains(&now)
     }
 }
 
@@ -183,7 +204,8 @@ mod tests {
         let mut strict = Policy::default();
         strict.set_leeway(Duration::ZERO);
         assert_eq!(outcome(&strict, r#"{"exp":NOW}"#), Some(R::Expired));
-        assert_eq!(strict.check_claims(&claims(r#"{"exp":1800000001.7}"#), NOW), Ok(NOW + 1));
+        let validity = strict.check_claims(&claims(r#"{"exp":1800000001.7}"#), NOW).unwrap();
+        assert_eq!(validity, Validity { from: 0, until: NOW + 1, expires_at: NOW + 1 });
     }
 
     #[test]
@@ -214,6 +236,17 @@ mod tests {
                 let text = format!(r#"{{"exp":4953600000,"{name}":{value}}}"#);
                 assert_eq!(outcome(&Policy::default(), &text), expected, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn validity_says_from_when_until_when() {
+        let text = r#"{"iat":1799999990,"nbf":1800000010.5,"exp":1800000100.5}"#;
+        let validity = Policy::default().check_claims(&claims(text), NOW).unwrap();
+        let seconds = [NOW - 20, NOW - 19, NOW + 129, NOW + 130];
+        assert_eq!(seconds.map(|now| validity.holds(now)), [false, true, true, false]);
+        for now in [NOW - 20, NOW - 19, NOW + 129, NOW + 130] {
+            assert_eq!(Policy::default().check_claims(&claims(text), now).is_ok(), validity.holds(now), "{now}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::policy::Policy;
+use super::policy::{Policy, Validity};
+use super::verdicts::{Proof, Proved, Verdicts};
 use crate::algorithm::Algorithm;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
@@ -38,7 +39,11 @@ pub struct Verifier {
     keys: KeySource,
     policy: Arc<Policy>,
     clock: Clock,
+    verdicts: Arc<Verdicts>,
 }
+
+/// How many verdicts are remembered, unless it is said otherwise.
+const CACHE_CAPACITY: usize = 4096;
 
 /// How far a token could be judged without waiting.
 pub(crate) enum Attempt {
@@ -51,7 +56,12 @@ impl Verifier {
     /// A verifier with the default policy over `keys`, a [`RemoteJwks`](crate::RemoteJwks) or a
     /// [`FixedJwks`](crate::FixedJwks).
     pub fn new(keys: impl Into<KeySource>) -> Self {
-        Self { keys: keys.into(), policy: Arc::default(), clock: Clock::default() }
+        Self {
+            keys: keys.into(),
+            policy: Arc::default(),
+            clock: Clock::default(),
+            verdicts: Arc::new(Verdicts::new(CACHE_CAPACITY)),
+        }
     }
 
     /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Not required by default.
@@ -109,6 +119,15 @@ impl Verifier {
         self.with(|policy| policy.marker = (claim.into(), value.into()))
     }
 
+    /// How many tokens are remembered once they are verified, so that their signature is not checked again. 4 096 by
+    /// default, which takes at most 16 MiB, and up to half a MiB more for each thread that verifies; zero remembers none.
+    ///
+    /// A verdict is used only while the token's dates hold and the very key that proved it may still be used.
+    pub fn cache_capacity(mut self, tokens: usize) -> Self {
+        self.verdicts = Arc::new(Verdicts::new(tokens));
+        self
+    }
+
     /// Judges one token: the text between `Bearer ` and the end of the header, or whatever a message carries.
     ///
     /// # Errors
@@ -120,10 +139,18 @@ impl Verifier {
     ///
     /// Dropping the future gives up the wait for a key and nothing else; a fetch that is under way goes on.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
+        if let Some(decided) = self.recall(token.as_bytes()) {
+            return decided;
+        }
         match self.attempt(token) {
             Attempt::Decided(decided) => decided,
             Attempt::Waiting(ticket) => self.resume(token, ticket).await,
         }
+    }
+
+    /// What is known of a token that was verified before. Takes any bytes: what is known is well-formed.
+    pub(crate) fn recall(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
+        self.verdicts.recall(token, self.clock.unix_now())
     }
 
     /// The longest token that is read, in bytes.
@@ -139,7 +166,7 @@ impl Verifier {
         };
         let Jws { key_id, algorithm, .. } = &unproven.jws;
         match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
-            Lookup::Found(key) => Attempt::Decided(self.prove(unproven, &key)),
+            Lookup::Found(key) => Attempt::Decided(self.prove(token, unproven, key)),
             Lookup::Refused(rejection) => Attempt::Decided(Err(rejection)),
             Lookup::Wait(ticket) => Attempt::Waiting(ticket),
         }
@@ -149,7 +176,7 @@ impl Verifier {
     pub(crate) async fn resume(&self, token: &str, ticket: Ticket) -> Result<ServiceClaims, Rejection> {
         let key = ticket.wait().await?;
         // Parsed again rather than kept: time has passed, and the dates must hold now.
-        self.prove(self.parse(token)?, &key)
+        self.prove(token, self.parse(token)?, key)
     }
 
     /// Steps 1 and 2: everything that needs no key.
@@ -159,23 +186,31 @@ impl Verifier {
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
-        let expires_at = self.policy.check_claims(&claims, self.clock.unix_now())?;
-        Ok(Unproven { jws, claims, expires_at })
+        let validity = self.policy.check_claims(&claims, self.clock.unix_now())?;
+        Ok(Unproven { jws, claims, validity })
     }
 
-    /// Steps 4 and 5.
-    fn prove(&self, unproven: Unproven<'_>, key: &Key) -> Result<ServiceClaims, Rejection> {
-        let Unproven { jws, claims, expires_at } = unproven;
+    /// Steps 4 and 5. What has a good signature is remembered, whoever it belongs to.
+    fn prove(&self, token: &str, unproven: Unproven<'_>, key: Arc<Key>) -> Result<ServiceClaims, Rejection> {
+        let Unproven { jws, claims, validity } = unproven;
         if !key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature) {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        self.policy.check_marker(&claims)?;
-        Ok(ServiceClaims::proven(claims, expires_at))
+        let verdict = match self.policy.check_marker(&claims) {
+            Ok(()) => Proved::Caller(ServiceClaims::proven(claims, validity.expires_at)),
+            Err(_) => Proved::NotMicroservice,
+        };
+        let proof = Proof { verdict, key, validity };
+        let decided = proof.decided();
+        self.verdicts.remember(token, proof);
+        decided
     }
 
     fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(Arc::make_mut(&mut self.policy));
+        // Another policy, other verdicts.
+        self.verdicts = Arc::new(Verdicts::new(self.verdicts.capacity()));
         self
     }
 }
@@ -184,5 +219,5 @@ impl Verifier {
 struct Unproven<'t> {
     jws: Jws<'t>,
     claims: Map<String, Value>,
-    expires_at: u64,
+    validity: Validity,
 }

@@ -88,7 +88,9 @@ fn the_graph_of_modules_has_no_cycle() {
     let mut left = uses;
     while let Some(leaf) = left.iter().find(|(_, used)| used.is_empty()).map(|(module, _)| *module) {
         left.remove(leaf);
-        left.values_mut().for_each(|used| drop(used.remove(leaf)));
+        for used in left.values_mut() {
+            used.remove(leaf);
+        }
     }
     assert!(left.is_empty(), "these use each other: {left:?}");
 }

@@ -31,6 +31,9 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.published.send_modify(|published| {
             published.running = false;
+            // Whoever holds on to a key comes to look it up then, which makes it good again and starts the task again:
+            // else a removal could pass unnoticed for as long as nobody sends a token that is new.
+            published.set.keys().iter().for_each(|key| key.use_until(0));
             if published.is_fetching() {
                 published.ended = published.begun;
                 published.newest = Newest::Failed(FetchError::NotRunning);

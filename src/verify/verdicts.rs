@@ -1,0 +1,171 @@
+//! Tokens that were verified before: a service's token is the same for its whole life, so its signature is checked once.
+//!
+//! A verdict is found by the exact token, all bytes compared, and holds only while its dates do and **the very key that
+//! proved it may still be used**; each verifier has its own. Nothing is remembered that has no good signature, so nobody
+//! fills the cache with what he made up, and the hash may be taken from the signature's last bytes, which nobody chooses.
+//!
+//! Two levels: a small one for each thread, whose entries own their claims, in front of a shared one. Without the first,
+//! threads that serve one caller would pass its reference count and a lock back and forth.
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Equivalent, Weighter};
+
+use super::local;
+use super::policy::Validity;
+use crate::claims::ServiceClaims;
+use crate::jwks::Key;
+use crate::rejection::{Rejection, RejectionReason};
+
+/// How many of a token's last bytes are hashed. Every signature is longer.
+const TAIL: usize = 32;
+
+/// What one entry may take of memory for each of the capacity.
+const UNIT: usize = 4096;
+
+/// Of the capacity, this part again for authentic tokens that are no microservice's.
+const OTHERS: usize = 16;
+
+/// What was proved of one token.
+#[derive(Clone, Debug)]
+pub(super) struct Proof {
+    pub(super) verdict: Proved,
+    pub(super) key: Arc<Key>,
+    pub(super) validity: Validity,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Proved {
+    Caller(ServiceClaims),
+    /// The signature is good, the marker is not there.
+    NotMicroservice,
+}
+
+impl Proof {
+    /// Whether it holds at `now`, in Unix seconds. A key that may not be used is for a look-up to judge, not for this.
+    pub(super) fn holds(&self, now: u64) -> bool {
+        self.validity.holds(now) && self.key.is_usable(now)
+    }
+
+    pub(super) fn decided(&self) -> Result<ServiceClaims, Rejection> {
+        match &self.verdict {
+            Proved::Caller(claims) => Ok(claims.clone()),
+            Proved::NotMicroservice => Err(RejectionReason::NotMicroservice.into()),
+        }
+    }
+}
+
+/// The verdicts of one verifier.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    capacity: usize,
+    shared: OnceLock<Shared>,
+}
+
+/// Two caches, so that end users' tokens never displace those of services.
+#[derive(Debug)]
+struct Shared {
+    callers: Verdict,
+    others: Verdict,
+}
+
+type Verdict = Cache<Token, Arc<Proof>, ByUnits, DefaultHashBuilder>;
+
+impl Verdicts {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, shared: OnceLock::new() }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What was proved of this token, if that holds at `now`, in Unix seconds.
+    pub(super) fn recall(self: &Arc<Self>, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
+        let shared = self.shared.get()?;
+        if token.len() < TAIL {
+            return None;
+        }
+        if let Some(claims) = local::recall(self, token, now) {
+            return Some(Ok(claims));
+        }
+        let sought = Sought(token);
+        let (cache, proof) = match shared.callers.get(&sought) {
+            Some(proof) => (&shared.callers, proof),
+            None => (&shared.others, shared.others.get(&sought)?),
+        };
+        if !proof.holds(now) {
+            // Dates that passed do not come back. A key may: the set that it is in was stale perhaps.
+            cache.remove_if(&sought, |proof| !proof.validity.holds(now));
+            return None;
+        }
+        local::keep(self, token, &proof);
+        Some(proof.decided())
+    }
+
+    /// Remembers what was proved.
+    pub(super) fn remember(&self, token: &str, proof: Proof) {
+        if self.capacity == 0 || token.len() < TAIL {
+            return;
+        }
+        let shared = self.shared.get_or_init(|| Shared::new(self.capacity));
+        let cache = match proof.verdict {
+            Proved::Caller(_) => &shared.callers,
+            Proved::NotMicroservice => &shared.others,
+        };
+        cache.insert(Token(token.as_bytes().into()), Arc::new(proof));
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_and_weight(&self) -> (usize, u64) {
+        let Some(shared) = self.shared.get() else { return (0, 0) };
+        (shared.callers.len() + shared.others.len(), shared.callers.weight() + shared.others.weight())
+    }
+}
+
+impl Shared {
+    fn new(capacity: usize) -> Self {
+        let cache = |capacity: usize| {
+            Cache::with(capacity, capacity as u64, ByUnits, DefaultHashBuilder::default(), Default::default())
+        };
+        Self { callers: cache(capacity), others: cache((capacity / OTHERS).max(1)) }
+    }
+}
+
+/// A token as a key: compared whole, hashed by its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Token(Box<[u8]>);
+
+/// The same, to look up by.
+struct Sought<'t>(&'t [u8]);
+
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Sought(&self.0).hash(state);
+    }
+}
+
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.last_chunk::<TAIL>().map_or(self.0, |tail| tail));
+    }
+}
+
+impl Equivalent<Token> for Sought<'_> {
+    fn equivalent(&self, token: &Token) -> bool {
+        *self.0 == *token.0
+    }
+}
+
+/// Each entry weighs one for each 4 KiB that it begins, so that one bound holds for entries and bytes.
+#[derive(Clone, Debug)]
+struct ByUnits;
+
+impl Weighter<Token, Arc<Proof>> for ByUnits {
+    fn weight(&self, token: &Token, _proof: &Arc<Proof>) -> u64 {
+        // Parsed claims take a few times what they take in the token's base64; a token of 800 bytes weighs one.
+        (token.0.len() * 5).div_ceil(UNIT).max(1) as u64
+    }
+}
