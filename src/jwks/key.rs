@@ -85,6 +85,11 @@ impl Key {
         self.id == other.id && self.algorithms == other.algorithms && self.material == other.material
     }
 
+    /// The same id and material, whatever the algorithms: either entry verifies what the other does.
+    pub(crate) fn is_listed_again(&self, other: &Self) -> bool {
+        self.id == other.id && self.material == other.material
+    }
+
     /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that was meant.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         self.id.is_some()

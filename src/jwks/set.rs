@@ -65,11 +65,12 @@ impl KeySet {
         Ok(Self { keys })
     }
 
-    /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the only one.
+    /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the only one. One that is
+    /// listed twice, with an `alg` and without, is one.
     pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Key>> {
         let mut fitting = self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.id() == id));
         let found = fitting.next()?;
-        fitting.next().is_none().then_some(found)
+        fitting.all(|other| other.is_listed_again(found)).then_some(found)
     }
 
     pub(crate) fn keys(&self) -> &[Arc<Key>] {
