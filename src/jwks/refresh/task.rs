@@ -112,9 +112,10 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
     let Answer { body, validators, lifetime } = answer;
     let lifetime = schedule::clamp(lifetime, cache.limits.max_age);
     let validators = (body.is_some() || !validators.is_empty()).then_some(validators);
-    let Published { set, json, .. } = cache.published.borrow().clone();
+    let Published { set, json, fetched, .. } = cache.published.borrow().clone();
     match body {
-        Some(body) if *body != *json => {
+        // Before the first set there is no document to be equal to, not even an empty one.
+        Some(body) if fetched.is_none() || *body != *json => {
             let max_keys = cache.limits.max_keys;
             let set = KeySet::from_json(&body, max_keys, &set).map_err(|error| match error {
                 SetError::NotAKeySet => FetchError::NotAKeySet,
