@@ -235,7 +235,7 @@ fn n_and_e_are_base64url_text() {
 
 /// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j · 2 · 3 · 5 · … · 167.
 fn roca_modulus() -> Vec<u8> {
-    let is_prime = |n: &u32| (2..*n).all(|divisor| n % divisor != 0);
+    let is_prime = |n: &u32| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
     let mut little_endian = vec![1_u8];
     let times = |number: &mut Vec<u8>, factor: u32| {
         let mut carry = 0;
