@@ -62,3 +62,171 @@ impl FixedJwks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        RSA_PKCS1_SHA256, RsaKeyPair,
+    };
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::algorithm::Algorithm;
+
+    const JSON: &str =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        let text = STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    }
+
+    fn public_pem(key: &impl AsDer<PublicKeyX509Der<'static>>) -> String {
+        pem("PUBLIC KEY", key.as_der().unwrap().as_ref())
+    }
+
+    /// Public key in PEM, algorithm, and a signature over `message` by the private half.
+    fn signers() -> [(String, Algorithm, Vec<u8>); 4] {
+        let random = SystemRandom::new();
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let mut by_rsa = vec![0; rsa.public_modulus_len()];
+        rsa.sign(&RSA_PKCS1_SHA256, &random, b"message", &mut by_rsa).unwrap();
+        let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let ed25519 = Ed25519KeyPair::generate().unwrap();
+        let by_ec = |pair: &EcdsaKeyPair| pair.sign(&random, b"message").unwrap().as_ref().to_vec();
+        [
+            (public_pem(rsa.public_key()), Algorithm::RS256, by_rsa),
+            (public_pem(p256.public_key()), Algorithm::ES256, by_ec(&p256)),
+            (public_pem(p384.public_key()), Algorithm::ES384, by_ec(&p384)),
+            (public_pem(ed25519.public_key()), Algorithm::EdDSA, ed25519.sign(b"message").as_ref().to_vec()),
+        ]
+    }
+
+    fn error(outcome: Result<FixedJwks, ConfigError>) -> String {
+        outcome.unwrap_err().to_string()
+    }
+
+    /// A folder of its own, gone with the value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("tower-m2m-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn file(&self, name: &str, content: &str) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_pem_of_rsa_p256_p384_or_ed25519_verifies_what_its_private_half_signed() {
+        for (pem, algorithm, signature) in signers() {
+            let FixedJwks(set) = FixedJwks::from_pem(&pem).unwrap();
+            let key = set.find(None, algorithm).unwrap();
+            assert_eq!(key.id(), None);
+            assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
+            assert!(!key.verify(algorithm, b"massage", &signature), "{algorithm}");
+            let fitting = Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).count();
+            assert_eq!(fitting, if algorithm == Algorithm::RS256 { 6 } else { 1 }, "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn a_private_key_in_pem_is_refused() {
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
+        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "CERTIFICATE"] {
+            let refused = error(FixedJwks::from_pem(pem(label, der.as_ref())));
+            assert_eq!(refused, "the key set cannot be used: not a public key in PEM", "{label}");
+        }
+        // Under a public key's label too.
+        let refused = error(FixedJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
+        assert_eq!(refused, "the key set cannot be used: the key type is unknown");
+    }
+
+    #[test]
+    fn a_pem_is_judged_as_a_jwk_is() {
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap().as_ref().to_vec();
+        let cut = |len: usize| pem("PUBLIC KEY", &der[..len]);
+        let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let point = AsDer::<PublicKeyX509Der<'_>>::as_der(p256.public_key()).unwrap().as_ref().to_vec();
+        let off_curve = [&point[..point.len() - 1], &[point[point.len() - 1] ^ 1]].concat();
+        let longer = |bytes: &[u8]| pem("PUBLIC KEY", &[&point, bytes].concat());
+        let cases = [
+            (cut(der.len() - 1), "the key type is unknown"),
+            (cut(0), "the key type is unknown"),
+            (pem("PUBLIC KEY", &off_curve), "the point is not on the curve"),
+            (pem("PUBLIC KEY", &point[..point.len() - 1]), "a coordinate is not of the field's length"),
+            (longer(&[0]), "a coordinate is not of the field's length"),
+            (longer(&[0, 0]), "a coordinate is not of the field's length"),
+            ("-----BEGIN PUBLIC KEY-----\nAQAB".to_owned(), "not a public key in PEM"),
+            (String::new(), "not a public key in PEM"),
+            (JSON.to_owned(), "not a public key in PEM"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(error(FixedJwks::from_pem(&text)), format!("the key set cannot be used: {expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_set_or_holds_no_usable_key_is_refused() {
+        let cases = [
+            ("{}".to_owned(), "not a JSON Web Key Set"),
+            ("<html>".to_owned(), "not a JSON Web Key Set"),
+            (r#"{"keys":[]}"#.to_owned(), "no usable key"),
+            (format!(r#"{{"keys":[{}0]}}"#, "0,".repeat(1000)), "too many keys"),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(error(FixedJwks::from_json(&json)), format!("the key set cannot be used: {expected}"));
+        }
+        assert!(FixedJwks::from_json(JSON).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_either_kind_is_read() {
+        let folder = Folder::new("either-kind");
+        let [(pem, ..), _, (white_space_first, ..), _] = signers();
+        let files = [
+            folder.file("set.json", JSON),
+            folder.file("white-space.json", &format!("\n  {JSON}\n")),
+            folder.file("key.pem", &pem),
+            folder.file("white-space.pem", &format!("\r\n\n{white_space_first}")),
+        ];
+        for file in files {
+            assert_eq!(FixedJwks::from_file(&file).unwrap().0.keys().len(), 1, "{}", file.display());
+        }
+        assert!(FixedJwks::from_file(folder.file("neither", "neither")).is_err());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = Folder::new("missing");
+        let path = folder.0.join("keys.json");
+        let expected = ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
+        assert_eq!(FixedJwks::from_file(&path).unwrap_err(), expected);
+        assert!(error(FixedJwks::from_file(&path)).contains("keys.json"));
+        // A folder is no file either.
+        assert!(matches!(FixedJwks::from_file(&folder.0), Err(ConfigError::KeyFile { .. })));
+    }
+}

@@ -210,3 +210,6 @@ const fn provider_name(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
         Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
     }
 }
+
+#[cfg(test)]
+mod tests;

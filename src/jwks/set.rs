@@ -129,3 +129,240 @@ impl<'de> Visitor<'de> for EntriesVisitor {
         entries.map(Entries).ok_or_else(|| A::Error::missing_field("keys"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    const GOOD: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+    /// A key that nobody has seen before.
+    fn fresh(id: &str) -> String {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"{x}"}}"#)
+    }
+
+    fn rsa() -> String {
+        format!(r#"{{"kty":"RSA","kid":"r","n":"{}","e":"AQAB"}}"#, URL_SAFE_NO_PAD.encode([255; 256]))
+    }
+
+    fn read(json: impl AsRef<[u8]>) -> Result<KeySet, SetError> {
+        KeySet::from_json(json.as_ref(), 100, &KeySet::default())
+    }
+
+    fn set(entries: &[&str]) -> Result<KeySet, SetError> {
+        read(format!(r#"{{"keys":[{}]}}"#, entries.join(",")))
+    }
+
+    fn ids(set: &KeySet) -> Vec<Option<&str>> {
+        set.keys().iter().map(|key| key.id()).collect()
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// What is logged while `f` runs, a line for each event.
+    fn logged(f: impl FnOnce()) -> Vec<String> {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, f);
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_no_jwk_set_is_refused() {
+        let cases = [
+            r#"{}"#,
+            r#"[]"#,
+            r#"[[]]"#,
+            r#"[[GOOD]]"#,
+            r#"[GOOD]"#,
+            r#"GOOD"#,
+            r#"{"keys":null}"#,
+            r#"{"keys":{}}"#,
+            r#"{"keys":GOOD}"#,
+            r#"{"keys":"GOOD"}"#,
+            r#"{"keys":7}"#,
+            r#"{"Keys":[GOOD]}"#,
+            r#"{"keys":[GOOD],"keys":[GOOD]}"#,
+            r#"{"keys":[GOOD],"keys":[]}"#,
+            r#"{"keys":[GOOD],"k\u0065ys":[GOOD]}"#,
+            r#"{"keys":[GOOD]"#,
+            r#"{"keys":[GOOD,]}"#,
+            r#"{"keys":[GOOD}"#,
+            r#"{"keys":[GOOD]} x"#,
+            r#"{"keys":[GOOD]}{"keys":[GOOD]}"#,
+            "\u{feff}{\"keys\":[GOOD]}",
+            "<!doctype html><title>keys</title>",
+            "null",
+            "",
+        ];
+        for text in cases {
+            assert_eq!(read(text.replace("GOOD", GOOD)).err(), Some(SetError::NotAKeySet), "{text}");
+        }
+        let not_utf8 = [br#"{"keys":[{"kid":""#.as_slice(), &[0xff], br#""}]}"#].concat();
+        assert_eq!(read(not_utf8).err(), Some(SetError::NotAKeySet));
+    }
+
+    #[test]
+    fn a_set_without_a_usable_key_is_refused() {
+        let (one, other) = (fresh("k"), fresh("k"));
+        let cases: [&[&str]; 5] = [&[], &["null"], &["{}", "[]"], &[r#"{"kty":"oct","k":"AQAB"}"#], &[&one, &other]];
+        for entries in cases {
+            assert_eq!(set(entries).err(), Some(SetError::NoUsableKey), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_more_than_max_keys_is_refused() {
+        let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
+        for (max_keys, expected) in [(2, Some(SetError::TooManyKeys)), (3, None)] {
+            assert_eq!(KeySet::from_json(json.as_bytes(), max_keys, &KeySet::default()).err(), expected);
+        }
+    }
+
+    #[test]
+    fn one_bad_entry_costs_itself_alone() {
+        let other = fresh("other");
+        let bad = [
+            "null",
+            "true",
+            "7",
+            "1e999",
+            r#""key""#,
+            "[]",
+            &format!("[{GOOD}]"),
+            "{}",
+            r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AQAB","kid":"pq"}"#,
+            r#"{"kty":"oct","k":"AQAB","kid":"hmac"}"#,
+            r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"short"}"#,
+            r#"{"kty":"EC","crv":"P-256","x":"","y":"","kid":"empty"}"#,
+            &other.replace(r#""other""#, "7"),
+            &other.replace(r#""other""#, "null"),
+            &other.replace(r#""other""#, r#""\ud800""#),
+            &other.replace(r#""kid""#, r#""d":"AQAB","kid""#),
+            &other.replace(r#""kid""#, r#""kid":"twice","kid""#),
+            &other.replace(r#""kid""#, r#""kid":"twice","\u006bid""#),
+            &other.replace(r#""kid""#, r#""x-count":1e999,"kid""#),
+            &other.replace(r#""kid""#, &format!(r#""deep":{}{},"kid""#, "[".repeat(40), "]".repeat(40))),
+        ];
+        for entry in bad {
+            for entries in [[entry, GOOD], [GOOD, entry]] {
+                let set = set(&entries).unwrap_or_else(|error| panic!("{entry}: {error:?}"));
+                assert_eq!(ids(&set), [Some("good")], "{entry}");
+            }
+        }
+        let entries: Vec<&str> = bad.into_iter().chain([GOOD]).collect();
+        assert_eq!(ids(&set(&entries).unwrap()), [Some("good")]);
+    }
+
+    #[test]
+    fn other_members_of_the_set_are_let_be() {
+        let json = format!(r#" {{"a":[{{}}],"keys":[{GOOD}],"Keys":null,"keys ":1,"a":2}} "#);
+        assert_eq!(ids(&read(json).unwrap()), [Some("good")]);
+    }
+
+    #[test]
+    fn a_skipped_key_is_warned_of_without_its_material() {
+        let secret = r#"{"kty":"oct","k":"c2VjcmV0","kid":"line\nbreak"}"#;
+        let lines = logged(|| drop(set(&[secret, GOOD]).unwrap()));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(" WARN ") && lines[0].contains("a private or symmetric key"), "{lines:?}");
+        assert!(!lines[0].contains("c2VjcmV0"), "{lines:?}");
+    }
+
+    #[test]
+    fn two_different_keys_with_one_kid_are_both_left_out_and_warned_of() {
+        let (one, other, third) = (fresh("k"), fresh("k"), fresh("k"));
+        let lines = logged(|| assert_eq!(ids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
+        assert_eq!(lines.iter().filter(|line| line.contains(" WARN ")).count(), 2, "{lines:?}");
+        assert_eq!(ids(&set(&[&one, &other, GOOD, &third]).unwrap()), [Some("good")]);
+        // One of them twice does not make it the one that was meant.
+        assert_eq!(ids(&set(&[&one, &one, &other, GOOD]).unwrap()), [Some("good")]);
+    }
+
+    #[test]
+    fn identical_keys_with_one_kid_are_one() {
+        let twice = set(&[GOOD, GOOD]).unwrap();
+        assert_eq!(ids(&twice), [Some("good")]);
+        assert!(twice.find(Some("good"), Algorithm::EdDSA).is_some());
+        assert!(twice.find(None, Algorithm::EdDSA).is_some());
+    }
+
+    #[test]
+    fn one_key_listed_with_alg_and_without_is_one() {
+        let unbound = rsa();
+        let bound = unbound.replace(r#""kid""#, r#""alg":"RS256","kid""#);
+        for entries in [[&*unbound, &*bound], [&bound, &unbound]] {
+            let set = set(&entries).unwrap();
+            for (id, algorithm) in [(Some("r"), Algorithm::RS256), (None, Algorithm::RS256), (None, Algorithm::PS256)] {
+                assert!(set.find(id, algorithm).is_some(), "{id:?} {algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_found_by_kid_and_alg() {
+        let set = set(&[GOOD, &fresh("other")]).unwrap();
+        let found = |id, algorithm| set.find(id, algorithm).map(|key| key.id());
+        assert_eq!(found(Some("good"), Algorithm::EdDSA), Some(Some("good")));
+        assert_eq!(found(Some("other"), Algorithm::EdDSA), Some(Some("other")));
+        assert_eq!(found(Some("Good"), Algorithm::EdDSA), None);
+        assert_eq!(found(Some("good"), Algorithm::RS256), None);
+        // Two keys fit, and the token says of neither that it is the one.
+        assert_eq!(found(None, Algorithm::EdDSA), None);
+    }
+
+    #[test]
+    fn without_a_kid_the_only_key_that_fits_is_found() {
+        let unnamed = GOOD.replace(r#""kid":"good","#, "");
+        for key in [GOOD, &unnamed] {
+            assert!(set(&[key, &rsa()]).unwrap().find(None, Algorithm::EdDSA).is_some(), "{key}");
+        }
+        // A token that names a key does not get one without a name.
+        assert!(set(&[&unnamed]).unwrap().find(Some("good"), Algorithm::EdDSA).is_none());
+    }
+
+    #[test]
+    fn a_key_that_stays_is_shared_with_the_previous_set() {
+        let previous = set(&[GOOD, &fresh("gone")]).unwrap();
+        let next = format!(r#"{{"keys":[{},{GOOD}]}}"#, fresh("new"));
+        let next = KeySet::from_json(next.as_bytes(), 100, &previous).unwrap();
+        let shared: Vec<bool> = next.keys().iter().map(|key| previous.contains(key)).collect();
+        assert_eq!(shared, [false, true]);
+        // The same id on new material is another key.
+        let reused = format!(r#"{{"keys":[{}]}}"#, fresh("good"));
+        let reused = KeySet::from_json(reused.as_bytes(), 100, &previous).unwrap();
+        assert!(!previous.contains(&reused.keys()[0]));
+    }
+}

@@ -15,4 +15,5 @@ mod server;
 mod support;
 mod tokens;
 mod tokens_claims;
+mod transport;
 mod verdict;

@@ -6,14 +6,17 @@
 //! fetch and sets it to zero when the key leaves the set or the stale limit passes, so staleness, removal and a dead task
 //! all reach every reader as one atomic load.
 
+mod cache;
 mod exchange;
 mod gate;
+mod plan;
+mod published;
 mod report;
 mod schedule;
-mod state;
 mod task;
 
+pub(super) use cache::{Cache, Limits};
 pub(super) use exchange::HttpExchange;
 #[cfg(test)]
 pub(super) use exchange::{Answer, Cause, Exchange, Failure, Fetching, Validators};
-pub(super) use state::{Cache, Limits, Newest, Published};
+pub(super) use published::{Newest, Published};

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::cache::Cache;
 use super::exchange::{Answer, Cause, Failure, Validators};
+use super::plan::Plan;
+use super::published::{Newest, Published};
 use super::schedule;
-use super::state::{Cache, Newest, Plan, Published};
 use crate::error::FetchError;
 use crate::jwks::set::{KeySet, SetError};
 

@@ -1,4 +1,4 @@
-//! What the task publishes, what it plans, and how requests ask it for a fetch.
+//! One endpoint's keys: how requests read them, and how they ask the task for a fetch.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Validators};
 use super::gate::Gate;
+use super::plan::{Demand, Plan};
+use super::published::{Newest, Published};
 use super::report::Report;
 use super::task;
 use crate::clock::Clock;
-use crate::error::FetchError;
 use crate::jwks::keep::{Kept, KeptFile};
 use crate::jwks::set::{KeySet, SetError};
 use crate::rejection::{Rejection, RejectionReason};
@@ -49,56 +50,6 @@ pub(in crate::jwks) struct Cache {
     /// Until when a key id counts as unknown without another fetch. The deadline is the entry's own, on the clock that
     /// tests drive; moka bounds the memory.
     in_vain: moka::sync::Cache<String, Instant>,
-}
-
-/// The current state of the set, which everyone reads.
-#[derive(Clone, Debug)]
-pub(in crate::jwks) struct Published {
-    pub(in crate::jwks) set: Arc<KeySet>,
-    /// The document that `set` was read from.
-    pub(in crate::jwks) json: Arc<[u8]>,
-    /// When `set` was fetched or confirmed. `None` before the first set.
-    pub(in crate::jwks) fetched: Option<Instant>,
-    /// Until when its keys may be used.
-    pub(in crate::jwks) stale_at: Option<Instant>,
-    /// How many fetches began, and how many of those ended; they run one at a time.
-    pub(in crate::jwks) begun: u64,
-    pub(in crate::jwks) ended: u64,
-    pub(in crate::jwks) newest: Newest,
-    /// Whether there is a task.
-    pub(in crate::jwks) running: bool,
-}
-
-/// How the fetch that ended last went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::jwks) enum Newest {
-    None,
-    Succeeded,
-    Failed(FetchError),
-}
-
-/// What the task will do next. Behind a mutex that is held for a few instructions at a time.
-pub(super) struct Plan {
-    pub(super) due: Instant,
-    /// Scheduled fetches that failed in a row.
-    pub(super) failures: u32,
-    pub(super) gate: Gate,
-    pub(super) demand: Demand,
-    /// What the set that is held called itself, and the lifetime that came with it.
-    pub(super) validators: Validators,
-    pub(super) lifetime: Option<Duration>,
-    pub(super) rng: fastrand::Rng,
-    task: Option<AbortHandle>,
-    /// The last set on its way to the disk.
-    keeping: Option<JoinHandle<()>>,
-}
-
-/// What was asked of the task and has not begun yet.
-#[derive(Debug, Default)]
-pub(super) struct Demand {
-    pub(super) unknown_key: bool,
-    pub(super) suspicion: bool,
-    pub(super) refresh: bool,
 }
 
 impl Cache {
@@ -296,17 +247,6 @@ impl Cache {
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         // Nothing that holds the lock panics; were it so, the plan would still be whole.
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Published {
-    pub(in crate::jwks) fn is_fetching(&self) -> bool {
-        self.begun > self.ended
-    }
-
-    /// Whether its keys may be used, by monotonic time.
-    pub(in crate::jwks) fn is_usable(&self, now: Instant) -> bool {
-        self.stale_at.is_some_and(|stale_at| now < stale_at)
     }
 }
 

@@ -1,0 +1,449 @@
+//! What each entry of a key set gets, case by case.
+
+use std::path::PathBuf;
+
+use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyUncompressedBin};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, KeyPair,
+};
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use serde_json::json;
+
+use super::*;
+
+const NOT_OBJECT: &str = "not an object";
+const SECRET: &str = "a private or symmetric key";
+const KEY_ID: &str = "the key id is not a string";
+const USE: &str = "not for signatures";
+const KEY_OPS: &str = "not for verifying";
+const KEY_TYPE: &str = "the key type is unknown";
+const MEMBER: &str = "a member is missing or not a string";
+const BASE64: &str = "a member is not base64url";
+const NUMBER: &str = "a number is empty or has leading zeros";
+const MODULUS: &str = "the modulus is not of 2048 to 8192 bits";
+const ROCA: &str = "the modulus has the ROCA fingerprint";
+const EXPONENT: &str = "the public exponent is out of range";
+const CURVE: &str = "the curve is unknown";
+const COORDINATE: &str = "a coordinate is not of the field's length";
+const OFF_CURVE: &str = "the point is not on the curve";
+const ED25519_POINT: &str = "not an Ed25519 point";
+const ALGORITHM: &str = "the algorithm is unknown";
+const OTHER_TYPE: &str = "the algorithm is not of this key type";
+
+fn text(bytes: impl AsRef<[u8]>) -> Value {
+    URL_SAFE_NO_PAD.encode(bytes).into()
+}
+
+/// A number of exactly `bits` bits: the highest and the lowest one are set. Judged by its size, never factored.
+fn modulus(bits: usize) -> Vec<u8> {
+    let mut number = vec![0; bits.div_ceil(8)];
+    number[0] = 1 << ((bits - 1) % 8);
+    *number.last_mut().unwrap() |= 1;
+    number
+}
+
+fn rsa() -> Value {
+    json!({"kty": "RSA", "kid": "k", "n": text(modulus(2048)), "e": "AQAB"})
+}
+
+/// A fresh point as `0x04 x y`.
+fn point(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
+    let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+    let public: EcPublicKeyUncompressedBin<'_> = pair.public_key().as_be_bytes().unwrap();
+    public.as_ref().to_vec()
+}
+
+fn ec(curve: &str) -> Value {
+    let algorithm = if curve == "P-256" { &ECDSA_P256_SHA256_FIXED_SIGNING } else { &ECDSA_P384_SHA384_FIXED_SIGNING };
+    let point = point(algorithm);
+    let (x, y) = point[1..].split_at(point.len() / 2);
+    json!({"kty": "EC", "kid": "k", "crv": curve, "x": text(x), "y": text(y)})
+}
+
+fn ed25519() -> Value {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    json!({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": text(pair.public_key())})
+}
+
+fn with(mut jwk: Value, name: &str, value: impl Into<Value>) -> Value {
+    jwk[name] = value.into();
+    jwk
+}
+
+fn without(mut jwk: Value, name: &str) -> Value {
+    jwk.as_object_mut().unwrap().remove(name);
+    jwk
+}
+
+/// Why the key is skipped, `None` if it is used.
+fn skipped(jwk: &Value) -> Option<&'static str> {
+    Key::from_jwk(jwk).err()
+}
+
+fn fitting(jwk: &Value) -> Vec<Algorithm> {
+    let key = Key::from_jwk(jwk).unwrap();
+    Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).collect()
+}
+
+#[test]
+fn keys_of_each_type_are_used_for_their_family() {
+    use Algorithm as A;
+    assert_eq!(fitting(&rsa()), [A::RS256, A::RS384, A::RS512, A::PS256, A::PS384, A::PS512]);
+    assert_eq!(fitting(&ec("P-256")), [A::ES256]);
+    assert_eq!(fitting(&ec("P-384")), [A::ES384]);
+    assert_eq!(fitting(&ed25519()), [A::EdDSA]);
+}
+
+#[test]
+fn an_oct_key_is_skipped() {
+    assert_eq!(skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0"})), Some(SECRET));
+    assert_eq!(skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256"})), Some(KEY_TYPE));
+}
+
+#[test]
+fn a_key_with_a_private_member_is_skipped() {
+    for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"] {
+        for jwk in [rsa(), ec("P-256"), ec("P-384"), ed25519()] {
+            assert_eq!(skipped(&with(jwk.clone(), member, "AQAB")), Some(SECRET), "{member}");
+            assert_eq!(skipped(&with(jwk, member, Value::Null)), Some(SECRET), "{member}");
+        }
+    }
+}
+
+#[test]
+fn a_key_whose_use_is_not_sig_is_skipped() {
+    let cases = [
+        (json!("sig"), None),
+        (json!("enc"), Some(USE)),
+        (json!("SIG"), Some(USE)),
+        (json!(""), Some(USE)),
+        (Value::Null, Some(USE)),
+        (json!(["sig"]), Some(USE)),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(skipped(&with(rsa(), "use", value.clone())), expected, "{value}");
+    }
+}
+
+#[test]
+fn a_key_whose_key_ops_lack_verify_is_skipped() {
+    let cases = [
+        (json!(["verify"]), None),
+        (json!(["sign", "verify"]), None),
+        (json!(["sign"]), Some(KEY_OPS)),
+        (json!(["Verify"]), Some(KEY_OPS)),
+        (json!([]), Some(KEY_OPS)),
+        (json!([["verify"]]), Some(KEY_OPS)),
+        (json!("verify"), Some(KEY_OPS)),
+        (Value::Null, Some(KEY_OPS)),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(skipped(&with(ed25519(), "key_ops", value.clone())), expected, "{value}");
+    }
+}
+
+#[test]
+fn a_key_of_an_unknown_alg_is_skipped() {
+    for alg in ["none", "HS256", "RS1", "rs256", "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ES256K", "ES512", ""] {
+        for jwk in [rsa(), ec("P-256"), ed25519()] {
+            assert_eq!(skipped(&with(jwk, "alg", alg)), Some(ALGORITHM), "{alg}");
+        }
+    }
+    for alg in [Value::Null, json!(7), json!(["RS256"])] {
+        assert_eq!(skipped(&with(rsa(), "alg", alg.clone())), Some(ALGORITHM), "{alg}");
+    }
+}
+
+#[test]
+fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
+    let keys = [("RSA", rsa()), ("P-256", ec("P-256")), ("P-384", ec("P-384")), ("Ed25519", ed25519())];
+    for (type_and_curve, jwk) in keys {
+        for algorithm in Algorithm::ALL {
+            let of_this_type = matches!(
+                (type_and_curve, algorithm.to_string().as_str()),
+                ("RSA", "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512")
+                    | ("P-256", "ES256")
+                    | ("P-384", "ES384")
+                    | ("Ed25519", "EdDSA")
+            );
+            let jwk = with(jwk.clone(), "alg", algorithm.to_string());
+            if of_this_type {
+                assert_eq!(fitting(&jwk), [algorithm], "{type_and_curve}");
+            } else {
+                assert_eq!(skipped(&jwk), Some(OTHER_TYPE), "{type_and_curve} {algorithm}");
+            }
+        }
+    }
+    assert_eq!(fitting(&with(ed25519(), "alg", "Ed25519")), [Algorithm::EdDSA]);
+}
+
+#[test]
+fn an_rsa_modulus_has_2048_to_8192_bits() {
+    for (bits, expected) in [
+        (8, Some(MODULUS)),
+        (512, Some(MODULUS)),
+        (1024, Some(MODULUS)),
+        (2047, Some(MODULUS)),
+        (2048, None),
+        (3072, None),
+        (4096, None),
+        (8192, None),
+        (8193, Some(MODULUS)),
+        (16384, Some(MODULUS)),
+    ] {
+        assert_eq!(skipped(&with(rsa(), "n", text(modulus(bits)))), expected, "{bits}");
+    }
+}
+
+#[test]
+fn an_rsa_exponent_is_odd_and_from_3_to_under_2_to_the_33() {
+    let cases: &[(&[u8], Option<&str>)] = &[
+        (&[1], Some(EXPONENT)),
+        (&[2], Some(EXPONENT)),
+        (&[3], None),
+        (&[4], Some(EXPONENT)),
+        (&[17], None),
+        (&[1, 0, 0], Some(EXPONENT)),
+        (&[1, 0, 1], None),
+        (&[1, 255, 255, 255, 255], None),
+        (&[2, 0, 0, 0, 0], Some(EXPONENT)),
+        (&[2, 0, 0, 0, 1], Some(EXPONENT)),
+        // A value that wraps to 3 in 64 bits.
+        (&[1, 0, 0, 0, 0, 0, 0, 0, 3], Some(EXPONENT)),
+        (&[0], Some(NUMBER)),
+        (&[], Some(NUMBER)),
+    ];
+    for (e, expected) in cases {
+        assert_eq!(skipped(&with(rsa(), "e", text(e))), *expected, "{e:?}");
+    }
+}
+
+#[test]
+fn n_and_e_are_base64url_text() {
+    for member in ["n", "e"] {
+        assert_eq!(skipped(&without(rsa(), member)), Some(MEMBER));
+        assert_eq!(skipped(&with(rsa(), member, 65537)), Some(MEMBER));
+        assert_eq!(skipped(&with(rsa(), member, Value::Null)), Some(MEMBER));
+        // The standard alphabet, white space, non-zero trailing bits.
+        for malformed in ["+/+/", "AQ AB", "AQABZ", "AQAB\n", "AR"] {
+            assert_eq!(skipped(&with(rsa(), member, malformed)), Some(BASE64), "{malformed}");
+        }
+    }
+}
+
+/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j · 2 · 3 · 5 · … · 167.
+fn roca_modulus() -> Vec<u8> {
+    let is_prime = |n: &u32| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
+    let mut little_endian = vec![1_u8];
+    let times = |number: &mut Vec<u8>, factor: u32| {
+        let mut carry = 0;
+        for byte in number.iter_mut() {
+            let product = u32::from(*byte) * factor + carry;
+            *byte = product as u8;
+            carry = product >> 8;
+        }
+        number.extend((carry > 0).then_some(carry as u8));
+    };
+    (2..=167).filter(is_prime).for_each(|prime| times(&mut little_endian, prime));
+    while little_endian.len() < 256 || little_endian[255] < 128 {
+        times(&mut little_endian, 2);
+    }
+    little_endian[0] |= 1;
+    little_endian.into_iter().rev().collect()
+}
+
+#[test]
+fn a_roca_modulus_is_skipped() {
+    let weak = roca_modulus();
+    assert_eq!(weak.len(), 256);
+    assert_eq!(skipped(&with(rsa(), "n", text(&weak))), Some(ROCA));
+    // Two more is zero modulo 3, which is no power.
+    let sound = [&weak[..255], &[weak[255] + 2]].concat();
+    assert_eq!(skipped(&with(rsa(), "n", text(sound))), None);
+}
+
+#[test]
+fn the_roca_moduli_of_wycheproof_are_skipped() {
+    let vectors = std::env::var_os("M2M_VECTORS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")), PathBuf::from);
+    if !vectors.is_dir() {
+        eprintln!("no vectors in {}: the ROCA moduli of wycheproof are not tried", vectors.display());
+        assert_ne!(std::env::var("REQUIRE_VECTORS").as_deref(), Ok("1"));
+        return;
+    }
+    let file = std::fs::read(vectors.join("wycheproof/json_web_key_test.json")).unwrap();
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let groups = file["testGroups"].as_array().unwrap().iter();
+    let roca = groups.filter(|group| group["comment"].as_str().is_some_and(|comment| comment.contains("roca")));
+    let keys: Vec<_> = roca.flat_map(|group| group["public"]["keys"].as_array().unwrap()).collect();
+    assert!(!keys.is_empty());
+    for jwk in keys {
+        assert_eq!(skipped(jwk), Some(ROCA), "{}", jwk["kid"]);
+    }
+}
+
+#[test]
+fn one_leading_zero_or_padding_in_n_and_e_is_accepted_as_the_same_key() {
+    let (plain, n, e) = (Key::from_jwk(&rsa()).unwrap(), modulus(2048), [1, 0, 1]);
+    let zero_in_front = |number: &[u8]| [&[0], number].concat();
+    let spellings = [
+        with(rsa(), "n", text(zero_in_front(&n))),
+        with(rsa(), "e", text(zero_in_front(&e))),
+        with(rsa(), "n", URL_SAFE.encode(&n)),
+        with(rsa(), "n", URL_SAFE.encode(zero_in_front(&n))),
+        with(rsa(), "e", URL_SAFE.encode(zero_in_front(&e))),
+    ];
+    for jwk in spellings {
+        assert!(Key::from_jwk(&jwk).unwrap().is_same(&plain), "{jwk}");
+    }
+    // A zero in front adds no bit to a modulus that is too small.
+    assert_eq!(skipped(&with(rsa(), "n", text(zero_in_front(&modulus(2047))))), Some(MODULUS));
+    for member in ["n", "e"] {
+        let twice = zero_in_front(&zero_in_front(if member == "n" { &n } else { &e }));
+        assert_eq!(skipped(&with(rsa(), member, text(twice))), Some(NUMBER), "{member}");
+    }
+}
+
+#[test]
+fn ec_coordinates_have_exactly_the_fields_length() {
+    for curve in ["P-256", "P-384"] {
+        let jwk = ec(curve);
+        let bytes = |member: &str| URL_SAFE_NO_PAD.decode(jwk[member].as_str().unwrap()).unwrap();
+        let (x, y) = (bytes("x"), bytes("y"));
+        // The same 64 or 96 bytes, divided elsewhere: joined unchecked they are the point.
+        let mut lent = x.clone();
+        lent.push(y[0]);
+        let moved = with(with(jwk.clone(), "x", text(&lent)), "y", text(&y[1..]));
+        assert_eq!(skipped(&moved), Some(COORDINATE), "{curve}");
+        for (member, value) in [("x", &x), ("y", &y)] {
+            let longer = [&[0], value.as_slice()].concat();
+            for other in [&longer, &value[1..].to_vec(), &[value.as_slice(), &[0]].concat(), &Vec::new()] {
+                assert_eq!(skipped(&with(jwk.clone(), member, text(other))), Some(COORDINATE), "{curve} {member}");
+            }
+            assert_eq!(skipped(&without(jwk.clone(), member)), Some(MEMBER));
+            assert_eq!(skipped(&with(jwk.clone(), member, "+/+/")), Some(BASE64));
+        }
+    }
+}
+
+#[test]
+fn an_ec_point_off_the_curve_is_skipped() {
+    for curve in ["P-256", "P-384"] {
+        let jwk = ec(curve);
+        let mut y = URL_SAFE_NO_PAD.decode(jwk["y"].as_str().unwrap()).unwrap();
+        *y.last_mut().unwrap() ^= 1;
+        assert_eq!(skipped(&with(jwk.clone(), "y", text(&y))), Some(OFF_CURVE), "{curve}");
+        // Zero and zero; and coordinates that are not below the field's prime.
+        for byte in [0, 255] {
+            let filled = text(vec![byte; y.len()]);
+            let jwk = with(with(jwk.clone(), "x", filled.clone()), "y", filled);
+            assert_eq!(skipped(&jwk), Some(OFF_CURVE), "{curve} {byte}");
+        }
+    }
+}
+
+#[test]
+fn an_okp_x_that_is_not_32_bytes_is_skipped() {
+    let jwk = ed25519();
+    let x = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
+    for other in [&x[..31], &[&x[..], &[0]].concat(), &[&[0], &x[..]].concat(), &[]] {
+        assert_eq!(skipped(&with(jwk.clone(), "x", text(other))), Some(ED25519_POINT), "{}", other.len());
+    }
+    assert_eq!(skipped(&without(jwk.clone(), "x")), Some(MEMBER));
+    assert_eq!(skipped(&with(jwk, "x", "+/+/")), Some(BASE64));
+}
+
+#[test]
+fn a_crv_of_another_kty_is_skipped() {
+    for curve in ["Ed25519", "X25519", "p-256", "P-521", "secp256k1", ""] {
+        assert_eq!(skipped(&with(ec("P-256"), "crv", curve)), Some(CURVE), "{curve}");
+    }
+    for curve in ["P-256", "P-384", "X25519", "Ed448", "ed25519", ""] {
+        assert_eq!(skipped(&with(ed25519(), "crv", curve)), Some(CURVE), "{curve}");
+    }
+    assert_eq!(skipped(&with(ec("P-256"), "crv", "P-384")), Some(COORDINATE));
+    assert_eq!(skipped(&with(ec("P-384"), "crv", "P-256")), Some(COORDINATE));
+    assert_eq!(skipped(&without(ec("P-256"), "crv")), Some(MEMBER));
+    assert_eq!(skipped(&without(ed25519(), "crv")), Some(MEMBER));
+}
+
+#[test]
+fn an_unknown_kty_is_skipped() {
+    for key_type in ["AKP", "LWE", "rsa", "ec", "EC2", ""] {
+        let jwk = json!({"kty": key_type, "kid": "k", "alg": "ML-DSA-44", "pub": "AQAB"});
+        assert_eq!(skipped(&jwk), Some(KEY_TYPE), "{key_type}");
+    }
+    assert_eq!(skipped(&without(rsa(), "kty")), Some(MEMBER));
+    assert_eq!(skipped(&with(rsa(), "kty", 3)), Some(MEMBER));
+}
+
+#[test]
+fn an_entry_that_is_no_object_is_skipped() {
+    for entry in [Value::Null, json!("key"), json!(7), json!(true), json!([rsa()])] {
+        assert_eq!(skipped(&entry), Some(NOT_OBJECT), "{entry}");
+    }
+}
+
+#[test]
+fn a_kid_that_is_no_text_is_skipped() {
+    for id in [json!(7), Value::Null, json!(""), json!(["k"]), json!({})] {
+        assert_eq!(skipped(&with(rsa(), "kid", id.clone())), Some(KEY_ID), "{id}");
+    }
+    assert_eq!(Key::from_jwk(&rsa()).unwrap().id(), Some("k"));
+    assert_eq!(Key::from_jwk(&without(rsa(), "kid")).unwrap().id(), None);
+}
+
+#[test]
+fn keys_clash_under_one_kid_and_alg_with_different_material() {
+    let key = |jwk: &Value| Key::from_jwk(jwk).unwrap();
+    let (rsa, other_rsa) = (rsa(), with(rsa(), "e", "Aw"));
+    // (one, other, whether they are the same, whether they clash)
+    let cases = [
+        (rsa.clone(), rsa.clone(), true, false),
+        (rsa.clone(), other_rsa.clone(), false, true),
+        (rsa.clone(), with(other_rsa.clone(), "alg", "RS256"), false, true),
+        (with(rsa.clone(), "alg", "RS256"), with(other_rsa.clone(), "alg", "RS256"), false, true),
+        (with(rsa.clone(), "alg", "RS256"), with(other_rsa.clone(), "alg", "PS256"), false, false),
+        (with(rsa.clone(), "alg", "RS256"), with(rsa.clone(), "alg", "PS256"), false, false),
+        (rsa.clone(), with(other_rsa.clone(), "kid", "other"), false, false),
+        (rsa.clone(), with(rsa.clone(), "kid", "other"), false, false),
+        (without(rsa.clone(), "kid"), without(other_rsa, "kid"), false, false),
+        (rsa, ed25519(), false, false),
+        (ec("P-256"), ec("P-256"), false, true),
+    ];
+    for (one, other, same, clash) in cases {
+        assert_eq!(key(&one).is_same(&key(&other)), same, "{one} {other}");
+        assert_eq!(key(&one).clashes_with(&key(&other)), clash, "{one} {other}");
+        assert_eq!(key(&other).clashes_with(&key(&one)), clash, "{one} {other}");
+    }
+}
+
+#[test]
+fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let public = pair.public_key().as_ref();
+    let jwk = json!({"kty": "EC", "crv": "P-256", "x": text(&public[1..33]), "y": text(&public[33..])});
+    let key = Key::from_jwk(&jwk).unwrap();
+    let signature = pair.sign(&SystemRandom::new(), b"message").unwrap().as_ref().to_vec();
+    for algorithm in Algorithm::ALL {
+        assert_eq!(key.verify(algorithm, b"message", &signature), algorithm == Algorithm::ES256, "{algorithm}");
+    }
+    assert!(!key.verify(Algorithm::ES256, b"massage", &signature));
+    // RFC 7518 §3.4: r and s are from 1 to n − 1; CVE-2022-21449.
+    assert!(!key.verify(Algorithm::ES256, b"message", &vec![0; 64]));
+    assert!(!key.verify(Algorithm::ES256, b"message", &vec![255; 64]));
+    assert!(!key.verify(Algorithm::ES256, b"message", &Vec::new()));
+}
+
+#[test]
+fn a_key_is_usable_until_its_deadline() {
+    let key = Key::from_jwk(&rsa()).unwrap();
+    assert!(key.is_usable(u64::MAX - 1));
+    key.use_until(100);
+    assert!(key.is_usable(99));
+    assert!(!key.is_usable(100));
+    key.use_until(0);
+    assert!(!key.is_usable(0));
+}

@@ -1,0 +1,88 @@
+//! What the machine says: proxies, and CA certificates or none.
+
+use std::env;
+
+use tower_m2m::{ConfigError, FetchError, MintError, RemoteJwks, SuperTokensCore};
+
+use super::authority::Authority;
+use super::child;
+use super::outcome::status;
+use super::scripted::{Script, Server};
+use super::tls::Ca;
+
+const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Runs the test in a process whose environment names a proxy, and answers what that proxy saw.
+async fn with_proxy(test: &str) -> Vec<String> {
+    let proxy = Server::start(Script::answer(502, &[], ""));
+    let address = format!("http://{}", proxy.address);
+    child::run(test, PROXIES.map(|name| (name, &address))).await;
+    proxy.seen().heads
+}
+
+#[tokio::test]
+async fn environment_proxies_are_not_used_for_http() {
+    if !child::is_child() {
+        let seen = with_proxy("transport::environment::environment_proxies_are_not_used_for_http").await;
+        assert!(seen.is_empty(), "{seen:?}");
+        return;
+    }
+    let authority = Authority::new("k");
+    let server = Server::start(Script::ok(authority.jwks()));
+    for client in [reqwest::Client::builder(), Ca::new().client()] {
+        let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
+        assert_eq!(jwks.refresh().await, Ok(()));
+        assert_eq!(status(&jwks, &authority.token()).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn environment_proxies_are_used_for_https() {
+    if !child::is_child() {
+        let seen = with_proxy("transport::environment::environment_proxies_are_used_for_https").await;
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(seen[0].starts_with("connect keys.invalid:443 "), "{seen:?}");
+        return;
+    }
+    let builder = RemoteJwks::builder("https://keys.invalid/jwks.json").http_client(Ca::new().client());
+    let refused = builder.build().unwrap().refresh().await;
+    assert!(matches!(refused, Err(FetchError::Connection(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so() {
+    if !child::is_child() {
+        let nothing = env::temp_dir().join(format!("tower-m2m-no-certificates-{}", std::process::id()));
+        std::fs::create_dir_all(&nothing).unwrap();
+        let variables = [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.clone())];
+        let test = "transport::environment::without_ca_certificates_plain_http_to_loopback_works_and_https_says_so";
+        child::run(test, variables).await;
+        std::fs::remove_dir_all(&nothing).unwrap();
+        return;
+    }
+    let authority = Authority::new("k");
+    let server = Server::start(Script::ok(authority.jwks()));
+    for url in [server.url(), server.url().replace("127.0.0.1", "localhost")] {
+        let jwks = RemoteJwks::new(url).unwrap();
+        assert_eq!(jwks.refresh().await, Ok(()));
+        assert_eq!(status(&jwks, &authority.token()).await, 200);
+    }
+
+    let refused = RemoteJwks::new("https://keys.invalid/jwks.json").unwrap_err();
+    assert_eq!(refused, ConfigError::NoCaCertificates);
+    assert!(refused.to_string().contains("no CA certificates"), "{refused}");
+
+    let core = SuperTokensCore::new("https://core.invalid").unwrap();
+    let refused = core.service_token("https://api.example.com").mint().await.unwrap_err();
+    assert_eq!(refused, MintError::Config(ConfigError::NoCaCertificates));
+    let core = SuperTokensCore::new(format!("http://{}", server.address)).unwrap();
+    let refused = core.service_token("https://api.example.com").mint().await.unwrap_err();
+    assert!(matches!(refused, MintError::NotACore { .. }), "{refused:?}");
+
+    // A root of one's own is enough.
+    let ca = Ca::new();
+    let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
+    let url = format!("https://localhost:{}/jwks.json", server.address.port());
+    let jwks = RemoteJwks::builder(url).http_client(ca.client()).build().unwrap();
+    assert_eq!(jwks.refresh().await, Ok(()));
+}

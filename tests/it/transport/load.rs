@@ -1,0 +1,84 @@
+//! Many requests at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower_m2m::{RejectionKind, RemoteJwks, Verifier};
+
+use super::authority::Authority;
+use super::scripted::{Script, Server};
+
+/// Tokens that name keys which nobody has.
+fn made_up(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|n| {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","kid":"made-up-{n}"}}"#));
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"exp":4102444800,"source":"microservice"}"#);
+        format!("{header}.{claims}.c2ln")
+    })
+}
+
+/// Judges all of them at once, and answers how many met which refusal.
+async fn outcomes(verifier: &Verifier, tokens: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut under_way = JoinSet::new();
+    for token in tokens {
+        let verifier = verifier.clone();
+        under_way.spawn(async move { verifier.verify(&token).await.map(drop).map_err(|rejection| rejection.kind()) });
+    }
+    let mut counts = BTreeMap::new();
+    while let Some(outcome) = under_way.join_next().await {
+        *counts.entry(format!("{:?}", outcome.unwrap())).or_default() += 1;
+    }
+    counts
+}
+
+fn refused_with(kind: RejectionKind) -> String {
+    format!("{:?}", Err::<(), _>(kind))
+}
+
+#[tokio::test]
+async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch_and_all_are_answered() {
+    let authority = Authority::new("k");
+    let server = Server::start(Script::ok(authority.jwks()));
+    let verifier = Verifier::new(RemoteJwks::new(server.url()).unwrap());
+    let outcomes = outcomes(&verifier, (0..1000).map(|_| authority.token())).await;
+    assert_eq!(outcomes, BTreeMap::from([("Ok(())".to_owned(), 1000)]));
+    assert_eq!(server.seen().connections, 1);
+}
+
+#[tokio::test]
+async fn ten_thousand_made_up_kids_cause_two_fetches_while_the_known_kid_is_admitted() {
+    let [unknown, unavailable] = [RejectionKind::InvalidToken, RejectionKind::KeysUnavailable].map(refused_with);
+    // While it is up a fetch settles the matter for those that wait, who are 1024 at most.
+    let cases = [
+        ("up", None, vec![&unknown, &unavailable]),
+        ("down", Some(Script::answer(500, &[], "")), vec![&unavailable]),
+        ("hanging", Some(Script::Stall(Vec::new())), vec![&unavailable]),
+    ];
+    for (endpoint, script, refusals) in cases {
+        let authority = Authority::new("k");
+        let server = Server::start(Script::ok(authority.jwks()));
+        let jwks = RemoteJwks::builder(server.url()).timeout(Duration::from_millis(400)).build().unwrap();
+        jwks.ready().await.unwrap();
+        let warm = server.seen().connections;
+        if let Some(script) = script {
+            server.play(script);
+        }
+        let (verifier, start) = (Verifier::new(jwks), Instant::now());
+        let (refused, ()) = tokio::join!(outcomes(&verifier, made_up(10_000)), async {
+            for _ in 0..100 {
+                verifier.verify(&authority.token()).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(refused.contains_key(refusals[0]), "{endpoint}: {refused:?}");
+        assert!(refused.keys().all(|refusal| refusals.contains(&refusal)), "{endpoint}: {refused:?}");
+        assert_eq!(refused.values().sum::<usize>(), 10_000, "{endpoint}");
+        let windows = usize::try_from(start.elapsed().as_secs()).unwrap() / 10 + 1;
+        let fetches = server.seen().connections - warm;
+        assert!((1..=2 * windows).contains(&fetches), "{endpoint}: {fetches} in {:?}", start.elapsed());
+    }
+}
