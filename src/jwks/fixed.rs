@@ -32,6 +32,11 @@ impl FixedJwks {
         set.map(|set| Self(Arc::new(set))).map_err(|error| ConfigError::KeySet(error.reason()))
     }
 
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> &[Arc<Key>] {
+        self.0.keys()
+    }
+
     /// Reads one public key in PEM (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13): RSA of 2048 to 8192 bits, P-256, P-384
     /// or Ed25519. It has no key id, so it verifies every token of an algorithm that fits it and names no key.
     ///

@@ -14,6 +14,8 @@
 
 mod local;
 mod policy;
+#[cfg(test)]
+mod tests;
 mod verdicts;
 mod verifier;
 

@@ -132,6 +132,11 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
+    #[cfg(test)]
+    pub(crate) fn until(until: u64) -> Self {
+        Self { from: 0, until, expires_at: until }
+    }
+
     pub(crate) fn holds(&self, now: u64) -> bool {
         (self.from..self.until).contains(&now)
     }

@@ -153,6 +153,17 @@ impl Verifier {
         self.verdicts.recall(token, self.clock.unix_now())
     }
 
+    #[cfg(test)]
+    pub(super) fn on_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
     /// The longest token that is read, in bytes.
     pub(crate) fn longest_token(&self) -> usize {
         self.policy.max_token_len

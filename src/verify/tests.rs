@@ -1,0 +1,247 @@
+//! What is remembered of tokens, and for how long: a cache of verdicts has to be right before it is fast.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use super::policy::Validity;
+use super::verdicts::{Proof, Proved, Verdicts};
+use super::verifier::Verifier;
+use crate::claims::ServiceClaims;
+use crate::clock::Clock;
+use crate::jwks::{FixedJwks, Key};
+use crate::rejection::RejectionReason;
+
+const NOW: u64 = 1_800_000_000;
+
+/// Signs tokens, one key for each kid `k0`, `k1`...
+struct Authority {
+    keys: Vec<Ed25519KeyPair>,
+    jwks: FixedJwks,
+}
+
+impl Authority {
+    fn new(count: usize) -> Self {
+        let keys: Vec<_> = (0..count).map(|_| Ed25519KeyPair::generate().unwrap()).collect();
+        let jwk = |(number, key): (usize, &Ed25519KeyPair)| {
+            let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
+            json!({"kty": "OKP", "crv": "Ed25519", "kid": format!("k{number}"), "x": x})
+        };
+        let set = json!({"keys": keys.iter().enumerate().map(jwk).collect::<Vec<_>>()});
+        Self { jwks: FixedJwks::from_json(set.to_string()).unwrap(), keys }
+    }
+
+    fn sign(&self, key: usize, claims: &str) -> String {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","kid":"k{key}"}}"#));
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = URL_SAFE_NO_PAD.encode(self.keys[key].sign(signed.as_bytes()).as_ref());
+        format!("{signed}.{signature}")
+    }
+
+    fn good(&self, key: usize) -> String {
+        self.sign(key, &format!(r#"{{"exp":{},"source":"microservice","service":"s{key}"}}"#, NOW + 100))
+    }
+
+    fn verifier(&self, clock: &Clock) -> Verifier {
+        Verifier::new(self.jwks.clone()).leeway(Duration::ZERO).on_clock(clock.clone())
+    }
+
+    fn key(&self, number: usize) -> Arc<Key> {
+        Arc::clone(&self.jwks.keys()[number])
+    }
+}
+
+fn is_remembered(verifier: &Verifier, token: &str) -> bool {
+    verifier.recall(token.as_bytes()).is_some()
+}
+
+/// Verifies until the first level has it too, whatever it takes to move there.
+async fn verify_often(verifier: &Verifier, token: &str) {
+    for _ in 0..20 {
+        verifier.verify(token).await.unwrap();
+    }
+    assert!(is_remembered(verifier, token));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_says_what_the_first_verification_said() {
+    let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    for key in [0, 1] {
+        let token = authority.good(key);
+        assert!(!is_remembered(&verifier, &token));
+        let first = verifier.verify(&token).await.unwrap();
+        for _ in 0..20 {
+            let again = verifier.recall(token.as_bytes()).unwrap().unwrap();
+            assert_eq!(again.get("service"), Some(&json!(format!("s{key}"))));
+            assert_eq!(again.expires_at(), first.expires_at());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_ends_at_the_second_the_token_does() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let token = authority.sign(0, &format!(r#"{{"exp":{},"nbf":{NOW},"source":"microservice"}}"#, NOW + 100));
+    verify_often(&verifier, &token).await;
+    clock.shift(99);
+    assert!(is_remembered(&verifier, &token));
+    clock.shift(1);
+    assert!(!is_remembered(&verifier, &token));
+    assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::Expired);
+
+    clock.shift(-100);
+    verify_often(&verifier, &token).await;
+    clock.shift(-1);
+    assert!(!is_remembered(&verifier, &token));
+    assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::NotYetValid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_key_ends_its_verdicts_at_once_and_no_others() {
+    let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let (gone, stays) = (authority.good(0), authority.good(1));
+    verify_often(&verifier, &gone).await;
+    verify_often(&verifier, &stays).await;
+    let user = authority.sign(0, &format!(r#"{{"exp":{}}}"#, NOW + 100));
+    verifier.verify(&user).await.unwrap_err();
+    assert!(is_remembered(&verifier, &user));
+
+    authority.key(0).use_until(0);
+    assert!(!is_remembered(&verifier, &gone) && !is_remembered(&verifier, &user));
+    assert!(verifier.verify(&gone).await.is_err());
+    assert!(is_remembered(&verifier, &stays));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_material_under_a_known_kid_inherits_no_verdict() {
+    let clock = Clock::driven(NOW);
+    let (before, after) = (Authority::new(1), Authority::new(1));
+    let token = before.good(0);
+    verify_often(&before.verifier(&clock), &token).await;
+    let verifier = after.verifier(&clock);
+    assert!(!is_remembered(&verifier, &token));
+    assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::BadSignature);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_policy_shares_no_verdict() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let token = authority.good(0);
+    verify_often(&verifier, &token).await;
+    assert!(is_remembered(&verifier.clone(), &token), "the same policy does share");
+    let stricter = verifier.clone().audience("billing");
+    assert!(!is_remembered(&stricter, &token));
+    assert_eq!(stricter.verify(&token).await.unwrap_err().reason(), RejectionReason::WrongAudience);
+    assert!(verifier.verify(&token).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_differs_in_one_byte_is_not_known() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let token = authority.good(0);
+    verify_often(&verifier, &token).await;
+    for position in 0..token.len() {
+        let mut other = token.clone().into_bytes();
+        other[position] ^= 1;
+        assert!(verifier.recall(&other).is_none(), "at {position}");
+    }
+    for other in [&token[1..], &token[..token.len() - 1], &format!("{token}A"), &format!("A{token}"), ""] {
+        assert!(!is_remembered(&verifier, other), "{other}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_good_signatures_are_remembered() {
+    let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let (good, other) = (authority.good(0), authority.good(1));
+    let forged = format!("{}.{}", good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
+    let expired = authority.sign(0, r#"{"exp":1,"source":"microservice"}"#);
+    for token in [forged.as_str(), &expired, "garbage", "a.b.c"] {
+        verifier.verify(token).await.unwrap_err();
+        assert!(!is_remembered(&verifier, token), "{token}");
+    }
+    assert_eq!(verifier.verdicts().count_and_weight(), (0, 0));
+    // An authentic token without the marker is remembered as what it is.
+    let user = authority.sign(0, &format!(r#"{{"exp":{},"sub":"user"}}"#, NOW + 100));
+    for _ in 0..3 {
+        assert_eq!(verifier.verify(&user).await.unwrap_err().reason(), RejectionReason::NotMicroservice);
+    }
+    assert!(is_remembered(&verifier, &user));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_capacity_nothing_is_remembered() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock).cache_capacity(0);
+    let token = authority.good(0);
+    for _ in 0..3 {
+        verifier.verify(&token).await.unwrap();
+        assert!(!is_remembered(&verifier, &token));
+    }
+}
+
+#[test]
+fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
+    let authority = Authority::new(1);
+    for token_len in [200, 800, 8192] {
+        let verdicts = Arc::new(Verdicts::new(1000));
+        let mut bytes_offered = 0;
+        for number in 0..100_000 {
+            let token = format!("{number:0>token_len$}");
+            bytes_offered += token.len();
+            let claims = ServiceClaims::proven(serde_json::Map::new(), NOW);
+            let validity = Validity::until(NOW + 100);
+            // Every other one is somebody else's, who has a part of his own.
+            let verdict = if number % 2 == 0 { Proved::Caller(claims) } else { Proved::NotMicroservice };
+            verdicts.remember(&token, Proof { verdict, key: authority.key(0), validity });
+            verdicts.recall(token.as_bytes(), NOW);
+        }
+        let (count, weight) = verdicts.count_and_weight();
+        let units = 1000 + 1000 / 16;
+        assert!(count <= units && weight <= units as u64, "{count} entries of weight {weight}");
+        assert!(count * token_len <= units * 4096, "{count} entries of {token_len} bytes, {bytes_offered} offered");
+        assert!(count > 50, "{count} entries");
+    }
+}
+
+#[test]
+fn no_verdict_outlives_the_retirement_of_its_key() {
+    let authority = Authority::new(1);
+    let clock = Clock::default();
+    let verifier = authority.verifier(&clock);
+    let expires = clock.unix_now() + 3600;
+    let lasting = authority.sign(0, &format!(r#"{{"exp":{expires},"source":"microservice"}}"#));
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for _ in 0..200 {
+        let retired = AtomicBool::new(false);
+        authority.key(0).use_until(u64::MAX);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let runtime = runtime();
+                    for _ in 0..50 {
+                        let was_retired = retired.load(Ordering::SeqCst);
+                        let admitted = runtime.block_on(verifier.verify(&lasting)).is_ok();
+                        assert!(!(was_retired && admitted), "a verdict outlived its key");
+                    }
+                });
+            }
+            scope.spawn(|| {
+                authority.key(0).use_until(0);
+                retired.store(true, Ordering::SeqCst);
+            });
+        });
+        assert!(verifier.recall(lasting.as_bytes()).is_none());
+    }
+}
