@@ -52,6 +52,8 @@ mod outbound;
 mod rejection;
 pub mod server;
 mod token;
+#[cfg(test)]
+mod vectors;
 mod verify;
 
 pub use crate::algorithm::Algorithm;
