@@ -17,5 +17,7 @@ mod policy;
 mod verdicts;
 mod verifier;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use policy::Policy;
 pub(crate) use verifier::Attempt;
 pub use verifier::Verifier;
