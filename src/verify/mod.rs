@@ -14,6 +14,8 @@
 
 mod local;
 mod policy;
+#[cfg(test)]
+mod properties;
 mod verdicts;
 mod verifier;
 
