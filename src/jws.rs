@@ -46,16 +46,21 @@ impl<'t> Jws<'t> {
     }
 
     /// The payload as a claims set (RFC 7519 §4): an object without duplicate members.
+    ///
+    /// A JWS may be signed over nothing (RFC 7515 §3), so the empty payload is refused here and not before.
     pub(crate) fn claims(&self) -> Result<Map<String, Value>, RejectionReason> {
+        if self.payload.is_empty() {
+            return Err(RejectionReason::NotThreeParts);
+        }
         json::object(&self.payload).ok_or(RejectionReason::MalformedClaims)
     }
 }
 
-/// Exactly three non-empty parts. A JWE has five and goes no further than this.
+/// Exactly three parts, of which header and signature are not empty. A JWE has five and goes no further than this.
 fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
     let mut parts = token.split('.');
     let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let whole = parts.next().is_none() && !header.is_empty() && !payload.is_empty() && !signature.is_empty();
+    let whole = parts.next().is_none() && !header.is_empty() && !signature.is_empty();
     whole.then_some((header, payload, signature))
 }
 
@@ -202,6 +207,13 @@ mod tests {
         for (token, expected) in cases {
             assert_eq!(refusal(&token), expected, "{}", &token[..token.len().min(80)]);
         }
+    }
+
+    #[test]
+    fn nothing_may_be_signed_but_is_no_claims_set() {
+        let token = format!("{}..c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#));
+        let jws = Jws::parse(&token, 8192).unwrap();
+        assert_eq!((jws.payload.len(), jws.claims().err()), (0, Some(R::NotThreeParts)));
     }
 
     #[test]

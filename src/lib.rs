@@ -42,6 +42,9 @@ pub mod embedded_core;
 mod error;
 #[cfg(feature = "axum")]
 pub mod extract;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 pub mod jwks;
 mod jws;
@@ -52,6 +55,8 @@ mod outbound;
 mod rejection;
 pub mod server;
 mod token;
+#[cfg(test)]
+mod vectors;
 mod verify;
 
 pub use crate::algorithm::Algorithm;

@@ -1,5 +1,6 @@
 //! What the hot paths allocate: nothing but what a request's extensions need for one small value, and for a client
 //! nothing at all. A binary of its own, since it counts what the whole thread allocates.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

@@ -69,6 +69,8 @@ mod waiter;
 pub use builder::RemoteJwksBuilder;
 pub use fixed::FixedJwks;
 pub(crate) use key::Key;
+#[cfg(all(any(test, fuzzing), feature = "reqwest"))]
+pub(crate) use refresh::{clamp, freshness};
 #[cfg(feature = "reqwest")]
 pub use remote::{JwksHealth, RemoteJwks};
 pub use source::KeySource;

@@ -15,9 +15,13 @@
 mod local;
 mod policy;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod verdicts;
 mod verifier;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use policy::Policy;
 pub(crate) use verifier::Attempt;
 pub use verifier::Verifier;

@@ -20,3 +20,5 @@ pub(super) use exchange::HttpExchange;
 #[cfg(test)]
 pub(super) use exchange::{Answer, Cause, Exchange, Failure, Fetching, Validators};
 pub(super) use published::{Newest, Published};
+#[cfg(any(test, fuzzing))]
+pub(crate) use schedule::{clamp, freshness};

@@ -14,7 +14,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// `Cache-Control: max-age` less `Age` (RFC 9111 §4.2). `None` without a `max-age`. A figure that cannot be read counts
 /// as zero, as does a directive that forbids keeping: RFC 9111 §4.2.1 asks to treat such answers as stale.
-pub(super) fn freshness<'h>(
+pub(crate) fn freshness<'h>(
     cache_control: impl IntoIterator<Item = &'h HeaderValue>,
     age: Option<&HeaderValue>,
 ) -> Option<Duration> {
@@ -38,7 +38,7 @@ pub(super) fn freshness<'h>(
 }
 
 /// The lifetime to work with: 30 s to `max_age`, 10 min if the endpoint says nothing.
-pub(super) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
+pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
 }
 

@@ -1,0 +1,288 @@
+//! What holds for every token: no byte of a good one can be changed, and what is let in here is let in by the library
+//! underneath as well.
+
+use std::cell::Cell;
+use std::sync::LazyLock;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{DecodingKey, Validation};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Map, Value, json};
+
+use super::{Attempt, Verifier};
+use crate::jwks::FixedJwks;
+use crate::rejection::RejectionReason;
+
+/// Two keys that sign in microseconds.
+struct Authority {
+    ed25519: Ed25519KeyPair,
+    p256: EcdsaKeyPair,
+}
+
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority {
+    ed25519: Ed25519KeyPair::generate().unwrap(),
+    p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+});
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signer {
+    Ed25519,
+    P256,
+}
+
+impl Signer {
+    fn sign(self, header: &str, claims: &str) -> String {
+        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = match self {
+            Self::Ed25519 => AUTHORITY.ed25519.sign(input.as_bytes()).as_ref().to_vec(),
+            Self::P256 => AUTHORITY.p256.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref().to_vec(),
+        };
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn decoding_key(self) -> DecodingKey {
+        match self {
+            Self::Ed25519 => DecodingKey::from_ed_der(AUTHORITY.ed25519.public_key().as_ref()),
+            Self::P256 => DecodingKey::from_ec_der(AUTHORITY.p256.public_key().as_ref()),
+        }
+    }
+
+    fn algorithm(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Ed25519 => jsonwebtoken::Algorithm::EdDSA,
+            Self::P256 => jsonwebtoken::Algorithm::ES256,
+        }
+    }
+}
+
+fn verifier() -> Verifier {
+    let point = AUTHORITY.p256.public_key().as_ref();
+    let [x, y] = [&point[1..33], &point[33..]].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
+    let set = json!({"keys": [
+        {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": URL_SAFE_NO_PAD.encode(AUTHORITY.ed25519.public_key())},
+        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": x, "y": y},
+    ]});
+    Verifier::new(FixedJwks::from_json(set.to_string()).unwrap())
+}
+
+fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
+    match verifier.attempt(token) {
+        Attempt::Decided(decided) => decided.map(drop).map_err(|rejection| rejection.reason()),
+        Attempt::Waiting(_) => panic!("fixed keys are not waited for"),
+    }
+}
+
+/// Good tokens whose parts end at each of the places in a group of four characters.
+fn good_tokens() -> Vec<String> {
+    let tokens =
+        [(Signer::Ed25519, "EdDSA", "ed"), (Signer::P256, "ES256", "ec")].into_iter().flat_map(|(signer, alg, kid)| {
+            (0..3).map(move |padding| {
+                let padding = "x".repeat(padding);
+                let header = format!(r#"{{"alg":"{alg}","kid":"{kid}","x":"{padding}"}}"#);
+                signer.sign(&header, &format!(r#"{{"exp":4953600000,"source":"microservice","x":"{padding}"}}"#))
+            })
+        });
+    let tokens: Vec<String> = tokens.collect();
+    let verifier = verifier();
+    for token in &tokens {
+        assert_eq!(outcome(&verifier, token), Ok(()));
+    }
+    tokens
+}
+
+#[test]
+fn a_byte_that_is_changed_added_or_removed_is_noticed() {
+    let (verifier, tokens) = (verifier(), good_tokens());
+    let edits = (0..tokens.len(), any::<prop::sample::Index>(), 0..=127_u8, 0..3);
+    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&edits, |(token, at, byte, edit)| {
+        let good = tokens[token].as_bytes();
+        let mut changed = good.to_vec();
+        let at = at.index(good.len());
+        match edit {
+            0 => changed[at] = byte,
+            1 => changed.insert(at, byte),
+            _ => drop(changed.remove(at)),
+        }
+        prop_assume!(changed != good);
+        let changed = String::from_utf8(changed).unwrap();
+        prop_assert!(outcome(&verifier, &changed).is_err(), "{changed:?} is accepted");
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn the_last_character_of_each_part_can_be_written_in_one_way() {
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let verifier = verifier();
+    let mut not_canonical = 0;
+    for token in good_tokens() {
+        let ends = token.match_indices('.').map(|(at, _)| at).chain([token.len()]);
+        for end in ends {
+            for other in ALPHABET.chars().filter(|other| !token[..end].ends_with(*other)) {
+                let mut changed = token.clone();
+                changed.replace_range(end - 1..end, other.encode_utf8(&mut [0; 4]));
+                let refused = outcome(&verifier, &changed).unwrap_err();
+                not_canonical += usize::from(refused == RejectionReason::NotBase64Url);
+            }
+        }
+    }
+    // A signature of 64 bytes leaves four bits over, and two of three lengths of the other parts some as well.
+    assert!(not_canonical > 6 * 45, "only {not_canonical} of the changes left bits over");
+}
+
+#[test]
+fn the_second_spelling_of_an_ecdsa_signature_is_accepted() {
+    // n of P-256: FIPS 186-5, SP 800-186 §3.2.1.3.
+    const ORDER: [u8; 32] = *b"\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\
+        \xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51";
+    let token = Signer::P256.sign(r#"{"alg":"ES256","kid":"ec"}"#, r#"{"exp":4953600000,"source":"microservice"}"#);
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0;
+    for (s, n) in signature[32..].iter_mut().zip(ORDER).rev() {
+        let difference = i16::from(n) - i16::from(*s) - borrow;
+        borrow = i16::from(difference < 0);
+        *s = difference.rem_euclid(256) as u8;
+    }
+    let spelled = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
+    assert_ne!(spelled, token);
+    assert_eq!(outcome(&verifier(), &spelled), Ok(()));
+}
+
+/// A JSON value of any shape.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+/// A member's value, most often one of `usual`, and absent where that is `None`.
+fn usually(usual: Vec<Option<Value>>) -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![12 => prop::sample::select(usual), 1 => any_json().prop_map(Some)]
+}
+
+fn some(values: impl IntoIterator<Item = Value>) -> Vec<Option<Value>> {
+    values.into_iter().map(Some).collect()
+}
+
+/// Members in the order given, as text, so that one may stand there twice.
+fn object(members: impl IntoIterator<Item = (String, Option<Value>)>) -> String {
+    let members = members.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", json!(name), value?)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+fn headers() -> impl Strategy<Value = (Signer, String)> {
+    let algorithms = prop_oneof![
+        8 => Just((Signer::Ed25519, "EdDSA", "ed")),
+        8 => Just((Signer::P256, "ES256", "ec")),
+        1 => Just((Signer::Ed25519, "Ed25519", "ed")),
+        1 => Just((Signer::P256, "EdDSA", "ec")),
+        1 => Just((Signer::Ed25519, "none", "ed")),
+    ];
+    let others = (
+        usually(vec![None, Some("JWT".into()), Some("application/at+jwt".into())]),
+        usually(vec![None, None, Some("json".into())]),
+        prop::sample::select(vec![None, None, Some("https://example.com/keys".into())]),
+        prop::collection::vec(("x-[a-z]{1,2}", any_json()), 0..3),
+        prop_oneof![20 => Just(None), 1 => prop::sample::select(vec![Some("crit"), Some("b64"), Some("zip"), Some("enc")])],
+        prop_oneof![10 => Just(true), 1 => Just(false)],
+    );
+    (algorithms, others).prop_map(|((signer, alg, kid), (typ, cty, jku, extra, refused, right_kid))| {
+        let kid = if right_kid { kid.into() } else { Value::from("another") };
+        let named = [("alg", Some(alg.into())), ("kid", Some(kid)), ("typ", typ), ("cty", cty), ("jku", jku)];
+        let refused = refused.map(|name| (name, Some(json!([]))));
+        let members = named.into_iter().chain(refused).map(|(name, value)| (name.to_owned(), value));
+        (signer, object(members.chain(extra.into_iter().map(|(name, value)| (name, Some(value))))))
+    })
+}
+
+fn claims() -> impl Strategy<Value = String> {
+    // Far from now, so that what is compared does not depend on when.
+    let names = vec!["billing".into(), json!(["billing"]), json!(["orders", "billing"])];
+    let members = (
+        usually(some([json!(4_953_600_000_u64), json!(4_953_600_000.5), json!(9_007_199_254_740_991_u64)])),
+        usually(vec![None, None, Some(json!(1_500_000_000)), Some(json!(0.5)), Some(json!(4_953_600_000_u64))]),
+        usually(vec![None, None, Some(json!(1_500_000_000)), Some(json!(1.6e9))]),
+        usually(some(["https://api.example.com".into()])),
+        usually(some(names)),
+        usually(some(["orders".into()])),
+        usually(some(["microservice".into()])),
+        prop::collection::vec(("(x-[a-z]{1,2}|iss)", any_json()), 0..2),
+    );
+    members.prop_map(|(exp, nbf, iat, iss, aud, sub, source, extra)| {
+        let named =
+            [("exp", exp), ("nbf", nbf), ("iat", iat), ("iss", iss), ("aud", aud), ("sub", sub), ("source", source)];
+        let named = named.into_iter().map(|(name, value)| (name.to_owned(), value));
+        object(named.chain(extra.into_iter().map(|(name, value)| (name, Some(value)))))
+    })
+}
+
+/// Whether `iss`, `sub` and `aud` are of the types that RFC 7519 §4.1 gives them, where they are.
+fn has_typed_names(claims: &str) -> bool {
+    let claims: Value = serde_json::from_str(claims).unwrap();
+    let is_name = |name: &str| claims.get(name).is_none_or(Value::is_string);
+    let several = claims["aud"].as_array().is_some_and(|aud| aud.iter().all(Value::is_string));
+    is_name("iss") && is_name("sub") && (is_name("aud") || several)
+}
+
+#[test]
+fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
+    let accepted = Cell::new(0);
+    let cases = (headers(), claims(), any::<[bool; 3]>());
+    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&cases, |((signer, header), claims, [issuer, audience, subject])| {
+        let token = signer.sign(&header, &claims);
+        let (mut verifier, mut validation) = (verifier(), Validation::new(signer.algorithm()));
+        validation.leeway = 30;
+        validation.validate_nbf = true;
+        // Deliberately no check of an audience that nobody configured: RFC 7519 §4.1.3 would have it refused, but tokens
+        // of SuperTokens may carry one.
+        validation.validate_aud = audience;
+        let mut required = vec!["exp"];
+        if issuer {
+            verifier = verifier.issuer("https://api.example.com");
+            validation.set_issuer(&["https://api.example.com"]);
+            required.push("iss");
+        }
+        if audience {
+            verifier = verifier.audience("billing");
+            validation.set_audience(&["billing"]);
+            required.push("aud");
+        }
+        if subject {
+            verifier = verifier.subject("orders");
+            validation.sub = Some("orders".to_owned());
+            required.push("sub");
+        }
+        validation.set_required_spec_claims(&required);
+        // The library does not know RFC 9864's name, and cannot read a token whose names are of a wrong type, whether
+        // anybody asks for them or not.
+        let comparable = !header.contains(r#""alg":"Ed25519""#) && has_typed_names(&claims);
+        if outcome(&verifier, &token).is_ok() && comparable {
+            accepted.set(accepted.get() + 1);
+            let decoded = jsonwebtoken::decode::<Value>(&token, &signer.decoding_key(), &validation);
+            prop_assert!(decoded.is_ok(), "{header} {claims}: {decoded:?}");
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!((300..2700).contains(&accepted.get()), "{} of 3000 are accepted: that compares too little", accepted.get());
+}
