@@ -205,10 +205,10 @@ reasons! {
     WrongType => InvalidToken, "the token is of another type";
     /// `kid` is not a string of 1 to 256 bytes.
     MalformedKeyId => InvalidToken, "the key id is malformed";
-    /// The claims are no JSON object without duplicate members.
-    MalformedClaims => InvalidToken, "the claims are malformed";
     /// An algorithm that the policy does not allow.
     AlgorithmNotAllowed => InvalidToken, "the algorithm is not allowed";
+    /// The claims are no JSON object without duplicate members.
+    MalformedClaims => InvalidToken, "the claims are malformed";
     /// `exp` is missing or no number from 0 to 2^53.
     MalformedExpiration => InvalidToken, "the token has no valid expiration time";
     /// Now is on or after `exp` and the leeway (RFC 7519 §4.1.4).

@@ -193,10 +193,10 @@ impl Verifier {
     /// Steps 1 and 2: everything that needs no key.
     fn parse<'t>(&self, token: &'t str) -> Result<Unproven<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.policy.max_token_len)?;
-        let claims = jws.claims()?;
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
+        let claims = jws.claims()?;
         let validity = self.policy.check_claims(&claims, self.clock.unix_now())?;
         Ok(Unproven { jws, claims, validity })
     }
