@@ -26,6 +26,9 @@
 //! # }
 //! ```
 //!
+//! [`migration`] shows the lines of SuperTokens' SDKs, and of the libraries that its documentation names, beside this
+//! crate's.
+//!
 //! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need none.
 #![forbid(unsafe_code)]
 
@@ -45,6 +48,8 @@ pub mod extract;
 mod json;
 pub mod jwks;
 mod jws;
+#[cfg(doc)]
+pub mod migration;
 #[cfg(feature = "reqwest")]
 pub mod mint;
 #[cfg(feature = "reqwest")]

@@ -115,7 +115,8 @@ def altered(token: str, part: int, **members: object) -> str:
 def described(token: str) -> str:
     """Which kind of key signed a token, and for how long."""
     kid, claims = decoded(token, 0)["kid"], decoded(token, 1)
-    kind = "static" if re.fullmatch("s-[0-9a-f-]{36}", kid) else "dynamic" if re.fullmatch(r"d-\d{13}", kid) else "unknown"
+    forms = {"static": "s-[0-9a-f-]{36}", "dynamic": r"d-\d{13}"}
+    kind = next((kind for kind, form in forms.items() if re.fullmatch(form, kid)), "unknown")
     validity = claims["exp"] - claims["iat"]
     return f"{kind} key, {'100 years' if validity == 3_153_600_000 else f'{validity} s'}"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every system of SuperTokens' documentation against this crate, with the official packages. Prints a matrix; exits with 0
-# if every cell is as expected. Needs Node 20, Python 3.11, Go and a JDK 17; whatever is missing fails its own rows.
+# Every system of SuperTokens' documentation against this crate, with the official packages. Prints a matrix; exits with
+# 0 if every cell is as expected. Needs Node 20, Python 3.11, Go and a JDK 17; whatever is missing fails its own rows.
 #
 #   tests/interop/run.sh [--update-readme]
 #
@@ -16,7 +16,8 @@ mkdir -p "$out/programs" "$out/logs" "$out/cache"
 cp -r "$here"/{node,python,go,java,curl} "$out/programs"
 
 export npm_config_cache=$out/cache/npm PIP_CACHE_DIR=$out/cache/pip
-export GOMODCACHE=$out/cache/go/modules GOCACHE=$out/cache/go/build GOFLAGS="-mod=readonly -modcacherw" GOTOOLCHAIN=local
+export GOMODCACHE=$out/cache/go/modules GOCACHE=$out/cache/go/build GOTOOLCHAIN=local
+export GOFLAGS="-mod=readonly -modcacherw"
 # The Python SDK's dependency tldextract would fetch a list of domain suffixes; it has one of its own.
 export SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP=1 TLDEXTRACT_CACHE=$out/cache/tldextract
 cd "$out/programs"
@@ -34,7 +35,9 @@ debian() {
     apt-get install -qqy --no-install-recommends "${missing[@]}"
 }
 
-install_node() { need node && need npm && cd "node/$1" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; }
+install_node() {
+    need node && need npm && cd "node/$1" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+}
 install_supertokens-24() { install_node supertokens-24 && cp ../sdk.js .; }
 install_supertokens-23() { install_node supertokens-23 && cp ../sdk.js .; }
 install_m2() { install_node m2; }
