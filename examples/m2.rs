@@ -1,6 +1,6 @@
 //! M2, the called microservice: an axum server that admits only microservices.
 //!
-//! `GET /health` is public, `GET /whoami` answers the caller's claims as JSON.
+//! `GET /health` is public, `GET` and `POST /whoami` answer the caller's claims as JSON.
 #![allow(clippy::print_stdout)] // it is a program
 
 use std::process::ExitCode;
@@ -82,7 +82,7 @@ async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         verifier = verifier.issuer(issuer);
     }
     let app = Router::new()
-        .route("/whoami", get(whoami))
+        .route("/whoami", get(whoami).post(whoami))
         .route_layer(RequireServiceTokenLayer::new(verifier))
         .route("/health", get(|| async { "ok\n" })); // added after the layer: public
 

@@ -26,6 +26,9 @@
 //! # }
 //! ```
 //!
+//! [`migration`] shows the lines of SuperTokens' SDKs, and of the libraries that its documentation names, beside this
+//! crate's.
+//!
 //! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need none.
 #![forbid(unsafe_code)]
 
@@ -48,6 +51,8 @@ pub mod fuzzing;
 mod json;
 pub mod jwks;
 mod jws;
+#[cfg(doc)]
+pub mod migration;
 #[cfg(feature = "reqwest")]
 pub mod mint;
 #[cfg(feature = "reqwest")]

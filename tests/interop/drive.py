@@ -1,0 +1,374 @@
+"""Starts every system of SuperTokens' documentation, tries each against this crate, and prints what was seen."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from harness import (
+    Case,
+    Failure,
+    Processes,
+    Row,
+    altered,
+    described,
+    fetch,
+    fetch_json,
+    printed,
+    rows,
+    whoami,
+)
+
+MINTS = "mints; our m2 judges"
+FEEDS = "its JWKS route feeds our m2"
+JUDGES = "judges what our m1 mints"
+
+API_DOMAIN = "https://api.example.com"
+API_KEY = "key-one-0123456789abcdef"
+JWKS_ROUTE = "/auth/jwt/jwks.json"
+MARKER = {"source": "microservice"}
+
+# What a real core answers.
+BAD_VALIDITY = "400 validity must be greater than or equal to 0"
+BAD_KEY = "401 Invalid API key"
+
+
+class Interop:
+    def __init__(self, programs: Path, examples: Path, processes: Processes) -> None:
+        self.programs, self.examples, self.processes = programs, examples, processes
+        self.core = self.example("core", "open")
+        self.keyed_core = self.example("core", "keyed", "--api-key", API_KEY)
+        self.m2 = self.example("m2", "open", *judging(f"{self.core}/.well-known/jwks.json"))
+        self.keyed_m2 = self.example("m2", "keyed", *judging(f"{self.keyed_core}/.well-known/jwks.json"))
+
+    def example(self, program: str, name: str, *flags: str) -> str:
+        return self.processes.serve(
+            f"{program}-{name}", [self.examples / program, "--listen", "127.0.0.1:0", *flags]
+        )
+
+    def foreign(self, part: str, name: str, command: list[str], env: dict[str, str]) -> str:
+        failed = self.programs / f"{part}.failed"
+        if failed.exists():
+            raise Failure(f"not installed: {failed.read_text().strip()[:100]}")
+        program = [self.programs / word if "/" in word else word for word in command]
+        return self.processes.serve(name, program, env)
+
+    def mint(self, payload: dict) -> str:
+        """A token of the core with api keys, by a plain request."""
+        asked = {"payload": payload, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
+        return fetch_json(f"{self.keyed_core}/recipe/jwt", asked, {"api-key": API_KEY})["jwt"]
+
+    # An official SDK.
+
+    def sdk(self, system: str, part: str, command: list[str], max_age: int | None) -> list[Row]:
+        name = system.replace(" ", "-")
+
+        def start(which: str, core: str, key: dict[str, str]) -> str:
+            return self.foreign(part, f"{name}-{which}", command, {"CORE": core, "API_DOMAIN": API_DOMAIN} | key)
+
+        def start_all() -> dict[str, str]:
+            return {
+                "open": start("open", self.core, {}),
+                "keyed": start("keyed", self.keyed_core, {"API_KEY": API_KEY}),
+                "wrong": start("wrong", self.keyed_core, {"API_KEY": "wrong-0123456789abcdef"}),
+            }
+
+        def judged(which: str, payload: dict, **asked: object):
+            """What becomes of a token that the SDK is asked for."""
+            m2 = self.m2 if which == "open" else self.keyed_m2
+
+            def see(sdks: dict[str, str]) -> str:
+                token = sdk_mint(sdks[which], payload, **asked)
+                return f"{whoami(m2, token)}, {described(token)}"
+
+            return see
+
+        cases = []
+        for which, core in [("open", "no api key"), ("keyed", "api key")]:
+            for words, asked, expected in [
+                ("as documented", {}, "200, static key, 100 years"),
+                ("3600 s", {"validity": 3600}, "200, static key, 3600 s"),
+                ("static key, 3600 s", {"validity": 3600, "useStaticKey": True}, "200, static key, 3600 s"),
+                ("dynamic key", {"useStaticKey": False}, "200, dynamic key, 100 years"),
+                ("dynamic key, 3600 s", {"validity": 3600, "useStaticKey": False}, "200, dynamic key, 3600 s"),
+            ]:
+                cases.append(Case(f"{core}: {words}", expected, judged(which, MARKER, **asked)))
+            cases.append(Case(f"{core}: no marker", "403, static key, 100 years", judged(which, {"sub": "user"})))
+            cases.append(Case(f"{core}: validity 0", BAD_VALIDITY, judged(which, MARKER, validity=0)))
+        cases.append(Case("wrong api key", BAD_KEY, judged("wrong", MARKER)))
+
+        sdks: dict[str, str] = {}
+        minted = rows(system, MINTS, lambda: sdks.update(start_all()) or sdks, cases)
+        return minted + self.jwks_route(system, name, sdks, max_age)
+
+    def jwks_route(self, system: str, name: str, sdks: dict[str, str], max_age: int | None) -> list[Row]:
+        """`max_age`: what the route sends, where it does not pass on the core's."""
+
+        def start() -> str:
+            if "open" not in sdks:
+                raise Failure("the SDK did not start")
+            return self.example("m2", f"of-{name}", *judging(sdks["open"] + JWKS_ROUTE))
+
+        began = time.monotonic()
+
+        def fetches_after(seconds: int):
+            """How often m2 has fetched by then, while it judges token after token."""
+
+            def see(m2: str) -> str:
+                token = sdk_mint(sdks["open"], MARKER)
+                while time.monotonic() < began + seconds:
+                    if whoami(m2, token) != 200:
+                        return "a good token was refused"
+                    time.sleep(1)
+                return str(fetch_json(f"{sdks['open']}/fetches")["fetches"])
+
+            return see
+
+        def cache_control(_: str) -> str:
+            sent = [max_age_of(sdks["open"] + JWKS_ROUTE), max_age_of(f"{self.core}/.well-known/jwks.json")]
+            return "the core's" if abs(sent[0] - sent[1]) <= 5 else str(sent[0])
+
+        # m2 refreshes ahead, at 80 % of the lifetime and at most a tenth earlier or later: here after 43 s to 53 s. The
+        # last look asks the route too, once.
+        refreshes = 0 if max_age is None else 1
+        return rows(
+            system,
+            FEEDS,
+            start,
+            [
+                Case("its own token", "200", lambda m2: whoami(m2, sdk_mint(sdks["open"], MARKER))),
+                Case("its own token, dynamic key", "200",
+                     lambda m2: whoami(m2, sdk_mint(sdks["open"], MARKER, useStaticKey=False))),
+                Case("no marker", "403", lambda m2: whoami(m2, sdk_mint(sdks["open"], {"sub": "user"}))),
+                Case("fetches in 40 s of requests", "1", fetches_after(40)),
+                Case("fetches in 60 s of requests", str(1 + refreshes), fetches_after(60)),
+                Case("max-age", "the core's" if max_age is None else str(max_age), cache_control),
+            ],
+        )
+
+    # A service in another language, by the libraries that the documentation names.
+
+    def judge(self, system: str, part: str, command: list[str]) -> list[Row]:
+        name = re.sub(r"[^a-z0-9]+", "-", system.lower())
+
+        def start() -> str:
+            return self.foreign(part, name, command, {"JWKS": f"{self.keyed_core}/.well-known/jwks.json"})
+
+        def by_m1(m2: str) -> str:
+            command = [self.examples / "m1", "--core", self.keyed_core, "--api-key", API_KEY, "--m2", m2]
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            return f"{ended.stdout.partition(chr(10))[0] or ended.stderr.strip()[-100:]}, exit code {ended.returncode}"
+
+        def another_cores_token() -> str:
+            asked = {"payload": MARKER, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
+            return fetch_json(f"{self.core}/recipe/jwt", asked)["jwt"]
+
+        service, user = self.mint(MARKER), self.mint({"sub": "user"})
+        kid_of_this_core = json.loads(fetch(f"{self.keyed_core}/.well-known/jwks.json")[2])["keys"][-1]["kid"]
+        return rows(
+            system,
+            JUDGES,
+            start,
+            [
+                Case("the m1 example", "200, exit code 0", by_m1),
+                Case("no token", "401", whoami),
+                Case("no marker", "403", lambda m2: whoami(m2, user)),
+                Case("forged: the marker written in", "401", lambda m2: whoami(m2, altered(user, 1, **MARKER))),
+                Case("forged: alg none", "401",
+                     lambda m2: whoami(m2, altered(service, 0, alg="none").rpartition(".")[0] + ".")),
+                Case("forged: another key, unknown kid", "401", lambda m2: whoami(m2, another_cores_token())),
+                Case("forged: another key, known kid", "401",
+                     lambda m2: whoami(m2, altered(another_cores_token(), 0, kid=kid_of_this_core))),
+                Case("expired", "401", lambda m2: whoami(m2, self.mint(MARKER | {"exp": 1_700_000_000}))),
+                Case("the m1 example after all those", "200, exit code 0", by_m1),
+            ],
+        )
+
+    # The documentation's requests, by curl.
+
+    def curl(self, system: str) -> list[Row]:
+        def answer(**placeholders: str) -> str:
+            asked = {
+                "connectionURI": self.keyed_core,
+                "APIKey": API_KEY,
+                "apiDomain": API_DOMAIN,
+                "payload": '"source": "microservice"',
+                "useStaticSigningKey": "true",
+                "validityInSeconds": "3600",
+            }
+            answer = self.run_curl("create-jwt", asked | placeholders)
+            try:
+                token = json.loads(answer)["jwt"]
+            except ValueError:
+                return answer.strip()
+            m2 = self.keyed_m2 if (asked | placeholders)["connectionURI"] == self.keyed_core else self.m2
+            return f"{self.run_curl('call-m2', {'microservice': m2, 'jwt': token})}, {described(token)}"
+
+        def case(words: str, expected: str, **placeholders: str) -> Case:
+            return Case(words, expected, lambda _: answer(**placeholders))
+
+        return rows(
+            system,
+            MINTS,
+            lambda: None,
+            [
+                case("as documented", "200, static key, 3600 s"),
+                case("no api key", "200, static key, 3600 s", connectionURI=self.core, APIKey=""),
+                case("dynamic key", "200, dynamic key, 3600 s", useStaticSigningKey="false"),
+                case("100 years", "200, static key, 100 years", validityInSeconds="3153600000"),
+                case("no marker", "403, static key, 3600 s", payload='"sub": "user"'),
+                case("validity 0", BAD_VALIDITY.partition(" ")[2], validityInSeconds="0"),
+                case("wrong api key", BAD_KEY.partition(" ")[2], APIKey="wrong-0123456789abcdef"),
+            ],
+        )
+
+    def run_curl(self, script: str, env: dict[str, str]) -> str:
+        command = ["bash", self.programs / "curl" / script]
+        ended = subprocess.run(
+            command, env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+        )
+        if ended.returncode != 0:
+            raise Failure(f"curl ended with {ended.returncode}: {ended.stderr.strip()[-80:]}")
+        return ended.stdout
+
+
+def judging(jwks: str) -> list[str]:
+    return ["--jwks", jwks, "--issuer", API_DOMAIN]
+
+
+def sdk_mint(sdk: str, payload: dict, validity: int | None = None, useStaticKey: bool | None = None) -> str:
+    answer = fetch_json(f"{sdk}/mint", {"payload": payload, "validity": validity, "useStaticKey": useStaticKey})
+    if "jwt" in answer:
+        return answer["jwt"]
+    # Each SDK wraps the core's status and text in a sentence of its own.
+    found = re.search(r"status code: (\d+) and message: (.*)", answer["error"])
+    raise Failure(f"{found[1]} {found[2].strip()}" if found else f"the SDK says: {answer['error'].strip()[:100]}")
+
+
+def max_age_of(url: str) -> int:
+    status, headers, _ = fetch(url)
+    found = re.match(r"max-age=(\d+)", headers.get("Cache-Control", headers.get("cache-control", "")))
+    if status != 200 or not found:
+        raise Failure(f"{status}, without a max-age")
+    return int(found[1])
+
+
+def run(interop: Interop) -> list[Row]:
+    """Every system, each in a thread of its own: most of their time is the wait for a refresh."""
+    python, m2, go = "python/venv/bin/python", "node/m2/package.json", "go/go.mod"
+
+    def pinned(name: str, file: str, pattern: str) -> str:
+        return f"{name} {re.search(pattern, (interop.programs / file).read_text())[1]}"
+
+    def node(folder: str) -> list[Row]:
+        name = pinned("supertokens-node", f"node/{folder}/package.json", '"supertokens-node": "(.+)"')
+        return interop.sdk(name, folder, ["node", f"node/{folder}/sdk.js"], None)
+
+    def python_sdk() -> list[Row]:
+        name = pinned("supertokens-python", "python/requirements.in", r"supertokens-python.*==(.+)")
+        return interop.sdk(name, "python", [python, "python/sdk.py"], 60)
+
+    def go_sdk() -> list[Row]:
+        return interop.sdk(pinned("supertokens-golang", go, "supertokens-golang v(.+)"), "go", ["go/sdk.bin"], 60)
+
+    def jsonwebtoken() -> list[Row]:
+        names = pinned("jsonwebtoken", m2, '"jsonwebtoken": "(.+)"'), pinned("jwks-rsa", m2, '"jwks-rsa": "(.+)"')
+        return interop.judge(" + ".join(names), "m2", ["node", "node/m2/jsonwebtoken.js"])
+
+    def jose() -> list[Row]:
+        return interop.judge(pinned("jose", m2, '"jose": "(.+)"'), "m2", ["node", "node/m2/jose.js"])
+
+    def pyjwt() -> list[Row]:
+        name = pinned("PyJWT", "python/requirements.in", r"PyJWT.*==(.+)")
+        return interop.judge(name, "python", [python, "python/m2.py"])
+
+    def golang_jwt() -> list[Row]:
+        names = pinned("golang-jwt", go, "golang-jwt/jwt/v5 v(.+)"), pinned("keyfunc", go, "keyfunc/v2 v(.+)")
+        return interop.judge(" + ".join(names), "go", ["go/m2.bin"])
+
+    def nimbus() -> list[Row]:
+        name = pinned("nimbus-jose-jwt", "java/pom.xml", r"nimbus-jose-jwt</artifactId>\s*<version>(.+)</version>")
+        return interop.judge(name, "java", ["java", "-cp", "java/lib/*", "java/M2.java"])
+
+    jobs = [
+        lambda: node("supertokens-24"),
+        lambda: node("supertokens-23"),
+        python_sdk,
+        go_sdk,
+        lambda: interop.curl("curl"),
+        jsonwebtoken,
+        jose,
+        pyjwt,
+        golang_jwt,
+        nimbus,
+    ]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        futures = [pool.submit(job) for job in jobs]
+    return [row for future in futures for row in future.result()]
+
+
+def table(matrix: list[Row]) -> str:
+    """The matrix as the README shows it: how many cases of each system are as expected, by direction."""
+    lines = [f"| | {MINTS} | {FEEDS} | {JUDGES} |", "|---|---|---|---|"]
+    for system in dict.fromkeys(row.system for row in matrix):
+        cells = []
+        for direction in (MINTS, FEEDS, JUDGES):
+            found = [row.ok for row in matrix if (row.system, row.direction) == (system, direction)]
+            cells.append(f"{sum(found)} of {len(found)}" if found else "")
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def readme_is_current(readme: Path, matrix: list[Row], update: bool) -> bool:
+    """Whether the README's block holds this run's table, which `update` writes there."""
+    text = readme.read_text()
+    block = re.compile(r"(?<=<!-- interop -->\n).*?(?=\n<!-- /interop -->)", re.DOTALL)
+    current = block.sub(lambda _: table(matrix), text)
+    if update:
+        readme.write_text(current)
+    return update or (current == text and block.search(text) is not None)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--programs", type=Path, required=True, help="where run.sh has installed the foreign programs")
+    parser.add_argument("--examples", type=Path, required=True, help="where cargo has built the examples")
+    parser.add_argument("--logs", type=Path, required=True, help="a folder for what the servers say, and the matrix")
+    parser.add_argument("--readme", type=Path, required=True)
+    parser.add_argument("--update-readme", action="store_true", help="write this run's table into the README")
+    flags = parser.parse_args()
+
+    began = time.monotonic()
+    processes = Processes(flags.logs)
+
+    def stop(number: int, _: object) -> None:
+        processes.end()
+        os._exit(128 + number)  # the threads may be asleep
+
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, stop)
+    try:
+        matrix = run(Interop(flags.programs, flags.examples, processes))
+    finally:
+        processes.end()
+
+    (flags.logs / "matrix.json").write_text(json.dumps([asdict(row) for row in matrix], indent=1))
+    print(printed(matrix))
+    print(f"drove them: {time.monotonic() - began:.0f} s")
+    failed = sum(not row.ok for row in matrix)
+    print(f"interop: {len(matrix) - failed} passed, {failed} failed")
+    current = readme_is_current(flags.readme, matrix, flags.update_readme)
+    if not current:
+        print("the README shows another table: run tests/interop/run.sh --update-readme")
+    return 0 if failed == 0 and current else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
