@@ -241,8 +241,8 @@ reasons! {
     KeysStale => KeysUnavailable, "the keys are too old";
     /// The key may be new, and the fetch that would tell failed.
     FetchFailed => KeysUnavailable, "the keys could not be fetched";
-    /// The key may be new, and too many requests wait to know already.
-    TooManyWaiting => KeysUnavailable, "too many requests wait for the keys";
+    /// Too many requests wait already: for a key that may be new, or for their signature to be checked.
+    TooManyWaiting => KeysUnavailable, "too many requests wait already";
 }
 
 /// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5).

@@ -27,7 +27,7 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // The key is not in the set; a fetch is under way.
+        // The key is not in the set and a fetch is under way, or the signature waits for its turn.
         Verifying { verdict: Pending, parked: Option<Parked<S, B>> },
         // The token is good; the inner service has to become ready again.
         Readying { request: Option<Request<B>>, service: S },

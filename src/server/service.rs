@@ -105,9 +105,9 @@ impl Gate {
         };
         match verifier.attempt(token) {
             Attempt::Decided(decided) => Judged::Decided(decided),
-            Attempt::Waiting(ticket) => {
+            Attempt::Waiting(wait) => {
                 let (verifier, token) = (verifier.clone(), token.to_owned());
-                Judged::Waiting(Box::pin(async move { verifier.resume(&token, ticket).await }))
+                Judged::Waiting(Box::pin(async move { verifier.resume(&token, wait).await }))
             }
         }
     }

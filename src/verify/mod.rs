@@ -4,7 +4,7 @@
 //!    without duplicate members, an asymmetric `alg`, no `crit`, `b64`, `enc`, `zip` or nested token.
 //! 2. The cheap claims, before any key is looked up: `exp`, `nbf`, `iat`, then `iss`, `aud`, `sub` where configured.
 //! 3. The key by (`kid`, `alg`), which may wait for a fetch.
-//! 4. The signature, under the algorithm that the key is bound to.
+//! 4. The signature, under the algorithm that the key is bound to; one core at least is left to others meanwhile.
 //! 5. The marker: `source` is exactly the JSON string `microservice`.
 //!
 //! A token that was verified before is known again by all of its bytes: then its dates and its key are checked, and nothing
@@ -18,6 +18,7 @@ mod policy;
 mod properties;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verdicts;
 mod verifier;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::policy::{Policy, Validity};
+use super::turns::{Place, Turn, Turns};
 use super::verdicts::{Proof, Proved, Verdicts};
 use crate::algorithm::Algorithm;
 use crate::claims::ServiceClaims;
@@ -40,6 +41,7 @@ pub struct Verifier {
     policy: Arc<Policy>,
     clock: Clock,
     verdicts: Arc<Verdicts>,
+    turns: Arc<Turns>,
 }
 
 /// How many verdicts are remembered, unless it is said otherwise.
@@ -48,8 +50,16 @@ const CACHE_CAPACITY: usize = 4096;
 /// How far a token could be judged without waiting.
 pub(crate) enum Attempt {
     Decided(Result<ServiceClaims, Rejection>),
+    Waiting(Wait),
+}
+
+/// What a token waits for.
+#[derive(Debug)]
+pub(crate) enum Wait {
     /// The key is not in the set; the ticket lets the caller wait for the fetch that settles it.
-    Waiting(Ticket),
+    Key(Ticket),
+    /// As many signatures as may be are being checked.
+    Turn(Place),
 }
 
 impl Verifier {
@@ -61,6 +71,7 @@ impl Verifier {
             policy: Arc::default(),
             clock: Clock::default(),
             verdicts: Arc::new(Verdicts::new(CACHE_CAPACITY)),
+            turns: Arc::new(Turns::for_this_machine()),
         }
     }
 
@@ -137,14 +148,14 @@ impl Verifier {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait for a key and nothing else; a fetch that is under way goes on.
+    /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing else; a fetch that is under way goes on.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(decided) = self.recall(token.as_bytes()) {
             return decided;
         }
         match self.attempt(token) {
             Attempt::Decided(decided) => decided,
-            Attempt::Waiting(ticket) => self.resume(token, ticket).await,
+            Attempt::Waiting(wait) => self.resume(token, wait).await,
         }
     }
 
@@ -169,7 +180,8 @@ impl Verifier {
         self.policy.max_token_len
     }
 
-    /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown.
+    /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown or
+    /// too many signatures are being checked.
     pub(crate) fn attempt(&self, token: &str) -> Attempt {
         let unproven = match self.parse(token) {
             Ok(unproven) => unproven,
@@ -177,17 +189,52 @@ impl Verifier {
         };
         let Jws { key_id, algorithm, .. } = &unproven.jws;
         match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
-            Lookup::Found(key) => Attempt::Decided(self.prove(token, unproven, key)),
+            Lookup::Found(key) => match self.turns.take() {
+                Some(turn) => Attempt::Decided(self.prove(token, unproven, key, turn)),
+                None => match self.turns.queue() {
+                    Ok(place) => Attempt::Waiting(Wait::Turn(place)),
+                    Err(rejection) => Attempt::Decided(Err(rejection)),
+                },
+            },
             Lookup::Refused(rejection) => Attempt::Decided(Err(rejection)),
-            Lookup::Wait(ticket) => Attempt::Waiting(ticket),
+            Lookup::Wait(ticket) => Attempt::Waiting(Wait::Key(ticket)),
         }
     }
 
-    /// Judges a token whose key had to be waited for.
-    pub(crate) async fn resume(&self, token: &str, ticket: Ticket) -> Result<ServiceClaims, Rejection> {
-        let key = ticket.wait().await?;
-        // Parsed again rather than kept: time has passed, and the dates must hold now.
-        self.prove(token, self.parse(token)?, key)
+    /// Judges a token that had to wait. It is parsed again: time has passed, and the dates must hold now.
+    pub(crate) async fn resume(&self, token: &str, wait: Wait) -> Result<ServiceClaims, Rejection> {
+        let place = match wait {
+            Wait::Turn(place) => place,
+            Wait::Key(ticket) => {
+                let key = ticket.wait().await?;
+                // Of many that came with one token, the first is the one to check its signature.
+                if let Some(decided) = self.recall(token.as_bytes()) {
+                    return decided;
+                }
+                if let Some(turn) = self.turns.take() {
+                    return self.prove(token, self.parse(token)?, key, turn);
+                }
+                self.turns.queue()?
+            }
+        };
+        let (verifier, token) = (self.clone(), token.to_owned());
+        place.in_turn(move |turn| verifier.judge_in(turn, &token)).await
+    }
+
+    /// Judges a token that has waited for its turn.
+    fn judge_in(&self, turn: Turn<'_>, token: &str) -> Result<ServiceClaims, Rejection> {
+        // Others with the same token may have come first.
+        if let Some(decided) = self.recall(token.as_bytes()) {
+            return decided;
+        }
+        let unproven = self.parse(token)?;
+        let Jws { key_id, algorithm, .. } = &unproven.jws;
+        match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
+            Lookup::Found(key) => self.prove(token, unproven, key, turn),
+            Lookup::Refused(rejection) => Err(rejection),
+            // It was there when the wait began: a fetch has taken it out since.
+            Lookup::Wait(_) => Err(RejectionReason::UnknownKey.into()),
+        }
     }
 
     /// Steps 1 and 2: everything that needs no key.
@@ -202,9 +249,17 @@ impl Verifier {
     }
 
     /// Steps 4 and 5. What has a good signature is remembered, whoever it belongs to.
-    fn prove(&self, token: &str, unproven: Unproven<'_>, key: Arc<Key>) -> Result<ServiceClaims, Rejection> {
+    fn prove(
+        &self,
+        token: &str,
+        unproven: Unproven<'_>,
+        key: Arc<Key>,
+        turn: Turn<'_>,
+    ) -> Result<ServiceClaims, Rejection> {
         let Unproven { jws, claims, validity } = unproven;
-        if !key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature) {
+        let good = key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);
+        drop(turn);
+        if !good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
@@ -231,4 +286,102 @@ struct Unproven<'t> {
     jws: Jws<'t>,
     claims: Map<String, Value>,
     validity: Validity,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jwks::FixedJwks;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    /// A verifier that checks one signature at once, and tokens for it: good ones, numbered, and a forged one.
+    fn one_at_once() -> (Verifier, impl Fn(u32) -> String, String) {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": URL_SAFE_NO_PAD.encode(pair.public_key())});
+        let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        let verifier = Verifier { turns: Arc::new(Turns::new(1)), ..Verifier::new(keys) };
+        let sign = move |number: u32| {
+            let claims = json!({"exp": 4_953_600_000_u64, "source": "microservice", "n": number}).to_string();
+            let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
+            let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+            format!("{input}.{}", URL_SAFE_NO_PAD.encode(pair.sign(input.as_bytes())))
+        };
+        let forged = format!("{}.{}", sign(0).rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]));
+        (verifier, sign, forged)
+    }
+
+    fn reason<T>(decided: Result<T, Rejection>) -> Option<RejectionReason> {
+        decided.err().map(|rejection| rejection.reason())
+    }
+
+    #[tokio::test]
+    async fn a_token_beyond_the_cap_waits_and_a_known_one_does_not() {
+        let (verifier, sign, forged) = one_at_once();
+        let known = sign(1);
+        verifier.verify(&known).await.unwrap();
+
+        let turn = verifier.turns.take().unwrap();
+        assert!(verifier.recall(known.as_bytes()).is_some_and(|decided| decided.is_ok()));
+        // What fails before its signature needs no turn.
+        assert!(matches!(verifier.attempt("not.a.token"), Attempt::Decided(Err(_))));
+        let (new, again) = (sign(2), sign(2));
+        let [new, again, forged] = [new, again, forged].map(|token| {
+            let verifier = verifier.clone();
+            tokio::spawn(async move { verifier.verify(&token).await })
+        });
+        tokio::task::yield_now().await;
+        assert!(!new.is_finished() && !again.is_finished() && !forged.is_finished());
+        drop(turn);
+        assert_eq!(new.await.unwrap().unwrap().get("n"), Some(&json!(2)));
+        assert_eq!(again.await.unwrap().unwrap().get("n"), Some(&json!(2)));
+        assert_eq!(reason(forged.await.unwrap()), Some(RejectionReason::BadSignature));
+        assert!(verifier.turns.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn beyond_the_waiting_there_is_no_verdict() {
+        let (verifier, sign, forged) = one_at_once();
+        let turn = verifier.turns.take().unwrap();
+        let places: Vec<_> = std::iter::from_fn(|| verifier.turns.queue().ok()).collect();
+        for token in [sign(1), forged] {
+            let rejection = verifier.verify(&token).await.unwrap_err();
+            assert_eq!(rejection.reason(), RejectionReason::TooManyWaiting);
+            assert_eq!(rejection.kind(), crate::RejectionKind::KeysUnavailable);
+        }
+        drop((turn, places));
+        assert!(verifier.verify(&sign(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_expires_while_it_waits_is_refused() {
+        let (verifier, sign, _) = one_at_once();
+        let verifier = Verifier { clock: Clock::driven(4_953_600_000), ..verifier };
+        let (turn, token) = (verifier.turns.take().unwrap(), sign(1));
+        let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
+        verifier.clock.shift(30);
+        drop(turn);
+        assert_eq!(reason(verifier.resume(&token, wait).await), Some(RejectionReason::Expired));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_retired_meanwhile_proves_nothing() {
+        let (verifier, sign, _) = one_at_once();
+        let (turn, token) = (verifier.turns.take().unwrap(), sign(1));
+        let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        key.use_until(0);
+        drop(turn);
+        assert_eq!(reason(verifier.resume(&token, wait).await), Some(RejectionReason::UnknownKey));
+    }
+
+    #[test]
+    fn every_way_to_configure_shares_the_cap() {
+        let (verifier, ..) = one_at_once();
+        let _turn = verifier.turns.take().unwrap();
+        let configured = verifier.clone().audience("billing").cache_capacity(0);
+        assert!(configured.turns.take().is_none());
+    }
 }

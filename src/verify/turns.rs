@@ -1,0 +1,188 @@
+//! How many signatures are checked at once.
+//!
+//! A check takes a worker thread for some twenty microseconds, and whoever names a known key makes this service do one for
+//! each request, whatever he signs with. So one core at least is left to what needs no check: tokens that were verified
+//! before, and the rest of the service. Beyond the cap a token is not refused; it waits, first come, first served.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
+
+use crate::rejection::{Rejection, RejectionReason};
+
+/// So many tokens may wait for a turn: at the pace of one core, for a few hundredths of a second.
+const MAX_WAITING: usize = 1024;
+
+/// The turns of one verifier and its clones.
+#[derive(Debug)]
+pub(super) struct Turns {
+    checks: Semaphore,
+    places: Arc<Semaphore>,
+}
+
+/// The right to check one signature. Deliberately never held across an `.await`.
+pub(super) type Turn<'t> = SemaphorePermit<'t>;
+
+/// A place among those who wait for a turn.
+#[derive(Debug)]
+pub(crate) struct Place {
+    turns: Arc<Turns>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    /// As many turns as there are cores but for one, and one where there is only one.
+    pub(super) fn for_this_machine() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Self::new(cores.saturating_sub(1).max(1))
+    }
+
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { checks: Semaphore::new(at_once), places: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// A turn, if one is free and nobody waits for it.
+    pub(super) fn take(&self) -> Option<Turn<'_>> {
+        self.checks.try_acquire().ok()
+    }
+
+    /// A place to wait for a turn.
+    pub(super) fn queue(self: &Arc<Self>) -> Result<Place, Rejection> {
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(_place) => Ok(Place { turns: Arc::clone(self), _place }),
+            Err(_) => Err(RejectionReason::TooManyWaiting.into()),
+        }
+    }
+}
+
+impl Place {
+    /// Waits for a turn and does `work` in it.
+    ///
+    /// A free turn is handed to whoever has waited longest, and would be lost to all others with a future that its owner
+    /// has stopped polling. So where there is a runtime the wait is a task of its own, which ends with the future.
+    pub(super) async fn in_turn<T, F>(self, work: F) -> Result<T, Rejection>
+    where
+        T: Send + 'static,
+        F: FnOnce(Turn<'_>) -> Result<T, Rejection> + Send + 'static,
+    {
+        let waiting = async move {
+            // Nobody closes the semaphore.
+            let turn = self.turns.checks.acquire().await.map_err(|_| RejectionReason::TooManyWaiting)?;
+            work(turn)
+        };
+        let Ok(runtime) = Handle::try_current() else { return waiting.await };
+        let mut task = JoinSet::new();
+        task.spawn_on(waiting, &runtime);
+        match task.join_next().await {
+            Some(Ok(done)) => done,
+            // The runtime is shutting down.
+            Some(Err(_)) | None => Err(RejectionReason::TooManyWaiting.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{pending_once, settle};
+    use std::sync::Mutex;
+
+    /// What the tests need of futures.
+    mod futures {
+        use std::future::poll_fn;
+        use std::pin::Pin;
+        use std::task::Poll;
+
+        /// Polls `future` once, and asserts that it waits.
+        pub(super) async fn pending_once<F: Future>(mut future: Pin<&mut F>) {
+            let waits = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
+            assert!(waits, "it does not wait");
+        }
+
+        /// Lets every task of this thread's runtime go as far as it can.
+        pub(super) async fn settle() {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[test]
+    fn one_core_is_left_to_others() {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let turns = Turns::for_this_machine();
+        let taken: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
+        assert_eq!(taken.len(), if cores == 1 { 1 } else { cores - 1 });
+        drop(taken);
+        assert!(turns.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn turns_are_given_in_the_order_of_asking() {
+        let turns = Arc::new(Turns::new(1));
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let turn = turns.take().unwrap();
+        assert!(turns.take().is_none());
+        let waiting: Vec<_> = (0..3)
+            .map(|number| {
+                let (place, done) = (turns.queue().unwrap(), Arc::clone(&done));
+                tokio::spawn(place.in_turn(move |_turn| {
+                    done.lock().unwrap().push(number);
+                    Ok(())
+                }))
+            })
+            .collect();
+        settle().await;
+        assert!(done.lock().unwrap().is_empty());
+        drop(turn);
+        assert!(turns.take().is_none(), "who comes last goes first");
+        for task in waiting {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(*done.lock().unwrap(), [0, 1, 2]);
+        assert!(turns.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn so_many_wait_and_no_more() {
+        let turns = Arc::new(Turns::new(1));
+        let turn = turns.take().unwrap();
+        let mut places: Vec<_> = (0..1024).map(|_| turns.queue().unwrap()).collect();
+        assert_eq!(turns.queue().unwrap_err().reason(), RejectionReason::TooManyWaiting);
+        // Who gives up makes room, and so does who was served.
+        places.pop();
+        let next = turns.queue().unwrap();
+        drop(turn);
+        next.in_turn(|_turn| Ok(())).await.unwrap();
+        assert!(turns.queue().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_is_not_polled_or_gives_up_keeps_nobody_waiting() {
+        let turns = Arc::new(Turns::new(1));
+        let turn = turns.take().unwrap();
+        let wait = || Box::pin(turns.queue().unwrap().in_turn(|_turn| Ok(())));
+        let (mut forgotten, mut given_up, mut patient) = (wait(), wait(), wait());
+        for waiting in [&mut forgotten, &mut given_up, &mut patient] {
+            pending_once(waiting.as_mut()).await;
+        }
+        settle().await;
+        drop(given_up);
+        drop(turn);
+        patient.await.unwrap();
+        assert!(turns.take().is_some());
+        forgotten.await.unwrap();
+    }
+
+    #[test]
+    fn turns_are_waited_for_without_a_runtime_as_well() {
+        let turns = Arc::new(Turns::new(1));
+        let waiting = std::pin::pin!(turns.queue().unwrap().in_turn(|_turn| Ok(7)));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert_eq!(waiting.poll(&mut cx), std::task::Poll::Ready(Ok(7)));
+    }
+}
