@@ -59,6 +59,20 @@ pub enum ConfigError {
     /// A key could not be generated; the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
+    /// The embedded core's data folder cannot be used: it cannot be made or written, or everybody can read it.
+    #[error("the data folder {} cannot be used: {reason}", .path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process, or another embedded core in this one, holds the data folder.
+    #[error("the data folder {} is in use by another core", .path.display())]
+    DataFolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// An api key of the embedded core is empty, or holds something other than visible ASCII, so that no header could
     /// carry it as it stands.
     #[error("an api key is empty or holds a character that is not visible ascii")]

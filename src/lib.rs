@@ -33,6 +33,8 @@
 compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
 mod algorithm;
+#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
+mod atomic_file;
 mod bearer;
 mod claims;
 pub mod client;
