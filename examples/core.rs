@@ -160,7 +160,9 @@ async fn run(options: Options) -> Result<(), Failure> {
         | ConfigError::DataFolderInUse { .. } => Failure::Running(err.to_string()),
         _ => Failure::Usage(err.to_string()),
     })?;
-    let open = |err| Failure::Usage(format!("{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"));
+    let open = |err| {
+        Failure::Usage(format!("{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"))
+    };
     core.check_exposure(options.listen).map_err(open)?;
 
     let cannot_listen = |err| Failure::Running(format!("cannot listen on {}: {err}", options.listen));
