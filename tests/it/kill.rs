@@ -3,6 +3,7 @@
 //! After each restart every key that was ever listed and has not expired is listed, with the same numbers, and every
 //! token that was minted before is admitted. `M2M_KILLS` says how many times it is killed, `M2M_SEED` repeats a run.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -132,16 +133,30 @@ impl Core {
         Self(child, url, client.clone())
     }
 
-    /// Mints and lists, on and on, until `ends` says so of whether there is a new key.
-    async fn live(&mut self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
-        for round in 0_u64.. {
-            seen.new.extend(self.mint(round % 2 == 0).await);
-            let Some(keys) = self.keys().await else { continue };
-            let is_new = keys.keys().any(|kid| !seen.keys.contains_key(kid));
-            seen.keys.extend(keys);
-            if ends(is_new) {
-                return;
+    /// Mints and lists, on and on, until `ends` says so of whether there is a new key. Two list beside the one who mints:
+    /// whoever asks while a key is being made must not see it before it is kept.
+    async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
+        let seen = RefCell::new(seen);
+        let mint = async {
+            for round in 0_u64.. {
+                let token = self.mint(round % 2 == 0).await;
+                seen.borrow_mut().new.extend(token);
             }
+        };
+        let list = async || {
+            loop {
+                let Some(keys) = self.keys().await else { continue };
+                let is_new = keys.keys().any(|kid| !seen.borrow().keys.contains_key(kid));
+                seen.borrow_mut().keys.extend(keys);
+                if ends(is_new) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = mint => {}
+            () = list() => {}
+            () = list() => {}
         }
     }
 
