@@ -74,7 +74,7 @@ pub use crate::jwks::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
 pub use crate::mint::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 pub use crate::server::{RequireServiceToken, RequireServiceTokenLayer};
-pub use crate::token::ServiceToken;
+pub use crate::token::{ServiceToken, TokenHealth};
 pub use crate::verify::Verifier;
 
 /// The README's snippets, compiled as tests.
