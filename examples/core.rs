@@ -7,9 +7,12 @@
 //! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 when it cannot run, 2 when it was called wrongly.
 
 use std::{
+    env,
     error::Error,
+    ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -19,14 +22,24 @@ use tokio::net::TcpListener;
 use tower_m2m::{ConfigError, EmbeddedCore};
 
 const USAGE: &str = "\
-usage: core [--listen ADDRESS] [--api-key KEY]... [--allow-open] [--rotate-every SECONDS]
+usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [--base-path PATH]
+            [--rotate-every SECONDS] [--access-token-validity SECONDS]
 
   --listen ADDRESS        IP address and port to listen on (127.0.0.1:3567)
-  --api-key KEY           admit callers with this api key; may be repeated
+  --data DIR              keep the keys in this folder, which is made if it is not there; without it they end
+                          with the process, and so does every token
+  --api-key KEY           admit callers with this api key; may be repeated, and adds to SUPERTOKENS_API_KEYS
   --allow-open            listen beyond loopback without an api key: whoever reaches the core can mint
-  --rotate-every SECONDS  how long a dynamic key signs (604800); it stays listed for 2 h longer, or for twice
-                          this where that is shorter
-  --help                  print this";
+  --base-path PATH        the path under which all routes live
+  --rotate-every SECONDS  how long a dynamic key signs (604800)
+  --access-token-validity SECONDS
+                          how long a token of a dynamic key is meant to be good (3600, or --rotate-every where that
+                          is shorter); the key stays listed for twice this longer
+  --help                  print this
+
+environment:
+  SUPERTOKENS_API_KEYS    api keys with commas between them, as a SuperTokens core's `api_keys`: what stands on the
+                          command line can be read in the list of processes";
 
 /// Why the program ends other than by a signal, and so with which exit code.
 enum Failure {
@@ -38,9 +51,12 @@ enum Failure {
 
 struct Options {
     listen: SocketAddr,
+    data_folder: Option<PathBuf>,
     api_keys: Vec<String>,
     allow_open: bool,
+    base_path: Option<String>,
     rotate_every: Option<Duration>,
+    access_token_validity: Option<Duration>,
 }
 
 #[tokio::main]
@@ -65,9 +81,12 @@ async fn main() -> ExitCode {
 fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>> {
     let mut options = Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 3567)),
-        api_keys: Vec::new(),
+        data_folder: None,
+        api_keys: api_keys_of_environment()?,
         allow_open: false,
+        base_path: None,
         rotate_every: None,
+        access_token_validity: None,
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -81,18 +100,36 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
                 let key = parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
                 options.api_keys.push(key);
             }
+            Long("data") => options.data_folder = Some(parser.value()?.into()),
+            Long("base-path") => options.base_path = Some(parser.value()?.string()?),
             Long("allow-open") => options.allow_open = true,
-            Long("rotate-every") => {
-                let seconds = parser.value()?.string()?;
-                let parsed =
-                    seconds.parse().map_err(|_| format!("--rotate-every {seconds:?} is no number of seconds"))?;
-                options.rotate_every = Some(Duration::from_secs(parsed));
+            Long("rotate-every") => options.rotate_every = Some(seconds("--rotate-every", parser.value()?)?),
+            Long("access-token-validity") => {
+                options.access_token_validity = Some(seconds("--access-token-validity", parser.value()?)?);
             }
             Long("help") | Short('h') => return Ok(None),
             _ => return Err(argument.unexpected().into()),
         }
     }
     Ok(Some(options))
+}
+
+fn seconds(flag: &str, value: OsString) -> Result<Duration, Box<dyn Error>> {
+    let text = value.string()?;
+    let seconds = text.parse().map_err(|_| format!("{flag} {text:?} is no number of seconds"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// A variable that is set to nothing means no api keys; one that holds an empty key among others is a mistake, which the
+/// core reports.
+fn api_keys_of_environment() -> Result<Vec<String>, Box<dyn Error>> {
+    match env::var("SUPERTOKENS_API_KEYS") {
+        Ok(keys) if keys.trim().is_empty() => Ok(Vec::new()),
+        Ok(keys) => Ok(keys.split(',').map(|key| key.trim().to_owned()).collect()),
+        Err(env::VarError::NotPresent) => Ok(Vec::new()),
+        // Not the variable's own error, which would print the keys.
+        Err(env::VarError::NotUnicode(_)) => Err("SUPERTOKENS_API_KEYS is not valid UTF-8".into()),
+    }
 }
 
 async fn run(options: Options) -> Result<(), Failure> {
@@ -103,15 +140,29 @@ async fn run(options: Options) -> Result<(), Failure> {
     if options.allow_open {
         builder = builder.allow_open();
     }
+    if let Some(path) = options.data_folder {
+        builder = builder.data_folder(path);
+    }
+    if let Some(path) = options.base_path {
+        builder = builder.base_path(path);
+    }
     if let Some(interval) = options.rotate_every {
         // Old keys stay listed for twice this longer: with an hour, fast rotation would list more keys than is useful.
         builder = builder.rotate_every(interval).access_token_validity(interval.min(Duration::from_secs(3600)));
     }
+    if let Some(validity) = options.access_token_validity {
+        builder = builder.access_token_validity(validity);
+    }
     let core = builder.build().await.map_err(|err| match err {
-        ConfigError::KeyGeneration => Failure::Running(err.to_string()),
+        ConfigError::KeyGeneration
+        | ConfigError::KeyFile { .. }
+        | ConfigError::DataFolder { .. }
+        | ConfigError::DataFolderInUse { .. } => Failure::Running(err.to_string()),
         _ => Failure::Usage(err.to_string()),
     })?;
-    let open = |err| Failure::Usage(format!("{err}; give --api-key, or --allow-open to let everyone mint"));
+    let open = |err| {
+        Failure::Usage(format!("{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"))
+    };
     core.check_exposure(options.listen).map_err(open)?;
 
     let cannot_listen = |err| Failure::Running(format!("cannot listen on {}: {err}", options.listen));

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-#[cfg(any(test, feature = "reqwest"))]
+#[cfg(any(test, feature = "reqwest", feature = "embedded-core"))]
 use tokio::time::Instant;
 
 /// A source of wall and monotonic time. Cheap to clone.
@@ -45,7 +45,7 @@ impl Clock {
     }
 
     /// Now, on the monotonic clock.
-    #[cfg(feature = "reqwest")]
+    #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
     pub(crate) fn now(&self) -> Instant {
         Instant::now()
     }

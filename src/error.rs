@@ -38,6 +38,12 @@ pub enum ConfigError {
     /// A claim's value cannot be written as JSON.
     #[error("the claim `{0}` cannot be written as JSON")]
     UnwritableClaim(String),
+    /// A validity of less than a second.
+    #[error("a token has to be valid for a second at least")]
+    Validity,
+    /// A version of a SuperTokens core's interface is not two numbers with a dot between them.
+    #[error("not a CDI version, such as 5.4: {0}")]
+    CdiVersion(String),
     /// An api key holds characters that a header cannot carry.
     #[error("the api key is not fit for a header")]
     ApiKey,
@@ -59,6 +65,20 @@ pub enum ConfigError {
     /// A key could not be generated; the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
+    /// The embedded core's data folder cannot be used: it cannot be made or written, or everybody can read it.
+    #[error("the data folder {} cannot be used: {reason}", .path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process, or another embedded core in this one, holds the data folder.
+    #[error("the data folder {} is in use by another core", .path.display())]
+    DataFolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// An api key of the embedded core is empty, or holds something other than visible ASCII, so that no header could
     /// carry it as it stands.
     #[error("an api key is empty or holds a character that is not visible ascii")]
@@ -169,6 +189,20 @@ pub enum MintError {
         /// The core's origin.
         core: String,
         /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The token was minted, and the policy that [`verify_with`](crate::ServiceTokenRequest::verify_with) names refuses it:
+    /// the two services, or one of them and the core, are not configured for each other. Trying again does not help.
+    #[error("misconfigured: the called service would refuse the minted token: {reason}")]
+    Misconfigured {
+        /// The check that failed.
+        reason: &'static str,
+    },
+    /// The token was minted, and could not be judged by the policy that
+    /// [`verify_with`](crate::ServiceTokenRequest::verify_with) names: the keys to verify it cannot be reached.
+    #[error("unreachable: the minted token cannot be judged, {reason}")]
+    NotJudged {
+        /// Why there are no keys.
         reason: &'static str,
     },
 }

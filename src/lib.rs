@@ -36,6 +36,8 @@
 compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
 mod algorithm;
+#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
+mod atomic_file;
 mod bearer;
 mod claims;
 pub mod client;
@@ -82,7 +84,7 @@ pub use crate::jwks::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
 pub use crate::mint::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 pub use crate::server::{RequireServiceToken, RequireServiceTokenLayer};
-pub use crate::token::ServiceToken;
+pub use crate::token::{ServiceToken, TokenHealth};
 pub use crate::verify::Verifier;
 
 /// The README's snippets, compiled as tests.

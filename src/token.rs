@@ -1,7 +1,7 @@
 //! M1's own token, ready to be put on requests.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -9,31 +9,144 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use crate::bearer;
 use crate::clock::Clock;
 use crate::error::ConfigError;
+#[cfg(feature = "reqwest")]
+use crate::error::MintError;
 use crate::jws::Jws;
 
 /// A token longer than this is not sent: no server would read it.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 /// A handle on the token that this process calls others with. Cheap to clone, and never printed.
+///
+/// A token that was minted may be replaced by a newer one while it is in use: take
+/// [`header_value`](Self::header_value) for each request anew. Whatever replaces it ends with the last clone.
 #[derive(Clone)]
-pub struct ServiceToken(Arc<Current>);
+pub struct ServiceToken(Arc<Handle>);
 
-struct Current {
-    header_value: HeaderValue,
-    expires_at: Option<u64>,
+/// What the clones of one token share. Its end is the end of whatever renews the token.
+struct Handle {
+    slot: Arc<Slot>,
+    renewal: Option<Box<dyn Renewal>>,
+}
+
+/// The place of the token that is in use now.
+///
+/// A reader takes the lock for the time of one reference count, and a writer comes once in minutes. Both the lock and the
+/// count are one atomic operation on memory that all threads share, so the lock about doubles what the count alone costs.
+pub(crate) struct Slot(RwLock<Current>);
+
+/// One token.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) header_value: HeaderValue,
+    /// In Unix seconds.
+    pub(crate) expires_at: Option<u64>,
+}
+
+/// What replaces a token before it expires, or once it is refused. Its end is the end of its work.
+pub(crate) trait Renewal: Send + Sync {
+    /// The token is in use: its renewal has to be under way. Called for each request.
+    fn tend(&self);
+
+    /// A server refused this value as no valid token.
+    fn refused(&self, seen: &HeaderValue);
+
+    /// Whether it is under way, and why the newest attempt failed.
+    #[cfg(feature = "reqwest")]
+    fn health(&self) -> (bool, Option<MintError>);
+}
+
+/// How a [`ServiceToken`] fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenHealth {
+    /// When the token that is in use expires. `None` as in [`ServiceToken::expires_at`].
+    pub expires_at: Option<SystemTime>,
+    /// Whether a task renews it: with [`validity`](crate::ServiceTokenRequest::validity) or
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), or once a server has refused it.
+    pub renewing: bool,
+    /// Why the newest renewal failed. `None` if it succeeded, or if there was none so far.
+    #[cfg(feature = "reqwest")]
+    pub last_error: Option<MintError>,
 }
 
 impl ServiceToken {
     /// A token that came from elsewhere, from an environment variable for instance: a compact JWS (RFC 7515 §7.1) of at
-    /// most 64 KiB. White space around it is taken off. The signature cannot be checked here.
+    /// most 64 KiB. White space around it is taken off. The signature cannot be checked here. It is never renewed.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Token`] if the text is no such JWS, its claims are no JSON object, or its `exp` has passed.
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Self::checked(jwt.as_ref().trim(), &Clock::default())
+        let current = Current::checked(jwt.as_ref().trim(), &Clock::default())?;
+        Ok(Self(Arc::new(Handle { slot: Slot::new(current), renewal: None })))
     }
 
+    /// The token in `slot`, which `renewal` replaces.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn renewed(slot: Arc<Slot>, renewal: impl Renewal + 'static) -> Self {
+        Self(Arc::new(Handle { slot, renewal: Some(Box::new(renewal)) }))
+    }
+
+    /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count and a lock that is
+    /// never held for longer than that.
+    #[must_use]
+    pub fn header_value(&self) -> HeaderValue {
+        if let Some(renewal) = &self.0.renewal {
+            renewal.tend();
+        }
+        self.0.slot.read(|current| current.header_value.clone())
+    }
+
+    /// Sets `Authorization` in `headers`, replacing what is there.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        headers.insert(AUTHORIZATION, self.header_value());
+    }
+
+    /// The token's `exp`. `None` if it has none, or one that this platform's [`SystemTime`] does not reach.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.slot.read(|current| current.expires_at)?))
+    }
+
+    /// How the token fares, for a health endpoint or a log.
+    #[must_use]
+    pub fn health(&self) -> TokenHealth {
+        #[cfg(feature = "reqwest")]
+        {
+            let (renewing, last_error) = self.0.renewal.as_ref().map(|renewal| renewal.health()).unwrap_or_default();
+            TokenHealth { expires_at: self.expires_at(), renewing, last_error }
+        }
+        #[cfg(not(feature = "reqwest"))]
+        TokenHealth { expires_at: self.expires_at(), renewing: false }
+    }
+
+    /// A server refused this value of [`header_value`](Self::header_value) as no valid token.
+    pub(crate) fn refused(&self, seen: &HeaderValue) {
+        match &self.0.renewal {
+            Some(renewal) => renewal.refused(seen),
+            None => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn new(current: Current) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(current)))
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Current) -> T) -> T {
+        // No holder of the lock panics; were it so, the token would still be whole.
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn replace(&self, current: Current) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+impl Current {
     pub(crate) fn checked(jwt: &str, clock: &Clock) -> Result<Self, ConfigError> {
         let claims = Jws::parse(jwt, MAX_TOKEN_LEN).and_then(|jws| jws.claims());
         let claims = claims.map_err(|reason| ConfigError::Token(reason.description()))?;
@@ -48,30 +161,13 @@ impl ServiceToken {
             return Err(ConfigError::Token("the token has expired"));
         }
         let header_value = bearer::write(jwt).map_err(|_| ConfigError::Token("the token is not fit for a header"))?;
-        Ok(Self(Arc::new(Current { header_value, expires_at })))
-    }
-
-    /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count.
-    #[must_use]
-    pub fn header_value(&self) -> HeaderValue {
-        self.0.header_value.clone()
-    }
-
-    /// Sets `Authorization` in `headers`, replacing what is there.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        headers.insert(AUTHORIZATION, self.header_value());
-    }
-
-    /// The token's `exp`. `None` if it has none, or one that this platform's [`SystemTime`] does not reach.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.expires_at?))
+        Ok(Self { header_value, expires_at })
     }
 }
 
 impl fmt::Debug for ServiceToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceToken").field("expires_at", &self.0.expires_at).finish_non_exhaustive()
+        f.debug_struct("ServiceToken").field("health", &self.health()).finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,11 @@
 //! `reqwest::Request`. It sets one header to a reference-counted value and calls the inner service; nothing is allocated
 //! once the request's header map holds anything at all.
 //!
+//! The layer looks at the answers too: where a called service refuses the very token that is in use, with 401 and
+//! `error="invalid_token"` or with gRPC's status 16, a token that was [minted](crate::mint) is minted anew in the
+//! background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too. The answer itself goes to the
+//! caller as it is, who may try again.
+//!
 //! **Redirects** happen below the layer. reqwest takes `Authorization` off when a redirect changes the origin, but no
 //! custom header: with [`header`](AddServiceTokenLayer::header) give the client `redirect::Policy::none()`.
 //!
@@ -31,11 +36,13 @@
 //! # }
 //! ```
 
+mod future;
 mod layer;
 mod origin;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
 
+pub use future::ResponseFuture;
 pub use layer::AddServiceTokenLayer;
 pub use service::AddServiceToken;

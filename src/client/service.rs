@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Request};
 use tower_service::Service;
 
+use super::future::{Answer, ResponseFuture, Sent};
 use super::layer::{Present, Shared};
 use super::origin::Origin;
 
@@ -28,11 +29,15 @@ impl<S> AddServiceToken<S> {
         self.shared.origins.as_ref().is_none_or(|origins| origins.iter().any(is_target))
     }
 
-    pub(super) fn add_token(&self, headers: &mut HeaderMap) {
+    /// Puts the token on a request, and says which one it was.
+    pub(super) fn add_token(&self, headers: &mut HeaderMap) -> Option<Sent> {
         let Shared { token, header, present, .. } = &*self.shared;
-        if *present == Present::Replaced || !headers.contains_key(header) {
-            headers.insert(header, token.header_value());
+        if *present == Present::Kept && headers.contains_key(header) {
+            return None;
         }
+        let value = token.header_value();
+        headers.insert(header, value.clone());
+        Some(Sent { shared: Arc::clone(&self.shared), value })
     }
 
     fn warn_of_no_authority(&self) {
@@ -45,22 +50,24 @@ impl<S> AddServiceToken<S> {
 impl<S, B> Service<Request<B>> for AddServiceToken<S>
 where
     S: Service<Request<B>>,
+    S::Response: Answer,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let mut sent = None;
         if self.allows(|origin| origin.is_of_uri(request.uri())) {
-            self.add_token(request.headers_mut());
+            sent = self.add_token(request.headers_mut());
         } else if request.uri().authority().is_none() {
             self.warn_of_no_authority();
         }
-        self.inner.call(request)
+        ResponseFuture::new(self.inner.call(request), sent)
     }
 }
 

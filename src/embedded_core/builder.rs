@@ -1,6 +1,6 @@
 //! How an embedded core is set up.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{
     api_keys::ApiKeys, core::EmbeddedCore, key_set::Rotation, key_store::KeyStore, mint::Minter, place::BasePath,
@@ -15,6 +15,7 @@ pub struct EmbeddedCoreBuilder {
     rotate_every: Duration,
     access_token_validity: Duration,
     base_path: String,
+    data_folder: Option<PathBuf>,
     allow_open: bool,
     clock: Clock,
 }
@@ -26,6 +27,7 @@ impl EmbeddedCoreBuilder {
             rotate_every: Duration::from_secs(168 * 3600),
             access_token_validity: Duration::from_secs(3600),
             base_path: String::new(),
+            data_folder: None,
             allow_open: false,
             clock: Clock::default(),
         }
@@ -64,6 +66,16 @@ impl EmbeddedCoreBuilder {
         self
     }
 
+    /// Keeps the keys in this folder, so that tokens stay good when the process is restarted, however it ended. By default
+    /// keys live in memory. The folder is made if it is not there; one process at a time may use it.
+    ///
+    /// **Who can read this folder can make tokens.** One that everybody can read is refused; one that its owner's group
+    /// can read, as Kubernetes mounts are, is warned of.
+    pub fn data_folder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_folder = Some(path.into());
+        self
+    }
+
     /// Lets [`EmbeddedCore::serve`] listen beyond loopback without an api key: whoever reaches it can mint.
     pub fn allow_open(mut self) -> Self {
         self.allow_open = true;
@@ -76,12 +88,15 @@ impl EmbeddedCoreBuilder {
         self
     }
 
-    /// Makes the core and its first keys, on a blocking thread. Takes a good part of a second.
+    /// Makes the core and its first keys, or loads them from the [`data_folder`](Self::data_folder), on a blocking thread.
+    /// Making keys takes a good part of a second.
     ///
     /// # Errors
     ///
     /// [`ConfigError::UnusableApiKey`], [`ConfigError::UnusableBasePath`] and [`ConfigError::RotationTooFast`] say which
-    /// setting cannot work; [`ConfigError::KeyGeneration`] that the system gave no key.
+    /// setting cannot work; [`ConfigError::KeyGeneration`] that the system gave no key. [`ConfigError::DataFolder`],
+    /// [`ConfigError::DataFolderInUse`] and [`ConfigError::KeyFile`] say what is wrong with the data folder; whatever it is,
+    /// what lies there is left as it is.
     ///
     /// # Panics
     ///
@@ -94,7 +109,10 @@ impl EmbeddedCoreBuilder {
         let api_keys = ApiKeys::new(self.api_keys)?;
         let base_path = BasePath::new(&self.base_path)?;
         let rotation = Rotation::new(self.rotate_every, self.access_token_validity)?;
-        let keys = KeyStore::generate(rotation, self.clock.clone()).await?;
+        let keys = match self.data_folder {
+            Some(path) => KeyStore::open(path, rotation, self.clock.clone()).await?,
+            None => KeyStore::generate(rotation, self.clock.clone()).await?,
+        };
         Ok(EmbeddedCore::new(api_keys, base_path, self.allow_open, Minter::new(keys, self.clock)))
     }
 }
@@ -106,6 +124,7 @@ impl fmt::Debug for EmbeddedCoreBuilder {
             .field("rotate_every", &self.rotate_every)
             .field("access_token_validity", &self.access_token_validity)
             .field("base_path", &self.base_path)
+            .field("data_folder", &self.data_folder)
             .field("allow_open", &self.allow_open)
             .finish_non_exhaustive()
     }

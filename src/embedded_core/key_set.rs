@@ -37,6 +37,11 @@ impl Rotation {
         self.interval - self.ahead
     }
 
+    /// How long a key is listed before it signs.
+    pub(super) fn ahead(self) -> Duration {
+        Duration::from_millis(self.ahead)
+    }
+
     /// The age at which a key leaves the set.
     fn kept(self) -> u64 {
         self.interval.saturating_add(self.validity.saturating_mul(2))
@@ -64,6 +69,9 @@ pub(super) struct KeySet {
 #[derive(Clone, Debug)]
 pub(super) struct DynamicKey {
     created_millis: u64,
+    /// From when on this process has listed it. Later than its creation where that took long to write down, or where
+    /// another process may have died between the two.
+    listed_millis: u64,
     key: Arc<SigningKey>,
 }
 
@@ -71,7 +79,18 @@ impl DynamicKey {
     /// A new key. Slow: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
         let (created_millis, key) = SigningKey::generate_dynamic(created_millis)?;
-        Ok(Self { created_millis, key: Arc::new(key) })
+        Ok(Self { created_millis, listed_millis: created_millis, key: Arc::new(key) })
+    }
+
+    /// A key that was kept. Its creation time is in its name.
+    pub(super) fn kept(key: SigningKey) -> Option<Self> {
+        let digits = key.kid().strip_prefix("d-")?;
+        let created_millis = digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
+        Some(Self { created_millis, listed_millis: created_millis, key: Arc::new(key) })
+    }
+
+    pub(super) fn key(&self) -> &SigningKey {
+        &self.key
     }
 
     /// A wall clock that was set back makes a key young, never one from the future.
@@ -83,6 +102,23 @@ impl DynamicKey {
 impl KeySet {
     pub(super) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
         Self { fixed, dynamic: vec![first] }
+    }
+
+    /// The keys that were kept, newest first. `None` if there is no dynamic one, or if they are in another order.
+    pub(super) fn kept(fixed: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
+        let sorted = dynamic.is_sorted_by(|newer, older| newer.created_millis > older.created_millis);
+        (sorted && !dynamic.is_empty()).then(|| Self { fixed: Arc::new(fixed), dynamic })
+    }
+
+    /// The dynamic keys, newest first, whether they are still listed or not.
+    pub(super) fn dynamic(&self) -> &[DynamicKey] {
+        &self.dynamic
+    }
+
+    /// This set with its newest dynamic key counting as listed from `now` on.
+    pub(super) fn listed_from(mut self, now: u64) -> Self {
+        self.dynamic[0].listed_millis = now.max(self.dynamic[0].created_millis);
+        self
     }
 
     fn newest(&self) -> &DynamicKey {
@@ -118,7 +154,7 @@ impl KeySet {
 
     /// The key that signs where a dynamic one is asked for.
     pub(super) fn rotating(&self, now: u64, rotation: Rotation) -> &Arc<SigningKey> {
-        let listed_long_enough = |key: &&DynamicKey| key.age(now) >= rotation.ahead;
+        let listed_long_enough = |key: &&DynamicKey| now.saturating_sub(key.listed_millis) >= rotation.ahead;
         // Either the newest has been listed long enough, or its predecessor goes on for that time; or, after a long idle
         // time, the predecessor would leave the list before its tokens end, and a verifier has to fetch the new key.
         let signer = self.dynamic.iter().find(listed_long_enough).filter(|key| key.age(now) < rotation.may_stand_in());
@@ -127,8 +163,11 @@ impl KeySet {
 
     /// The listed keys as a JSON array: dynamic ones, newest first, then the static one.
     pub(super) fn to_json(&self, now: u64, rotation: Rotation) -> String {
-        let listed = self.dynamic.iter().filter(|dynamic| dynamic.age(now) < rotation.kept());
-        let keys: Vec<&str> = listed.map(|dynamic| dynamic.key.jwk()).chain([self.fixed.jwk()]).collect();
+        // The newest one signs, so it stays however long a successor is not to be had.
+        let (newest, older) = (self.newest(), &self.dynamic[1..]);
+        let older = older.iter().filter(|dynamic| dynamic.age(now) < rotation.kept());
+        let dynamic = [newest].into_iter().chain(older).map(|dynamic| dynamic.key.jwk());
+        let keys: Vec<&str> = dynamic.chain([self.fixed.jwk()]).collect();
         format!("[{}]", keys.join(","))
     }
 
@@ -204,7 +243,7 @@ mod tests {
         ];
         let (old, new) = (set(), dynamic(0).key);
         for (made, now, expected) in cases {
-            let second = DynamicKey { created_millis: BORN + made, key: new.clone() };
+            let second = DynamicKey { created_millis: BORN + made, listed_millis: BORN + made, key: new.clone() };
             let both = old.with(second, BORN + made, rotation);
             let signer = both.rotating(BORN + now, rotation);
             let expected = if expected == "new" { &new } else { &old.newest().key };

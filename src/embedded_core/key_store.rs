@@ -1,20 +1,28 @@
 //! Where the keys are kept, and how they are replaced while requests go on.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::error::Unspecified;
-use tokio::{sync::watch, task};
+use tokio::{sync::watch, task, time::Instant};
 
 use super::{
+    data_folder::DataFolder,
     key_set::{DynamicKey, KeySet, Rotation},
     signing_key::SigningKey,
 };
 use crate::{ConfigError, clock::Clock};
 
-/// The keys in memory. Cheap to clone; clones share the keys.
+/// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
 ///
 /// Rotation is lazy: the request that finds a new key due starts making it, on a blocking thread, and waits with all
 /// others that come meanwhile. The making belongs to none of them: it goes on if they are all dropped.
+///
+/// A key is in the data folder before it is listed or signs: whatever kills the process, no key that anybody saw is lost.
 #[derive(Clone, Debug)]
 pub(super) struct KeyStore {
     shared: Arc<Shared>,
@@ -25,6 +33,8 @@ struct Shared {
     clock: Clock,
     rotation: Rotation,
     state: Mutex<State>,
+    /// Where the keys are kept. `None`: they end with the process.
+    folder: Option<DataFolder>,
 }
 
 #[derive(Debug)]
@@ -32,6 +42,8 @@ struct State {
     keys: Arc<KeySet>,
     /// Closed once the key that was being made is in `keys`, or could not be made.
     making: watch::Receiver<()>,
+    /// After a failure: not before then. Every request would make a key in vain, which keeps a processor busy.
+    not_before: Option<Instant>,
 }
 
 /// The keys as they stand at one moment.
@@ -43,20 +55,40 @@ pub(super) struct Current {
 }
 
 impl KeyStore {
-    /// A store with a fresh static and a fresh dynamic key.
+    /// A store in memory with a fresh static and a fresh dynamic key.
     pub(super) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
-        let generate = {
-            let clock = clock.clone();
-            move || {
-                let fixed = Arc::new(SigningKey::generate_static()?);
-                let first = DynamicKey::generate(|| clock.unix_now_millis())?;
-                Ok::<_, Unspecified>(KeySet::new(fixed, first))
+        Self::start(rotation, clock, |clock| Ok((generate(clock)?, None))).await
+    }
+
+    /// The store in the data folder at `path`, or a fresh one where there is none.
+    pub(super) async fn open(path: PathBuf, rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
+        let open = move |clock: &Clock| {
+            let folder = DataFolder::open(&path)?;
+            if let Some(kept) = folder.load()? {
+                tracing::info!(path = %path.display(), kid = kept.newest_kid(), "keys loaded");
+                // The process that made the newest key may have died before anybody saw it.
+                return Ok((kept.listed_from(clock.unix_now_millis()), Some(folder)));
             }
+            let keys = generate(clock)?;
+            let unwritable = |err: io::Error| ConfigError::DataFolder { path, reason: err.to_string() };
+            folder.store(&keys).map_err(unwritable)?;
+            Ok((keys, Some(folder)))
         };
-        let generated = task::spawn_blocking(generate).await.map_err(|_| ConfigError::KeyGeneration)?;
-        let keys = generated.map_err(|_| ConfigError::KeyGeneration)?;
-        let state = State { keys: Arc::new(keys), making: watch::channel(()).1 };
-        Ok(Self { shared: Arc::new(Shared { clock, rotation, state: Mutex::new(state) }) })
+        Self::start(rotation, clock, open).await
+    }
+
+    async fn start(
+        rotation: Rotation,
+        clock: Clock,
+        keys: impl FnOnce(&Clock) -> Result<(KeySet, Option<DataFolder>), ConfigError> + Send + 'static,
+    ) -> Result<Self, ConfigError> {
+        let in_background = {
+            let clock = clock.clone();
+            task::spawn_blocking(move || keys(&clock))
+        };
+        let (keys, folder) = in_background.await.map_err(|_| ConfigError::KeyGeneration)??;
+        let state = State { keys: Arc::new(keys), making: watch::channel(()).1, not_before: None };
+        Ok(Self { shared: Arc::new(Shared { clock, rotation, state: Mutex::new(state), folder }) })
     }
 
     /// The keys of now. Waits only where a new key is due, until it is made; if that fails, the old ones serve on.
@@ -78,6 +110,9 @@ impl KeyStore {
         }
         let under_way = state.making.has_changed().is_ok();
         if !under_way {
+            if state.not_before.is_some_and(|moment| self.shared.clock.now() < moment) {
+                return None;
+            }
             let (done, making) = watch::channel(());
             state.making = making;
             let shared = self.shared.clone();
@@ -96,20 +131,46 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a dynamic key and lists it. Slow.
+    /// Makes a dynamic key, keeps it and lists it, in this order. Slow.
     fn add_key(&self) {
-        // Named when it is there and not when its making began, so that it is listed for the full time before it signs.
-        // Only one key is made at a time, so the name is still free when the key is listed.
-        let created_millis = || self.state().keys.next_creation(self.clock.unix_now_millis());
-        let Ok(newest) = DynamicKey::generate(created_millis) else {
-            tracing::warn!("a new dynamic key could not be made, the old ones serve on");
-            return;
-        };
+        let added = self.next_keys().and_then(|keys| match &self.folder {
+            Some(folder) => folder.store(&keys).map(|()| keys).map_err(|err| err.to_string()),
+            None => Ok(keys),
+        });
         let mut state = self.state();
-        state.keys = Arc::new(state.keys.with(newest, self.clock.unix_now_millis(), self.rotation));
-        tracing::info!(kid = state.keys.newest_kid(), "dynamic key made");
+        match added {
+            Ok(keys) => {
+                tracing::info!(kid = keys.newest_kid(), "dynamic key made");
+                state.keys = Arc::new(keys.listed_from(self.clock.unix_now_millis()));
+                state.not_before = None;
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "a new dynamic key could not be made or kept, the old ones serve on");
+                state.not_before = Some(self.clock.now() + AFTER_A_FAILURE.min(self.rotation.ahead()));
+            }
+        }
+    }
+
+    /// The keys with a new dynamic one.
+    fn next_keys(&self) -> Result<KeySet, String> {
+        // Named when it is there and not when its making began. Only one key is made at a time, so the name is still free
+        // when the key is listed, and nobody else replaces the keys meanwhile.
+        let created_millis = || self.state().keys.next_creation(self.clock.unix_now_millis());
+        let newest = DynamicKey::generate(created_millis).map_err(|Unspecified| "no key was generated".to_owned())?;
+        Ok(self.state().keys.with(newest, self.clock.unix_now_millis(), self.rotation))
     }
 }
+
+/// A fresh static and a fresh dynamic key. Slow.
+fn generate(clock: &Clock) -> Result<KeySet, ConfigError> {
+    let failed = |Unspecified| ConfigError::KeyGeneration;
+    let fixed = Arc::new(SigningKey::generate_static().map_err(failed)?);
+    let first = DynamicKey::generate(|| clock.unix_now_millis()).map_err(failed)?;
+    Ok(KeySet::new(fixed, first))
+}
+
+/// How long a failure to make a key stands, unless rotation is faster.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 impl Current {
     /// The key that signs: the static one or, if `dynamic`, the one whose turn it is.
@@ -130,7 +191,7 @@ impl Current {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs;
 
     use serde_json::Value;
 
@@ -215,5 +276,67 @@ mod tests {
         tokio::time::advance(100 * WEEK).await;
         assert_eq!(store.current().await.signer(false).kid(), first);
         assert_eq!(dynamic_kids(&store).await.len(), 1, "idle for long, the only dynamic key is the new one");
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("tower-m2m-store-{}-{name}", std::process::id())))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute() {
+        let folder = Folder::new("restart");
+        let clock = Clock::driven(START);
+        let rotation = Rotation::new(WEEK, HOUR).unwrap();
+        let open = || KeyStore::open(folder.0.clone(), rotation, clock.clone());
+        let first_kid = format!("d-{}", START * 1000);
+
+        let store = open().await.unwrap();
+        let fixed = store.current().await.signer(false).kid().to_owned();
+        tokio::time::advance(WEEK - Duration::from_secs(60)).await;
+        let listed = dynamic_kids(&store).await;
+        assert_eq!(listed.len(), 2);
+        drop(store);
+
+        // Down for five minutes: the newest key is old enough to sign, but nobody may have seen it.
+        tokio::time::advance(Duration::from_secs(300)).await;
+        let store = open().await.unwrap();
+        assert_eq!(dynamic_kids(&store).await, listed);
+        assert_eq!(store.current().await.signer(false).kid(), fixed);
+        assert_eq!(signer(&store).await, first_kid);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(signer(&store).await, listed[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
+        let folder = Folder::new("unwritable");
+        let clock = Clock::driven(START);
+        let store = KeyStore::open(folder.0.clone(), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
+        let before = fs::read(folder.0.join("keys.json")).unwrap();
+        // Whoever runs the tests may write anywhere, so the temporary file's name is taken by a folder.
+        fs::create_dir(folder.0.join("keys.json.new")).unwrap();
+        tokio::time::advance(WEEK).await;
+        assert_eq!(dynamic_kids(&store).await.len(), 1);
+        assert!(store.start_if_due().is_none(), "not again at once");
+        assert_eq!(fs::read(folder.0.join("keys.json")).unwrap(), before);
+
+        // The newest key signs, so it is listed however old it is.
+        tokio::time::advance(10 * HOUR).await;
+        assert_eq!(dynamic_kids(&store).await, [signer(&store).await]);
+
+        fs::remove_dir(folder.0.join("keys.json.new")).unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(dynamic_kids(&store).await.len(), 1, "the old one has left the list");
+        assert_ne!(fs::read(folder.0.join("keys.json")).unwrap(), before);
     }
 }

@@ -35,8 +35,13 @@
 //! All keys are RSA-2048. One static key signs by default and never rotates. Dynamic keys sign what asks for them; a new
 //! one is made ahead of time and listed 60 s before it signs (half the interval, where that is shorter), and an old one
 //! stays listed for the rotation interval and twice the access token validity. A token signed by a dynamic key therefore
-//! dies, whatever its `exp`, about two such validities after its key stopped signing. Keys live in memory: a restart makes
-//! new ones, and every token of the old ones is void.
+//! dies, whatever its `exp`, about two such validities after its key stopped signing.
+//!
+//! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its file, and synced to the
+//! disk, before it is listed or signs, so a process that is killed at any moment comes back with every key that anybody
+//! saw. The folder belongs to one process at a time. Private keys stand there in PKCS#8, readable by their owner alone; a
+//! folder or file that everybody can read is refused, and so is a file that is damaged: nothing is overwritten. Without a
+//! data folder keys live in memory: a restart makes new ones, and every token of the old ones is void.
 //!
 //! # Caveats
 //!
@@ -78,6 +83,8 @@ mod answer;
 mod api_keys;
 mod builder;
 mod core;
+mod data_folder;
+mod key_file;
 mod key_set;
 mod key_store;
 mod listener;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{
+    encoding::{AsDer as _, Pkcs8V1Der},
     error::Unspecified,
     rand::SystemRandom,
     rsa::{KeyPair, KeySize},
@@ -30,6 +31,17 @@ impl SigningKey {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
         let created_millis = created_millis();
         Ok((created_millis, Self::new(format!("d-{created_millis}"), pair)))
+    }
+
+    /// A key that was kept: its `kid`, and its PKCS#8 form (RFC 5208 §5). `None` if that is no whole RSA-2048 key.
+    pub(super) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
+        let pair = KeyPair::from_pkcs8(pkcs8).ok()?;
+        (pair.public_modulus_len() == 256).then(|| Self::new(kid.to_owned(), pair))
+    }
+
+    /// The private key in its PKCS#8 form, in memory that is wiped when it is dropped.
+    pub(super) fn to_pkcs8(&self) -> Result<Pkcs8V1Der<'static>, Unspecified> {
+        self.pair.as_der()
     }
 
     fn new(kid: String, pair: KeyPair) -> Self {

@@ -1,13 +1,15 @@
 //! The last good key set on disk, so that a process that is restarted in an outage serves.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use url::Url;
+
+use crate::atomic_file;
 
 /// Tells the temporary files of one process apart.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -89,32 +91,11 @@ impl KeptFile {
         let jwks: &RawValue = serde_json::from_slice(&kept.json)?;
         let Kept { fetched, lifetime, .. } = *kept;
         let document = serde_json::to_vec(&Document { endpoint: self.endpoint.clone(), fetched, lifetime, jwks })?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Beside the file, since a rename does not cross file systems; of its own name, since several may keep one file.
+        // Of its own name, since several processes may keep one file.
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(format!(".{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
-        let written = (|| {
-            let mut file = create_private(Path::new(&temporary))?;
-            file.write_all(&document)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.path)?;
-            // Where a folder cannot be opened as a file there is nothing to be done for it either.
-            File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        atomic_file::replace(&self.path, Path::new(&temporary), &document)
     }
-}
-
-fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // Never through a link that somebody put there.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Whoever can write the file decides who comes in.
@@ -129,6 +110,8 @@ fn refuse_if_writable_by_others(file: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     struct Folder(PathBuf);

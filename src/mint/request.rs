@@ -3,27 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use reqwest::Client;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::sleep;
-use url::Url;
+use tokio::time::{Instant, sleep};
 
-use super::answer::{self, Refusal};
+use super::answer::Refusal;
+use super::delays::Delays;
+use super::exchange::Exchange;
+use super::renew::{self, Plan};
 use super::supertokens::SuperTokensCore;
 use crate::error::{ConfigError, MintError};
-use crate::outbound;
 use crate::token::ServiceToken;
+use crate::verify::Verifier;
 
-/// SuperTokens' default: 100 years, in seconds.
-const VALIDITY: u64 = 3_153_600_000;
+/// SuperTokens' default: 100 years.
+const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
 
-/// One exchange with the core may take this long.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
-
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const MAX_DELAY: Duration = Duration::from_secs(5);
+/// The default with a dynamic key, which does not outlive two hours or so.
+const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 
 /// What the core and this crate set: a payload that holds one of these would override it unnoticed.
 const RESERVED_CLAIMS: [&str; 5] = ["iat", "exp", "nbf", "iss", "source"];
@@ -34,6 +31,9 @@ pub struct ServiceTokenRequest {
     core: SuperTokensCore,
     jwks_domain: String,
     payload: Map<String, Value>,
+    validity: Option<Duration>,
+    is_dynamic: bool,
+    verifier: Option<Verifier>,
     /// The first thing wrong with it, which `mint` reports.
     mistake: Option<ConfigError>,
 }
@@ -52,7 +52,7 @@ struct Body<'a> {
 impl ServiceTokenRequest {
     pub(super) fn new(core: SuperTokensCore, jwks_domain: String) -> Self {
         let payload = Map::from_iter([("source".to_owned(), Value::from("microservice"))]);
-        Self { core, jwks_domain, payload, mistake: None }
+        Self { core, jwks_domain, payload, validity: None, is_dynamic: false, verifier: None, mistake: None }
     }
 
     /// Adds a claim, anything that can be written as JSON. `iat`, `exp`, `nbf`, `iss` and `source` are not to be set;
@@ -85,11 +85,44 @@ impl ServiceTokenRequest {
         self.claim("aud", audience.into())
     }
 
-    /// Asks the core for the token: valid for 100 years, signed with the static key, as SuperTokens' own default is.
+    /// How long the token is to be good, in whole seconds. By default 100 years, as in SuperTokens, or an hour with
+    /// [`dynamic_key`](Self::dynamic_key).
     ///
-    /// A core that cannot be reached, is overloaded (429) or fails (5xx) is tried again for 30 s, or
-    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays; any other answer fails at once. What
-    /// comes is checked before it is used: a JWT, not expired, from `jwks_domain`, with the marker.
+    /// A token with a validity of its own **renews itself** in the background, for as long as there is a handle on it:
+    /// first within half of its life, or 5 min (of up to 20 min), 15 min (of up to 90) or an hour before its end, ±10 %,
+    /// whichever is later; then 30 s apart, or a quarter of that time, doubling to that quarter. A renewal that fails
+    /// leaves the token in use: no request goes without one.
+    pub fn validity(mut self, validity: Duration) -> Self {
+        if validity.as_secs() == 0 {
+            self.mistake.get_or_insert(ConfigError::Validity);
+        }
+        self.validity = Some(validity);
+        self
+    }
+
+    /// Has the token signed with one of the core's dynamic keys, which rotate, instead of the static one, which never
+    /// does. Such a token dies about two hours after its key stops signing, whatever its `exp`: it is good for an hour by
+    /// default, and renewed at least once an hour whatever its [`validity`](Self::validity).
+    pub fn dynamic_key(mut self) -> Self {
+        self.is_dynamic = true;
+        self
+    }
+
+    /// Has [`mint`](Self::mint) judge the token by the policy of the service that it is for, so that what is configured
+    /// wrongly fails here, at start-up, and not at the first call. Renewed tokens are judged too.
+    pub fn verify_with(mut self, verifier: &Verifier) -> Self {
+        self.verifier = Some(verifier.clone());
+        self
+    }
+
+    /// Asks the core for the token: valid for 100 years and signed with the static key, as SuperTokens' own default is,
+    /// unless [`validity`](Self::validity) and [`dynamic_key`](Self::dynamic_key) say otherwise.
+    ///
+    /// The hosts of the core are asked in turn; where no connection can be made, the next one is. A core that cannot be
+    /// reached, is overloaded (429) or fails (5xx) is tried again for 30 s, or
+    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or later if its `Retry-After` says
+    /// so; any other answer fails at once. What comes is checked before it is used: a JWT, not expired, from
+    /// `jwks_domain`, with the marker.
     ///
     /// # Errors
     ///
@@ -102,111 +135,64 @@ impl ServiceTokenRequest {
         if let Some(mistake) = self.mistake {
             return Err(mistake.into());
         }
-        let api_key = self.core.api_key.as_deref().map(api_key_header).transpose()?;
-        let hosts = self.core.hosts.iter().map(|host| Host::new(host, &self.core)).collect::<Result<Vec<_>, _>>()?;
+        let validity = self.validity.unwrap_or(if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY });
         let body = Body {
             payload: &self.payload,
-            validity: VALIDITY,
-            use_static_signing_key: true,
+            validity: validity.as_secs(),
+            use_static_signing_key: !self.is_dynamic,
             algorithm: "RS256",
             jwks_domain: &self.jwks_domain,
         };
         let body = serde_json::to_vec(&body).map_err(|_| ConfigError::UnwritableClaim("payload".to_owned()))?;
+        let clock = self.core.clock.clone();
+        let (patience, timeout) = (self.core.start_up_timeout, self.core.timeout);
+        let plan = match (self.is_dynamic, self.validity) {
+            (true, _) => Plan::BeforeItsKeyEnds,
+            (false, Some(_)) => Plan::BeforeItsEnd,
+            (false, None) => Plan::OnRefusal,
+        };
+        let exchange = Exchange::new(self.core, body, self.jwks_domain, self.verifier)?;
 
-        let clock = &self.core.clock;
-        let deadline = clock.after(self.core.start_up_timeout);
-        let mut delay = FIRST_DELAY;
-        // No time at all is one attempt, which needs some.
-        let mut left = Some(self.core.start_up_timeout).filter(|time| !time.is_zero()).unwrap_or(EXCHANGE_TIMEOUT);
-        loop {
-            let refusal = match self.ask(&hosts, api_key.as_ref(), &body, left).await {
-                Ok((jwt, host)) => return self.check(&jwt, host),
-                Err(refusal) => refusal,
-            };
-            let wait = refusal.retry_after.unwrap_or_default().max(delay.mul_f64(0.5 + fastrand::f64() / 2.0));
-            left = deadline.saturating_duration_since(clock.now()).saturating_sub(wait);
-            if !refusal.is_passing || left.is_zero() {
-                return Err(refusal.error);
+        // No patience at all is one attempt, which needs some time.
+        let first = clock.after(if patience.is_zero() { timeout } else { patience });
+        let mut patience =
+            Patience { deadline: clock.after(patience), delays: Delays::new(), rng: fastrand::Rng::new() };
+        let mut by = first;
+        let (minted, jwt) = loop {
+            match exchange.attempt(by).await {
+                Ok(minted) => break minted,
+                Err(refusal) => patience.wait(clock.now(), refusal).await?,
             }
-            tracing::info!(error = %refusal.error, "no token yet; trying again");
-            sleep(wait).await;
-            delay = (delay * 2).min(MAX_DELAY);
+            by = patience.deadline;
+        };
+        while let Err(refusal) = exchange.judge(&jwt).await {
+            patience.wait(clock.now(), refusal).await?;
         }
-    }
-
-    /// Asks each host in turn, the next one only where no connection could be made: an answer, whatever it says, is the
-    /// core's.
-    async fn ask<'h>(
-        &self,
-        hosts: &'h [Host],
-        api_key: Option<&HeaderValue>,
-        body: &[u8],
-        left: Duration,
-    ) -> Result<(String, &'h Host), Refusal> {
-        let mut refusal = None;
-        for host in hosts {
-            let mut request = host
-                .client
-                .post(host.url.clone())
-                .timeout(left.min(EXCHANGE_TIMEOUT))
-                // Without the charset a core reads the body as ISO-8859-1.
-                .header(CONTENT_TYPE, "application/json; charset=utf-8")
-                .header(ACCEPT, "application/json")
-                .header("rid", "jwt")
-                .body(body.to_vec());
-            if let Some(api_key) = api_key {
-                request = request.header("api-key", api_key.clone());
-            }
-            match request.send().await {
-                Ok(response) => return Ok((answer::read(response, host.name(), &self.core).await?, host)),
-                Err(error) if error.is_connect() => refusal = Some(Refusal::unreachable(host.name(), error)),
-                Err(error) => return Err(Refusal::unreachable(host.name(), error)),
-            }
-        }
-        Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
-    }
-
-    /// A token that no M2 would admit had better fail here, at start-up.
-    fn check(&self, jwt: &str, host: &Host) -> Result<ServiceToken, MintError> {
-        let unusable = |reason| MintError::Unusable { core: host.name(), reason };
-        let claims = answer::claims(jwt).map_err(unusable)?;
-        if claims.get("source").and_then(Value::as_str) != Some("microservice") {
-            return Err(unusable("it has no `source` of `microservice`"));
-        }
-        if claims.get("iss").and_then(Value::as_str) != Some(&self.jwks_domain) {
-            return Err(unusable("its issuer is not the JWKS domain"));
-        }
-        ServiceToken::checked(jwt, &self.core.clock).map_err(|error| match error {
-            ConfigError::Token(reason) => unusable(reason),
-            other => other.into(),
-        })
+        Ok(renew::token(minted, plan, Box::new(exchange), clock))
     }
 }
 
-/// One of the core's addresses.
-struct Host {
-    client: Client,
-    url: Url,
+/// For how long, and how often, a core is asked that gives no token.
+struct Patience {
+    deadline: Instant,
+    delays: Delays,
+    rng: fastrand::Rng,
 }
 
-impl Host {
-    fn new(url: &Url, core: &SuperTokensCore) -> Result<Self, ConfigError> {
-        if !core.plain_http_allowed {
-            outbound::refuse_plain_http(url)?;
+impl Patience {
+    /// Waits until it is time to try again, or fails where that is of no use.
+    async fn wait(&mut self, now: Instant, refusal: Refusal) -> Result<(), MintError> {
+        let wait = match refusal.error {
+            MintError::Refused { status: 429, .. } => self.delays.after_too_many(refusal.retry_after, &mut self.rng),
+            _ => self.delays.after_failure(refusal.retry_after, &mut self.rng),
+        };
+        if !refusal.is_passing || wait >= self.deadline.saturating_duration_since(now) {
+            return Err(refusal.error);
         }
-        let client = outbound::client(Client::builder(), url, EXCHANGE_TIMEOUT)?;
-        Ok(Self { client, url: url.clone() })
+        tracing::info!(error = %refusal.error, "no token yet; trying again");
+        sleep(wait).await;
+        Ok(())
     }
-
-    fn name(&self) -> String {
-        outbound::origin(&self.url)
-    }
-}
-
-fn api_key_header(api_key: &str) -> Result<HeaderValue, ConfigError> {
-    let mut value = HeaderValue::try_from(api_key).map_err(|_| ConfigError::ApiKey)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 impl fmt::Debug for ServiceTokenRequest {

@@ -1,6 +1,8 @@
 //! A SuperTokens core, as M1 knows it.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use url::Url;
@@ -13,20 +15,28 @@ use crate::outbound;
 /// How long a core that is still starting is waited for.
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long one host may take for one answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's embedded core.
 #[derive(Clone)]
 #[must_use]
 pub struct SuperTokensCore {
     pub(super) hosts: Vec<Url>,
+    /// Whose turn it is. Clones share it, so that mints spread over the hosts whoever makes them.
+    pub(super) next_host: Arc<AtomicUsize>,
     pub(super) api_key: Option<String>,
+    pub(super) cdi_version: Option<String>,
     pub(super) start_up_timeout: Duration,
+    pub(super) timeout: Duration,
     pub(super) plain_http_allowed: bool,
     pub(super) clock: Clock,
 }
 
 impl SuperTokensCore {
     /// A core at `connection_uri`: one URL, with a base path or without, or several with `;` between them, as the
-    /// official SDKs read it. They are tried in this order; the next one only if no connection can be made.
+    /// official SDKs read it. Each mint begins with the next one, beginning with the first; another is asked only if no
+    /// connection can be made.
     ///
     /// # Errors
     ///
@@ -40,8 +50,11 @@ impl SuperTokensCore {
         }
         Ok(Self {
             hosts,
+            next_host: Arc::default(),
             api_key: None,
+            cdi_version: None,
             start_up_timeout: START_UP_TIMEOUT,
+            timeout: TIMEOUT,
             plain_http_allowed: false,
             clock: Clock::default(),
         })
@@ -53,10 +66,23 @@ impl SuperTokensCore {
         self
     }
 
+    /// The revision of the core's interface to ask for, such as `5.4`. By default none is named, which every core takes for
+    /// its newest; a core refuses one that it does not support.
+    pub fn cdi_version(mut self, version: impl Into<String>) -> Self {
+        self.cdi_version = Some(version.into());
+        self
+    }
+
     /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be reached, is overloaded or
-    /// fails. 30 s by default; zero is one attempt, which may take 10 s.
+    /// fails. 30 s by default; zero is one attempt, for which there is the [`timeout`](Self::timeout).
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
+        self
+    }
+
+    /// How long one host may take for one answer. 10 s by default. Connecting has 2 s of it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 

@@ -21,17 +21,23 @@ fn token() -> (ServiceToken, HeaderValue) {
 
 /// What the inner service sees of an `http::Request`.
 async fn sent(layer: &AddServiceTokenLayer, request: Request<()>) -> HeaderMap {
-    let inner = service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.headers().clone()) });
-    layer.layer(inner).oneshot(request).await.unwrap()
+    let inner =
+        service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(Response::new(request.headers().clone())) });
+    layer.layer(inner).oneshot(request).await.unwrap().into_body()
 }
 
 /// What the inner service sees of the same as a `reqwest::Request`.
 async fn sent_by_reqwest(layer: &AddServiceTokenLayer, request: &Request<()>) -> HeaderMap {
-    let inner = service_fn(|request: reqwest::Request| async move { Ok::<_, Infallible>(request.headers().clone()) });
+    // It answers with the headers that it was sent.
+    let inner = service_fn(|request: reqwest::Request| async move {
+        let mut response = Response::new("");
+        response.headers_mut().clone_from(request.headers());
+        Ok::<_, Infallible>(reqwest::Response::from(response))
+    });
     let url = request.uri().to_string().parse().unwrap();
     let mut other = reqwest::Request::new(reqwest::Method::GET, url);
     other.headers_mut().clone_from(request.headers());
-    layer.layer(inner).oneshot(other).await.unwrap()
+    layer.layer(inner).oneshot(other).await.unwrap().headers().clone()
 }
 
 fn get(uri: &str, headers: &[(&HeaderName, &str)]) -> Request<()> {
@@ -134,12 +140,16 @@ async fn inner_answers_and_errors_pass_through() {
     struct Broken(u8);
 
     let layer = AddServiceTokenLayer::new(token().0);
-    let failing = service_fn(|_: Request<()>| async { Err::<(), _>(Broken(7)) });
-    assert_eq!(layer.layer(failing).oneshot(get("/", &[])).await, Err(Broken(7)));
-    // Nothing is asked of the answer's type either.
-    let odd = service_fn(|_: reqwest::Request| async { Ok::<_, Broken>(Broken(8)) });
+    let failing = service_fn(|_: Request<()>| async { Err::<Response<()>, _>(Broken(7)) });
+    assert_eq!(layer.layer(failing).oneshot(get("/", &[])).await.unwrap_err(), Broken(7));
+    // Nothing is asked of the body's type.
+    let odd = service_fn(|_: Request<()>| async { Ok::<_, Broken>(Response::new(Broken(8))) });
+    assert_eq!(layer.layer(odd).oneshot(get("/", &[])).await.unwrap().into_body(), Broken(8));
+    let teapot = service_fn(|_: reqwest::Request| async {
+        Ok::<_, Broken>(reqwest::Response::from(Response::builder().status(418).body("").unwrap()))
+    });
     let request = reqwest::Request::new(reqwest::Method::GET, "http://a.example".parse().unwrap());
-    assert_eq!(layer.layer(odd).oneshot(request).await, Ok(Broken(8)));
+    assert_eq!(layer.layer(teapot).oneshot(request).await.unwrap().status(), 418);
 }
 
 #[tokio::test]
@@ -162,7 +172,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
     handle.send_error("broken");
     assert!(matches!(service.poll_ready(), Poll::Ready(Err(_))));
 
-    let (mut service, mut handle) = mock::spawn_layer::<reqwest::Request, (), _>(layer);
+    let (mut service, mut handle) = mock::spawn_layer::<reqwest::Request, reqwest::Response, _>(layer);
     handle.allow(0);
     assert!(service.poll_ready().is_pending());
     handle.allow(1);

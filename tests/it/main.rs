@@ -7,10 +7,15 @@ mod client;
 mod compile;
 mod debug;
 mod edge;
+mod failover;
+#[cfg(unix)]
+mod kill;
 mod mint;
 mod mint_answers;
 mod remote;
 mod remote_limits;
+mod renewal;
+mod scripted;
 mod server;
 mod support;
 mod tokens;

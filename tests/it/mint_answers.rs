@@ -182,8 +182,8 @@ async fn what_passes_is_waited_out() {
         assert_eq!(core.asked(), 2, "{status}");
     }
     // An answer is the core's, whatever it says: the next host is not asked.
-    let (core, other) = (Core::start(vec![scripted(500, &[], "busy"), good.clone()]).await, Untouched::new().await);
-    assert!(mint(&format!("{};{}", core.url, other.url())).await.is_ok());
+    let (core, other) = (Core::start(vec![scripted(401, &[], "no")]).await, Untouched::new().await);
+    assert!(mint(&format!("{};{}", core.url, other.url())).await.is_err());
     other.check().await;
 }
 

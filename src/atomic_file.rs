@@ -1,0 +1,62 @@
+//! Replacing a file as a whole, whatever happens meanwhile.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Puts `content` in the place of the file at `path`, readable by its owner alone: whoever reads it, after a crash at any
+/// moment even, finds the old file or the new one, and after `Ok` the new one. Blocks.
+///
+/// `temporary` lies beside it, since a rename does not cross file systems, and must not be there. A crash may leave it.
+pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
+    let replaced = (|| {
+        let mut file = create_private(temporary)?;
+        file.write_all(content)?;
+        // Before the rename: a name that outlives a crash its content does not is an empty file.
+        file.sync_all()?;
+        fs::rename(temporary, path)?;
+        sync_folder_of(path)
+    })();
+    if replaced.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    replaced
+}
+
+/// Makes sure that a crash forgets no name that was given in the folder of `path`.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Where a folder cannot be opened as a file there is nothing to be done for it either.
+    File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Never through a link that somebody put there.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("tower-m2m-{}-replaced", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, temporary) = (folder.join("file"), folder.join("file.new"));
+        replace(&path, &temporary, b"old").unwrap();
+        replace(&path, &temporary, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        // What a file cannot be renamed over.
+        let occupied = folder.join("occupied");
+        fs::create_dir(&occupied).unwrap();
+        assert!(replace(&occupied, &temporary, b"x").is_err());
+        assert!(!temporary.exists());
+        let _ = fs::remove_dir_all(&folder);
+    }
+}

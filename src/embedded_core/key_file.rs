@@ -1,0 +1,178 @@
+//! The keys as a file holds them: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a digest over all of it.
+//!
+//! Everything that holds a private key on its way is wiped when it is dropped.
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    error::Unspecified,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::{
+    key_set::{DynamicKey, KeySet},
+    signing_key::SigningKey,
+};
+
+/// The content of a key file.
+pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+    // Of its full size at once: what grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
+    text.push_str(r#"{"static":"#);
+    push_entry(&mut text, keys.fixed())?;
+    text.push_str(r#","dynamic":["#);
+    for (index, dynamic) in keys.dynamic().iter().enumerate() {
+        text.push_str(if index == 0 { "" } else { "," });
+        push_entry(&mut text, dynamic.key())?;
+    }
+    text.push_str("]}");
+    let mut document = Zeroizing::new(Vec::with_capacity(FRAME + text.len()));
+    document.extend_from_slice(br#"{"version":1,"keys":"#);
+    document.extend_from_slice(text.as_bytes());
+    document.extend_from_slice(format!(",\"sha256\":\"{}\"}}\n", sha256(text.as_bytes())).as_bytes());
+    Ok(document)
+}
+
+// A kid is letters, digits and hyphens, so nothing here needs escaping.
+fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
+    let pkcs8 = key.to_pkcs8()?;
+    text.push_str(r#"{"kid":""#);
+    text.push_str(key.kid());
+    text.push_str(r#"","pkcs8":""#);
+    STANDARD.encode_string(pkcs8.as_ref(), text);
+    text.push_str("\"}");
+    Ok(())
+}
+
+/// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
+pub(super) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
+    let document: Document<'_> = serde_json::from_slice(content).map_err(|_| "it is corrupt")?;
+    if document.version != 1 {
+        return Err("it is of another version");
+    }
+    // Not against an attacker, who could write the digest too: a single changed bit in a kid would void tokens silently.
+    if sha256(document.keys.get().as_bytes()) != document.sha256 {
+        return Err("it is corrupt, its digest is another one");
+    }
+    let keys: Keys<'_> = serde_json::from_str(document.keys.get()).map_err(|_| "it is corrupt")?;
+    let fixed = keys.fixed.read().ok_or("its static key is unusable")?;
+    let dynamic = keys.dynamic.iter().map(|entry| DynamicKey::kept(entry.read()?)).collect::<Option<Vec<_>>>();
+    let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
+    KeySet::kept(fixed, dynamic).ok_or("its dynamic keys are out of order or missing")
+}
+
+fn sha256(text: &[u8]) -> String {
+    STANDARD.encode(digest(&SHA256, text))
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    version: u32,
+    #[serde(borrow)]
+    keys: &'a RawValue,
+    sha256: &'a str,
+}
+
+/// Borrows, so that no copy of a private key is made.
+#[derive(Deserialize)]
+struct Keys<'a> {
+    #[serde(borrow, rename = "static")]
+    fixed: Entry<'a>,
+    #[serde(borrow)]
+    dynamic: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    kid: &'a str,
+    pkcs8: &'a str,
+}
+
+impl Entry<'_> {
+    fn read(&self) -> Option<SigningKey> {
+        // It becomes part of JSON as it stands.
+        if !self.kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return None;
+        }
+        let pkcs8 = Zeroizing::new(STANDARD.decode(self.pkcs8).ok()?);
+        SigningKey::from_pkcs8(self.kid, &pkcs8)
+    }
+}
+
+/// More than one key takes: about 1 220 bytes of PKCS#8 in base64, and its kid.
+const ENTRY: usize = 2048;
+/// More than what stands around the keys takes.
+const FRAME: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn keys() -> KeySet {
+        let first = DynamicKey::generate(|| 1_700_000_000_000).unwrap();
+        KeySet::new(Arc::new(SigningKey::generate_static().unwrap()), first)
+    }
+
+    fn kids(keys: &KeySet) -> Vec<String> {
+        let dynamic = keys.dynamic().iter().map(|dynamic| dynamic.key().kid().to_owned());
+        std::iter::once(keys.fixed().kid().to_owned()).chain(dynamic).collect()
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_and_signs_alike() {
+        let keys = keys();
+        let content = encode(&keys).unwrap();
+        let read = decode(&content).unwrap();
+        assert_eq!(kids(&read), kids(&keys));
+        // RSASSA-PKCS1-v1_5 is deterministic: the same key signs the same way.
+        assert_eq!(read.fixed().sign("{}").unwrap(), keys.fixed().sign("{}").unwrap());
+        assert_eq!(read.dynamic()[0].key().jwk(), keys.dynamic()[0].key().jwk());
+    }
+
+    #[test]
+    fn the_buffers_never_grow() {
+        let content = encode(&keys()).unwrap();
+        assert!(content.len() < FRAME + 2 * ENTRY, "{}", content.len());
+        assert!(content.capacity() < FRAME + 3 * ENTRY, "{}", content.capacity());
+    }
+
+    #[test]
+    fn every_damage_is_noticed_and_none_is_quoted() {
+        let content = encode(&keys()).unwrap();
+        let mut damaged: Vec<Vec<u8>> = (0..content.len()).step_by(97).map(|at| content[..at].to_vec()).collect();
+        for at in (0..content.len()).step_by(61) {
+            let mut changed = content.to_vec();
+            changed[at] ^= 1;
+            damaged.push(changed);
+        }
+        damaged.extend([b"null".to_vec(), b"{}".to_vec(), vec![0; 4096], [&content[..], b"x"].concat()]);
+        for content in damaged {
+            let reason = decode(&content).expect_err(&String::from_utf8_lossy(&content));
+            assert!(reason.starts_with("it"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_set_that_was_put_together_by_hand_is_judged() {
+        let content = String::from_utf8(encode(&keys()).unwrap().to_vec()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&content).unwrap();
+        let with = |keys: String| {
+            let digest = sha256(keys.as_bytes());
+            decode(format!(r#"{{"version":1,"keys":{keys},"sha256":"{digest}"}}"#).as_bytes()).err()
+        };
+        let whole = document["keys"].to_string();
+        assert_eq!(with(whole.clone()), None);
+        assert_eq!(with(whole.replace("\"d-1", "\"x-1")), Some("a dynamic key in it is unusable"));
+        assert_eq!(with(whole.replace("\"d-1", "\"d-01")), Some("a dynamic key in it is unusable"));
+        assert_eq!(with(whole.replace("\"s-", "\"s- ")), Some("its static key is unusable"));
+        let fixed = &document["keys"]["static"];
+        let no_dynamic = format!(r#"{{"static":{fixed},"dynamic":[]}}"#);
+        assert_eq!(with(no_dynamic), Some("its dynamic keys are out of order or missing"));
+        let newer = content.replacen(r#""version":1"#, r#""version":2"#, 1);
+        assert_eq!(decode(newer.as_bytes()).err(), Some("it is of another version"));
+    }
+}

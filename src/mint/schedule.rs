@@ -1,0 +1,151 @@
+//! When a token is renewed, and how often a server's refusal may cause that. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A token that a dynamic key signed dies about two hours after its key stops signing, whatever its `exp`.
+const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
+
+/// After a refused token one mint may follow in this time, which doubles while fresh tokens are refused too.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(600);
+
+/// What one token's renewal goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timing {
+    /// How long before its end a token is renewed for the first time.
+    window: Duration,
+    /// The latest moment for that, after it was minted. `None`: its end says it all.
+    latest: Option<Duration>,
+    lifetime: Duration,
+}
+
+impl Timing {
+    pub(super) fn new(lifetime: Duration, is_dynamic: bool) -> Self {
+        let effective = if is_dynamic { lifetime.min(DYNAMIC_LIFETIME) } else { lifetime };
+        let most = match effective {
+            short if short <= 20 * MINUTE => 5 * MINUTE,
+            medium if medium <= 90 * MINUTE => 15 * MINUTE,
+            _ => HOUR,
+        };
+        Self { window: most.min(effective / 2), latest: is_dynamic.then_some(HOUR), lifetime }
+    }
+
+    /// How long after it was minted a token is to be renewed: before its end by the window, which is drawn from ±10 %, so
+    /// that a fleet that was started at once does not come at once.
+    pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Duration {
+        let ahead = self.window.mul_f64(0.9 + rng.f64() / 5.0);
+        let latest = self.latest.map(|latest| latest.mul_f64(0.9 + rng.f64() / 10.0));
+        self.lifetime.saturating_sub(ahead).min(latest.unwrap_or(Duration::MAX))
+    }
+
+    /// How long to wait after the `failures`th failed renewal in a row: 30 s or a quarter of the window, whichever is
+    /// shorter, doubling to that quarter.
+    pub(super) fn retry_after(self, failures: u32) -> Duration {
+        let most = self.window / 4;
+        // A token that is good for a moment only must not keep the core busy.
+        let first = most.min(Duration::from_secs(30)).max(Duration::from_millis(100));
+        first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most.max(first))
+    }
+}
+
+/// How many mints refused tokens may cause.
+#[derive(Debug)]
+pub(super) struct Gate {
+    opens: Option<Instant>,
+    pause: Duration,
+    last_refusal: Option<Instant>,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { opens: None, pause: FIRST_PAUSE, last_refusal: None }
+    }
+
+    /// Whether a refusal now may cause a mint: one in 30 s, doubling to 10 min as long as refusals go on. 10 min without
+    /// one, and it begins anew.
+    pub(super) fn admits(&mut self, now: Instant) -> bool {
+        if self.last_refusal.replace(now).is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
+            *self = Self { last_refusal: Some(now), ..Self::new() };
+        }
+        if self.opens.is_some_and(|opens| now < opens) {
+            return false;
+        }
+        self.opens = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_window_follows_the_lifetime() {
+        // (lifetime, is dynamic, earliest and latest renewal), in seconds
+        let cases = [
+            (2, false, 0.9, 1.1),
+            (60, false, 27.0, 33.0),
+            (600, false, 270.0, 330.0),
+            (1200, false, 870.0, 930.0),
+            (1201, false, 540.0, 661.0),
+            (3600, false, 2610.0, 2790.0),
+            (5400, false, 4410.0, 4590.0),
+            (7200, false, 3240.0, 3960.0),
+            (86_400, false, 82_440.0, 83_160.0),
+            (3600, true, 2610.0, 2790.0),
+            (5400, true, 3240.0, 3600.0),
+            (86_400, true, 3240.0, 3600.0),
+            (3_153_600_000, true, 3240.0, 3600.0),
+        ];
+        for (lifetime, is_dynamic, least, most) in cases {
+            for seed in 0..200 {
+                let after = Timing::new(seconds(lifetime), is_dynamic).renew_after(&mut fastrand::Rng::with_seed(seed));
+                let after = after.as_secs_f64();
+                assert!(after >= least && after <= most, "{lifetime} s, dynamic: {is_dynamic}: {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn retries_double_to_a_quarter_of_the_window() {
+        let cases: [(u64, &[f64]); 4] = [
+            (86_400, &[30.0, 60.0, 120.0, 240.0, 480.0, 900.0, 900.0]),
+            (3600, &[30.0, 60.0, 120.0, 225.0, 225.0]),
+            (60, &[7.5, 7.5]),
+            (1, &[0.125, 0.125]),
+        ];
+        for (lifetime, expected) in cases {
+            for (failures, expected) in (1..).zip(expected) {
+                let wait = Timing::new(seconds(lifetime), false).retry_after(failures).as_secs_f64();
+                assert_eq!(wait, *expected, "{lifetime} s, {failures} failures");
+            }
+        }
+        assert!(Timing::new(Duration::ZERO, false).retry_after(1) >= Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_cause_fewer_and_fewer_mints() {
+        let start = Instant::now();
+        let mut gate = Gate::new();
+        let mut admitted = Vec::new();
+        for second in 0..3600 {
+            if gate.admits(start + seconds(second)) {
+                admitted.push(second);
+            }
+        }
+        assert_eq!(admitted, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
+        assert!(gate.admits(start + seconds(3599 + 601)), "10 min of peace");
+        assert!(!gate.admits(start + seconds(3599 + 630)));
+        assert!(gate.admits(start + seconds(3599 + 631)));
+    }
+}

@@ -1,0 +1,217 @@
+//! A core that is killed with SIGKILL, again and again, while its keys rotate every second and tokens are minted.
+//!
+//! After each restart every key that was ever listed and has not expired is listed, with the same numbers, and every
+//! token that was minted before is admitted. `M2M_KILLS` says how many times it is killed, `M2M_SEED` repeats a run.
+
+#![allow(clippy::print_stdout)] // its figures are worth seeing
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tower_m2m::{FixedJwks, Verifier};
+
+const ISSUER: &str = "https://api.example.com";
+
+/// Seconds. A key is made every half interval, and stays listed for the interval and twice the validity.
+const ROTATE_EVERY: u64 = 1;
+const ACCESS_TOKEN_VALIDITY: u64 = 5;
+const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
+
+/// Longer than it takes until the next key is made, so that some processes die while they write it.
+const LONGEST_LIFE: f64 = 0.8;
+
+/// How many of the tokens from before the last life are judged after each restart. In the end all of them are.
+const SAMPLE: usize = 50;
+
+#[tokio::test]
+async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
+    let number = |name: &str, default| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let kills = number("M2M_KILLS", 10);
+    let seed = number("M2M_SEED", u64::from(std::process::id()));
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let folder = Folder(env::temp_dir().join(format!("tower-m2m-killed-{}", std::process::id())));
+    let client = Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).build().unwrap();
+    let mut seen = Seen::default();
+    let (mut lost, mut refused, mut judged) = (Vec::new(), Vec::new(), 0);
+
+    for kill in 0..=kills {
+        let mut core = Core::start(&folder.0, &client);
+        let keys = core.keys().await.expect("a core that listens lists its keys");
+        let now = unix_millis();
+        for (kid, key) in &seen.keys {
+            if is_kept(kid, now) && keys.get(kid) != Some(key) {
+                lost.push(kid.clone());
+            }
+        }
+        let listed: Vec<_> = keys.values().collect();
+        let jwks = FixedJwks::from_json(json!({ "keys": listed }).to_string()).unwrap();
+        let verifier = Verifier::new(jwks).issuer(ISSUER);
+        let last = kill == kills;
+        if !last {
+            rng.shuffle(&mut seen.old);
+        }
+        let sample = if last { seen.old.len() } else { SAMPLE.min(seen.old.len()) };
+        for token in seen.new.iter().chain(&seen.old[..sample]) {
+            if is_kept(&token.kid, now) {
+                judged += 1;
+                if let Err(rejection) = verifier.verify(&token.jwt).await {
+                    refused.push(format!("{}: {rejection}", token.kid));
+                }
+            }
+        }
+        seen.old.append(&mut seen.new);
+        seen.keys.extend(keys);
+        if last {
+            break;
+        }
+        if kill % 2 == 0 {
+            let life = Duration::from_secs_f64(rng.f64() * LONGEST_LIFE);
+            // In the middle of whatever it does by then.
+            let _ = timeout(life, core.live(&mut seen, |_| false)).await;
+        } else {
+            // At the moment at which it is known that somebody saw a new key.
+            core.live(&mut seen, |is_new| is_new).await;
+        }
+        core.0.kill().unwrap();
+        core.0.wait().unwrap();
+    }
+
+    println!(
+        "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {judged} times judged after a restart, {} \
+         refused",
+        seen.keys.len(),
+        lost.len(),
+        seen.old.len(),
+        refused.len(),
+    );
+    assert_eq!((lost, refused), (vec![], vec![]), "seed {seed}");
+    assert!(seen.old.len() as u64 >= kills, "hardly a token was minted");
+}
+
+/// What callers have seen of the core so far.
+#[derive(Default)]
+struct Seen {
+    keys: BTreeMap<String, Value>,
+    /// Tokens of the life that ended last, and of those before.
+    new: Vec<Token>,
+    old: Vec<Token>,
+}
+
+struct Token {
+    jwt: String,
+    kid: String,
+}
+
+/// A running core; killed when it is dropped.
+struct Core(Child, String, Client);
+
+impl Core {
+    fn start(folder: &PathBuf, client: &Client) -> Self {
+        // target/debug/deps/it-… and target/debug/examples/core.
+        let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/core");
+        let mut child = Command::new(&program)
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(folder)
+            .args(["--rotate-every", &ROTATE_EVERY.to_string()])
+            .args(["--access-token-validity", &ACCESS_TOKEN_VALIDITY.to_string()])
+            .env_remove("SUPERTOKENS_API_KEYS")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|err| panic!("{}: {err}; `cargo build --example core` makes it", program.display()));
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        Self(child, url, client.clone())
+    }
+
+    /// Mints and lists, on and on, until `ends` says so of whether there is a new key. Two list beside the one who mints:
+    /// whoever asks while a key is being made must not see it before it is kept.
+    async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
+        let seen = RefCell::new(seen);
+        let mint = async {
+            for round in 0_u64.. {
+                let token = self.mint(round % 2 == 0).await;
+                seen.borrow_mut().new.extend(token);
+            }
+        };
+        let list = async || {
+            loop {
+                let Some(keys) = self.keys().await else { continue };
+                let is_new = keys.keys().any(|kid| !seen.borrow().keys.contains_key(kid));
+                seen.borrow_mut().keys.extend(keys);
+                if ends(is_new) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = mint => {}
+            () = list() => {}
+            () = list() => {}
+        }
+    }
+
+    async fn keys(&self) -> Option<BTreeMap<String, Value>> {
+        let answer = self.2.get(format!("{}/.well-known/jwks.json", self.1)).send().await.ok()?;
+        let mut answer: Value = answer.json().await.ok()?;
+        let keys = answer["keys"].as_array_mut()?.drain(..);
+        Some(keys.map(|key| (key["kid"].as_str().unwrap().to_owned(), key)).collect())
+    }
+
+    async fn mint(&self, static_key: bool) -> Option<Token> {
+        let body = json!({
+            "payload": { "source": "microservice" }, "validity": 3600, "useStaticSigningKey": static_key,
+            "algorithm": "RS256", "jwksDomain": ISSUER,
+        });
+        let answer = self.2.post(format!("{}/recipe/jwt", self.1)).json(&body).send().await.ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        let jwt = answer["jwt"].as_str()?.to_owned();
+        let kid = kid_of(&jwt);
+        Some(Token { jwt, kid })
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn kid_of(jwt: &str) -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    header["kid"].as_str().unwrap().to_owned()
+}
+
+/// Whether a key is to be listed at this time. A static one is for ever.
+fn is_kept(kid: &str, now: u64) -> bool {
+    kid.strip_prefix("d-").is_none_or(|created| now < created.parse::<u64>().unwrap() + KEPT_MILLIS)
+}
+
+// Two processes have no other clock in common.
+#[allow(clippy::disallowed_methods)]
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}

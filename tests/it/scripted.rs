@@ -1,0 +1,142 @@
+//! A core that answers what a test tells it to, over a real socket.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+pub(crate) const ISSUER: &str = "https://api.example.com";
+pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
+/// In every token that is made here.
+pub(crate) const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
+
+/// One answer. The last one of a script is repeated.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    Text(String),
+    /// A fresh token like this, with the number of the request in it.
+    Token(Value),
+    /// Nothing, for ever.
+    Silence,
+}
+
+pub(crate) struct Scripted {
+    pub(crate) url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Scripted {
+    pub(crate) async fn start(script: impl Into<Vec<Answer>>) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr, script: impl Into<Vec<Answer>>) -> Self {
+        let script = script.into();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&requests);
+        let task = tokio::spawn(async move {
+            let mut silent = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let request = read(&mut stream).await;
+                let count = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push(request);
+                    seen.len()
+                };
+                let text = match &script[(count - 1).min(script.len() - 1)] {
+                    Answer::Text(text) => text.clone(),
+                    Answer::Token(claims) => ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string()),
+                    Answer::Silence => {
+                        silent.push(stream);
+                        continue;
+                    }
+                };
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+        });
+        Self { url, requests, task }
+    }
+
+    /// What was asked so far, each request with its headers and its body.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An address at which nothing listens.
+pub(crate) async fn dead() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// What M1 asks for.
+pub(crate) fn good() -> Answer {
+    Answer::Token(json!({ "source": "microservice" }))
+}
+
+pub(crate) fn status(status: u16, headers: &str, body: &str) -> Answer {
+    let length = body.len();
+    Answer::Text(format!(
+        "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-type: text/html;charset=UTF-8\r\n{headers}content-length: \
+         {length}\r\n\r\n{body}"
+    ))
+}
+
+fn ok(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json;charset=UTF-8\r\ncontent-length: \
+         {length}\r\n\r\n{body}"
+    )
+}
+
+/// `iat`, `exp` and `iss` as a core sets them, which the claims may override, and the number of the token.
+fn jwt(claims: &Value, number: usize) -> String {
+    // Tokens and tests share no other clock.
+    #[allow(clippy::disallowed_methods)]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut all = json!({ "iat": now, "exp": now + 3600, "iss": ISSUER, "n": number });
+    for (name, value) in claims.as_object().unwrap() {
+        all[name] = match (name.as_str(), value.as_i64()) {
+            ("exp", Some(from_now)) => json!(now.saturating_add_signed(from_now)),
+            _ => value.clone(),
+        };
+    }
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.{SIGNATURE}", encode(r#"{"kid":"s-1","typ":"JWT","alg":"RS256"}"#), encode(&all.to_string()))
+}
+
+async fn read(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    loop {
+        let whole = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return String::from_utf8(text).unwrap();
+            }
+        }
+        if stream.read_buf(&mut text).await.unwrap() == 0 {
+            return String::from_utf8(text).unwrap();
+        }
+    }
+}
