@@ -6,7 +6,8 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 use super::{
-    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter, place::BasePath, routes,
+    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter, place::BasePath,
+    places::Places, routes,
 };
 use crate::ConfigError;
 
@@ -25,6 +26,8 @@ struct Shared {
     base_path: BasePath,
     allow_open: bool,
     minter: Minter,
+    /// Bounds the bodies that are being read, so that slow ones keep nobody out.
+    bodies: Places,
 }
 
 impl EmbeddedCore {
@@ -34,7 +37,7 @@ impl EmbeddedCore {
     }
 
     pub(super) fn new(api_keys: ApiKeys, base_path: BasePath, allow_open: bool, minter: Minter) -> Self {
-        Self { shared: Arc::new(Shared { api_keys, base_path, allow_open, minter }) }
+        Self { shared: Arc::new(Shared { api_keys, base_path, allow_open, minter, bodies: Places::new(MOST_BODIES) }) }
     }
 
     /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever reaches them can mint.
@@ -63,7 +66,8 @@ impl EmbeddedCore {
     /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is answered, which takes
     /// 20 s at the most.
     ///
-    /// A connection on which nothing was answered for 20 s is closed; 1 024 may be open at once, and further ones wait.
+    /// A connection on which nothing was answered for 20 s is closed. 1 024 may be open at once; for each further one the one
+    /// whose last answer is the oldest is closed.
     ///
     /// # Errors
     ///
@@ -103,6 +107,10 @@ impl EmbeddedCore {
         &self.shared.base_path
     }
 
+    pub(super) fn bodies(&self) -> &Places {
+        &self.shared.bodies
+    }
+
     pub(super) fn minter(&self) -> &Minter {
         &self.shared.minter
     }
@@ -113,6 +121,9 @@ impl EmbeddedCore {
 fn unusable(err: std::io::Error) -> ConfigError {
     ConfigError::UnusableListener { reason: err.to_string() }
 }
+
+/// 32 MiB at the most.
+const MOST_BODIES: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -118,6 +118,8 @@ impl KeyStore {
             let shared = self.shared.clone();
             task::spawn_blocking(move || {
                 shared.add_key();
+                // Before anybody is told, or who drops the store next finds its folder still in use.
+                drop(shared);
                 drop(done);
             });
         }

@@ -1,12 +1,11 @@
 //! What a listener beyond loopback needs and `axum::serve` lacks: a deadline on each connection and a bound on their
-//! number.
+//! number, which idle ones cannot use up.
 
 use std::{
     future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,20 +14,27 @@ use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
 
-/// Accepts while fewer than [`MOST_CONNECTIONS`] are open; the rest wait in the operating system's queue.
+use super::places::{Place, Places};
+
+/// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no file descriptors left,
+/// the connection whose last answer is the oldest is closed for each new one: were new ones to wait instead, whoever opens
+/// connections and says nothing would keep everybody out.
 #[derive(Debug)]
 pub(super) struct BoundedListener {
     inner: TcpListener,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl BoundedListener {
     pub(super) fn new(inner: TcpListener) -> Self {
-        Self { inner, places: Arc::new(Semaphore::new(MOST_CONNECTIONS)) }
+        Self::with_places(inner, MOST_CONNECTIONS)
+    }
+
+    fn with_places(inner: TcpListener, count: usize) -> Self {
+        Self { inner, places: Places::new(count) }
     }
 }
 
@@ -37,13 +43,22 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed, so there always is a place in the end.
-        let place = self.places.clone().acquire_owned().await.ok();
-        // Axum's own, which waits out a lack of file descriptors.
-        let (stream, address) = Listener::accept(&mut self.inner).await;
-        // Without it an answer may wait for the acknowledgement of the one before; that it is refused hurts nobody.
-        let _ = stream.set_nodelay(true);
-        (Connection::new(stream, place), address)
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, address)) => {
+                    // Without it an answer may wait for the acknowledgement of the one before; that it is refused hurts
+                    // nobody.
+                    let _ = stream.set_nodelay(true);
+                    return (Connection::new(stream, self.places.take().await), address);
+                }
+                Err(err) if is_of_one_connection(&err) => {}
+                Err(err) => {
+                    tracing::debug!(reason = %err, "a connection cannot be accepted");
+                    self.places.ask_one_to_leave();
+                    sleep(AFTER_AN_ERROR).await;
+                }
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -51,7 +66,13 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`].
+/// Whether accepting failed for a caller's reason, and the next one may fare better.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(err.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`], or when its place is wanted.
 ///
 /// Only what is written extends the deadline. One that every received byte extended would let a caller hold a connection
 /// with a header sent byte by byte.
@@ -59,15 +80,20 @@ impl Listener for BoundedListener {
 pub(super) struct Connection<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream, deadline: Box::pin(sleep(ANSWER_DEADLINE)), _place: place }
+    fn new(stream: S, place: Option<Place>) -> Self {
+        Self { stream, deadline: Box::pin(sleep(ANSWER_DEADLINE)), place }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(place) = &mut self.place
+            && place.poll_asked_to_leave(cx).is_ready()
+        {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
@@ -87,6 +113,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         self.poll_deadline(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.deadline.as_mut().reset(Instant::now() + ANSWER_DEADLINE);
+        if let Some(place) = &self.place {
+            place.answered();
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -103,7 +132,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 /// Longer than a body may take, so that a slow body is answered before its connection goes.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// Enough for every caller that a core on one machine has, and few enough for the usual limit of file descriptors.
 const MOST_CONNECTIONS: usize = 1024;
+const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -152,13 +183,48 @@ mod tests {
     #[tokio::test]
     async fn a_closed_connection_frees_its_place() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut listener = BoundedListener { inner, places: Arc::new(Semaphore::new(1)) };
+        let mut listener = BoundedListener::with_places(inner, 1);
         let address = listener.local_addr().unwrap();
         let _callers = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         let (first, _) = Listener::accept(&mut listener).await;
-        assert_eq!(listener.places.available_permits(), 0);
+        assert_eq!(listener.places.free(), 0);
         drop(first);
         let (_second, _) = Listener::accept(&mut listener).await;
-        assert_eq!(listener.places.available_permits(), 0);
+        assert_eq!(listener.places.free(), 0);
+    }
+
+    #[tokio::test]
+    async fn neither_idle_connections_nor_slow_ones_keep_a_caller_out() {
+        let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = BoundedListener::with_places(inner, 16);
+        let address = listener.local_addr().unwrap();
+        let router = axum::Router::new().fallback(|| async { "hello" });
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+
+        let ask = async |caller: &mut TcpStream| {
+            caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"hello") {
+                assert_ne!(caller.read_buf(&mut answer).await.unwrap(), 0, "closed");
+            }
+        };
+        let mut regular = TcpStream::connect(address).await.unwrap();
+        ask(&mut regular).await;
+        let mut others = Vec::new();
+        for at in 0..160 {
+            let mut other = TcpStream::connect(address).await.unwrap();
+            if at % 2 == 0 {
+                other.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
+            }
+            others.push(other);
+            // One that is answered again and again is never the one whose last answer is the oldest.
+            ask(&mut regular).await;
+            let mut new = TcpStream::connect(address).await.unwrap();
+            ask(&mut new).await;
+        }
+        let mut first = others.swap_remove(1);
+        let closed = first.read_u8().await.unwrap_err().kind();
+        assert!(matches!(closed, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{closed:?}");
+        server.abort();
     }
 }

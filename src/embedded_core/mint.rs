@@ -16,7 +16,7 @@ use crate::clock::Clock;
 pub(super) struct Minter {
     keys: KeyStore,
     clock: Clock,
-    /// Bounds the bodies in memory: each mint under way holds at most one.
+    /// Bounds the payloads in memory: each mint under way holds at most one.
     under_way: Semaphore,
     /// Signing keeps a core busy for about a millisecond; more of them at once than there are cores only pile up.
     signing: Arc<Semaphore>,
@@ -85,7 +85,7 @@ fn audience(value: Value) -> Option<Value> {
     }
 }
 
-/// 32 MiB of bodies at the most.
+/// 32 MiB of payloads at the most.
 const MOST_UNDER_WAY: usize = 512;
 
 #[cfg(test)]

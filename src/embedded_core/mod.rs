@@ -28,7 +28,8 @@
 //! 7. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
 //! 8. integers in the payload that 64 bits do not hold: 500.
 //!
-//! More than 512 mints at once are answered 429, which the official SDKs retry.
+//! More than 512 mints at once are answered 429, which the official SDKs retry. While 512 bodies are on their way, a
+//! further one takes the place of the one that has been on its way for longest, which is answered 429.
 //!
 //! # Keys
 //!
@@ -47,8 +48,8 @@
 //!
 //! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, and
 //! a router logs a warning. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
-//! closed, and at most 1 024 are open; a router that is served otherwise leaves both to its server. Everything here needs
-//! a tokio runtime with its timer enabled.
+//! closed, and at most 1 024 are open: for one more, the one whose last answer is the oldest is closed. A router that is
+//! served otherwise leaves both to its server. Everything here needs a tokio runtime with its timer enabled.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no JSON, Java's way of writing
 //! numbers, and a `validity` that overflows (here: 400).
@@ -90,6 +91,7 @@ mod key_store;
 mod listener;
 mod mint;
 mod place;
+mod places;
 mod request;
 mod routes;
 mod signing_key;

@@ -1,6 +1,6 @@
 //! From a request to an answer: the order of checks that the module's docs promise.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -14,6 +14,7 @@ use super::{
     answer::{self, Refusal},
     core::EmbeddedCore,
     place::{Place, Route},
+    places::Places,
     request::MintRequest,
     version::Version,
 };
@@ -56,8 +57,8 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
 }
 
 async fn mint(core: &EmbeddedCore, place: &Place, version: Version, body: Body) -> Result<Response, Refusal> {
+    let body = read(body, core.bodies()).await?;
     let _place_among_the_mints = core.minter().admit()?;
-    let body = read(body).await?;
     let request = MintRequest::read(&body, version)?;
     place.check_tenant(version)?;
     place.check_app()?;
@@ -68,8 +69,14 @@ async fn mint(core: &EmbeddedCore, place: &Place, version: Version, body: Body) 
     Ok(answer::token(&jwt))
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
-    let whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)).await.map_err(|_| Refusal::BodyTooSlow)?;
+async fn read(body: Body, places: &Places) -> Result<Bytes, Refusal> {
+    let mut place = places.take().await.ok_or(Refusal::Busy)?;
+    let asked_to_leave = poll_fn(|cx| place.poll_asked_to_leave(cx));
+    let whole = tokio::select! {
+        biased;
+        whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => whole.map_err(|_| Refusal::BodyTooSlow)?,
+        () = asked_to_leave => return Err(Refusal::Busy),
+    };
     // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and both end the connection.
     whole.map_err(|_| Refusal::BodyTooLarge)
 }
@@ -218,17 +225,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn mints_beyond_the_bound_are_refused_at_once() {
+    async fn slow_bodies_keep_nobody_out() {
         let core = core().await;
         let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
-        let waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
+        let mut waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
         // In paused time: until every one of them waits for its body.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
-        assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);
+        let (fast, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
+        assert_eq!(fast, StatusCode::OK);
+        assert_eq!(waiting.remove(0).await.unwrap().0, StatusCode::TOO_MANY_REQUESTS, "the one that is slowest");
         for waited in waiting {
             assert_eq!(waited.await.unwrap().0, StatusCode::REQUEST_TIMEOUT);
         }
+    }
+
+    #[tokio::test]
+    async fn mints_beyond_the_bound_are_refused_at_once() {
+        let core = core().await;
+        let under_way: Vec<_> = std::iter::from_fn(|| core.minter().admit().ok()).collect();
+        assert_eq!(under_way.len(), 512);
+        let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
+        assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);
+        drop(under_way);
         let (free_again, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(free_again, StatusCode::OK);
     }
