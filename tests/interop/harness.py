@@ -163,9 +163,9 @@ def rows(system: str, direction: str, start: Callable, cases: list[Case]) -> lis
 
 
 def printed(matrix: list[Row]) -> str:
-    """The matrix as aligned text, with what was seen wherever it is not what was expected."""
-    lines = [("system", "direction", "case", "expected", "")]
+    """The matrix as aligned text."""
+    lines = [("", "system", "direction", "case", "expected", "seen")]
     for row in matrix:
-        lines.append((row.system, row.direction, row.case, row.expected, "ok" if row.ok else f"FAIL: {row.seen}"))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[4]]) for line in lines)
+        lines.append(("ok" if row.ok else "FAIL", row.system, row.direction, row.case, row.expected, row.seen))
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[5]]) for line in lines)

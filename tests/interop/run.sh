@@ -55,7 +55,9 @@ install_java() {
 # Installs one part; why it failed, if it did, is left for the rows that need it.
 part() {
     local start=$SECONDS log=$out/logs/install-$1.log
-    if timeout 300 bash -euo pipefail -c "$(declare -f need install_node "install_$1"); install_$1" > "$log" 2>&1; then
+    timeout 300 bash -euo pipefail -c "$(declare -f need install_node "install_$1"); install_$1" > "$log" 2>&1 &
+    trap "kill $!" TERM # which passes it on to all that it started
+    if wait $!; then
         echo "installed $1: $((SECONDS - start)) s"
     else
         { grep -m 1 -i 'error\|not installed' "$log" || tail -n 1 "$log" || true; } > "$out/programs/$1.failed"
