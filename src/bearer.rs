@@ -7,7 +7,7 @@ use crate::rejection::RejectionReason;
 const SCHEME: &[u8] = b"Bearer";
 
 /// What stands behind the scheme of the one Bearer credential in `header`: scheme in any case, one or more spaces. It may
-/// hold anything still; [`b64token`] judges that.
+/// hold anything still, or nothing; [`b64token`] judges that.
 ///
 /// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have judged the second.
 pub(crate) fn credential<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], RejectionReason> {
@@ -26,7 +26,7 @@ pub(crate) fn credential<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Res
     };
     let spaces = token.iter().take_while(|byte| **byte == b' ').count();
     let token = &token[spaces..];
-    if spaces == 0 || token.is_empty() {
+    if spaces == 0 {
         return Err(RejectionReason::MalformedCredential);
     }
     Ok(token)
@@ -93,6 +93,7 @@ mod tests {
             assert_eq!(outcome(&[value.as_bytes()]), Ok("abc".to_owned()), "{value}");
         }
         assert_eq!(outcome(&[b"Bearer aZ0-._~+/=="]), Ok("aZ0-._~+/==".to_owned()));
+        assert_eq!(outcome(&[b"Bearer 1234567890123456"]), Ok("1234567890123456".to_owned()));
     }
 
     #[test]
@@ -104,6 +105,9 @@ mod tests {
             (&[b"BearerX abc"], R::OtherScheme),
             (&[b"Bear"], R::OtherScheme),
             (&[b"Digest username=\"bearer\", realm=\"x\""], R::OtherScheme),
+            (&[b"Basic dTpw, Digest abc"], R::OtherScheme),
+            (&[b"Basic dTpw, BearerX abc"], R::OtherScheme),
+            (&[b"Basic dTpw, Bearer"], R::SeveralCredentials),
             (&[b"Bearer abc", b"Bearer abc"], R::SeveralCredentials),
             (&[b"Basic dTpw", b"Bearer abc"], R::SeveralCredentials),
             (&[b"Basic dTpw, Bearer abc"], R::SeveralCredentials),

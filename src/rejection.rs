@@ -351,6 +351,7 @@ mod tests {
             // RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E; gRPC percent-encodes `%`.
             let fits = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E) && b != b'%';
             assert!(reason.description().bytes().all(fits), "{reason:?}");
+            assert_eq!(Rejection::from(*reason).to_string(), reason.description());
         }
     }
 

@@ -377,6 +377,18 @@ mod tests {
         assert_eq!(reason(verifier.resume(&token, wait).await), Some(RejectionReason::UnknownKey));
     }
 
+    #[tokio::test]
+    async fn the_longest_token_is_as_long_as_was_configured() {
+        let (verifier, sign, _) = one_at_once();
+        assert_eq!(verifier.longest_token(), 8192);
+        let token = sign(1);
+        for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TooLong))] {
+            let verifier = verifier.clone().max_token_len(token.len() - shorter_by);
+            assert_eq!(verifier.longest_token(), token.len() - shorter_by);
+            assert_eq!(reason(verifier.verify(&token).await), expected);
+        }
+    }
+
     #[test]
     fn every_way_to_configure_shares_the_cap() {
         let (verifier, ..) = one_at_once();
