@@ -13,6 +13,7 @@
 //! | `appName`, `websiteDomain` | not needed |
 //! | the payload of `createJWT` | one [`claim`](crate::ServiceTokenRequest::claim) for each member; `source` is set already |
 //! | validity and key left out | the same: 100 years, the static key |
+//! | `validity`, `useStaticSigningKey: false` | [`validity`](crate::ServiceTokenRequest::validity), [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key): the token then renews itself |
 //! | `supertokens.init`, once per process | nothing: a [`SuperTokensCore`](crate::SuperTokensCore) is an ordinary value |
 //!
 //! With the Node SDK:

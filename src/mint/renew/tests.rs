@@ -1,0 +1,202 @@
+//! When a token is renewed, in virtual time.
+
+use std::sync::atomic::AtomicU64;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::runtime::Builder;
+use tokio::time::{advance, sleep};
+
+use super::super::exchange::Minting;
+use super::*;
+use crate::token::Current;
+
+const START: u64 = 1_700_000_000;
+
+/// A core in memory: counts what it is asked for, and fails while it is down. Its `n`th token has `n` in it.
+#[derive(Clone)]
+struct Core(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    validity: u64,
+    minted: AtomicU64,
+    asked: Mutex<Vec<Instant>>,
+    is_down: AtomicBool,
+}
+
+impl Core {
+    fn new(validity: u64) -> Self {
+        let (clock, minted, asked) = (Clock::driven(START), AtomicU64::new(0), Mutex::default());
+        Self(Arc::new(Inner { clock, validity, minted, asked, is_down: AtomicBool::new(false) }))
+    }
+
+    fn minted(&self) -> Result<Minted, Refusal> {
+        if self.0.is_down.load(Ordering::Relaxed) {
+            return Err(down().into());
+        }
+        let n = self.0.minted.fetch_add(1, Ordering::Relaxed);
+        let exp = self.0.clock.unix_now() + self.0.validity;
+        let claims = format!(r#"{{"exp":{exp},"n":{n}}}"#);
+        let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
+        let current = Current::checked(&jwt, &self.0.clock).unwrap();
+        Ok(Minted { current, lifetime: Duration::from_secs(self.0.validity) })
+    }
+
+    fn token(&self, plan: Plan) -> ServiceToken {
+        token(self.minted().ok().unwrap(), plan, Box::new(self.clone()), self.0.clock.clone())
+    }
+
+    fn count(&self) -> u64 {
+        self.0.minted.load(Ordering::Relaxed)
+    }
+
+    fn set_down(&self, is_down: bool) {
+        self.0.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// The seconds between one attempt and the next, and forgets them.
+    fn gaps(&self) -> Vec<f64> {
+        let asked = std::mem::take(&mut *self.0.asked.lock().unwrap());
+        asked.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+    }
+}
+
+impl Source for Core {
+    fn mint(&self) -> Minting<'_> {
+        self.0.asked.lock().unwrap().push(self.0.clock.now());
+        Box::pin(std::future::ready(self.minted()))
+    }
+}
+
+fn encode(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+fn down() -> MintError {
+    MintError::Unreachable { core: "http://core".to_owned(), reason: "Connection refused".to_owned() }
+}
+
+/// Lets virtual time pass in steps, so that whatever is due happens when it is.
+async fn pass(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_before_its_end_for_as_long_as_it_is_held() {
+    let core = Core::new(3600);
+    let token = core.token(Plan::BeforeItsEnd);
+    let first = token.header_value();
+    pass(2600).await;
+    assert_eq!((token.header_value(), core.count()), (first.clone(), 1));
+    pass(200).await;
+    assert_eq!(core.count(), 2);
+    assert_ne!(token.header_value(), first);
+    pass(100 * 3600).await;
+    let renewals = core.count();
+    assert!((100 * 3600 / 2790..=100 * 3600 / 2610 + 2).contains(&renewals), "{renewals}");
+    assert_eq!(token.health().last_error, None);
+    assert!(token.health().renewing);
+
+    let other = token.clone();
+    drop(token);
+    pass(3600).await;
+    assert!(core.count() > renewals, "another handle is there");
+    drop(other);
+    tokio::task::yield_now().await;
+    assert_eq!(Arc::strong_count(&core.0), 1, "the task and what it holds are gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_dynamic_key_is_renewed_within_the_hour_whatever_its_validity() {
+    let core = Core::new(3_153_600_000);
+    let token = core.token(Plan::BeforeItsKeyEnds);
+    pass(10 * 3600).await;
+    assert!((10..=12).contains(&(core.count() - 1)), "{}", core.count());
+    assert!(token.health().renewing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
+    let core = Core::new(3600);
+    let token = core.token(Plan::BeforeItsEnd);
+    let first = token.header_value();
+    core.set_down(true);
+    pass(3599).await;
+    assert_eq!(core.gaps()[..4], [30.0, 60.0, 120.0, 225.0]);
+    assert_eq!(token.health().last_error, Some(down()));
+    pass(3600).await;
+    assert_eq!(token.header_value(), first, "expired, and sent nonetheless");
+    core.set_down(false);
+    pass(225).await;
+    assert_ne!(token.header_value(), first);
+    assert_eq!(token.health().last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
+    let core = Core::new(3_153_600_000);
+    let token = core.token(Plan::OnRefusal);
+    assert!(!token.health().renewing);
+    let first = token.header_value();
+    for _ in 0..100 {
+        token.refused(&first);
+    }
+    pass(1).await;
+    assert_eq!(core.count(), 2);
+    let second = token.header_value();
+    assert_ne!(second, first);
+    // Others were on their way with the old one.
+    pass(60).await;
+    token.refused(&first);
+    pass(1).await;
+    assert_eq!(core.count(), 2);
+    // The fresh one is refused as well.
+    for _ in 0..3600 {
+        token.refused(&token.header_value());
+        pass(1).await;
+    }
+    assert!((9..=11).contains(&core.count()), "{}", core.count());
+    drop(token);
+    tokio::task::yield_now().await;
+    assert_eq!(Arc::strong_count(&core.0), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_stays_while_no_other_can_be_had() {
+    let core = Core::new(3_153_600_000);
+    let token = core.token(Plan::OnRefusal);
+    let first = token.header_value();
+    core.set_down(true);
+    token.refused(&first);
+    pass(1).await;
+    assert_eq!((token.header_value(), token.health().last_error), (first.clone(), Some(down())));
+    core.set_down(false);
+    pass(30).await;
+    token.refused(&first);
+    pass(1).await;
+    assert_ne!(token.header_value(), first);
+}
+
+#[test]
+fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
+    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let first_runtime = runtime();
+    let (core, token) = first_runtime.block_on(async {
+        let core = Core::new(3600);
+        let token = core.token(Plan::BeforeItsEnd);
+        tokio::task::yield_now().await;
+        (core, token)
+    });
+    drop(first_runtime);
+    assert!(!token.health().renewing);
+    let first = token.header_value();
+    runtime().block_on(async {
+        assert_eq!(token.header_value(), first);
+        assert!(token.health().renewing);
+        advance(Duration::from_secs(3600)).await;
+        pass(3600).await;
+        assert_ne!(token.header_value(), first);
+    });
+    assert!(core.count() > 1);
+}
