@@ -9,8 +9,9 @@ use std::path::Path;
 ///
 /// `temporary` lies beside it, since a rename does not cross file systems, and must not be there. A crash may leave it.
 pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
+    // Where it cannot be created it is somebody else's, and stays.
+    let mut file = create_private(temporary)?;
     let replaced = (|| {
-        let mut file = create_private(temporary)?;
         file.write_all(content)?;
         // Before the rename: a name that outlives a crash its content does not is an empty file.
         file.sync_all()?;
@@ -51,6 +52,11 @@ mod tests {
         replace(&path, &temporary, b"old").unwrap();
         replace(&path, &temporary, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        fs::write(&temporary, b"another's").unwrap();
+        assert!(replace(&path, &temporary, b"x").is_err());
+        assert_eq!(fs::read(&temporary).unwrap(), b"another's");
+        fs::remove_file(&temporary).unwrap();
 
         // What a file cannot be renamed over.
         let occupied = folder.join("occupied");

@@ -3,23 +3,24 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use url::Url;
 
 use crate::atomic_file;
 
-/// Tells the temporary files of one process apart.
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
 /// A file that holds one endpoint's key set.
 #[derive(Clone, Debug)]
 pub(super) struct KeptFile {
     path: PathBuf,
-    /// The endpoint without its query, which may hold a secret: a file of another endpoint is not to be trusted.
+    /// The endpoint, for whoever reads the file: without its query, which may hold a secret.
     endpoint: String,
+    /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may tell endpoints apart.
+    url_sha256: String,
 }
 
 /// What is in it.
@@ -35,6 +36,7 @@ pub(super) struct Kept {
 #[derive(Deserialize, Serialize)]
 struct Document<'a> {
     endpoint: String,
+    url_sha256: String,
     fetched: u64,
     lifetime: u64,
     #[serde(borrow)]
@@ -46,7 +48,8 @@ impl KeptFile {
         let mut endpoint = url.clone();
         endpoint.set_query(None);
         endpoint.set_fragment(None);
-        Self { path, endpoint: endpoint.into() }
+        let url_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, url.as_str().as_bytes()));
+        Self { path, endpoint: endpoint.into(), url_sha256 }
     }
 
     /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to use, which is logged.
@@ -72,7 +75,7 @@ impl KeptFile {
             return Err(io::Error::other("it is too large"));
         }
         let document: Document<'_> = serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
-        if document.endpoint != self.endpoint {
+        if document.url_sha256 != self.url_sha256 {
             return Err(io::Error::other("it is of another endpoint"));
         }
         let json = document.jwks.get().as_bytes().to_vec();
@@ -90,10 +93,11 @@ impl KeptFile {
     fn write(&self, kept: &Kept) -> io::Result<()> {
         let jwks: &RawValue = serde_json::from_slice(&kept.json)?;
         let Kept { fetched, lifetime, .. } = *kept;
-        let document = serde_json::to_vec(&Document { endpoint: self.endpoint.clone(), fetched, lifetime, jwks })?;
-        // Of its own name, since several processes may keep one file.
+        let (endpoint, url_sha256) = (self.endpoint.clone(), self.url_sha256.clone());
+        let document = serde_json::to_vec(&Document { endpoint, url_sha256, fetched, lifetime, jwks })?;
+        // Of a name of its own, since several processes may keep one file; in containers all of them are number 1.
         let mut temporary = self.path.clone().into_os_string();
-        temporary.push(format!(".{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+        temporary.push(format!(".{:016x}", fastrand::u64(..)));
         atomic_file::replace(&self.path, Path::new(&temporary), &document)
     }
 }
@@ -156,7 +160,9 @@ mod tests {
         let folder = Folder::new("ignored");
         let file = folder.file("https://a.example/jwks.json");
         file.store(&kept());
-        assert!(folder.file("https://b.example/jwks.json").load(1000).is_none());
+        for other in ["https://b.example/jwks.json", "https://a.example/jwks.json?tenant=b", "https://a.example/jwks"] {
+            assert!(folder.file(other).load(1000).is_none(), "{other}");
+        }
 
         let good = fs::read(&file.path).unwrap();
         for bad in [&b""[..], b"{}", b"not json", &good[..good.len() - 1], &[0xff; 100], &[b' '; 6000]] {

@@ -151,9 +151,9 @@ impl RemoteJwks {
     /// Looks a key up. `now` is in Unix seconds. Never waits.
     pub(super) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         let cache = &self.0.cache;
-        let (found, running) = {
+        let (found, running, usable) = {
             let published = cache.published.borrow();
-            (published.set.find(id, algorithm).cloned(), published.running)
+            (published.set.find(id, algorithm).cloned(), published.running, published.is_usable(cache.clock.now()))
         };
         let Some(key) = found else {
             return Waiter::look_up(self.clone(), id, algorithm);
@@ -163,14 +163,10 @@ impl RemoteJwks {
             cache.ensure_running();
         }
         if !key.is_usable(now) {
-            // Either the set is stale, or somebody set the wall clock.
+            // Either the set is stale, or somebody set the wall clock, or the task had ended.
             cache.renew_deadlines();
         }
-        if key.is_usable(now) {
-            Lookup::Found(key)
-        } else {
-            Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale))
-        }
+        if usable { Lookup::Found(key) } else { Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale)) }
     }
 
     pub(super) fn bad_signature_seen(&self) {

@@ -237,6 +237,9 @@ impl Work {
             let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
             state.due = Some(self.clock.after(wait));
         }
+        if cause == Cause::Refused {
+            state.gate.failed(self.clock.now());
+        }
         state.last_error = Some(error);
     }
 }

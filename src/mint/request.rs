@@ -109,7 +109,8 @@ impl ServiceTokenRequest {
     }
 
     /// Has [`mint`](Self::mint) judge the token by the policy of the service that it is for, so that what is configured
-    /// wrongly fails here, at start-up, and not at the first call. Renewed tokens are judged too.
+    /// wrongly fails here, at start-up, and not at the first call. Tokens that are minted later are judged too, so the
+    /// verifier, and the task that fetches its keys, live as long as the token does.
     pub fn verify_with(mut self, verifier: &Verifier) -> Self {
         self.verifier = Some(verifier.clone());
         self

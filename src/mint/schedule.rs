@@ -79,6 +79,12 @@ impl Gate {
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         true
     }
+
+    /// The mint that was admitted failed: no fresh token was refused, so the next one need not wait for longer.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.opens = Some(now + FIRST_PAUSE);
+        self.pause = (self.pause / 2).max(FIRST_PAUSE);
+    }
 }
 
 #[cfg(test)]

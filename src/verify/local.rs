@@ -10,8 +10,10 @@ use crate::claims::ServiceClaims;
 const WAYS: usize = 4;
 /// Places. A power of two.
 const PLACES: usize = 64;
-/// So many verifiers have a first level on one thread; the one that was used longest ago makes room.
+/// So many verifiers have a first level on one thread; the oldest level makes room.
 const MAX_VERIFIERS: usize = 8;
+/// Longer tokens stay in the second level: the first is bounded in bytes too.
+const MAX_TOKEN_LEN: usize = 2048;
 /// Where all ways of a place are taken, one in so many hits of the second level moves up: with more callers than there is
 /// room for, moving each of them would cost more than it saves.
 const MOVES_UP: u32 = 8;
@@ -37,7 +39,8 @@ struct Entry {
 
 /// The caller that this token is known to belong to on this thread. `now` is in Unix seconds.
 pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Option<ServiceClaims> {
-    with_level(verdicts, |level| {
+    with_levels(|levels| {
+        let level = levels.iter_mut().find(|level| level.is_of(verdicts))?;
         let tail = tail(token)?;
         let entry = place(&mut level.entries, tail).iter_mut().find(|entry| is(entry, tail, token))?;
         match entry {
@@ -53,40 +56,48 @@ pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Option
 /// Takes a verdict up from the second level, if there is room for it.
 pub(super) fn keep(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
     let Proved::Caller(claims) = &proof.verdict else { return };
-    with_level(verdicts, |level| {
+    if token.len() > MAX_TOKEN_LEN {
+        return;
+    }
+    with_levels(|levels| {
         let tail = tail(token)?;
+        let level = match levels.iter().position(|level| level.is_of(verdicts)) {
+            Some(position) => &mut levels[position],
+            None => add_level(levels, verdicts),
+        };
         level.hits_below = level.hits_below.wrapping_add(1);
         let turn = level.hits_below;
         let ways = place(&mut level.entries, tail);
         let free = ways.iter().position(Option::is_none);
-        let way = free.or_else(|| (turn % MOVES_UP == 0).then_some((turn / MOVES_UP) as usize % WAYS))?;
+        let way = free.or_else(|| turn.is_multiple_of(MOVES_UP).then_some((turn / MOVES_UP) as usize % WAYS))?;
         let proof = Proof { verdict: Proved::Caller(claims.detached()), ..proof.clone() };
         ways[way] = Some(Entry { tail, token: token.into(), proof });
         Some(())
     });
 }
 
-/// Runs `f` on this thread's level of `verdicts`, which is made if need be.
-fn with_level<T>(verdicts: &Arc<Verdicts>, f: impl FnOnce(&mut Level) -> Option<T>) -> Option<T> {
-    // A thread that is ending has no level any more.
-    LEVELS
-        .try_with(|levels| {
-            let mut levels = levels.try_borrow_mut().ok()?;
-            let of = Arc::as_ptr(verdicts);
-            let position = levels.iter().position(|level| std::ptr::eq(level.of.as_ptr(), of));
-            let position = position.unwrap_or_else(|| {
-                levels.retain(|level| level.of.strong_count() > 0);
-                if levels.len() == MAX_VERIFIERS {
-                    levels.remove(0);
-                }
-                let entries = std::iter::repeat_with(|| None).take(PLACES * WAYS).collect();
-                levels.push(Level { of: Arc::downgrade(verdicts), entries, hits_below: 0 });
-                levels.len() - 1
-            });
-            f(&mut levels[position])
-        })
-        .ok()
-        .flatten()
+/// Runs `f` on this thread's levels. A thread that is ending has none any more.
+fn with_levels<T>(f: impl FnOnce(&mut Vec<Level>) -> Option<T>) -> Option<T> {
+    LEVELS.try_with(|levels| f(&mut *levels.try_borrow_mut().ok()?)).ok().flatten()
+}
+
+/// A new level, in the place of those whose verifier is gone, or else of the oldest.
+fn add_level<'l>(levels: &'l mut Vec<Level>, verdicts: &Arc<Verdicts>) -> &'l mut Level {
+    levels.retain(|level| level.of.strong_count() > 0);
+    if levels.len() == MAX_VERIFIERS {
+        levels.remove(0);
+    }
+    let entries = std::iter::repeat_with(|| None).take(PLACES * WAYS).collect();
+    let position = levels.len();
+    levels.push(Level { of: Arc::downgrade(verdicts), entries, hits_below: 0 });
+    &mut levels[position]
+}
+
+impl Level {
+    fn is_of(&self, verdicts: &Arc<Verdicts>) -> bool {
+        // The weak count keeps the allocation, so no other verifier's can have this address.
+        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(verdicts))
+    }
 }
 
 fn tail(token: &[u8]) -> Option<u64> {

@@ -5,7 +5,7 @@
 //! before, and the rest of the service. Beyond the cap a token is not refused; it waits, first come, first served.
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use crate::rejection::{Rejection, RejectionReason};
 /// So many tokens may wait for a turn: at the pace of one core, for a few hundredths of a second.
 const MAX_WAITING: usize = 1024;
 
-/// The turns of one verifier and its clones.
+/// Turns at checking signatures.
 #[derive(Debug)]
 pub(super) struct Turns {
     checks: Semaphore,
@@ -35,8 +35,15 @@ pub(crate) struct Place {
 }
 
 impl Turns {
+    /// The turns of this process: verifiers share its cores, so they share these.
+    pub(super) fn of_this_process() -> Arc<Self> {
+        static TURNS: LazyLock<Arc<Turns>> = LazyLock::new(|| Arc::new(Turns::for_this_machine()));
+        // Unit tests run side by side, and what one of them sees must not depend on the others.
+        if cfg!(test) { Arc::new(Self::for_this_machine()) } else { Arc::clone(&TURNS) }
+    }
+
     /// As many turns as there are cores but for one, and one where there is only one.
-    pub(super) fn for_this_machine() -> Self {
+    fn for_this_machine() -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         Self::new(cores.saturating_sub(1).max(1))
     }

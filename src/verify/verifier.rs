@@ -71,7 +71,7 @@ impl Verifier {
             policy: Arc::default(),
             clock: Clock::default(),
             verdicts: Arc::new(Verdicts::new(CACHE_CAPACITY)),
-            turns: Arc::new(Turns::for_this_machine()),
+            turns: Turns::of_this_process(),
         }
     }
 
@@ -131,7 +131,8 @@ impl Verifier {
     }
 
     /// How many tokens are remembered once they are verified, so that their signature is not checked again. 4 096 by
-    /// default, which takes at most 16 MiB, and up to half a MiB more for each thread that verifies; zero remembers none.
+    /// default, which takes at most 17 MiB, and for each thread that verifies the last few hundred of up to 2 KiB once more;
+    /// zero remembers none.
     ///
     /// A verdict is used only while the token's dates hold and the very key that proved it may still be used.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {

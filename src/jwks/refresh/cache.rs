@@ -231,9 +231,13 @@ impl Cache {
     }
 
     /// Puts the deadlines of the keys on wall time, which may have been set since, by what is left on monotonic time.
-    /// A key that was retired stays so: it is in no set.
+    /// A key that was retired stays so: it is in no set. Without a task the deadlines stay at zero: whoever holds on to a
+    /// key then has to look it up each time, until one of them can start the task again.
     pub(in crate::jwks) fn renew_deadlines(&self) {
         let published = self.published.borrow();
+        if !published.running {
+            return;
+        }
         let left = published.stale_at.map(|stale_at| stale_at.saturating_duration_since(self.clock.now()));
         let deadline = match left {
             None | Some(Duration::ZERO) => 0,
