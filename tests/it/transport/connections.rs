@@ -19,7 +19,7 @@ const TOO_LARGE: FetchError = FetchError::TooLarge { limit: CAP };
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
 fn briefly(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
-    builder.timeout(Duration::from_millis(400))
+    builder.timeout(Duration::from_millis(1000))
 }
 
 fn capped(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
