@@ -90,6 +90,7 @@ mod tests {
     use super::*;
     use futures::{pending_once, settle};
     use std::sync::Mutex;
+    use std::time::Duration;
 
     /// What the tests need of futures.
     mod futures {
@@ -161,7 +162,7 @@ mod tests {
         assert!(turns.queue().is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_is_not_polled_or_gives_up_keeps_nobody_waiting() {
         let turns = Arc::new(Turns::new(1));
         let turn = turns.take().unwrap();
@@ -173,7 +174,7 @@ mod tests {
         settle().await;
         drop(given_up);
         drop(turn);
-        patient.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), patient).await.expect("it is kept waiting").unwrap();
         assert!(turns.take().is_some());
         forgotten.await.unwrap();
     }
