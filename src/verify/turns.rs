@@ -97,6 +97,7 @@ mod tests {
     use super::*;
     use futures::{pending_once, settle};
     use std::sync::Mutex;
+    use std::time::Duration;
 
     /// What the tests need of futures.
     mod futures {
@@ -168,7 +169,7 @@ mod tests {
         assert!(turns.queue().is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_is_not_polled_or_gives_up_keeps_nobody_waiting() {
         let turns = Arc::new(Turns::new(1));
         let turn = turns.take().unwrap();
@@ -180,7 +181,7 @@ mod tests {
         settle().await;
         drop(given_up);
         drop(turn);
-        patient.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), patient).await.expect("it is kept waiting").unwrap();
         assert!(turns.take().is_some());
         forgotten.await.unwrap();
     }
