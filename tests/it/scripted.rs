@@ -1,4 +1,5 @@
 //! A core that answers what a test tells it to, over a real socket.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
