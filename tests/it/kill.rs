@@ -4,8 +4,6 @@
 //! token that was minted before is admitted. `M2M_KILLS` says how many times it is killed, `M2M_SEED` repeats a run.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and shows its figures
 
-#![allow(clippy::print_stdout)] // its figures are worth seeing
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::env;
