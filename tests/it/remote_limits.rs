@@ -204,3 +204,29 @@ fn limits_that_cannot_work_are_refused() {
     }
     assert!(RemoteJwks::builder("http://10.0.0.1/").allow_plain_http().build().is_ok());
 }
+
+#[tokio::test]
+async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
+    let folder = std::env::temp_dir().join(format!("tower-m2m-{}-restarted", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("keys.json");
+    let start = || RemoteJwks::builder(&endpoint.url).keep_at(&path).build().unwrap();
+
+    let first = start();
+    first.refresh().await.unwrap();
+    // It is written in the background, and there as a whole or not at all.
+    let written = async {
+        while !path.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    drop(first);
+
+    endpoint.set(Script::Status(503));
+    assert_eq!(ask(&start(), &signer.good()).await, (200, None));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(ask(&start(), &signer.good()).await.0, 503, "without the file");
+}
