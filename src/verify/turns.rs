@@ -159,13 +159,19 @@ mod tests {
     async fn so_many_wait_and_no_more() {
         let turns = Arc::new(Turns::new(1));
         let turn = turns.take().unwrap();
-        let mut places: Vec<_> = (0..1024).map(|_| turns.queue().unwrap()).collect();
+        let wait = || turns.queue().map(|place| tokio::spawn(place.in_turn(|_turn| Ok(()))));
+        let mut waiting: Vec<_> = (0..1024).map(|_| wait().unwrap()).collect();
+        settle().await;
         assert_eq!(turns.queue().unwrap_err().reason(), RejectionReason::TooManyWaiting);
         // Who gives up makes room, and so does who was served.
-        places.pop();
-        let next = turns.queue().unwrap();
+        waiting.pop().unwrap().abort();
+        settle().await;
+        waiting.push(wait().unwrap());
+        assert!(turns.queue().is_err());
         drop(turn);
-        next.in_turn(|_turn| Ok(())).await.unwrap();
+        for task in waiting {
+            task.await.unwrap().unwrap();
+        }
         assert!(turns.queue().is_ok());
     }
 

@@ -85,9 +85,6 @@ impl Verdicts {
     /// What was proved of this token, if that holds at `now`, in Unix seconds.
     pub(super) fn recall(self: &Arc<Self>, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
         let shared = self.shared.get()?;
-        if token.len() < TAIL {
-            return None;
-        }
         if let Some(claims) = local::recall(self, token, now) {
             return Some(Ok(claims));
         }
@@ -107,7 +104,7 @@ impl Verdicts {
 
     /// Remembers what was proved.
     pub(super) fn remember(&self, token: &str, proof: Proof) {
-        if self.capacity == 0 || token.len() < TAIL {
+        if self.capacity == 0 {
             return;
         }
         let shared = self.shared.get_or_init(|| Shared::new(self.capacity));
@@ -165,7 +162,23 @@ struct ByUnits;
 
 impl Weighter<Token, Arc<Proof>> for ByUnits {
     fn weight(&self, token: &Token, _proof: &Arc<Proof>) -> u64 {
-        // Parsed claims take a few times what they take in the token's base64; a token of 800 bytes weighs one.
-        (token.0.len() * 5).div_ceil(UNIT).max(1) as u64
+        units(token.0.len())
+    }
+}
+
+/// Parsed claims take a few times what they take in the token's base64; a token of 800 bytes weighs one.
+fn units(token_len: usize) -> u64 {
+    (token_len * 5).div_ceil(UNIT).max(1) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_weighs_one_for_each_4_kib_that_five_times_its_length_begins() {
+        for (token_len, weight) in [(0, 1), (1, 1), (819, 1), (820, 2), (1638, 2), (1639, 3), (8192, 10)] {
+            assert_eq!(units(token_len), weight, "{token_len}");
+        }
     }
 }

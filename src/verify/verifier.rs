@@ -390,11 +390,24 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_verdict_outlives_the_time_in_which_its_key_may_not_be_used() {
+        let (verifier, sign, _) = one_at_once();
+        let token = sign(1);
+        verifier.verify(&token).await.unwrap();
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        key.use_until(0);
+        assert!(verifier.recall(token.as_bytes()).is_none());
+        key.use_until(u64::MAX);
+        assert!(verifier.recall(token.as_bytes()).is_some_and(|decided| decided.is_ok()));
+    }
+
     #[test]
-    fn every_way_to_configure_shares_the_cap() {
+    fn every_way_to_configure_shares_the_cap_and_keeps_the_capacity() {
         let (verifier, ..) = one_at_once();
         let _turn = verifier.turns.take().unwrap();
-        let configured = verifier.clone().audience("billing").cache_capacity(0);
+        let configured = verifier.clone().cache_capacity(7).audience("billing");
         assert!(configured.turns.take().is_none());
+        assert_eq!(configured.verdicts.capacity(), 7);
     }
 }
