@@ -1,14 +1,9 @@
 //! Minting: from a checked request to a signed token, with a bound on how many are under way.
 
-use std::{num::NonZero, sync::Arc, thread};
-
 use serde_json::{Map, Value};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    task,
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{answer::Refusal, key_store::KeyStore, request::MintRequest};
+use super::{answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers};
 use crate::clock::Clock;
 
 /// Signs what is asked for.
@@ -18,14 +13,12 @@ pub(super) struct Minter {
     clock: Clock,
     /// Bounds the payloads in memory: each mint under way holds at most one.
     under_way: Semaphore,
-    /// Signing keeps a core busy for about a millisecond; more of them at once than there are cores only pile up.
-    signing: Arc<Semaphore>,
+    signers: Signers,
 }
 
 impl Minter {
     pub(super) fn new(keys: KeyStore, clock: Clock) -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { keys, clock, under_way: Semaphore::new(MOST_UNDER_WAY), signing: Arc::new(Semaphore::new(cores)) }
+        Self { keys, clock, under_way: Semaphore::new(MOST_UNDER_WAY), signers: Signers::new() }
     }
 
     pub(super) fn keys(&self) -> &KeyStore {
@@ -45,13 +38,7 @@ impl Minter {
         let key = self.keys.current().await.signer(request.dynamic);
         let (dynamic, validity_seconds) = (request.dynamic, request.validity);
         let claims = claims(request, self.clock.unix_now());
-        let turn = self.signing.clone().acquire_owned().await.map_err(|_| Refusal::SigningFailed)?;
-        let signing = task::spawn_blocking(move || {
-            // The turn ends with the work, not with a caller who hangs up meanwhile.
-            let _turn = turn;
-            key.sign(&claims).map(|jwt| (jwt, key))
-        });
-        let (jwt, key) = signing.await.map_err(|_| Refusal::SigningFailed)?.map_err(|_| Refusal::SigningFailed)?;
+        let jwt = self.signers.sign(key.clone(), claims).await.ok_or(Refusal::SigningFailed)?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
         Ok(jwt)
     }

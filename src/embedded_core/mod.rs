@@ -94,6 +94,7 @@ mod place;
 mod places;
 mod request;
 mod routes;
+mod signers;
 mod signing_key;
 mod version;
 

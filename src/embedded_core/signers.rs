@@ -1,0 +1,151 @@
+//! Signing off the async threads.
+
+use std::{
+    collections::VecDeque,
+    num::NonZero,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use tokio::{sync::oneshot, task};
+
+use super::signing_key::SigningKey;
+
+/// As many signers as there are processors, each on a blocking thread for as long as there is something to sign.
+///
+/// A signature keeps a processor busy for a quarter of a millisecond. Made where requests are answered, key sets would
+/// wait behind tokens; on a thread woken for each one, a fifth of the time would go into waking. So a signer that is done
+/// takes up the next claims itself.
+#[derive(Clone, Debug)]
+pub(super) struct Signers {
+    queue: Arc<Mutex<Queue>>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    signers: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: Arc<SigningKey>,
+    claims: String,
+    signed: oneshot::Sender<String>,
+}
+
+impl Signers {
+    pub(super) fn new() -> Self {
+        Self { queue: Arc::default(), most: thread::available_parallelism().map_or(1, NonZero::get) }
+    }
+
+    /// `claims`, a JSON object, in a compact JWS. `None` if the key failed.
+    pub(super) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
+        let (signed, jwt) = oneshot::channel();
+        let is_wanted = {
+            let mut queue = self.queue();
+            queue.waiting.push_back(Job { key, claims, signed });
+            let is_wanted = queue.signers < self.most;
+            queue.signers += usize::from(is_wanted);
+            is_wanted
+        };
+        if is_wanted {
+            let signer = Signer { signers: self.clone(), is_counted: true };
+            task::spawn_blocking(move || signer.work());
+        }
+        jwt.await.ok()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No holder of this lock panics or waits.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counted among the signers until it finds nothing more to do or, should it never run or not to the end, is dropped.
+struct Signer {
+    signers: Signers,
+    is_counted: bool,
+}
+
+impl Signer {
+    fn work(mut self) {
+        let mut done = Vec::with_capacity(BATCH);
+        while let Some(Job { key, claims, signed }) = self.next(&mut done) {
+            // Whoever hung up meanwhile needs none.
+            if !signed.is_closed()
+                && let Ok(jwt) = key.sign(&claims)
+            {
+                done.push((signed, jwt));
+            }
+        }
+    }
+
+    /// What to sign next, once what is done is handed over: at once where nobody waits, else a few at a time, since each
+    /// wakes a thread that wants this processor. Where there is nothing more to sign, this signer counts no more from that
+    /// moment on: whoever comes next starts another.
+    fn next(&mut self, done: &mut Vec<(oneshot::Sender<String>, String)>) -> Option<Job> {
+        let job = {
+            let mut queue = self.signers.queue();
+            let job = queue.waiting.pop_front();
+            if job.is_none() {
+                queue.signers -= 1;
+                self.is_counted = false;
+            }
+            job
+        };
+        if job.is_none() || done.len() >= BATCH {
+            for (signed, jwt) in done.drain(..) {
+                let _ = signed.send(jwt);
+            }
+        }
+        job
+    }
+}
+
+impl Drop for Signer {
+    fn drop(&mut self) {
+        self.signers.queue().signers -= usize::from(self.is_counted);
+    }
+}
+
+/// Signatures made in two milliseconds.
+const BATCH: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_is_signed_by_no_more_signers_than_there_are_processors() {
+        let key = Arc::new(SigningKey::generate_static().unwrap());
+        let signers = Signers::new();
+        let signing: Vec<_> = (0..200)
+            .map(|n| {
+                let (signers, key) = (signers.clone(), key.clone());
+                tokio::spawn(async move { signers.sign(key, format!(r#"{{"n":{n}}}"#)).await })
+            })
+            .collect();
+        for (n, signing) in signing.into_iter().enumerate() {
+            assert!(signers.queue().signers <= signers.most);
+            assert_eq!(signing.await.unwrap(), key.sign(&format!(r#"{{"n":{n}}}"#)).ok());
+        }
+        assert!(signers.queue().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_runtime_that_ends_takes_no_signer_with_it() {
+        let key = Arc::new(SigningKey::generate_static().unwrap());
+        let signers = Signers::new();
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for _ in 0..3 * signers.most {
+            let runtime = runtime();
+            let (signers, key) = (signers.clone(), key.clone());
+            runtime.spawn(async move { signers.sign(key, "{}".to_owned()).await });
+            runtime.block_on(task::yield_now());
+            runtime.shutdown_background();
+        }
+        assert!(runtime().block_on(signers.sign(key, "{}".to_owned())).is_some());
+    }
+}
