@@ -35,10 +35,12 @@ struct Handle {
 /// count are one atomic operation on memory that all threads share, so the lock about doubles what the count alone costs.
 pub(crate) struct Slot(RwLock<Current>);
 
-/// One token.
+/// One token, and which one of its slot's.
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) header_value: HeaderValue,
+    /// Tells it from the tokens before and after it in its slot.
+    generation: u64,
     /// In Unix seconds.
     pub(crate) expires_at: Option<u64>,
 }
@@ -48,8 +50,8 @@ pub(crate) trait Renewal: Send + Sync {
     /// The token is in use: its renewal has to be under way. Called for each request.
     fn tend(&self);
 
-    /// A server refused this value as no valid token.
-    fn refused(&self, seen: &HeaderValue);
+    /// A server refused the token of this generation as no valid one.
+    fn refused(&self, generation: u64);
 
     /// Whether it is under way, and why the newest attempt failed.
     #[cfg(feature = "reqwest")]
@@ -92,10 +94,17 @@ impl ServiceToken {
     /// never held for longer than that.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
+        self.carried().0
+    }
+
+    /// The value for one request and, where the token can be renewed, which generation it is:
+    /// [`refused`](Self::refused) wants it back if a server refuses it.
+    pub(crate) fn carried(&self) -> (HeaderValue, Option<u64>) {
         if let Some(renewal) = &self.0.renewal {
             renewal.tend();
         }
-        self.0.slot.read(|current| current.header_value.clone())
+        let renewable = self.0.renewal.is_some();
+        self.0.slot.read(|current| (current.header_value.clone(), renewable.then_some(current.generation)))
     }
 
     /// Sets `Authorization` in `headers`, replacing what is there.
@@ -121,11 +130,10 @@ impl ServiceToken {
         TokenHealth { expires_at: self.expires_at(), renewing: false }
     }
 
-    /// A server refused this value of [`header_value`](Self::header_value) as no valid token.
-    pub(crate) fn refused(&self, seen: &HeaderValue) {
-        match &self.0.renewal {
-            Some(renewal) => renewal.refused(seen),
-            None => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
+    /// A server refused the token of this generation as no valid one.
+    pub(crate) fn refused(&self, generation: u64) {
+        if let Some(renewal) = &self.0.renewal {
+            renewal.refused(generation);
         }
     }
 }
@@ -141,8 +149,14 @@ impl Slot {
     }
 
     #[cfg(feature = "reqwest")]
-    pub(crate) fn replace(&self, current: Current) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = current;
+    pub(crate) fn replace(&self, next: Current) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Current { generation: current.generation + 1, ..next };
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn generation(&self) -> u64 {
+        self.read(|current| current.generation)
     }
 }
 
@@ -161,7 +175,7 @@ impl Current {
             return Err(ConfigError::Token("the token has expired"));
         }
         let header_value = bearer::write(jwt).map_err(|_| ConfigError::Token("the token is not fit for a header"))?;
-        Ok(Self { header_value, expires_at })
+        Ok(Self { header_value, generation: 0, expires_at })
     }
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
@@ -20,10 +20,10 @@ pin_project! {
     }
 }
 
-/// The token that a request carried, and whose it is.
+/// Which token a request carried, and whose it is.
 pub(super) struct Sent {
     pub(super) shared: Arc<Shared>,
-    pub(super) value: HeaderValue,
+    pub(super) generation: u64,
 }
 
 impl<F> ResponseFuture<F> {
@@ -45,7 +45,7 @@ where
         if let (Ok(answer), Some(sent)) = (&answered, this.sent.take())
             && refuses_token(answer.status(), answer.headers())
         {
-            sent.shared.token.refused(&sent.value);
+            sent.shared.token.refused(sent.generation);
         }
         Poll::Ready(answered)
     }
@@ -88,6 +88,9 @@ impl Answer for reqwest::Response {
     }
 }
 
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// Whether the answer says that the token itself is no good: 401 with `error="invalid_token"` (RFC 6750 §3.1), or gRPC's
 /// status 16 in an answer without a body. Any other refusal would befall a fresh token too.
 fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
@@ -96,7 +99,7 @@ fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
             let mut words = challenge.as_bytes().split(|byte| matches!(byte, b' ' | b',' | b'\t'));
             words.any(|word| word == b"error=\"invalid_token\"" || word == b"error=invalid_token")
         }),
-        StatusCode::OK => headers.get("grpc-status").is_some_and(|code| code == "16"),
+        StatusCode::OK => headers.get(GRPC_STATUS).is_some_and(|code| code == "16"),
         _ => false,
     }
 }
@@ -104,6 +107,7 @@ fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn only_what_a_fresh_token_would_mend_counts() {

@@ -29,15 +29,15 @@ impl<S> AddServiceToken<S> {
         self.shared.origins.as_ref().is_none_or(|origins| origins.iter().any(is_target))
     }
 
-    /// Puts the token on a request, and says which one it was.
+    /// Puts the token on a request. Says which one it was if another can be had.
     pub(super) fn add_token(&self, headers: &mut HeaderMap) -> Option<Sent> {
         let Shared { token, header, present, .. } = &*self.shared;
         if *present == Present::Kept && headers.contains_key(header) {
             return None;
         }
-        let value = token.header_value();
-        headers.insert(header, value.clone());
-        Some(Sent { shared: Arc::clone(&self.shared), value })
+        let (value, generation) = token.carried();
+        headers.insert(header, value);
+        Some(Sent { shared: Arc::clone(&self.shared), generation: generation? })
     }
 
     fn warn_of_no_authority(&self) {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -91,8 +90,8 @@ impl Renewal for Renewer {
         }
     }
 
-    fn refused(&self, seen: &HeaderValue) {
-        self.0.refused(seen);
+    fn refused(&self, generation: u64) {
+        self.0.refused(generation);
     }
 
     fn health(&self) -> (bool, Option<MintError>) {
@@ -143,8 +142,8 @@ impl Work {
     }
 
     /// Only the token that is in use counts: others that were on their way meanwhile say nothing about it.
-    fn refused(self: &Arc<Self>, seen: &HeaderValue) {
-        if self.slot.read(|current| current.header_value != *seen) {
+    fn refused(self: &Arc<Self>, generation: u64) {
+        if self.slot.generation() != generation {
             return;
         }
         {
