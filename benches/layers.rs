@@ -2,112 +2,28 @@
 //!
 //! Read the differences to `bare`, from one run. `signature_alone` is what a new token cannot be cheaper than.
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
-use std::hint::black_box;
-use std::pin::pin;
-use std::sync::LazyLock;
-use std::task::{Context, Poll, Waker};
+mod support;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use std::hint::black_box;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::Bencher;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Request, Response};
+use http::HeaderValue;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use serde_json::{Value, json};
-use tower::{Layer, Service};
-use tower_m2m::{AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, Verifier};
+use serde_json::Value;
+use tower::Layer;
+use tower_m2m::{AddServiceTokenLayer, ServiceToken, Verifier};
+
+use support::{Bare, CALLERS, RS256, bearer, behind, call, request, verifier};
 
 fn main() {
     divan::main();
 }
 
-#[derive(Clone)]
-struct Bare;
-
-impl Service<Request<()>> for Bare {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        black_box(request);
-        ready(Ok(Response::new(())))
-    }
-}
-
-/// Tokens of an embedded core, and whatever else is sent.
-struct Fixture {
-    jwks: String,
-    service: String,
-    user: String,
-}
-
-static RS256: LazyLock<Fixture> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let core = EmbeddedCore::builder().build().await.expect("a core");
-        let mint = async |payload: Value| {
-            use tower::ServiceExt;
-            let body = json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": "https://api.example.com"});
-            let request = Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string())).expect("a request");
-            let answer = core.router().oneshot(request).await.expect("an answer");
-            let answer = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
-            let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-            answer["jwt"].as_str().expect("a token").to_owned()
-        };
-        let service = mint(json!({"source": "microservice", "service": "orders", "aud": "billing"})).await;
-        let user = mint(json!({"sub": "user-1"})).await;
-        Fixture { jwks: core.jwks().await, service, user }
-    })
-});
-
-/// Distinct callers, by Ed25519 so that there may be many.
-static CALLERS: LazyLock<(String, Vec<HeaderValue>)> = LazyLock::new(|| {
-    let key = Ed25519KeyPair::generate().expect("a key");
-    let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
-    let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]}).to_string();
-    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k","typ":"JWT"}"#);
-    let sign = |number: usize| {
-        let claims = json!({"exp": 4_953_600_000_u64, "source": "microservice", "service": format!("caller-{number}")});
-        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).as_ref());
-        bearer(&format!("{signed}.{signature}"))
-    };
-    (jwks, (0..10_000).map(sign).collect())
-});
-
-fn bearer(token: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("Bearer {token}")).expect("a header")
-}
-
-fn request(credential: Option<HeaderValue>) -> Request<()> {
-    let mut request = Request::new(());
-    request.headers_mut().insert(HOST, HeaderValue::from_static("billing.internal"));
-    if let Some(credential) = credential {
-        request.headers_mut().insert(AUTHORIZATION, credential);
-    }
-    request
-}
-
-fn verifier(jwks: &str) -> Verifier {
-    Verifier::new(FixedJwks::from_json(jwks).expect("a key set"))
-}
-
-fn call(service: &mut impl Service<Request<()>, Error = Infallible>, request: Request<()>) {
-    let answered = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(answered.is_ready());
-}
-
 fn bench(bencher: Bencher, verifier: Verifier, credential: Option<&HeaderValue>) {
-    let mut service = RequireServiceTokenLayer::new(verifier).layer(Bare);
+    let mut service = behind(verifier);
     for _ in 0..100 {
         call(&mut service, request(credential.cloned()));
     }
@@ -125,24 +41,23 @@ fn token_seen_before(bencher: Bencher) {
     bench(bencher, verifier(&RS256.jwks), Some(&bearer(&RS256.service)));
 }
 
-#[divan::bench(threads = [1, 2])]
-fn token_seen_before_by_threads(bencher: Bencher) {
-    let layer = RequireServiceTokenLayer::new(verifier(&RS256.jwks));
-    let credential = bearer(&RS256.service);
+/// What the requests of so many callers cost by themselves: their headers are not in the processor's nearest cache.
+#[divan::bench(args = [1, 100, 10_000], sample_count = 1000, sample_size = 16)]
+fn distinct_callers_bare(bencher: Bencher, callers: usize) {
+    let credentials = &CALLERS.1;
+    let mut turn = 0;
     bencher
         .with_inputs(|| {
-            (layer.layer(Bare), request(Some(HeaderValue::from_bytes(credential.as_bytes()).expect("it was one"))))
+            turn = (turn + 1) % callers;
+            request(Some(credentials[turn].clone()))
         })
-        .bench_values(|(mut service, request)| {
-            call(&mut service, request);
-            service
-        });
+        .bench_local_values(|request| call(&mut Bare, request));
 }
 
-#[divan::bench(args = [1, 100, 10_000])]
+#[divan::bench(args = [1, 100, 10_000], sample_count = 1000, sample_size = 16)]
 fn distinct_callers(bencher: Bencher, callers: usize) {
     let (jwks, credentials) = &*CALLERS;
-    let mut service = RequireServiceTokenLayer::new(verifier(jwks).cache_capacity(20_000)).layer(Bare);
+    let mut service = behind(verifier(jwks).cache_capacity(20_000));
     for _ in 0..20 {
         for credential in &credentials[..callers] {
             call(&mut service, request(Some(credential.clone())));
@@ -187,7 +102,7 @@ fn signature_alone_rs256(bencher: Bencher) {
 
 #[divan::bench]
 fn user_token(bencher: Bencher) {
-    bench(bencher, verifier(&RS256.jwks), Some(&bearer(&RS256.user)));
+    bench(bencher, verifier(&RS256.jwks), Some(&bearer(&RS256.users[0])));
 }
 
 #[divan::bench]
@@ -201,13 +116,22 @@ fn garbage(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn client(bencher: Bencher) {
-    let token = ServiceToken::from_jwt(&RS256.service).expect("a token");
-    let mut service = AddServiceTokenLayer::new(token).layer(Bare);
-    bencher.with_inputs(|| request(None)).bench_local_values(|request| call(&mut service, request));
+fn client_bare(bencher: Bencher) {
+    bencher.with_inputs(|| request(None)).bench_local_values(|request| call(&mut Bare, request));
 }
 
 #[divan::bench]
-fn client_bare(bencher: Bencher) {
-    bencher.with_inputs(|| request(None)).bench_local_values(|request| call(&mut Bare, request));
+fn client_fixed_token(bencher: Bencher) {
+    client(bencher, ServiceToken::from_jwt(&RS256.service).expect("a token"));
+}
+
+/// A token that is minted anew once a server refuses it: the future watches the answers.
+#[divan::bench]
+fn client_minted_token(bencher: Bencher) {
+    client(bencher, RS256.minted.clone());
+}
+
+fn client(bencher: Bencher, token: ServiceToken) {
+    let mut service = AddServiceTokenLayer::new(token).layer(Bare);
+    bencher.with_inputs(|| request(None)).bench_local_values(|request| call(&mut service, request));
 }
