@@ -16,7 +16,7 @@ const MAX_VERIFIERS: usize = 8;
 const MAX_TOKEN_LEN: usize = 2048;
 /// Where all ways of a place are taken, one in so many hits of the second level moves up: with more callers than there is
 /// room for, moving each of them would cost more than it saves.
-const MOVES_UP: u32 = 8;
+const MOVES_UP: u32 = 64;
 
 thread_local! {
     static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };

@@ -71,7 +71,7 @@ struct Shared {
     others: Verdict,
 }
 
-type Verdict = Cache<Token, Arc<Proof>, ByUnits, DefaultHashBuilder>;
+type Verdict = Cache<Token, Proof, ByUnits, DefaultHashBuilder>;
 
 impl Verdicts {
     pub(super) fn new(capacity: usize) -> Self {
@@ -112,7 +112,7 @@ impl Verdicts {
             Proved::Caller(_) => &shared.callers,
             Proved::NotMicroservice => &shared.others,
         };
-        cache.insert(Token(token.as_bytes().into()), Arc::new(proof));
+        cache.insert(Token(token.as_bytes().into()), proof);
     }
 
     #[cfg(test)]
@@ -160,8 +160,8 @@ impl Equivalent<Token> for Sought<'_> {
 #[derive(Clone, Debug)]
 struct ByUnits;
 
-impl Weighter<Token, Arc<Proof>> for ByUnits {
-    fn weight(&self, token: &Token, _proof: &Arc<Proof>) -> u64 {
+impl Weighter<Token, Proof> for ByUnits {
+    fn weight(&self, token: &Token, _proof: &Proof) -> u64 {
         units(token.0.len())
     }
 }
