@@ -17,7 +17,7 @@ use http::{HeaderValue, Request};
 use tower::Layer;
 use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
 
-use support::{Answers, Bare, CALLERS, RS256, bearer, behind, call, request, verifier};
+use support::{Answers, Bare, CALLERS, RS256, bearer, behind, call, own, request, verifier};
 
 /// Requests that a thread sends between two looks at the clock.
 const BATCH: usize = 250;
@@ -83,11 +83,6 @@ fn scaling<S: Answers + Send>(what: &str, callers: usize, service: impl Fn() -> 
 
 fn requests(credentials: &[HeaderValue], round: usize) -> Vec<Request<()>> {
     (0..BATCH).map(|n| request(Some(own(&credentials[(round + n) % credentials.len()])))).collect()
-}
-
-/// A credential that shares no bytes with another request's: a server reads each request into memory of its own.
-fn own(credential: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(credential.as_bytes()).expect("it was one")
 }
 
 /// Nanoseconds a call.

@@ -1,6 +1,7 @@
 //! M1's own token, ready to be put on requests.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,18 +30,18 @@ struct Handle {
     renewal: Option<Box<dyn Renewal>>,
 }
 
-/// The place of the token that is in use now.
-///
-/// A reader takes the lock for the time of one reference count, and a writer comes once in minutes. Both the lock and the
-/// count are one atomic operation on memory that all threads share, so the lock about doubles what the count alone costs.
-pub(crate) struct Slot(RwLock<Current>);
+/// The place of the token that is in use now. Whoever keeps a copy asks for the generation first, which takes no lock.
+pub(crate) struct Slot {
+    generation: AtomicU64,
+    current: RwLock<Current>,
+}
 
 /// One token, and which one of its slot's.
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) header_value: HeaderValue,
     /// Tells it from the tokens before and after it in its slot.
-    generation: u64,
+    pub(crate) generation: u64,
     /// In Unix seconds.
     pub(crate) expires_at: Option<u64>,
 }
@@ -94,17 +95,32 @@ impl ServiceToken {
     /// never held for longer than that.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
-        self.carried().0
+        self.current().header_value
     }
 
-    /// The value for one request and, where the token can be renewed, which generation it is:
-    /// [`refused`](Self::refused) wants it back if a server refuses it.
-    pub(crate) fn carried(&self) -> (HeaderValue, Option<u64>) {
+    /// The token to use now.
+    pub(crate) fn current(&self) -> Current {
+        self.tend();
+        self.0.slot.read(Current::clone)
+    }
+
+    /// Puts the token to use now in the place of a copy, if another one has come since.
+    pub(crate) fn renew(&self, copy: &mut Current) {
+        self.tend();
+        if self.0.slot.generation() != copy.generation {
+            *copy = self.0.slot.read(Current::clone);
+        }
+    }
+
+    fn tend(&self) {
         if let Some(renewal) = &self.0.renewal {
             renewal.tend();
         }
-        let renewable = self.0.renewal.is_some();
-        self.0.slot.read(|current| (current.header_value.clone(), renewable.then_some(current.generation)))
+    }
+
+    /// Whether another token can take this one's place.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.0.renewal.is_some()
     }
 
     /// Sets `Authorization` in `headers`, replacing what is there.
@@ -140,23 +156,24 @@ impl ServiceToken {
 
 impl Slot {
     pub(crate) fn new(current: Current) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(current)))
+        Arc::new(Self { generation: current.generation.into(), current: current.into() })
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Current) -> T) -> T {
         // No holder of the lock panics; were it so, the token would still be whole.
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     #[cfg(feature = "reqwest")]
     pub(crate) fn replace(&self, next: Current) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Current { generation: current.generation + 1, ..next };
+        // Told last, and still under the lock: whoever sees the new number finds the new token.
+        self.generation.store(current.generation, Ordering::Release);
     }
 
-    #[cfg(feature = "reqwest")]
     pub(crate) fn generation(&self) -> u64 {
-        self.read(|current| current.generation)
+        self.generation.load(Ordering::Acquire)
     }
 }
 

@@ -11,17 +11,20 @@ use tower_service::Service;
 use super::future::{Answer, ResponseFuture, Sent};
 use super::layer::{Present, Shared};
 use super::origin::Origin;
+use crate::token::Current;
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
 #[derive(Clone)]
 pub struct AddServiceToken<S> {
     pub(super) inner: S,
     shared: Arc<Shared>,
+    /// A copy of the token in use, so that a request takes no lock.
+    current: Current,
 }
 
 impl<S> AddServiceToken<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared }
+        Self { inner, current: shared.token.current(), shared }
     }
 
     /// Whether the token may go where `is_target` says the request goes.
@@ -30,14 +33,15 @@ impl<S> AddServiceToken<S> {
     }
 
     /// Puts the token on a request. Says which one it was if another can be had.
-    pub(super) fn add_token(&self, headers: &mut HeaderMap) -> Option<Sent> {
+    pub(super) fn add_token(&mut self, headers: &mut HeaderMap) -> Option<Sent> {
         let Shared { token, header, present, .. } = &*self.shared;
         if *present == Present::Kept && headers.contains_key(header) {
             return None;
         }
-        let (value, generation) = token.carried();
-        headers.insert(header, value);
-        Some(Sent { shared: Arc::clone(&self.shared), generation: generation? })
+        token.renew(&mut self.current);
+        headers.insert(header, self.current.header_value.clone());
+        let generation = self.current.generation;
+        token.is_renewable().then(|| Sent { shared: Arc::clone(&self.shared), generation })
     }
 
     fn warn_of_no_authority(&self) {

@@ -16,7 +16,7 @@ const MAX_VERIFIERS: usize = 8;
 const MAX_TOKEN_LEN: usize = 2048;
 /// Where all ways of a place are taken, one in so many hits of the second level moves up: with more callers than there is
 /// room for, moving each of them would cost more than it saves.
-const MOVES_UP: u32 = 64;
+const MOVES_UP: u32 = 256;
 
 thread_local! {
     static LEVELS: RefCell<Vec<Level>> = const { RefCell::new(Vec::new()) };
@@ -44,7 +44,7 @@ pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Option
         let tail = tail(token)?;
         let entry = place(&mut level.entries, tail).iter_mut().find(|entry| is(entry, tail, token))?;
         match entry {
-            Some(Entry { proof, .. }) if proof.holds(now) => proof.decided().ok(),
+            Some(Entry { proof, .. }) if proof.holds(now) => proof.verdict.clone().decided().ok(),
             gone => {
                 *gone = None;
                 None

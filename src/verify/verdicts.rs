@@ -48,11 +48,13 @@ impl Proof {
     pub(super) fn holds(&self, now: u64) -> bool {
         self.validity.holds(now) && self.key.is_usable(now)
     }
+}
 
-    pub(super) fn decided(&self) -> Result<ServiceClaims, Rejection> {
-        match &self.verdict {
-            Proved::Caller(claims) => Ok(claims.clone()),
-            Proved::NotMicroservice => Err(RejectionReason::NotMicroservice.into()),
+impl Proved {
+    pub(super) fn decided(self) -> Result<ServiceClaims, Rejection> {
+        match self {
+            Self::Caller(claims) => Ok(claims),
+            Self::NotMicroservice => Err(RejectionReason::NotMicroservice.into()),
         }
     }
 }
@@ -99,7 +101,7 @@ impl Verdicts {
             return None;
         }
         local::keep(self, token, &proof);
-        Some(proof.decided())
+        Some(proof.verdict.decided())
     }
 
     /// Remembers what was proved.

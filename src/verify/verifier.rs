@@ -268,10 +268,8 @@ impl Verifier {
             Ok(()) => Proved::Caller(ServiceClaims::proven(claims, validity.expires_at)),
             Err(_) => Proved::NotMicroservice,
         };
-        let proof = Proof { verdict, key, validity };
-        let decided = proof.decided();
-        self.verdicts.remember(token, proof);
-        decided
+        self.verdicts.remember(token, Proof { verdict: verdict.clone(), key, validity });
+        verdict.decided()
     }
 
     fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {

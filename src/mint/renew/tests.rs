@@ -138,7 +138,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     let core = Core::new(3_153_600_000);
     let token = core.token(Plan::OnRefusal);
     assert!(!token.health().renewing);
-    let (first, Some(generation)) = token.carried() else { panic!("it can be renewed") };
+    let Current { header_value: first, generation, .. } = token.current();
     for _ in 0..100 {
         token.refused(generation);
     }
@@ -153,7 +153,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     assert_eq!(core.count(), 2);
     // The fresh one is refused as well.
     for _ in 0..3600 {
-        token.refused(token.carried().1.unwrap());
+        token.refused(token.current().generation);
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -166,7 +166,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
 async fn a_refused_token_stays_while_no_other_can_be_had() {
     let core = Core::new(3_153_600_000);
     let token = core.token(Plan::OnRefusal);
-    let (first, Some(generation)) = token.carried() else { panic!("it can be renewed") };
+    let Current { header_value: first, generation, .. } = token.current();
     core.set_down(true);
     token.refused(generation);
     pass(1).await;
