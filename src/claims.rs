@@ -38,6 +38,11 @@ impl ServiceClaims {
         Self(Arc::new(Proven { claims: self.0.claims.clone(), expires_at: self.0.expires_at }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The claims that the nearest layer in front left in a request's extensions. `None` if there is no layer in front,
     /// or if it is an [`optional`](crate::RequireServiceTokenLayer::optional) one and the caller is no microservice.
     #[must_use]

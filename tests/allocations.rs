@@ -1,16 +1,22 @@
 //! What the hot paths allocate: nothing but what a request's extensions need for one small value, and for a client
 //! nothing at all. A binary of its own, since it counts what the whole thread allocates.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests are tests; what was measured is shown
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use tower::{Layer, Service};
 use tower_m2m::{AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, Verifier};
+
+/// Of two signatures that are checked at once, one waits for its turn, which is counted too.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A service that does nothing, and puts into the extensions what the layer would if `inserts` says so.
 #[derive(Clone)]
@@ -62,6 +68,7 @@ async fn token() -> (ServiceToken, Verifier) {
 
 #[tokio::test]
 async fn a_token_seen_before_costs_the_extension_and_nothing_else() {
+    let _alone = ALONE.lock().await;
     let (token, verifier) = token().await;
     let request = || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
     let mut behind_the_layer = RequireServiceTokenLayer::new(verifier).layer(Bare { inserts: false });
@@ -81,4 +88,33 @@ async fn carrying_the_token_allocates_nothing() {
         request
     };
     assert_eq!(count(&mut layer.layer(Bare { inserts: false }), to_billing), 0);
+}
+
+/// What `Verifier::cache_capacity` says of its default.
+#[tokio::test]
+async fn a_hundred_thousand_callers_take_no_more_memory_than_is_said() {
+    let _alone = ALONE.lock().await;
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+    let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
+    let padding = "p".repeat(400);
+    let sign = |caller: usize| {
+        let claims =
+            format!(r#"{{"exp":4953600000,"source":"microservice","service":"{caller}","padding":"{padding}"}}"#);
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())))
+    };
+    let verifier = Verifier::new(FixedJwks::from_json(jwks).unwrap());
+    let memory = allocation_counter::measure(|| {
+        for caller in 0..100_000 {
+            let token = sign(caller);
+            for _ in 0..2 {
+                let verified = pin!(verifier.verify(&token)).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(verified, Poll::Ready(Ok(_))));
+            }
+        }
+    });
+    println!("held after 100 000 callers: {} KiB", memory.bytes_current >> 10);
+    assert!((1 << 20..18 << 20).contains(&memory.bytes_current), "{} bytes", memory.bytes_current);
 }

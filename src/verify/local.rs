@@ -106,11 +106,124 @@ fn tail(token: &[u8]) -> Option<u64> {
 
 /// The ways in which a token of this tail may stand.
 fn place(entries: &mut [Option<Entry>], tail: u64) -> &mut [Option<Entry>] {
-    // Fibonacci hashing: base64url leaves the low bits of each byte uneven, the product's upper ones are even.
-    let place = (tail.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % PLACES;
-    &mut entries[place * WAYS..(place + 1) * WAYS]
+    &mut entries[place_number(tail) * WAYS..][..WAYS]
+}
+
+/// Fibonacci hashing: base64url leaves the low bits of each byte uneven, the product's upper ones are even.
+fn place_number(tail: u64) -> usize {
+    (tail.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % PLACES
 }
 
 fn is(entry: &Option<Entry>, tail: u64, token: &[u8]) -> bool {
     entry.as_ref().is_some_and(|entry| entry.tail == tail && *entry.token == *token)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::jwks::{FixedJwks, Key};
+    use crate::verify::policy::Validity;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key() -> Arc<Key> {
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        Arc::clone(&keys.keys()[0])
+    }
+
+    fn verdicts() -> Arc<Verdicts> {
+        Arc::new(Verdicts::new(10))
+    }
+
+    /// A caller's proof that ends with its key, or at `NOW + 100`.
+    fn caller(key: &Arc<Key>) -> Proof {
+        let verdict = Proved::Caller(ServiceClaims::proven(Map::new(), NOW + 100));
+        Proof { verdict, key: Arc::clone(key), validity: Validity::until(NOW + 100) }
+    }
+
+    /// Tokens that all stand in one place.
+    fn neighbours(count: usize) -> Vec<Vec<u8>> {
+        let place_of = |token: &[u8]| place_number(tail(token).unwrap());
+        let tokens = (0..).map(|number| format!("token{number:012}").into_bytes());
+        tokens.filter(|token| place_of(token) == 7).take(count).collect()
+    }
+
+    #[test]
+    fn what_was_kept_is_recalled_for_its_verifier_until_it_ends() {
+        let (verdicts, others, key) = (verdicts(), verdicts(), key());
+        let token = b"a token of some length";
+        assert!(recall(&verdicts, token, NOW).is_none());
+        let proof = caller(&key);
+        keep(&verdicts, token, &proof);
+        let Proved::Caller(claims) = &proof.verdict else { unreachable!() };
+        assert!(recall(&verdicts, token, NOW + 99).is_some_and(|own| !own.is_shared_with(claims)));
+        assert!(recall(&others, token, NOW).is_none());
+        assert!(recall(&verdicts, b"a Token of some length", NOW).is_none());
+        std::thread::scope(|scope| scope.spawn(|| assert!(recall(&verdicts, token, NOW).is_none())).join().unwrap());
+
+        assert!(recall(&verdicts, token, NOW + 100).is_none());
+        assert!(recall(&verdicts, token, NOW).is_none(), "it is gone for good");
+        keep(&verdicts, token, &proof);
+        key.use_until(0);
+        assert!(recall(&verdicts, token, NOW).is_none());
+    }
+
+    #[test]
+    fn only_callers_with_tokens_of_some_length_are_kept() {
+        let (verdicts, key) = (verdicts(), key());
+        let other = Proof { verdict: Proved::NotMicroservice, ..caller(&key) };
+        keep(&verdicts, b"an end user's token", &other);
+        assert!(recall(&verdicts, b"an end user's token", NOW).is_none());
+        for (token_len, kept) in [(0, false), (7, false), (8, true), (MAX_TOKEN_LEN, true), (MAX_TOKEN_LEN + 1, false)]
+        {
+            let token = vec![b'a'; token_len];
+            keep(&verdicts, &token, &caller(&key));
+            assert_eq!(recall(&verdicts, &token, NOW).is_some(), kept, "{token_len}");
+        }
+    }
+
+    #[test]
+    fn a_full_place_takes_up_a_token_now_and_then() {
+        let (verdicts, proof) = (verdicts(), caller(&key()));
+        let tokens = neighbours(WAYS + 1);
+        let (first, late) = tokens.split_at(WAYS);
+        for token in first {
+            keep(&verdicts, token, &proof);
+        }
+        let kept = |tokens: &[Vec<u8>]| tokens.iter().filter(|token| recall(&verdicts, token, NOW).is_some()).count();
+        assert_eq!(kept(first), WAYS);
+        let mut hits_below = WAYS;
+        while kept(late) == 0 {
+            keep(&verdicts, &late[0], &proof);
+            hits_below += 1;
+        }
+        assert_eq!((hits_below, kept(first)), (MOVES_UP as usize, WAYS - 1));
+        // Each way has its turn.
+        for _ in 0..WAYS * MOVES_UP as usize {
+            let token = tokens.iter().find(|token| recall(&verdicts, token, NOW).is_none()).unwrap();
+            keep(&verdicts, token, &proof);
+        }
+        assert_eq!(kept(&tokens), WAYS);
+    }
+
+    #[test]
+    fn a_thread_has_a_level_for_each_of_eight_verifiers() {
+        let (key, token) = (key(), b"a token of some length");
+        let known = |verdicts: &Arc<Verdicts>| recall(verdicts, token, NOW).is_some();
+        let mut verifiers: Vec<_> = std::iter::repeat_with(verdicts).take(MAX_VERIFIERS).collect();
+        for verdicts in &verifiers {
+            keep(verdicts, token, &caller(&key));
+        }
+        assert!(verifiers.iter().all(known));
+        // One that is gone makes room; where none is, the oldest does.
+        drop(verifiers.pop());
+        let (another, one_more) = (verdicts(), verdicts());
+        keep(&another, token, &caller(&key));
+        assert!(verifiers.iter().all(known) && known(&another));
+        keep(&one_more, token, &caller(&key));
+        assert!(!known(&verifiers[0]) && verifiers[1..].iter().all(known) && known(&another) && known(&one_more));
+    }
 }
