@@ -58,10 +58,7 @@ impl App {
         Self::of(move |bare| layer.layer(bare))
     }
 
-    pub fn extracting<T: 'static, S: Clone + Send + Sync + 'static>(
-        handler: impl Handler<T, S> + Sync,
-        state: S,
-    ) -> Self {
+    pub fn extracting<T: 'static, S: Clone + Send + Sync + 'static>(handler: impl Handler<T, S>, state: S) -> Self {
         Self::new(move || handler.clone().with_state(state.clone()))
     }
 

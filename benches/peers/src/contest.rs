@@ -1,5 +1,5 @@
-//! The contest of one process, in which one provider is installed: each case in rounds, in which each contestant has its
-//! turn, so that what else the machine does meets them all.
+//! The contest of one process, in which one provider is installed: each case in rounds, in which each contestant has
+//! its turn, so that what else the machine does meets them all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,11 +17,11 @@ pub const HIT: &str = "seen before";
 pub const NEW: &str = "new token";
 pub const CASES: [&str; 6] = [HIT, NEW, "no token", "garbage", "unknown kid", "bad signature"];
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Effort {
     pub rounds: usize,
-    /// Each contestant's turn takes about so long.
-    pub turn: Duration,
+    /// Each contestant's turn takes about so many milliseconds.
+    pub turn_ms: u64,
 }
 
 /// What one contestant did in one case.
@@ -105,7 +105,8 @@ async fn run_case(
         // Twice: to warm up, and to see how often it can be called in a turn.
         turn(app, &credentials, 64, status).await;
         let calls = turn(app, &credentials, 64, status).await;
-        let count = (effort.turn.as_nanos() * calls.count as u128 / calls.taken.as_nanos().max(1)) as usize;
+        let count =
+            (u128::from(effort.turn_ms) * 1_000_000 * calls.count as u128 / calls.taken.as_nanos().max(1)) as usize;
         turns.push(Turns { status, fetches, count: count.clamp(64, most), done: Vec::with_capacity(effort.rounds) });
     }
     for round in 0..effort.rounds {

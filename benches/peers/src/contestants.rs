@@ -1,8 +1,5 @@
 //! This crate and its peers, each set up as its documentation says, with the checks of issuer and audience it offers.
 //!
-//! A layer goes around an axum handler; an extractor is an argument of one. What any of them costs is what it takes more
-//! than the same handler alone.
-//!
 //! Which backend checks signatures is each peer's own choice, but for those on jsonwebtoken 10 and 11: these ship with
 //! `rust_crypto`, and take `aws_lc_rs` if the application installs it, once for the whole process.
 
@@ -115,6 +112,13 @@ struct Caller {
     source: String,
 }
 
+/// The same for those that read the registered claims themselves.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code)]
+struct Extra {
+    source: String,
+}
+
 pub async fn build(contestant: &str, fixture: &Fixture) -> Result<App> {
     let jwks = fixture.jwks(contestant);
     let app = match contestant {
@@ -219,12 +223,6 @@ async fn aliri_tower(jwks: String) -> Result<App> {
 }
 
 async fn axum_keycloak_auth(base: &str) -> Result<App> {
-    /// Of a machine there is no profile and no email.
-    #[derive(Clone, Debug, Deserialize)]
-    #[allow(dead_code)]
-    struct Extra {
-        source: String,
-    }
     let server = axum_keycloak_auth::Url::parse(&format!("{base}/axum-keycloak-auth"))?;
     let config = KeycloakConfig::builder().server(server).realm(REALM.to_owned()).build();
     let instance = Arc::new(KeycloakAuthInstance::new(config));
@@ -265,7 +263,7 @@ async fn huskarl_resource_server(jwks: &str) -> Result<App> {
         .aud(AUDIENCE)
         .jwks_uri(jwks.parse()?)
         .jwks_source(ReqwestClient::builder().build().await?)
-        .with_claims::<Caller>()
+        .with_claims::<Extra>()
         .build()
         .await?;
     Ok(App::layered(ValidatorLayer::builder().validator(validator).build().authenticated()))

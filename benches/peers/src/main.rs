@@ -4,10 +4,11 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml --bin peers -- --out peers.json
 //! ```
 //!
-//! All of them are given the same RS256 tokens of one embedded core and the same key set, over loopback, and are called in
-//! this process through `poll_ready` and `call`, without sockets. A layer stands around an axum handler, an extractor is an
-//! argument of one; what is printed is what a call takes more than the bare handler. A new token is one that the
-//! contestant has not seen; with an unknown kid each request names another key.
+//! All of them are given the same RS256 tokens of one embedded core, fetch the same key set over loopback, and are
+//! called in the process through `poll_ready` and `call`, without sockets. A layer stands around an axum handler, an
+//! extractor is an argument of one; what is printed is what a call takes more than the bare handler. A refusal saves
+//! the handler, so it can cost less than nothing. A new token is one that the contestant has not seen; with an unknown
+//! kid each request names another key.
 //!
 //! Of jsonwebtoken's two providers a process has one, so there are two processes, one after the other, with the same
 //! authority. Those who make no use of it are measured in the first.
@@ -18,7 +19,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Write, stdin};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use peers::authority::{Authority, Fixture, Result};
 use peers::contest::{self, Effort, Figures};
@@ -36,21 +36,20 @@ const NEW_TOKENS: usize = 1024;
 
 struct Flags {
     out: Option<String>,
-    rounds: usize,
-    turn: u64,
+    effort: Effort,
     /// Given to the processes that this one starts.
     provider: Option<Provider>,
 }
 
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut flags = Flags { out: None, rounds: 25, turn: 25, provider: None };
+    let mut flags = Flags { out: None, effort: Effort { rounds: 25, turn_ms: 25 }, provider: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("out") => flags.out = Some(parser.value()?.string()?),
-            Long("rounds") => flags.rounds = parser.value()?.parse()?,
-            Long("turn") => flags.turn = parser.value()?.parse()?,
+            Long("rounds") => flags.effort.rounds = parser.value()?.parse()?,
+            Long("turn") => flags.effort.turn_ms = parser.value()?.parse()?,
             Long("provider") => flags.provider = Some(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
@@ -65,7 +64,7 @@ fn main() -> Result<()> {
         return Ok(());
     };
     match flags.provider {
-        Some(provider) => contest(provider, &flags),
+        Some(provider) => contest(provider, flags.effort),
         None => drive(&flags),
     }
 }
@@ -73,11 +72,11 @@ fn main() -> Result<()> {
 fn drive(flags: &Flags) -> Result<()> {
     let out = flags.out.as_ref().map(File::create).transpose()?;
     let authority = Authority::start(NEW_TOKENS)?;
-    let mut report = Report::new();
+    let mut report = Report::new(flags.effort);
     for provider in [Provider::AwsLc, Provider::RustCrypto] {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--provider", provider.name()])
-            .args(["--rounds", &flags.rounds.to_string(), "--turn", &flags.turn.to_string()])
+            .args(["--rounds", &flags.effort.rounds.to_string(), "--turn", &flags.effort.turn_ms.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -95,10 +94,9 @@ fn drive(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn contest(provider: Provider, flags: &Flags) -> Result<()> {
+fn contest(provider: Provider, effort: Effort) -> Result<()> {
     provider.install();
     let fixture: Fixture = serde_json::from_reader(stdin())?;
-    let effort = Effort { rounds: flags.rounds, turn: Duration::from_millis(flags.turn) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome: (Figures, BTreeMap<_, _>) = runtime.block_on(contest::run(provider, &fixture, effort))?;
     serde_json::to_writer(std::io::stdout(), &outcome)?;

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::time::Instant;
 use tower::Service;
 
 /// Requests are made, untimed, so many at once: few enough to stay in the processor's caches, as what a server has just

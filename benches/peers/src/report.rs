@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contest::{CASES, Figure, Figures, HIT};
+use crate::contest::{CASES, Effort, Figure, Figures, HIT};
 use crate::contestants::{self, NONE, NONE_07, PEERS, Provider, THIS};
 
 #[derive(Serialize, Deserialize)]
@@ -50,12 +50,13 @@ pub struct Row {
 #[derive(Serialize)]
 pub struct Report {
     machine: Machine,
+    effort: Effort,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub fn new() -> Self {
-        Self { machine: Machine::this(), rows: Vec::new() }
+    pub fn new(effort: Effort) -> Self {
+        Self { machine: Machine::this(), effort, rows: Vec::new() }
     }
 
     /// Takes up the figures of a process; those of another that are the same here are left out.
@@ -103,19 +104,13 @@ impl Report {
             line(&mut text, first.into_iter().chain(cases).chain([ratio]));
             notes.extend(row.absent.as_ref().map(|reason| format!("{}: {reason}", row.contestant)));
         }
-        text.push_str(
-            "\nmedians of a call, less the bare handler's (`none`, itself in full); ratio: of tokens seen before\n",
-        );
+        let Effort { rounds, turn_ms } = self.effort;
+        let _ = write!(text, "\nmedians of {rounds} turns of {turn_ms} ms, over the bare handler (`none`, in full)");
+        text.push_str("; ratio: for a token seen before\n");
         for note in notes {
             let _ = writeln!(text, "- {note}");
         }
         text
-    }
-}
-
-impl Default for Report {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
