@@ -28,10 +28,10 @@ use peers::report::Report;
 const USAGE: &str = "usage: peers [--out FILE] [--rounds N] [--turn MILLISECONDS]
 
   --out FILE    writes the figures there too, as JSON
-  --rounds N    how often each contestant has its turn in each case; 25 by default
-  --turn MS     how long a turn takes, roughly; 25 ms by default";
+  --rounds N    how often each contestant has its turn in each case; 51 by default
+  --turn MS     how long a turn takes, roughly; 10 ms by default";
 
-/// Makes a turn of new tokens about as long as the others.
+/// Enough for a turn, of a longer one too.
 const NEW_TOKENS: usize = 1024;
 
 struct Flags {
@@ -43,7 +43,7 @@ struct Flags {
 
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut flags = Flags { out: None, effort: Effort { rounds: 25, turn_ms: 25 }, provider: None };
+    let mut flags = Flags { out: None, effort: Effort { rounds: 51, turn_ms: 10 }, provider: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
