@@ -233,7 +233,7 @@ async fn axum_keycloak_auth(base: &str) -> Result<App> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // It has no check of the issuer.
+    // It has no check of the issuer, and tries each key in turn, whatever the `kid`.
     let layer = KeycloakAuthLayer::<String, Extra>::builder()
         .instance(instance)
         .expected_audiences(vec![AUDIENCE.to_owned()])
