@@ -1,0 +1,83 @@
+//! An axum server with one route behind one contestant, for a load generator: see `whole-server`, which runs it.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use peers::app::Routes;
+use peers::authority::{Authority, Fixture, Result};
+use peers::contestants::{self, NONE, PEERS, Provider, THIS};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "usage: server --layer NAME --token-file FILE [--provider aws-lc-rs|RustCrypto]
+
+  --layer NAME       what stands before `GET /`: none, tower-m2m, or the name of a peer
+  --token-file FILE  where to write the token that is let in
+  --provider NAME    what jsonwebtoken checks signatures with; aws-lc-rs by default
+
+Prints one line, `listening on http://ADDR`, and ends with its stdin or on SIGTERM.";
+
+struct Flags {
+    layer: String,
+    token_file: String,
+    provider: Provider,
+}
+
+fn flags() -> Result<Option<Flags>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut flags = Flags { layer: String::new(), token_file: String::new(), provider: Provider::AwsLc };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("layer") => flags.layer = parser.value()?.string()?,
+            Long("token-file") => flags.token_file = parser.value()?.string()?,
+            Long("provider") => flags.provider = parser.value()?.parse()?,
+            Short('h') | Long("help") => return Ok(None),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    if ![NONE, THIS].iter().chain(&PEERS).any(|name| *name == flags.layer) {
+        return Err(format!("--layer is one of {NONE}, {THIS}, {}", PEERS.join(", ")).into());
+    }
+    if flags.token_file.is_empty() {
+        return Err("--token-file is missing".into());
+    }
+    Ok(Some(flags))
+}
+
+fn main() -> Result<()> {
+    let Some(flags) = flags()? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    flags.provider.install();
+    let authority = Authority::start(0)?;
+    write_token(&flags.token_file, &authority.fixture.known)?;
+    tokio::runtime::Runtime::new()?.block_on(serve(&flags.layer, &authority.fixture))
+}
+
+/// Readable by its owner alone.
+fn write_token(path: &str, token: &str) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(token.as_bytes())?)
+}
+
+async fn serve(layer: &str, fixture: &Fixture) -> Result<()> {
+    let routes = contestants::build(layer, fixture).await?.routes;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    match routes {
+        Routes::Axum08(routes) => drop(tokio::spawn(axum::serve(listener, routes).into_future())),
+        Routes::Axum07(routes) => drop(tokio::spawn(axum_07::serve(listener, routes).into_future())),
+    }
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut rest = Vec::new();
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = async { tokio::io::stdin().read_to_end(&mut rest).await } => {}
+    }
+    // A thread that reads stdin would be waited for.
+    std::process::exit(0)
+}

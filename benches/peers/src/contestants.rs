@@ -1,0 +1,270 @@
+//! This crate and its peers, each set up as its documentation says, with the checks of issuer and audience it offers.
+//!
+//! Which backend checks signatures is each peer's own choice, but for those on jsonwebtoken 10 and 11: these ship with
+//! `rust_crypto`, and take `aws_lc_rs` if the application installs it, once for the whole process.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aliri::{jwa, jwt};
+use axum::body::Body;
+use axum::extract::FromRef;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum_jwks::TokenError;
+use axum_keycloak_auth::instance::{KeycloakAuthInstance, KeycloakConfig};
+use axum_keycloak_auth::layer::KeycloakAuthLayer;
+use huskarl_axum::layers::ValidatorLayer;
+use huskarl_reqwest::ReqwestClient;
+use huskarl_resource_server::validator::custom::CustomValidator;
+use jwt_authorizer::{IntoLayer, JwtAuthorizer};
+use oauth_resource_server::{KeyNaming, OAuthConfig, OAuthValidator};
+use serde::Deserialize;
+use tower::Layer;
+use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
+use tower_oauth2_resource_server::server::OAuth2ResourceServer;
+use tower_oauth2_resource_server::tenant::TenantConfiguration;
+use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
+
+use crate::app::App;
+use crate::authority::{AUDIENCE, Fixture, ISSUER, REALM, Result};
+
+pub const THIS: &str = "tower-m2m";
+pub const NONE: &str = "none";
+/// The handler alone, on the axum that jwt-authorizer supports.
+pub const NONE_07: &str = "none (axum 0.7)";
+pub const PEERS: [&str; 8] = [
+    "axum-jwt-auth",
+    "axum-jwks",
+    "jwt-authorizer",
+    "tower-oauth2-resource-server",
+    "aliri_tower",
+    "axum-keycloak-auth",
+    "oauth-resource-server",
+    "huskarl-resource-server",
+];
+
+/// What jsonwebtoken 10 and 11 check signatures with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    AwsLc,
+    RustCrypto,
+}
+
+impl Provider {
+    /// For this process, once.
+    pub fn install(self) {
+        use {jsonwebtoken_10::crypto as of_10, jsonwebtoken_11::crypto as of_11};
+        let (first, second) = match self {
+            Self::AwsLc => (&of_10::aws_lc::DEFAULT_PROVIDER, &of_11::aws_lc::DEFAULT_PROVIDER),
+            Self::RustCrypto => (&of_10::rust_crypto::DEFAULT_PROVIDER, &of_11::rust_crypto::DEFAULT_PROVIDER),
+        };
+        first.install_default().expect("the first to be installed");
+        second.install_default().expect("the first to be installed");
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AwsLc => "aws-lc-rs",
+            Self::RustCrypto => "RustCrypto",
+        }
+    }
+}
+
+impl FromStr for Provider {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let named = [Self::AwsLc, Self::RustCrypto].into_iter().find(|provider| provider.name() == name);
+        named.ok_or_else(|| format!("there is no provider named {name}"))
+    }
+}
+
+/// Those whose backend the application chooses.
+pub fn takes_a_provider(contestant: &str) -> bool {
+    matches!(contestant, "axum-jwt-auth" | "tower-oauth2-resource-server")
+}
+
+pub fn backend(contestant: &str, provider: Provider) -> &'static str {
+    match contestant {
+        NONE | NONE_07 => "",
+        THIS => Provider::AwsLc.name(),
+        "huskarl-resource-server" => Provider::RustCrypto.name(),
+        _ if takes_a_provider(contestant) => provider.name(),
+        _ => "ring",
+    }
+}
+
+/// The bare handler that a contestant is compared with.
+pub fn bare(contestant: &str) -> &'static str {
+    match contestant {
+        "jwt-authorizer" | NONE_07 => NONE_07,
+        _ => NONE,
+    }
+}
+
+/// What an application would read of a token.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code)] // read by nobody here, as in a handler that only wants to know that the caller is good
+struct Caller {
+    sub: String,
+    source: String,
+}
+
+/// The same for those that read the registered claims themselves.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code)]
+struct Extra {
+    source: String,
+}
+
+pub async fn build(contestant: &str, fixture: &Fixture) -> Result<App> {
+    let jwks = fixture.jwks(contestant);
+    let app = match contestant {
+        NONE => App::layered(tower::layer::util::Identity::new()),
+        NONE_07 => App::layered_07(tower::layer::util::Identity::new()),
+        THIS => tower_m2m(&jwks).await?,
+        "axum-jwt-auth" => axum_jwt_auth(jwks).await?,
+        "axum-jwks" => axum_jwks(&jwks).await?,
+        "jwt-authorizer" => jwt_authorizer(&jwks).await?,
+        "tower-oauth2-resource-server" => tower_oauth2_resource_server(jwks).await?,
+        "aliri_tower" => aliri_tower(jwks).await?,
+        "axum-keycloak-auth" => axum_keycloak_auth(&fixture.base).await?,
+        "oauth-resource-server" => oauth_resource_server(jwks).await?,
+        "huskarl-resource-server" => huskarl_resource_server(&jwks).await?,
+        _ => return Err(format!("there is no contestant named {contestant}").into()),
+    };
+    app.ready(fixture).await
+}
+
+async fn tower_m2m(jwks: &str) -> Result<App> {
+    let jwks = RemoteJwks::new(jwks)?;
+    jwks.ready().await?;
+    // A new verifier for each service: it remembers the tokens it has seen.
+    Ok(App::of(move |inner| {
+        let verifier = Verifier::new(jwks.clone()).issuer(ISSUER).audience(AUDIENCE);
+        RequireServiceTokenLayer::new(verifier).layer(inner)
+    }))
+}
+
+async fn axum_jwt_auth(jwks: String) -> Result<App> {
+    let mut validation = jsonwebtoken_10::Validation::new(jsonwebtoken_10::Algorithm::RS256);
+    validation.set_audience(&[AUDIENCE]);
+    validation.set_issuer(&[ISSUER]);
+    let decoder = axum_jwt_auth::RemoteJwksDecoder::builder().jwks_url(jwks).validation(validation).build()?;
+    decoder.initialize().await?;
+    let decoder: axum_jwt_auth::Decoder<Caller> = Arc::new(decoder);
+    async fn handler(_: axum_jwt_auth::Claims<Caller>) -> &'static str {
+        "ok"
+    }
+    Ok(App::extracting(handler, decoder))
+}
+
+/// In an `Arc`, so that the keys are cloned once a request, for the extractor, and not twice.
+#[derive(Clone)]
+struct Keys(Arc<axum_jwks::Jwks>);
+
+impl FromRef<Keys> for axum_jwks::Jwks {
+    fn from_ref(keys: &Keys) -> Self {
+        Self::clone(&keys.0)
+    }
+}
+
+impl axum_jwks::ParseTokenClaims for Caller {
+    type Rejection = Unauthorized;
+}
+
+struct Unauthorized;
+
+impl From<TokenError> for Unauthorized {
+    fn from(_: TokenError) -> Self {
+        Self
+    }
+}
+
+impl IntoResponse for Unauthorized {
+    fn into_response(self) -> Response {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+async fn axum_jwks(jwks: &str) -> Result<App> {
+    async fn handler(_: axum_jwks::Claims<Caller>) -> &'static str {
+        "ok"
+    }
+    // It has no check of the issuer.
+    let algorithm = Some(jsonwebtoken_09::Algorithm::RS256);
+    let keys = axum_jwks::Jwks::from_jwks_url(jwks, Some(AUDIENCE), algorithm).await?;
+    Ok(App::extracting(handler, Keys(Arc::new(keys))))
+}
+
+async fn jwt_authorizer(jwks: &str) -> Result<App> {
+    let validation = jwt_authorizer::Validation::new().iss(&[ISSUER]).aud(&[AUDIENCE]);
+    let authorizer = JwtAuthorizer::<Caller>::from_jwks_url(jwks).validation(validation).build().await?;
+    Ok(App::layered_07(authorizer.into_layer()))
+}
+
+async fn tower_oauth2_resource_server(jwks: String) -> Result<App> {
+    let claims = ClaimsValidationSpec::new().iss(ISSUER).aud(&vec![AUDIENCE.to_owned()]).exp(true);
+    let tenant = TenantConfiguration::builder(ISSUER).jwks_url(jwks).claims_validation(claims).build().await?;
+    let server = OAuth2ResourceServer::<Caller>::builder().add_tenant(tenant).build().await?;
+    Ok(App::layered(server.into_layer()))
+}
+
+async fn aliri_tower(jwks: String) -> Result<App> {
+    let validator = jwt::CoreValidator::default()
+        .add_approved_algorithm(jwa::Algorithm::RS256)
+        .add_allowed_audience(jwt::Audience::from_static(AUDIENCE))
+        .require_issuer(jwt::Issuer::from_static(ISSUER));
+    let authority = aliri_oauth2::Authority::new_from_url(jwks, validator).await?;
+    let authorizer = aliri_tower::Oauth2Authorizer::new().with_terse_error_handler::<Body>();
+    Ok(App::layered(authorizer.jwt_layer(authority)))
+}
+
+async fn axum_keycloak_auth(base: &str) -> Result<App> {
+    let server = axum_keycloak_auth::Url::parse(&format!("{base}/axum-keycloak-auth"))?;
+    let config = KeycloakConfig::builder().server(server).realm(REALM.to_owned()).build();
+    let instance = Arc::new(KeycloakAuthInstance::new(config));
+    // Its `poll_ready` panics if it comes before the task that fetches the keys has begun.
+    for _ in 0..100 {
+        if instance.is_operational().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // It has no check of the issuer, and tries each key in turn, whatever the `kid`.
+    let layer = KeycloakAuthLayer::<String, Extra>::builder()
+        .instance(instance)
+        .expected_audiences(vec![AUDIENCE.to_owned()])
+        .build();
+    Ok(App::layered(layer))
+}
+
+async fn oauth_resource_server(jwks: String) -> Result<App> {
+    let config = OAuthConfig {
+        enabled: true,
+        issuer: ISSUER.to_owned(),
+        jwks_uri: Some(jwks),
+        audience: AUDIENCE.to_owned(),
+        resource: "https://billing.example.com".to_owned(),
+        allow_unscoped_tokens: true, // the others look at no scope either
+        ..OAuthConfig::default()
+    };
+    let config = config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("it is enabled")?;
+    let validator = Arc::new(OAuthValidator::new(&config)?);
+    validator.refresh_now().await?;
+    Ok(App::layered(oauth_resource_server::axum::AuthLayer::builder().oauth(validator).build()?))
+}
+
+async fn huskarl_resource_server(jwks: &str) -> Result<App> {
+    let validator = CustomValidator::builder()
+        .iss(ISSUER)
+        .aud(AUDIENCE)
+        .jwks_uri(jwks.parse()?)
+        .jwks_source(ReqwestClient::builder().build().await?)
+        .with_claims::<Extra>()
+        .build()
+        .await?;
+    Ok(App::layered(ValidatorLayer::builder().validator(validator).build().authenticated()))
+}

@@ -1,0 +1,8 @@
+//! What the programs of this package share.
+
+pub mod app;
+pub mod authority;
+pub mod contest;
+pub mod contestants;
+pub mod measure;
+pub mod report;

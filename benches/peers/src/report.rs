@@ -1,0 +1,157 @@
+//! One run's figures, with what they were measured on, as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contest::{CASES, Effort, Figure, Figures, HIT};
+use crate::contestants::{self, NONE, NONE_07, PEERS, Provider, THIS};
+
+#[derive(Serialize, Deserialize)]
+pub struct Machine {
+    pub date: String,
+    pub rustc: String,
+    pub cpu: String,
+    pub cores: usize,
+}
+
+impl Machine {
+    pub fn this() -> Self {
+        let rustc = Command::new("rustc").arg("--version").output().ok();
+        let rustc = rustc.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+        let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        Self {
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            rustc: rustc.trim().to_owned(),
+            cpu: cpu.map_or("unknown", |(_, model)| model.trim()).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Row {
+    contestant: &'static str,
+    version: String,
+    axum: &'static str,
+    backend: &'static str,
+    /// Not what one gets by default.
+    chosen_backend: bool,
+    /// How many times as much as this crate for a token seen before, in the same process.
+    ratio: Option<f64>,
+    cases: BTreeMap<String, Figure>,
+    /// Why there are no figures.
+    absent: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct Report {
+    machine: Machine,
+    effort: Effort,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub fn new(effort: Effort) -> Self {
+        Self { machine: Machine::this(), effort, rows: Vec::new() }
+    }
+
+    /// Takes up the figures of a process; those of another that are the same here are left out.
+    pub fn add(&mut self, provider: Provider, mut figures: Figures, mut absent: BTreeMap<String, String>) {
+        let over = |cases: Option<&BTreeMap<String, Figure>>| Some(cases?.get(HIT)?.over_ns);
+        let this = over(figures.get(THIS));
+        for contestant in [NONE, NONE_07, THIS].into_iter().chain(PEERS) {
+            let choice = contestants::takes_a_provider(contestant);
+            if provider != Provider::AwsLc && !choice {
+                continue;
+            }
+            let (cases, absent) = (figures.remove(contestant), absent.remove(contestant));
+            let is_bare = contestants::bare(contestant) == contestant;
+            self.rows.push(Row {
+                contestant,
+                version: version(contestant),
+                axum: if contestants::bare(contestant) == NONE { "0.8" } else { "0.7" },
+                backend: contestants::backend(contestant, provider),
+                chosen_backend: choice && provider == Provider::AwsLc,
+                ratio: over(cases.as_ref()).zip(this).map(|(its, this)| its / this).filter(|_| !is_bare),
+                cases: cases.unwrap_or_default(),
+                absent,
+            });
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let Machine { date, rustc, cpu, cores } = &self.machine;
+        let mut text = format!("{date}\n{rustc}\n{cpu}, {cores} cores\n\n");
+        let mut notes = Vec::new();
+        let heads = ["contestant", "version", "axum", "backend"].into_iter().chain(CASES).chain(["ratio"]);
+        line(&mut text, heads.map(str::to_owned));
+        for row in &self.rows {
+            let bare = contestants::bare(row.contestant) == row.contestant;
+            let backend = if row.chosen_backend { format!("{}, chosen", row.backend) } else { row.backend.to_owned() };
+            let first = [row.contestant.to_owned(), row.version.clone(), row.axum.to_owned(), backend];
+            let cases = CASES.map(|case| match row.cases.get(case) {
+                Some(figure) => {
+                    notes.extend(note(row, case, figure));
+                    time(if bare { figure.ns } else { figure.over_ns })
+                }
+                None => "-".to_owned(),
+            });
+            let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.1}"));
+            line(&mut text, first.into_iter().chain(cases).chain([ratio]));
+            notes.extend(row.absent.as_ref().map(|reason| format!("{}: {reason}", row.contestant)));
+        }
+        let Effort { rounds, turn_ms } = self.effort;
+        let _ = write!(text, "\nmedians of {rounds} turns of {turn_ms} ms, over the bare handler (`none`, in full)");
+        text.push_str("; ratio: for a token seen before\n");
+        for note in notes {
+            let _ = writeln!(text, "- {note}");
+        }
+        text
+    }
+}
+
+/// What is not as expected, and who asked for keys.
+fn note(row: &Row, case: &str, figure: &Figure) -> Option<String> {
+    let mut note = String::new();
+    if figure.status != figure.expected {
+        let _ = write!(note, " answers {} instead of {}", figure.status, figure.expected);
+    }
+    if figure.answered_otherwise > 0 {
+        let _ = write!(note, " answers {} of {} calls otherwise", figure.answered_otherwise, figure.calls);
+    }
+    if figure.fetches > 0 {
+        let rate = figure.fetches as f64 * 1000.0 / figure.calls as f64;
+        let _ = write!(note, " fetches keys {} times in {} calls, {rate:.3} of 1000", figure.fetches, figure.calls);
+    }
+    (!note.is_empty()).then(|| format!("{} ({}), {case}:{note}", row.contestant, row.backend))
+}
+
+fn line(text: &mut String, cells: impl Iterator<Item = String>) {
+    for (cell, width) in cells.zip([29, 8, 5, 18, 12, 12, 12, 12, 12, 14, 8]) {
+        let _ = write!(text, "{cell:<width$}");
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+}
+
+fn time(ns: f64) -> String {
+    match ns {
+        ns if ns < 999.5 => format!("{ns:.0} ns"),
+        ns if ns < 9995.0 => format!("{:.2} µs", ns / 1e3),
+        ns if ns < 99_950.0 => format!("{:.1} µs", ns / 1e3),
+        ns => format!("{:.0} µs", ns / 1e3),
+    }
+}
+
+/// As locked.
+fn version(contestant: &str) -> String {
+    let locked = include_str!("../Cargo.lock").split("[[package]]").find_map(|package| {
+        let (name, rest) = package.trim().strip_prefix("name = \"")?.split_once("\"\nversion = \"")?;
+        (name == contestant).then(|| rest.split('"').next())?
+    });
+    locked.unwrap_or_default().to_owned()
+}
