@@ -162,7 +162,7 @@ impl Verifier {
 
     /// What is known of a token that was verified before. Takes any bytes: what is known is well-formed.
     pub(crate) fn recall(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
-        self.verdicts.recall(token, self.clock.unix_now())
+        self.verdicts.recall(token, self.clock.coarse_unix_now())
     }
 
     #[cfg(test)]
