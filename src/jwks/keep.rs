@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
 use crate::atomic_file;
@@ -21,6 +23,15 @@ pub(super) struct KeptFile {
     endpoint: String,
     /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may tell endpoints apart.
     url_sha256: String,
+    outbox: Arc<Mutex<Outbox>>,
+}
+
+/// What is to be written, and by whom.
+#[derive(Debug, Default)]
+struct Outbox {
+    /// The newest set. One that it replaces before it was written is not missed.
+    next: Option<Kept>,
+    writer: Option<JoinHandle<()>>,
 }
 
 /// What is in it.
@@ -49,7 +60,7 @@ impl KeptFile {
         endpoint.set_query(None);
         endpoint.set_fragment(None);
         let url_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, url.as_str().as_bytes()));
-        Self { path, endpoint: endpoint.into(), url_sha256 }
+        Self { path, endpoint: endpoint.into(), url_sha256, outbox: Arc::default() }
     }
 
     /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to use, which is logged.
@@ -82,9 +93,41 @@ impl KeptFile {
         Ok(Kept { json, fetched: document.fetched, lifetime: document.lifetime })
     }
 
+    /// Writes the set on a thread that may block, after the one that is being written, if there is one. Needs a runtime.
+    pub(super) fn store_in_background(&self, kept: Kept) {
+        let mut outbox = self.outbox();
+        outbox.next = Some(kept);
+        // One that is finished and still noted went with its runtime.
+        if outbox.writer.as_ref().is_none_or(JoinHandle::is_finished) {
+            let file = self.clone();
+            outbox.writer = Some(spawn_blocking(move || file.empty_outbox()));
+        }
+    }
+
+    fn empty_outbox(&self) {
+        while let Some(kept) = self.take_next() {
+            self.store(&kept);
+        }
+    }
+
+    /// Whoever finds nothing left is no writer any more, which is noted under the same lock.
+    fn take_next(&self) -> Option<Kept> {
+        let mut outbox = self.outbox();
+        let next = outbox.next.take();
+        if next.is_none() {
+            outbox.writer = None;
+        }
+        next
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // Nothing that holds the lock panics; were it so, what is in it would still be whole.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the old one or the new one.
     /// Blocks.
-    pub(super) fn store(&self, kept: &Kept) {
+    fn store(&self, kept: &Kept) {
         if let Err(err) = self.write(kept) {
             tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
         }
@@ -153,6 +196,30 @@ mod tests {
         assert_eq!((loaded.json, loaded.fetched, loaded.lifetime), (kept().json, 1_800_000_000, 600));
         assert!(!fs::read_to_string(&file.path).unwrap().contains("7f3a"));
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_another_set_is_being_written_is_written_after_it() {
+        let folder = Folder::new("outbox");
+        let file = folder.file("https://a.example/jwks.json");
+        for fetched in 0..100 {
+            file.store_in_background(Kept { fetched, ..kept() });
+            if fetched % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        loop {
+            let Some(writer) = file.outbox().writer.take() else { break };
+            writer.await.unwrap();
+        }
+        assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(99));
+        // A writer that went with its runtime is no writer.
+        file.outbox().writer = Some(tokio::spawn(async {}));
+        tokio::task::yield_now().await;
+        file.store_in_background(Kept { fetched: 100, ..kept() });
+        let writer = file.outbox().writer.take();
+        writer.unwrap().await.unwrap();
+        assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(100));
     }
 
     #[test]

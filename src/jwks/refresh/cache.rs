@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Validators};
@@ -73,7 +72,6 @@ impl Cache {
             lifetime: None,
             rng,
             task: None,
-            keeping: None,
         };
         Self {
             limits,
@@ -128,14 +126,9 @@ impl Cache {
 
     /// Writes a good set to its file, in the background. A disk that hangs costs this and no fetch.
     pub(super) fn keep(&self, json: &[u8], age: Duration, lifetime: Duration) {
-        let Some(file) = self.kept_in.clone() else { return };
-        let mut plan = self.plan();
-        if plan.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
-            return;
-        }
+        let Some(file) = &self.kept_in else { return };
         let fetched = self.clock.unix_now().saturating_sub(age.as_secs());
-        let kept = Kept { json: json.to_vec(), fetched, lifetime: lifetime.as_secs() };
-        plan.keeping = Some(spawn_blocking(move || file.store(&kept)));
+        file.store_in_background(Kept { json: json.to_vec(), fetched, lifetime: lifetime.as_secs() });
     }
 
     /// Starts the task if there is none, on the current runtime. False if there is no runtime to start it on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::exchange::Validators;
@@ -20,8 +20,6 @@ pub(super) struct Plan {
     pub(super) lifetime: Option<Duration>,
     pub(super) rng: fastrand::Rng,
     pub(super) task: Option<AbortHandle>,
-    /// The last set on its way to the disk.
-    pub(super) keeping: Option<JoinHandle<()>>,
 }
 
 /// What was asked of the task and has not begun yet.
