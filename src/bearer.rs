@@ -54,7 +54,12 @@ pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
 fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = &token[..token.len() - padding];
-    !body.is_empty() && body.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(b))
+    // Each byte is looked at, wherever the first bad one is: without an early exit many are judged at once.
+    !body.is_empty() && body.iter().fold(true, |all, byte| all & is_b64token_char(*byte))
+}
+
+fn is_b64token_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
 /// Whether the scheme's name goes on, as in `BearerX`: another scheme then. A tab or a comma does not go on a name.

@@ -11,18 +11,43 @@ use serde_json::{Map, Number, Value};
 /// How deep objects and arrays may nest; the outermost object is the first level.
 const MAX_DEPTH: u8 = 32;
 
+/// Few tokens have more claims. One more, and a map that keeps its members' order takes twice the room.
+const USUAL_LEN: usize = 7;
+
 /// The name under which serde_json hands out a number once any crate in the build turns its `arbitrary_precision` on.
 const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 
 /// Reads one JSON object. `None` if the bytes are anything else: another type, malformed, a member twice (compared
 /// after unescaping), too deep, followed by more than white space, or not UTF-8.
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    let mut object = Map::with_capacity(USUAL_LEN);
+    members(bytes, |name, value| object.insert(name, value).is_none())?;
+    Some(object)
+}
+
+/// Reads one JSON object as strictly, and hands each member to `take`, which says whether its name is new.
+pub(crate) fn members(bytes: &[u8], take: impl FnMut(String, Value) -> bool) -> Option<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0 }.deserialize(&mut deserializer).ok()?;
-    deserializer.end().ok()?;
-    match value {
-        Value::Object(object) => Some(object),
-        _ => None,
+    deserializer.deserialize_map(Members(take)).ok()?;
+    deserializer.end().ok()
+}
+
+struct Members<F>(F);
+
+impl<'de, F: FnMut(String, Value) -> bool> Visitor<'de> for Members<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object without duplicate members")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if !(self.0)(name, map.next_value_seed(Strict { depth: 1 })?) {
+                return Err(A::Error::custom("duplicate member"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,11 +7,13 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::DecodingKey;
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Map, Value};
 
+use self::check::Check;
 use super::roca;
 use crate::algorithm::Algorithm;
+
+mod check;
 
 /// Cores before 3.6.1 padded `n`.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -28,7 +30,7 @@ pub(crate) struct Key {
     id: Option<String>,
     /// Bound by the key's `alg`, or else by its type and curve; never by the token.
     algorithms: &'static [Algorithm],
-    decoding: DecodingKey,
+    check: Check,
     material: Material,
     /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never goes.
     usable_until: AtomicU64,
@@ -63,13 +65,13 @@ impl Key {
             Some(_) => return Err("not for verifying"),
         }
 
-        let (family, decoding, material) = match text(jwk, "kty")? {
+        let (algorithms, check, material) = match text(jwk, "kty")? {
             "RSA" => read_rsa(jwk)?,
             "EC" => read_ec(jwk)?,
             "OKP" => read_okp(jwk)?,
             _ => return Err("the key type is unknown"),
         };
-        Ok(Self { id, algorithms: bind(jwk, family)?, decoding, material, usable_until: AtomicU64::new(u64::MAX) })
+        Ok(Self { id, algorithms, check, material, usable_until: AtomicU64::new(u64::MAX) })
     }
 
     pub(crate) fn id(&self) -> Option<&str> {
@@ -107,12 +109,9 @@ impl Key {
         self.usable_until.store(deadline, Ordering::Release);
     }
 
-    /// Checks a signature (RFC 7515 §5.2). `algorithm` must fit this key.
+    /// Checks a signature (RFC 7515 §5.2). It is bad under an algorithm that does not fit this key.
     pub(crate) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
-        // Deliberately not `jsonwebtoken::crypto::verify`: it asks for the process-wide default provider, which panics
-        // once another crate in the build enables jsonwebtoken's second backend.
-        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&provider_name(algorithm), &self.decoding);
-        self.fits(algorithm) && verifier.is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+        self.fits(algorithm) && self.check.passes(algorithm, message, signature)
     }
 }
 
@@ -125,7 +124,7 @@ const P256: Family = &[Algorithm::ES256];
 const P384: Family = &[Algorithm::ES384];
 const ED25519_ONLY: Family = &[Algorithm::EdDSA];
 
-fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
+fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
     let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
     if !(2048..=8192).contains(&bits) {
@@ -139,13 +138,14 @@ fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material),
     if !exponent.is_some_and(|e| e % 2 == 1 && (3..1 << 33).contains(&e)) {
         return Err("the public exponent is out of range");
     }
-    Ok((RSA, DecodingKey::from_rsa_raw_components(&n, &e), Material::Rsa { n, e }))
+    let algorithms = bind(jwk, RSA)?;
+    Ok((algorithms, Check::rsa(&n, &e, algorithms)?, Material::Rsa { n, e }))
 }
 
-fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
-    let (family, field_len, curve) = match text(jwk, "crv")? {
-        "P-256" => (P256, 32, &ECDSA_P256_SHA256_FIXED),
-        "P-384" => (P384, 48, &ECDSA_P384_SHA384_FIXED),
+fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
+    let (family, field_len, curve, algorithm) = match text(jwk, "crv")? {
+        "P-256" => (P256, 32, &ECDSA_P256_SHA256_FIXED, jsonwebtoken::Algorithm::ES256),
+        "P-384" => (P384, 48, &ECDSA_P384_SHA384_FIXED, jsonwebtoken::Algorithm::ES384),
         _ => return Err("the curve is unknown"),
     };
     let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
@@ -155,10 +155,11 @@ fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), 
     }
     let point = [&[0x04][..], &x, &y].concat();
     ParsedPublicKey::new(curve, &point).map_err(|_| "the point is not on the curve")?;
-    Ok((family, DecodingKey::from_ec_der(&point), Material::Ec { point }))
+    let check = Check::Curve(algorithm, DecodingKey::from_ec_der(&point));
+    Ok((bind(jwk, family)?, check, Material::Ec { point }))
 }
 
-fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material), &'static str> {
+fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
     if text(jwk, "crv")? != "Ed25519" {
         return Err("the curve is unknown");
     }
@@ -166,7 +167,8 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, DecodingKey, Material),
     if x.len() != 32 || ParsedPublicKey::new(&ED25519, &x).is_err() {
         return Err("not an Ed25519 point");
     }
-    Ok((ED25519_ONLY, DecodingKey::from_ed_der(&x), Material::Okp { x }))
+    let check = Check::Curve(jsonwebtoken::Algorithm::EdDSA, DecodingKey::from_ed_der(&x));
+    Ok((bind(jwk, ED25519_ONLY)?, check, Material::Okp { x }))
 }
 
 /// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).
@@ -194,20 +196,6 @@ fn unsigned(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static st
     match number.first() {
         None | Some(0) => Err("a number is empty or has leading zeros"),
         Some(_) => Ok(number),
-    }
-}
-
-const fn provider_name(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    match algorithm {
-        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
-        Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
-        Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
-        Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
-        Algorithm::PS384 => jsonwebtoken::Algorithm::PS384,
-        Algorithm::PS512 => jsonwebtoken::Algorithm::PS512,
-        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
-        Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
-        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
     }
 }
 

@@ -4,11 +4,12 @@
 //! each request, whatever he signs with. So one core at least is left to what needs no check: tokens that were verified
 //! before, and the rest of the service. Beyond the cap a token is not refused; it waits, first come, first served.
 
+use std::future;
 use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
@@ -69,21 +70,25 @@ impl Turns {
 impl Place {
     /// Waits for a turn and does `work` in it.
     ///
-    /// A free turn is handed to whoever has waited longest, and would be lost to all others with a future that its owner
-    /// has stopped polling. So where there is a runtime the wait is a task of its own, which ends with the future.
+    /// A free turn is handed to whoever has waited longest, and would be lost to all others with a future that is not
+    /// polled. So the wait is a task of a runtime that never stops polling, and it ends with the future.
     pub(super) async fn in_turn<T, F>(self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
         F: FnOnce(Turn<'_>) -> Result<T, Rejection> + Send + 'static,
     {
+        let Self { turns, _place } = self;
+        let own = Handle::try_current().ok();
+        let runtime = own.clone().filter(has_threads).or_else(|| WAITING_ROOM.clone());
         let waiting = async move {
             // Nobody closes the semaphore.
-            let turn = self.turns.checks.acquire().await.map_err(|_| RejectionReason::TooManyWaiting)?;
+            let turn = turns.checks.acquire().await.map_err(|_| RejectionReason::TooManyWaiting)?;
+            // The work is its caller's: what it spawns, and the time that it reads.
+            let _entered = own.as_ref().map(Handle::enter);
             work(turn)
         };
-        let Ok(runtime) = Handle::try_current() else { return waiting.await };
         let mut task = JoinSet::new();
-        task.spawn_on(waiting, &runtime);
+        task.spawn_on(waiting, &runtime.ok_or(RejectionReason::TooManyWaiting)?);
         match task.join_next().await {
             Some(Ok(done)) => done,
             // The runtime is shutting down.
@@ -91,6 +96,22 @@ impl Place {
         }
     }
 }
+
+/// Whether a runtime polls its tasks on threads of its own, and not only while somebody blocks on it.
+fn has_threads(runtime: &Handle) -> bool {
+    runtime.runtime_flavor() != RuntimeFlavor::CurrentThread
+}
+
+/// Where those wait whose own runtime has no threads, or who have none: a thread of this process, made when the first of
+/// them comes. `None` if it could not be made: then nobody waits there.
+static WAITING_ROOM: LazyLock<Option<Handle>> = LazyLock::new(|| {
+    // With everything: whoever has no runtime of his own may start a fetch here.
+    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+    let handle = runtime.handle().clone();
+    let waiting = move || runtime.block_on(future::pending::<()>());
+    thread::Builder::new().name("tower-m2m-turns".to_owned()).spawn(waiting).ok()?;
+    Some(handle)
+});
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +122,7 @@ mod tests {
 
     /// What the tests need of futures.
     mod futures {
+        use super::WAITING_ROOM;
         use std::future::poll_fn;
         use std::pin::Pin;
         use std::task::Poll;
@@ -111,11 +133,13 @@ mod tests {
             assert!(waits, "it does not wait");
         }
 
-        /// Lets every task of this thread's runtime go as far as it can.
+        /// Lets every task of this thread's runtime, and then of the waiting room, go as far as it can.
         pub(super) async fn settle() {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
+            // Tasks that come from outside are polled in the order in which they come.
+            WAITING_ROOM.as_ref().unwrap().spawn(async {}).await.unwrap();
         }
     }
 
@@ -175,7 +199,7 @@ mod tests {
         assert!(turns.queue().is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_is_not_polled_or_gives_up_keeps_nobody_waiting() {
         let turns = Arc::new(Turns::new(1));
         let turn = turns.take().unwrap();
@@ -187,16 +211,60 @@ mod tests {
         settle().await;
         drop(given_up);
         drop(turn);
-        tokio::time::timeout(Duration::from_secs(1), patient).await.expect("it is kept waiting").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), patient).await.expect("it is kept waiting").unwrap();
         assert!(turns.take().is_some());
         forgotten.await.unwrap();
     }
 
     #[test]
+    fn a_runtime_that_nobody_drives_keeps_nobody_waiting() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let turns = Arc::new(Turns::new(1));
+        let wait = || Box::pin(turns.queue().unwrap().in_turn(|_turn| Ok(())));
+        let turn = turns.take().unwrap();
+        let (idle, mut forgotten) = (runtime(), wait());
+        idle.block_on(async {
+            pending_once(forgotten.as_mut()).await;
+            settle().await;
+        });
+        drop(turn);
+        let patient = async { tokio::time::timeout(Duration::from_secs(10), wait()).await };
+        runtime().block_on(patient).expect("it is kept waiting").unwrap();
+    }
+
+    #[test]
     fn turns_are_waited_for_without_a_runtime_as_well() {
         let turns = Arc::new(Turns::new(1));
-        let waiting = std::pin::pin!(turns.queue().unwrap().in_turn(|_turn| Ok(7)));
+        let turn = turns.take().unwrap();
+        let mut waiting = std::pin::pin!(turns.queue().unwrap().in_turn(|_turn| Ok(())));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        assert_eq!(waiting.poll(&mut cx), std::task::Poll::Ready(Ok(7)));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        drop(turn);
+        let served = loop {
+            match waiting.as_mut().poll(&mut cx) {
+                std::task::Poll::Ready(served) => break served,
+                std::task::Poll::Pending => thread::yield_now(),
+            }
+        };
+        assert!(served.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_is_done_on_a_runtime_that_has_threads_and_as_if_on_one_that_has_none() {
+        let turns = Arc::new(Turns::new(1));
+        let where_it_is_done = || {
+            turns
+                .queue()
+                .unwrap()
+                .in_turn(|_turn| Ok((Handle::current().id(), thread::current().name().map(str::to_owned))))
+        };
+        let (runtime, thread) = where_it_is_done().await.unwrap();
+        assert_eq!(runtime, Handle::current().id());
+        assert_ne!(thread.as_deref(), Some("tower-m2m-turns"));
+        let (id, done) = thread::scope(|scope| {
+            let other = Builder::new_current_thread().build().unwrap();
+            scope.spawn(move || (other.handle().id(), other.block_on(where_it_is_done()).unwrap())).join().unwrap()
+        });
+        assert_eq!(done, (id, Some("tower-m2m-turns".to_owned())));
     }
 }

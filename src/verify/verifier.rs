@@ -149,7 +149,8 @@ impl Verifier {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing else; a fetch that is under way goes on.
+    /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing else; a fetch that is
+    /// under way goes on.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(decided) = self.recall(token.as_bytes()) {
             return decided;
@@ -184,12 +185,13 @@ impl Verifier {
     /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown or
     /// too many signatures are being checked.
     pub(crate) fn attempt(&self, token: &str) -> Attempt {
-        let unproven = match self.parse(token) {
+        let now = self.clock.unix_now();
+        let unproven = match self.parse(token, now) {
             Ok(unproven) => unproven,
             Err(reason) => return Attempt::Decided(Err(reason.into())),
         };
         let Jws { key_id, algorithm, .. } = &unproven.jws;
-        match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
+        match self.keys.look_up(key_id.as_deref(), *algorithm, now) {
             Lookup::Found(key) => match self.turns.take() {
                 Some(turn) => Attempt::Decided(self.prove(token, unproven, key, turn)),
                 None => match self.turns.queue() {
@@ -213,7 +215,7 @@ impl Verifier {
                     return decided;
                 }
                 if let Some(turn) = self.turns.take() {
-                    return self.prove(token, self.parse(token)?, key, turn);
+                    return self.prove(token, self.parse(token, self.clock.unix_now())?, key, turn);
                 }
                 self.turns.queue()?
             }
@@ -228,9 +230,10 @@ impl Verifier {
         if let Some(decided) = self.recall(token.as_bytes()) {
             return decided;
         }
-        let unproven = self.parse(token)?;
+        let now = self.clock.unix_now();
+        let unproven = self.parse(token, now)?;
         let Jws { key_id, algorithm, .. } = &unproven.jws;
-        match self.keys.look_up(key_id.as_deref(), *algorithm, self.clock.unix_now()) {
+        match self.keys.look_up(key_id.as_deref(), *algorithm, now) {
             Lookup::Found(key) => self.prove(token, unproven, key, turn),
             Lookup::Refused(rejection) => Err(rejection),
             // It was there when the wait began: a fetch has taken it out since.
@@ -238,14 +241,14 @@ impl Verifier {
         }
     }
 
-    /// Steps 1 and 2: everything that needs no key.
-    fn parse<'t>(&self, token: &'t str) -> Result<Unproven<'t>, RejectionReason> {
+    /// Steps 1 and 2: everything that needs no key. `now` is in Unix seconds.
+    fn parse<'t>(&self, token: &'t str, now: u64) -> Result<Unproven<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.policy.max_token_len)?;
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
         let claims = jws.claims()?;
-        let validity = self.policy.check_claims(&claims, self.clock.unix_now())?;
+        let validity = self.policy.check_claims(&claims, now)?;
         Ok(Unproven { jws, claims, validity })
     }
 
