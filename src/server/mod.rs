@@ -7,7 +7,7 @@
 //!    [`header`](RequireServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one b64token of at most
 //!    8 KiB.
 //! 2. Strict parsing of the token, whose `alg` must be allowed.
-//! 3. `exp`, `nbf`, `iat`; issuer, audience and subject where configured.
+//! 3. `exp`, `nbf`, `iat`; issuer, audience and subject: of their types where present, the right ones where configured.
 //! 4. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated in, or the sender made
 //!    it up, and one fetch settles which.
 //! 5. The signature, under the algorithm that the key is bound to.

@@ -93,16 +93,16 @@ impl Policy {
         Ok(validity)
     }
 
-    /// Once configured a name is mandatory, and of the right type.
+    /// Once configured a name is mandatory. One that is there is of its type (RFC 7519 §4.1), configured or not.
     fn check_names(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
-        let is = |claim: &str, wanted: &Option<String>| match wanted {
-            None => true,
-            Some(wanted) => claims.get(claim).and_then(Value::as_str) == Some(wanted),
+        let is = |claim: &str, wanted: &Option<String>| match claims.get(claim) {
+            None => wanted.is_none(),
+            Some(name) => name.as_str().is_some_and(|name| wanted.as_ref().is_none_or(|wanted| wanted == name)),
         };
         if !is("iss", &self.issuer) {
             return Err(RejectionReason::WrongIssuer);
         }
-        if !self.audience.is_empty() && !claims.get("aud").is_some_and(|aud| self.is_audience(aud)) {
+        if !claims.get("aud").map_or(self.audience.is_empty(), |aud| self.is_audience(aud)) {
             return Err(RejectionReason::WrongAudience);
         }
         if !is("sub", &self.subject) {
@@ -113,11 +113,12 @@ impl Policy {
 
     /// RFC 7519 §4.1.3: one string, or an array of strings of which one is enough.
     fn is_audience(&self, aud: &Value) -> bool {
+        let named = match aud {
+            Value::Array(several) => several,
+            one => std::slice::from_ref(one),
+        };
         let accepted = |value: &Value| self.audience.iter().any(|audience| value == audience);
-        match aud {
-            Value::Array(several) => several.iter().all(Value::is_string) && several.iter().any(accepted),
-            one => accepted(one),
-        }
+        named.iter().all(Value::is_string) && (self.audience.is_empty() || named.iter().any(accepted))
     }
 }
 
@@ -289,7 +290,26 @@ mod tests {
             assert_eq!(outcome(&policy, &format!(r#"{{"exp":4953600000,{names}}}"#)), expected, "{names}");
         }
         // SuperTokens tokens may carry an audience that nobody asked for.
-        assert_eq!(outcome(&Policy::default(), r#"{"exp":4953600000,"aud":"anyone","iss":7}"#), None);
+        assert_eq!(outcome(&Policy::default(), r#"{"exp":4953600000,"aud":"anyone","iss":"i","sub":"s"}"#), None);
+    }
+
+    #[test]
+    fn a_name_that_nobody_asked_for_is_of_its_type() {
+        let cases = [
+            (r#""iss":7"#, Some(R::WrongIssuer)),
+            (r#""iss":null"#, Some(R::WrongIssuer)),
+            (r#""iss":["https://a"]"#, Some(R::WrongIssuer)),
+            (r#""aud":7"#, Some(R::WrongAudience)),
+            (r#""aud":{"a":"b"}"#, Some(R::WrongAudience)),
+            (r#""aud":["a",7]"#, Some(R::WrongAudience)),
+            (r#""aud":[]"#, None),
+            (r#""aud":["a","b"]"#, None),
+            (r#""sub":7"#, Some(R::WrongSubject)),
+            (r#""sub":"orders""#, None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(outcome(&Policy::default(), &format!(r#"{{"exp":4953600000,{text}}}"#)), expected, "{text}");
+        }
     }
 
     #[test]

@@ -235,14 +235,6 @@ fn claims() -> impl Strategy<Value = String> {
     })
 }
 
-/// Whether `iss`, `sub` and `aud` are of the types that RFC 7519 §4.1 gives them, where they are.
-fn has_typed_names(claims: &str) -> bool {
-    let claims: Value = serde_json::from_str(claims).unwrap();
-    let is_name = |name: &str| claims.get(name).is_none_or(Value::is_string);
-    let several = claims["aud"].as_array().is_some_and(|aud| aud.iter().all(Value::is_string));
-    is_name("iss") && is_name("sub") && (is_name("aud") || several)
-}
-
 #[test]
 fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
     let accepted = Cell::new(0);
@@ -273,9 +265,8 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
             required.push("sub");
         }
         validation.set_required_spec_claims(&required);
-        // The library does not know RFC 9864's name, and cannot read a token whose names are of a wrong type, whether
-        // anybody asks for them or not.
-        let comparable = !header.contains(r#""alg":"Ed25519""#) && has_typed_names(&claims);
+        // The library does not know RFC 9864's name.
+        let comparable = !header.contains(r#""alg":"Ed25519""#);
         if outcome(&verifier, &token).is_ok() && comparable {
             accepted.set(accepted.get() + 1);
             let decoded = jsonwebtoken::decode::<Value>(&token, &signer.decoding_key(), &validation);

@@ -128,8 +128,13 @@ async fn configured_names_are_mandatory_and_typed() {
     ];
     let cases: Vec<_> = cases.iter().map(|(members, refusal)| (members.as_str(), *refusal)).collect();
     check(&verifier, &signer, &cases).await;
-    // A token may carry names that nobody asked for.
-    let unasked = [(r#","exp":NOW+60,"iss":7,"aud":{"x":[]},"sub":null"#, None)];
+    // A token may carry names that nobody asked for, if they are names.
+    let unasked = [
+        (r#","exp":NOW+60,"iss":"x","aud":["x","y"],"sub":"x""#, None),
+        (r#","exp":NOW+60,"iss":7"#, Some(R::WrongIssuer)),
+        (r#","exp":NOW+60,"aud":{"x":[]}"#, Some(R::WrongAudience)),
+        (r#","exp":NOW+60,"sub":null"#, Some(R::WrongSubject)),
+    ];
     check(&signer.verifier(), &signer, &unasked).await;
 }
 
