@@ -14,8 +14,8 @@ const PLACES: usize = 64;
 const MAX_VERIFIERS: usize = 8;
 /// Longer tokens stay in the second level: the first is bounded in bytes too.
 const MAX_TOKEN_LEN: usize = 2048;
-/// Where all ways of a place are taken, one in so many hits of the second level moves up: with more callers than there is
-/// room for, moving each of them would cost more than it saves.
+/// Where all ways of a place are taken, one in so many of the tokens that this level does not know moves up: with more
+/// callers than there is room for, moving each of them would cost more than it saves.
 const MOVES_UP: u32 = 256;
 
 thread_local! {
@@ -26,7 +26,7 @@ thread_local! {
 struct Level {
     of: Weak<Verdicts>,
     entries: Vec<Option<Entry>>,
-    hits_below: u32,
+    unknown: u32,
 }
 
 struct Entry {
@@ -37,39 +37,49 @@ struct Entry {
     proof: Proof,
 }
 
-/// The caller that this token is known to belong to on this thread. `now` is in Unix seconds.
-pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Option<ServiceClaims> {
-    with_levels(|levels| {
-        let level = levels.iter_mut().find(|level| level.is_of(verdicts))?;
-        let tail = tail(token)?;
-        let entry = place(&mut level.entries, tail).iter_mut().find(|entry| is(entry, tail, token))?;
-        match entry {
-            Some(Entry { proof, .. }) if proof.holds(now) => proof.verdict.clone().decided().ok(),
-            gone => {
-                *gone = None;
-                None
-            }
-        }
-    })
+/// What this level knows of a token.
+pub(super) enum Recalled {
+    /// The caller that it belongs to.
+    Caller(ServiceClaims),
+    /// Nothing. If the second level knows a caller, there is room for it here.
+    Room,
+    /// Nothing, nor is there room.
+    NoRoom,
 }
 
-/// Takes a verdict up from the second level, if there is room for it.
+/// `now` is in Unix seconds.
+pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Recalled {
+    with_levels(|levels| {
+        let tail = tail(token).filter(|_| token.len() <= MAX_TOKEN_LEN)?;
+        let Some(level) = levels.iter_mut().find(|level| level.is_of(verdicts)) else { return Some(Recalled::Room) };
+        let ways = place(&mut level.entries, tail);
+        if let Some(entry) = ways.iter_mut().find(|entry| is(entry, tail, token)) {
+            match entry {
+                Some(Entry { proof, .. }) if proof.holds(now) => {
+                    return proof.verdict.clone().decided().ok().map(Recalled::Caller);
+                }
+                gone => *gone = None,
+            }
+        }
+        level.unknown = level.unknown.wrapping_add(1);
+        let has_room = level.unknown.is_multiple_of(MOVES_UP) || ways.iter().any(Option::is_none);
+        has_room.then_some(Recalled::Room)
+    })
+    .unwrap_or(Recalled::NoRoom)
+}
+
+/// Takes a verdict up from the second level, once [`recall`] has said that there is room.
 pub(super) fn keep(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
     let Proved::Caller(claims) = &proof.verdict else { return };
-    if token.len() > MAX_TOKEN_LEN {
-        return;
-    }
     with_levels(|levels| {
         let tail = tail(token)?;
         let level = match levels.iter().position(|level| level.is_of(verdicts)) {
             Some(position) => &mut levels[position],
             None => add_level(levels, verdicts),
         };
-        level.hits_below = level.hits_below.wrapping_add(1);
-        let turn = level.hits_below;
         let ways = place(&mut level.entries, tail);
-        let free = ways.iter().position(Option::is_none);
-        let way = free.or_else(|| turn.is_multiple_of(MOVES_UP).then_some((turn / MOVES_UP) as usize % WAYS))?;
+        // Each way has its turn.
+        let way = ways.iter().position(Option::is_none).unwrap_or((level.unknown / MOVES_UP) as usize % WAYS);
         let proof = Proof { verdict: Proved::Caller(claims.detached()), ..proof.clone() };
         ways[way] = Some(Entry { tail, token: token.into(), proof });
         Some(())
@@ -89,7 +99,7 @@ fn add_level<'l>(levels: &'l mut Vec<Level>, verdicts: &Arc<Verdicts>) -> &'l mu
     }
     let entries = std::iter::repeat_with(|| None).take(PLACES * WAYS).collect();
     let position = levels.len();
-    levels.push(Level { of: Arc::downgrade(verdicts), entries, hits_below: 0 });
+    levels.push(Level { of: Arc::downgrade(verdicts), entries, unknown: 0 });
     &mut levels[position]
 }
 
@@ -151,37 +161,51 @@ mod tests {
         tokens.filter(|token| place_of(token) == 7).take(count).collect()
     }
 
+    /// What the second level does with a token that it knows.
+    fn look_up(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
+        if let Recalled::Room = recall(verdicts, token, NOW) {
+            keep(verdicts, token, proof);
+        }
+    }
+
+    fn known(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Option<ServiceClaims> {
+        match recall(verdicts, token, now) {
+            Recalled::Caller(claims) => Some(claims),
+            Recalled::Room | Recalled::NoRoom => None,
+        }
+    }
+
     #[test]
     fn what_was_kept_is_recalled_for_its_verifier_until_it_ends() {
         let (verdicts, others, key) = (verdicts(), verdicts(), key());
         let token = b"a token of some length";
-        assert!(recall(&verdicts, token, NOW).is_none());
         let proof = caller(&key);
-        keep(&verdicts, token, &proof);
+        look_up(&verdicts, token, &proof);
         let Proved::Caller(claims) = &proof.verdict else { unreachable!() };
-        assert!(recall(&verdicts, token, NOW + 99).is_some_and(|own| !own.is_shared_with(claims)));
-        assert!(recall(&others, token, NOW).is_none());
-        assert!(recall(&verdicts, b"a Token of some length", NOW).is_none());
-        std::thread::scope(|scope| scope.spawn(|| assert!(recall(&verdicts, token, NOW).is_none())).join().unwrap());
+        assert!(known(&verdicts, token, NOW + 99).is_some_and(|own| !own.is_shared_with(claims)));
+        assert!(known(&others, token, NOW).is_none());
+        assert!(known(&verdicts, b"a Token of some length", NOW).is_none());
+        std::thread::scope(|scope| scope.spawn(|| assert!(known(&verdicts, token, NOW).is_none())).join().unwrap());
 
-        assert!(recall(&verdicts, token, NOW + 100).is_none());
-        assert!(recall(&verdicts, token, NOW).is_none(), "it is gone for good");
-        keep(&verdicts, token, &proof);
+        assert!(known(&verdicts, token, NOW + 100).is_none());
+        assert!(known(&verdicts, token, NOW).is_none(), "it is gone for good");
+        look_up(&verdicts, token, &proof);
+        assert!(known(&verdicts, token, NOW).is_some());
         key.use_until(0);
-        assert!(recall(&verdicts, token, NOW).is_none());
+        assert!(known(&verdicts, token, NOW).is_none());
     }
 
     #[test]
     fn only_callers_with_tokens_of_some_length_are_kept() {
         let (verdicts, key) = (verdicts(), key());
         let other = Proof { verdict: Proved::NotMicroservice, ..caller(&key) };
-        keep(&verdicts, b"an end user's token", &other);
-        assert!(recall(&verdicts, b"an end user's token", NOW).is_none());
+        look_up(&verdicts, b"an end user's token", &other);
+        assert!(known(&verdicts, b"an end user's token", NOW).is_none());
         for (token_len, kept) in [(0, false), (7, false), (8, true), (MAX_TOKEN_LEN, true), (MAX_TOKEN_LEN + 1, false)]
         {
             let token = vec![b'a'; token_len];
-            keep(&verdicts, &token, &caller(&key));
-            assert_eq!(recall(&verdicts, &token, NOW).is_some(), kept, "{token_len}");
+            look_up(&verdicts, &token, &caller(&key));
+            assert_eq!(known(&verdicts, &token, NOW).is_some(), kept, "{token_len}");
         }
     }
 
@@ -191,39 +215,41 @@ mod tests {
         let tokens = neighbours(2 * WAYS);
         let (first, late) = tokens.split_at(WAYS);
         for token in first {
-            keep(&verdicts, token, &proof);
+            look_up(&verdicts, token, &proof);
         }
-        let kept = |tokens: &[Vec<u8>]| tokens.iter().filter(|token| recall(&verdicts, token, NOW).is_some()).count();
-        let hits_below = (WAYS..).take_while(|_| {
-            keep(&verdicts, &late[0], &proof);
-            kept(late) == 0
-        });
-        let bound = 10 * MOVES_UP as usize;
-        assert_eq!((hits_below.take(bound).count() + WAYS + 1, kept(first)), (MOVES_UP as usize, WAYS - 1));
+        let stands = |token: &Vec<u8>| {
+            with_levels(|levels| {
+                let level = levels.iter_mut().find(|level| level.is_of(&verdicts))?;
+                let tail = tail(token)?;
+                place(&mut level.entries, tail).iter().find(|entry| is(entry, tail, token)).map(drop)
+            })
+        };
+        let standing = |tokens: &[Vec<u8>]| tokens.iter().filter_map(stands).count();
+        assert_eq!(standing(first), WAYS);
         // Each way has its turn, and each of the later tokens comes to stand in one.
-        for token in &late[1..] {
+        for (turn, token) in (1..).zip(late) {
             for _ in 0..MOVES_UP {
-                keep(&verdicts, token, &proof);
+                look_up(&verdicts, token, &proof);
             }
+            assert_eq!((standing(first), standing(late)), (WAYS - turn, turn));
         }
-        assert_eq!((kept(first), kept(late)), (0, WAYS));
     }
 
     #[test]
     fn a_thread_has_a_level_for_each_of_eight_verifiers() {
         let (key, token) = (key(), b"a token of some length");
-        let known = |verdicts: &Arc<Verdicts>| recall(verdicts, token, NOW).is_some();
+        let known = |verdicts: &Arc<Verdicts>| known(verdicts, token, NOW).is_some();
         let mut verifiers: Vec<_> = std::iter::repeat_with(verdicts).take(MAX_VERIFIERS).collect();
         for verdicts in &verifiers {
-            keep(verdicts, token, &caller(&key));
+            look_up(verdicts, token, &caller(&key));
         }
         assert!(verifiers.iter().all(known));
         // One that is gone makes room; where none is, the oldest does.
         drop(verifiers.pop());
         let (another, one_more) = (verdicts(), verdicts());
-        keep(&another, token, &caller(&key));
+        look_up(&another, token, &caller(&key));
         assert!(verifiers.iter().all(known) && known(&another));
-        keep(&one_more, token, &caller(&key));
+        look_up(&one_more, token, &caller(&key));
         assert!(!known(&verifiers[0]) && verifiers[1..].iter().all(known) && known(&another) && known(&one_more));
     }
 }

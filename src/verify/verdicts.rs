@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Weighter};
 
-use super::local;
+use super::local::{self, Recalled};
 use super::policy::Validity;
 use crate::claims::ServiceClaims;
 use crate::jwks::Key;
@@ -87,9 +87,11 @@ impl Verdicts {
     /// What was proved of this token, if that holds at `now`, in Unix seconds.
     pub(super) fn recall(self: &Arc<Self>, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
         let shared = self.shared.get()?;
-        if let Some(claims) = local::recall(self, token, now) {
-            return Some(Ok(claims));
-        }
+        let has_room = match local::recall(self, token, now) {
+            Recalled::Caller(claims) => return Some(Ok(claims)),
+            Recalled::Room => true,
+            Recalled::NoRoom => false,
+        };
         let sought = Sought(token);
         let (cache, proof) = match shared.callers.get(&sought) {
             Some(proof) => (&shared.callers, proof),
@@ -100,7 +102,9 @@ impl Verdicts {
             cache.remove_if(&sought, |proof| !proof.validity.holds(now));
             return None;
         }
-        local::keep(self, token, &proof);
+        if has_room {
+            local::keep(self, token, &proof);
+        }
         Some(proof.verdict.decided())
     }
 
