@@ -3,7 +3,7 @@
 //! `known tokens` is throughput: rounds with one thread and with two, each thread on requests and credentials of its own.
 //! What two threads do that share nothing, bare or with a layer for each, is as much as the machine has: two processors
 //! that are one core's are not twice one. `flood` is latency: one thread's known tokens, each call timed by itself,
-//! while another thread sends what costs a signature check. `refresh` times known tokens while a fetch is under way.
+//! while another thread sends what costs a signature check each. `refresh` times known tokens while a fetch is under way.
 //! Medians of all rounds. Needs two free cores; the figures of a busy machine mean nothing.
 #![allow(clippy::print_stdout, clippy::disallowed_types)] // a program, on real time
 
@@ -11,8 +11,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request};
@@ -21,7 +21,7 @@ use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
 
 use support::{Answers, Bare, CALLERS, RS256, bearer, behind, call, own, request, verifier};
 
-/// Requests that a thread sends between two looks at the clock.
+/// Requests that a thread sends between two looks at the clock, made beforehand: what is timed is what may be contended.
 const BATCH: usize = 250;
 const ROUNDS: usize = 200;
 
@@ -114,7 +114,8 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
 
 /// Latency of known tokens on one thread while another one floods.
 fn flood() {
-    let layer = RequireServiceTokenLayer::new(verifier(&RS256.jwks));
+    // With next to no room for end users' tokens: none that is sent is remembered.
+    let layer = RequireServiceTokenLayer::new(verifier(&RS256.jwks).cache_capacity(16));
     let known = bearer(&RS256.service);
     let users: Vec<_> = RS256.users.iter().map(|token| bearer(token)).collect();
     let forged: Vec<_> = RS256.users.iter().map(|token| bearer(&forge(token))).collect();
@@ -176,7 +177,8 @@ fn refresh() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let jwks = RemoteJwks::new(format!("http://{}/jwks.json", listener.local_addr().expect("an address")));
     let jwks = jwks.expect("a URL");
-    std::thread::spawn(move || answer_once(&listener));
+    let (under_way, fetch_begins) = mpsc::channel();
+    std::thread::spawn(move || answer_once(&listener, &under_way));
     runtime.block_on(jwks.ready()).expect("keys");
 
     let credential = [bearer(&RS256.service)];
@@ -188,18 +190,20 @@ fn refresh() {
     };
     let before = runtime.block_on(async { rounds() });
     let fetch = runtime.spawn(async move { jwks.refresh().await });
+    fetch_begins.recv().expect("a second fetch");
     let meanwhile = runtime.block_on(async { rounds() });
     assert!(!fetch.is_finished(), "the fetch was under way");
     println!("refresh: a known token, ns a call: {before:.0} before, {meanwhile:.0} while a fetch is under way");
 }
 
 /// Answers the first request with the key set, and leaves the next one waiting.
-fn answer_once(listener: &TcpListener) {
+fn answer_once(listener: &TcpListener, under_way: &mpsc::Sender<()>) {
     let (mut first, _) = listener.accept().expect("a connection");
     assert!(first.read(&mut [0; 4096]).expect("a request") > 0);
     let (jwks, length) = (&RS256.jwks, RS256.jwks.len());
     write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}").expect("sent");
     drop(first);
     let _unanswered = listener.accept();
+    under_way.send(()).expect("it is waited for");
     std::thread::sleep(Duration::from_secs(60));
 }

@@ -38,6 +38,11 @@ impl ServiceClaims {
         Self(Arc::new(Proven { claims: self.0.claims.clone(), expires_at: self.0.expires_at }))
     }
 
+    /// How many values there are, whatever they are nested in: each takes memory beside its text.
+    pub(crate) fn count_values(&self) -> usize {
+        self.0.claims.values().map(count_values).sum()
+    }
+
     #[cfg(test)]
     pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -94,6 +99,15 @@ impl ServiceClaims {
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         // serde_json's own message may quote a claim, so it is dropped here.
         T::deserialize(&Value::Object(self.0.claims.clone())).map_err(|_| ClaimsError(std::any::type_name::<T>()))
+    }
+}
+
+/// The parser bounds how deep this goes.
+fn count_values(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(elements) => elements.iter().map(count_values).sum(),
+        Value::Object(members) => members.values().map(count_values).sum(),
+        _ => 0,
     }
 }
 

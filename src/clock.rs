@@ -23,7 +23,7 @@ impl Clock {
         self.since_epoch().as_secs()
     }
 
-    /// The same, behind by at most a tick of the kernel's clock, which is 1 to 10 ms: for what is asked at each request.
+    /// The same, behind by what the kernel takes from tick to tick, mostly 1 to 10 ms: for what is asked at each request.
     /// The fine clock would cost about a third of what a token costs that was seen before.
     pub(crate) fn coarse_unix_now(&self) -> u64 {
         #[cfg(test)]

@@ -25,7 +25,7 @@ pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     Some(object)
 }
 
-/// Reads one JSON object as strictly, and hands each member to `take`, which says whether its name is new.
+/// Reads one JSON object, as strictly as [`object`], and hands each member to `take`, which says whether its name is new.
 pub(crate) fn members(bytes: &[u8], take: impl FnMut(String, Value) -> bool) -> Option<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     deserializer.deserialize_map(Members(take)).ok()?;

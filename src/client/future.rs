@@ -16,18 +16,22 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        sent: Option<Sent>,
+        sent: Sent,
     }
 }
 
-/// Which token a request carried, and whose it is.
-pub(super) struct Sent {
-    pub(super) shared: Arc<Shared>,
-    pub(super) generation: u64,
+/// Which token a request carried.
+pub(super) enum Sent {
+    /// None of ours.
+    Nothing,
+    /// One in whose place no other can be had.
+    Fixed,
+    /// One of several.
+    Renewable { shared: Arc<Shared>, generation: u64 },
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, sent: Option<Sent>) -> Self {
+    pub(super) fn new(inner: F, sent: Sent) -> Self {
         Self { inner, sent }
     }
 }
@@ -42,10 +46,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answered = ready!(this.inner.poll(cx));
-        if let (Ok(answer), Some(sent)) = (&answered, this.sent.take())
+        if let (Ok(answer), Sent::Fixed | Sent::Renewable { .. }) = (&answered, &this.sent)
             && refuses_token(answer.status(), answer.headers())
         {
-            sent.shared.token.refused(sent.generation);
+            match this.sent {
+                Sent::Renewable { shared, generation } => shared.token.refused(*generation),
+                _ => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
+            }
         }
         Poll::Ready(answered)
     }

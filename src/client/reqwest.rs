@@ -6,7 +6,7 @@ use reqwest::Request;
 use tower_service::Service;
 
 use super::AddServiceToken;
-use super::future::{Answer, ResponseFuture};
+use super::future::{Answer, ResponseFuture, Sent};
 
 impl<S> Service<Request> for AddServiceToken<S>
 where
@@ -23,7 +23,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let allowed = self.allows(|origin| origin.is_of_url(request.url()));
-        let sent = if allowed { self.add_token(request.headers_mut()) } else { None };
+        let sent = if allowed { self.add_token(request.headers_mut()) } else { Sent::Nothing };
         ResponseFuture::new(self.inner.call(request), sent)
     }
 }

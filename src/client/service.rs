@@ -18,7 +18,8 @@ use crate::token::Current;
 pub struct AddServiceToken<S> {
     pub(super) inner: S,
     shared: Arc<Shared>,
-    /// A copy of the token in use, so that a request takes no lock.
+    /// A copy of the token in use, so that a request takes no lock: but for the first one after a renewal, and with it
+    /// those of clones that were made before and of theirs.
     current: Current,
 }
 
@@ -32,16 +33,18 @@ impl<S> AddServiceToken<S> {
         self.shared.origins.as_ref().is_none_or(|origins| origins.iter().any(is_target))
     }
 
-    /// Puts the token on a request. Says which one it was if another can be had.
-    pub(super) fn add_token(&mut self, headers: &mut HeaderMap) -> Option<Sent> {
+    /// Puts the token on a request, and says which one it was.
+    pub(super) fn add_token(&mut self, headers: &mut HeaderMap) -> Sent {
         let Shared { token, header, present, .. } = &*self.shared;
         if *present == Present::Kept && headers.contains_key(header) {
-            return None;
+            return Sent::Nothing;
         }
         token.renew(&mut self.current);
         headers.insert(header, self.current.header_value.clone());
-        let generation = self.current.generation;
-        token.is_renewable().then(|| Sent { shared: Arc::clone(&self.shared), generation })
+        match token.is_renewable() {
+            true => Sent::Renewable { shared: Arc::clone(&self.shared), generation: self.current.generation },
+            false => Sent::Fixed,
+        }
     }
 
     fn warn_of_no_authority(&self) {
@@ -65,7 +68,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let mut sent = None;
+        let mut sent = Sent::Nothing;
         if self.allows(|origin| origin.is_of_uri(request.uri())) {
             sent = self.add_token(request.headers_mut());
         } else if request.uri().authority().is_none() {

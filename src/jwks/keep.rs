@@ -29,7 +29,7 @@ pub(super) struct KeptFile {
 /// What is to be written, and by whom.
 #[derive(Debug, Default)]
 struct Outbox {
-    /// The newest set. One that it replaces before it was written is not missed.
+    /// The newest set. Older ones that were not written yet are not missed.
     next: Option<Kept>,
     writer: Option<JoinHandle<()>>,
 }

@@ -80,7 +80,8 @@ pub(super) fn keep(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
         let ways = place(&mut level.entries, tail);
         // Each way has its turn.
         let way = ways.iter().position(Option::is_none).unwrap_or((level.unknown / MOVES_UP) as usize % WAYS);
-        let proof = Proof { verdict: Proved::Caller(claims.detached()), ..proof.clone() };
+        let verdict = Proved::Caller(claims.detached());
+        let proof = Proof { verdict, key: Arc::clone(&proof.key), validity: proof.validity };
         ways[way] = Some(Entry { tail, token: token.into(), proof });
         Some(())
     });

@@ -4,35 +4,94 @@
 //! each request, whatever he signs with. So one core at least is left to what needs no check: tokens that were verified
 //! before, and the rest of the service. Beyond the cap a token is not refused; it waits, first come, first served.
 
-use std::future;
+use std::collections::VecDeque;
+use std::mem;
 use std::num::NonZero;
-use std::sync::{Arc, LazyLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, RuntimeFlavor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::rejection::{Rejection, RejectionReason};
 
 /// So many tokens may wait for a turn: at the pace of one core, for a few hundredths of a second.
 const MAX_WAITING: usize = 1024;
 
+/// A thread for which nobody waits ends after so long.
+const IDLE: Duration = Duration::from_secs(10);
+
+const THREAD_NAME: &str = "tower-m2m-turns";
+
 /// Turns at checking signatures.
+///
+/// Who finds one free checks where he stands. Who has to wait is served by one of a few threads that do nothing else: a
+/// turn that were handed to a task would be lost to all others for as long as nobody polls it, and its worker may be busy,
+/// or its runtime driven by nobody.
 #[derive(Debug)]
 pub(super) struct Turns {
-    checks: Semaphore,
-    places: Arc<Semaphore>,
+    at_once: usize,
+    state: Mutex<State>,
+    work_or_turn: Condvar,
+}
+
+/// Behind a lock that is held for a few instructions at a time.
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// Places that are taken.
+    places: usize,
+    /// In the order of asking.
+    queue: VecDeque<Job>,
+    last_job: u64,
+    threads: usize,
+    idle_threads: usize,
+}
+
+struct Job {
+    number: u64,
+    work: Box<dyn FnOnce(Turn<'_>) + Send>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("number", &self.number).finish_non_exhaustive()
+    }
 }
 
 /// The right to check one signature. Deliberately never held across an `.await`.
-pub(super) type Turn<'t> = SemaphorePermit<'t>;
+#[derive(Debug)]
+pub(super) struct Turn<'t>(&'t Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.free += 1;
+        if !state.queue.is_empty() {
+            self.0.work_or_turn.notify_one();
+        }
+    }
+}
 
 /// A place among those who wait for a turn.
 #[derive(Debug)]
 pub(crate) struct Place {
     turns: Arc<Turns>,
-    _place: OwnedSemaphorePermit,
+    job: Option<u64>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        state.places -= 1;
+        // Still there only if whoever waits for it gives up. Dropped without the lock, as all that is not this module's.
+        let given_up = state.queue.iter().position(|job| Some(job.number) == self.job);
+        let given_up = given_up.and_then(|position| state.queue.remove(position));
+        drop(state);
+        drop(given_up);
+    }
 }
 
 impl Turns {
@@ -50,79 +109,125 @@ impl Turns {
     }
 
     pub(super) fn new(at_once: usize) -> Self {
-        Self { checks: Semaphore::new(at_once), places: Arc::new(Semaphore::new(MAX_WAITING)) }
+        let state =
+            State { free: at_once, places: 0, queue: VecDeque::new(), last_job: 0, threads: 0, idle_threads: 0 };
+        Self { at_once, state: Mutex::new(state), work_or_turn: Condvar::new() }
     }
 
     /// A turn, if one is free and nobody waits for it.
     pub(super) fn take(&self) -> Option<Turn<'_>> {
-        self.checks.try_acquire().ok()
+        let mut state = self.state();
+        let is_free = state.free > 0 && state.queue.is_empty();
+        is_free.then(|| {
+            state.free -= 1;
+            Turn(self)
+        })
     }
 
     /// A place to wait for a turn.
     pub(super) fn queue(self: &Arc<Self>) -> Result<Place, Rejection> {
-        match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(_place) => Ok(Place { turns: Arc::clone(self), _place }),
-            Err(_) => Err(RejectionReason::TooManyWaiting.into()),
+        let mut state = self.state();
+        if state.places == MAX_WAITING {
+            return Err(RejectionReason::TooManyWaiting.into());
         }
+        state.places += 1;
+        Ok(Place { turns: Arc::clone(self), job: None })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock panics; were it so, what is in it would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the work done in a turn, after all that came before; dropped, if there is no thread to do it nor can one be
+    /// had. Answers with the job's number.
+    fn enqueue(self: &Arc<Self>, work: Box<dyn FnOnce(Turn<'_>) + Send>) -> u64 {
+        let mut state = self.state();
+        state.last_job += 1;
+        let number = state.last_job;
+        state.queue.push_back(Job { number, work });
+        if state.idle_threads > 0 || state.threads == self.at_once {
+            self.work_or_turn.notify_one();
+            return number;
+        }
+        state.threads += 1;
+        drop(state);
+        let thread = Thread(Arc::clone(self));
+        let spawned = thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || thread.run());
+        if spawned.is_err() {
+            let mut state = self.state();
+            let unserved = if state.threads == 0 { mem::take(&mut state.queue) } else { VecDeque::new() };
+            drop(state);
+            drop(unserved);
+        }
+        number
     }
 }
 
 impl Place {
     /// Waits for a turn and does `work` in it.
-    ///
-    /// A free turn is handed to whoever has waited longest, and would be lost to all others with a future that is not
-    /// polled. So the wait is a task of a runtime that never stops polling, and it ends with the future.
-    pub(super) async fn in_turn<T, F>(self, work: F) -> Result<T, Rejection>
+    pub(super) async fn in_turn<T, F>(mut self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
         F: FnOnce(Turn<'_>) -> Result<T, Rejection> + Send + 'static,
     {
-        let Self { turns, _place } = self;
         let own = Handle::try_current().ok();
-        let runtime = own.clone().filter(has_threads).or_else(|| WAITING_ROOM.clone());
-        let waiting = async move {
-            // Nobody closes the semaphore.
-            let turn = turns.checks.acquire().await.map_err(|_| RejectionReason::TooManyWaiting)?;
+        let (sender, done) = oneshot::channel();
+        let work = move |turn: Turn<'_>| {
             // The work is its caller's: what it spawns, and the time that it reads.
             let _entered = own.as_ref().map(Handle::enter);
-            work(turn)
+            let _ = sender.send(work(turn));
         };
-        let mut task = JoinSet::new();
-        task.spawn_on(waiting, &runtime.ok_or(RejectionReason::TooManyWaiting)?);
-        match task.join_next().await {
-            Some(Ok(done)) => done,
-            // The runtime is shutting down.
-            Some(Err(_)) | None => Err(RejectionReason::TooManyWaiting.into()),
-        }
+        self.job = Some(self.turns.enqueue(Box::new(work)));
+        // No answer: no thread could be had, or the work has panicked.
+        done.await.unwrap_or(Err(RejectionReason::TooManyWaiting.into()))
     }
 }
 
-/// Whether a runtime polls its tasks on threads of its own, and not only while somebody blocks on it.
-fn has_threads(runtime: &Handle) -> bool {
-    runtime.runtime_flavor() != RuntimeFlavor::CurrentThread
+/// One of the threads that serve those who wait. Counted until it is dropped, whether it ever ran or not.
+struct Thread(Arc<Turns>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.state().threads -= 1;
+    }
 }
 
-/// Where those wait whose own runtime has no threads, or who have none: a thread of this process, made when the first of
-/// them comes. `None` if it could not be made: then nobody waits there.
-static WAITING_ROOM: LazyLock<Option<Handle>> = LazyLock::new(|| {
-    // With everything: whoever has no runtime of his own may start a fetch here.
-    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-    let handle = runtime.handle().clone();
-    let waiting = move || runtime.block_on(future::pending::<()>());
-    thread::Builder::new().name("tower-m2m-turns".to_owned()).spawn(waiting).ok()?;
-    Some(handle)
-});
+impl Thread {
+    fn run(self) {
+        let turns = &*self.0;
+        let mut state = turns.state();
+        loop {
+            if state.free > 0
+                && let Some(job) = state.queue.pop_front()
+            {
+                state.free -= 1;
+                drop(state);
+                // Whoever waits behind it is not to wait for ever.
+                let _ = catch_unwind(AssertUnwindSafe(|| (job.work)(Turn(turns))));
+                state = turns.state();
+                continue;
+            }
+            state.idle_threads += 1;
+            let (woken, idle) = turns.work_or_turn.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle_threads -= 1;
+            if idle.timed_out() && state.queue.is_empty() {
+                drop(state);
+                return;
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures::{pending_once, settle};
-    use std::sync::Mutex;
-    use std::time::Duration;
+    use std::sync::mpsc;
 
     /// What the tests need of futures.
     mod futures {
-        use super::WAITING_ROOM;
         use std::future::poll_fn;
         use std::pin::Pin;
         use std::task::Poll;
@@ -133,13 +238,11 @@ mod tests {
             assert!(waits, "it does not wait");
         }
 
-        /// Lets every task of this thread's runtime, and then of the waiting room, go as far as it can.
+        /// Lets every task of this thread's runtime go as far as it can.
         pub(super) async fn settle() {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
-            // Tasks that come from outside are polled in the order in which they come.
-            WAITING_ROOM.as_ref().unwrap().spawn(async {}).await.unwrap();
         }
     }
 
@@ -159,10 +262,13 @@ mod tests {
         let done = Arc::new(Mutex::new(Vec::new()));
         let turn = turns.take().unwrap();
         assert!(turns.take().is_none());
+        let (go_on, told) = mpsc::channel();
+        let told = Arc::new(Mutex::new(told));
         let waiting: Vec<_> = (0..3)
             .map(|number| {
-                let (place, done) = (turns.queue().unwrap(), Arc::clone(&done));
+                let (place, done, told) = (turns.queue().unwrap(), Arc::clone(&done), Arc::clone(&told));
                 tokio::spawn(place.in_turn(move |_turn| {
+                    told.lock().unwrap().recv().unwrap();
                     done.lock().unwrap().push(number);
                     Ok(())
                 }))
@@ -172,6 +278,7 @@ mod tests {
         assert!(done.lock().unwrap().is_empty());
         drop(turn);
         assert!(turns.take().is_none(), "who comes last goes first");
+        (0..3).for_each(|_| go_on.send(()).unwrap());
         for task in waiting {
             task.await.unwrap().unwrap();
         }
@@ -249,22 +356,72 @@ mod tests {
         assert!(served.is_ok());
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn work_is_done_on_a_runtime_that_has_threads_and_as_if_on_one_that_has_none() {
+    /// The turn's last holder goes on for as long as it likes, on the worker that the waiter's task was woken on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_worker_that_is_busy_keeps_nobody_waiting() {
         let turns = Arc::new(Turns::new(1));
-        let where_it_is_done = || {
-            turns
-                .queue()
+        let turn = turns.take().unwrap();
+        let place = turns.queue().unwrap();
+        let (served, is_served) = mpsc::channel();
+        let waiting = tokio::spawn(place.in_turn(move |_turn| {
+            served.send(()).unwrap();
+            Ok(())
+        }));
+        while turns.state().queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let busy = Arc::clone(&turns);
+        mem::forget(turn);
+        tokio::spawn(async move {
+            drop(Turn(&busy));
+            is_served.recv_timeout(Duration::from_secs(10)).expect("it is kept waiting");
+        })
+        .await
+        .unwrap();
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn as_many_are_served_at_once_as_there_are_turns() {
+        let turns = Arc::new(Turns::new(3));
+        let taken: Vec<_> = std::iter::from_fn(|| turns.take()).collect();
+        let all_here = Arc::new(std::sync::Barrier::new(3));
+        let waiting: Vec<_> = (0..6)
+            .map(|_| {
+                let (place, all_here) = (turns.queue().unwrap(), Arc::clone(&all_here));
+                tokio::spawn(place.in_turn(move |_turn| {
+                    all_here.wait();
+                    Ok(())
+                }))
+            })
+            .collect();
+        settle().await;
+        drop(taken);
+        for task in waiting {
+            tokio::time::timeout(Duration::from_secs(10), task)
+                .await
+                .expect("they wait for one another")
                 .unwrap()
-                .in_turn(|_turn| Ok((Handle::current().id(), thread::current().name().map(str::to_owned))))
-        };
-        let (runtime, thread) = where_it_is_done().await.unwrap();
-        assert_eq!(runtime, Handle::current().id());
-        assert_ne!(thread.as_deref(), Some("tower-m2m-turns"));
-        let (id, done) = thread::scope(|scope| {
-            let other = Builder::new_current_thread().build().unwrap();
-            scope.spawn(move || (other.handle().id(), other.block_on(where_it_is_done()).unwrap())).join().unwrap()
-        });
-        assert_eq!(done, (id, Some("tower-m2m-turns".to_owned())));
+                .unwrap();
+        }
+        assert_eq!(turns.state().threads, 3);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_costs_its_caller_the_answer_and_nobody_the_turn() {
+        let turns = Arc::new(Turns::new(1));
+        let lost = turns.queue().unwrap().in_turn::<(), _>(|_turn| panic!("deliberately")).await;
+        assert_eq!(lost.unwrap_err().reason(), RejectionReason::TooManyWaiting);
+        turns.queue().unwrap().in_turn(|_turn| Ok(())).await.unwrap();
+        assert!(turns.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn work_is_done_on_a_thread_of_its_own_as_if_on_its_callers_runtime() {
+        let turns = Arc::new(Turns::new(1));
+        let place = turns.queue().unwrap();
+        let done =
+            place.in_turn(|_turn| Ok((Handle::current().id(), thread::current().name().map(str::to_owned)))).await;
+        assert_eq!(done.unwrap(), (Handle::current().id(), Some(THREAD_NAME.to_owned())));
     }
 }

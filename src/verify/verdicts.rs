@@ -98,7 +98,7 @@ impl Verdicts {
             None => (&shared.others, shared.others.get(&sought)?),
         };
         if !proof.holds(now) {
-            // Dates that passed do not come back. A key may: the set that it is in was stale perhaps.
+            // Dates that passed hardly come back. A key may: the set that it is in was stale perhaps.
             cache.remove_if(&sought, |proof| !proof.validity.holds(now));
             return None;
         }
@@ -167,14 +167,19 @@ impl Equivalent<Token> for Sought<'_> {
 struct ByUnits;
 
 impl Weighter<Token, Proof> for ByUnits {
-    fn weight(&self, token: &Token, _proof: &Proof) -> u64 {
-        units(token.0.len())
+    fn weight(&self, token: &Token, proof: &Proof) -> u64 {
+        let values = match &proof.verdict {
+            Proved::Caller(claims) => claims.count_values(),
+            Proved::NotMicroservice => 0,
+        };
+        units(token.0.len(), values)
     }
 }
 
-/// Parsed claims take a few times what they take in the token's base64; a token of 800 bytes weighs one.
-fn units(token_len: usize) -> u64 {
-    (token_len * 5).div_ceil(UNIT).max(1) as u64
+/// What an entry may take: the token, as much again for the text in its claims, and what a claim takes beside its text.
+fn units(token_len: usize, values: usize) -> u64 {
+    const VALUE: usize = 200;
+    (2 * token_len + VALUE * values).div_ceil(UNIT).max(1) as u64
 }
 
 #[cfg(test)]
@@ -182,9 +187,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_weighs_one_for_each_4_kib_that_five_times_its_length_begins() {
-        for (token_len, weight) in [(0, 1), (1, 1), (819, 1), (820, 2), (1638, 2), (1639, 3), (8192, 10)] {
-            assert_eq!(units(token_len), weight, "{token_len}");
+    fn an_entry_weighs_one_for_each_4_kib_that_it_may_begin() {
+        let cases = [(0, 0, 1), (800, 12, 1), (800, 13, 2), (2048, 0, 1), (2049, 0, 2), (8192, 0, 4), (8192, 1000, 53)];
+        for (token_len, values, weight) in cases {
+            assert_eq!(units(token_len, values), weight, "{token_len} {values}");
         }
     }
 }

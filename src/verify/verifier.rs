@@ -131,10 +131,11 @@ impl Verifier {
     }
 
     /// How many tokens are remembered once they are verified, so that their signature is not checked again. 4 096 by
-    /// default, which takes at most 17 MiB, and for each thread that verifies the last few hundred of up to 2 KiB once more;
-    /// zero remembers none.
+    /// default, which takes at most 17 MiB: fewer, where tokens are longer than 2 KiB or hold dozens of claims. Up to 256
+    /// of up to 2 KiB are kept once more for each thread that verifies. Zero remembers none.
     ///
-    /// A verdict is used only while the token's dates hold and the very key that proved it may still be used.
+    /// A verdict is used only while the token's dates hold, by a clock that may be some milliseconds behind, and the very
+    /// key that proved it may still be used.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.verdicts = Arc::new(Verdicts::new(tokens));
         self

@@ -8,7 +8,7 @@
 //! called in the process through `poll_ready` and `call`, without sockets. A layer stands around an axum handler, an
 //! extractor is an argument of one; what is printed is what a call takes more than the bare handler. A refusal saves
 //! the handler, so it can cost less than nothing. A new token is one that the contestant has not seen; with an unknown
-//! kid each request names another key.
+//! kid each request names another of 1 024 keys.
 //!
 //! Of jsonwebtoken's two providers a process has one, so there are two processes, one after the other, with the same
 //! authority. Those who make no use of it are measured in the first.

@@ -42,7 +42,7 @@ impl Check {
         built.collect::<Result<_, _>>().map(Self::Rsa).map_err(|_: KeyRejected| "the numbers are no RSA key")
     }
 
-    /// Whether the signature is good under an algorithm that fits the key.
+    /// Whether the signature is good. The caller has made sure that the algorithm fits the key: a curve has only one.
     pub(super) fn passes(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
         match self {
             Self::Rsa(built) => {
@@ -50,8 +50,65 @@ impl Check {
             }
             // Deliberately not `jsonwebtoken::crypto::verify`: it asks for the process-wide default provider, which
             // panics once another crate in the build enables jsonwebtoken's second backend.
-            Self::Curve(algorithm, key) => (DEFAULT_PROVIDER.verifier_factory)(algorithm, key)
+            Self::Curve(only, key) => (DEFAULT_PROVIDER.verifier_factory)(only, key)
                 .is_ok_and(|verifier| verifier.verify(message, signature).is_ok()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+        RsaEncoding, RsaKeyPair,
+    };
+
+    #[test]
+    fn an_rsa_key_judges_as_jsonwebtokens_provider_does() {
+        let algorithms: [(Algorithm, jsonwebtoken::Algorithm, &dyn RsaEncoding); 6] = [
+            (Algorithm::RS256, jsonwebtoken::Algorithm::RS256, &RSA_PKCS1_SHA256),
+            (Algorithm::RS384, jsonwebtoken::Algorithm::RS384, &RSA_PKCS1_SHA384),
+            (Algorithm::RS512, jsonwebtoken::Algorithm::RS512, &RSA_PKCS1_SHA512),
+            (Algorithm::PS256, jsonwebtoken::Algorithm::PS256, &RSA_PSS_SHA256),
+            (Algorithm::PS384, jsonwebtoken::Algorithm::PS384, &RSA_PSS_SHA384),
+            (Algorithm::PS512, jsonwebtoken::Algorithm::PS512, &RSA_PSS_SHA512),
+        ];
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+        let key = Check::rsa(&n, &e, &algorithms.map(|(algorithm, ..)| algorithm)).unwrap();
+        let decoding = DecodingKey::from_rsa_raw_components(&n, &e);
+        for (signed_by, _, encoding) in algorithms {
+            let mut good = vec![0; 256];
+            pair.sign(encoding, &SystemRandom::new(), b"message", &mut good).unwrap();
+            let mut changed = good.clone();
+            changed[255] ^= 1;
+            // All numbers from the modulus on are out of range (RFC 8017 §5.2.2).
+            let signatures = [
+                vec![0; 256],
+                vec![255; 256],
+                n.clone(),
+                good[1..].to_vec(),
+                [&[0], &good[..]].concat(),
+                changed,
+                Vec::new(),
+                good,
+            ];
+            for (algorithm, provided, _) in algorithms {
+                let bound = Check::rsa(&n, &e, &[algorithm]).unwrap();
+                let provider = (DEFAULT_PROVIDER.verifier_factory)(&provided, &decoding).unwrap();
+                for (number, signature) in signatures.iter().enumerate() {
+                    let passes = algorithm == signed_by && number == signatures.len() - 1;
+                    let case = format!("{signed_by} as {algorithm}, signature {number}");
+                    assert_eq!(key.passes(algorithm, b"message", signature), passes, "{case}");
+                    assert_eq!(bound.passes(algorithm, b"message", signature), passes, "{case}");
+                    assert_eq!(provider.verify(b"message", signature).is_ok(), passes, "{case}");
+                    assert!(!bound.passes(signed_by, b"message", signature) || signed_by == algorithm, "{case}");
+                    assert!(!key.passes(algorithm, b"massage", signature), "{case}");
+                }
+            }
         }
     }
 }
