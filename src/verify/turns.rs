@@ -226,6 +226,9 @@ mod tests {
     use futures::{pending_once, settle};
     use std::sync::mpsc;
 
+    /// Sooner than a thread looks up by itself.
+    const SOON: Duration = Duration::from_secs(5);
+
     /// What the tests need of futures.
     mod futures {
         use std::future::poll_fn;
@@ -317,8 +320,9 @@ mod tests {
         }
         settle().await;
         drop(given_up);
+        assert_eq!(turns.state().queue.len(), 2);
         drop(turn);
-        tokio::time::timeout(Duration::from_secs(10), patient).await.expect("it is kept waiting").unwrap();
+        tokio::time::timeout(SOON, patient).await.expect("it is kept waiting").unwrap();
         assert!(turns.take().is_some());
         forgotten.await.unwrap();
     }
@@ -335,7 +339,7 @@ mod tests {
             settle().await;
         });
         drop(turn);
-        let patient = async { tokio::time::timeout(Duration::from_secs(10), wait()).await };
+        let patient = async { tokio::time::timeout(SOON, wait()).await };
         runtime().block_on(patient).expect("it is kept waiting").unwrap();
     }
 
@@ -374,7 +378,7 @@ mod tests {
         mem::forget(turn);
         tokio::spawn(async move {
             drop(Turn(&busy));
-            is_served.recv_timeout(Duration::from_secs(10)).expect("it is kept waiting");
+            is_served.recv_timeout(SOON).expect("it is kept waiting");
         })
         .await
         .unwrap();
@@ -398,21 +402,34 @@ mod tests {
         settle().await;
         drop(taken);
         for task in waiting {
-            tokio::time::timeout(Duration::from_secs(10), task)
-                .await
-                .expect("they wait for one another")
-                .unwrap()
-                .unwrap();
+            tokio::time::timeout(SOON, task).await.expect("they wait for one another").unwrap().unwrap();
         }
         assert_eq!(turns.state().threads, 3);
+        assert_eq!(std::iter::from_fn(|| turns.take().map(mem::forget)).count(), 3, "no turn came of it");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_has_nothing_to_do_is_woken() {
+        let turns = Arc::new(Turns::new(1));
+        for _ in 0..3 {
+            let served = turns.queue().unwrap().in_turn(|_turn| Ok(()));
+            tokio::time::timeout(SOON, served).await.expect("it is kept waiting").unwrap();
+            while turns.state().idle_threads == 0 {
+                thread::yield_now();
+            }
+        }
     }
 
     #[tokio::test]
     async fn work_that_panics_costs_its_caller_the_answer_and_nobody_the_turn() {
         let turns = Arc::new(Turns::new(1));
-        let lost = turns.queue().unwrap().in_turn::<(), _>(|_turn| panic!("deliberately")).await;
-        assert_eq!(lost.unwrap_err().reason(), RejectionReason::TooManyWaiting);
-        turns.queue().unwrap().in_turn(|_turn| Ok(())).await.unwrap();
+        let turn = turns.take().unwrap();
+        let lost = tokio::spawn(turns.queue().unwrap().in_turn::<(), _>(|_turn| panic!("deliberately")));
+        let behind = tokio::spawn(turns.queue().unwrap().in_turn(|_turn| Ok(())));
+        settle().await;
+        drop(turn);
+        tokio::time::timeout(SOON, behind).await.expect("it is kept waiting").unwrap().unwrap();
+        assert_eq!(lost.await.unwrap().unwrap_err().reason(), RejectionReason::TooManyWaiting);
         assert!(turns.take().is_some());
     }
 
