@@ -28,9 +28,9 @@ pin_project! {
         S: Service<Request<B>>,
     {
         // The key is not in the set and a fetch is under way, or the signature waits for its turn.
-        Verifying { verdict: Pending, parked: Option<Parked<S, B>> },
+        Verifying { verdict: Pending, parked: Option<Box<Parked<S, B>>> },
         // The token is good; the inner service has to become ready again.
-        Readying { request: Option<Request<B>>, service: S },
+        Readying { parked: Option<Box<Parked<S, B>>> },
         // The token is good; the inner service is running.
         Calling { #[pin] future: S::Future },
         // The token is not good; the answer is ready.
@@ -38,7 +38,8 @@ pin_project! {
     }
 }
 
-/// What waits for the verdict. The service is not ready, so no permit is held meanwhile.
+/// What waits for the verdict. The service is not ready, so no permit is held meanwhile. Boxed, so that no request carries
+/// about the room that a waiting one needs.
 pub(super) struct Parked<S, B> {
     pub(super) request: Request<B>,
     pub(super) unready: S,
@@ -57,7 +58,7 @@ where
         Self { state: State::Rejected { response: Some(response) } }
     }
 
-    pub(super) fn verifying(verdict: Pending, parked: Parked<S, B>) -> Self {
+    pub(super) fn verifying(verdict: Pending, parked: Box<Parked<S, B>>) -> Self {
         Self { state: State::Verifying { verdict, parked: Some(parked) } }
     }
 }
@@ -75,15 +76,16 @@ where
             let next = match state.as_mut().project() {
                 StateProj::Verifying { verdict, parked } => {
                     let decided = ready!(verdict.as_mut().poll(cx));
-                    let Parked { mut request, unready, gate } = parked.take().expect(COMPLETED);
-                    match gate.admit(&mut request, decided) {
-                        Ok(()) => State::Readying { request: Some(request), service: unready },
+                    let mut parked = parked.take().expect(COMPLETED);
+                    match parked.gate.admit(&mut parked.request, decided) {
+                        Ok(()) => State::Readying { parked: Some(parked) },
                         Err(response) => State::Rejected { response: Some(response) },
                     }
                 }
-                StateProj::Readying { request, service } => {
-                    ready!(service.poll_ready(cx))?;
-                    State::Calling { future: service.call(request.take().expect(COMPLETED)) }
+                StateProj::Readying { parked } => {
+                    ready!(parked.as_mut().expect(COMPLETED).unready.poll_ready(cx))?;
+                    let Parked { request, unready: mut readied, .. } = *parked.take().expect(COMPLETED);
+                    State::Calling { future: readied.call(request) }
                 }
                 StateProj::Calling { future } => return future.poll(cx),
                 StateProj::Rejected { response } => return Poll::Ready(Ok(response.take().expect(COMPLETED))),

@@ -62,7 +62,7 @@ where
                 // afterwards.
                 drop(ready);
                 let parked = Parked { request, unready: self.inner.clone(), gate: self.gate.clone() };
-                ResponseFuture::verifying(verdict, parked)
+                ResponseFuture::verifying(verdict, Box::new(parked))
             }
         }
     }
