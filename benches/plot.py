@@ -56,7 +56,7 @@ def table(report):
         bold = "**" if row["contestant"] == THIS else ""
         cells = [f"{bold}{name(row)}{bold}", backend(row)]
         cells += [cell(row["cases"][column], notes) for column in COLUMNS]
-        lines.append("| " + " | ".join([*cells, f"{row['ratio']:.3g}"]) + " |")
+        lines.append("| " + " | ".join([*cells, f"{row['ratio']:.0f}"]) + " |")
     absent = [f"{row['contestant']}: {row['absent']}" for row in report["rows"] if row["absent"]]
     notes = [f"Medians over the bare handler, which a refusal saves; {measured_on(report['machine'])}", *notes, *absent]
     return "\n".join([*lines, "", *(f"{note}." for note in notes)])
