@@ -96,7 +96,8 @@ async fn whatever_callers_claim_takes_no_more_memory_than_is_said() {
     let _alone = ALONE.lock().await;
     let one_long = format!(r#""padding":"{}""#, "p".repeat(400));
     let many_short = (10..75).map(|number| format!(r#""{number}":1"#)).collect::<Vec<_>>().join(",");
-    for (callers, claims) in [(100_000, one_long), (20_000, many_short)] {
+    let nested = format!(r#""nested":[{}]"#, vec![r#"{"":{"":1}}"#; 50].join(","));
+    for (callers, claims) in [(100_000, one_long), (20_000, many_short), (20_000, nested)] {
         let memory = allocation_counter::measure(|| verify_all(callers, &claims)).bytes_current;
         println!("held after {callers} callers: {} KiB", memory >> 10);
         assert!((4 << 20..18 << 20).contains(&memory), "{memory} bytes");

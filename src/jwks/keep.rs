@@ -218,7 +218,9 @@ mod tests {
         tokio::task::yield_now().await;
         file.store_in_background(Kept { fetched: 100, ..kept() });
         let writer = file.outbox().writer.take();
-        writer.unwrap().await.unwrap();
+        if let Some(writer) = writer {
+            writer.await.unwrap();
+        }
         assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(100));
     }
 

@@ -12,8 +12,9 @@ const WAYS: usize = 4;
 const PLACES: usize = 64;
 /// So many verifiers have a first level on one thread; the oldest level makes room.
 const MAX_VERIFIERS: usize = 8;
-/// Longer tokens stay in the second level: the first is bounded in bytes too.
+/// Longer tokens stay in the second level, and such whose claims take more: the first is bounded in bytes too.
 const MAX_TOKEN_LEN: usize = 2048;
+const MAX_UNITS: u64 = 4;
 /// Where all ways of a place are taken, one in so many of the tokens that this level does not know moves up: with more
 /// callers than there is room for, moving each of them would cost more than it saves.
 const MOVES_UP: u32 = 256;
@@ -71,6 +72,9 @@ pub(super) fn recall(verdicts: &Arc<Verdicts>, token: &[u8], now: u64) -> Recall
 /// Takes a verdict up from the second level, once [`recall`] has said that there is room.
 pub(super) fn keep(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
     let Proved::Caller(claims) = &proof.verdict else { return };
+    if proof.units > MAX_UNITS {
+        return;
+    }
     with_levels(|levels| {
         let tail = tail(token)?;
         let level = match levels.iter().position(|level| level.is_of(verdicts)) {
@@ -81,7 +85,7 @@ pub(super) fn keep(verdicts: &Arc<Verdicts>, token: &[u8], proof: &Proof) {
         // Each way has its turn.
         let way = ways.iter().position(Option::is_none).unwrap_or((level.unknown / MOVES_UP) as usize % WAYS);
         let verdict = Proved::Caller(claims.detached());
-        let proof = Proof { verdict, key: Arc::clone(&proof.key), validity: proof.validity };
+        let proof = Proof { verdict, key: Arc::clone(&proof.key), ..*proof };
         ways[way] = Some(Entry { tail, token: token.into(), proof });
         Some(())
     });
@@ -152,7 +156,7 @@ mod tests {
     /// A caller's proof that ends with its key, or at `NOW + 100`.
     fn caller(key: &Arc<Key>) -> Proof {
         let verdict = Proved::Caller(ServiceClaims::proven(Map::new(), NOW + 100));
-        Proof { verdict, key: Arc::clone(key), validity: Validity::until(NOW + 100) }
+        Proof { verdict, key: Arc::clone(key), validity: Validity::until(NOW + 100), units: MAX_UNITS }
     }
 
     /// Tokens that all stand in one place.
@@ -202,6 +206,8 @@ mod tests {
         let other = Proof { verdict: Proved::NotMicroservice, ..caller(&key) };
         look_up(&verdicts, b"an end user's token", &other);
         assert!(known(&verdicts, b"an end user's token", NOW).is_none());
+        look_up(&verdicts, b"a token of many claims", &Proof { units: MAX_UNITS + 1, ..caller(&key) });
+        assert!(known(&verdicts, b"a token of many claims", NOW).is_none());
         for (token_len, kept) in [(0, false), (7, false), (8, true), (MAX_TOKEN_LEN, true), (MAX_TOKEN_LEN + 1, false)]
         {
             let token = vec![b'a'; token_len];

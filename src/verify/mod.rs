@@ -2,7 +2,7 @@
 //!
 //! 1. Strict parsing of the compact JWS: length, three parts, canonical base64url, header and claims as JSON objects
 //!    without duplicate members, an asymmetric `alg`, no `crit`, `b64`, `enc`, `zip` or nested token.
-//! 2. The cheap claims, before any key is looked up: `exp`, `nbf`, `iat`, then `iss`, `aud`, `sub` where configured.
+//! 2. The cheap claims, before any key is looked up: `exp`, `nbf`, `iat`, then `iss`, `aud`, `sub`.
 //! 3. The key by (`kid`, `alg`), which may wait for a fetch.
 //! 4. The signature, under the algorithm that the key is bound to; one core at least is left to others meanwhile.
 //! 5. The marker: `source` is exactly the JSON string `microservice`.

@@ -20,7 +20,6 @@ use crate::rejection::{Rejection, RejectionReason};
 /// So many tokens may wait for a turn: at the pace of one core, for a few hundredths of a second.
 const MAX_WAITING: usize = 1024;
 
-/// A thread for which nobody waits ends after so long.
 const IDLE: Duration = Duration::from_secs(10);
 
 const THREAD_NAME: &str = "tower-m2m-turns";
@@ -33,6 +32,8 @@ const THREAD_NAME: &str = "tower-m2m-turns";
 #[derive(Debug)]
 pub(super) struct Turns {
     at_once: usize,
+    /// A thread for which nobody waits ends after so long.
+    idle: Duration,
     state: Mutex<State>,
     work_or_turn: Condvar,
 }
@@ -87,7 +88,7 @@ impl Drop for Place {
         let mut state = self.turns.state();
         state.places -= 1;
         // Still there only if whoever waits for it gives up. Dropped without the lock, as all that is not this module's.
-        let given_up = state.queue.iter().position(|job| Some(job.number) == self.job);
+        let given_up = state.queue.binary_search_by_key(&self.job, |job| Some(job.number)).ok();
         let given_up = given_up.and_then(|position| state.queue.remove(position));
         drop(state);
         drop(given_up);
@@ -111,7 +112,7 @@ impl Turns {
     pub(super) fn new(at_once: usize) -> Self {
         let state =
             State { free: at_once, places: 0, queue: VecDeque::new(), last_job: 0, threads: 0, idle_threads: 0 };
-        Self { at_once, state: Mutex::new(state), work_or_turn: Condvar::new() }
+        Self { at_once, idle: IDLE, state: Mutex::new(state), work_or_turn: Condvar::new() }
     }
 
     /// A turn, if one is free and nobody waits for it.
@@ -146,21 +147,51 @@ impl Turns {
         state.last_job += 1;
         let number = state.last_job;
         state.queue.push_back(Job { number, work });
-        if state.idle_threads > 0 || state.threads == self.at_once {
+        // Of the idle ones each can be spoken for already, by one of the jobs before this.
+        if state.idle_threads >= state.queue.len() || state.threads == self.at_once {
             self.work_or_turn.notify_one();
             return number;
         }
         state.threads += 1;
         drop(state);
-        let thread = Thread(Arc::clone(self));
-        let spawned = thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || thread.run());
+        let turns = Arc::clone(self);
+        let spawned = thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || turns.serve());
         if spawned.is_err() {
             let mut state = self.state();
+            state.threads -= 1;
             let unserved = if state.threads == 0 { mem::take(&mut state.queue) } else { VecDeque::new() };
             drop(state);
             drop(unserved);
         }
         number
+    }
+
+    /// What each of the threads does that serve those who wait.
+    fn serve(&self) {
+        let mut state = self.state();
+        loop {
+            if state.free > 0
+                && let Some(job) = state.queue.pop_front()
+            {
+                state.free -= 1;
+                drop(state);
+                // Whoever waits behind it is not to wait for ever. What it panicked with might panic when it is dropped.
+                let done = catch_unwind(AssertUnwindSafe(|| (job.work)(Turn(self))));
+                done.unwrap_or_else(mem::forget);
+                state = self.state();
+                continue;
+            }
+            state.idle_threads += 1;
+            let (woken, idle) =
+                self.work_or_turn.wait_timeout(state, self.idle).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle_threads -= 1;
+            if idle.timed_out() && state.queue.is_empty() {
+                // Under the lock that saw the queue empty: whoever comes next starts another thread.
+                state.threads -= 1;
+                return;
+            }
+        }
     }
 }
 
@@ -181,42 +212,6 @@ impl Place {
         self.job = Some(self.turns.enqueue(Box::new(work)));
         // No answer: no thread could be had, or the work has panicked.
         done.await.unwrap_or(Err(RejectionReason::TooManyWaiting.into()))
-    }
-}
-
-/// One of the threads that serve those who wait. Counted until it is dropped, whether it ever ran or not.
-struct Thread(Arc<Turns>);
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.0.state().threads -= 1;
-    }
-}
-
-impl Thread {
-    fn run(self) {
-        let turns = &*self.0;
-        let mut state = turns.state();
-        loop {
-            if state.free > 0
-                && let Some(job) = state.queue.pop_front()
-            {
-                state.free -= 1;
-                drop(state);
-                // Whoever waits behind it is not to wait for ever.
-                let _ = catch_unwind(AssertUnwindSafe(|| (job.work)(Turn(turns))));
-                state = turns.state();
-                continue;
-            }
-            state.idle_threads += 1;
-            let (woken, idle) = turns.work_or_turn.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle_threads -= 1;
-            if idle.timed_out() && state.queue.is_empty() {
-                drop(state);
-                return;
-            }
-        }
     }
 }
 
@@ -418,6 +413,21 @@ mod tests {
                 thread::yield_now();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ended_is_followed_by_another() {
+        let turns = Arc::new(Turns { idle: Duration::from_micros(100), ..Turns::new(1) });
+        for _ in 0..200 {
+            let served = turns.queue().unwrap().in_turn(|_turn| Ok(()));
+            tokio::time::timeout(SOON, served).await.expect("it is kept waiting").unwrap();
+            // Now before the thread ends, now after, now meanwhile.
+            thread::yield_now();
+        }
+        while turns.state().threads > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(turns.state().idle_threads, 0);
     }
 
     #[tokio::test]

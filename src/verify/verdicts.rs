@@ -34,6 +34,8 @@ pub(super) struct Proof {
     pub(super) verdict: Proved,
     pub(super) key: Arc<Key>,
     pub(super) validity: Validity,
+    /// What it takes of the capacity.
+    pub(super) units: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,14 @@ pub(super) enum Proved {
 }
 
 impl Proof {
+    pub(super) fn new(token: &str, verdict: Proved, key: Arc<Key>, validity: Validity) -> Self {
+        let values = match &verdict {
+            Proved::Caller(claims) => claims.count_values(),
+            Proved::NotMicroservice => 0,
+        };
+        Self { verdict, key, validity, units: units(token.len(), values) }
+    }
+
     /// Whether it holds at `now`, in Unix seconds. A key that may not be used is for a look-up to judge, not for this.
     pub(super) fn holds(&self, now: u64) -> bool {
         self.validity.holds(now) && self.key.is_usable(now)
@@ -167,12 +177,8 @@ impl Equivalent<Token> for Sought<'_> {
 struct ByUnits;
 
 impl Weighter<Token, Proof> for ByUnits {
-    fn weight(&self, token: &Token, proof: &Proof) -> u64 {
-        let values = match &proof.verdict {
-            Proved::Caller(claims) => claims.count_values(),
-            Proved::NotMicroservice => 0,
-        };
-        units(token.0.len(), values)
+    fn weight(&self, _token: &Token, proof: &Proof) -> u64 {
+        proof.units
     }
 }
 

@@ -131,8 +131,9 @@ impl Verifier {
     }
 
     /// How many tokens are remembered once they are verified, so that their signature is not checked again. 4 096 by
-    /// default, which takes at most 17 MiB: fewer, where tokens are longer than 2 KiB or hold dozens of claims. Up to 256
-    /// of up to 2 KiB are kept once more for each thread that verifies. Zero remembers none.
+    /// default, which takes at most 17 MiB: a token for which more than 4 KiB are put aside, twice its length and 200 bytes
+    /// for each claim, counts more than once. Up to 256 are kept once more for each thread that verifies. Zero remembers
+    /// none.
     ///
     /// A verdict is used only while the token's dates hold, by a clock that may be some milliseconds behind, and the very
     /// key that proved it may still be used.
@@ -272,7 +273,7 @@ impl Verifier {
             Ok(()) => Proved::Caller(ServiceClaims::proven(claims, validity.expires_at)),
             Err(_) => Proved::NotMicroservice,
         };
-        self.verdicts.remember(token, Proof { verdict: verdict.clone(), key, validity });
+        self.verdicts.remember(token, Proof::new(token, verdict.clone(), key, validity));
         verdict.decided()
     }
 

@@ -40,7 +40,7 @@ pub struct Row {
     backend: &'static str,
     /// Not what one gets by default.
     chosen_backend: bool,
-    /// How many times as much as this crate for a token seen before, in the same process.
+    /// How many times as much as this crate for a token seen before, by the row that is shown.
     ratio: Option<f64>,
     cases: BTreeMap<String, Figure>,
     /// Why there are no figures.
@@ -62,7 +62,8 @@ impl Report {
     /// Takes up the figures of a process; those of another that are the same here are left out.
     pub fn add(&mut self, provider: Provider, mut figures: Figures, mut absent: BTreeMap<String, String>) {
         let over = |cases: Option<&BTreeMap<String, Figure>>| Some(cases?.get(HIT)?.over_ns);
-        let this = over(figures.get(THIS));
+        let shown = self.rows.iter().find(|row| row.contestant == THIS).map(|row| &row.cases);
+        let this = over(shown.or(figures.get(THIS)));
         for contestant in [NONE, NONE_07, THIS].into_iter().chain(PEERS) {
             let choice = contestants::takes_a_provider(contestant);
             if provider != Provider::AwsLc && !choice {
