@@ -1,7 +1,6 @@
 //! The service: judges the request and calls the inner service, or answers itself.
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +27,15 @@ impl<S> RequireServiceToken<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self { inner, gate: Gate(shared) }
     }
+
+    /// Puts a service that is not ready in the place of the readied one, which is not called: a permit that it holds is
+    /// for others.
+    fn give_back(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.inner.clone();
+    }
 }
 
 impl<S, B, ResBody> Service<Request<B>> for RequireServiceToken<S>
@@ -46,21 +54,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The service that was readied is the one to call; the clone that takes its place is not ready yet.
-        let unready = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, unready);
-
         let attempt = self.gate.attempt(&request);
         self.gate.hide_credential(request.headers_mut());
         match attempt {
             Judged::Decided(decided) => match self.gate.admit(&mut request, decided) {
-                Ok(()) => ResponseFuture::calling(ready.call(request)),
-                Err(response) => ResponseFuture::rejected(response),
+                Ok(()) => ResponseFuture::calling(self.inner.call(request)),
+                Err(response) => {
+                    self.give_back();
+                    ResponseFuture::rejected(response)
+                }
             },
             Judged::Waiting(verdict) => {
-                // It must not hold a permit while it waits: the readied service is given back, a fresh one is readied
-                // afterwards.
-                drop(ready);
+                // It must not hold a permit while it waits: a fresh service is readied afterwards.
+                self.give_back();
                 let parked = Parked { request, unready: self.inner.clone(), gate: self.gate.clone() };
                 ResponseFuture::verifying(verdict, Box::new(parked))
             }

@@ -36,9 +36,12 @@ async fn the_readied_service_is_the_one_called() {
         let response = service.ready().await.unwrap().call(bearer(&signer.good())).await.unwrap();
         assert_eq!(response.into_body(), "orders");
     }
-    // A refusal gives its permit back.
+    // A refusal gives its permit back: another clone becomes ready.
     for _ in 0..3 {
         assert_eq!(service.ready().await.unwrap().call(bearer("x")).await.unwrap().status(), 401);
+        let mut other = service.clone();
+        let ready = poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut other, cx))).await;
+        assert!(matches!(ready, Poll::Ready(Ok(()))));
     }
 }
 
