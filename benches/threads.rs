@@ -203,7 +203,8 @@ fn answer_once(listener: &TcpListener, under_way: &mpsc::Sender<()>) {
     let (jwks, length) = (&RS256.jwks, RS256.jwks.len());
     write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}").expect("sent");
     drop(first);
-    let _unanswered = listener.accept();
+    let (mut unanswered, _) = listener.accept().expect("another connection");
     under_way.send(()).expect("it is waited for");
-    std::thread::sleep(Duration::from_secs(60));
+    // Until whoever asked gives up.
+    let _ = std::io::copy(&mut unanswered, &mut std::io::sink());
 }

@@ -46,12 +46,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answered = ready!(this.inner.poll(cx));
-        if let (Ok(answer), Sent::Fixed | Sent::Renewable { .. }) = (&answered, &this.sent)
+        if let Ok(answer) = &answered
             && refuses_token(answer.status(), answer.headers())
         {
             match this.sent {
+                Sent::Nothing => {}
+                Sent::Fixed => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
                 Sent::Renewable { shared, generation } => shared.token.refused(*generation),
-                _ => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
             }
         }
         Poll::Ready(answered)

@@ -18,8 +18,7 @@ use crate::token::Current;
 pub struct AddServiceToken<S> {
     pub(super) inner: S,
     shared: Arc<Shared>,
-    /// A copy of the token in use, so that a request takes no lock: but for the first one after a renewal, and with it
-    /// those of clones that were made before and of theirs.
+    /// A copy of the token in use. A request takes a lock only where another token has come since it was made.
     current: Current,
 }
 

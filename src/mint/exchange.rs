@@ -1,8 +1,7 @@
 //! One attempt to mint: the hosts in turn, what is sent to them, and what is checked of the answer.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
@@ -43,7 +42,6 @@ pub(super) struct Exchange {
     body: Vec<u8>,
     issuer: String,
     verifier: Option<Verifier>,
-    next_host: Arc<AtomicUsize>,
 }
 
 impl Exchange {
@@ -56,14 +54,13 @@ impl Exchange {
         let api_key = core.api_key.as_deref().map(api_key_header).transpose()?;
         let cdi_version = core.cdi_version.as_deref().map(cdi_version_header).transpose()?;
         let hosts = core.hosts.iter().map(|host| Host::new(host, &core)).collect::<Result<_, _>>()?;
-        let next_host = Arc::clone(&core.next_host);
-        Ok(Self { core, hosts, api_key, cdi_version, body, issuer, verifier, next_host })
+        Ok(Self { core, hosts, api_key, cdi_version, body, issuer, verifier })
     }
 
     /// Asks one host after the other, beginning with the one whose turn it is; the next one only where no connection could
     /// be made: an answer, whatever it says, is the core's.
     pub(super) async fn attempt(&self, by: Instant) -> Result<(Minted, String), Refusal> {
-        let first = self.next_host.fetch_add(1, Ordering::Relaxed) % self.hosts.len();
+        let first = self.core.next_host.fetch_add(1, Ordering::Relaxed) % self.hosts.len();
         let (later, sooner) = self.hosts.split_at(first);
         let mut refusal = None;
         for host in sooner.iter().chain(later) {

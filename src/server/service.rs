@@ -111,10 +111,7 @@ impl Gate {
         };
         match verifier.attempt(token) {
             Attempt::Decided(decided) => Judged::Decided(decided),
-            Attempt::Waiting(wait) => {
-                let (verifier, token) = (verifier.clone(), token.to_owned());
-                Judged::Waiting(Box::pin(async move { verifier.resume(&token, wait).await }))
-            }
+            Attempt::Waiting(wait) => Judged::Waiting(Box::pin(verifier.clone().resume(token.to_owned(), wait))),
         }
     }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::policy::Validity;
-use super::verdicts::{Proof, Proved, Verdicts};
+use super::verdicts::{Proved, Verdicts};
 use super::verifier::Verifier;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
@@ -204,7 +204,7 @@ fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
             let validity = Validity::until(NOW + 100);
             // Every other one is somebody else's, who has a part of his own.
             let verdict = if number % 2 == 0 { Proved::Caller(claims) } else { Proved::NotMicroservice };
-            verdicts.remember(&token, Proof::new(&token, verdict, authority.key(0), validity));
+            verdicts.remember(&token, verdict, authority.key(0), validity);
             verdicts.recall(token.as_bytes(), NOW);
         }
         let (count, weight) = verdicts.count_and_weight();

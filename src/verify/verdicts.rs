@@ -46,14 +46,6 @@ pub(super) enum Proved {
 }
 
 impl Proof {
-    pub(super) fn new(token: &str, verdict: Proved, key: Arc<Key>, validity: Validity) -> Self {
-        let values = match &verdict {
-            Proved::Caller(claims) => claims.count_values(),
-            Proved::NotMicroservice => 0,
-        };
-        Self { verdict, key, validity, units: units(token.len(), values) }
-    }
-
     /// Whether it holds at `now`, in Unix seconds. A key that may not be used is for a look-up to judge, not for this.
     pub(super) fn holds(&self, now: u64) -> bool {
         self.validity.holds(now) && self.key.is_usable(now)
@@ -79,11 +71,11 @@ pub(super) struct Verdicts {
 /// Two caches, so that end users' tokens never displace those of services.
 #[derive(Debug)]
 struct Shared {
-    callers: Verdict,
-    others: Verdict,
+    callers: Proofs,
+    others: Proofs,
 }
 
-type Verdict = Cache<Token, Proof, ByUnits, DefaultHashBuilder>;
+type Proofs = Cache<Token, Proof, ByUnits, DefaultHashBuilder>;
 
 impl Verdicts {
     pub(super) fn new(capacity: usize) -> Self {
@@ -119,16 +111,17 @@ impl Verdicts {
     }
 
     /// Remembers what was proved.
-    pub(super) fn remember(&self, token: &str, proof: Proof) {
+    pub(super) fn remember(&self, token: &str, verdict: Proved, key: Arc<Key>, validity: Validity) {
         if self.capacity == 0 {
             return;
         }
         let shared = self.shared.get_or_init(|| Shared::new(self.capacity));
-        let cache = match proof.verdict {
-            Proved::Caller(_) => &shared.callers,
-            Proved::NotMicroservice => &shared.others,
+        let (cache, values) = match &verdict {
+            Proved::Caller(claims) => (&shared.callers, claims.count_values()),
+            Proved::NotMicroservice => (&shared.others, 0),
         };
-        cache.insert(Token(token.as_bytes().into()), proof);
+        let units = units(token.len(), values);
+        cache.insert(Token(token.as_bytes().into()), Proof { verdict, key, validity, units });
     }
 
     #[cfg(test)]

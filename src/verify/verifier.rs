@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::policy::{Policy, Validity};
 use super::turns::{Place, Turn, Turns};
-use super::verdicts::{Proof, Proved, Verdicts};
+use super::verdicts::{Proved, Verdicts};
 use crate::algorithm::Algorithm;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
@@ -159,7 +159,7 @@ impl Verifier {
         }
         match self.attempt(token) {
             Attempt::Decided(decided) => decided,
-            Attempt::Waiting(wait) => self.resume(token, wait).await,
+            Attempt::Waiting(wait) => self.clone().resume(token.to_owned(), wait).await,
         }
     }
 
@@ -207,7 +207,7 @@ impl Verifier {
     }
 
     /// Judges a token that had to wait. It is parsed again: time has passed, and the dates must hold now.
-    pub(crate) async fn resume(&self, token: &str, wait: Wait) -> Result<ServiceClaims, Rejection> {
+    pub(crate) async fn resume(self, token: String, wait: Wait) -> Result<ServiceClaims, Rejection> {
         let place = match wait {
             Wait::Turn(place) => place,
             Wait::Key(ticket) => {
@@ -217,13 +217,12 @@ impl Verifier {
                     return decided;
                 }
                 if let Some(turn) = self.turns.take() {
-                    return self.prove(token, self.parse(token, self.clock.unix_now())?, key, turn);
+                    return self.prove(&token, self.parse(&token, self.clock.unix_now())?, key, turn);
                 }
                 self.turns.queue()?
             }
         };
-        let (verifier, token) = (self.clone(), token.to_owned());
-        place.in_turn(move |turn| verifier.judge_in(turn, &token)).await
+        place.in_turn(move |turn| self.judge_in(turn, &token)).await
     }
 
     /// Judges a token that has waited for its turn.
@@ -273,7 +272,7 @@ impl Verifier {
             Ok(()) => Proved::Caller(ServiceClaims::proven(claims, validity.expires_at)),
             Err(_) => Proved::NotMicroservice,
         };
-        self.verdicts.remember(token, Proof::new(token, verdict.clone(), key, validity));
+        self.verdicts.remember(token, verdict.clone(), key, validity);
         verdict.decided()
     }
 
@@ -367,7 +366,7 @@ mod tests {
         let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
         verifier.clock.shift(30);
         drop(turn);
-        assert_eq!(reason(verifier.resume(&token, wait).await), Some(RejectionReason::Expired));
+        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::Expired));
     }
 
     #[tokio::test]
@@ -378,7 +377,7 @@ mod tests {
         let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
         key.use_until(0);
         drop(turn);
-        assert_eq!(reason(verifier.resume(&token, wait).await), Some(RejectionReason::UnknownKey));
+        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::UnknownKey));
     }
 
     #[tokio::test]
