@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, Verifier};
 
-use support::{Answers, Bare, CALLERS, RS256, bearer, behind, call, own, request, verifier};
+use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
 
 fn main() {
     divan::main();
@@ -49,13 +49,13 @@ fn bench_server(bencher: Bencher, verifier: Verifier, token: Option<&str>) {
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn bare(bencher: Bencher) {
     let credential = bearer(&RS256.service);
-    bench(bencher, Bare, || request(Some(credential.clone())));
+    bench(bencher, nothing(), || request(Some(credential.clone())));
 }
 
 /// What [`no_token`] is to be compared to.
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn bare_without_token(bencher: Bencher) {
-    bench(bencher, Bare, || request(None));
+    bench(bencher, nothing(), || request(None));
 }
 
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
@@ -65,7 +65,7 @@ fn token_seen_before(bencher: Bencher) {
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
 fn distinct_callers_bare(bencher: Bencher, callers: usize) {
-    bench_callers(bencher, Bare, callers);
+    bench_callers(bencher, nothing(), callers);
 }
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
@@ -207,14 +207,14 @@ fn client_minted_token(bencher: Bencher) {
 
 /// To be compared to [`bare_without_token`].
 fn bench_client(bencher: Bencher, token: ServiceToken) {
-    bench(bencher, AddServiceTokenLayer::new(token).layer(Bare), || request(None));
+    bench(bencher, AddServiceTokenLayer::new(token).layer(nothing()), || request(None));
 }
 
 /// What a client that carries a token cannot cost less than: a reference count and an insert.
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn client_by_hand(bencher: Bencher) {
     let credential = bearer(&RS256.service);
-    bench(bencher, Bare, || {
+    bench(bencher, nothing(), || {
         let mut request = request(None);
         request.headers_mut().insert(AUTHORIZATION, credential.clone());
         request

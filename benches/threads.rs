@@ -19,7 +19,7 @@ use http::{HeaderValue, Request};
 use tower::Layer;
 use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
 
-use support::{Answers, Bare, CALLERS, RS256, bearer, behind, call, own, request, verifier};
+use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
 
 /// Requests that a thread sends between two looks at the clock, made beforehand: what is timed is what may be contended.
 const BATCH: usize = 250;
@@ -33,10 +33,10 @@ fn main() {
         println!("known tokens: ns a call, with one thread and with two; throughput of two over one");
         for callers in [1, 100] {
             let credentials = &CALLERS.1[..callers];
-            scaling("bare service", callers, || Bare, credentials);
+            scaling("bare service", callers, nothing, credentials);
             scaling("a layer for each", callers, || behind(verifier(&CALLERS.0)), credentials);
             let layer = RequireServiceTokenLayer::new(verifier(&CALLERS.0));
-            scaling("one layer", callers, || layer.layer(Bare), credentials);
+            scaling("one layer", callers, || layer.layer(nothing()), credentials);
         }
     }
     if runs("flood") {
@@ -137,7 +137,7 @@ fn flood() {
             if let Some(flood) = flood {
                 let (layer, ends, sent) = (&layer, &ends, &mut sent);
                 scope.spawn(move || {
-                    let mut service = layer.layer(Bare);
+                    let mut service = layer.layer(nothing());
                     while !ends.load(Ordering::Relaxed) {
                         for credential in flood {
                             call(&mut service, request(Some(own(credential))));
@@ -146,7 +146,7 @@ fn flood() {
                     }
                 });
             }
-            let mut service = layer.layer(Bare);
+            let mut service = layer.layer(nothing());
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(3) {
                 for request in requests(std::slice::from_ref(&known), 0) {

@@ -46,9 +46,8 @@ mod tests {
 
     #[test]
     fn a_failure_leaves_the_old_file_and_nothing_else() {
-        let folder = std::env::temp_dir().join(format!("tower-m2m-{}-replaced", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let (path, temporary) = (folder.join("file"), folder.join("file.new"));
+        let folder = tempfile::tempdir().unwrap();
+        let (path, temporary) = (folder.path().join("file"), folder.path().join("file.new"));
         replace(&path, &temporary, b"old").unwrap();
         replace(&path, &temporary, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -59,10 +58,9 @@ mod tests {
         fs::remove_file(&temporary).unwrap();
 
         // What a file cannot be renamed over.
-        let occupied = folder.join("occupied");
+        let occupied = folder.path().join("occupied");
         fs::create_dir(&occupied).unwrap();
         assert!(replace(&occupied, &temporary, b"x").is_err());
         assert!(!temporary.exists());
-        let _ = fs::remove_dir_all(&folder);
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests are tests; what was measured is shown
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -12,33 +12,20 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response};
-use tower::{Layer, Service};
+use tower::{Layer, Service, service_fn};
 use tower_m2m::{AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, Verifier};
 
 /// Of two signatures that are checked at once, one waits for its turn, which is counted too.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A service that does nothing, and puts into the extensions what the layer would if `inserts` says so.
-#[derive(Clone)]
-struct Bare {
-    inserts: bool,
-}
-
-impl Service<Request<()>> for Bare {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<()>) -> Self::Future {
-        if self.inserts {
-            request.extensions_mut().insert(std::sync::Weak::<u8>::new());
-        }
+/// A service that does nothing but what `handle` does.
+fn service(
+    mut handle: impl FnMut(&mut Request<()>) + Clone,
+) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone {
+    service_fn(move |mut request| {
+        handle(&mut request);
         ready(Ok(Response::new(())))
-    }
+    })
 }
 
 /// How many allocations one call costs, once everything is warm.
@@ -71,8 +58,11 @@ async fn a_token_seen_before_costs_the_extension_and_nothing_else() {
     let _alone = ALONE.lock().await;
     let (token, verifier) = token().await;
     let request = || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
-    let mut behind_the_layer = RequireServiceTokenLayer::new(verifier).layer(Bare { inserts: false });
-    let extension = count(&mut Bare { inserts: true }, request);
+    let mut behind_the_layer = RequireServiceTokenLayer::new(verifier).layer(service(|_| {}));
+    let what_the_layer_inserts = |request: &mut Request<()>| {
+        request.extensions_mut().insert(std::sync::Weak::<u8>::new());
+    };
+    let extension = count(&mut service(what_the_layer_inserts), request);
     assert!(extension > 0, "nothing is counted");
     assert_eq!(count(&mut behind_the_layer, request), extension);
 }
@@ -87,7 +77,7 @@ async fn carrying_the_token_allocates_nothing() {
         *request.uri_mut() = http::Uri::from_static("https://billing.internal/charge");
         request
     };
-    assert_eq!(count(&mut layer.layer(Bare { inserts: false }), to_billing), 0);
+    assert_eq!(count(&mut layer.layer(service(|_| {})), to_billing), 0);
 }
 
 /// What `Verifier::cache_capacity` says of its default, and 1 MiB for the thread's own.

@@ -2,12 +2,12 @@
 #![allow(dead_code)] // each bench takes its part
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::LazyLock;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::body::{Body, to_bytes};
@@ -16,27 +16,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Response};
 use serde_json::{Value, json};
-use tower::{Layer, Service, ServiceExt};
-use tower_m2m::{EmbeddedCore, FixedJwks, RequireServiceToken, RequireServiceTokenLayer, ServiceToken};
-use tower_m2m::{SuperTokensCore, Verifier};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::{EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier};
 
-/// Takes a request and answers.
-#[derive(Clone)]
-pub(crate) struct Bare;
-
-impl Service<Request<()>> for Bare {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
+/// The service that does nothing: takes a request and answers.
+pub(crate) fn nothing() -> impl Answers + Clone + Send {
+    service_fn(|request| {
         black_box(request);
         ready(Ok(Response::new(())))
-    }
+    })
 }
 
 /// An embedded core's key set and tokens by RS256 with 2048 bits.
@@ -118,8 +106,8 @@ pub(crate) fn verifier(jwks: &str) -> Verifier {
     Verifier::new(FixedJwks::from_json(jwks).expect("a key set"))
 }
 
-pub(crate) fn behind(verifier: Verifier) -> RequireServiceToken<Bare> {
-    RequireServiceTokenLayer::new(verifier).layer(Bare)
+pub(crate) fn behind(verifier: Verifier) -> impl Answers + Send {
+    RequireServiceTokenLayer::new(verifier).layer(nothing())
 }
 
 pub(crate) trait Answers: Service<Request<()>, Response = Response<()>, Error = Infallible> {}

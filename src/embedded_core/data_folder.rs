@@ -127,13 +127,9 @@ const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicU32, Ordering},
-        },
-        time::Duration,
-    };
+    use std::{sync::Arc, time::Duration};
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::{
@@ -145,31 +141,27 @@ mod tests {
         },
     };
 
-    /// A folder of this test's own, removed in the end.
-    struct Place(PathBuf);
+    /// Where a data folder may be made; gone with the value.
+    struct Place(TempDir);
 
     impl Place {
         fn new() -> Self {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let name = format!("tower-m2m-core-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            Self(std::env::temp_dir().join(name))
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("data")
         }
 
         fn keys(&self) -> PathBuf {
-            self.0.join("keys.json")
+            self.path().join("keys.json")
         }
 
         fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
+            let entries = fs::read_dir(self.path()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -181,33 +173,33 @@ mod tests {
     #[test]
     fn keys_are_kept_and_found_again() {
         let place = Place::new();
-        let folder = DataFolder::open(&place.0).unwrap();
+        let folder = DataFolder::open(&place.path()).unwrap();
         assert!(folder.load().unwrap().is_none());
         let keys = keys();
         folder.store(&keys).unwrap();
         folder.store(&keys).unwrap();
         assert_eq!(place.names(), ["keys.json", "lock"]);
         drop(folder);
-        let found = DataFolder::open(&place.0).unwrap().load().unwrap().unwrap();
+        let found = DataFolder::open(&place.path()).unwrap().load().unwrap().unwrap();
         assert_eq!(found.fixed().jwk(), keys.fixed().jwk());
     }
 
     #[test]
     fn a_second_holder_is_refused_until_the_first_is_gone() {
         let place = Place::new();
-        let first = DataFolder::open(&place.0).unwrap();
-        let in_use = ConfigError::DataFolderInUse { path: place.0.clone() };
-        assert_eq!(DataFolder::open(&place.0).err(), Some(in_use));
+        let first = DataFolder::open(&place.path()).unwrap();
+        let in_use = ConfigError::DataFolderInUse { path: place.path() };
+        assert_eq!(DataFolder::open(&place.path()).err(), Some(in_use));
         drop(first);
-        assert!(DataFolder::open(&place.0).is_ok());
+        assert!(DataFolder::open(&place.path()).is_ok());
     }
 
     #[test]
     fn what_a_killed_process_left_is_removed() {
         let place = Place::new();
-        DataFolder::open(&place.0).unwrap().store(&keys()).unwrap();
-        fs::write(place.0.join("keys.json.new"), "half a ke").unwrap();
-        let folder = DataFolder::open(&place.0).unwrap();
+        DataFolder::open(&place.path()).unwrap().store(&keys()).unwrap();
+        fs::write(place.path().join("keys.json.new"), "half a ke").unwrap();
+        let folder = DataFolder::open(&place.path()).unwrap();
         assert_eq!(place.names(), ["keys.json", "lock"]);
         folder.store(&keys()).unwrap();
     }
@@ -217,12 +209,12 @@ mod tests {
     fn what_everybody_can_read_is_refused_and_what_is_made_is_private() {
         use std::os::unix::fs::PermissionsExt as _;
         let place = Place::new();
-        DataFolder::open(&place.0).unwrap().store(&keys()).unwrap();
+        DataFolder::open(&place.path()).unwrap().store(&keys()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&place.0), mode(&place.keys()), mode(&place.0.join("lock"))), (0o700, 0o600, 0o600));
+        assert_eq!((mode(&place.path()), mode(&place.keys()), mode(&place.path().join("lock"))), (0o700, 0o600, 0o600));
 
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        let load = || DataFolder::open(&place.0).and_then(|folder| folder.load()).map(|keys| keys.is_some());
+        let load = || DataFolder::open(&place.path()).and_then(|folder| folder.load()).map(|keys| keys.is_some());
         for (folder, file, usable) in [
             (0o700, 0o600, true),
             (0o750, 0o640, true),
@@ -233,7 +225,7 @@ mod tests {
             (0o700, 0o604, false),
             (0o700, 0o602, false),
         ] {
-            set(&place.0, folder);
+            set(&place.path(), folder);
             set(&place.keys(), file);
             let loaded = load();
             assert_eq!(loaded.is_ok(), usable, "{folder:o} {file:o}: {loaded:?}");
@@ -247,7 +239,7 @@ mod tests {
     async fn a_corrupt_file_is_named_and_left_as_it_is() {
         let place = Place::new();
         let rotation = Rotation::new(Duration::from_secs(3600), Duration::from_secs(3600)).unwrap();
-        let open = || KeyStore::open(place.0.clone(), rotation, Clock::default());
+        let open = || KeyStore::open(place.path(), rotation, Clock::default());
         drop(open().await.unwrap());
         let whole = fs::read(place.keys()).unwrap();
         for content in [&whole[..whole.len() - 9], b"", b"{}"] {
@@ -263,9 +255,8 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_made_is_named() {
         let place = Place::new();
-        fs::write(&place.0, "a file").unwrap();
-        let err = DataFolder::open(&place.0).unwrap_err();
-        assert!(matches!(&err, ConfigError::DataFolder { path, .. } if *path == place.0), "{err}");
-        let _ = fs::remove_file(&place.0);
+        fs::write(place.path(), "a file").unwrap();
+        let err = DataFolder::open(&place.path()).unwrap_err();
+        assert!(matches!(&err, ConfigError::DataFolder { path, .. } if *path == place.path()), "{err}");
     }
 }

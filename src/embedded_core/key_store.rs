@@ -280,26 +280,12 @@ mod tests {
         assert_eq!(dynamic_kids(&store).await.len(), 1, "idle for long, the only dynamic key is the new one");
     }
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            Self(std::env::temp_dir().join(format!("tower-m2m-store-{}-{name}", std::process::id())))
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute() {
-        let folder = Folder::new("restart");
+        let folder = tempfile::tempdir().unwrap();
         let clock = Clock::driven(START);
         let rotation = Rotation::new(WEEK, HOUR).unwrap();
-        let open = || KeyStore::open(folder.0.clone(), rotation, clock.clone());
+        let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
         let first_kid = format!("d-{}", START * 1000);
 
         let store = open().await.unwrap();
@@ -321,24 +307,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
-        let folder = Folder::new("unwritable");
+        let folder = tempfile::tempdir().unwrap();
         let clock = Clock::driven(START);
-        let store = KeyStore::open(folder.0.clone(), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
-        let before = fs::read(folder.0.join("keys.json")).unwrap();
+        let store =
+            KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
+        let before = fs::read(folder.path().join("data/keys.json")).unwrap();
         // Whoever runs the tests may write anywhere, so the temporary file's name is taken by a folder.
-        fs::create_dir(folder.0.join("keys.json.new")).unwrap();
+        fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
         tokio::time::advance(WEEK).await;
         assert_eq!(dynamic_kids(&store).await.len(), 1);
         assert!(store.start_if_due().is_none(), "not again at once");
-        assert_eq!(fs::read(folder.0.join("keys.json")).unwrap(), before);
+        assert_eq!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
 
         // The newest key signs, so it is listed however old it is.
         tokio::time::advance(10 * HOUR).await;
         assert_eq!(dynamic_kids(&store).await, [signer(&store).await]);
 
-        fs::remove_dir(folder.0.join("keys.json.new")).unwrap();
+        fs::remove_dir(folder.path().join("data/keys.json.new")).unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(dynamic_kids(&store).await.len(), 1, "the old one has left the list");
-        assert_ne!(fs::read(folder.0.join("keys.json")).unwrap(), before);
+        assert_ne!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
     }
 }

@@ -70,8 +70,6 @@ impl FixedJwks {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::KeySize;
@@ -81,6 +79,7 @@ mod tests {
     };
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use tempfile::tempdir;
 
     use super::*;
     use crate::algorithm::Algorithm;
@@ -118,29 +117,6 @@ mod tests {
 
     fn error(outcome: Result<FixedJwks, ConfigError>) -> String {
         outcome.unwrap_err().to_string()
-    }
-
-    /// A folder of its own, gone with the value.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("tower-m2m-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn file(&self, name: &str, content: &str) -> PathBuf {
-            let path = self.0.join(name);
-            std::fs::write(&path, content).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
     }
 
     #[test]
@@ -210,28 +186,33 @@ mod tests {
 
     #[test]
     fn a_file_of_either_kind_is_read() {
-        let folder = Folder::new("either-kind");
+        let folder = tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
         let [(pem, ..), _, (white_space_first, ..), _] = signers();
         let files = [
-            folder.file("set.json", JSON),
-            folder.file("white-space.json", &format!("\n  {JSON}\n")),
-            folder.file("key.pem", &pem),
-            folder.file("white-space.pem", &format!("\r\n\n{white_space_first}")),
+            file("set.json", JSON),
+            file("white-space.json", &format!("\n  {JSON}\n")),
+            file("key.pem", &pem),
+            file("white-space.pem", &format!("\r\n\n{white_space_first}")),
         ];
         for file in files {
             assert_eq!(FixedJwks::from_file(&file).unwrap().0.keys().len(), 1, "{}", file.display());
         }
-        assert!(FixedJwks::from_file(folder.file("neither", "neither")).is_err());
+        assert!(FixedJwks::from_file(file("neither", "neither")).is_err());
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let folder = Folder::new("missing");
-        let path = folder.0.join("keys.json");
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("keys.json");
         let expected = ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
         assert_eq!(FixedJwks::from_file(&path).unwrap_err(), expected);
         assert!(error(FixedJwks::from_file(&path)).contains("keys.json"));
         // A folder is no file either.
-        assert!(matches!(FixedJwks::from_file(&folder.0), Err(ConfigError::KeyFile { .. })));
+        assert!(matches!(FixedJwks::from_file(folder.path()), Err(ConfigError::KeyFile { .. })));
     }
 }

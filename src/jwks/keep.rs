@@ -159,26 +159,12 @@ fn refuse_if_writable_by_others(file: &File) -> io::Result<()> {
 mod tests {
     use std::fs;
 
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("tower-m2m-{}-{name}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self, url: &str) -> KeptFile {
-            KeptFile::new(self.0.join("keys.json"), &url.parse().unwrap())
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn kept_file(folder: &TempDir, url: &str) -> KeptFile {
+        KeptFile::new(folder.path().join("keys.json"), &url.parse().unwrap())
     }
 
     fn kept() -> Kept {
@@ -187,50 +173,52 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_loaded_again() {
-        let folder = Folder::new("stored");
-        let file = folder.file("https://a.example/jwks.json?secret=7f3a");
+        let folder = tempdir().unwrap();
+        let file = kept_file(&folder, "https://a.example/jwks.json?secret=7f3a");
         assert!(file.load(1000).is_none());
         file.store(&kept());
         file.store(&kept());
         let loaded = file.load(1000).unwrap();
         assert_eq!((loaded.json, loaded.fetched, loaded.lifetime), (kept().json, 1_800_000_000, 600));
         assert!(!fs::read_to_string(&file.path).unwrap().contains("7f3a"));
-        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    /// Until whoever writes has written everything.
+    async fn written(file: &KeptFile) {
+        let writer = file.outbox().writer.take();
+        if let Some(writer) = writer {
+            writer.await.unwrap();
+        }
     }
 
     #[tokio::test]
     async fn what_comes_while_another_set_is_being_written_is_written_after_it() {
-        let folder = Folder::new("outbox");
-        let file = folder.file("https://a.example/jwks.json");
+        let folder = tempdir().unwrap();
+        let file = kept_file(&folder, "https://a.example/jwks.json");
         for fetched in 0..100 {
             file.store_in_background(Kept { fetched, ..kept() });
             if fetched % 7 == 0 {
                 tokio::task::yield_now().await;
             }
         }
-        loop {
-            let Some(writer) = file.outbox().writer.take() else { break };
-            writer.await.unwrap();
-        }
+        written(&file).await;
         assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(99));
         // A writer that went with its runtime is no writer.
         file.outbox().writer = Some(tokio::spawn(async {}));
         tokio::task::yield_now().await;
         file.store_in_background(Kept { fetched: 100, ..kept() });
-        let writer = file.outbox().writer.take();
-        if let Some(writer) = writer {
-            writer.await.unwrap();
-        }
+        written(&file).await;
         assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(100));
     }
 
     #[test]
     fn a_file_that_cannot_be_trusted_is_ignored() {
-        let folder = Folder::new("ignored");
-        let file = folder.file("https://a.example/jwks.json");
+        let folder = tempdir().unwrap();
+        let file = kept_file(&folder, "https://a.example/jwks.json");
         file.store(&kept());
         for other in ["https://b.example/jwks.json", "https://a.example/jwks.json?tenant=b", "https://a.example/jwks"] {
-            assert!(folder.file(other).load(1000).is_none(), "{other}");
+            assert!(kept_file(&folder, other).load(1000).is_none(), "{other}");
         }
 
         let good = fs::read(&file.path).unwrap();
@@ -246,8 +234,8 @@ mod tests {
     #[test]
     fn the_file_is_private_and_a_public_one_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = Folder::new("private");
-        let file = folder.file("https://a.example/jwks.json");
+        let folder = tempdir().unwrap();
+        let file = kept_file(&folder, "https://a.example/jwks.json");
         file.store(&kept());
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&file.path, fs::Permissions::from_mode(0o666)).unwrap();

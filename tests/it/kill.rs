@@ -7,9 +7,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,13 +37,13 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
     let seed = number("M2M_SEED", u64::from(std::process::id()));
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let folder = Folder(env::temp_dir().join(format!("tower-m2m-killed-{}", std::process::id())));
+    let folder = tempfile::tempdir().unwrap();
     let client = Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).build().unwrap();
     let mut seen = Seen::default();
     let (mut lost, mut refused, mut judged) = (Vec::new(), Vec::new(), 0);
 
     for kill in 0..=kills {
-        let mut core = Core::start(&folder.0, &client);
+        let mut core = Core::start(&folder.path().join("data"), &client);
         let keys = core.keys().await.expect("a core that listens lists its keys");
         let now = unix_millis();
         for (kid, key) in &seen.keys {
@@ -115,7 +114,7 @@ struct Token {
 struct Core(Child, String, Client);
 
 impl Core {
-    fn start(folder: &PathBuf, client: &Client) -> Self {
+    fn start(folder: &Path, client: &Client) -> Self {
         // target/debug/deps/it-… and target/debug/examples/core.
         let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/core");
         let mut child = Command::new(&program)
@@ -185,14 +184,6 @@ impl Drop for Core {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -209,9 +209,8 @@ fn limits_that_cannot_work_are_refused() {
 async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
-    let folder = std::env::temp_dir().join(format!("tower-m2m-{}-restarted", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("keys.json");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
     let start = || RemoteJwks::builder(&endpoint.url).keep_at(&path).build().unwrap();
 
     let first = start();
@@ -227,6 +226,6 @@ async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
 
     endpoint.set(Script::Status(503));
     assert_eq!(ask(&start(), &signer.good()).await, (200, None));
-    std::fs::remove_dir_all(&folder).unwrap();
+    folder.close().unwrap();
     assert_eq!(ask(&start(), &signer.good()).await.0, 503, "without the file");
 }

@@ -1,7 +1,5 @@
 //! What the machine says: proxies, and CA certificates or none.
 
-use std::env;
-
 use tower_m2m::{ConfigError, FetchError, MintError, RemoteJwks, SuperTokensCore};
 
 use super::authority::Authority;
@@ -52,12 +50,11 @@ async fn environment_proxies_are_used_for_https() {
 #[tokio::test]
 async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so() {
     if !child::is_child() {
-        let nothing = env::temp_dir().join(format!("tower-m2m-no-certificates-{}", std::process::id()));
-        std::fs::create_dir_all(&nothing).unwrap();
-        let variables = [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.clone())];
+        let folder = tempfile::tempdir().unwrap();
+        let nothing = folder.path();
+        let variables = [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.to_owned())];
         let test = "transport::environment::without_ca_certificates_plain_http_to_loopback_works_and_https_says_so";
         child::run(test, variables).await;
-        std::fs::remove_dir_all(&nothing).unwrap();
         return;
     }
     let authority = Authority::new("k");
