@@ -23,24 +23,24 @@ const LAST_SHOWN: u64 = 253_402_300_799;
 pub struct ServiceClaims(Arc<Proven>);
 
 struct Proven {
-    claims: Map<String, Value>,
+    claims: Arc<Map<String, Value>>,
     expires_at: u64,
 }
 
 impl ServiceClaims {
     /// Architecture invariant: only `verify` calls this.
     pub(crate) fn proven(claims: Map<String, Value>, expires_at: u64) -> Self {
-        Self(Arc::new(Proven { claims, expires_at }))
+        Self(Arc::new(Proven { claims: Arc::new(claims), expires_at }))
     }
 
-    /// The same claims, with a reference count of their own.
-    pub(crate) fn detached(&self) -> Self {
-        Self(Arc::new(Proven { claims: self.0.claims.clone(), expires_at: self.0.expires_at }))
+    /// The same claims, shared, with a reference count of their own.
+    pub(crate) fn with_own_count(&self) -> Self {
+        Self(Arc::new(Proven { claims: Arc::clone(&self.0.claims), expires_at: self.0.expires_at }))
     }
 
-    /// How many values there are, whatever they are nested in: each takes memory beside its text.
-    pub(crate) fn count_values(&self) -> usize {
-        self.0.claims.values().map(count_values).sum()
+    /// The memory that the claims take on the heap, in bytes, or a little more.
+    pub(crate) fn heap_size(&self) -> usize {
+        map_size(&self.0.claims)
     }
 
     #[cfg(test)]
@@ -98,17 +98,37 @@ impl ServiceClaims {
     /// [`ClaimsError`] if the claims do not fit `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         // serde_json's own message may quote a claim, so it is dropped here.
-        T::deserialize(&Value::Object(self.0.claims.clone())).map_err(|_| ClaimsError(std::any::type_name::<T>()))
+        T::deserialize(&Value::Object(Map::clone(&self.0.claims))).map_err(|_| ClaimsError(std::any::type_name::<T>()))
     }
 }
 
-/// The parser bounds how deep this goes.
-fn count_values(value: &Value) -> usize {
-    1 + match value {
-        Value::Array(elements) => elements.iter().map(count_values).sum(),
-        // A map takes room for several members however few it has.
-        Value::Object(members) if !members.is_empty() => 3 + members.values().map(count_values).sum::<usize>(),
-        _ => 0,
+/// What an allocator may add to each allocation.
+const ALLOCATION: usize = 16;
+
+/// A map keeps room for this many members at least, and for this many times the members that it has.
+const MIN_MEMBERS: usize = 16;
+const ROOM: usize = 3;
+
+fn map_size(map: &Map<String, Value>) -> usize {
+    if map.is_empty() {
+        return 0;
+    }
+    let nodes = (ROOM * map.len()).max(MIN_MEMBERS) * (size_of::<(String, Value)>() + ALLOCATION);
+    nodes + map.iter().map(|(name, value)| name.capacity() + ALLOCATION + value_size(value)).sum::<usize>()
+}
+
+/// Recursion is bounded by the parser, which allows 32 levels.
+fn value_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 0,
+        // On the heap only with serde_json's `arbitrary_precision`, as text.
+        Value::Number(_) if size_of::<serde_json::Number>() <= 16 => 0,
+        Value::Number(number) => number.to_string().len() + ALLOCATION,
+        Value::String(text) => text.capacity() + ALLOCATION,
+        Value::Array(elements) => {
+            elements.capacity() * size_of::<Value>() + ALLOCATION + elements.iter().map(value_size).sum::<usize>()
+        }
+        Value::Object(members) => map_size(members),
     }
 }
 

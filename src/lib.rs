@@ -57,6 +57,7 @@ mod jws;
 pub mod migration;
 #[cfg(feature = "reqwest")]
 pub mod mint;
+mod numeric_date;
 #[cfg(feature = "reqwest")]
 mod outbound;
 mod rejection;

@@ -1,10 +1,9 @@
 //! The body of `POST /recipe/jwt`.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Number, Value};
 
 use super::{answer::Refusal, version::Version};
+use crate::json::{self, RawValue};
 
 /// What a caller asks to have signed. Read and checked field by field, in a core's order.
 #[derive(Debug)]
@@ -23,18 +22,18 @@ pub(super) struct MintRequest {
 
 impl MintRequest {
     pub(super) fn read(body: &[u8], version: Version) -> Result<Self, Refusal> {
-        let text = str::from_utf8(body).map_err(|_| Refusal::NotAnObject)?;
-        let fields: Fields<'_> = serde_json::from_str(text).map_err(|_| Refusal::NotAnObject)?;
+        let fields = Fields::read(body).ok_or(Refusal::NotAnObject)?;
 
-        let algorithm = string(&fields, "algorithm")?;
-        let jwks_domain = string(&fields, "jwksDomain")?;
-        let Some(Value::Object(payload)) = value(&fields, "payload") else { return Err(Refusal::Field("payload")) };
-        let integers_fit = fields.get("payload").is_some_and(|raw| integers_fit(raw.get()));
-        let validity = validity(value(&fields, "validity"))?;
+        let algorithm = string(fields.algorithm).ok_or(Refusal::Field("algorithm"))?;
+        let jwks_domain = string(fields.jwks_domain).ok_or(Refusal::Field("jwksDomain"))?;
+        let payload = fields.payload.ok_or(Refusal::Field("payload"))?.as_bytes();
+        let integers_fit = integers_fit(payload);
+        let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
+        let validity = validity(fields.validity)?;
         let dynamic = version >= Version::CHOICE_OF_KEY
-            && match fields.contains_key("useStaticSigningKey").then(|| value(&fields, "useStaticSigningKey")) {
-                None => false,
-                Some(Some(Value::Bool(use_static))) => !use_static,
+            && match fields.use_static_signing_key.map(RawValue::as_bytes) {
+                None | Some(b"true") => false,
+                Some(b"false") => true,
                 Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
             };
         Ok(Self { algorithm, jwks_domain, payload, integers_fit, validity, dynamic })
@@ -46,44 +45,79 @@ impl MintRequest {
     }
 }
 
-/// Fields are parsed one by one, so that a broken one does not hide which comes first; the last of two equal names counts.
-type Fields<'a> = BTreeMap<String, &'a RawValue>;
-
-fn value(fields: &Fields<'_>, name: &str) -> Option<Value> {
-    serde_json::from_str(fields.get(name)?.get()).ok()
+/// The members of a request that have a meaning, as they are written: each is read alone, so that a broken one does not
+/// hide which one comes first in a core's order.
+#[derive(Default)]
+struct Fields<'b> {
+    algorithm: Option<RawValue<'b>>,
+    jwks_domain: Option<RawValue<'b>>,
+    payload: Option<RawValue<'b>>,
+    validity: Option<RawValue<'b>>,
+    use_static_signing_key: Option<RawValue<'b>>,
 }
 
-fn string(fields: &Fields<'_>, name: &'static str) -> Result<String, Refusal> {
-    match value(fields, name) {
-        Some(Value::String(text)) => Ok(text),
-        _ => Err(Refusal::Field(name)),
+impl<'b> Fields<'b> {
+    /// `None` if the body is no JSON object, or has a member name that serde_json gives a meaning of its own. Of members
+    /// with one name the last counts.
+    fn read(body: &'b [u8]) -> Option<Self> {
+        if !json::is_valid(body) || json::has_reserved_name(body) {
+            return None;
+        }
+        let mut fields = Self::default();
+        json::members(body, |name, value| {
+            let field = if name.is("algorithm") {
+                &mut fields.algorithm
+            } else if name.is("jwksDomain") {
+                &mut fields.jwks_domain
+            } else if name.is("payload") {
+                &mut fields.payload
+            } else if name.is("validity") {
+                &mut fields.validity
+            } else if name.is("useStaticSigningKey") {
+                &mut fields.use_static_signing_key
+            } else {
+                return Some(());
+            };
+            *field = Some(value);
+            Some(())
+        })?;
+        Some(fields)
     }
 }
 
+fn string(field: Option<RawValue<'_>>) -> Option<String> {
+    field?.as_string()?.unescape()
+}
+
 /// Decimals are cut off, and strings of digits are read, as a core does.
-fn validity(value: Option<Value>) -> Result<u64, Refusal> {
-    let seconds = match value {
-        Some(Value::Number(number)) => match number.as_i64() {
+fn validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
+    let invalid = Refusal::Field("validity");
+    let Some(field) = field else { return Err(invalid) };
+    let seconds = match field.as_string() {
+        Some(digits) => digits.unescape().and_then(|digits| digits.parse().ok()),
+        None => number(field).and_then(|number| match number.as_i64() {
             Some(seconds) => Some(seconds),
             // A cast saturates, and what is too large is refused below.
-            None => number.as_f64().map(|seconds| seconds as i64),
-        },
-        Some(Value::String(digits)) => digits.parse().ok(),
-        _ => None,
+            None => number.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64),
+        }),
     };
     match seconds.map(u64::try_from) {
         Some(Ok(0) | Err(_)) => Err(Refusal::ValidityNotPositive),
         Some(Ok(seconds)) if seconds <= MAX_VALIDITY => Ok(seconds),
-        _ => Err(Refusal::Field("validity")),
+        _ => Err(invalid),
     }
+}
+
+fn number(value: RawValue<'_>) -> Option<Number> {
+    std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
 }
 
 /// Whether every number in `json`, which is valid, that is written as an integer fits an `i64`.
 ///
 /// Read from the text, because a parsed number no longer tells: beyond 64 bits serde_json makes an integer a float or,
 /// where another crate in the build turns on its `arbitrary_precision`, keeps it as it is.
-fn integers_fit(json: &str) -> bool {
-    let mut rest = json;
+fn integers_fit(json: &[u8]) -> bool {
+    let mut rest = std::str::from_utf8(json).unwrap_or_default();
     while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
         rest = &rest[at..];
         if let Some(string) = rest.strip_prefix('"') {
@@ -166,6 +200,36 @@ mod tests {
     }
 
     #[test]
+    fn reserved_names_are_refused_wherever_they_are() {
+        let magic = r#"{"$serde_json::private::RawValue":"{\"source\":\"microservice\"}"}"#;
+        let deep = r#"{"$serde_json::private::RawValue":"[[[[]]]]"}"#;
+        for payload in [
+            magic.to_owned(),
+            format!(
+                r#"{{"sub":"u","source":{}}}"#,
+                magic.replace("{\\\"source\\\":\\\"microservice\\\"}", "\\\"microservice\\\"")
+            ),
+            format!(r#"{{"a":[[{deep}]]}}"#),
+            r#"{"a":{"$serde_json::private::Number":"7"}}"#.to_owned(),
+            r#"{"\u0024serde_json::private::RawValue":"1"}"#.to_owned(),
+        ] {
+            let body = body("5").replace("{},", &format!("{payload},"));
+            assert!(body.contains(&payload));
+            assert_eq!(read(&body).err(), Some(Refusal::NotAnObject), "{body}");
+        }
+        let beside = body("5").replace("{\"payload\"", r#"{"$serde_json::private::RawValue":"{}","payload""#);
+        assert_eq!(read(&beside).err(), Some(Refusal::NotAnObject), "{beside}");
+        let whole = format!(r#"{{"$serde_json::private::RawValue":{}}}"#, Value::from(body("5")));
+        assert_eq!(read(&whole).err(), Some(Refusal::NotAnObject), "{whole}");
+    }
+
+    #[test]
+    fn of_two_fields_with_one_name_the_last_counts() {
+        let twice = body("5").replace(r#""validity":5"#, r#""validity":"x","valid\u0069ty":7"#);
+        assert_eq!(read(&twice).map(|request| request.validity), Ok(7));
+    }
+
+    #[test]
     fn validity_is_read_as_a_core_reads_it() {
         let invalid = Err(Refusal::Field("validity"));
         let not_positive = Err(Refusal::ValidityNotPositive);
@@ -233,7 +297,7 @@ mod tests {
             ("{}", true),
         ];
         for (json, expected) in cases {
-            assert_eq!(integers_fit(json), expected, "{json}");
+            assert_eq!(integers_fit(json.as_bytes()), expected, "{json}");
         }
     }
 }

@@ -1,15 +1,12 @@
 //! A JWK Set (RFC 7517 §5), read entry by entry so that one odd entry costs itself alone.
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::key::Key;
 use crate::algorithm::Algorithm;
-use crate::json;
+use crate::json::{self, RawValue};
 
 /// The usable keys of one JWK Set.
 #[derive(Debug, Default)]
@@ -43,13 +40,13 @@ impl KeySet {
     /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared with it, so that whoever
     /// holds on to that key sees its deadline move.
     pub(crate) fn from_json(json: &[u8], max_keys: usize, previous: &Self) -> Result<Self, SetError> {
-        let Entries(entries) = serde_json::from_slice(json).map_err(|_| SetError::NotAKeySet)?;
+        let entries = entries(json).ok_or(SetError::NotAKeySet)?;
         if entries.len() > max_keys {
             return Err(SetError::TooManyKeys);
         }
         let mut keys: Vec<Arc<Key>> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let jwk = json::object(entry.get().as_bytes()).map_or(Value::Null, Value::Object);
+            let jwk = json::object(entry.as_bytes()).map_or(Value::Null, Value::Object);
             match Key::from_jwk(&jwk) {
                 Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(Arc::new(key)),
@@ -99,35 +96,22 @@ impl From<Vec<Key>> for KeySet {
     }
 }
 
-/// The raw entries of `keys`. Deliberately not a derived struct: that would also read `[[…]]`.
-struct Entries(Vec<Box<RawValue>>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EntriesVisitor)
+/// The elements of the one member `keys`, as they are written: each is read alone.
+fn entries(json: &[u8]) -> Option<Vec<RawValue<'_>>> {
+    if !json::is_valid(json) {
+        return None;
     }
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with the array `keys`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-        let mut entries = None;
-        while let Some(name) = map.next_key::<String>()? {
-            if name != "keys" {
-                map.next_value::<IgnoredAny>()?;
-            } else if entries.replace(map.next_value()?).is_some() {
-                return Err(A::Error::duplicate_field("keys"));
-            }
-        }
-        entries.map(Entries).ok_or_else(|| A::Error::missing_field("keys"))
-    }
+    let mut keys = None;
+    json::members(json, |name, value| match name.is("keys") {
+        true => keys.replace(value).is_none().then_some(()),
+        false => Some(()),
+    })?;
+    let mut entries = Vec::new();
+    keys?.elements(|entry| {
+        entries.push(entry);
+        Some(())
+    })?;
+    Some(entries)
 }
 
 #[cfg(test)]
@@ -217,6 +201,8 @@ mod tests {
             r#"{"keys":[GOOD],"keys":[GOOD]}"#,
             r#"{"keys":[GOOD],"keys":[]}"#,
             r#"{"keys":[GOOD],"k\u0065ys":[GOOD]}"#,
+            r#"{"keys":{"$serde_json::private::RawValue":"[GOOD]"}}"#,
+            r#"{"$serde_json::private::RawValue":"{\"keys\":[]}"}"#,
             r#"{"keys":[GOOD]"#,
             r#"{"keys":[GOOD,]}"#,
             r#"{"keys":[GOOD}"#,
@@ -274,6 +260,9 @@ mod tests {
             &other.replace(r#""kid""#, r#""kid":"twice","kid""#),
             &other.replace(r#""kid""#, r#""kid":"twice","\u006bid""#),
             &other.replace(r#""kid""#, r#""x-count":1e999,"kid""#),
+            &other.replace(r#""other""#, r#"{"$serde_json::private::RawValue":"\"other\""}"#),
+            &format!(r#"{{"$serde_json::private::RawValue":{}}}"#, Value::from(other.as_str())),
+            &other.replace(r#""kid""#, r#""x":[{"$serde_json::private::Number":"1"}],"kid""#),
             &other.replace(r#""kid""#, &format!(r#""deep":{}{},"kid""#, "[".repeat(40), "]".repeat(40))),
         ];
         for entry in bad {

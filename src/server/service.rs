@@ -102,7 +102,7 @@ impl Gate {
             Err(reason) => return Judged::Decided(Err(reason.into())),
         };
         // What was verified before is well-formed: its bytes need no second look.
-        if let Some(decided) = verifier.recall(credential) {
+        if let Some(decided) = verifier.cached(credential) {
             return Judged::Decided(decided);
         }
         let token = match bearer::b64token(credential, verifier.longest_token()) {

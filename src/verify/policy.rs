@@ -5,13 +5,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::algorithm::Algorithm;
+use crate::json::{self, RawString, RawValue};
+use crate::numeric_date::NumericDate;
 use crate::rejection::RejectionReason;
 
 /// More leeway than this is cut to it: beyond a few minutes it is a longer lifetime under another name.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
-
-/// Dates from here on cannot be told apart as JSON numbers (RFC 7493 §2.2).
-const DATE_LIMIT: u64 = 1 << 53;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
@@ -46,8 +45,8 @@ impl Policy {
         self.leeway = leeway.min(MAX_LEEWAY).as_secs();
     }
 
-    /// The claims that are cheap to check, before any key is looked up. Answers when they hold.
-    pub(crate) fn check_claims(&self, claims: &Map<String, Value>, now: u64) -> Result<Validity, RejectionReason> {
+    /// Checks the claims that need no key. Returns when they hold. `now` is in Unix seconds.
+    pub(crate) fn check_claims(&self, claims: &NamedClaims<'_>, now: u64) -> Result<Validity, RejectionReason> {
         let validity = self.check_dates(claims, now)?;
         self.check_names(claims)?;
         Ok(validity)
@@ -60,22 +59,22 @@ impl Policy {
     }
 
     /// Whether a token with these dates is valid at `now`. RFC 7519 §4.1.4: not on or after `exp`.
-    fn check_dates(&self, claims: &Map<String, Value>, now: u64) -> Result<Validity, RejectionReason> {
-        let expires_at = claims.get("exp").and_then(Date::read).ok_or(RejectionReason::MalformedExpiration)?.floor;
+    fn check_dates(&self, claims: &NamedClaims<'_>, now: u64) -> Result<Validity, RejectionReason> {
+        let expires_at = claims.exp.and_then(NumericDate::read).ok_or(RejectionReason::MalformedExpiration)?.floor;
         let mut validity = Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
         if !validity.holds(now) {
             return Err(RejectionReason::Expired);
         }
-        if let Some(not_before) = claims.get("nbf") {
-            let not_before = Date::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
+        if let Some(not_before) = claims.nbf {
+            let not_before = NumericDate::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
             validity.from = not_before.saturating_sub(self.leeway);
             if !validity.holds(now) {
                 return Err(RejectionReason::NotYetValid);
             }
         }
-        let issued_at = match claims.get("iat") {
+        let issued_at = match claims.iat {
             None => None,
-            Some(issued_at) => Some(Date::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?),
+            Some(issued_at) => Some(NumericDate::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?),
         };
         if let Some(issued_at) = issued_at {
             validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
@@ -93,32 +92,74 @@ impl Policy {
         Ok(validity)
     }
 
-    /// Once configured a name is mandatory. One that is there is of its type (RFC 7519 §4.1), configured or not.
-    fn check_names(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
-        let is = |claim: &str, wanted: &Option<String>| match claims.get(claim) {
+    /// Once configured a name is mandatory. One that is present has its type (RFC 7519 §4.1), configured or not.
+    fn check_names(&self, claims: &NamedClaims<'_>) -> Result<(), RejectionReason> {
+        let is = |claim: Option<RawValue<'_>>, wanted: &Option<String>| match claim {
             None => wanted.is_none(),
-            Some(name) => name.as_str().is_some_and(|name| wanted.as_ref().is_none_or(|wanted| wanted == name)),
+            Some(name) => name.as_string().is_some_and(|name| wanted.as_ref().is_none_or(|wanted| name.is(wanted))),
         };
-        if !is("iss", &self.issuer) {
+        if !is(claims.iss, &self.issuer) {
             return Err(RejectionReason::WrongIssuer);
         }
-        if !claims.get("aud").map_or(self.audience.is_empty(), |aud| self.is_audience(aud)) {
+        if !claims.aud.map_or(self.audience.is_empty(), |aud| self.is_audience(aud)) {
             return Err(RejectionReason::WrongAudience);
         }
-        if !is("sub", &self.subject) {
+        if !is(claims.sub, &self.subject) {
             return Err(RejectionReason::WrongSubject);
         }
         Ok(())
     }
 
     /// RFC 7519 §4.1.3: one string, or an array of strings of which one is enough.
-    fn is_audience(&self, aud: &Value) -> bool {
-        let named = match aud {
-            Value::Array(several) => several,
-            one => std::slice::from_ref(one),
+    fn is_audience(&self, aud: RawValue<'_>) -> bool {
+        let mut is_accepted = self.audience.is_empty();
+        let mut judge = |name: RawString<'_>| {
+            is_accepted = is_accepted || self.audience.iter().any(|audience| name.is(audience));
         };
-        let accepted = |value: &Value| self.audience.iter().any(|audience| value == audience);
-        named.iter().all(Value::is_string) && (self.audience.is_empty() || named.iter().any(accepted))
+        let are_strings = match aud.as_string() {
+            Some(name) => Some(judge(name)),
+            None => aud.strings(judge),
+        };
+        are_strings.is_some() && is_accepted
+    }
+}
+
+/// The claims that are checked before the signature (RFC 7519 §4.1), as they are written.
+#[derive(Debug, Default)]
+pub(crate) struct NamedClaims<'j> {
+    exp: Option<RawValue<'j>>,
+    nbf: Option<RawValue<'j>>,
+    iat: Option<RawValue<'j>>,
+    iss: Option<RawValue<'j>>,
+    aud: Option<RawValue<'j>>,
+    sub: Option<RawValue<'j>>,
+}
+
+impl<'j> NamedClaims<'j> {
+    /// Scans a payload. The payload is JSON only once it was read in full; see [`json::members`].
+    ///
+    /// # Errors
+    ///
+    /// The payload is empty or no object, or one of these claims is there twice.
+    pub(crate) fn scan(payload: &'j [u8]) -> Result<Self, RejectionReason> {
+        if payload.is_empty() {
+            return Err(RejectionReason::NotThreeParts);
+        }
+        let mut claims = Self::default();
+        json::members(payload, |name, value| {
+            let claim = match name.unescape_into(&mut [0; 5]) {
+                b"exp" => &mut claims.exp,
+                b"nbf" => &mut claims.nbf,
+                b"iat" => &mut claims.iat,
+                b"iss" => &mut claims.iss,
+                b"aud" => &mut claims.aud,
+                b"sub" => &mut claims.sub,
+                _ => return Some(()),
+            };
+            claim.replace(value).is_none().then_some(())
+        })
+        .ok_or(RejectionReason::MalformedClaims)?;
+        Ok(claims)
     }
 }
 
@@ -143,27 +184,6 @@ impl Validity {
     }
 }
 
-/// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. Each check takes the stricter whole second.
-#[derive(Clone, Copy)]
-struct Date {
-    floor: u64,
-    ceil: u64,
-}
-
-impl Date {
-    fn read(value: &Value) -> Option<Self> {
-        let number = value.as_number()?;
-        if let Some(whole) = number.as_u64() {
-            return (whole < DATE_LIMIT).then_some(Self { floor: whole, ceil: whole });
-        }
-        let seconds = number.as_f64()?;
-        // Below the limit a float holds every whole second, so the conversions lose nothing.
-        (0.0..DATE_LIMIT as f64)
-            .contains(&seconds)
-            .then_some(Self { floor: seconds.floor() as u64, ceil: seconds.ceil() as u64 })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,8 +195,12 @@ mod tests {
         crate::json::object(text.replace("NOW", &NOW.to_string()).as_bytes()).unwrap()
     }
 
+    fn validity(policy: &Policy, text: &str, now: u64) -> Result<Validity, R> {
+        policy.check_claims(&NamedClaims::scan(text.replace("NOW", &NOW.to_string()).as_bytes())?, now)
+    }
+
     fn outcome(policy: &Policy, text: &str) -> Option<R> {
-        policy.check_claims(&claims(text), NOW).err()
+        validity(policy, text, NOW).err()
     }
 
     fn with_exp(exp: impl std::fmt::Display) -> Option<R> {
@@ -205,13 +229,15 @@ mod tests {
     fn a_token_expires_on_the_second_after_the_leeway() {
         assert_eq!(with_exp(NOW - 29), None);
         assert_eq!(with_exp(NOW - 30), Some(R::Expired));
-        // A fraction is never rounded up.
-        assert_eq!(with_exp(format!("{}.9", NOW - 30)), Some(R::Expired));
+        // A fraction is never rounded up, however close to the next second it is.
+        for nines in [1, 20, 400] {
+            assert_eq!(with_exp(format!("{}.{}", NOW - 30, "9".repeat(nines))), Some(R::Expired));
+        }
         let mut strict = Policy::default();
         strict.set_leeway(Duration::ZERO);
         assert_eq!(outcome(&strict, r#"{"exp":NOW}"#), Some(R::Expired));
-        let validity = strict.check_claims(&claims(r#"{"exp":1800000001.7}"#), NOW).unwrap();
-        assert_eq!(validity, Validity { from: 0, until: NOW + 1, expires_at: NOW + 1 });
+        let shortened = validity(&strict, r#"{"exp":1800000001.7}"#, NOW).unwrap();
+        assert_eq!(shortened, Validity { from: 0, until: NOW + 1, expires_at: NOW + 1 });
     }
 
     #[test]
@@ -248,11 +274,11 @@ mod tests {
     #[test]
     fn validity_says_from_when_until_when() {
         let text = r#"{"iat":1799999990,"nbf":1800000010.5,"exp":1800000100.5}"#;
-        let validity = Policy::default().check_claims(&claims(text), NOW).unwrap();
+        let holding = validity(&Policy::default(), text, NOW).unwrap();
         let seconds = [NOW - 20, NOW - 19, NOW + 129, NOW + 130];
-        assert_eq!(seconds.map(|now| validity.holds(now)), [false, true, true, false]);
+        assert_eq!(seconds.map(|now| holding.holds(now)), [false, true, true, false]);
         for now in [NOW - 20, NOW - 19, NOW + 129, NOW + 130] {
-            assert_eq!(Policy::default().check_claims(&claims(text), now).is_ok(), validity.holds(now), "{now}");
+            assert_eq!(validity(&Policy::default(), text, now).is_ok(), holding.holds(now), "{now}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is remembered of tokens, and for how long: a cache of verdicts has to be right before it is fast.
+//! The token cache as a verifier uses it: what is cached, and for how long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use super::cached_token::CachedToken;
 use super::policy::Validity;
-use super::verdicts::{Proved, Verdicts};
+use super::token_cache::TokenCache;
 use super::verifier::Verifier;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
@@ -56,16 +57,16 @@ impl Authority {
     }
 }
 
-fn is_remembered(verifier: &Verifier, token: &str) -> bool {
-    verifier.recall(token.as_bytes()).is_some()
+fn is_cached(verifier: &Verifier, token: &str) -> bool {
+    verifier.cached(token.as_bytes()).is_some()
 }
 
-/// Verifies until the first level has it too, whatever it takes to move there.
+/// Verifies often enough for both levels to hold the token.
 async fn verify_often(verifier: &Verifier, token: &str) {
     for _ in 0..20 {
         verifier.verify(token).await.unwrap();
     }
-    assert!(is_remembered(verifier, token));
+    assert!(is_cached(verifier, token));
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,10 +75,10 @@ async fn a_verdict_says_what_the_first_verification_said() {
     let verifier = authority.verifier(&clock);
     for key in [0, 1] {
         let token = authority.good(key);
-        assert!(!is_remembered(&verifier, &token));
+        assert!(!is_cached(&verifier, &token));
         let first = verifier.verify(&token).await.unwrap();
         for _ in 0..20 {
-            let again = verifier.recall(token.as_bytes()).unwrap().unwrap();
+            let again = verifier.cached(token.as_bytes()).unwrap().unwrap();
             assert_eq!(again.get("service"), Some(&json!(format!("s{key}"))));
             assert_eq!(again.expires_at(), first.expires_at());
         }
@@ -91,15 +92,15 @@ async fn a_verdict_ends_at_the_second_the_token_does() {
     let token = authority.sign(0, &format!(r#"{{"exp":{},"nbf":{NOW},"source":"microservice"}}"#, NOW + 100));
     verify_often(&verifier, &token).await;
     clock.shift(99);
-    assert!(is_remembered(&verifier, &token));
+    assert!(is_cached(&verifier, &token));
     clock.shift(1);
-    assert!(!is_remembered(&verifier, &token));
+    assert!(!is_cached(&verifier, &token));
     assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::Expired);
 
     clock.shift(-100);
     verify_often(&verifier, &token).await;
     clock.shift(-1);
-    assert!(!is_remembered(&verifier, &token));
+    assert!(!is_cached(&verifier, &token));
     assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::NotYetValid);
 }
 
@@ -112,12 +113,12 @@ async fn a_removed_key_ends_its_verdicts_at_once_and_no_others() {
     verify_often(&verifier, &stays).await;
     let user = authority.sign(0, &format!(r#"{{"exp":{}}}"#, NOW + 100));
     verifier.verify(&user).await.unwrap_err();
-    assert!(is_remembered(&verifier, &user));
+    assert!(is_cached(&verifier, &user));
 
     authority.key(0).use_until(0);
-    assert!(!is_remembered(&verifier, &gone) && !is_remembered(&verifier, &user));
+    assert!(!is_cached(&verifier, &gone) && !is_cached(&verifier, &user));
     assert!(verifier.verify(&gone).await.is_err());
-    assert!(is_remembered(&verifier, &stays));
+    assert!(is_cached(&verifier, &stays));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +128,7 @@ async fn new_material_under_a_known_kid_inherits_no_verdict() {
     let token = before.good(0);
     verify_often(&before.verifier(&clock), &token).await;
     let verifier = after.verifier(&clock);
-    assert!(!is_remembered(&verifier, &token));
+    assert!(!is_cached(&verifier, &token));
     assert_eq!(verifier.verify(&token).await.unwrap_err().reason(), RejectionReason::BadSignature);
 }
 
@@ -137,9 +138,9 @@ async fn another_policy_shares_no_verdict() {
     let verifier = authority.verifier(&clock);
     let token = authority.good(0);
     verify_often(&verifier, &token).await;
-    assert!(is_remembered(&verifier.clone(), &token), "the same policy does share");
+    assert!(is_cached(&verifier.clone(), &token), "the same policy does share");
     let stricter = verifier.clone().audience("billing");
-    assert!(!is_remembered(&stricter, &token));
+    assert!(!is_cached(&stricter, &token));
     assert_eq!(stricter.verify(&token).await.unwrap_err().reason(), RejectionReason::WrongAudience);
     assert!(verifier.verify(&token).await.is_ok());
 }
@@ -153,10 +154,10 @@ async fn a_token_that_differs_in_one_byte_is_not_known() {
     for position in 0..token.len() {
         let mut other = token.clone().into_bytes();
         other[position] ^= 1;
-        assert!(verifier.recall(&other).is_none(), "at {position}");
+        assert!(verifier.cached(&other).is_none(), "at {position}");
     }
     for other in [&token[1..], &token[..token.len() - 1], &format!("{token}A"), &format!("A{token}"), ""] {
-        assert!(!is_remembered(&verifier, other), "{other}");
+        assert!(!is_cached(&verifier, other), "{other}");
     }
 }
 
@@ -169,25 +170,49 @@ async fn only_good_signatures_are_remembered() {
     let expired = authority.sign(0, r#"{"exp":1,"source":"microservice"}"#);
     for token in [forged.as_str(), &expired, "garbage", "a.b.c"] {
         verifier.verify(token).await.unwrap_err();
-        assert!(!is_remembered(&verifier, token), "{token}");
+        assert!(!is_cached(&verifier, token), "{token}");
     }
-    assert_eq!(verifier.verdicts().count_and_weight(), (0, 0));
+    assert_eq!(verifier.cache().count_and_weight(), (0, 0));
     // An authentic token without the marker is remembered as what it is.
     let user = authority.sign(0, &format!(r#"{{"exp":{},"sub":"user"}}"#, NOW + 100));
     for _ in 0..3 {
         assert_eq!(verifier.verify(&user).await.unwrap_err().reason(), RejectionReason::NotMicroservice);
     }
-    assert!(is_remembered(&verifier, &user));
+    assert!(is_cached(&verifier, &user));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_capacity_nothing_is_remembered() {
+async fn without_capacity_nothing_is_cached() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock).cache_capacity(0);
     let token = authority.good(0);
     for _ in 0..3 {
         verifier.verify(&token).await.unwrap();
-        assert!(!is_remembered(&verifier, &token));
+        assert!(!is_cached(&verifier, &token));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn signed_token_with_duplicate_members_is_cached_as_refused() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let verifier = authority.verifier(&clock);
+    let twice = authority.sign(0, &format!(r#"{{"exp":{},"source":"microservice","a":1,"a":1}}"#, NOW + 100));
+    for _ in 0..3 {
+        assert_eq!(verifier.verify(&twice).await.unwrap_err().reason(), RejectionReason::MalformedClaims);
+        assert!(is_cached(&verifier, &twice));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nine_verifiers_on_one_thread_each_keep_their_first_level() {
+    let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
+    let token = authority.good(0);
+    let verifiers: Vec<_> = (0..50).map(|_| authority.verifier(&clock)).collect();
+    for verifier in &verifiers {
+        verify_often(verifier, &token).await;
+    }
+    for verifier in &verifiers {
+        assert!(verifier.cache().is_near(token.as_bytes(), NOW));
     }
 }
 
@@ -195,19 +220,20 @@ async fn without_capacity_nothing_is_remembered() {
 fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
     let authority = Authority::new(1);
     for token_len in [200, 800, 8192] {
-        let verdicts = Arc::new(Verdicts::new(1000));
+        let cache = TokenCache::new(1000);
         let mut bytes_offered = 0;
         for number in 0..100_000 {
             let token = format!("{number:0>token_len$}");
             bytes_offered += token.len();
-            let claims = ServiceClaims::proven(serde_json::Map::new(), NOW);
-            let validity = Validity::until(NOW + 100);
-            // Every other one is somebody else's, who has a part of his own.
-            let verdict = if number % 2 == 0 { Proved::Caller(claims) } else { Proved::NotMicroservice };
-            verdicts.remember(&token, verdict, authority.key(0), validity);
-            verdicts.recall(token.as_bytes(), NOW);
+            // Every other token is refused, which has a part of its own.
+            let outcome = match number % 2 {
+                0 => Ok(ServiceClaims::proven(serde_json::Map::new(), NOW)),
+                _ => Err(RejectionReason::NotMicroservice),
+            };
+            cache.insert(CachedToken::new(&token, outcome, authority.key(0), Validity::until(NOW + 100)));
+            cache.get(token.as_bytes(), NOW);
         }
-        let (count, weight) = verdicts.count_and_weight();
+        let (count, weight) = cache.count_and_weight();
         let units = 1000 + 1000 / 16;
         assert!(count <= units && weight <= units as u64, "{count} entries of weight {weight}");
         assert!(count * token_len <= units * 4096, "{count} entries of {token_len} bytes, {bytes_offered} offered");
@@ -242,6 +268,6 @@ fn no_verdict_outlives_the_retirement_of_its_key() {
                 retired.store(true, Ordering::SeqCst);
             });
         });
-        assert!(verifier.recall(lasting.as_bytes()).is_none());
+        assert!(verifier.cached(lasting.as_bytes()).is_none());
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::policy::{Policy, Validity};
+use super::cached_token::CachedToken;
+use super::policy::{NamedClaims, Policy, Validity};
+use super::token_cache::TokenCache;
 use super::turns::{Place, Turn, Turns};
-use super::verdicts::{Proved, Verdicts};
 use crate::algorithm::Algorithm;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
@@ -40,11 +41,11 @@ pub struct Verifier {
     keys: KeySource,
     policy: Arc<Policy>,
     clock: Clock,
-    verdicts: Arc<Verdicts>,
+    cache: Arc<TokenCache>,
     turns: Arc<Turns>,
 }
 
-/// How many verdicts are remembered, unless it is said otherwise.
+/// The default of [`Verifier::cache_capacity`], in tokens.
 const CACHE_CAPACITY: usize = 4096;
 
 /// How far a token could be judged without waiting.
@@ -70,7 +71,7 @@ impl Verifier {
             keys: keys.into(),
             policy: Arc::default(),
             clock: Clock::default(),
-            verdicts: Arc::new(Verdicts::new(CACHE_CAPACITY)),
+            cache: Arc::new(TokenCache::new(CACHE_CAPACITY)),
             turns: Turns::of_this_process(),
         }
     }
@@ -130,15 +131,19 @@ impl Verifier {
         self.with(|policy| policy.marker = (claim.into(), value.into()))
     }
 
-    /// How many tokens are remembered once they are verified, so that their signature is not checked again. 4 096 by
-    /// default, which takes at most 17 MiB: a token for which more than 4 KiB are put aside, twice its length and 200 bytes
-    /// for each claim, counts more than once. Up to 256 are kept once more for each thread that verifies. Zero remembers
+    /// How many verified tokens are cached, so that their signature is not checked again. 4 096 by default; zero caches
     /// none.
     ///
-    /// A verdict is used only while the token's dates hold, by a clock that may be some milliseconds behind, and the very
+    /// A cached token is admitted only while its dates hold, by a clock that may be some milliseconds behind, and the very
     /// key that proved it may still be used.
+    ///
+    /// # Memory
+    ///
+    /// At most 4.5 KiB for each token of the capacity and 1 MiB for each processor (at most 64): 20 MiB by default on two
+    /// processors, however many threads there are. A token counts more than once if it and its claims take more than
+    /// 4 KiB. Each verifier has a cache of its own, which clones share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
-        self.verdicts = Arc::new(Verdicts::new(tokens));
+        self.cache = Arc::new(TokenCache::new(tokens));
         self
     }
 
@@ -154,7 +159,7 @@ impl Verifier {
     /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing else; a fetch that is
     /// under way goes on.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
-        if let Some(decided) = self.recall(token.as_bytes()) {
+        if let Some(decided) = self.cached(token.as_bytes()) {
             return decided;
         }
         match self.attempt(token) {
@@ -163,9 +168,9 @@ impl Verifier {
         }
     }
 
-    /// What is known of a token that was verified before. Takes any bytes: what is known is well-formed.
-    pub(crate) fn recall(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
-        self.verdicts.recall(token, self.clock.coarse_unix_now())
+    /// The outcome for a token that was verified before. Takes any bytes: cached tokens are well-formed.
+    pub(crate) fn cached(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
+        self.cache.get(token, self.clock.coarse_unix_now())
     }
 
     #[cfg(test)]
@@ -175,8 +180,8 @@ impl Verifier {
     }
 
     #[cfg(test)]
-    pub(super) fn verdicts(&self) -> &Verdicts {
-        &self.verdicts
+    pub(super) fn cache(&self) -> &TokenCache {
+        &self.cache
     }
 
     /// The longest token that is read, in bytes.
@@ -213,7 +218,7 @@ impl Verifier {
             Wait::Key(ticket) => {
                 let key = ticket.wait().await?;
                 // Of many that came with one token, the first is the one to check its signature.
-                if let Some(decided) = self.recall(token.as_bytes()) {
+                if let Some(decided) = self.cached(token.as_bytes()) {
                     return decided;
                 }
                 if let Some(turn) = self.turns.take() {
@@ -228,7 +233,7 @@ impl Verifier {
     /// Judges a token that has waited for its turn.
     fn judge_in(&self, turn: Turn<'_>, token: &str) -> Result<ServiceClaims, Rejection> {
         // Others with the same token may have come first.
-        if let Some(decided) = self.recall(token.as_bytes()) {
+        if let Some(decided) = self.cached(token.as_bytes()) {
             return decided;
         }
         let now = self.clock.unix_now();
@@ -242,18 +247,17 @@ impl Verifier {
         }
     }
 
-    /// Steps 1 and 2: everything that needs no key. `now` is in Unix seconds.
+    /// Steps 1 and 2: what needs no key. `now` is in Unix seconds.
     fn parse<'t>(&self, token: &'t str, now: u64) -> Result<Unproven<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.policy.max_token_len)?;
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
-        let claims = jws.claims()?;
-        let validity = self.policy.check_claims(&claims, now)?;
-        Ok(Unproven { jws, claims, validity })
+        let validity = self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, now)?;
+        Ok(Unproven { jws, validity })
     }
 
-    /// Steps 4 and 5. What has a good signature is remembered, whoever it belongs to.
+    /// Steps 4 to 6. Tokens with a good signature are cached, also those that are refused for what they hold.
     fn prove(
         &self,
         token: &str,
@@ -261,25 +265,27 @@ impl Verifier {
         key: Arc<Key>,
         turn: Turn<'_>,
     ) -> Result<ServiceClaims, Rejection> {
-        let Unproven { jws, claims, validity } = unproven;
+        let Unproven { jws, validity } = unproven;
         let good = key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);
         drop(turn);
         if !good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        let verdict = match self.policy.check_marker(&claims) {
-            Ok(()) => Proved::Caller(ServiceClaims::proven(claims, validity.expires_at)),
-            Err(_) => Proved::NotMicroservice,
-        };
-        self.verdicts.remember(token, verdict.clone(), key, validity);
-        verdict.decided()
+        let outcome = jws.claims().and_then(|claims| {
+            self.policy.check_marker(&claims)?;
+            Ok(ServiceClaims::proven(claims, validity.expires_at))
+        });
+        if self.cache.capacity() > 0 {
+            self.cache.insert(CachedToken::new(token, outcome.clone(), key, validity));
+        }
+        outcome.map_err(Rejection::from)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(Arc::make_mut(&mut self.policy));
-        // Another policy, other verdicts.
-        self.verdicts = Arc::new(Verdicts::new(self.verdicts.capacity()));
+        // Results cached under the old policy no longer apply.
+        self.cache = Arc::new(TokenCache::new(self.cache.capacity()));
         self
     }
 }
@@ -287,7 +293,6 @@ impl Verifier {
 /// A token that passed every check that needs no key.
 struct Unproven<'t> {
     jws: Jws<'t>,
-    claims: Map<String, Value>,
     validity: Validity,
 }
 
@@ -327,7 +332,7 @@ mod tests {
         verifier.verify(&known).await.unwrap();
 
         let turn = verifier.turns.take().unwrap();
-        assert!(verifier.recall(known.as_bytes()).is_some_and(|decided| decided.is_ok()));
+        assert!(verifier.cached(known.as_bytes()).is_some_and(|decided| decided.is_ok()));
         // What fails before its signature needs no turn.
         assert!(matches!(verifier.attempt("not.a.token"), Attempt::Decided(Err(_))));
         let (new, again) = (sign(2), sign(2));
@@ -399,9 +404,9 @@ mod tests {
         verifier.verify(&token).await.unwrap();
         let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
         key.use_until(0);
-        assert!(verifier.recall(token.as_bytes()).is_none());
+        assert!(verifier.cached(token.as_bytes()).is_none());
         key.use_until(u64::MAX);
-        assert!(verifier.recall(token.as_bytes()).is_some_and(|decided| decided.is_ok()));
+        assert!(verifier.cached(token.as_bytes()).is_some_and(|decided| decided.is_ok()));
     }
 
     #[test]
@@ -410,6 +415,6 @@ mod tests {
         let _turn = verifier.turns.take().unwrap();
         let configured = verifier.clone().cache_capacity(7).audience("billing");
         assert!(configured.turns.take().is_none());
-        assert_eq!(configured.verdicts.capacity(), 7);
+        assert_eq!(configured.cache.capacity(), 7);
     }
 }

@@ -1,0 +1,132 @@
+//! What a token with a forged signature costs, by the shape of its header and claims: `cargo bench --bench forged`.
+//!
+//! Every token but `small` is as long as the policy allows, 8 KiB, names a known RS256 key and passes the checks of the
+//! claims, so the server parses it, checks its signature and refuses it. `plain` has one long string: decoding and
+//! hashing 8 KiB cost what they cost. The other shapes are the most expensive ones known for the parser; compare them
+//! with `plain`. The aim is at most 1.2 × for each.
+
+mod support;
+
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use divan::Bencher;
+use http::HeaderValue;
+use serde_json::Value;
+
+use support::{RS256, bearer, behind, call, request, verifier};
+
+fn main() {
+    divan::main();
+}
+
+const ISSUER: &str = "https://api.example.com";
+
+/// The longest token that a verifier reads by default.
+const TOKEN_LEN: usize = 8192;
+/// The longest header, decoded.
+const HEADER_LEN: usize = 2048;
+
+const SHAPES: &[&str] = &[
+    "small",
+    "plain",
+    "arrays nested 30 deep",
+    "arrays nested without end",
+    "objects nested without end",
+    "empty arrays",
+    "short members",
+    "escaped names",
+    "short strings",
+    "escaped strings",
+    "audiences",
+    "escaped audiences",
+    "escaped issuer",
+    "digits of exp",
+    "header of nested arrays",
+    "header of short members",
+    "header of escaped names",
+    "header with an escaped kid",
+];
+
+static TOKENS: LazyLock<Vec<HeaderValue>> =
+    LazyLock::new(|| SHAPES.iter().map(|shape| bearer(&token(shape))).collect());
+
+#[divan::bench(args = SHAPES)]
+fn forged(bencher: Bencher, shape: &str) {
+    let position = SHAPES.iter().position(|other| *other == shape).expect("a shape");
+    let verifier = verifier(&RS256.jwks).issuer(ISSUER).audience("billing");
+    let mut service = behind(verifier);
+    bencher.bench_local(|| call(&mut service, request(Some(TOKENS[position].clone()))));
+}
+
+/// A token of this shape with a signature of 256 bytes that no key has made.
+fn token(shape: &str) -> String {
+    let kid = kid();
+    let plain_header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
+    let in_header = |fill: &dyn Fn(usize) -> String| {
+        let frame = format!(r#"{{"alg":"RS256","kid":"{kid}",}}"#).len();
+        format!(r#"{{"alg":"RS256","kid":"{kid}",{}}}"#, fill(HEADER_LEN - frame))
+    };
+    let named = format!(r#""exp":4953600000,"iss":"{ISSUER}","aud":"billing""#);
+    let repeated = |item: &str| {
+        let item = item.to_owned();
+        move |len: usize| item.repeat(len / item.len()).trim_end_matches(',').to_owned()
+    };
+    let nested = |open: &str, close: &str, len: usize| {
+        let depth = len / (open.len() + close.len());
+        format!("{}1{}", open.repeat(depth), close.repeat(depth))
+    };
+    let header = match shape {
+        "header of nested arrays" => in_header(&|len| format!(r#""x":{}"#, nested("[", "]", len - 5))),
+        "header of short members" => in_header(&repeated(r#""a":1,"#)),
+        "header of escaped names" => in_header(&repeated(r#""\u0061b":1,"#)),
+        "header with an escaped kid" => {
+            let kid: String = kid.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+            format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#)
+        }
+        _ => plain_header,
+    };
+    // What is left for the claims, in bytes before they are encoded.
+    let signature = URL_SAFE_NO_PAD.encode([1; 256]);
+    let room = (TOKEN_LEN - signature.len() - 2 - header.len().div_ceil(3) * 4) / 4 * 3;
+    let fill = room - named.len() - r#"{,"x":[]}"#.len();
+    let claims = match shape {
+        "small" => format!(r#"{{{named},"source":"microservice","service":"orders"}}"#),
+        "arrays nested 30 deep" => {
+            format!(r#"{{{named},"x":[{}]}}"#, repeated(&format!("{}{},", "[".repeat(30), "]".repeat(30)))(fill))
+        }
+        "arrays nested without end" => format!(r#"{{{named},"x":{}}}"#, nested("[", "]", fill)),
+        "objects nested without end" => format!(r#"{{{named},"x":{}}}"#, nested(r#"{"":"#, "}", fill)),
+        "empty arrays" => format!(r#"{{{named},"x":[{}]}}"#, repeated("[],")(fill)),
+        "short members" => format!(r#"{{{named},{}}}"#, repeated(r#""a":1,"#)(fill)),
+        "escaped names" => format!(r#"{{{named},{}}}"#, repeated(r#""\u0061b":1,"#)(fill)),
+        "short strings" => format!(r#"{{{named},"x":[{}]}}"#, repeated(r#""","#)(fill)),
+        "escaped strings" => format!(r#"{{{named},"x":[{}]}}"#, repeated(r#""\"","#)(fill)),
+        "audiences" => aud(&repeated(r#""b","#)(fill)),
+        "escaped audiences" => aud(&repeated(r#""\u0062illin","#)(fill)),
+        "escaped issuer" => {
+            let issuer: String = ISSUER.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+            format!(
+                r#"{{"exp":4953600000,"aud":"billing","iss":"{issuer}","x":"{}"}}"#,
+                "x".repeat(fill - issuer.len())
+            )
+        }
+        "digits of exp" => format!(r#"{{"iss":"{ISSUER}","aud":"billing","exp":4953600000.{}}}"#, "9".repeat(fill)),
+        _ => format!(r#"{{{named},"x":"{}"}}"#, "x".repeat(fill)),
+    };
+    let token = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + "." + &signature;
+    let is_full = (TOKEN_LEN - 64..=TOKEN_LEN).contains(&token.len());
+    assert!(is_full || shape == "small", "{shape}: {} bytes", token.len());
+    token
+}
+
+fn aud(others: &str) -> String {
+    format!(r#"{{"exp":4953600000,"iss":"{ISSUER}","aud":[{others},"billing"]}}"#)
+}
+
+fn kid() -> String {
+    let header = RS256.service.split('.').next().expect("a header");
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).expect("base64")).expect("JSON");
+    header["kid"].as_str().expect("a kid").to_owned()
+}

@@ -1,0 +1,455 @@
+//! Finds the members of a JSON object in one pass over its text, without building values.
+//!
+//! Tokens are scanned before their signature is checked, so a scan is linear in the text and allocates nothing: an
+//! attacker who sends nested arrays or thousands of members makes the server do no more work than a plain token does.
+//!
+//! A scan reads valid JSON exactly. It skips nested values by their brackets and does not validate them, so its result
+//! counts only once [`object`](super::object) has accepted the same text.
+
+/// Calls `take` for each member of the JSON object `json`, in order. `None` if the text has not the form of one object,
+/// or if `take` returns `None`.
+pub(crate) fn members<'j>(
+    json: &'j [u8],
+    mut take: impl FnMut(RawString<'j>, RawValue<'j>) -> Option<()>,
+) -> Option<()> {
+    let mut cursor = Cursor { rest: json };
+    cursor.list(b'{', b'}', |cursor| {
+        let name = cursor.string()?;
+        cursor.eat(b':')?;
+        take(name, cursor.value()?)
+    })?;
+    cursor.peek().is_none().then_some(())
+}
+
+/// Calls `take` for each string of the JSON text `json` that is the name of a member, at any depth.
+pub(super) fn names<'j>(json: &'j [u8], mut take: impl FnMut(RawString<'j>)) {
+    let mut cursor = Cursor { rest: json };
+    while let Some(quote) = cursor.rest.iter().position(|byte| *byte == b'"') {
+        cursor.rest = &cursor.rest[quote..];
+        let Some(string) = cursor.string() else { return };
+        if cursor.peek() == Some(b':') {
+            take(string);
+        }
+    }
+}
+
+/// The text of one JSON value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawValue<'j> {
+    text: &'j [u8],
+    /// Of a string.
+    has_escapes: bool,
+}
+
+impl<'j> RawValue<'j> {
+    pub(crate) fn as_bytes(self) -> &'j [u8] {
+        self.text
+    }
+
+    /// The string, if the value is one.
+    pub(crate) fn as_string(self) -> Option<RawString<'j>> {
+        let text = self.text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        Some(RawString { text, has_escapes: self.has_escapes })
+    }
+
+    /// Calls `take` for each element of the array. `None` if the value is no array, or if `take` returns `None`.
+    pub(crate) fn elements(self, mut take: impl FnMut(Self) -> Option<()>) -> Option<()> {
+        Cursor { rest: self.text }.list(b'[', b']', |cursor| take(cursor.value()?))
+    }
+
+    /// Calls `take` for each element of the array. `None` if the value is no array of strings.
+    pub(crate) fn strings(self, mut take: impl FnMut(RawString<'j>)) -> Option<()> {
+        Cursor { rest: self.text }.list(b'[', b']', |cursor| {
+            take(cursor.string()?);
+            Some(())
+        })
+    }
+}
+
+/// The text between a JSON string's quotes, with its escapes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawString<'j> {
+    text: &'j [u8],
+    has_escapes: bool,
+}
+
+impl<'j> RawString<'j> {
+    /// Whether the string is `text` (RFC 8259 §8.3: compared after unescaping).
+    pub(crate) fn is(self, text: &str) -> bool {
+        match self.has_escapes {
+            false => self.text == text.as_bytes(),
+            true => self.strip_prefix(text).is_some_and(<[u8]>::is_empty),
+        }
+    }
+
+    pub(super) fn starts_with(self, prefix: &str) -> bool {
+        self.strip_prefix(prefix).is_some()
+    }
+
+    /// The unescaped string, for a comparison with names of at most four bytes: a longer one need not be whole. `buffer`
+    /// holds it if it has escapes.
+    #[inline]
+    pub(crate) fn unescape_into<'b>(self, buffer: &'b mut [u8; 5]) -> &'b [u8]
+    where
+        'j: 'b,
+    {
+        if !self.has_escapes {
+            return self.text;
+        }
+        let (mut len, mut rest) = (0, self.text);
+        while let Some((first, after)) = rest.split_first()
+            && len < buffer.len()
+        {
+            buffer[len] = *first;
+            rest = after;
+            if *first == b'\\' {
+                // A malformed escape and one that is not ASCII are in none of the names.
+                let unescaped = unescape(after).filter(|(char, _)| char.is_ascii());
+                let (byte, after) = unescaped.map_or((0, after), |(char, after)| (char as u8, after));
+                buffer[len] = byte;
+                rest = after;
+            }
+            len += 1;
+        }
+        &buffer[..len]
+    }
+
+    /// The unescaped string. `None` if an escape is malformed or the text is not UTF-8.
+    pub(crate) fn unescape(self) -> Option<String> {
+        if !self.has_escapes {
+            return String::from_utf8(self.text.to_vec()).ok();
+        }
+        let mut unescaped = Vec::with_capacity(self.text.len());
+        let mut rest = self.text;
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if *first == b'\\' {
+                let (char, after) = unescape(after)?;
+                unescaped.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            } else {
+                unescaped.push(*first);
+            }
+        }
+        String::from_utf8(unescaped).ok()
+    }
+
+    /// The text that follows `prefix`, if the unescaped string begins with it.
+    fn strip_prefix(self, prefix: &str) -> Option<&'j [u8]> {
+        let (mut rest, mut prefix) = (self.text, prefix.as_bytes());
+        while let Some((wanted, others)) = prefix.split_first() {
+            let (first, after) = rest.split_first()?;
+            if *first != b'\\' {
+                if first != wanted {
+                    return None;
+                }
+                (rest, prefix) = (after, others);
+                continue;
+            }
+            let (char, after) = unescape(after)?;
+            rest = after;
+            prefix = match u8::try_from(char) {
+                Ok(byte @ 0..128) if byte == *wanted => others,
+                Ok(0..128) => return None,
+                _ => prefix.strip_prefix(char.encode_utf8(&mut [0; 4]).as_bytes())?,
+            };
+        }
+        Some(rest)
+    }
+}
+
+/// The character that an escape stands for (RFC 8259 §7), and the text behind it. `escape` begins after the backslash.
+#[inline]
+fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
+    let (kind, rest) = escape.split_first()?;
+    let char = match kind {
+        b'"' | b'\\' | b'/' => char::from(*kind),
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let (unit, rest) = hex(rest)?;
+            if let Some(char) = char::from_u32(unit.into()) {
+                return Some((char, rest));
+            }
+            let (low, rest) = hex(rest.strip_prefix(b"\\u")?)?;
+            return Some((char::decode_utf16([unit, low]).next()?.ok()?, rest));
+        }
+        _ => return None,
+    };
+    Some((char, rest))
+}
+
+#[inline]
+fn hex(text: &[u8]) -> Option<(u16, &[u8])> {
+    let (digits, rest) = text.split_first_chunk::<4>()?;
+    let mut value = 0;
+    for digit in digits {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return None,
+        };
+        value = value << 4 | u16::from(digit);
+    }
+    Some((value, rest))
+}
+
+/// The text that has not been read.
+struct Cursor<'j> {
+    rest: &'j [u8],
+}
+
+impl<'j> Cursor<'j> {
+    /// The next byte that is no white space.
+    #[inline(always)]
+    fn peek(&mut self) -> Option<u8> {
+        match self.rest.first() {
+            Some(byte) if *byte > b' ' => Some(*byte),
+            _ => self.peek_behind_spaces(),
+        }
+    }
+
+    #[cold]
+    fn peek_behind_spaces(&mut self) -> Option<u8> {
+        let spaces = self.rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
+        self.rest = &self.rest[spaces..];
+        self.rest.first().copied()
+    }
+
+    #[inline(always)]
+    fn eat(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.rest = &self.rest[1..])
+    }
+
+    /// Reads items with commas between them, from `open` to `close`.
+    #[inline]
+    fn list(&mut self, open: u8, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.eat(open)?;
+        if self.eat(close).is_some() {
+            return Some(());
+        }
+        loop {
+            item(self)?;
+            if self.eat(b',').is_none() {
+                return self.eat(close);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn string(&mut self) -> Option<RawString<'j>> {
+        self.eat(b'"')?;
+        let string = self.rest;
+        let has_escapes = self.skip_string()?;
+        Some(RawString { text: &string[..string.len() - self.rest.len() - 1], has_escapes })
+    }
+
+    /// Skips the rest of a string, with its closing quote. Whether it has escapes.
+    #[inline(always)]
+    fn skip_string(&mut self) -> Option<bool> {
+        let (mut bytes, mut has_escapes) = (self.rest.iter(), false);
+        loop {
+            match bytes.next()? {
+                b'"' => break,
+                b'\\' => {
+                    has_escapes = true;
+                    bytes.next()?;
+                }
+                _ => {}
+            }
+        }
+        self.rest = bytes.as_slice();
+        Some(has_escapes)
+    }
+
+    #[inline(always)]
+    fn value(&mut self) -> Option<RawValue<'j>> {
+        let first = self.peek()?;
+        let value = self.rest;
+        let mut has_escapes = false;
+        match first {
+            b'"' => {
+                self.rest = &self.rest[1..];
+                has_escapes = self.skip_string()?;
+            }
+            b'{' | b'[' => self.skip_nested()?,
+            _ => self.skip_scalar()?,
+        }
+        Some(RawValue { text: &value[..value.len() - self.rest.len()], has_escapes })
+    }
+
+    /// Skips an object or array. Counts brackets instead of recursing: depth costs no stack.
+    fn skip_nested(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            // This bit turns square brackets into curly ones; a quote has it, and no other byte becomes one in valid JSON.
+            match byte | 0x20 {
+                b'{' => depth += 1,
+                b'}' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Some(());
+                    }
+                }
+                b'"' => drop(self.skip_string()?),
+                _ => {}
+            }
+        }
+    }
+
+    /// Skips a number, `true`, `false` or `null`.
+    #[inline(always)]
+    fn skip_scalar(&mut self) -> Option<()> {
+        let ends = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');
+        let len = self.rest.iter().position(ends).unwrap_or(self.rest.len());
+        self.rest = &self.rest[len..];
+        (len > 0).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::Config;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The members of an object, each by its unescaped name and its text.
+    fn scanned(json: &[u8]) -> Option<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        members(json, |name, value| {
+            found.push((name.unescape()?, String::from_utf8(value.as_bytes().to_vec()).ok()?));
+            Some(())
+        })?;
+        Some(found)
+    }
+
+    #[test]
+    fn members_are_found_in_their_order() {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let cases: &[(&str, Option<&[(&str, &str)]>)] = &[
+            ("{}", Some(&[])),
+            (" { } ", Some(&[])),
+            (r#"{"a":1}"#, Some(&[("a", "1")])),
+            (r#"{ "a" : -1.5e3 , "b":"x" }"#, Some(&[("a", "-1.5e3"), ("b", "\"x\"")])),
+            (r#"{"a":[{"b":"]}"},2],"c":null}"#, Some(&[("a", r#"[{"b":"]}"},2]"#), ("c", "null")])),
+            (r#"{"a\"":"\\","b":{}}"#, Some(&[("a\"", r#""\\""#), ("b", "{}")])),
+            (r#"{"a":1,"a":2}"#, Some(&[("a", "1"), ("a", "2")])),
+            (r#"{"a":1,}"#, None),
+            (r#"{"a":1}x"#, None),
+            (r#"{"a":1"#, None),
+            (r#"{"a":[1}"#, None),
+            (r#"{"a"}"#, None),
+            (r#"{"a":}"#, None),
+            (r#"{a:1}"#, None),
+            (r#"{"a":"\"}"#, None),
+            ("[]", None),
+            ("\"a\"", None),
+            ("", None),
+            ("{", None),
+            ("\u{feff}{}", None),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(scanned(json.as_bytes()), expected.map(own), "{json}");
+        }
+    }
+
+    #[test]
+    fn strings_are_compared_after_unescaping() {
+        let string = |text: &'static str| Cursor { rest: text.as_bytes() }.string().unwrap();
+        let cases = [
+            (r#""exp""#, "exp", true),
+            (r#""\u0065xp""#, "exp", true),
+            (r#""e\u0078\u0070""#, "exp", true),
+            (r#""https:\/\/a""#, "https://a", true),
+            (r#""\b\f\n\r\t\"\\\/""#, "\u{8}\u{c}\n\r\t\"\\/", true),
+            (r#""\u00e9\ud83d\ude00""#, "é😀", true),
+            (r#""é😀""#, "é😀", true),
+            (r#""\u0065x""#, "exp", false),
+            (r#""\u0065xpp""#, "exp", false),
+            (r#""\u0045xp""#, "exp", false),
+            (r#""\ud83d""#, "\u{fffd}", false),
+            (r#""\ud83d\u0041""#, "A", false),
+            (r#""\x""#, "x", false),
+            (r#""\u00g0""#, "\0", false),
+            (r#""a\\b""#, r"a\\b", false),
+            (r#""""#, "", true),
+        ];
+        for (raw, text, expected) in cases {
+            assert_eq!(string(raw).is(text), expected, "{raw} {text}");
+            let is_name = string(raw).unescape_into(&mut [0; 5]) == text.as_bytes();
+            assert!(is_name == expected || text.len() > 4, "{raw} {text}");
+        }
+        assert!(string(r#""\u0024serde""#).starts_with("$serde") && !string(r#""$serd""#).starts_with("$serde"));
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert!(members(deep.as_bytes(), |_, _| Some(())).is_some());
+        let unclosed = format!(r#"{{"a":{}"#, "[".repeat(1_000_000));
+        assert!(members(unclosed.as_bytes(), |_, _| Some(())).is_none());
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            Just(Value::Null),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+
+        #[test]
+        fn valid_objects_are_read_as_serde_json_reads_them(
+            object in prop::collection::btree_map(any::<String>(), any_json(), 0..6),
+            pretty in any::<bool>(),
+        ) {
+            let object = Value::Object(object.into_iter().collect());
+            let text = if pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
+            let text = text.unwrap();
+            let mut left: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+            members(text.as_bytes(), |name, value| {
+                let name = name.unescape().unwrap();
+                let expected = left.remove(&name).unwrap();
+                assert_eq!(serde_json::from_slice::<Value>(value.as_bytes()).unwrap(), expected);
+                if let (Some(raw), Some(text)) = (value.as_string(), expected.as_str()) {
+                    assert!(raw.is(text) && raw.unescape().as_deref() == Some(text));
+                    let mut buffer = [0; 5];
+                    let name = raw.unescape_into(&mut buffer);
+                    assert!(name == text.as_bytes() || text.len() > 4 && name.len() > 4 || !text.is_ascii());
+                }
+                let mut elements = 0;
+                assert_eq!(value.elements(|_| { elements += 1; Some(()) }).is_some(), expected.is_array());
+                assert_eq!(elements, expected.as_array().map_or(0, Vec::len));
+                let are_strings = expected.as_array().is_some_and(|array| array.iter().all(Value::is_string));
+                assert_eq!(value.strings(drop).is_some(), are_strings);
+                Some(())
+            }).unwrap();
+            prop_assert!(left.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_a_scan_panic(bytes in prop::collection::vec(prop::sample::select(&b"{}[]\":,\\u0a \xff"[..]), 0..40)) {
+            let _ = scanned(&bytes);
+            names(&bytes, |name| drop((name.unescape(), name.unescape_into(&mut [0; 5]).len(), name.is("abcd"))));
+        }
+    }
+}

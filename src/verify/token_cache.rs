@@ -1,0 +1,112 @@
+//! Tokens that were verified before: a service's token is the same for its whole life, so its signature is checked once.
+//!
+//! A cached token is found by all of its bytes, and counts only while its dates hold and **the very key that proved it may
+//! still be used**. Each verifier has a cache of its own. Only tokens with a good signature are inserted, so an attacker
+//! cannot fill the cache with invented tokens.
+//!
+//! Two levels: small ones that threads do not share, in front of one for all. Threads that shared an entry would pass its
+//! lock and reference count back and forth: two threads with one caller would answer fewer requests than one.
+//!
+//! # Memory
+//!
+//! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for tokens that
+//! were refused. The first level shares the entries of the second one. What the second level has evicted lives on there,
+//! up to 1 MiB for each processor, however many threads there are. All of it goes with the last clone of the verifier.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use quick_cache::sync::Cache;
+
+use super::cached_token::{ByWeight, CachedToken, EndHasher, Sought, Token};
+use super::near_cache::{Near, NearCaches};
+use crate::claims::ServiceClaims;
+use crate::rejection::Rejection;
+
+/// The part of the capacity that is added for authentic tokens that were refused.
+const REFUSED_PART: usize = 16;
+
+/// The tokens that one verifier has verified.
+pub(super) struct TokenCache {
+    capacity: usize,
+    levels: OnceLock<Levels>,
+}
+
+struct Levels {
+    near: NearCaches,
+    admitted: Tokens,
+    /// Apart from `admitted`, so that end users' tokens never evict those of services.
+    refused: Tokens,
+}
+
+type Tokens = Cache<Token, Arc<CachedToken>, ByWeight, EndHasher>;
+
+impl TokenCache {
+    /// `capacity` in tokens; zero caches none. Takes no memory before the first token.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, levels: OnceLock::new() }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The outcome for this token, if it is cached and counts at `now`, in Unix seconds.
+    pub(super) fn get(&self, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
+        let levels = self.levels.get()?;
+        let near = levels.near.get(token, now);
+        if let Near::Found(claims) = near {
+            return Some(Ok(claims));
+        }
+        let sought = Sought(token);
+        let (level, cached) = match levels.admitted.get(&sought) {
+            Some(cached) => (&levels.admitted, cached),
+            None => (&levels.refused, levels.refused.get(&sought)?),
+        };
+        if !cached.holds(now) {
+            // Dates that have passed stay passed. A key may become usable again: perhaps its set was stale.
+            level.remove_if(&sought, |cached| !cached.has_valid_dates(now));
+            return None;
+        }
+        if matches!(near, Near::Wanted) {
+            levels.near.insert(&cached);
+        }
+        Some(cached.outcome.clone().map_err(Rejection::from))
+    }
+
+    /// Caches the outcome for a token whose signature was good. The capacity must not be zero.
+    pub(super) fn insert(&self, cached: CachedToken) {
+        let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
+        let level = if cached.outcome.is_ok() { &levels.admitted } else { &levels.refused };
+        level.insert(cached.token.clone(), Arc::new(cached));
+    }
+
+    /// Whether the first level of the current thread holds the token.
+    #[cfg(test)]
+    pub(super) fn is_near(&self, token: &[u8], now: u64) -> bool {
+        self.levels.get().is_some_and(|levels| matches!(levels.near.get(token, now), Near::Found(_)))
+    }
+
+    /// How many tokens the second level holds, and their weight.
+    #[cfg(test)]
+    pub(super) fn count_and_weight(&self) -> (usize, u64) {
+        let Some(levels) = self.levels.get() else { return (0, 0) };
+        (levels.admitted.len() + levels.refused.len(), levels.admitted.weight() + levels.refused.weight())
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+impl Levels {
+    fn new(capacity: usize) -> Self {
+        let level = |capacity: usize| {
+            Cache::with(capacity, capacity as u64, ByWeight, EndHasher::default(), Default::default())
+        };
+        let refused = level((capacity / REFUSED_PART).max(1));
+        Self { near: NearCaches::new(), admitted: level(capacity), refused }
+    }
+}
