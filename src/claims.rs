@@ -105,16 +105,25 @@ impl ServiceClaims {
 /// What an allocator may add to each allocation.
 const ALLOCATION: usize = 16;
 
-/// A map keeps room for this many members at least, and for this many times the members that it has.
-const MIN_MEMBERS: usize = 16;
-const ROOM: usize = 3;
-
 fn map_size(map: &Map<String, Value>) -> usize {
     if map.is_empty() {
         return 0;
     }
-    let nodes = (ROOM * map.len()).max(MIN_MEMBERS) * (size_of::<(String, Value)>() + ALLOCATION);
-    nodes + map.iter().map(|(name, value)| name.capacity() + ALLOCATION + value_size(value)).sum::<usize>()
+    room(map.len()) + map.iter().map(|(name, value)| name.capacity() + ALLOCATION + value_size(value)).sum::<usize>()
+}
+
+/// What a map of this many members allocates for itself.
+fn room(len: usize) -> usize {
+    let member = size_of::<(String, Value)>();
+    // With serde_json's `preserve_order`, which any crate of a build can turn on, a map is an `IndexMap`, and a value is
+    // larger for it. Otherwise it is a `BTreeMap` of nodes for 11 members, of which a split leaves five at least.
+    if size_of::<Value>() > 4 * size_of::<usize>() {
+        let buckets = (len + len / 7 + 1).next_power_of_two().max(4);
+        buckets * (member + 2 * size_of::<usize>() + 1) + 2 * ALLOCATION
+    } else {
+        let nodes = if len <= 11 { 1 } else { len.div_ceil(5) };
+        nodes * (11 * member + 6 * size_of::<usize>() + ALLOCATION)
+    }
 }
 
 /// Recursion is bounded by the parser, which allows 32 levels.
@@ -196,6 +205,36 @@ mod tests {
         assert_eq!(read.deserialize::<Service>().unwrap().service, "orders");
         assert!(claims("{}").deserialize::<Service>().is_err());
         assert!(read.expires_at() > UNIX_EPOCH);
+    }
+
+    /// The allocator's own overhead is not measured here; `tests/memory.rs` looks at the whole process.
+    #[test]
+    fn heap_size_is_what_claims_take_or_a_little_more() {
+        let members = |count: usize| (0..count).map(|at| format!(r#""claim{at}":1"#)).collect::<Vec<_>>().join(",");
+        let texts = [
+            "{}".to_owned(),
+            r#"{"exp":1}"#.to_owned(),
+            r#"{"exp":4953600000,"iat":1,"iss":"https://api.example.com","source":"microservice","aud":"billing"}"#
+                .to_owned(),
+            format!(r#"{{"a":"{}"}}"#, "x".repeat(3000)),
+            format!(r#"{{"a":[{}]}}"#, ["[[[[]]]]"; 300].join(",")),
+            format!(r#"{{"a":[{}]}}"#, [r#"{"":{"":1}}"#; 300].join(",")),
+            format!(r#"{{"a":[{}]}}"#, [r#""x""#; 1000].join(",")),
+            format!("{{{}}}", members(11)),
+            format!("{{{}}}", members(12)),
+            format!("{{{}}}", members(15)),
+            format!("{{{}}}", members(29)),
+            format!("{{{}}}", members(57)),
+            format!("{{{}}}", members(450)),
+        ];
+        for text in texts {
+            let mut claims = None;
+            let taken = allocation_counter::measure(|| claims = crate::json::object(text.as_bytes())).bytes_current;
+            let claims = ServiceClaims::proven(claims.unwrap(), 0);
+            let taken = usize::try_from(taken).unwrap();
+            let told = claims.heap_size();
+            assert!((taken..=2 * taken).contains(&told), "{taken} {told} {}", &text[..text.len().min(40)]);
+        }
     }
 
     #[test]
