@@ -130,6 +130,16 @@ async fn a_token_that_no_service_would_admit_is_refused() {
     let exp = now() + 3600;
     let cases = [
         ("expired", signer.expired(), "expired"),
+        (
+            "issued when it expires",
+            with(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            "expires before or when",
+        ),
+        (
+            "issued after it expires",
+            with(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            "expires before or when",
+        ),
         ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
         ("another marker", with(json!({"exp": exp, "iss": ISSUER, "source": "user"})), "microservice"),
         (
