@@ -23,7 +23,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 
-use crate::support::{DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now};
+use crate::support::{DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe};
 
 type Ask = Arc<dyn Fn() + Send + Sync>;
 
@@ -182,8 +182,7 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
     let shared = observer.clone();
     // A thread of its own: a deadlocked one never ends.
     let thread = std::thread::spawn(move || {
-        let subscriber = tracing_subscriber::registry().with(shared.clone());
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let _guard = subscribe(tracing_subscriber::registry().with(shared.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             keys_rotate_and_fetches_fail(&shared).await;
