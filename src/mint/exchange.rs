@@ -74,13 +74,13 @@ impl Exchange {
                     return self.check(&jwt, &host.name()).map(|minted| (minted, jwt)).map_err(Refusal::from);
                 }
                 Err(error) if error.is_connect() => {
-                    let unreachable = Refusal::unreachable(host.name(), error);
+                    let unreachable = Refusal::unreachable(host.name(), error, &self.core);
                     if self.hosts.len() > 1 {
                         tracing::debug!(error = %unreachable.error, "this host is passed over");
                     }
                     refusal = Some(unreachable);
                 }
-                Err(error) => return Err(Refusal::unreachable(host.name(), error)),
+                Err(error) => return Err(Refusal::unreachable(host.name(), error, &self.core)),
             }
         }
         Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
