@@ -149,7 +149,8 @@ pub enum FetchError {
 /// Why no token could be minted.
 ///
 /// Every variant tells its reader what to change. What the core answered is carried on one line, cut to 200 characters,
-/// with control characters escaped, and with the api key and whatever looks like a token taken out.
+/// with control characters escaped. A text that may hold a token or 8 letters and digits of the api key in a row, plain,
+/// in base64 or with the escapes of JSON, HTML and URLs, is withheld as a whole; the error says so.
 #[cfg(feature = "reqwest")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

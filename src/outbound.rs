@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A host is left alone for no longer than this, whatever it asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
+/// How much of a text from elsewhere an error carries, in characters.
+pub(crate) const MAX_TEXT: usize = 200;
+
 /// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a query may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let invalid = || {
@@ -112,7 +115,16 @@ pub(crate) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Durat
 
 /// What a failed exchange says, without the URL: its query may hold a secret.
 pub(crate) fn reason(error: reqwest::Error) -> String {
-    innermost(&error.without_url())
+    one_line(&innermost(&error.without_url()))
+}
+
+/// The beginning of a text that came from elsewhere, with control characters escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.trim().chars().take(MAX_TEXT) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// What lies at the bottom of an error, which is the part that tells: `Connection refused`, `certificate expired`.

@@ -49,7 +49,8 @@ impl AddServiceTokenLayer {
     /// By default it goes wherever the client goes.
     ///
     /// A request whose URI has no authority is not to an allowed origin, which is what tonic's requests look like here:
-    /// on a `Channel`, which has one origin, leave this out.
+    /// on a `Channel`, which has one origin, leave this out. A request whose port is no port, such as `99999`, is not to
+    /// an allowed origin either.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Origins that the token may be sent to (RFC 6454 §4).
 
 use http::Uri;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use url::Url;
 
 use crate::error::ConfigError;
@@ -18,7 +18,7 @@ pub(super) struct Origin {
 impl Origin {
     /// Reads `https://host` or `http://host`, with a port or without, and nothing behind it.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let invalid = || ConfigError::Origin(text.escape_debug().to_string());
+        let invalid = || ConfigError::Origin(printable(text));
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();
@@ -34,11 +34,11 @@ impl Origin {
 
     pub(super) fn is_of_uri(&self, uri: &Uri) -> bool {
         let https = uri.scheme() == Some(&Scheme::HTTPS);
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
         (https || uri.scheme() == Some(&Scheme::HTTP))
-            && uri.host().is_some_and(|host| self.is(https, host, port))
-            // An authority whose port is no number has a port that cannot be compared.
-            && uri.authority().is_some_and(|authority| authority.port().is_none() || authority.port_u16().is_some())
+            && uri.authority().is_some_and(|authority| {
+                let host = authority.host();
+                port(authority, host, https).is_some_and(|port| self.is(https, host, port))
+            })
     }
 
     #[cfg(feature = "reqwest")]
@@ -52,6 +52,36 @@ impl Origin {
     fn is(&self, https: bool, host: &str, port: u16) -> bool {
         self.https == https && self.port == port && self.host.eq_ignore_ascii_case(host)
     }
+}
+
+/// The port of a request, or the scheme's default where none is written. `None` if it is not a port.
+///
+/// Not [`Authority::port`]: it takes `99999`, which does not fit, for no port at all, and `+443` for 443.
+fn port(authority: &Authority, host: &str, https: bool) -> Option<u16> {
+    let authority = authority.as_str();
+    let (_, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let text = match host_and_port.strip_prefix(host)? {
+        "" => return Some(default_port(https)),
+        rest => rest.strip_prefix(':')?,
+    };
+    // RFC 3986 §6.2.3: an empty port is the default one.
+    match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true if text.is_empty() => Some(default_port(https)),
+        true => text.parse().ok(),
+        false => None,
+    }
+}
+
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
+}
+
+/// The part of a rejected origin that an error shows: a user, password, query or fragment may be a secret.
+fn printable(text: &str) -> String {
+    if text.contains('@') {
+        return "an origin has no user or password".to_owned();
+    }
+    text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -92,5 +122,66 @@ mod tests {
             assert_eq!(origin.is_of_url(&address.parse().unwrap()), expected, "{origin:?} {address}");
         }
         assert!(!Origin::parse("http://a").unwrap().is_of_uri(&"/package.Service/Call".parse().unwrap()));
+    }
+
+    #[test]
+    fn origin_with_a_bad_port_is_refused() {
+        for bad in
+            ["https://a:99999", "https://a:65536", "https://a:-1", "https://a:+443", "https://a:x", "https://a:4 3"]
+        {
+            assert!(Origin::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn port_is_compared_by_its_text() {
+        // (origin, request, whether the token may go there)
+        let cases = [
+            ("https://a.example", "https://a.example:99999/", false),
+            ("https://a.example", "https://a.example:65979/", false), // 443 + 2^16
+            ("https://a.example", "https://a.example:443443/", false),
+            ("https://a.example", "https://a.example:+443/", false),
+            ("https://a.example", "https://a.example:-443/", false),
+            ("https://a.example", "https://a.example:443x/", false),
+            ("https://a.example", "https://a.example:https/", false),
+            ("https://a.example", "https://a.example:0/", false),
+            ("https://a.example", "https://a.example:443:443/", false),
+            ("https://a.example", "https://a.example:0443/", true),
+            // RFC 3986 §6.2.3: an empty port is the default one.
+            ("https://a.example", "https://a.example:/", true),
+            ("https://a.example:8443", "https://a.example:/", false),
+            ("https://a.example", "https://user@a.example:443/", true),
+            ("https://a.example", "https://user:99@a.example/", true),
+            ("https://a.example", "https://user:443@a.example:99999/", false),
+            ("https://a.example:8443", "https://user:8443@a.example/", false),
+            ("https://a.example", "https://a.example:443@evil.example/", false),
+            ("http://a.example", "http://a.example:99999/", false),
+            ("http://a.example", "http://a.example:65616/", false), // 80 + 2^16
+            ("https://[::1]", "https://[::1]:99999/", false),
+            ("https://[::1]", "https://[::1]:+443/", false),
+            ("https://[::1]", "https://[::1]x:443/", false),
+            ("https://[::1]", "https://[::1]443/", false),
+            ("https://[::1]", "https://[::1]:/", true),
+        ];
+        for (origin, address, expected) in cases {
+            let origin = Origin::parse(origin).unwrap();
+            // What does not parse is no request.
+            if let Ok(uri) = address.parse() {
+                assert_eq!(origin.is_of_uri(&uri), expected, "{origin:?} {address}");
+            }
+            #[cfg(feature = "reqwest")]
+            if let Ok(url) = address.parse() {
+                assert_eq!(origin.is_of_url(&url), expected, "{origin:?} {address}");
+            }
+        }
+    }
+
+    #[test]
+    fn error_shows_neither_user_nor_query_of_an_origin() {
+        for bad in ["https://u:secret@a", "https://secret@a", "https://a?k=secret", "https://a/#secret", "a:x?secret"] {
+            let err = Origin::parse(bad).unwrap_err();
+            assert!(!format!("{err} {err:?}").contains("secret"), "{err}");
+        }
+        assert!(Origin::parse("https://a:99999").unwrap_err().to_string().contains("https://a:99999"));
     }
 }

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::Response;
 use serde_json::{Map, Value};
 
+use super::printable::printable;
 use super::supertokens::SuperTokensCore;
 use crate::error::MintError;
 use crate::json;
@@ -16,9 +17,6 @@ use crate::outbound;
 /// The largest answer that is read, and so the longest token.
 const MAX_BODY: usize = 64 * 1024;
 
-/// How much of the core's own text an error carries, in characters.
-const MAX_TEXT: usize = 200;
-
 /// Why there is no token, and whether asking again may help.
 pub(super) struct Refusal {
     pub(super) error: MintError,
@@ -27,9 +25,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn unreachable(core: String, error: reqwest::Error) -> Self {
-        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { outbound::reason(error) };
-        Self { error: MintError::Unreachable { core, reason }, is_passing: true, retry_after: None }
+    pub(super) fn unreachable(name: String, error: reqwest::Error, core: &SuperTokensCore) -> Self {
+        let reason = match error.is_timeout() {
+            true => "no answer in time".to_owned(),
+            false => printable(&outbound::reason(error), core.api_key.as_deref()),
+        };
+        Self { error: MintError::Unreachable { core: name, reason }, is_passing: true, retry_after: None }
     }
 }
 
@@ -44,7 +45,7 @@ pub(super) async fn read(response: Response, name: String, core: &SuperTokensCor
     let status = response.status();
     let headers = response.headers().clone();
     let body = outbound::read_body(response, MAX_BODY).await;
-    let body = body.map_err(|error| Refusal::unreachable(name.clone(), error))?;
+    let body = body.map_err(|error| Refusal::unreachable(name.clone(), error, core))?;
     if status == StatusCode::OK {
         let body = body.ok_or("more than 64 KiB came");
         return body.and_then(|body| token(&headers, &body)).map_err(|reason| not_a_core(name, reason).into());
@@ -86,32 +87,6 @@ pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
     Jws::parse(jwt, MAX_BODY).and_then(|jws| jws.claims()).map_err(|reason| reason.description())
 }
 
-/// Takes out whatever may be a token: `eyJ` is how a JSON object that has members begins in base64url.
-fn without_tokens(text: &str) -> String {
-    let is_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let (mut shown, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find("eyJ") {
-        shown.push_str(&rest[..at]);
-        shown.push_str("[token]");
-        rest = rest[at..].trim_start_matches(is_of_token);
-    }
-    shown + rest
-}
-
-/// One line of what the core said: control characters escaped, cut short, and without the api key or a token should it
-/// echo one.
-fn printable(text: &str, api_key: Option<&str>) -> String {
-    let text = match api_key {
-        Some(api_key) if !api_key.is_empty() => text.replace(api_key, "[api key]"),
-        _ => text.to_owned(),
-    };
-    let mut line = String::new();
-    for c in without_tokens(&text).trim().chars().take(MAX_TEXT) {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,15 +110,5 @@ mod tests {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
             assert_eq!(token(&headers, body.as_bytes()), expected, "{content_type} {body}");
         }
-    }
-
-    #[test]
-    fn what_a_core_says_is_one_short_line_without_the_api_key() {
-        assert_eq!(printable("Invalid API key\n", None), "Invalid API key");
-        assert_eq!(printable("a\u{1b}[31m\nb", None), "a\\u{1b}[31m\\nb");
-        assert_eq!(printable("no secret-key here", Some("secret-key")), "no [api key] here");
-        assert_eq!(printable(r#"{"jwt":"eyJhbGci.eyJ4.c2ln"}!"#, None), r#"{"jwt":"[token]"}!"#);
-        assert_eq!(printable("eyJhbGci.eyJ4.c2ln", None), "[token]");
-        assert_eq!(printable(&"x".repeat(1000), None).len(), MAX_TEXT);
     }
 }

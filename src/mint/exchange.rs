@@ -71,16 +71,16 @@ impl Exchange {
             match self.ask(host, left.min(self.core.timeout)).await {
                 Ok(response) => {
                     let jwt = answer::read(response, host.name(), &self.core).await?;
-                    return self.check(&jwt, host).map(|minted| (minted, jwt)).map_err(Refusal::from);
+                    return self.check(&jwt, &host.name()).map(|minted| (minted, jwt)).map_err(Refusal::from);
                 }
                 Err(error) if error.is_connect() => {
-                    let unreachable = Refusal::unreachable(host.name(), error);
+                    let unreachable = Refusal::unreachable(host.name(), error, &self.core);
                     if self.hosts.len() > 1 {
                         tracing::debug!(error = %unreachable.error, "this host is passed over");
                     }
                     refusal = Some(unreachable);
                 }
-                Err(error) => return Err(Refusal::unreachable(host.name(), error)),
+                Err(error) => return Err(Refusal::unreachable(host.name(), error, &self.core)),
             }
         }
         Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
@@ -105,8 +105,8 @@ impl Exchange {
     }
 
     /// A token that no M2 would admit had better fail here, at start-up.
-    fn check(&self, jwt: &str, host: &Host) -> Result<Minted, MintError> {
-        let unusable = |reason| MintError::Unusable { core: host.name(), reason };
+    pub(super) fn check(&self, jwt: &str, core: &str) -> Result<Minted, MintError> {
+        let unusable = |reason| MintError::Unusable { core: core.to_owned(), reason };
         let claims = answer::claims(jwt).map_err(unusable)?;
         if claims.get("source").and_then(Value::as_str) != Some("microservice") {
             return Err(unusable("it has no `source` of `microservice`"));
@@ -120,6 +120,9 @@ impl Exchange {
         })?;
         let expires_at = current.expires_at.unwrap_or(u64::MAX);
         let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
+        if issued_at >= expires_at {
+            return Err(unusable("it expires before or when it is issued"));
+        }
         let lifetime = expires_at.saturating_sub(issued_at.max(self.core.clock.unix_now()));
         Ok(Minted { current, lifetime: Duration::from_secs(lifetime) })
     }

@@ -26,6 +26,7 @@
 mod answer;
 mod delays;
 mod exchange;
+mod printable;
 mod renew;
 mod request;
 mod schedule;

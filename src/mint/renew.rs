@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::Refusal;
 use super::exchange::{Minted, Source};
-use super::schedule::{Gate, Timing};
+use super::schedule::{Gate, MIN_INTERVAL, Timing};
 use crate::clock::Clock;
 use crate::error::MintError;
 use crate::token::{Renewal, ServiceToken, Slot};
@@ -45,6 +45,7 @@ pub(super) fn token(minted: Minted, plan: Plan, source: Box<dyn Source>, clock: 
     let slot = Slot::new(current);
     let mut state = State {
         due: None,
+        not_before: clock.after(MIN_INTERVAL),
         timing: Timing::new(lifetime, plan == Plan::BeforeItsKeyEnds),
         failures: 0,
         was_refused: false,
@@ -115,6 +116,8 @@ struct Work {
 struct State {
     /// `None`: not by itself.
     due: Option<Instant>,
+    /// The next mint begins no earlier, whatever it is for.
+    not_before: Instant,
     timing: Timing,
     /// Renewals that failed in a row.
     failures: u32,
@@ -167,17 +170,18 @@ impl Work {
     async fn next(&self) -> Cause {
         loop {
             let now = self.clock.now();
-            let until = {
+            let (until, has_expired) = {
                 let mut state = self.state();
-                if state.due.is_some_and(|due| due <= now) {
-                    state.was_refused = false;
-                    return Cause::Due;
+                if let Some(cause) = state.begin_mint(now) {
+                    return cause;
                 }
-                if std::mem::take(&mut state.was_refused) {
-                    return Cause::Refused;
-                }
-                [state.due, self.expiry(&mut state)].into_iter().flatten().min()
+                let (expiry, has_expired) = self.expiry(&mut state);
+                ([state.next_mint(), expiry].into_iter().flatten().min(), has_expired)
             };
+            // Logged without the lock: a subscriber may ask for the token's health.
+            if has_expired {
+                tracing::error!("the service token has expired and could not be renewed; requests go on with it");
+            }
             let due = async {
                 match until {
                     Some(until) => sleep_until(until).await,
@@ -191,55 +195,76 @@ impl Work {
         }
     }
 
-    /// When the token in use ends, if nobody was told of it yet. Tells if that has come.
-    fn expiry(&self, state: &mut State) -> Option<Instant> {
-        let expires_at = self.slot.read(|current| current.expires_at)?;
-        if state.told_of_expiry {
-            return None;
-        }
+    /// When the token in use expires, unless that was logged already, and whether it has expired now.
+    fn expiry(&self, state: &mut State) -> (Option<Instant>, bool) {
+        let expires_at = self.slot.read(|current| current.expires_at).filter(|_| !state.told_of_expiry);
+        let Some(expires_at) = expires_at else { return (None, false) };
         let left = expires_at.saturating_sub(self.clock.unix_now());
-        if left == 0 {
-            state.told_of_expiry = true;
-            tracing::error!("the service token has expired and could not be renewed; requests go on with it");
-            return None;
+        state.told_of_expiry = left == 0;
+        match left {
+            0 => (None, true),
+            left => (Some(self.clock.after(Duration::from_secs(left))), false),
         }
-        Some(self.clock.after(Duration::from_secs(left)))
     }
 
     fn succeed(&self, minted: Minted) {
         let Minted { current, lifetime } = minted;
         self.slot.replace(current);
-        let mut state = self.state();
-        state.timing = Timing::new(lifetime, self.plan == Plan::BeforeItsKeyEnds);
-        if self.plan != Plan::OnRefusal {
-            let State { timing, rng, .. } = &mut *state;
-            let after = timing.renew_after(rng);
-            state.due = Some(self.clock.after(after));
+        {
+            let mut state = self.state();
+            state.timing = Timing::new(lifetime, self.plan == Plan::BeforeItsKeyEnds);
+            if self.plan != Plan::OnRefusal {
+                let State { timing, rng, .. } = &mut *state;
+                let after = timing.renew_after(rng);
+                state.due = Some(self.clock.after(after));
+            }
+            state.failures = 0;
+            state.told_of_expiry = false;
+            state.last_error = None;
         }
-        state.failures = 0;
-        state.told_of_expiry = false;
-        state.last_error = None;
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
     }
 
     /// The token in use stays in use, whatever its state.
     fn fail(&self, cause: Cause, refusal: Refusal) {
         let Refusal { error, retry_after, .. } = refusal;
-        let mut state = self.state();
-        state.failures = state.failures.saturating_add(1);
-        if state.failures == 1 {
+        let failures = {
+            let mut state = self.state();
+            state.failures = state.failures.saturating_add(1);
+            if cause == Cause::Due {
+                let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
+                state.due = Some(self.clock.after(wait));
+            }
+            if cause == Cause::Refused {
+                state.gate.failed(self.clock.now());
+            }
+            state.last_error = Some(error.clone());
+            state.failures
+        };
+        if failures == 1 {
             tracing::warn!(%error, "the service token could not be renewed and stays in use");
         } else {
-            tracing::debug!(%error, failures = state.failures, "the service token could not be renewed again");
+            tracing::debug!(%error, failures, "the service token could not be renewed again");
         }
-        if cause == Cause::Due {
-            let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
-            state.due = Some(self.clock.after(wait));
+    }
+}
+
+impl State {
+    /// What a mint that begins now is for. `None` if there is nothing to mint for, or not yet.
+    fn begin_mint(&mut self, now: Instant) -> Option<Cause> {
+        if self.next_mint().is_none_or(|next| now < next) {
+            return None;
         }
-        if cause == Cause::Refused {
-            state.gate.failed(self.clock.now());
-        }
-        state.last_error = Some(error);
+        let cause = if self.due.is_some_and(|due| due <= now) { Cause::Due } else { Cause::Refused };
+        self.was_refused = false;
+        self.not_before = now + MIN_INTERVAL;
+        Some(cause)
+    }
+
+    /// When the next mint begins. `None`: once the token is refused.
+    fn next_mint(&self) -> Option<Instant> {
+        let wanted = if self.was_refused { Some(self.not_before) } else { self.due };
+        wanted.map(|at| at.max(self.not_before))
     }
 }
 

@@ -91,7 +91,8 @@ impl ServiceTokenRequest {
     /// A token with a validity of its own **renews itself** in the background, for as long as there is a handle on it:
     /// first within half of its life, or 5 min (of up to 20 min), 15 min (of up to 90) or an hour before its end, ±10 %,
     /// whichever is later; then 30 s apart, or a quarter of that time, doubling to that quarter. A renewal that fails
-    /// leaves the token in use: no request goes without one.
+    /// leaves the token in use: no request goes without one. Mints of one token begin at least 1 s apart, whatever
+    /// lifetimes the core's answers have.
     pub fn validity(mut self, validity: Duration) -> Self {
         if validity.as_secs() == 0 {
             self.mistake.get_or_insert(ConfigError::Validity);
@@ -122,8 +123,8 @@ impl ServiceTokenRequest {
     /// The hosts of the core are asked in turn; where no connection can be made, the next one is. A core that cannot be
     /// reached, is overloaded (429) or fails (5xx) is tried again for 30 s, or
     /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or later if its `Retry-After` says
-    /// so; any other answer fails at once. What comes is checked before it is used: a JWT, not expired, from
-    /// `jwks_domain`, with the marker.
+    /// so; any other answer fails at once. What comes is checked before it is used: a JWT, not expired, issued before it
+    /// expires, from `jwks_domain`, with the marker.
     ///
     /// # Errors
     ///

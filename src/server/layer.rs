@@ -24,12 +24,20 @@ pub(super) struct Shared {
     pub(super) header: HeaderName,
     pub(super) realm: Realm,
     pub(super) mode: Mode,
+    pub(super) answers: Answers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Required,
     Optional,
+}
+
+/// How a gRPC call is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    Grpc,
+    Http,
 }
 
 impl RequireServiceTokenLayer {
@@ -55,8 +63,22 @@ impl RequireServiceTokenLayer {
         self.with(|shared| shared.header = name)
     }
 
+    /// Answers gRPC calls over HTTP too, with the status and challenge of any other request. By default a gRPC call, which
+    /// is a `POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`, is answered with HTTP status 200
+    /// and a `grpc-status`. For servers without gRPC, so that no content type turns a 401 into a 200; gRPC clients map the
+    /// HTTP statuses.
+    pub fn http_answers(self) -> Self {
+        self.with(|shared| shared.answers = Answers::Http)
+    }
+
     fn with_mode(verifier: Verifier, mode: Mode) -> Self {
-        Self(Arc::new(Shared { verifier, header: AUTHORIZATION, realm: Realm::default(), mode }))
+        Self(Arc::new(Shared {
+            verifier,
+            header: AUTHORIZATION,
+            realm: Realm::default(),
+            mode,
+            answers: Answers::Grpc,
+        }))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {

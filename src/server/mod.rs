@@ -14,7 +14,9 @@
 //! 6. The marker: `source` is exactly the JSON string `microservice`.
 //!
 //! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the inner service is not
-//! called. gRPC calls (`POST` with media type `application/grpc` or `application/grpc+…`) are answered in gRPC. An
+//! called. gRPC calls (`POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`) are answered in gRPC,
+//! with HTTP status 200, unless [`http_answers`](RequireServiceTokenLayer::http_answers) is set. gRPC-Web, and
+//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP answer, which their clients map. An
 //! outage of the key endpoint is never a 401: known keys go on working, and a token that cannot be judged gets 503.
 //!
 //! ```

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use tower_service::Service;
 
 use super::future::{Parked, ResponseFuture};
-use super::layer::{Mode, Shared};
+use super::layer::{Answers, Mode, Shared};
 use crate::bearer;
 use crate::claims::{Refusal, ServiceClaims, Verdict};
 use crate::rejection::{Rejection, RejectionKind};
@@ -136,9 +136,9 @@ impl Gate {
             Err(rejection) => {
                 // At debug: their volume is the sender's to choose.
                 tracing::debug!(reason = ?rejection.reason(), "request refused");
-                return Err(match is_grpc(request) {
-                    true => rejection.into_grpc_response(),
-                    false => rejection.into_response(&self.0.realm),
+                return Err(match self.0.answers {
+                    Answers::Grpc if is_grpc(request) => rejection.into_grpc_response(),
+                    Answers::Grpc | Answers::Http => rejection.into_response(&self.0.realm),
                 });
             }
         };
@@ -152,39 +152,55 @@ impl Gate {
     }
 }
 
-/// gRPC over HTTP/2: `POST` with `application/grpc`, alone, with parameters, or with `+` and a message format. gRPC-Web
-/// is not gRPC.
+/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc`, alone or with `+` and a
+/// message format.
+///
+/// gRPC-Web is not gRPC. Neither is `application/grpc` on HTTP/1.1, where status 200 would hide the refusal from proxies
+/// and logs: gRPC needs HTTP/2, and a gRPC-Web translator in front maps the HTTP answer.
 fn is_grpc<B>(request: &Request<B>) -> bool {
-    const MEDIA_TYPE: &[u8] = b"application/grpc";
-    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
-    request.method() == Method::POST
-        && content_type.and_then(|value| value.split_at_checked(MEDIA_TYPE.len())).is_some_and(|(media_type, rest)| {
-            media_type.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-        })
+    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
+    let (base, rest) = media_type.split_at_checked(GRPC.len()).unwrap_or_default();
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && base.eq_ignore_ascii_case(GRPC)
+        && matches!(rest.first(), None | Some(b'+'))
 }
+
+const GRPC: &[u8] = b"application/grpc";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn grpc_is_told_by_method_and_media_type() {
+    fn grpc_is_told_by_version_method_and_media_type() {
         let cases = [
-            ("POST", "application/grpc", true),
-            ("POST", "Application/gRPC", true),
-            ("POST", "application/grpc+proto", true),
-            ("POST", "application/grpc; charset=utf-8", true),
-            ("GET", "application/grpc", false),
-            ("POST", "application/grpc-web", false),
-            ("POST", "application/grpc-web+proto", false),
-            ("POST", "application/grpcx", false),
-            ("POST", "application/json", false),
-            ("POST", "", false),
+            (Version::HTTP_2, "POST", "application/grpc", true),
+            (Version::HTTP_2, "POST", "Application/gRPC", true),
+            (Version::HTTP_2, "POST", "application/grpc+proto", true),
+            (Version::HTTP_2, "POST", "application/grpc; charset=utf-8", true),
+            (Version::HTTP_2, "POST", "application/grpc \t;charset=utf-8", true),
+            (Version::HTTP_2, "POST", "application/grpc+proto ;x=y", true),
+            (Version::HTTP_2, "GET", "application/grpc", false),
+            (Version::HTTP_2, "POST", "application/grpc-web", false),
+            (Version::HTTP_2, "POST", "application/grpc-web+proto", false),
+            (Version::HTTP_2, "POST", "application/grpcx", false),
+            (Version::HTTP_2, "POST", "application/grpc x", false),
+            (Version::HTTP_2, "POST", "application/grpc, text/html", false),
+            (Version::HTTP_2, "POST", "application/grp", false),
+            (Version::HTTP_2, "POST", "application/json", false),
+            (Version::HTTP_2, "POST", "", false),
+            (Version::HTTP_09, "POST", "application/grpc", false),
+            (Version::HTTP_10, "POST", "application/grpc", false),
+            (Version::HTTP_11, "POST", "application/grpc", false),
+            (Version::HTTP_11, "POST", "application/grpc+proto", false),
+            (Version::HTTP_3, "POST", "application/grpc", false),
         ];
-        for (method, content_type, expected) in cases {
-            let request = Request::builder().method(method).header(CONTENT_TYPE, content_type).body(()).unwrap();
-            assert_eq!(is_grpc(&request), expected, "{method} {content_type}");
+        for (version, method, content_type, expected) in cases {
+            let request = Request::builder().version(version).method(method).header(CONTENT_TYPE, content_type);
+            assert_eq!(is_grpc(&request.body(()).unwrap()), expected, "{version:?} {method} {content_type}");
         }
-        assert!(!is_grpc(&Request::builder().method("POST").body(()).unwrap()));
+        assert!(!is_grpc(&Request::builder().version(Version::HTTP_2).method("POST").body(()).unwrap()));
     }
 }

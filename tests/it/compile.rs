@@ -143,6 +143,16 @@ async fn tonic_calls_tonic_through_both_layers() {
 }
 
 #[tokio::test]
+async fn tonic_client_maps_http_answers() {
+    let signer = Signer::new("k");
+    let address = serve_grpc(RequireServiceTokenLayer::new(signer.verifier()).http_answers()).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert_eq!(ask(token(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
+    assert_eq!(ask(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(ask(token(signer.user()).layer(channel)).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn a_layer_that_knows_origins_leaves_a_channel_alone() {
     let signer = Signer::new("k");
     let address = serve_grpc(RequireServiceTokenLayer::new(signer.verifier())).await;

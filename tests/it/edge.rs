@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -139,4 +139,31 @@ async fn a_refusal_keeps_the_connection() {
     let second = answers.rfind("HTTP/1.1").unwrap();
     assert_eq!(read(&answers[..second]).0, 401);
     assert_eq!(read(&answers[second..]), (200, None, "orders".to_owned()));
+}
+
+#[tokio::test]
+async fn grpc_content_type_on_http_1_is_answered_401() {
+    let signer = Signer::new("k");
+    let app = Router::new()
+        .route("/test.Who/Ask", post(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
+        .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
+    let address = serve(app).await;
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        for content_type in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc;x=y"] {
+            let exchange = async {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = format!(
+                    "POST /test.Who/Ask {version}\r\nHost: m2\r\nConnection: close\r\nTE: trailers\r\nContent-Type: \
+                     {content_type}\r\nContent-Length: 0\r\n\r\n"
+                );
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            let answer = timeout(PATIENCE, exchange).await.unwrap();
+            assert_eq!(read(&answer), (401, NO_ERROR.map(str::to_owned), String::new()), "{version} {content_type}");
+            assert!(!answer.contains("grpc-status"), "{version} {content_type}");
+        }
+    }
 }

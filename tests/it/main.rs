@@ -12,6 +12,7 @@ mod failover;
 mod kill;
 mod mint;
 mod mint_answers;
+mod observer;
 mod remote;
 mod remote_limits;
 mod renewal;

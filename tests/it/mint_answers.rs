@@ -7,6 +7,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Uri};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -130,6 +132,16 @@ async fn a_token_that_no_service_would_admit_is_refused() {
     let exp = now() + 3600;
     let cases = [
         ("expired", signer.expired(), "expired"),
+        (
+            "issued when it expires",
+            with(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            "expires before or when",
+        ),
+        (
+            "issued after it expires",
+            with(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            "expires before or when",
+        ),
         ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
         ("another marker", with(json!({"exp": exp, "iss": ISSUER, "source": "user"})), "microservice"),
         (
@@ -265,6 +277,58 @@ async fn neither_errors_nor_logs_hold_an_api_key_or_a_token() {
     }
     assert!(logs.text().contains("trying again"));
     check(&logs.text(), &[&good, &expired], "the log");
+}
+
+/// Each character of a text, in other words.
+fn each(text: &str, write: impl Fn(char) -> String) -> String {
+    text.chars().map(write).collect()
+}
+
+#[tokio::test]
+async fn encoded_secrets_are_withheld() {
+    let good = Signer::new("k").good();
+    let json = |text: &str| each(text, |c| format!("\\u{:04x}", u32::from(c)));
+    let html = |text: &str| each(text, |c| format!("&#{};", u32::from(c)));
+    let percent = |text: &str| each(text, |c| format!("%{:02X}", u32::from(c)));
+    let some_json =
+        |text: &str| each(text, |c| if "eZ".contains(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
+    let basic = STANDARD.encode(format!("m1:{API_KEY}"));
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let cases = [
+        ("api key in JSON", json(API_KEY)),
+        ("api key partly in JSON", some_json(API_KEY)),
+        ("api key in HTML", html(API_KEY)),
+        ("api key in hexadecimal HTML", each(API_KEY, |c| format!("&#x{:x};", u32::from(c)))),
+        ("api key in a URL", percent(API_KEY)),
+        ("api key with its dashes in a URL", API_KEY.replace('-', "%2D")),
+        ("api key twice in a URL", percent(API_KEY).replace('%', "%25")),
+        ("api key in a URL in HTML", percent(API_KEY).replace('%', "&#37;")),
+        ("api key in Basic", basic.clone()),
+        ("api key in Basic in JSON", some_json(&basic)),
+        ("api key in capitals", API_KEY.to_ascii_uppercase()),
+        ("api key in two lines", API_KEY.replacen("0123", "01\n23", 1)),
+        ("beginning of the api key", API_KEY[..10].to_owned()),
+        ("end of the api key", API_KEY[API_KEY.len() - 8..].to_owned()),
+        ("token", good.clone()),
+        ("token in JSON", json(&good)),
+        ("token in HTML", html(&good)),
+        ("token in a URL", percent(&good)),
+        ("token in base64", STANDARD.encode(&good)),
+        ("token in two lines", format!("{head}.\n{signature}")),
+        ("token in two lines of JSON", format!("{head}.\\n{signature}")),
+        ("token in short lines", each(&good, |c| if c == 'I' { "\nI".to_owned() } else { c.to_string() })),
+        ("signature of a token", signature.to_owned()),
+    ];
+    let mut printed = Vec::new();
+    for (case, secret) in cases {
+        let core = Core::start(vec![scripted(403, &[], format!("refused: {secret}"))]).await;
+        let error = mint(&core.url).await.unwrap_err();
+        let MintError::Refused { status: 403, message, .. } = &error else { panic!("{case}: {error:?}") };
+        if message != "(text withheld: it may hold the api key or a token)" {
+            printed.push((case, message.clone()));
+        }
+    }
+    assert!(printed.is_empty(), "{printed:#?}");
 }
 
 fn check(text: &str, tokens: &[&String], what: &str) {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::{Rejection, RejectionKind, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier};
@@ -175,12 +175,14 @@ async fn grpc_calls_are_answered_in_grpc() {
     let signer = Signer::new("k");
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
-    let call = |method: Method, media_type: &str, credentials: &[String]| {
+    let call = |version: Version, method: Method, media_type: &str, credentials: &[String]| {
         let mut call = request(credentials);
+        *call.version_mut() = version;
         *call.method_mut() = method;
         call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap());
         call
     };
+    let grpc = |media_type: &str, credentials: &[String]| call(Version::HTTP_2, Method::POST, media_type, credentials);
     let mut cases: Vec<_> = refusals(&signer)
         .into_iter()
         .map(|(case, credentials, _, _, reason)| {
@@ -193,8 +195,7 @@ async fn grpc_calls_are_answered_in_grpc() {
 
     for (case, layer, credentials, code, reason) in cases {
         for media_type in ["application/grpc", "application/grpc+proto"] {
-            let response =
-                layer.layer(inner.clone()).oneshot(call(Method::POST, media_type, &credentials)).await.unwrap();
+            let response = layer.layer(inner.clone()).oneshot(grpc(media_type, &credentials)).await.unwrap();
             let expected = Answer { status: 200, challenge: None, retry_after: None, reason: Some(reason) };
             assert_eq!(Answer::of(&response), expected, "{case}");
             let headers = response.headers();
@@ -204,11 +205,29 @@ async fn grpc_calls_are_answered_in_grpc() {
             assert!(response.body().is_empty(), "{case}");
         }
     }
-    // What only looks like gRPC is answered over HTTP.
-    for (method, media_type) in [(Method::GET, "application/grpc"), (Method::POST, "application/grpc-web+proto")] {
-        let response = layer(&signer).layer(inner.clone()).oneshot(call(method, media_type, &[])).await.unwrap();
-        assert_eq!(response.status(), 401, "{media_type}");
-        assert_eq!(header(response.headers(), "grpc-status"), None, "{media_type}");
+    // What only looks like gRPC is answered over HTTP, and so is gRPC where the layer says so.
+    let default = layer(&signer);
+    let http = layer(&signer).http_answers();
+    let optional = RequireServiceTokenLayer::optional(signer.verifier()).http_answers();
+    let expired = vec![format!("Bearer {}", signer.expired())];
+    let cases = [
+        ("GET", &default, call(Version::HTTP_2, Method::GET, "application/grpc", &expired)),
+        ("gRPC-Web", &default, grpc("application/grpc-web", &expired)),
+        ("gRPC-Web with a format", &default, grpc("application/grpc-web+proto", &expired)),
+        ("another media type", &default, grpc("application/grpcfoo", &expired)),
+        ("HTTP/1.0", &default, call(Version::HTTP_10, Method::POST, "application/grpc", &expired)),
+        ("HTTP/1.1", &default, call(Version::HTTP_11, Method::POST, "application/grpc", &expired)),
+        ("HTTP/1.1 with a format", &default, call(Version::HTTP_11, Method::POST, "application/grpc+proto", &expired)),
+        ("HTTP/3", &default, call(Version::HTTP_3, Method::POST, "application/grpc", &expired)),
+        ("HTTP answers", &http, grpc("application/grpc", &expired)),
+        ("HTTP answers with a format", &http, grpc("application/grpc+proto", &expired)),
+        ("HTTP answers of an optional layer", &optional, grpc("application/grpc", &expired)),
+    ];
+    for (case, layer, call) in cases {
+        let response = layer.layer(inner.clone()).oneshot(call).await.unwrap();
+        assert_eq!(response.status(), 401, "{case}");
+        assert!(response.headers().contains_key("www-authenticate"), "{case}");
+        assert_eq!(header(response.headers(), "grpc-status"), None, "{case}");
     }
     assert_eq!(inner.calls(), 0);
 }

@@ -7,7 +7,7 @@ use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +25,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
 use tower::{Service, ServiceExt};
 use tower_m2m::{EmbeddedCore, FixedJwks, Rejection, RejectionReason, ServiceClaims, Verifier};
-use tracing::subscriber::DefaultGuard;
+use tracing::dispatcher::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Subscriber, subscriber};
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 
@@ -343,6 +345,17 @@ async fn answer(State((mut script, counts)): State<(watch::Receiver<Script>, Arc
     }
 }
 
+/// Makes `subscriber` the default of this thread.
+///
+/// While there is only one subscriber, tracing-core asks the thread that reaches an event first whether it is wanted, and
+/// keeps the answer for all: a test on another thread, which has no subscriber, would switch the event off. So there is
+/// always a second one.
+pub(crate) fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+    LazyLock::force(&SECOND);
+    subscriber::set_default(subscriber)
+}
+
 /// What this thread logs, as long as it lives.
 pub(crate) struct Logs {
     lines: Lines,
@@ -373,7 +386,7 @@ impl Logs {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
+        Self { lines, _guard: subscribe(subscriber) }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -168,6 +168,7 @@ fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
         gone.use_until(0);
     }
     cache.keep(&json, now - begun, fresh);
+    // Not inside `send_modify`, for the reason in `fail`.
     cache.report.good(&before, &set, cause, matches!(newest, Newest::Failed(_)));
 }
 
@@ -186,10 +187,12 @@ fn fail(cache: &Cache, cause: Cause, failure: Failure) {
             plan.gate.close_until(now + retry_after);
         }
     }
-    let had_failed = matches!(cache.published.borrow().newest, Newest::Failed(_));
-    cache.report.failed(&error, cause, had_failed);
+    let mut had_failed = false;
     cache.published.send_modify(|published| {
         published.ended = published.begun;
-        published.newest = Newest::Failed(error);
+        let newest = std::mem::replace(&mut published.newest, Newest::Failed(error.clone()));
+        had_failed = matches!(newest, Newest::Failed(_));
     });
+    // Not inside `send_modify`, which holds a lock: a subscriber or recorder may ask for the health of the key set.
+    cache.report.failed(&error, cause, had_failed);
 }

@@ -10,6 +10,8 @@ mod endpoint;
 mod guarantees;
 mod laws;
 mod lifecycle;
+#[cfg(feature = "metrics")]
+mod recorder;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::Builder;
 use tokio::time::{advance, sleep};
 
-use super::super::exchange::Minting;
+use super::super::exchange::{Exchange, Minting};
+use super::super::supertokens::SuperTokensCore;
 use super::*;
 use crate::token::Current;
 
@@ -142,7 +143,9 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     for _ in 0..100 {
         token.refused(generation);
     }
-    pass(1).await;
+    // The token was minted less than a second ago.
+    assert_eq!(core.count(), 1);
+    pass(2).await;
     assert_eq!(core.count(), 2);
     let second = token.header_value();
     assert_ne!(second, first);
@@ -169,7 +172,7 @@ async fn a_refused_token_stays_while_no_other_can_be_had() {
     let Current { header_value: first, generation, .. } = token.current();
     core.set_down(true);
     token.refused(generation);
-    pass(1).await;
+    pass(2).await;
     assert_eq!((token.header_value(), token.health().last_error), (first.clone(), Some(down())));
     core.set_down(false);
     pass(30).await;
@@ -199,4 +202,94 @@ fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
         assert_ne!(token.header_value(), first);
     });
     assert!(core.count() > 1);
+}
+
+/// A core that answers each mint after 1 ms with a token of these `iat` and `exp`, which pass through the same checks as
+/// an answer over HTTP.
+struct Answers {
+    exchange: Exchange,
+    clock: Clock,
+    /// `iat` and `exp`, in seconds from now.
+    claims: (i64, i64),
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Source for Answers {
+    fn mint(&self) -> Minting<'_> {
+        Box::pin(async {
+            let now = self.clock.now();
+            self.asked.lock().unwrap().push(now);
+            sleep(Duration::from_millis(1)).await;
+            let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
+            let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
+            let claims = format!(r#"{{"iat":{iat},"exp":{exp},"iss":"https://api","source":"microservice"}}"#);
+            let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
+            self.exchange.check(&jwt, "http://core").map_err(Refusal::from)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_lifetime_causes_at_most_one_mint_a_second() {
+    const FAR: i64 = i64::MAX / 2;
+    // `iat` and `exp` of each answer, in seconds from now
+    let cases = [
+        ("one second", (0, 1)),
+        ("one second of a clock ahead", (7200, 7201)),
+        ("one second of a clock behind", (-7200, 1)),
+        ("two seconds", (0, 2)),
+        ("issued at its end", (3600, 3600)),
+        ("issued after its end", (7200, 3600)),
+        ("issued long after its end", (FAR, 1)),
+        ("expired", (-7200, -3600)),
+        ("expires now", (0, 0)),
+    ];
+    for plan in [Plan::BeforeItsEnd, Plan::BeforeItsKeyEnds] {
+        for (case, claims) in cases {
+            let core = Core::new(1);
+            let clock = core.0.clock.clone();
+            let url = SuperTokensCore { clock: clock.clone(), ..SuperTokensCore::new("http://core").unwrap() };
+            let exchange = Exchange::new(url.allow_plain_http(), vec![], "https://api".to_owned(), None).unwrap();
+            let asked = Arc::<Mutex<Vec<_>>>::default();
+            let answers = Answers { exchange, clock: clock.clone(), claims, asked: Arc::clone(&asked) };
+            let minted = clock.now();
+            let token = token(core.minted().ok().unwrap(), plan, Box::new(answers), clock);
+            pass(60).await;
+            drop(token);
+            let asked: Vec<Instant> = std::iter::once(minted).chain(asked.lock().unwrap().clone()).collect();
+            let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+            assert!(shortest >= Duration::from_secs(1), "{plan:?}, {case}: {} mints, {shortest:?} apart", asked.len());
+            assert!(asked.len() >= 15, "{plan:?}, {case}: {} mints, so it is hardly renewed", asked.len());
+        }
+    }
+}
+
+#[test]
+fn a_restarted_renewal_keeps_the_pause_between_mints() {
+    struct Hanging(Arc<Mutex<Vec<Instant>>>);
+
+    impl Source for Hanging {
+        fn mint(&self) -> Minting<'_> {
+            self.0.lock().unwrap().push(Instant::now());
+            Box::pin(std::future::pending())
+        }
+    }
+
+    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let asked = Arc::<Mutex<Vec<_>>>::default();
+    let source = Box::new(Hanging(Arc::clone(&asked)));
+    let token = runtime().block_on(async {
+        let core = Core::new(1);
+        token(core.minted().ok().unwrap(), Plan::BeforeItsEnd, source, core.0.clock.clone())
+    });
+    // The clock of each runtime begins anew, so that the renewal is due in each of them.
+    for _ in 0..10 {
+        runtime().block_on(async {
+            let _ = token.header_value();
+            sleep(Duration::from_millis(1500)).await;
+        });
+    }
+    let asked = asked.lock().unwrap();
+    let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
+    assert!(!asked.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)), "{shortest:?}");
 }

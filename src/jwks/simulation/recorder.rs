@@ -1,0 +1,88 @@
+//! A metrics recorder that asks the key set for its state. It deadlocks where a metric is recorded while a lock is held.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+use super::endpoint::{Behaviour, Endpoint};
+use super::guarantees::{NEW, OLD, request};
+use super::lifecycle::{default_limits, remote};
+use crate::algorithm::Algorithm;
+use crate::clock::Clock;
+use crate::jwks::remote::RemoteJwks;
+
+/// A deadlock is one after this time, in which nothing else takes so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct AskingRecorder {
+    jwks: RemoteJwks,
+    clock: Clock,
+}
+
+impl AskingRecorder {
+    fn ask(&self) {
+        let _ = (self.jwks.health(), self.jwks.export(), format!("{:?}", self.jwks));
+        for id in [OLD.id(), NEW.id(), "k9".to_owned()] {
+            self.jwks.look_up(Some(&id), Algorithm::EdDSA, self.clock.unix_now());
+        }
+        self.jwks.bad_signature_seen();
+    }
+}
+
+impl Recorder for AskingRecorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        // Recorded by the look-up of an unknown key, which must not ask again.
+        if key.name() != "tower_m2m_jwks_gate_refusals_total" {
+            self.ask();
+        }
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        self.ask();
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+async fn rotate_and_fail(endpoint: &Endpoint, jwks: &RemoteJwks, clock: &Clock) {
+    jwks.ready().await.unwrap();
+    for behaviour in [Behaviour::Fails, Behaviour::Hangs, Behaviour::SendsHtml, Behaviour::Answers] {
+        endpoint.set(behaviour);
+        let _ = jwks.refresh().await;
+        let _ = request(jwks, clock, "k8").await;
+    }
+    endpoint.world().listed = [(NEW.kid, NEW.material)].into();
+    jwks.refresh().await.unwrap();
+    // Scheduled fetches, and the gauge of staleness.
+    sleep(Duration::from_secs(7200)).await;
+    assert!(jwks.health().running);
+}
+
+#[test]
+fn recorder_that_asks_the_key_set_never_deadlocks() {
+    let (done, finished) = channel();
+    // A thread of its own: a deadlocked one never ends.
+    let thread = std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let endpoint = Endpoint::listing(&[OLD]);
+        let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
+        let recorder = AskingRecorder { jwks: jwks.clone(), clock: clock.clone() };
+        metrics::with_local_recorder(&recorder, || runtime.block_on(rotate_and_fail(&endpoint, &jwks, &clock)));
+        done.send(()).unwrap();
+    });
+    assert_ne!(finished.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout), "a deadlock");
+    thread.join().unwrap();
+}

@@ -1,0 +1,223 @@
+//! A `tracing` subscriber that asks every handle for its state on each event. It deadlocks where an event is logged while
+//! a lock is held.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, Request, Response};
+use serde_json::json;
+use tokio::sync::Notify;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::{
+    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken, SuperTokensCore, Verifier,
+};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
+
+use crate::support::{DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe};
+
+type Ask = Arc<dyn Fn() + Send + Sync>;
+
+/// Records the message of each event of this crate, then calls every function in `asks`.
+#[derive(Clone, Default)]
+struct Observer(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    asks: Mutex<Vec<Ask>>,
+    messages: Mutex<Vec<String>>,
+    recorded: Notify,
+}
+
+thread_local! {
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl<S: Subscriber> tracing_subscriber::Layer<S> for Observer {
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        if !event.metadata().target().starts_with("tower_m2m") {
+            return;
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.0.messages.lock().unwrap().push(message.0);
+        self.0.recorded.notify_one();
+        // A function that logs must not call itself.
+        if !IS_ASKING.replace(true) {
+            let asks = self.0.asks.lock().unwrap().clone();
+            asks.iter().for_each(|ask| ask());
+            IS_ASKING.set(false);
+        }
+    }
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl Observer {
+    fn ask(&self, ask: impl Fn() + Send + Sync + 'static) {
+        self.0.asks.lock().unwrap().push(Arc::new(ask));
+    }
+
+    fn ask_token(&self, token: &ServiceToken) {
+        let token = token.clone();
+        let client = AddServiceTokenLayer::new(token.clone()).layer(Inner::default());
+        self.ask(move || {
+            let _ = (token.health(), token.expires_at(), token.header_value(), format!("{token:?} {client:?}"));
+            token.apply(&mut HeaderMap::new());
+            poll_once(client.clone().call(Request::new(())));
+        });
+    }
+
+    /// Waits until an event with this message was logged.
+    async fn seen(&self, message: &str) {
+        while !self.0.messages.lock().unwrap().iter().any(|seen| seen.contains(message)) {
+            self.0.recorded.notified().await;
+        }
+    }
+}
+
+/// What a subscriber, which is not async, can do with a future.
+fn poll_once(future: impl Future) {
+    let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+fn minted(jwt: &str) -> Script {
+    Script::Keys(json!({"status": "OK", "jwt": jwt}).to_string())
+}
+
+/// The called service: refuses every token as invalid.
+async fn refuse(_: Request<()>) -> Result<Response<()>, Infallible> {
+    let response = Response::builder().status(401).header(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);
+    Ok(response.body(()).unwrap())
+}
+
+async fn keys_rotate_and_fetches_fail(observer: &Observer) {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
+    let jwks = RemoteJwks::new(&endpoint.url).unwrap();
+    let verifier = Verifier::new(jwks.clone());
+    let service = RequireServiceTokenLayer::new(verifier.clone()).layer(Inner::default());
+    let tokens = [old.good(), new.good(), Signer::new("unknown").good()];
+    {
+        let (jwks, verifier, service) = (jwks.clone(), verifier.clone(), service.clone());
+        observer.ask(move || {
+            let _ = (jwks.health(), jwks.export(), format!("{jwks:?} {verifier:?} {service:?}"));
+            poll_once(jwks.ready());
+            for token in &tokens {
+                poll_once(verifier.verify(token));
+                poll_once(service.clone().call(bearer(token)));
+            }
+        });
+    }
+    jwks.ready().await.unwrap();
+    endpoint.set(Script::Status(500));
+    jwks.refresh().await.unwrap_err();
+    jwks.refresh().await.unwrap_err();
+    let twice = [Signer::new("twice").jwk(), Signer::new("twice").jwk()].join(",");
+    let keys = format!(r#"{{"keys":[{{"kty":"oct"}},{twice},{}]}}"#, new.jwk());
+    endpoint.set(Script::Keys(keys));
+    jwks.refresh().await.unwrap();
+    assert_eq!(service.clone().oneshot(bearer(&new.good())).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(bearer(&old.good())).await.unwrap().status(), 401);
+}
+
+async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
+    let signer = Signer::new("k");
+    let fixed = ServiceToken::from_jwt(signer.good()).unwrap();
+    observer.ask_token(&fixed);
+    let layer = AddServiceTokenLayer::new(fixed).layer(service_fn(refuse));
+    layer.oneshot(Request::new(())).await.unwrap();
+
+    let core = Endpoint::start(Script::Status(500)).await;
+    let hosts = format!("{};{}", DeadPort::new().url(), core.url);
+    let request = SuperTokensCore::new(hosts).unwrap().service_token(ISSUER).validity(Duration::from_secs(3));
+    let (token, ()) = tokio::join!(request.mint(), async {
+        observer.seen("no token yet").await;
+        let short = json!({"exp": now() + 3, "source": "microservice", "iss": ISSUER});
+        core.set(minted(&signer.claims(short)));
+    });
+    let token = token.unwrap();
+    observer.ask_token(&token);
+    core.set(Script::Status(500));
+    observer.seen("stays in use").await;
+    observer.seen("could not be renewed again").await;
+    observer.seen("has expired").await;
+    core.set(minted(&signer.good()));
+    observer.seen("service token renewed").await;
+
+    let before = token.header_value();
+    core.set(minted(&Signer::new("k").good()));
+    let layer = AddServiceTokenLayer::new(token.clone());
+    layer.clone().layer(service_fn(refuse)).oneshot(Request::new(())).await.unwrap();
+    while token.header_value() == before {
+        observer.0.recorded.notified().await;
+    }
+    let only_elsewhere = layer.only_to(["https://a.example"]).unwrap();
+    only_elsewhere.layer(Inner::default()).oneshot(Request::new(())).await.unwrap();
+    let no_layer = Router::new().route("/", get(|_: ServiceClaims| async {}));
+    no_layer.oneshot(Request::new(Body::empty())).await.unwrap();
+}
+
+#[test]
+fn subscriber_that_asks_every_handle_never_deadlocks() {
+    let observer = Observer::default();
+    let (done, finished) = mpsc::channel();
+    let shared = observer.clone();
+    // A thread of its own: a deadlocked one never ends.
+    let thread = std::thread::spawn(move || {
+        let _guard = subscribe(tracing_subscriber::registry().with(shared.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            keys_rotate_and_fetches_fail(&shared).await;
+            tokens_are_renewed_refused_and_expire(&shared).await;
+        });
+        shared.0.asks.lock().unwrap().clear();
+        done.send(()).unwrap();
+    });
+    if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(PATIENCE) {
+        panic!("a deadlock, or an event is missing; the last ones: {:?}", observer.0.messages.lock().unwrap());
+    }
+    thread.join().unwrap();
+    let messages = observer.0.messages.lock().unwrap();
+    let expected = [
+        "fetching the key set",
+        "fetching the key set failed; the last good one stays in use",
+        "fetching the key set failed again",
+        "the key set is fetched again",
+        "a key of the key set is skipped",
+        "different keys of the key set share this id; none is used",
+        "key added",
+        "key removed",
+        "request refused",
+        "this host is passed over",
+        "no token yet; trying again",
+        "the service token could not be renewed and stays in use",
+        "the service token could not be renewed again",
+        "the service token has expired and could not be renewed; requests go on with it",
+        "service token renewed",
+        "a server refused the service token as invalid, another one is minted",
+        "the service token was refused as invalid, and nothing can renew it",
+        "a request has no authority, so it is to no allowed origin and carries no token",
+        "a handler reads ServiceClaims, but no RequireServiceTokenLayer stands in front of it",
+    ];
+    for message in expected {
+        assert!(messages.iter().any(|seen| seen == message), "not logged: {message}");
+    }
+}
