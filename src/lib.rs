@@ -62,6 +62,7 @@ mod outbound;
 mod rejection;
 pub mod server;
 mod token;
+mod trusted_file;
 #[cfg(test)]
 mod vectors;
 mod verify;
