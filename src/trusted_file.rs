@@ -29,6 +29,18 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
     Ok(file)
 }
 
+/// Opens a folder that only this crate writes to. Unix alone: elsewhere a folder cannot be opened as a file.
+#[cfg(all(unix, feature = "embedded-core"))]
+pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
+    let folder = open_no_follow(path, OpenOptions::new().read(true))?;
+    let metadata = folder.metadata()?;
+    if !metadata.is_dir() {
+        return Err(io::Error::other("it is not a folder"));
+    }
+    check_owner(&metadata)?;
+    Ok(folder)
+}
+
 /// Reads a regular file of at most `limit` bytes that others write.
 pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
