@@ -63,4 +63,26 @@ mod tests {
         assert!(replace(&occupied, &temporary, b"x").is_err());
         assert!(!temporary.exists());
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn link_at_the_path_is_replaced_and_its_target_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |name: &str| folder.path().join(name);
+        fs::write(name("target"), "target").unwrap();
+        for target in ["target", "nowhere"] {
+            std::os::unix::fs::symlink(target, name("link")).unwrap();
+            replace(&name("link"), &name("link.new"), b"new").unwrap();
+            assert!(fs::symlink_metadata(name("link")).unwrap().is_file(), "{target}");
+            assert_eq!(fs::read(name("link")).unwrap(), b"new");
+            fs::remove_file(name("link")).unwrap();
+
+            // A link at the temporary name is not written through either.
+            std::os::unix::fs::symlink(target, name("link.new")).unwrap();
+            assert!(replace(&name("link"), &name("link.new"), b"new").is_err(), "{target}");
+            fs::remove_file(name("link.new")).unwrap();
+        }
+        assert_eq!(fs::read(name("target")).unwrap(), b"target");
+        assert!(!name("nowhere").exists());
+    }
 }

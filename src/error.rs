@@ -21,12 +21,12 @@ pub enum ConfigError {
     /// A key set cannot be used; the text says why.
     #[error("the key set cannot be used: {0}")]
     KeySet(&'static str),
-    /// A key file cannot be read.
+    /// A key file cannot be read, or breaks a rule for its owner, mode, type or size.
     #[error("the key file {} cannot be read: {reason}", .path.display())]
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// What the system says, or which rule is broken and how to mend it.
         reason: String,
     },
     /// A token cannot be used; the text says why.
@@ -65,12 +65,13 @@ pub enum ConfigError {
     /// A key could not be generated; the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
-    /// The embedded core's data folder cannot be used: it cannot be made or written, or everybody can read it.
+    /// The embedded core's data folder cannot be used: it cannot be made or written, all users can read it, another user
+    /// can write it, or it is a symbolic link.
     #[error("the data folder {} cannot be used: {reason}", .path.display())]
     DataFolder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it and, where its owner or mode is, how to mend it.
         reason: String,
     },
     /// Another process, or another embedded core in this one, holds the data folder.

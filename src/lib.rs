@@ -63,6 +63,7 @@ mod outbound;
 mod rejection;
 pub mod server;
 mod token;
+mod trusted_file;
 #[cfg(test)]
 mod vectors;
 mod verify;

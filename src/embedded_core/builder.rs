@@ -69,8 +69,13 @@ impl EmbeddedCoreBuilder {
     /// Keeps the keys in this folder, so that tokens stay good when the process is restarted, however it ended. By default
     /// keys live in memory. The folder is made if it is not there; one process at a time may use it.
     ///
-    /// **Who can read this folder can make tokens.** One that everybody can read is refused; one that its owner's group
-    /// can read, as Kubernetes mounts are, is warned of.
+    /// **Read access to this folder is enough to make tokens.** On Unix the folder and its files must belong to the user of
+    /// this process or to root and must be no symbolic links. Those that all users can read, or that the group can write,
+    /// are refused; those that the group can read are warned of.
+    ///
+    /// In a Kubernetes volume with `fsGroup` the mount is group-writable. Name a subfolder of it, which is created with
+    /// mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`: the default makes everything in the volume group-writable
+    /// again at each start of a pod.
     pub fn data_folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_folder = Some(path.into());
         self

@@ -40,9 +40,12 @@
 //!
 //! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its file, and synced to the
 //! disk, before it is listed or signs, so a process that is killed at any moment comes back with every key that anybody
-//! saw. The folder belongs to one process at a time. Private keys stand there in PKCS#8, readable by their owner alone; a
-//! folder or file that everybody can read is refused, and so is a file that is damaged: nothing is overwritten. Without a
-//! data folder keys live in memory: a restart makes new ones, and every token of the old ones is void.
+//! saw. The folder belongs to one process at a time: the process locks the folder itself (on Windows a file in it), so that
+//! removing the file `lock` does not admit a second one. If the folder is removed or replaced while the core runs, new keys
+//! are not written: the core logs a warning and signs with the keys that it has. Private keys are stored in PKCS#8, readable
+//! by their owner alone. A damaged file is refused, as is a folder or file that other users can write or all users can read:
+//! nothing is overwritten. Without a data folder keys live in memory: a restart makes new ones, and every token of the old
+//! ones is void.
 //!
 //! # Caveats
 //!

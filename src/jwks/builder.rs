@@ -97,11 +97,14 @@ impl RemoteJwksBuilder {
     }
 
     /// Keeps the last good set in this file, and starts from it: a service that is restarted in the middle of an outage
-    /// serves. The set is good until its stale limit, counted from when it was fetched. A file that is corrupt, stale, of
-    /// another endpoint or writable by everybody is ignored with a warning.
+    /// serves. The set is good until its stale limit, counted from when it was fetched. It is written as a whole, readable
+    /// by its owner alone, each time the set is fetched or confirmed. Its folder has to exist.
     ///
-    /// **Whoever can write the file decides who comes in.** It is written as a whole, readable by its owner alone, each
-    /// time the set is fetched or confirmed. Its folder has to exist.
+    /// **Write access to the file decides which tokens are accepted.** A file is ignored with a warning, and replaced by
+    /// the next fetch, if it is corrupt, stale, dated more than 60 s in the future or of another endpoint. On Unix also if
+    /// it is a symbolic link, belongs to a user other than root and that of this process, or is writable by its group or
+    /// by all users. In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default makes
+    /// the file group-writable at each start of a pod.
     pub fn keep_at(mut self, path: impl Into<PathBuf>) -> Self {
         self.kept_at = Some(path.into());
         self

@@ -10,9 +10,12 @@ use super::key::Key;
 use super::set::KeySet;
 use super::spki;
 use crate::error::ConfigError;
+use crate::trusted_file;
 
 /// How many keys a fixed set may have: a bound for scanning it, not a limit anyone meets.
 const MAX_KEYS: usize = 1000;
+/// Bytes. A thousand RSA keys of 4096 bits take 0.8 MB as a JWK Set.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// A key set that is given, not fetched: for tests, for air-gapped machines, or for keys that come with a deployment.
 /// Cheap to clone.
@@ -53,13 +56,19 @@ impl FixedJwks {
 
     /// Reads a file that holds what [`from_json`](Self::from_json) or [`from_pem`](Self::from_pem) reads.
     ///
+    /// Symbolic links are followed, as Kubernetes mounts need. The file must be a regular one of at most 1 MiB, and on
+    /// Unix not writable by all users. A FIFO is an error and does not block.
+    ///
     /// # Errors
     ///
-    /// [`ConfigError::KeyFile`] if the file cannot be read, else as those two.
+    /// [`ConfigError::KeyFile`] if the file cannot be read or breaks one of these rules, else as those two.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let content = std::fs::read(path)
-            .map_err(|err| ConfigError::KeyFile { path: path.to_owned(), reason: err.kind().to_string() })?;
+        let content = trusted_file::read_others(path, MAX_FILE).map_err(|err| {
+            // A broken rule has a text of its own; of the system's errors the kind is enough.
+            let reason = err.get_ref().map_or_else(|| err.kind().to_string(), ToString::to_string);
+            ConfigError::KeyFile { path: path.to_owned(), reason }
+        })?;
         if content.trim_ascii_start().starts_with(b"-----BEGIN") {
             Self::from_pem(content)
         } else {
@@ -203,6 +212,46 @@ mod tests {
             assert_eq!(FixedJwks::from_file(&file).unwrap().0.keys().len(), 1, "{}", file.display());
         }
         assert!(FixedJwks::from_file(file("neither", "neither")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn file_of_others_may_be_a_link_but_not_writable_by_all() {
+        use std::fs::{Permissions, set_permissions, write};
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = tempdir().unwrap();
+        let (link, file) = (folder.path().join("link"), folder.path().join("file"));
+        symlink("file", &link).unwrap();
+        let large = JSON.to_owned() + &" ".repeat((1 << 20) + 1 - JSON.len());
+        for (mode, content, reason) in [
+            (0o644, JSON, None),
+            (0o664, JSON, None),
+            (0o400, &large[..1 << 20], None),
+            (0o646, JSON, Some("all users can write it")),
+            (0o644, &large, Some("larger than 1048576 bytes")),
+        ] {
+            let _ = std::fs::remove_file(&file);
+            write(&file, content).unwrap();
+            set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            for path in [&file, &link] {
+                let read = FixedJwks::from_file(path).map(|_| ()).map_err(|err| err.to_string());
+                let expected =
+                    reason.map_or(read.is_ok(), |reason| read.as_ref().is_err_and(|err| err.contains(reason)));
+                assert!(expected, "{mode:o}, {} bytes: {read:?}", content.len());
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn fifo_is_an_error_and_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let err = error(FixedJwks::from_file(&path));
+        assert!(err.ends_with("fifo cannot be read: it is not a regular file"), "{err}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The last good key set on disk, so that a process that is restarted in an outage serves.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
-use crate::atomic_file;
+use crate::{atomic_file, trusted_file};
 
 /// A file that holds one endpoint's key set.
 #[derive(Clone, Debug)]
@@ -63,6 +63,10 @@ impl KeptFile {
         Self { path, endpoint: endpoint.into(), url_sha256, outbox: Arc::default() }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to use, which is logged.
     pub(super) fn load(&self, max_body: usize) -> Option<Kept> {
         match self.read(max_body) {
@@ -76,15 +80,9 @@ impl KeptFile {
     }
 
     fn read(&self, max_body: usize) -> io::Result<Kept> {
-        let file = File::open(&self.path)?;
-        refuse_if_writable_by_others(&file)?;
+        let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
         // A little more than the set itself, for what stands around it.
-        let limit = max_body as u64 + 4096;
-        let mut text = Vec::new();
-        file.take(limit + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > limit {
-            return Err(io::Error::other("it is too large"));
-        }
+        let text = trusted_file::read_at_most(file, (max_body as u64).saturating_add(4096))?;
         let document: Document<'_> = serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
         if document.url_sha256 != self.url_sha256 {
             return Err(io::Error::other("it is of another endpoint"));
@@ -127,7 +125,7 @@ impl KeptFile {
 
     /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the old one or the new one.
     /// Blocks.
-    fn store(&self, kept: &Kept) {
+    pub(super) fn store(&self, kept: &Kept) {
         if let Err(err) = self.write(kept) {
             tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
         }
@@ -143,16 +141,6 @@ impl KeptFile {
         temporary.push(format!(".{:016x}", fastrand::u64(..)));
         atomic_file::replace(&self.path, Path::new(&temporary), &document)
     }
-}
-
-/// Whoever can write the file decides who comes in.
-fn refuse_if_writable_by_others(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o002 != 0 {
-        return Err(io::Error::other("everybody can write it"));
-    }
-    let _ = file;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -240,6 +228,52 @@ mod tests {
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&file.path, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(file.load(1000).is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn untrusted_cache_file_is_ignored_and_replaced() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+        type Spoil = fn(&Path, &Path) -> io::Result<()>;
+        let cases: [(&str, &str, Spoil); 6] = [
+            ("group-writable", "fsGroup", |path, _| fs::set_permissions(path, fs::Permissions::from_mode(0o660))),
+            ("writable by all", "all users", |path, _| fs::set_permissions(path, fs::Permissions::from_mode(0o602))),
+            ("link", "symbolic link", |path, elsewhere| {
+                fs::rename(path, elsewhere).and_then(|()| symlink(elsewhere, path))
+            }),
+            ("dangling link", "symbolic link", |path, _| fs::remove_file(path).and_then(|()| symlink("nowhere", path))),
+            ("of another user", "belongs to user 54321", |path, _| chown(path, Some(54321), None)),
+            ("FIFO", "not a regular file", |path, _| {
+                fs::remove_file(path)?;
+                make_fifo(path)
+            }),
+        ];
+        let folder = tempdir().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        let file = kept_file(&folder, "https://a.example/jwks.json");
+        for (case, reason, spoil) in cases {
+            file.store(&kept());
+            if let Err(err) = spoil(&file.path, &elsewhere) {
+                eprintln!("{case}: skipped: {err}");
+                continue;
+            }
+            let err = file.read(1000).map(|kept| kept.fetched).expect_err(case).to_string();
+            assert!(err.contains(reason), "{case}: {err}");
+            assert!(file.load(1000).is_none(), "{case}");
+
+            let linked = fs::read(&elsewhere).ok();
+            file.store(&Kept { fetched: 1_800_000_001, ..kept() });
+            assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(1_800_000_001), "{case}");
+            assert_eq!(fs::read(&elsewhere).ok(), linked, "{case}");
+            assert!(!folder.path().join("nowhere").exists(), "{case}");
+        }
+    }
+
+    #[cfg(unix)]
+    fn make_fifo(path: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        Ok(mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?)
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod debug;
 mod edge;
 mod failover;
 #[cfg(unix)]
+mod files;
+#[cfg(unix)]
 mod kill;
 mod mint;
 mod mint_answers;

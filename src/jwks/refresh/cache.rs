@@ -25,6 +25,9 @@ const MAX_WAITING: usize = 1024;
 /// How many key ids that were asked for in vain are remembered.
 const MAX_IN_VAIN: u64 = 4096;
 
+/// Seconds that a cached set may be dated ahead of the wall clock, which may have been corrected since.
+const MAX_AHEAD: u64 = 60;
+
 /// The numbers of one cache; the builder documents each.
 #[derive(Clone, Debug)]
 pub(in crate::jwks) struct Limits {
@@ -115,10 +118,16 @@ impl Cache {
     /// Starts from the set in this file, if it is there and good, and keeps every good set there from now on.
     pub(in crate::jwks) fn start_from(&mut self, file: KeptFile, max_body: usize) {
         if let Some(Kept { json, fetched, lifetime }) = file.load(max_body) {
-            // A clock that was set back makes the set new, never one from the future.
-            let age = Duration::from_secs(self.clock.unix_now().saturating_sub(fetched));
-            if let Err(reason) = self.preload(&json, age, Duration::from_secs(lifetime)) {
-                tracing::warn!(reason, "the kept key set is ignored");
+            let now = self.clock.unix_now();
+            let age = Duration::from_secs(now.saturating_sub(fetched));
+            // A set from the future would count as new at each restart, past every stale limit.
+            let loaded = if fetched > now.saturating_add(MAX_AHEAD) {
+                Err("it is dated in the future")
+            } else {
+                self.preload(&json, age, Duration::from_secs(lifetime))
+            };
+            if let Err(reason) = loaded {
+                tracing::warn!(path = %file.path().display(), reason, "the kept key set is ignored");
             }
         }
         self.kept_in = Some(file);

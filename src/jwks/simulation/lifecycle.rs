@@ -12,6 +12,7 @@ use super::guarantees::{NEW, OLD, has, request};
 use crate::algorithm::Algorithm;
 use crate::clock::Clock;
 use crate::error::FetchError;
+use crate::jwks::keep::{Kept, KeptFile};
 use crate::jwks::refresh::{Cache, Cause, Limits};
 use crate::jwks::remote::RemoteJwks;
 use crate::jwks::source::Lookup;
@@ -323,6 +324,41 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     sleep(Duration::from_secs(3)).await;
     assert!(!has(&second, &clock, OLD));
     assert_eq!(second.health().usable_for, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
+    const NOW: u64 = 1_800_000_000;
+    const MAX_AGE: u64 = 3600;
+    const LONGEST: u64 = MAX_AGE + 24 * 3600;
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (first, _) = remote(&endpoint, default_limits());
+    first.ready().await.unwrap();
+    let json = first.export().unwrap();
+    endpoint.set(Behaviour::Refuses);
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeptFile::new(folder.path().join("keys.json"), &"https://a.example".parse().unwrap());
+
+    for (fetched, lifetime, usable_for) in [
+        (NOW, MAX_AGE, LONGEST),
+        (NOW, u64::MAX, LONGEST),
+        (NOW, 0, LONGEST - MAX_AGE),
+        (NOW - 10, MAX_AGE, LONGEST - 10),
+        (NOW + 60, MAX_AGE, LONGEST),
+        (NOW - LONGEST, u64::MAX, 0),
+        (0, u64::MAX, 0),
+        (NOW + 61, MAX_AGE, 0),
+        (NOW + 315_360_000, MAX_AGE, 0),
+        (u64::MAX, u64::MAX, 0),
+    ] {
+        let clock = Clock::driven(NOW);
+        file.store(&Kept { json: json.clone().into(), fetched, lifetime });
+        let mut restarted = cache(&endpoint, default_limits(), &clock);
+        restarted.start_from(file.clone(), 10_000);
+        let restarted = RemoteJwks::from_cache(restarted);
+        assert_eq!(restarted.health().usable_for.as_secs(), usable_for, "{fetched} {lifetime}");
+        assert_eq!(has(&restarted, &clock, OLD), usable_for > 0, "{fetched} {lifetime}");
+    }
 }
 
 #[cfg(feature = "metrics")]
