@@ -120,7 +120,7 @@ async fn a_core_that_fails_is_tried_again_until_the_deadline() {
 
     let broken = Scripted::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
     let err = mint(&core(&broken.url).start_up_timeout(Duration::from_millis(300))).await.unwrap_err();
-    let expected = format!(r"the core at {} refused with status 500: \u{{1b}}[31mboom\nat line 1", broken.url);
+    let expected = format!(r"the core at {} refused with status 500: \u{{1b}}[31mboom at line 1", broken.url);
     assert_eq!(err.to_string(), expected);
     assert!(broken.count() > 1);
 }

@@ -205,7 +205,7 @@ async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
         let core = Core::start(vec![scripted(status, &[], "no\u{1b}[31m\nreally\n")]).await;
         let error = mint(&core.url).await.unwrap_err();
         let expected =
-            MintError::Refused { core: core.url.clone(), status, message: "no\\u{1b}[31m\\nreally".to_owned() };
+            MintError::Refused { core: core.url.clone(), status, message: "no\\u{1b}[31m really".to_owned() };
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));
         assert_eq!(core.asked(), 1, "{status}");
