@@ -8,13 +8,13 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::{
     key_set::{DynamicKey, KeySet},
     signing_key::SigningKey,
 };
+use crate::json::{self, RawString, RawValue};
 
 /// The content of a key file.
 pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
@@ -48,15 +48,15 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
 pub(super) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
-    let document: Document<'_> = serde_json::from_slice(content).map_err(|_| "it is corrupt")?;
-    if document.version != 1 {
+    let document = Document::read(content).ok_or("it is corrupt")?;
+    if document.version.as_bytes() != b"1" {
         return Err("it is of another version");
     }
     // Not against an attacker, who could write the digest too: a single changed bit in a kid would void tokens silently.
-    if sha256(document.keys.get().as_bytes()) != document.sha256 {
+    if !document.sha256.is(&sha256(document.keys.as_bytes())) {
         return Err("it is corrupt, its digest is another one");
     }
-    let keys: Keys<'_> = serde_json::from_str(document.keys.get()).map_err(|_| "it is corrupt")?;
+    let keys: Keys<'_> = serde_json::from_slice(document.keys.as_bytes()).map_err(|_| "it is corrupt")?;
     let fixed = keys.fixed.read().ok_or("its static key is unusable")?;
     let dynamic = keys.dynamic.iter().map(|entry| DynamicKey::kept(entry.read()?)).collect::<Option<Vec<_>>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
@@ -67,12 +67,33 @@ fn sha256(text: &[u8]) -> String {
     STANDARD.encode(digest(&SHA256, text))
 }
 
-#[derive(Deserialize)]
 struct Document<'a> {
-    version: u32,
-    #[serde(borrow)]
-    keys: &'a RawValue,
-    sha256: &'a str,
+    version: RawValue<'a>,
+    /// As they are written: the digest covers the text.
+    keys: RawValue<'a>,
+    sha256: RawString<'a>,
+}
+
+impl<'a> Document<'a> {
+    fn read(content: &'a [u8]) -> Option<Self> {
+        if !json::is_valid(content) {
+            return None;
+        }
+        let (mut version, mut keys, mut sha256) = (None, None, None);
+        json::members(content, |name, value| {
+            let member = if name.is("version") {
+                &mut version
+            } else if name.is("keys") {
+                &mut keys
+            } else if name.is("sha256") {
+                &mut sha256
+            } else {
+                return None;
+            };
+            member.replace(value).is_none().then_some(())
+        })?;
+        Some(Self { version: version?, keys: keys?, sha256: sha256?.as_string()? })
+    }
 }
 
 /// Borrows, so that no copy of a private key is made.

@@ -1,5 +1,6 @@
 //! The last good key set on disk, so that a process that is restarted in an outage serves.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
@@ -46,12 +46,12 @@ pub(super) struct Kept {
 
 #[derive(Deserialize, Serialize)]
 struct Document<'a> {
-    endpoint: String,
-    url_sha256: String,
+    endpoint: Cow<'a, str>,
+    url_sha256: Cow<'a, str>,
     fetched: u64,
     lifetime: u64,
-    #[serde(borrow)]
-    jwks: &'a RawValue,
+    /// The key set as the endpoint sent it, as a string.
+    jwks: Cow<'a, str>,
 }
 
 impl KeptFile {
@@ -81,14 +81,14 @@ impl KeptFile {
 
     fn read(&self, max_body: usize) -> io::Result<Kept> {
         let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
-        // A little more than the set itself, for what stands around it.
-        let text = trusted_file::read_at_most(file, (max_body as u64).saturating_add(4096))?;
+        // As a JSON string each byte of the set takes two at most; the rest is for the other members.
+        let text = trusted_file::read_at_most(file, (max_body as u64).saturating_mul(2).saturating_add(4096))?;
         let document: Document<'_> = serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
         if document.url_sha256 != self.url_sha256 {
             return Err(io::Error::other("it is of another endpoint"));
         }
-        let json = document.jwks.get().as_bytes().to_vec();
-        Ok(Kept { json, fetched: document.fetched, lifetime: document.lifetime })
+        let Document { fetched, lifetime, jwks, .. } = document;
+        Ok(Kept { json: jwks.into_owned().into_bytes(), fetched, lifetime })
     }
 
     /// Writes the set on a thread that may block, after the one that is being written, if there is one. Needs a runtime.
@@ -132,10 +132,14 @@ impl KeptFile {
     }
 
     fn write(&self, kept: &Kept) -> io::Result<()> {
-        let jwks: &RawValue = serde_json::from_slice(&kept.json)?;
-        let Kept { fetched, lifetime, .. } = *kept;
-        let (endpoint, url_sha256) = (self.endpoint.clone(), self.url_sha256.clone());
-        let document = serde_json::to_vec(&Document { endpoint, url_sha256, fetched, lifetime, jwks })?;
+        let document = Document {
+            endpoint: Cow::Borrowed(&self.endpoint),
+            url_sha256: Cow::Borrowed(&self.url_sha256),
+            fetched: kept.fetched,
+            lifetime: kept.lifetime,
+            jwks: std::str::from_utf8(&kept.json).map_err(io::Error::other)?.into(),
+        };
+        let document = serde_json::to_vec(&document)?;
         // Of a name of its own, since several processes may keep one file; in containers all of them are number 1.
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(format!(".{:016x}", fastrand::u64(..)));
@@ -172,7 +176,17 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
-    /// Until whoever writes has written everything.
+    #[test]
+    fn set_of_the_largest_size_is_loaded_again() {
+        let folder = tempdir().unwrap();
+        let file = kept_file(&folder, "https://a.example/jwks.json");
+        // Each of its bytes is escaped in the file.
+        let largest = Kept { json: "\"\\\n\t".repeat(250).into_bytes(), ..kept() };
+        file.store(&largest);
+        assert_eq!(file.load(1000).map(|kept| kept.json), Some(largest.json));
+    }
+
+    /// Waits until everything is written.
     async fn written(file: &KeptFile) {
         let writer = file.outbox().writer.take();
         if let Some(writer) = writer {

@@ -140,7 +140,8 @@ impl Verifier {
     /// # Memory
     ///
     /// At most 4.5 KiB for each token of the capacity and 1 MiB for each processor (at most 64): 20 MiB by default on two
-    /// processors, however many threads there are. A token counts more than once if it and its claims take more than
+    /// processors, however many threads there are. An allocator's gaps come on top; where tokens of many shapes are
+    /// evicted all the time, glibc leaves as much again. A token counts more than once if it and its claims take more than
     /// 4 KiB. Each verifier has a cache of its own, which clones share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));

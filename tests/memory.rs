@@ -1,0 +1,142 @@
+//! The memory that the token cache takes, of the whole process. A binary of its own, since it reads what the process has.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test's helpers; the figures are shown
+
+use std::alloc::System;
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cap::Cap;
+use tower_m2m::{FixedJwks, Verifier};
+
+/// Counts what all threads hold.
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+const THREADS: usize = 64;
+
+/// Enough to fill both levels of the cache several times over, whatever one token weighs.
+const TOKENS: usize = 6_000;
+
+/// A key, and the header of the tokens that it signs.
+struct Authority {
+    pair: Ed25519KeyPair,
+    header: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
+        Self { pair: Ed25519KeyPair::generate().unwrap(), header }
+    }
+
+    fn verifier(&self) -> Verifier {
+        let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
+        let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
+        Verifier::new(FixedJwks::from_json(jwks).unwrap())
+    }
+
+    fn sign(&self, claims: &str) -> String {
+        let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(signed.as_bytes())))
+    }
+}
+
+/// Claims of the shapes that take the most memory for their length, and of an ordinary one.
+fn claims(number: usize, shape: usize) -> String {
+    let marker = if number.is_multiple_of(10) { "" } else { r#""source":"microservice","# };
+    let rest = match shape {
+        0 => format!(r#""iss":"https://api.example.com","service":"orders","padding":"{}""#, "p".repeat(200)),
+        1 => format!(r#""x":[{}]"#, ["[[[[[]]]]]"; 100].join(",")),
+        2 => format!(r#""x":[{}]"#, [r#"{"":{"":1}}"#; 60].join(",")),
+        3 => (0..150).map(|at| format!(r#""{at}":1"#)).collect::<Vec<_>>().join(","),
+        4 => format!(r#""x":"{}""#, "p".repeat(5500)),
+        _ => format!(r#""x":[{}]"#, [r#""x""#; 400].join(",")),
+    };
+    format!(r#"{{"exp":4953600000,{marker}"number":{number},{rest}}}"#)
+}
+
+/// The resident memory of this process, in KiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Threads that all verify, and stay until the pool is dropped.
+struct Pool {
+    jobs: Vec<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Pool {
+    fn new() -> Self {
+        let jobs = (0..THREADS).map(|_| {
+            let (sender, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+            thread::spawn(move || jobs.into_iter().for_each(|job| job()));
+            sender
+        });
+        Self { jobs: jobs.collect() }
+    }
+
+    /// Has every thread do this, and waits.
+    fn run(&self, job: impl Fn(usize) + Send + Sync + 'static) {
+        let (job, done) = (Arc::new(job), Arc::new(Barrier::new(THREADS + 1)));
+        for (number, jobs) in self.jobs.iter().enumerate() {
+            let (job, done) = (Arc::clone(&job), Arc::clone(&done));
+            let work = Box::new(move || {
+                job(number);
+                drop(job);
+                done.wait();
+            });
+            jobs.send(work).unwrap();
+        }
+        done.wait();
+    }
+
+    /// Each thread verifies its part of the tokens of every shape, each token three times: so that both levels hold it.
+    fn verify(&self, authority: &Arc<Authority>, verifier: &Verifier) {
+        let (authority, verifier) = (Arc::clone(authority), verifier.clone());
+        self.run(move |thread| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            for shape in 0..6 {
+                // Ordinary tokens weigh least.
+                let tokens = if shape == 0 { TOKENS } else { TOKENS / 4 };
+                for number in (thread..tokens).step_by(THREADS) {
+                    let token = authority.sign(&claims(number, shape));
+                    for _ in 0..3 {
+                        let is_marked = !number.is_multiple_of(10);
+                        assert_eq!(runtime.block_on(verifier.verify(&token)).is_ok(), is_marked);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// What `Verifier::cache_capacity` says: 4.5 KiB for each of 4 096 tokens, and 1 MiB for each processor; and twice that
+/// with the gaps that an allocator leaves between objects of many sizes.
+#[test]
+fn every_level_filled_on_64_threads_stays_within_the_bound() {
+    let processors = thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(64);
+    let bound = 4096 * 9 / 2 + 1024 * processors;
+    let (authority, pool) = (Arc::new(Authority::new()), Pool::new());
+    // Brings up threads, stacks and the allocator's arenas, which are no part of the cache.
+    pool.verify(&authority, &authority.verifier().cache_capacity(0));
+    let before = (ALLOCATOR.allocated(), resident());
+    let verifier = authority.verifier();
+    pool.verify(&authority, &verifier);
+    let allocated = (ALLOCATOR.allocated() - before.0) / 1024;
+    let taken = resident().saturating_sub(before.1);
+    println!("{allocated} KiB allocated, {taken} KiB resident, {bound} KiB allowed");
+    assert!(allocated <= bound, "{allocated} KiB allocated, {bound} KiB allowed");
+    assert!(taken <= 2 * bound, "{taken} KiB resident, {} KiB allowed", 2 * bound);
+    assert!(allocated > 8192, "{allocated} KiB allocated: the cache is not filled");
+
+    // All of it goes with the verifier, on whichever thread it is dropped.
+    drop(verifier);
+    let left = ALLOCATOR.allocated().saturating_sub(before.0) / 1024;
+    assert!(left < 256, "{left} KiB left");
+}
