@@ -83,10 +83,10 @@ struct Header<'h> {
     kid: Option<RawValue<'h>>,
     typ: Option<RawValue<'h>>,
     cty: Option<RawValue<'h>>,
-    /// `crit` or `b64`.
-    critical: Option<RawValue<'h>>,
-    /// `enc` or `zip`.
-    encrypted: Option<RawValue<'h>>,
+    /// `crit` or `b64` is there.
+    is_critical: bool,
+    /// `enc` or `zip` is there.
+    is_encrypted: bool,
 }
 
 impl<'h> Header<'h> {
@@ -99,11 +99,16 @@ impl<'h> Header<'h> {
                 b"kid" => &mut header.kid,
                 b"typ" => &mut header.typ,
                 b"cty" => &mut header.cty,
-                b"crit" | b"b64" => &mut header.critical,
-                b"enc" | b"zip" => &mut header.encrypted,
+                b"crit" | b"b64" => {
+                    header.is_critical = true;
+                    return Some(());
+                }
+                b"enc" | b"zip" => {
+                    header.is_encrypted = true;
+                    return Some(());
+                }
                 _ => return Some(()),
             };
-            // Of `crit` and `b64`, or `enc` and `zip`, one is enough to refuse the token.
             member.replace(value).is_none().then_some(())
         })?;
         Some(header)
@@ -111,10 +116,10 @@ impl<'h> Header<'h> {
 
     fn check(self) -> Result<(Algorithm, Option<String>), RejectionReason> {
         // RFC 7515 §4.1.11: a `crit` that is not understood must be refused, and none is understood here.
-        if self.critical.is_some() {
+        if self.is_critical {
             return Err(RejectionReason::CriticalHeader);
         }
-        if self.encrypted.is_some() {
+        if self.is_encrypted {
             return Err(RejectionReason::EncryptedToken);
         }
         match self.cty.map(text) {

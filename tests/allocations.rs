@@ -1,5 +1,6 @@
 //! What the hot paths allocate: nothing but what a request's extensions need for one small value, and for a client
-//! nothing at all. A binary of its own, since it counts what the whole thread allocates.
+//! nothing at all; and that no shape of a forged token allocates more than another. A binary of its own, since it counts
+//! what the whole thread allocates.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::convert::Infallible;
@@ -7,10 +8,15 @@ use std::future::ready;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
-use tower_m2m::{AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, Verifier};
+use tower_m2m::{
+    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceToken, RequireServiceTokenLayer, ServiceToken,
+    Verifier,
+};
 
 /// Of two signatures that are checked at once, one waits for its turn, which is counted too.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -27,15 +33,16 @@ fn service(
 
 /// How many allocations one call costs, once everything is warm.
 fn count(service: &mut impl Service<Request<()>, Error = Infallible>, request: impl Fn() -> Request<()>) -> u64 {
-    let mut call = |request| {
+    (0..100).map(|_| count_once(service, request())).last().unwrap()
+}
+
+/// How many allocations this call costs.
+fn count_once(service: &mut impl Service<Request<()>, Error = Infallible>, request: Request<()>) -> u64 {
+    let call = || {
         let future = pin!(service.call(request));
         assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     };
-    for _ in 0..100 {
-        call(request());
-    }
-    let request = request();
-    allocation_counter::measure(|| call(request)).count_total
+    allocation_counter::measure(call).count_total
 }
 
 async fn token() -> (ServiceToken, Verifier) {
@@ -75,4 +82,53 @@ async fn carrying_the_token_allocates_nothing() {
         request
     };
     assert_eq!(count(&mut layer.layer(service(|_| {})), to_billing), 0);
+}
+
+#[tokio::test]
+async fn cached_token_allocates_no_more_with_fifty_verifiers() {
+    let _alone = ALONE.lock().await;
+    let (token, verifier) = token().await;
+    let request = || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
+    let services = |count: usize| -> Vec<_> {
+        // Each policy has a cache of its own.
+        let verifiers = (0..count).map(|_| verifier.clone().cache_capacity(4096));
+        verifiers.map(|verifier| RequireServiceTokenLayer::new(verifier).layer(service(|_| {}))).collect()
+    };
+    let count_all = |services: &mut [RequireServiceToken<_>]| -> u64 {
+        let mut counts = 0;
+        for _ in 0..10 {
+            counts = services.iter_mut().map(|service| count_once(service, request())).sum();
+        }
+        counts
+    };
+    let (mut one, mut fifty) = (services(1), services(50));
+    let expected = 50 * count_all(&mut one);
+    assert_eq!(count_all(&mut fifty), expected);
+}
+
+/// A token of 8 KiB, with a signature that its key has not made, whose claims hold `fill` as often as it fits.
+fn forged(good: &str, fill: &str) -> String {
+    let (header, rest) = good.split_once('.').unwrap();
+    let signature = "A".repeat(rest.rsplit_once('.').unwrap().1.len());
+    let room = (8192 - header.len() - signature.len() - 2) / 4 * 3 - 40;
+    let claims = format!(r#"{{"exp":4953600000,"x":[{}1]}}"#, fill.repeat(room / fill.len()));
+    format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[tokio::test]
+async fn no_shape_of_a_forged_token_allocates_more() {
+    let _alone = ALONE.lock().await;
+    let (token, verifier) = token().await;
+    let value = token.header_value();
+    let good = value.to_str().unwrap().trim_start_matches("Bearer ");
+    let mut layered = RequireServiceTokenLayer::new(verifier).layer(service(|_| {}));
+    let mut count = |fill: &str| {
+        let value = HeaderValue::try_from(format!("Bearer {}", forged(good, fill))).unwrap();
+        count(&mut layered, || Request::builder().header(AUTHORIZATION, value.clone()).body(()).unwrap())
+    };
+    let plain = count("1,");
+    let nested = format!("{}{},", "[".repeat(30), "]".repeat(30));
+    for shape in [nested.as_str(), "[],", "{},", r#""","#, r#""\u0061","#, r#"{"a":{"b":1}},"#] {
+        assert_eq!(count(shape), plain, "{shape}");
+    }
 }

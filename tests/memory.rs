@@ -18,8 +18,11 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const THREADS: usize = 64;
 
-/// Enough to fill both levels of the cache several times over, whatever one token weighs.
-const TOKENS: usize = 6_000;
+/// Light tokens that every thread verifies: more than a first level holds.
+const SHARED: usize = 300;
+
+/// Tokens of each shape, which the threads divide among them: together they weigh more than the second level holds.
+const DIVIDED: usize = 1_500;
 
 /// A key, and the header of the tokens that it signs.
 struct Authority {
@@ -47,10 +50,11 @@ impl Authority {
 
 /// Claims of the shapes that take the most memory for their length, and of an ordinary one.
 fn claims(number: usize, shape: usize) -> String {
-    let marker = if number.is_multiple_of(10) { "" } else { r#""source":"microservice","# };
+    let marker = if number % 10 == 0 { "" } else { r#""source":"microservice","# };
     let rest = match shape {
         0 => format!(r#""iss":"https://api.example.com","service":"orders","padding":"{}""#, "p".repeat(200)),
-        1 => format!(r#""x":[{}]"#, ["[[[[[]]]]]"; 100].join(",")),
+        1 => format!(r#""x":[{}]"#, ["[[[]]]"; 20].join(",")),
+        6 => format!(r#""x":[{}]"#, ["[[[[[]]]]]"; 100].join(",")),
         2 => format!(r#""x":[{}]"#, [r#"{"":{"":1}}"#; 60].join(",")),
         3 => (0..150).map(|at| format!(r#""{at}":1"#)).collect::<Vec<_>>().join(","),
         4 => format!(r#""x":"{}""#, "p".repeat(5500)),
@@ -64,6 +68,11 @@ fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+struct Tokens {
+    shared: Vec<String>,
+    divided: Vec<String>,
 }
 
 /// Threads that all verify, and stay until the pool is dropped.
@@ -96,22 +105,20 @@ impl Pool {
         done.wait();
     }
 
-    /// Each thread verifies its part of the tokens of every shape, each token three times: so that both levels hold it.
-    fn verify(&self, authority: &Arc<Authority>, verifier: &Verifier) {
-        let (authority, verifier) = (Arc::clone(authority), verifier.clone());
-        self.run(move |thread| {
+    /// Every thread verifies the shared tokens, three times in a row, so that both levels hold them. Then the threads
+    /// divide the tokens of each shape among them, which evicts the shared ones from the second level.
+    fn verify(&self, tokens: &Arc<Tokens>, verifier: &Verifier) {
+        let verify = move |verifier: &Verifier, token: &str| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            for shape in 0..6 {
-                // Ordinary tokens weigh least.
-                let tokens = if shape == 0 { TOKENS } else { TOKENS / 4 };
-                for number in (thread..tokens).step_by(THREADS) {
-                    let token = authority.sign(&claims(number, shape));
-                    for _ in 0..3 {
-                        let is_marked = !number.is_multiple_of(10);
-                        assert_eq!(runtime.block_on(verifier.verify(&token)).is_ok(), is_marked);
-                    }
-                }
-            }
+            drop(runtime.block_on(verifier.verify(token)));
+        };
+        let (shared, of_shared) = (Arc::clone(tokens), verifier.clone());
+        self.run(move |_| {
+            shared.shared.iter().for_each(|token| (0..3).for_each(|_| verify(&of_shared, token)));
+        });
+        let (divided, of_divided) = (Arc::clone(tokens), verifier.clone());
+        self.run(move |thread| {
+            divided.divided.iter().skip(thread).step_by(THREADS).for_each(|token| verify(&of_divided, token));
         });
     }
 }
@@ -122,12 +129,20 @@ impl Pool {
 fn every_level_filled_on_64_threads_stays_within_the_bound() {
     let processors = thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(64);
     let bound = 4096 * 9 / 2 + 1024 * processors;
-    let (authority, pool) = (Arc::new(Authority::new()), Pool::new());
+    let (authority, pool) = (Authority::new(), Pool::new());
+    let sign = |shape: usize, number: usize| authority.sign(&claims(number, shape));
+    let tokens = Arc::new(Tokens {
+        shared: (0..SHARED).map(|number| sign(number % 2, number)).collect(),
+        divided: (0..7)
+            .flat_map(|shape| (0..DIVIDED).map(move |number| (shape, number)))
+            .map(|(shape, number)| sign(shape, number))
+            .collect(),
+    });
     // Brings up threads, stacks and the allocator's arenas, which are no part of the cache.
-    pool.verify(&authority, &authority.verifier().cache_capacity(0));
+    pool.verify(&tokens, &authority.verifier().cache_capacity(0));
     let before = (ALLOCATOR.allocated(), resident());
     let verifier = authority.verifier();
-    pool.verify(&authority, &verifier);
+    pool.verify(&tokens, &verifier);
     let allocated = (ALLOCATOR.allocated() - before.0) / 1024;
     let taken = resident().saturating_sub(before.1);
     println!("{allocated} KiB allocated, {taken} KiB resident, {bound} KiB allowed");

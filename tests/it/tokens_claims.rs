@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use http::{Request, StatusCode};
 use serde_json::json;
+use tower::ServiceExt;
 use tower_m2m::{RejectionReason as R, Verifier};
 
-use crate::support::{ISSUER, Signer, encode, now};
+use crate::support::{ISSUER, Signer, core, encode, now};
 use crate::tokens::judge;
 
 /// Judges tokens whose claims are the marker, the service's name and what each case adds; `NOW±n` stands for a time.
@@ -45,10 +48,12 @@ async fn exp_is_a_number_that_has_not_passed() {
         (r#","exp":18446744073709551615"#, malformed),
         (r#","exp":18446744073709551616"#, malformed),
         (r#","Exp":NOW+3600"#, malformed),
-        (r#","exp":1e999"#, Some(R::MalformedClaims)),
+        (r#","exp":1e999"#, malformed),
+        (r#","x":1e999,"exp":NOW+3600"#, Some(R::MalformedClaims)),
         (r#","exp":0"#, Some(R::Expired)),
         (r#","exp":NOW-30"#, Some(R::Expired)),
         (r#","exp":NOW-30.9"#, Some(R::Expired)),
+        (r#","exp":NOW-30.99999999999999999999999999"#, Some(R::Expired)),
         (r#","exp":NOW-3600"#, Some(R::Expired)),
         (r#","exp":NOW-10"#, None), // within the leeway
     ];
@@ -169,6 +174,18 @@ async fn claims_are_one_object_without_duplicates() {
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::MalformedClaims) };
         assert_eq!(judge(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
     }
+    // With serde_json's `raw_value`, which is on here, these would be read as another value than the one that is written.
+    let magic = r#"{"$serde_json::private::RawValue":"\"microservice\""}"#;
+    let deep = format!(r#"{{"$serde_json::private::RawValue":"{}1{}"}}"#, "[".repeat(2000), "]".repeat(2000));
+    for claims in [
+        good.replace(r#""microservice""#, magic),
+        good.replace('}', &format!(r#","x":{magic}}}"#)),
+        good.replace('}', &format!(r#","x":[[{deep}]]}}"#)),
+        good.replace('}', r#","x":{"$serde_json::private::Number":"1"}}"#),
+        good.replace('{', r#"{"\u0024serde_json::private::RawValue":"{}","#),
+    ] {
+        assert_eq!(judge(&verifier, &signer.claims(&claims)).await, Err(R::MalformedClaims), "{claims}");
+    }
     let broken = [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat();
     let token = signer.sign(&format!("{}.{}", encode(signer.header()), encode(broken)));
     assert_eq!(judge(&verifier, &token).await, Err(R::MalformedClaims), "not UTF-8");
@@ -254,5 +271,26 @@ async fn user_session_token_is_refused() {
         ] {
             assert_eq!(judge(verifier, &token).await, Err(reason), "{case}");
         }
+    }
+}
+
+/// With serde_json's `raw_value`, which is on here, each of these was read as another payload than the one that a filter
+/// in front of the core sees.
+#[tokio::test]
+async fn payload_with_a_reserved_name_is_not_minted() {
+    let router = core().await.router();
+    let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
+    let payloads = [
+        r#"{"sub":"u","source":{"$serde_json::private::RawValue":"\"microservice\""}}"#.to_owned(),
+        r#"{"$serde_json::private::RawValue":"{\"source\":\"microservice\"}"}"#.to_owned(),
+        r#"{"sub":"u","x":[{"\u0024serde_json::private::RawValue":"1"}]}"#.to_owned(),
+        format!(r#"{{"x":{{"$serde_json::private::RawValue":"{deep}"}}}}"#),
+        r#"{"x":{"$serde_json::private::Number":"1"}}"#.to_owned(),
+    ];
+    for payload in payloads {
+        let body = format!(r#"{{"payload":{payload},"validity":60,"algorithm":"RS256","jwksDomain":"x"}}"#);
+        let response =
+            router.clone().oneshot(Request::post("/recipe/jwt").body(Body::from(body)).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{payload}");
     }
 }
