@@ -19,14 +19,21 @@
 //!
 //! # What is checked, in order
 //!
-//! 1. the api key: 401 `Invalid API key`;
-//! 2. the `cdi-version` header, if there is one: 400;
-//! 3. a tenant before CDI 3.0: 404; the method: 405;
-//! 4. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json Input`;
-//! 5. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
-//! 6. the tenant from CDI 5.0 on: 403; the app: 400;
-//! 7. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
-//! 8. integers in the payload that 64 bits do not hold: 500.
+//! 1. on a core without api keys, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called: `Host`, `Origin` and
+//!    the authority of the URI, on every route: 403 if one is not on loopback, malformed or given twice;
+//! 2. the api key: 401 `Invalid API key`;
+//! 3. the `cdi-version` header, if there is one: 400;
+//! 4. a tenant before CDI 3.0: 404; the method: 405;
+//! 5. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json Input`;
+//! 6. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
+//! 7. the tenant from CDI 5.0 on: 403; the app: 400;
+//! 8. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
+//! 9. integers in the payload that 64 bits do not hold: 500.
+//!
+//! The first check keeps web pages of other sites from a core on loopback, which a browser on the same machine reaches
+//! (DNS rebinding). Loopback is `localhost` in any case, 127.0.0.0/8, `[::1]` and the IPv4-mapped form of such an address,
+//! with any port; the origin `null` is not. A header that is missing passes. A browser does not know the api key, so a
+//! core that has one does not look at these headers.
 //!
 //! More than 512 mints at once are answered 429, which the official SDKs retry. While 512 bodies are on their way, a
 //! further one takes the place of the one that has been on its way for longest, which is answered 429.
@@ -46,8 +53,8 @@
 //!
 //! # Caveats
 //!
-//! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, and
-//! a router logs a warning. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
+//! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, a
+//! router logs a warning, and both answer 403 to a `Host` or `Origin` beyond loopback. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
 //! closed, and at most 1 024 are open: for one more, the one whose last answer is the oldest is closed. A router that is
 //! served otherwise leaves both to its server. Everything here needs a tokio runtime with its timer enabled.
 //!
@@ -92,6 +99,7 @@ mod listener;
 mod mint;
 mod place;
 mod places;
+mod rebinding;
 mod request;
 mod routes;
 mod signers;
