@@ -97,13 +97,9 @@ impl EmbeddedCore {
 
     /// The key set as it is now, as JSON (RFC 7517 §5): `{"keys":[...]}`. What verifiers fetch, for those in this process.
     ///
-    /// Waits only where a new dynamic key is due, until it is made.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped a key that is being made is finished nonetheless.
+    /// Does not wait for a new dynamic key: if one is due its making starts, and later calls list it.
     pub async fn jwks(&self) -> String {
-        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().await.to_json())
+        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().to_json())
     }
 
     /// Whether only callers on this machine, and no web pages of other sites, may be answered.

@@ -45,6 +45,18 @@
 //! stays listed for the rotation interval and twice the access token validity. A token signed by a dynamic key therefore
 //! dies, whatever its `exp`, about two such validities after its key stopped signing.
 //!
+//! The first request after a key is due starts the making of the next one. Until that key is stored, key sets and mints
+//! use the existing keys and do not wait for the disk. A mint with a dynamic key waits only if every dynamic key is older
+//! than the interval and one validity, which happens after a long time without requests. It waits 5 s at most; then the
+//! newest key signs, and stays listed for two validities more. At most 256 mints wait at once; further ones are answered
+//! 429.
+//!
+//! The age of a key is measured by the monotonic clock, so a wall clock that is far ahead for a moment removes no key. A
+//! new key is due as soon as either clock says so, or if the newest key's creation lies in the future. For keys from a data
+//! folder the wall clock at start-up gives the age. If every one of them seems too old to be listed, the process was down
+//! for long or the clock is far ahead; such keys stay in the folder until the process has run for as long as a key is
+//! listed, and are listed again if the clock is set back.
+//!
 //! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its file, and synced to the
 //! disk, before it is listed or signs, so a process that is killed at any moment comes back with every key that anybody
 //! saw. The folder belongs to one process at a time. Private keys stand there in PKCS#8, readable by their owner alone; a
@@ -53,10 +65,12 @@
 //!
 //! # Caveats
 //!
-//! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, a
-//! router logs a warning, and both answer 403 to a `Host` or `Origin` beyond loopback. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
-//! closed, and at most 1 024 are open: for one more, the one whose last answer is the oldest is closed. A router that is
-//! served otherwise leaves both to its server. Everything here needs a tokio runtime with its timer enabled.
+//! Any program that reaches a core without api key can mint. Without a key [`EmbeddedCore::serve`] refuses an
+//! address beyond loopback, a router logs a warning, and both answer 403 to a `Host` or `Origin` beyond loopback.
+//!
+//! Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is closed, and at most 1 024 are
+//! open: for one more, the one whose last answer is the oldest is closed. A router that is served otherwise leaves both to
+//! its server. Everything here needs a tokio runtime with its timer enabled.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no JSON, Java's way of writing
 //! numbers, and a `validity` that overflows (here: 400).
@@ -92,6 +106,7 @@ mod api_keys;
 mod builder;
 mod core;
 mod data_folder;
+mod dynamic_key;
 mod key_file;
 mod key_set;
 mod key_store;
@@ -101,6 +116,7 @@ mod place;
 mod places;
 mod rebinding;
 mod request;
+mod rotation;
 mod routes;
 mod signers;
 mod signing_key;

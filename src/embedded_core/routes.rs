@@ -39,12 +39,12 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
         (Route::Mint, &Method::POST) => mint(core, &place, version, request.into_body()).await,
         (Route::WellKnownJwks, &Method::GET) => {
             place.check_app()?;
-            let keys = core.minter().keys().current().await;
+            let keys = core.minter().keys().current();
             Ok(answer::key_set(&keys.to_json(), keys.max_age()))
         }
         (Route::RecipeJwks, &Method::GET) => {
             place.check_app()?;
-            let keys = core.minter().keys().current().await;
+            let keys = core.minter().keys().current();
             Ok(answer::old_key_set(&keys.to_json()))
         }
         (Route::ApiVersion, &Method::GET) => {
