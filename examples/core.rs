@@ -29,7 +29,8 @@ usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [-
   --data DIR              keep the keys in this folder, which is made if it is not there; without it they end
                           with the process, and so does every token
   --api-key KEY           admit callers with this api key; may be repeated, and adds to SUPERTOKENS_API_KEYS
-  --allow-open            listen beyond loopback without an api key: whoever reaches the core can mint
+  --allow-open            listen beyond loopback, and admit any Host and Origin, without an api key: everyone who
+                          reaches the core can mint
   --base-path PATH        the path under which all routes live
   --rotate-every SECONDS  how long a dynamic key signs (604800)
   --access-token-validity SECONDS

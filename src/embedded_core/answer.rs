@@ -10,6 +10,7 @@ use super::version::Version;
 /// Why a request got no token or key set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
+    NotLocal,
     InvalidApiKey,
     VersionMalformed,
     /// Holds digits and dots alone.
@@ -33,6 +34,9 @@ impl Refusal {
     /// The one table from a reason to what the caller sees.
     fn status_and_text(self) -> (StatusCode, String) {
         let (status, text) = match self {
+            Self::NotLocal => {
+                (StatusCode::FORBIDDEN, "Without an api key only a loopback Host and Origin are admitted")
+            }
             Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "Invalid API key"),
             // Core 12; core 11 answered 500.
             Self::VersionMalformed => (StatusCode::BAD_REQUEST, "cdi-version header is invalid"),

@@ -82,6 +82,9 @@ impl EmbeddedCoreBuilder {
     }
 
     /// Lets [`EmbeddedCore::serve`] listen beyond loopback without an api key: whoever reaches it can mint.
+    ///
+    /// Any `Host` and `Origin` is then admitted too: without an api key, pages of any web site can mint through a browser
+    /// that reaches the core. By default a core without api key answers 403 to those beyond loopback.
     pub fn allow_open(mut self) -> Self {
         self.allow_open = true;
         self

@@ -44,6 +44,10 @@ impl EmbeddedCore {
     ///
     /// Bodies are bounded and have a deadline here; connections and headers are the business of whoever serves the
     /// router, as [`serve`](Self::serve) does.
+    ///
+    /// Without an api key, and unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called, the router answers 403 to
+    /// a `Host` or `Origin` that is not on loopback, so a router that is mounted under a public name needs one of the two.
+    /// A request with neither header is answered.
     pub fn router(&self) -> Router {
         if self.shared.api_keys.is_empty() {
             tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
@@ -69,6 +73,9 @@ impl EmbeddedCore {
     /// A connection on which nothing was answered for 20 s is closed. 1 024 may be open at once; for each further one the one
     /// whose last answer is the oldest is closed.
     ///
+    /// A core without api key answers 403 to a `Host` or `Origin` that is not on loopback, so that no web page of another
+    /// site mints through a browser on this machine; [`allow_open`](EmbeddedCoreBuilder::allow_open) turns that off.
+    ///
     /// # Errors
     ///
     /// [`ConfigError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is accepted;
@@ -90,13 +97,14 @@ impl EmbeddedCore {
 
     /// The key set as it is now, as JSON (RFC 7517 §5): `{"keys":[...]}`. What verifiers fetch, for those in this process.
     ///
-    /// Waits only where a new dynamic key is due, until it is made.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped a key that is being made is finished nonetheless.
+    /// Does not wait for a new dynamic key: if one is due its making starts, and later calls list it.
     pub async fn jwks(&self) -> String {
-        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().await.to_json())
+        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().to_json())
+    }
+
+    /// Whether only callers on this machine, and no web pages of other sites, may be answered.
+    pub(super) fn is_for_loopback_alone(&self) -> bool {
+        self.shared.api_keys.is_empty() && !self.shared.allow_open
     }
 
     pub(super) fn api_keys(&self) -> &ApiKeys {
@@ -179,7 +187,7 @@ mod tests {
         let served = tokio::spawn(async move { core.serve(listener, async { drop(stopped.await) }).await });
 
         let mut caller = TcpStream::connect(address).await.unwrap();
-        caller.write_all(b"GET /hello HTTP/1.1\r\nhost: core\r\n\r\n").await.unwrap();
+        caller.write_all(b"GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = vec![0; 12];
         caller.read_exact(&mut answer).await.unwrap();
         assert_eq!(answer, b"HTTP/1.1 200");
@@ -188,6 +196,41 @@ mod tests {
         assert_eq!(served.await.unwrap(), Ok(()));
         let refused = TcpStream::connect(address).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn page_of_another_site_gets_no_token() {
+        let core = EmbeddedCore::builder().build().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
+        let mint = r#"{"payload":{"source":"microservice"},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
+        let target = "/recipe/jwt";
+        let absolute = format!("http://evil.example:{}/recipe/jwt", address.port());
+        let cases = [
+            (target, format!("host: {address}"), 200),
+            (target, format!("host: localhost:{}", address.port()), 200),
+            (target, format!("host: {address}\r\norigin: http://localhost:5173"), 200),
+            (target, "x: y".to_owned(), 200),
+            (target, format!("host: evil.example:{}", address.port()), 403),
+            (target, format!("host: {address}\r\norigin: null"), 403),
+            (target, format!("host: {address}\r\norigin: https://evil.example"), 403),
+            (target, format!("host: {address}\r\nhost: evil.example"), 403),
+            (&absolute, format!("host: {address}"), 403),
+        ];
+        for (target, headers, status) in cases {
+            let length = mint.len();
+            let request = format!(
+                "POST {target} HTTP/1.1\r\n{headers}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{mint}"
+            );
+            let mut caller = TcpStream::connect(address).await.unwrap();
+            caller.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            caller.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {headers}: {answer}");
+            assert_eq!(answer.contains("jwt"), status == 200, "{target} {headers}: {answer}");
+        }
+        served.abort();
     }
 
     #[tokio::test]

@@ -1,113 +1,72 @@
 //! The rules of rotation: which keys are listed, which one signs, and when a new one is due.
 //!
-//! All of it is arithmetic on wall time in milliseconds; nothing here waits, locks or generates.
+//! All of it is arithmetic on milliseconds; nothing here waits, locks or generates.
+//!
+//! # Clocks
+//!
+//! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for a moment removes no
+//! key. The wall clock gives a key its name, and a loaded key its age at the start of the process: only the name outlives
+//! a process. A new key is due as soon as either clock says so. Early rotation only costs a key, and a machine that slept
+//! rotates when it wakes. If the newest key's creation lies ahead of the wall clock, a new key is due too.
+//!
+//! If every loaded key seems too old to be listed, the process was down for long or the wall clock is far ahead, and
+//! nothing tells the two apart. The new key is then the only listed one, but the loaded keys stay in the set and its file
+//! until this process has held them for as long as a key is listed. They are listed again once the clock is set back, in
+//! this process or in a later one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use aws_lc_rs::error::Unspecified;
-
-use super::signing_key::SigningKey;
-use crate::ConfigError;
-
-/// How long dynamic keys live. All times in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rotation {
-    /// The age at which a key hands over to its successor, under steady traffic.
-    interval: u64,
-    /// How long a token signed by a dynamic key is meant to stay good.
-    validity: u64,
-    /// How long a key is listed before it signs.
-    ahead: u64,
-}
-
-impl Rotation {
-    pub(super) fn new(rotate_every: Duration, access_token_validity: Duration) -> Result<Self, ConfigError> {
-        let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
-        let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
-        // Under steady traffic a key is made every `due_after`, and each stays for `kept`.
-        let kept_at_once = rotation.kept().checked_div(rotation.due_after());
-        if kept_at_once.is_none_or(|count| count >= MOST_KEYS) {
-            return Err(ConfigError::RotationTooFast { rotate_every, access_token_validity });
-        }
-        Ok(rotation)
-    }
-
-    /// The age at which the newest key asks for a successor.
-    fn due_after(self) -> u64 {
-        self.interval - self.ahead
-    }
-
-    /// How long a key is listed before it signs.
-    pub(super) fn ahead(self) -> Duration {
-        Duration::from_millis(self.ahead)
-    }
-
-    /// The age at which a key leaves the set.
-    fn kept(self) -> u64 {
-        self.interval.saturating_add(self.validity.saturating_mul(2))
-    }
-
-    /// The age up to which a key may stand in for a successor that has not been listed for long.
-    fn may_stand_in(self) -> u64 {
-        self.interval.saturating_add(self.validity)
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
+pub(super) use super::{
+    dynamic_key::DynamicKey,
+    rotation::{Moment, Rotation},
+};
+use super::{rotation::MOST_KEYS, signing_key::SigningKey};
 
 /// The keys of one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
 pub(super) struct KeySet {
     fixed: Arc<SigningKey>,
-    /// Newest first, never empty.
+    /// In the order of making, newest first, never empty. Creation times are distinct and may be in another order.
     dynamic: Vec<DynamicKey>,
-}
-
-/// A key that rotates.
-#[derive(Clone, Debug)]
-pub(super) struct DynamicKey {
-    created_millis: u64,
-    /// From when on this process has listed it. Later than its creation where that took long to write down, or where
-    /// another process may have died between the two.
-    listed_millis: u64,
-    key: Arc<SigningKey>,
-}
-
-impl DynamicKey {
-    /// A new key. Slow: never call it on an async thread.
-    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let (created_millis, key) = SigningKey::generate_dynamic(created_millis)?;
-        Ok(Self { created_millis, listed_millis: created_millis, key: Arc::new(key) })
-    }
-
-    /// A key that was kept. Its creation time is in its name.
-    pub(super) fn kept(key: SigningKey) -> Option<Self> {
-        let digits = key.kid().strip_prefix("d-")?;
-        let created_millis = digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
-        Some(Self { created_millis, listed_millis: created_millis, key: Arc::new(key) })
-    }
-
-    pub(super) fn key(&self) -> &SigningKey {
-        &self.key
-    }
-
-    /// A wall clock that was set back makes a key young, never one from the future.
-    fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.created_millis)
-    }
+    /// Whether every key seemed too old to be listed when the process loaded them.
+    is_clock_in_doubt: bool,
 }
 
 impl KeySet {
     pub(super) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
-        Self { fixed, dynamic: vec![first] }
+        Self { fixed, dynamic: vec![first], is_clock_in_doubt: false }
     }
 
-    /// The keys that were kept, newest first. `None` if there is no dynamic one, or if they are in another order.
+    /// The keys of a file, newest first. `None` if there is no dynamic one, or if two share a name.
     pub(super) fn kept(fixed: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
-        let sorted = dynamic.is_sorted_by(|newer, older| newer.created_millis > older.created_millis);
-        (sorted && !dynamic.is_empty()).then(|| Self { fixed: Arc::new(fixed), dynamic })
+        let mut created: Vec<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
+        created.sort_unstable();
+        let distinct = created.is_sorted_by(|one, other| one < other);
+        (distinct && !dynamic.is_empty()).then(|| Self { fixed: Arc::new(fixed), dynamic, is_clock_in_doubt: false })
+    }
+
+    /// This set as loaded at `now`.
+    ///
+    /// The order of making corrects creation times that cannot be true. A key is not older than its predecessor: its
+    /// creation time comes from a clock that was behind. A key whose creation lies ahead of now is at least as old as its
+    /// successor.
+    pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
+        let mut latest = 0;
+        for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
+            latest = latest.max(key.created_millis());
+            *key = key.clone().loaded_at(now, now.wall - latest);
+        }
+        let mut age = 0;
+        for key in &mut self.dynamic {
+            if key.created_millis() <= now.wall {
+                age = key.age(now);
+            } else {
+                *key = key.clone().loaded_at(now, age);
+            }
+        }
+        self.is_clock_in_doubt = self.newest().age(now) >= rotation.kept();
+        // The process that made the newest key may have died before any verifier saw it.
+        self.listed_at(now)
     }
 
     /// The dynamic keys, newest first, whether they are still listed or not.
@@ -116,8 +75,8 @@ impl KeySet {
     }
 
     /// This set with its newest dynamic key counting as listed from `now` on.
-    pub(super) fn listed_from(mut self, now: u64) -> Self {
-        self.dynamic[0].listed_millis = now.max(self.dynamic[0].created_millis);
+    pub(super) fn listed_at(mut self, now: Moment) -> Self {
+        self.dynamic[0] = self.dynamic[0].clone().listed_at(now);
         self
     }
 
@@ -125,26 +84,34 @@ impl KeySet {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made.
-    pub(super) fn is_due(&self, now: u64, rotation: Rotation) -> bool {
-        self.newest().age(now) >= rotation.due_after()
+    /// Whether a new dynamic key is to be made. Not while the list is full: a listed key would have to leave early.
+    pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
+        self.newest().due_in(now, rotation) == 0 && self.listed(now, rotation).count() < MOST_KEYS
     }
 
-    /// The creation time, and so the name, of a dynamic key made now. Later than every other's: two keys under one `kid`
-    /// could not be told apart.
-    pub(super) fn next_creation(&self, now: u64) -> u64 {
-        now.max(self.newest().created_millis.saturating_add(1))
+    /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys under one `kid` could
+    /// not be told apart.
+    pub(super) fn next_creation(&self, now: Moment) -> u64 {
+        let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
+        (now.wall..=u64::MAX).find(is_free).unwrap_or(now.wall)
     }
 
-    /// This set with one dynamic key more, and without those that have left the list.
-    pub(super) fn with(&self, newest: DynamicKey, now: u64, rotation: Rotation) -> Self {
-        let old = self.dynamic.iter().filter(|old| old.age(now) < rotation.kept()).cloned();
-        Self { fixed: self.fixed.clone(), dynamic: std::iter::once(newest).chain(old).collect() }
+    /// This set with one dynamic key more, made at `now`, and without keys that have left the list.
+    ///
+    /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys of uncertain age stay
+    /// as the module's docs say.
+    pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
+        let in_doubt = |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
+        let is_kept = |key: &DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
+        let (predecessor, older) = (self.newest(), &self.dynamic[1..]);
+        let old = [predecessor].into_iter().chain(older.iter().filter(|key| is_kept(key)));
+        let dynamic = [newest.made_at(now)].into_iter().chain(old.cloned()).take(MOST_KEYS).collect();
+        Self { fixed: self.fixed.clone(), dynamic, ..*self }
     }
 
     /// The `kid` of the newest dynamic key.
     pub(super) fn newest_kid(&self) -> &str {
-        self.newest().key.kid()
+        self.newest().key().kid()
     }
 
     /// The key that signs where the static one is asked for.
@@ -152,43 +119,45 @@ impl KeySet {
         &self.fixed
     }
 
-    /// The key that signs where a dynamic one is asked for.
-    pub(super) fn rotating(&self, now: u64, rotation: Rotation) -> &Arc<SigningKey> {
-        let listed_long_enough = |key: &&DynamicKey| now.saturating_sub(key.listed_millis) >= rotation.ahead;
-        // Either the newest has been listed long enough, or its predecessor goes on for that time; or, after a long idle
-        // time, the predecessor would leave the list before its tokens end, and a verifier has to fetch the new key.
-        let signer = self.dynamic.iter().find(listed_long_enough).filter(|key| key.age(now) < rotation.may_stand_in());
-        &signer.unwrap_or(self.newest()).key
+    /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if there is none, the one
+    /// listed for longest. `None` if every key would leave the list before its tokens expire.
+    pub(super) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
+        let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
+        young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back()).map(DynamicKey::key)
+    }
+
+    /// The newest dynamic key, to sign although it is too old. It stays listed for longer.
+    pub(super) fn stand_in(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
+        self.newest().extend_listing(now, rotation);
+        self.newest().key()
     }
 
     /// The listed keys as a JSON array: dynamic ones, newest first, then the static one.
-    pub(super) fn to_json(&self, now: u64, rotation: Rotation) -> String {
-        // The newest one signs, so it stays however long a successor is not to be had.
-        let (newest, older) = (self.newest(), &self.dynamic[1..]);
-        let older = older.iter().filter(|dynamic| dynamic.age(now) < rotation.kept());
-        let dynamic = [newest].into_iter().chain(older).map(|dynamic| dynamic.key.jwk());
+    pub(super) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
+        let dynamic = self.listed(now, rotation).map(|key| key.key().jwk());
         let keys: Vec<&str> = dynamic.chain([self.fixed.jwk()]).collect();
         format!("[{}]", keys.join(","))
     }
 
-    /// For how many seconds the list may be kept: until the next key may be in it, and at least 1.
-    pub(super) fn max_age(&self, now: u64, rotation: Rotation) -> u64 {
-        (rotation.due_after().saturating_sub(self.newest().age(now)) / 1000).max(1)
+    /// The listed dynamic keys: the newest at any age, and the older ones that have not aged out.
+    fn listed(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
+        let older = self.dynamic[1..].iter().filter(move |key| key.is_listed(now, rotation));
+        [self.newest()].into_iter().chain(older)
+    }
+
+    /// For how many seconds the list may be cached: until the next key may be in it, and at least 1.
+    pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
+        (self.newest().due_in(now, rotation) / 1000).max(1)
     }
 }
 
-/// A key is listed for 60 s before it signs, so that verifiers hold it by then.
-const AHEAD: u64 = 60_000;
-/// Together with the static key, as many as a careful reader of a key set takes.
-const MOST_KEYS: u64 = 99;
-
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::{sync::LazyLock, time::Duration};
 
     use super::*;
 
-    /// One pair under every name: generating is slow, and these tests tell keys apart by identity.
+    /// One pair under every name: generating is slow, and these tests tell keys apart by creation time or identity.
     fn key() -> Arc<SigningKey> {
         static KEYS: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
         KEYS.clone()
@@ -196,6 +165,7 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
     const WEEK: u64 = 168 * HOUR;
+    const TEN_YEARS: u64 = 520 * WEEK;
     const BORN: u64 = 1_700_000_000_000;
 
     fn default_rotation() -> Rotation {
@@ -203,11 +173,32 @@ mod tests {
     }
 
     fn dynamic(created_millis: u64) -> DynamicKey {
-        DynamicKey::generate(|| created_millis).unwrap()
+        DynamicKey::new(key(), created_millis)
     }
 
+    /// A set whose first dynamic key was made by this process at [`BORN`].
     fn set() -> KeySet {
         KeySet::new(key(), dynamic(BORN))
+    }
+
+    /// The moment at which that key has this age, by clocks that agree.
+    fn at(age: u64) -> Moment {
+        Moment { wall: BORN + age, elapsed: age }
+    }
+
+    fn created(set: &KeySet) -> Vec<u64> {
+        set.dynamic.iter().map(DynamicKey::created_millis).collect()
+    }
+
+    fn listed(set: &KeySet, now: Moment) -> Vec<u64> {
+        set.listed(now, default_rotation()).map(DynamicKey::created_millis).collect()
+    }
+
+    /// A set of keys with these creation times, newest first, as a process loads it at this wall time.
+    fn loaded(created: &[u64], wall: u64) -> KeySet {
+        let dynamic = created.iter().map(|created| dynamic(*created)).collect();
+        let set = KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).unwrap();
+        set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
     }
 
     #[test]
@@ -223,10 +214,48 @@ mod tests {
         ];
         let (set, rotation) = (set(), default_rotation());
         for (age, max_age, due) in cases {
-            assert_eq!(set.max_age(BORN + age, rotation), max_age, "at age {age}");
-            assert_eq!(set.is_due(BORN + age, rotation), due, "at age {age}");
+            assert_eq!(set.max_age(at(age), rotation), max_age, "at age {age}");
+            assert_eq!(set.is_due(at(age), rotation), due, "at age {age}");
         }
-        assert_eq!(set.max_age(0, rotation), 604_740, "a clock that was set back");
+    }
+
+    #[test]
+    fn new_key_is_due_by_either_clock() {
+        // Wall and monotonic time since the newest key was made by this process, and the seconds until it is due.
+        let made = [
+            (0, WEEK - 60_000, 1, true),
+            (WEEK - 60_000, 60_000, 1, true),
+            (TEN_YEARS, 60_000, 1, true),
+            (TEN_YEARS, 59_999, 1, false),
+            (TEN_YEARS, 0, 60, false),
+            (HOUR, 2 * HOUR, 604_740 - 7_200, false),
+            (2 * HOUR, HOUR, 604_740 - 7_200, false),
+        ];
+        let rotation = default_rotation();
+        for (wall, elapsed, max_age, due) in made {
+            let now = Moment { wall: BORN + wall, elapsed };
+            assert_eq!((set().max_age(now, rotation), set().is_due(now, rotation)), (max_age, due), "{wall} {elapsed}");
+        }
+        // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
+        let behind = |elapsed| Moment { wall: BORN - 1, elapsed };
+        assert_eq!(set().max_age(behind(0), rotation), 60);
+        assert!(!set().is_due(behind(59_999), rotation));
+        assert!(set().is_due(behind(60_000), rotation));
+        assert!(loaded(&[BORN], BORN - 1).is_due(behind(0), rotation));
+        assert!(!loaded(&[BORN], BORN).is_due(Moment { wall: BORN, elapsed: 0 }, rotation));
+    }
+
+    #[test]
+    fn full_list_makes_no_key_due() {
+        let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+        let now = Moment { wall: BORN + TEN_YEARS, elapsed: HOUR };
+        let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
+        assert!(!full.is_due(now, rotation));
+        assert!(loaded(&newest_first[1..], BORN).is_due(now, rotation));
+        // Once the old ones have left the list.
+        let later = Moment { elapsed: WEEK + 2 * HOUR, ..now };
+        assert!(full.is_due(later, rotation));
+        assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic.len(), MOST_KEYS);
     }
 
     #[test]
@@ -241,71 +270,147 @@ mod tests {
             (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
             (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
         ];
-        let (old, new) = (set(), dynamic(0).key);
+        let (old, new) = (set(), Arc::new(SigningKey::generate_static().unwrap()));
         for (made, now, expected) in cases {
-            let second = DynamicKey { created_millis: BORN + made, listed_millis: BORN + made, key: new.clone() };
-            let both = old.with(second, BORN + made, rotation);
-            let signer = both.rotating(BORN + now, rotation);
-            let expected = if expected == "new" { &new } else { &old.newest().key };
+            let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
+            let signer = both.rotating(at(now), rotation).unwrap();
+            let expected = if expected == "new" { &new } else { old.newest().key() };
             assert!(Arc::ptr_eq(signer, expected), "made at {made}, signing at {now}");
         }
     }
 
     #[test]
+    fn without_a_successor_the_old_key_signs_for_a_validity_more() {
+        let (set, rotation) = (set(), default_rotation());
+        assert!(set.rotating(at(WEEK + HOUR - 1), rotation).is_some());
+        assert!(set.rotating(at(WEEK + HOUR), rotation).is_none());
+    }
+
+    #[test]
+    fn key_that_stands_in_stays_listed_for_two_validities() {
+        let (set, rotation) = (set(), default_rotation());
+        let made = 2 * WEEK;
+        // The old key signs while the set with its successor is stored.
+        let both = set.with(dynamic(BORN + made), at(made), rotation);
+        assert_eq!(listed(&both, at(made)), [BORN + made]);
+        set.stand_in(at(made + HOUR), rotation);
+        assert_eq!(listed(&both, at(made + 3 * HOUR - 1)), [BORN + made, BORN]);
+        assert_eq!(listed(&both, at(made + 3 * HOUR)), [BORN + made]);
+        assert_eq!(created(&both.with(dynamic(0), at(made + 3 * HOUR), rotation)), [0, BORN + made]);
+    }
+
+    #[test]
     fn an_old_key_stays_listed_for_the_interval_and_two_validities() {
         let rotation = default_rotation();
-        let both = set().with(dynamic(BORN + WEEK), BORN + WEEK, rotation);
-        let listed = |now: u64| {
-            let keys: serde_json::Value = serde_json::from_str(&both.to_json(BORN + now, rotation)).unwrap();
-            let kids = keys.as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned());
-            kids.collect::<Vec<_>>()
-        };
-        let (old, new) = (format!("d-{BORN}"), format!("d-{}", BORN + WEEK));
-        assert_eq!(listed(WEEK + 2 * HOUR - 1), [&new, &old, key().kid()]);
-        assert_eq!(listed(WEEK + 2 * HOUR), [&new, key().kid()]);
+        let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
+        assert_eq!(listed(&both, at(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN]);
+        assert_eq!(listed(&both, at(WEEK + 2 * HOUR)), [BORN + WEEK]);
+        let json: serde_json::Value = serde_json::from_str(&both.to_json(at(WEEK), rotation)).unwrap();
+        assert_eq!(json.as_array().unwrap().len(), 3, "and the static one");
     }
 
     #[test]
     fn a_key_that_left_the_list_is_forgotten() {
         let rotation = default_rotation();
-        let both = set().with(dynamic(BORN + WEEK), BORN + WEEK, rotation);
+        let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
         for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
-            assert_eq!(both.with(dynamic(BORN + now), BORN + now, rotation).dynamic.len(), kept);
+            assert_eq!(both.with(dynamic(BORN + now), at(now), rotation).dynamic.len(), kept);
         }
     }
 
     #[test]
-    fn a_key_made_under_a_clock_that_was_set_back_has_a_later_name() {
-        let set = set();
-        assert_eq!(set.next_creation(BORN + 5), BORN + 5);
-        assert_eq!(set.next_creation(BORN), BORN + 1);
-        assert_eq!(set.next_creation(3), BORN + 1);
+    fn wall_clock_that_jumps_takes_no_key_off_the_list() {
+        let both = set().with(dynamic(BORN + WEEK), at(WEEK), default_rotation());
+        for wall in [0, BORN - TEN_YEARS, BORN + TEN_YEARS, u64::MAX] {
+            let now = |elapsed| Moment { wall, elapsed };
+            assert_eq!(listed(&both, now(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN], "{wall}");
+            assert_eq!(listed(&both, now(WEEK + 2 * HOUR)), [BORN + WEEK], "{wall}");
+        }
     }
 
     #[test]
-    fn rotation_that_would_list_too_many_keys_is_refused() {
-        let seconds = Duration::from_secs;
-        let cases = [
-            (seconds(0), seconds(0), false),
-            (Duration::from_nanos(1), seconds(0), false),
-            (seconds(10), seconds(3600), false),
-            (seconds(10), seconds(10), true),
-            (seconds(120), seconds(3600), false),
-            (seconds(180), seconds(3600), true),
-            (seconds(3600), seconds(3600), true),
-            (seconds(3600), Duration::MAX, false),
-            (Duration::MAX, Duration::MAX, true),
+    fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
+        const AHEAD: u64 = BORN + TEN_YEARS;
+        // Creation times, newest first; the wall time; the ages.
+        let cases: [(&[u64], u64, &[u64]); 8] = [
+            (&[BORN], BORN + 5, &[5]),
+            (&[BORN + 3, BORN], BORN + 5, &[2, 5]),
+            // Created by a clock far ahead, no successor yet.
+            (&[AHEAD, BORN], BORN + 5, &[0, 5]),
+            // Created by a clock far ahead, with a successor: at least as old as that.
+            (&[BORN + 3, AHEAD, BORN], BORN + 5, &[2, 2, 5]),
+            (&[AHEAD + 1, BORN + 3, AHEAD, BORN], BORN + 5, &[0, 2, 2, 5]),
+            // Created by a clock far behind: at most as old as its predecessor.
+            (&[7, BORN], BORN + 5, &[5, 5]),
+            (&[BORN + 3, 7, BORN], BORN + 5, &[2, 5, 5]),
+            (&[BORN + 3, BORN], 0, &[0, 0]),
         ];
-        for (rotate_every, access_token_validity, usable) in cases {
-            let rotation = Rotation::new(rotate_every, access_token_validity);
-            assert_eq!(rotation.is_ok(), usable, "{rotate_every:?}, {access_token_validity:?}");
+        for (created, wall, ages) in cases {
+            let now = Moment { wall, elapsed: 0 };
+            let set = loaded(created, wall);
+            assert_eq!(set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(), ages, "{created:?}");
+            let later = Moment { wall: wall + 100, elapsed: 100 };
+            let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
+            assert_eq!(set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(), older, "{created:?}");
         }
+    }
+
+    #[test]
+    fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
+        let rotation = default_rotation();
+        let ahead = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+        let set = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
+        assert!(set.is_due(ahead(0), rotation));
+        let set = set.with(dynamic(BORN + TEN_YEARS), ahead(0), rotation);
+        let all = [BORN + TEN_YEARS, BORN, BORN - WEEK];
+        assert_eq!(listed(&set, ahead(HOUR)), all[..1]);
+        // Set back, a minute after the newest key was made.
+        let sane = |elapsed| Moment { wall: BORN + elapsed, elapsed };
+        assert_eq!(listed(&set, sane(60_000)), all);
+        assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
+        assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
+        let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
+        assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
+        assert_eq!(set.rotating(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
+        // `BORN` has age 0 at loading by the clock that was set back, as has the key made then.
+        assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
+        assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);
+    }
+
+    #[test]
+    fn keys_that_all_seem_old_are_kept_for_their_time() {
+        let rotation = default_rotation();
+        let made = |set: &KeySet, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
+        let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
+        let now = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+        assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
+        // The newest stays until its successor is stored, whatever the clock.
+        assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
+        // Where the newest is young the clock is right, and so is the age of the others.
+        let sane = loaded(&[BORN, BORN - WEEK - 2 * HOUR], BORN);
+        assert_eq!(made(&sane, Moment { wall: BORN, elapsed: 0 }), [BORN, BORN]);
+    }
+
+    #[test]
+    fn no_two_keys_share_a_name() {
+        let set = loaded(&[BORN + 2, BORN, BORN + 1], BORN);
+        let cases = [(BORN + 5, BORN + 5), (BORN, BORN + 3), (BORN + 1, BORN + 3), (BORN + 2, BORN + 3), (3, 3)];
+        for (wall, created) in cases {
+            assert_eq!(set.next_creation(Moment { wall, elapsed: 0 }), created);
+        }
+        let kept = |created: &[u64]| {
+            let dynamic = created.iter().map(|created| dynamic(*created)).collect();
+            KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
+        };
+        assert!(kept(&[BORN, BORN + 2, BORN + 1]));
+        assert!(!kept(&[BORN, BORN + 2, BORN]));
+        assert!(!kept(&[]));
     }
 
     #[test]
     fn a_short_interval_lists_a_key_for_half_of_it_first() {
         let rotation = Rotation::new(Duration::from_secs(10), Duration::from_secs(10)).unwrap();
-        assert_eq!(set().max_age(BORN, rotation), 5);
-        assert!(set().is_due(BORN + 5_000, rotation));
+        assert_eq!(set().max_age(at(0), rotation), 5);
+        assert!(set().is_due(at(5_000), rotation));
     }
 }

@@ -1,9 +1,11 @@
 //! Minting: from a checked request to a signed token, with a bound on how many are under way.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers};
+use super::{answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers, signing_key::SigningKey};
 use crate::clock::Clock;
 
 /// Signs what is asked for.
@@ -13,12 +15,15 @@ pub(super) struct Minter {
     clock: Clock,
     /// Bounds the payloads in memory: each mint under way holds at most one.
     under_way: Semaphore,
+    /// Bounds the mints among them that wait for a new key, so that static mints are admitted meanwhile.
+    waiting: Semaphore,
     signers: Signers,
 }
 
 impl Minter {
     pub(super) fn new(keys: KeyStore, clock: Clock) -> Self {
-        Self { keys, clock, under_way: Semaphore::new(MOST_UNDER_WAY), signers: Signers::new() }
+        let (under_way, waiting) = (Semaphore::new(MOST_UNDER_WAY), Semaphore::new(MOST_WAITING));
+        Self { keys, clock, under_way, waiting, signers: Signers::new() }
     }
 
     pub(super) fn keys(&self) -> &KeyStore {
@@ -35,12 +40,22 @@ impl Minter {
         if !request.integers_fit {
             return Err(Refusal::IntegerTooLarge);
         }
-        let key = self.keys.current().await.signer(request.dynamic);
+        let key = if request.dynamic { self.rotating_key().await? } else { self.keys.current().fixed() };
         let (dynamic, validity_seconds) = (request.dynamic, request.validity);
         let claims = claims(request, self.clock.unix_now());
         let jwt = self.signers.sign(key.clone(), claims).await.ok_or(Refusal::SigningFailed)?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
         Ok(jwt)
+    }
+
+    /// The dynamic key that signs now. Waits for a new key, with a bound, only if every key is too old.
+    async fn rotating_key(&self) -> Result<Arc<SigningKey>, Refusal> {
+        if let Some(key) = self.keys.current().rotating() {
+            return Ok(key);
+        }
+        let _place = self.waiting.try_acquire().map_err(|_| Refusal::Busy)?;
+        self.keys.wait_for_new_key().await;
+        Ok(self.keys.current().rotating_or_newest())
     }
 }
 
@@ -74,6 +89,7 @@ fn audience(value: Value) -> Option<Value> {
 
 /// 32 MiB of payloads at the most.
 const MOST_UNDER_WAY: usize = 512;
+const MOST_WAITING: usize = MOST_UNDER_WAY / 2;
 
 #[cfg(test)]
 mod tests {

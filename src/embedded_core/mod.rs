@@ -19,14 +19,21 @@
 //!
 //! # What is checked, in order
 //!
-//! 1. the api key: 401 `Invalid API key`;
-//! 2. the `cdi-version` header, if there is one: 400;
-//! 3. a tenant before CDI 3.0: 404; the method: 405;
-//! 4. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json Input`;
-//! 5. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
-//! 6. the tenant from CDI 5.0 on: 403; the app: 400;
-//! 7. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
-//! 8. integers in the payload that 64 bits do not hold: 500.
+//! 1. on a core without api keys, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called: `Host`, `Origin` and
+//!    the authority of the URI, on every route: 403 if one is not on loopback, malformed or given twice;
+//! 2. the api key: 401 `Invalid API key`;
+//! 3. the `cdi-version` header, if there is one: 400;
+//! 4. a tenant before CDI 3.0: 404; the method: 405;
+//! 5. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json Input`;
+//! 6. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
+//! 7. the tenant from CDI 5.0 on: 403; the app: 400;
+//! 8. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
+//! 9. integers in the payload that 64 bits do not hold: 500.
+//!
+//! The first check keeps web pages of other sites from a core on loopback, which a browser on the same machine reaches
+//! (DNS rebinding). Loopback is `localhost` in any case, 127.0.0.0/8, `[::1]` and the IPv4-mapped form of such an address,
+//! with any port; the origin `null` is not. A header that is missing passes. A browser does not know the api key, so a
+//! core that has one does not look at these headers.
 //!
 //! More than 512 mints at once are answered 429, which the official SDKs retry. While 512 bodies are on their way, a
 //! further one takes the place of the one that has been on its way for longest, which is answered 429.
@@ -37,6 +44,18 @@
 //! one is made ahead of time and listed 60 s before it signs (half the interval, where that is shorter), and an old one
 //! stays listed for the rotation interval and twice the access token validity. A token signed by a dynamic key therefore
 //! dies, whatever its `exp`, about two such validities after its key stopped signing.
+//!
+//! The first request after a key is due starts the making of the next one. Until that key is stored, key sets and mints
+//! use the existing keys and do not wait for the disk. A mint with a dynamic key waits only if every dynamic key is older
+//! than the interval and one validity, which happens after a long time without requests. It waits 5 s at most; then the
+//! newest key signs, and stays listed for two validities more. At most 256 mints wait at once; further ones are answered
+//! 429.
+//!
+//! The age of a key is measured by the monotonic clock, so a wall clock that is far ahead for a moment removes no key. A
+//! new key is due as soon as either clock says so, or if the newest key's creation lies in the future. For keys from a data
+//! folder the wall clock at start-up gives the age. If every one of them seems too old to be listed, the process was down
+//! for long or the clock is far ahead; such keys stay in the folder until the process has run for as long as a key is
+//! listed, and are listed again if the clock is set back.
 //!
 //! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its file, and synced to the
 //! disk, before it is listed or signs, so a process that is killed at any moment comes back with every key that anybody
@@ -49,10 +68,12 @@
 //!
 //! # Caveats
 //!
-//! Whoever reaches the core can mint. Without an api key, [`EmbeddedCore::serve`] refuses an address beyond loopback, and
-//! a router logs a warning. Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
-//! closed, and at most 1 024 are open: for one more, the one whose last answer is the oldest is closed. A router that is
-//! served otherwise leaves both to its server. Everything here needs a tokio runtime with its timer enabled.
+//! Any program that reaches a core without api key can mint. Without a key [`EmbeddedCore::serve`] refuses an
+//! address beyond loopback, a router logs a warning, and both answer 403 to a `Host` or `Origin` beyond loopback.
+//!
+//! Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is closed, and at most 1 024 are
+//! open: for one more, the one whose last answer is the oldest is closed. A router that is served otherwise leaves both to
+//! its server. Everything here needs a tokio runtime with its timer enabled.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no JSON, Java's way of writing
 //! numbers, and a `validity` that overflows (here: 400).
@@ -88,6 +109,7 @@ mod api_keys;
 mod builder;
 mod core;
 mod data_folder;
+mod dynamic_key;
 mod key_file;
 mod key_set;
 mod key_store;
@@ -95,7 +117,9 @@ mod listener;
 mod mint;
 mod place;
 mod places;
+mod rebinding;
 mod request;
+mod rotation;
 mod routes;
 mod signers;
 mod signing_key;

@@ -15,6 +15,7 @@ use super::{
     core::EmbeddedCore,
     place::{Place, Route},
     places::Places,
+    rebinding,
     request::MintRequest,
     version::Version,
 };
@@ -25,6 +26,9 @@ pub(super) async fn respond(State(core): State<EmbeddedCore>, request: Request) 
 }
 
 async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Refusal> {
+    if core.is_for_loopback_alone() && !rebinding::is_local(request.uri(), request.headers()) {
+        return Err(Refusal::NotLocal);
+    }
     let place = Place::of(request.uri().path(), core.base_path());
     if place.route.needs_api_key() && !core.api_keys().admit(request.headers()) {
         return Err(Refusal::InvalidApiKey);
@@ -35,12 +39,12 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
         (Route::Mint, &Method::POST) => mint(core, &place, version, request.into_body()).await,
         (Route::WellKnownJwks, &Method::GET) => {
             place.check_app()?;
-            let keys = core.minter().keys().current().await;
+            let keys = core.minter().keys().current();
             Ok(answer::key_set(&keys.to_json(), keys.max_age()))
         }
         (Route::RecipeJwks, &Method::GET) => {
             place.check_app()?;
-            let keys = core.minter().keys().current().await;
+            let keys = core.minter().keys().current();
             Ok(answer::old_key_set(&keys.to_json()))
         }
         (Route::ApiVersion, &Method::GET) => {
@@ -88,7 +92,7 @@ const MAX_BODY: usize = 64 * 1024;
 mod tests {
     use axum::{
         Router,
-        http::{HeaderMap, StatusCode, header},
+        http::{HeaderMap, HeaderName, StatusCode, header},
     };
     use http_body_util::{BodyExt as _, Empty};
     use serde_json::Value;
@@ -170,6 +174,33 @@ mod tests {
                 }
                 let answer = send(core.router(), request.body(Body::empty()).unwrap()).await;
                 assert_eq!(answer.0.as_u16(), status, "{api_key:?} {method} {path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_host_is_refused_on_every_route_of_an_open_core() {
+        let paths =
+            ["/recipe/jwt", "/recipe/jwt/jwks", "/.well-known/jwks.json", "/hello", "/", "/t1/recipe/jwt", "/nope"];
+        let open = EmbeddedCore::builder().build().await.unwrap();
+        let others = [EmbeddedCore::builder().allow_open().build().await.unwrap(), core().await];
+        let text = "Without an api key only a loopback Host and Origin are admitted\n";
+        for path in paths {
+            for method in [Method::GET, Method::POST, Method::HEAD] {
+                let request = |header: HeaderName, value| {
+                    let request = Request::builder().method(&method).uri(path).header(header, value);
+                    request.header("cdi-version", "x").body(Body::empty()).unwrap()
+                };
+                for (header, value) in [(header::HOST, "evil.example"), (header::ORIGIN, "null")] {
+                    let refused = send(open.router(), request(header.clone(), value)).await;
+                    let text = if method == Method::HEAD { "" } else { text };
+                    assert_eq!((refused.0, &*refused.2), (StatusCode::FORBIDDEN, text), "{method} {path}");
+                    assert_eq!(refused.1[header::CONTENT_TYPE], "text/html;charset=UTF-8");
+                    for other in &others {
+                        let (status, ..) = send(other.router(), request(header.clone(), value)).await;
+                        assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}");
+                    }
+                }
             }
         }
     }

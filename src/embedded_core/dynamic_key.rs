@@ -1,0 +1,133 @@
+//! A key that rotates, and its age.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use aws_lc_rs::error::Unspecified;
+
+use super::{
+    rotation::{Moment, Rotation},
+    signing_key::SigningKey,
+};
+
+/// A key that rotates. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct DynamicKey {
+    key: Arc<SigningKey>,
+    /// Wall time, from the key's name, and as wrong as the wall clock was.
+    created_millis: u64,
+    origin: Origin,
+    /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
+    ///
+    /// Later than the creation where storing took long, or where an earlier process may have died between the two.
+    listed_from: Option<u64>,
+    /// Monotonic time until which the key is listed because it signed although it was too old. Shared by all clones: the
+    /// key may sign while the next set is stored.
+    listed_until: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// Made by this process, at this monotonic time.
+    Made { at: u64 },
+    /// Loaded at the start of the process, at this wall time and, according to it, this age.
+    Loaded { wall: u64, age: u64 },
+}
+
+impl DynamicKey {
+    /// A new key. Slow: never call it on an async thread.
+    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
+        let (created_millis, key) = SigningKey::generate_dynamic(created_millis)?;
+        Ok(Self::new(Arc::new(key), created_millis))
+    }
+
+    /// A key from a file. Its creation time is in its name.
+    pub(super) fn kept(key: SigningKey) -> Option<Self> {
+        let digits = key.kid().strip_prefix("d-")?;
+        let created_millis = digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
+        Some(Self::new(Arc::new(key), created_millis))
+    }
+
+    pub(super) fn new(key: Arc<SigningKey>, created_millis: u64) -> Self {
+        let origin = Origin::Made { at: 0 };
+        Self { key, created_millis, origin, listed_from: Some(0), listed_until: Arc::default() }
+    }
+
+    /// This key as made, and listed, at `now`.
+    pub(super) fn made_at(self, now: Moment) -> Self {
+        Self { origin: Origin::Made { at: now.elapsed }, ..self }.listed_at(now)
+    }
+
+    /// This key as loaded at `now` with this age, and listed by an earlier process.
+    pub(super) fn loaded_at(self, now: Moment, age: u64) -> Self {
+        Self { origin: Origin::Loaded { wall: now.wall, age }, listed_from: None, ..self }
+    }
+
+    /// This key as first listed at `now`.
+    pub(super) fn listed_at(self, now: Moment) -> Self {
+        Self { listed_from: Some(now.elapsed), ..self }
+    }
+
+    pub(super) fn key(&self) -> &Arc<SigningKey> {
+        &self.key
+    }
+
+    pub(super) fn created_millis(&self) -> u64 {
+        self.created_millis
+    }
+
+    /// How long this process has held the key.
+    pub(super) fn held_for(&self, now: Moment) -> u64 {
+        let Origin::Made { at } = self.origin else { return now.elapsed };
+        now.elapsed.saturating_sub(at)
+    }
+
+    /// How long ago the key was made. The monotonic clock measures it, so that a jump of the wall clock does not matter.
+    ///
+    /// Only the age at loading comes from the wall clock. If that has been set back since, it may have been far ahead at
+    /// loading, and the age is corrected by as much.
+    pub(super) fn age(&self, now: Moment) -> u64 {
+        let held = self.held_for(now);
+        match self.origin {
+            Origin::Made { .. } => held,
+            Origin::Loaded { wall, age } => {
+                let set_back = wall.saturating_sub(now.wall.saturating_sub(held));
+                held.saturating_add(age.saturating_sub(set_back))
+            }
+        }
+    }
+
+    /// Milliseconds until the key, as the newest one, needs a successor. Either clock may say so: the monotonic one
+    /// stands still while a machine sleeps. A key whose creation lies ahead of the wall clock needs one at once.
+    ///
+    /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps back and forth would
+    /// fill the list.
+    pub(super) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
+        let by_age = match now.wall.checked_sub(self.created_millis) {
+            Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
+            None => 0,
+        };
+        match self.origin {
+            Origin::Made { .. } => by_age.max(rotation.ahead().saturating_sub(self.held_for(now))),
+            Origin::Loaded { .. } => by_age,
+        }
+    }
+
+    /// Whether the key has been listed for long enough that verifiers hold it.
+    pub(super) fn may_sign(&self, now: Moment, rotation: Rotation) -> bool {
+        self.listed_from.is_none_or(|from| now.elapsed.saturating_sub(from) >= rotation.ahead())
+    }
+
+    /// Whether the key is listed when it is not the newest one.
+    pub(super) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
+        self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the key signs at `now` although it is too old, and keeps it listed for the tokens' sake.
+    pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
+        let until = now.elapsed.saturating_add(rotation.kept_after_signing());
+        self.listed_until.fetch_max(until, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,352 @@
+use std::{fs, sync::mpsc};
+
+use axum::http::HeaderMap;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::embedded_core::{answer::Refusal, mint::Minter, request::MintRequest, version::Version};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(168 * 3600);
+const START: u64 = 1_700_000_000;
+
+async fn store() -> KeyStore {
+    let clock = Clock::driven(START);
+    KeyStore::generate(Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap()
+}
+
+impl KeyStore {
+    /// The keys of now, once a key that is due has been made or has failed to be.
+    async fn settled(&self) -> Current {
+        self.current();
+        let mut making = self.shared.state().making.clone();
+        making.changed().await.expect_err("nothing is ever sent");
+        self.current()
+    }
+
+    fn is_making(&self) -> bool {
+        self.shared.state().making.has_changed().is_ok()
+    }
+}
+
+fn kids(current: &Current) -> Vec<String> {
+    let keys: Value = serde_json::from_str(&current.to_json()).unwrap();
+    let kids = keys.as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned());
+    kids.filter(|kid| kid.starts_with("d-")).collect()
+}
+
+async fn dynamic_kids(store: &KeyStore) -> Vec<String> {
+    kids(&store.settled().await)
+}
+
+async fn signer(store: &KeyStore) -> String {
+    store.settled().await.rotating_or_newest().kid().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_listed_a_minute_before_it_signs_and_leaves_after_two_validities() {
+    let store = store().await;
+    let first = format!("d-{}", START * 1000);
+    let second = format!("d-{}", (START + WEEK.as_secs() - 60) * 1000);
+    assert_eq!(dynamic_kids(&store).await, [&*first]);
+    assert_eq!(signer(&store).await, first);
+
+    tokio::time::advance(WEEK - Duration::from_secs(61)).await;
+    assert_eq!(dynamic_kids(&store).await, [&*first]);
+    assert_eq!(store.settled().await.max_age(), 1);
+
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await, [&*second, &*first]);
+    assert_eq!(store.settled().await.max_age(), 604_740);
+    assert_eq!(signer(&store).await, first);
+
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(signer(&store).await, first);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(signer(&store).await, second);
+
+    tokio::time::advance(2 * HOUR - Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await, [&*second, &*first]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await, [&*second]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_at_the_due_moment_make_one_key() {
+    let store = store().await;
+    tokio::time::advance(WEEK).await;
+    let making = |store: &KeyStore| {
+        store.current();
+        store.shared.state().making.clone()
+    };
+    let first = making(&store);
+    assert!(first.has_changed().is_ok(), "a key is due");
+    assert!((0..50).all(|_| making(&store).same_channel(&first)));
+    assert_eq!(dynamic_kids(&store).await.len(), 2);
+    assert!(!store.is_making());
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_set_is_answered_while_its_next_key_is_made() {
+    let store = store().await;
+    let before = dynamic_kids(&store).await;
+    tokio::time::advance(WEEK).await;
+    let meanwhile = store.current();
+    assert_eq!((kids(&meanwhile), meanwhile.max_age()), (before, 1));
+    let mut making = store.shared.state().making.clone();
+    making.changed().await.expect_err("nothing is ever sent");
+    assert_eq!(kids(&store.current()).len(), 2);
+    assert!(!store.is_making());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_static_key_never_rotates() {
+    let store = store().await;
+    let first = store.settled().await.fixed().kid().to_owned();
+    tokio::time::advance(100 * WEEK).await;
+    assert_eq!(store.settled().await.fixed().kid(), first);
+    assert_eq!(dynamic_kids(&store).await.len(), 1, "idle for long, the only dynamic key is the new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::driven(START);
+    let rotation = Rotation::new(WEEK, HOUR).unwrap();
+    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let first_kid = format!("d-{}", START * 1000);
+
+    let store = open().await.unwrap();
+    let fixed = store.settled().await.fixed().kid().to_owned();
+    tokio::time::advance(WEEK - Duration::from_secs(60)).await;
+    let listed = dynamic_kids(&store).await;
+    assert_eq!(listed.len(), 2);
+    drop(store);
+
+    // Down for five minutes: the newest key is old enough to sign, but nobody may have seen it.
+    tokio::time::advance(Duration::from_secs(300)).await;
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await, listed);
+    assert_eq!(store.settled().await.fixed().kid(), fixed);
+    assert_eq!(signer(&store).await, first_kid);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(signer(&store).await, listed[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::driven(START);
+    let store = KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
+    let before = fs::read(folder.path().join("data/keys.json")).unwrap();
+    // Whoever runs the tests may write anywhere, so the temporary file's name is taken by a folder.
+    fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
+    tokio::time::advance(WEEK).await;
+    assert_eq!(dynamic_kids(&store).await.len(), 1);
+    store.current();
+    assert!(!store.is_making(), "not again at once");
+    assert_eq!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
+
+    // The newest key signs, so it is listed however old it is.
+    tokio::time::advance(10 * HOUR).await;
+    assert_eq!(dynamic_kids(&store).await, [signer(&store).await]);
+
+    fs::remove_dir(folder.path().join("data/keys.json.new")).unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(dynamic_kids(&store).await.len(), 2, "the old one signed ten seconds ago");
+    tokio::time::advance(2 * HOUR).await;
+    assert_eq!(dynamic_kids(&store).await.len(), 1, "the old one has left the list");
+    assert_ne!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
+}
+
+const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
+
+#[tokio::test(start_paused = true)]
+async fn clock_far_ahead_for_one_request_loses_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
+    let store = KeyStore::open(folder.path().join("data"), rotation, clock.clone()).await.unwrap();
+    tokio::time::advance(WEEK).await;
+    let before = dynamic_kids(&store).await;
+    assert_eq!(before.len(), 2);
+    let signed_before = signer(&store).await;
+
+    tokio::time::advance(Duration::from_secs(60)).await;
+    clock.shift(TEN_YEARS);
+    let ahead = dynamic_kids(&store).await;
+    clock.shift(-TEN_YEARS);
+    assert_eq!(ahead[1..], before);
+    assert_eq!(dynamic_kids(&store).await, ahead);
+    assert!(before.contains(&signed_before));
+
+    // A key with a sane name follows once the one from the future may sign.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let back = dynamic_kids(&store).await;
+    assert_eq!(back[0], format!("d-{}", (START + WEEK.as_secs() + 120) * 1000));
+    assert_eq!(back[1..], ahead);
+
+    // Rotation goes on at its interval, and the others leave the list.
+    tokio::time::advance(WEEK - Duration::from_secs(61)).await;
+    assert_eq!(dynamic_kids(&store).await[0], back[0]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await[0], format!("d-{}", (START + 2 * WEEK.as_secs() + 60) * 1000));
+    tokio::time::advance(2 * HOUR - Duration::from_secs(1)).await;
+    let listed = dynamic_kids(&store).await;
+    assert_eq!(listed[1..], [&*back[0], &*ahead[0]]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await, listed[..2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_under_a_clock_far_ahead_loses_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
+    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let [first, future, sane] = [0, TEN_YEARS as u64, 600].map(|seconds| format!("d-{}", (START + seconds) * 1000));
+    drop(open().await.unwrap());
+
+    clock.shift(TEN_YEARS);
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await, [&*future]);
+    drop(store);
+    // A second start reads what the first one stored.
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await, [&*future]);
+    drop(store);
+
+    clock.shift(-TEN_YEARS);
+    tokio::time::advance(Duration::from_secs(600)).await;
+    let store = open().await.unwrap();
+    assert_eq!(kids(&store.current()), [&*future, &*first]);
+    assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
+    assert_eq!(signer(&store).await, first);
+    drop(store);
+    // The file keeps the order of making, which is not that of the names.
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
+}
+
+/// Storage whose next `store` lasts until its result is sent or, in a test that fails, for 30 s.
+#[derive(Debug)]
+struct SlowDisk(Mutex<mpsc::Receiver<io::Result<()>>>);
+
+impl Storage for SlowDisk {
+    fn store(&self, _: &KeySet) -> io::Result<()> {
+        self.0.lock().unwrap().recv_timeout(Duration::from_secs(30)).map_err(io::Error::other)?
+    }
+}
+
+/// A store on a disk that is slow to store the next key, and what releases it.
+async fn slow_store() -> (KeyStore, mpsc::Sender<io::Result<()>>) {
+    let (release, slow) = mpsc::channel();
+    let slow = Box::new(SlowDisk(slow.into()));
+    let generate = move |clock: &Clock| Ok((generate(clock)?, Some(slow as Box<dyn Storage>)));
+    let store = KeyStore::start(Rotation::new(WEEK, HOUR).unwrap(), Clock::driven(START), generate).await.unwrap();
+    (store, release)
+}
+
+/// Mints with the static or the dynamic key: the `kid` of the token.
+async fn mint(minter: &Minter, dynamic: bool) -> Result<String, Refusal> {
+    let body = format!(
+        r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{{}},"validity":60,"useStaticSigningKey":{}}}"#,
+        !dynamic
+    );
+    let request = MintRequest::read(body.as_bytes(), Version::of(&HeaderMap::new()).unwrap()).unwrap();
+    let jwt = minter.mint(request).await?;
+    let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    Ok(header["kid"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
+    let (store, release) = slow_store().await;
+    let minter = Arc::new(Minter::new(store.clone(), store.shared.clock.clone()));
+    let old = signer(&store).await;
+    let fixed = store.current().fixed().kid().to_owned();
+
+    // A new key is due, and the old one may still sign. Time stands still while the disk is busy.
+    tokio::time::advance(WEEK).await;
+    assert_eq!(mint(&minter, true).await.as_ref(), Ok(&old));
+    assert!(store.is_making());
+
+    // The old key is too old.
+    tokio::time::advance(2 * WEEK).await;
+    let start = Instant::now();
+    let dynamic_mint = || {
+        let minter = minter.clone();
+        tokio::spawn(async move { mint(&minter, true).await })
+    };
+    let waiting = dynamic_mint();
+    tokio::task::yield_now().await;
+    let current = store.current();
+    assert_eq!((kids(&current), current.max_age()), (vec![old.clone()], 1));
+    assert_eq!(mint(&minter, false).await, Ok(fixed));
+    tokio::time::advance(LONGEST_WAIT - Duration::from_millis(1)).await;
+    assert!(!waiting.is_finished());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(waiting.await.unwrap().as_ref(), Ok(&old));
+    assert_eq!(start.elapsed(), LONGEST_WAIT);
+    assert!(store.is_making());
+
+    let waiting = dynamic_mint();
+    tokio::task::yield_now().await;
+    release.send(Ok(())).unwrap();
+    let new = waiting.await.unwrap().unwrap();
+    assert_ne!(new, old);
+    assert_eq!(dynamic_kids(&store).await, [new, old], "the old one has just signed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dynamic_mints_that_wait_leave_places_to_others() {
+    let (store, _release) = slow_store().await;
+    let minter = Arc::new(Minter::new(store.clone(), store.shared.clock.clone()));
+    tokio::time::advance(2 * WEEK).await;
+    let mut mints = JoinSet::new();
+    for _ in 0..300 {
+        let minter = minter.clone();
+        mints.spawn(async move { mint(&minter, true).await });
+    }
+    for _ in 0..44 {
+        assert_eq!(mints.join_next().await.unwrap().unwrap(), Err(Refusal::Busy));
+    }
+    assert!(mint(&minter, false).await.is_ok());
+    assert!(mints.try_join_next().is_none());
+}
+
+/// Notes for each event whether the store's lock was free.
+struct LockProbe(Arc<Shared>, Arc<Mutex<Vec<bool>>>);
+
+impl tracing::Subscriber for LockProbe {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.1.lock().unwrap().push(self.0.state.try_lock().is_ok());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn events_are_logged_without_the_lock() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (store, release) = runtime.block_on(slow_store());
+    let free = Arc::<Mutex<Vec<bool>>>::default();
+    // With a single subscriber in the process, tracing asks the thread that first logs an event whether it has one.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    tracing::subscriber::with_default(LockProbe(store.shared.clone(), free.clone()), || {
+        for result in [Ok(()), Err(io::ErrorKind::StorageFull.into())] {
+            release.send(result).unwrap();
+            store.shared.add_key();
+        }
+    });
+    assert_eq!(*free.lock().unwrap(), [true, true]);
+}

@@ -1,0 +1,97 @@
+//! How long dynamic keys live, and what keys go by: both clocks.
+
+use std::time::Duration;
+
+use crate::ConfigError;
+
+/// One reading of the wall clock and of the monotonic clock, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Since the Unix epoch, as the wall clock has it. May jump.
+    pub(super) wall: u64,
+    /// Since this process loaded its keys or made the first ones, as the monotonic clock has it.
+    pub(super) elapsed: u64,
+}
+
+/// How long dynamic keys live. All times in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    /// The age at which a key hands over to its successor, under steady traffic.
+    interval: u64,
+    /// How long a token signed by a dynamic key is meant to stay good.
+    validity: u64,
+    /// How long a key is listed before it signs.
+    ahead: u64,
+}
+
+impl Rotation {
+    pub(super) fn new(rotate_every: Duration, access_token_validity: Duration) -> Result<Self, ConfigError> {
+        let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
+        let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
+        // Under steady traffic a key is made every `due_after`, and each stays for `kept`.
+        let kept_at_once = rotation.kept().checked_div(rotation.due_after());
+        if kept_at_once.is_none_or(|count| count >= MOST_KEYS as u64) {
+            return Err(ConfigError::RotationTooFast { rotate_every, access_token_validity });
+        }
+        Ok(rotation)
+    }
+
+    /// The age at which the newest key asks for a successor.
+    pub(super) fn due_after(self) -> u64 {
+        self.interval - self.ahead
+    }
+
+    /// How long a key is listed before it signs.
+    pub(super) fn ahead(self) -> u64 {
+        self.ahead
+    }
+
+    /// The age at which a key leaves the set.
+    pub(super) fn kept(self) -> u64 {
+        self.interval.saturating_add(self.kept_after_signing())
+    }
+
+    /// How long a key is listed after it last signed.
+    pub(super) fn kept_after_signing(self) -> u64 {
+        self.validity.saturating_mul(2)
+    }
+
+    /// The age up to which a key may stand in for a successor that has not been listed for long.
+    pub(super) fn may_stand_in(self) -> u64 {
+        self.interval.saturating_add(self.validity)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A key is listed for 60 s before it signs, so that verifiers hold it by then.
+const AHEAD: u64 = 60_000;
+/// Together with the static key, as many as a careful reader of a key set takes.
+pub(super) const MOST_KEYS: usize = 99;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotation_that_would_list_too_many_keys_is_refused() {
+        let seconds = Duration::from_secs;
+        let cases = [
+            (seconds(0), seconds(0), false),
+            (Duration::from_nanos(1), seconds(0), false),
+            (seconds(10), seconds(3600), false),
+            (seconds(10), seconds(10), true),
+            (seconds(120), seconds(3600), false),
+            (seconds(180), seconds(3600), true),
+            (seconds(3600), seconds(3600), true),
+            (seconds(3600), Duration::MAX, false),
+            (Duration::MAX, Duration::MAX, true),
+        ];
+        for (rotate_every, access_token_validity, usable) in cases {
+            let rotation = Rotation::new(rotate_every, access_token_validity);
+            assert_eq!(rotation.is_ok(), usable, "{rotate_every:?}, {access_token_validity:?}");
+        }
+    }
+}
