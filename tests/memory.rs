@@ -50,7 +50,7 @@ impl Authority {
 
 /// Claims of the shapes that take the most memory for their length, and of an ordinary one.
 fn claims(number: usize, shape: usize) -> String {
-    let marker = if number % 10 == 0 { "" } else { r#""source":"microservice","# };
+    let marker = if number.is_multiple_of(10) { "" } else { r#""source":"microservice","# };
     let rest = match shape {
         0 => format!(r#""iss":"https://api.example.com","service":"orders","padding":"{}""#, "p".repeat(200)),
         1 => format!(r#""x":[{}]"#, ["[[[]]]"; 20].join(",")),

@@ -117,10 +117,13 @@ impl Policy {
             is_accepted = is_accepted || self.audience.iter().any(|audience| name.is(audience));
         };
         let are_strings = match aud.as_string() {
-            Some(name) => Some(judge(name)),
-            None => aud.strings(judge),
+            Some(name) => {
+                judge(name);
+                true
+            }
+            None => aud.strings(judge).is_some(),
         };
-        are_strings.is_some() && is_accepted
+        are_strings && is_accepted
     }
 }
 
