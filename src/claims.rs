@@ -33,12 +33,12 @@ impl ServiceClaims {
         Self(Arc::new(Proven { claims: Arc::new(claims), expires_at }))
     }
 
-    /// The same claims, shared, with a reference count of their own.
+    /// A handle to the same claims with a separate reference count, so that threads do not contend for one counter.
     pub(crate) fn with_own_count(&self) -> Self {
         Self(Arc::new(Proven { claims: Arc::clone(&self.0.claims), expires_at: self.0.expires_at }))
     }
 
-    /// The memory that the claims take on the heap, in bytes, or a little more.
+    /// An upper bound on the heap memory of the claims, in bytes: at most about twice the real size.
     pub(crate) fn heap_size(&self) -> usize {
         map_size(&self.0.claims)
     }
@@ -209,7 +209,7 @@ mod tests {
 
     /// The allocator's own overhead is not measured here; `tests/memory.rs` looks at the whole process.
     #[test]
-    fn heap_size_is_what_claims_take_or_a_little_more() {
+    fn heap_size_is_between_once_and_twice_the_real_size() {
         let members = |count: usize| (0..count).map(|at| format!(r#""claim{at}":1"#)).collect::<Vec<_>>().join(",");
         let texts = [
             "{}".to_owned(),

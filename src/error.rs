@@ -26,7 +26,7 @@ pub enum ConfigError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// What the system says, or which rule is broken and how to mend it.
+        /// What the system says, or which rule is broken and how to fix it.
         reason: String,
     },
     /// A token cannot be used; the text says why.
@@ -71,7 +71,7 @@ pub enum ConfigError {
     DataFolder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it and, where its owner or mode is, how to mend it.
+        /// What is wrong with it and, where its owner or mode is, how to fix it.
         reason: String,
     },
     /// Another process, or another embedded core in this one, holds the data folder.

@@ -1,10 +1,10 @@
 //! Parsing of a compact JWS (RFC 7515 §7.1), as strict as `jsonwebtoken` is not.
 //!
-//! Parsing has two steps, before and after the signature. [`Jws::parse`] reads in one pass what has to be known before:
-//! length, parts, encoding, and the header's members that have a meaning. It allocates the decoded parts and nothing
-//! else, so no token without a good signature costs more than the check of one. [`Jws::claims`] then reads header and
-//! claims in full, and refuses duplicate members and nesting without end. The members `jku`, `jwk`, `x5u` and `x5c` are
-//! never used.
+//! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass what the check needs:
+//! length, parts, encoding, and the header's members that have a meaning. It allocates only the decoded parts and up to
+//! four short header strings, so refusing a forged token costs little more than the signature check. [`Jws::claims`] then
+//! reads header and claims in full, and refuses duplicate members and unbounded nesting. The members `jku`, `jwk`, `x5u`
+//! and `x5c` are never used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -50,10 +50,11 @@ impl<'t> Jws<'t> {
         Ok(Self { algorithm, key_id, signing_input, header, payload, signature })
     }
 
-    /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Reads the header as strictly.
+    /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also validates the whole header the
+    /// same way.
     ///
-    /// Costs up to forty times what the signature does, so it comes after the signature. A JWS may be signed over nothing
-    /// (RFC 7515 §3), so the empty payload is refused here and not by [`parse`](Self::parse).
+    /// Costs up to forty times as much as the signature check, so it must come after it. A JWS may be signed over an empty
+    /// payload (RFC 7515 §3), so that is refused here and not by [`parse`](Self::parse).
     pub(crate) fn claims(&self) -> Result<Map<String, Value>, RejectionReason> {
         if self.payload.is_empty() {
             return Err(RejectionReason::NotThreeParts);
@@ -83,14 +84,14 @@ struct Header<'h> {
     kid: Option<RawValue<'h>>,
     typ: Option<RawValue<'h>>,
     cty: Option<RawValue<'h>>,
-    /// `crit` or `b64` is there.
+    /// The header has `crit` or `b64`.
     is_critical: bool,
-    /// `enc` or `zip` is there.
+    /// The header has `enc` or `zip`.
     is_encrypted: bool,
 }
 
 impl<'h> Header<'h> {
-    /// `None` if the bytes are no object, or if one of the members is there twice.
+    /// `None` if the bytes are not one object, or if one of these members occurs twice.
     fn scan(bytes: &'h [u8]) -> Option<Self> {
         let mut header = Self::default();
         json::members(bytes, |name, value| {

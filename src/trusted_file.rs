@@ -73,7 +73,7 @@ fn open_no_follow(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     options.custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32);
     options.open(path).map_err(|err| {
-        // For the text alone: the error code of a link that is not followed differs between systems.
+        // Only improves the message: the error code of a link that is not followed differs between systems.
         let is_link = cfg!(unix) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         if is_link { io::Error::other("it is a symbolic link; use its target instead") } else { err }
     })
@@ -95,7 +95,7 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether only root and the user `process` can write a file of this owner and mode. The error says how to mend it.
+/// Whether only root and the user `process` can write a file of this owner and mode. The error says how to fix it.
 #[cfg(all(unix, any(feature = "reqwest", feature = "embedded-core")))]
 fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Result<(), String> {
     if owner != process && owner != 0 {
@@ -106,10 +106,10 @@ fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Resu
     }
     if mode & 0o020 != 0 {
         // With the default policy the kubelet adds these rights to everything in the volume at each start of a pod.
-        let mend =
+        let fix =
             if is_folder { "use a subfolder of the mount, which is created with mode 0700, and set" } else { "set" };
         return Err(format!(
-            "its group can write it; use chmod g-w. In a Kubernetes volume with fsGroup, {mend} fsGroupChangePolicy to \
+            "its group can write it; use chmod g-w. In a Kubernetes volume with fsGroup, {fix} fsGroupChangePolicy to \
              OnRootMismatch"
         ));
     }

@@ -27,7 +27,7 @@ use crate::{ConfigError, atomic_file, trusted_file};
 #[derive(Debug)]
 pub(super) struct DataFolder {
     path: PathBuf,
-    /// Kept beside the lock of the folder, which NFS does not tell other machines of.
+    /// Locked in addition to the folder, because NFS does not propagate folder locks to other machines.
     _lock: File,
     #[cfg(unix)]
     folder: File,
@@ -56,7 +56,7 @@ impl DataFolder {
             #[cfg(unix)]
             folder,
         };
-        // The folder may have been removed between the opening and the lock: another core's would be read and written.
+        // If the folder was replaced before it was locked, the path now names another core's folder.
         folder.check_in_place().map_err(unusable)?;
         // Left by a process that was killed while it wrote: nothing in it was ever listed.
         match fs::remove_file(folder.temporary()) {
@@ -122,7 +122,7 @@ impl DataFolder {
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    // A link without a target is there too: opening the folder tells what is wrong with it.
+    // `symlink_metadata` also finds a dangling link; opening the folder then reports it.
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
@@ -167,7 +167,7 @@ fn check_exposure(path: &Path, metadata: &Metadata) -> io::Result<()> {
             return Err(io::Error::other("all users can read it; use chmod o-rwx"));
         }
         if mode & 0o040 != 0 {
-            tracing::warn!(path = %path.display(), "the core's private keys are readable by the group of their owner");
+            tracing::warn!(path = %path.display(), "private keys are readable by their group");
         }
     }
     // Elsewhere a folder has the rights of the one it lies in, and no such bits.

@@ -16,7 +16,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct DynamicKey {
     key: Arc<SigningKey>,
-    /// Wall time, from the key's name, and as wrong as the wall clock was.
+    /// Creation time by the wall clock, taken from the `kid`. Wrong if the clock was.
     created_millis: u64,
     origin: Origin,
     /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
@@ -125,7 +125,7 @@ impl DynamicKey {
         self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Notes that the key signs at `now` although it is too old, and keeps it listed for the tokens' sake.
+    /// Records that an overdue key signs at `now`, and lists it until its tokens expire.
     pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
         let until = now.elapsed.saturating_add(rotation.kept_after_signing());
         self.listed_until.fetch_max(until, Ordering::Relaxed);

@@ -28,7 +28,8 @@ pub(super) struct KeySet {
     fixed: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in another order.
     dynamic: Vec<DynamicKey>,
-    /// Whether every key seemed too old to be listed when the process loaded them.
+    /// Set if all loaded keys were too old to be listed: the clock may be ahead. Such keys stay in the set until this
+    /// process has held them for as long as a key is listed.
     is_clock_in_doubt: bool,
 }
 
@@ -47,9 +48,8 @@ impl KeySet {
 
     /// This set as loaded at `now`.
     ///
-    /// The order of making corrects creation times that cannot be true. A key is not older than its predecessor: its
-    /// creation time comes from a clock that was behind. A key whose creation lies ahead of now is at least as old as its
-    /// successor.
+    /// Keys are stored in the order of making, which exposes wrong creation times. A key that claims to be older than its
+    /// predecessor gets its predecessor's age. A key dated in the future gets its successor's age.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {

@@ -142,7 +142,7 @@ impl KeyStore {
         let shared = self.shared.clone();
         task::spawn_blocking(move || {
             shared.add_key();
-            // Before anybody is told, or who drops the store next finds its folder still in use.
+            // Releases the folder's lock before waiters wake: one that drops the store could not reopen the folder.
             drop(shared);
             drop(done);
         });

@@ -1,4 +1,4 @@
-//! Tells requests that a web page of another site can send from local ones (DNS rebinding, cross-site requests).
+//! Detects requests that a web page of another site may have sent (DNS rebinding, cross-site requests).
 //!
 //! A browser on this machine reaches a core on loopback. It names the page's site in `Origin`, and in `Host` where that
 //! site's name resolves to a loopback address. Programs name the address that they connect to, and no `Origin`.

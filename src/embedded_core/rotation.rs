@@ -1,4 +1,4 @@
-//! How long dynamic keys live, and what keys go by: both clocks.
+//! The rotation parameters, and a reading of the wall clock and the monotonic clock.
 
 use std::time::Duration;
 

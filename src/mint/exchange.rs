@@ -121,7 +121,7 @@ impl Exchange {
         let expires_at = current.expires_at.unwrap_or(u64::MAX);
         let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
         if issued_at >= expires_at {
-            return Err(unusable("it expires before or when it is issued"));
+            return Err(unusable("its exp is not later than its iat"));
         }
         let lifetime = expires_at.saturating_sub(issued_at.max(self.core.clock.unix_now()));
         Ok(Minted { current, lifetime: Duration::from_secs(lifetime) })

@@ -4,8 +4,6 @@
 //! any format, or a long run of letters and digits, is withheld as a whole. Not a list of decoders: an encoding that is
 //! missing from it, or two of them around one another, would print the secret.
 
-use std::collections::HashSet;
-
 use crate::outbound;
 
 /// Printed in place of a text that is withheld.
@@ -23,7 +21,8 @@ const MIN_RUN: usize = 16;
 /// Words without digits are shorter than this.
 const MAX_WORD: usize = 40;
 
-/// What a server said, on one line of at most [`outbound::MAX_TEXT`] characters, or that it is withheld.
+/// What a server said, on one line, cut to [`outbound::MAX_TEXT`] characters before control characters are escaped; or
+/// that it is withheld.
 pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     let line: String = words.join(" ").chars().take(outbound::MAX_TEXT).collect();
@@ -37,29 +36,28 @@ fn is_plain(line: &str) -> bool {
     if line.contains(['\\', '%', '&']) {
         return false;
     }
-    let is_of_run = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
+    let is_run_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
     // This is how a JSON object that has members begins in base64url.
-    let is_token = |(start, _)| line[start..].chars().take_while(|c| is_of_run(*c)).count() >= MIN_TOKEN;
+    let is_token = |(start, _)| line[start..].chars().take_while(|c| is_run_char(*c)).count() >= MIN_TOKEN;
     if line.match_indices("eyJ").any(is_token) {
         return false;
     }
     let is_word =
         |run: &str| run.len() < MIN_RUN || run.len() < MAX_WORD && !run.bytes().any(|byte| byte.is_ascii_digit());
-    line.split(|c| !is_of_run(c)).all(is_word)
+    line.split(|c| !is_run_char(c)).all(is_word)
 }
 
 /// Whether the line holds the api key or a part of it. Only letters and digits are compared, without their case, so that
 /// spaces and punctuation in between hide nothing.
 fn holds_key(line: &str, api_key: &str) -> bool {
-    let key = letters(api_key);
+    let key = alphanumerics(api_key);
     if key.len() < MIN_KEY_PART {
         return !api_key.is_empty() && line.contains(api_key);
     }
-    let parts: HashSet<&[u8]> = key.windows(MIN_KEY_PART).collect();
-    letters(line).windows(MIN_KEY_PART).any(|part| parts.contains(part))
+    alphanumerics(line).windows(MIN_KEY_PART).any(|part| key.windows(MIN_KEY_PART).any(|own| own == part))
 }
 
-fn letters(text: &str) -> Vec<u8> {
+fn alphanumerics(text: &str) -> Vec<u8> {
     text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase()).collect()
 }
 
@@ -73,7 +71,7 @@ mod tests {
     const KEY: &str = "Ab3=cd-E5fgh6Ijklm7n";
     const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2lnbmF0dXJlMTIzNA";
 
-    /// Each character of a text, in other words.
+    /// Encodes each character of the text with `write`.
     fn each(text: &str, write: impl Fn(u32) -> String) -> String {
         text.chars().map(|c| write(u32::from(c))).collect()
     }

@@ -50,7 +50,7 @@ pub(super) fn token(minted: Minted, plan: Plan, source: Box<dyn Source>, clock: 
         failures: 0,
         was_refused: false,
         gate: Gate::new(),
-        told_of_expiry: false,
+        expiry_logged: false,
         last_error: None,
         task: None,
         rng: fastrand::Rng::new(),
@@ -116,14 +116,14 @@ struct Work {
 struct State {
     /// `None`: not by itself.
     due: Option<Instant>,
-    /// The next mint begins no earlier, whatever it is for.
+    /// Earliest start of the next mint.
     not_before: Instant,
     timing: Timing,
     /// Renewals that failed in a row.
     failures: u32,
     was_refused: bool,
     gate: Gate,
-    told_of_expiry: bool,
+    expiry_logged: bool,
     last_error: Option<MintError>,
     task: Option<AbortHandle>,
     rng: fastrand::Rng,
@@ -175,12 +175,15 @@ impl Work {
                 if let Some(cause) = state.begin_mint(now) {
                     return cause;
                 }
-                let (expiry, has_expired) = self.expiry(&mut state);
+                let left = self.expires_in().filter(|_| !state.expiry_logged);
+                let has_expired = left == Some(Duration::ZERO);
+                state.expiry_logged |= has_expired;
+                let expiry = left.filter(|_| !has_expired).map(|left| self.clock.after(left));
                 ([state.next_mint(), expiry].into_iter().flatten().min(), has_expired)
             };
             // Logged without the lock: a subscriber may ask for the token's health.
             if has_expired {
-                tracing::error!("the service token has expired and could not be renewed; requests go on with it");
+                tracing::error!("service token expired and could not be renewed, still in use");
             }
             let due = async {
                 match until {
@@ -195,16 +198,10 @@ impl Work {
         }
     }
 
-    /// When the token in use expires, unless that was logged already, and whether it has expired now.
-    fn expiry(&self, state: &mut State) -> (Option<Instant>, bool) {
-        let expires_at = self.slot.read(|current| current.expires_at).filter(|_| !state.told_of_expiry);
-        let Some(expires_at) = expires_at else { return (None, false) };
-        let left = expires_at.saturating_sub(self.clock.unix_now());
-        state.told_of_expiry = left == 0;
-        match left {
-            0 => (None, true),
-            left => (Some(self.clock.after(Duration::from_secs(left))), false),
-        }
+    /// How long the token in use is valid, by the wall clock in whole seconds. Zero once it has expired.
+    fn expires_in(&self) -> Option<Duration> {
+        let expires_at = self.slot.read(|current| current.expires_at)?;
+        Some(Duration::from_secs(expires_at.saturating_sub(self.clock.unix_now())))
     }
 
     fn succeed(&self, minted: Minted) {
@@ -219,7 +216,7 @@ impl Work {
                 state.due = Some(self.clock.after(after));
             }
             state.failures = 0;
-            state.told_of_expiry = false;
+            state.expiry_logged = false;
             state.last_error = None;
         }
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
@@ -231,12 +228,12 @@ impl Work {
         let failures = {
             let mut state = self.state();
             state.failures = state.failures.saturating_add(1);
-            if cause == Cause::Due {
-                let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
-                state.due = Some(self.clock.after(wait));
-            }
-            if cause == Cause::Refused {
-                state.gate.failed(self.clock.now());
+            match cause {
+                Cause::Due => {
+                    let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
+                    state.due = Some(self.clock.after(wait));
+                }
+                Cause::Refused => state.gate.failed(self.clock.now()),
             }
             state.last_error = Some(error.clone());
             state.failures
@@ -250,7 +247,7 @@ impl Work {
 }
 
 impl State {
-    /// What a mint that begins now is for. `None` if there is nothing to mint for, or not yet.
+    /// If a mint may start now, records its start and returns its cause.
     fn begin_mint(&mut self, now: Instant) -> Option<Cause> {
         if self.next_mint().is_none_or(|next| now < next) {
             return None;
@@ -261,7 +258,7 @@ impl State {
         Some(cause)
     }
 
-    /// When the next mint begins. `None`: once the token is refused.
+    /// When the next mint starts. `None` until the token is refused.
     fn next_mint(&self) -> Option<Instant> {
         let wanted = if self.was_refused { Some(self.not_before) } else { self.due };
         wanted.map(|at| at.max(self.not_before))

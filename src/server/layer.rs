@@ -63,10 +63,12 @@ impl RequireServiceTokenLayer {
         self.with(|shared| shared.header = name)
     }
 
-    /// Answers gRPC calls over HTTP too, with the status and challenge of any other request. By default a gRPC call, which
-    /// is a `POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`, is answered with HTTP status 200
-    /// and a `grpc-status`. For servers without gRPC, so that no content type turns a 401 into a 200; gRPC clients map the
-    /// HTTP statuses.
+    /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a refused gRPC call, which
+    /// is a `POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`, gets HTTP status 200 and a
+    /// `grpc-status` header.
+    ///
+    /// For servers without gRPC services, where a client that sends `application/grpc` would get 200 instead of 401. gRPC
+    /// clients map the HTTP statuses.
     pub fn http_answers(self) -> Self {
         self.with(|shared| shared.answers = Answers::Http)
     }

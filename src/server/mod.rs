@@ -11,8 +11,8 @@
 //! 4. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated in, or the sender made
 //!    it up, and one fetch settles which.
 //! 5. The signature, under the algorithm that the key is bound to.
-//! 6. Header and claims in full: no duplicate member at any depth, at most 32 levels. Until here nothing is built from the
-//!    token, so no bytes cost more than the check of a signature.
+//! 6. Header and claims in full: no duplicate member at any depth, at most 32 levels. Before the
+//!    signature check nothing is deserialized, so a forged token costs little more than that check.
 //! 7. The marker: `source` is exactly the JSON string `microservice`.
 //!
 //! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the inner service is not

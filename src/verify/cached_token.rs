@@ -57,8 +57,8 @@ impl CachedToken {
 
 /// A token as a key: compared whole, hashed by its last eight bytes.
 ///
-/// They are a part of a good signature, which an attacker cannot choose; and of a token that is not cached it does not
-/// matter where it is looked for.
+/// Only tokens with a good signature are inserted, so an attacker cannot choose these bytes. A lookup with other bytes
+/// only misses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token(Arc<[u8]>);
 

@@ -10,8 +10,8 @@
 //!
 //! A cached token is found by all of its bytes; only its dates and its key are then checked.
 //!
-//! Up to the signature nothing is built from the token, so no bytes cost more than the check of a signature. The signature
-//! comes before the marker, so that a forged token does not tell its sender what the policy requires.
+//! Before the signature check nothing is deserialized, so a forged token costs little more than that check, whatever it
+//! holds. The signature comes before the marker, so that a forged token does not tell its sender what the policy requires.
 
 mod cached_token;
 mod near_cache;

@@ -1,4 +1,4 @@
-//! The first level of the token cache: small caches, each used by few threads, mostly by one.
+//! The first level of the token cache: several small caches, each normally used by one thread.
 //!
 //! Not one shared `quick_cache::sync::Cache`: with one caller, two threads then answer 0.6 × what one does, since the
 //! entry's lock and reference count move between their processors. Not thread-local: a cache that belongs to a thread
@@ -20,12 +20,12 @@ const CAPACITY: usize = 256;
 /// there are more callers than entries.
 const TAKEN_WHEN_FULL: u32 = 256;
 
-/// One cache for each processor, at most this many. A power of two.
+/// One cache for each processor, rounded up to a power of two, and at most this many.
 const MAX_CACHES: usize = 64;
 
 pub(super) struct NearCaches(Box<[Slot]>);
 
-/// Aligned so that no two are in one cache line, nor in the pair of lines that processors fetch together.
+/// Aligned so that no two share a cache line, nor the pair of lines that processors fetch together.
 #[repr(align(128))]
 struct Slot(Mutex<NearCache>);
 
@@ -34,12 +34,12 @@ struct NearCache {
     missed: u32,
 }
 
-/// What a first level has for a token.
+/// The result of a lookup in the first level.
 pub(super) enum Near {
     Found(ServiceClaims),
-    /// Nothing, and it takes the token if the second level admits it.
+    /// Not found. The token is to be inserted if the second level admits it.
     Wanted,
-    /// Nothing, and it has no room.
+    /// Not found. The cache is full, or another thread is using it, so the token is not inserted.
     Unwanted,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn full_cache_takes_one_in_256_and_stays_within_its_weight() {
+    fn full_near_cache_admits_1_in_256_within_its_weight() {
         let (caches, key) = (NearCaches::new(), key());
         let weight = || caches.lock().unwrap().tokens.weight();
         for at in 0..CAPACITY as u32 {

@@ -193,7 +193,7 @@ async fn without_capacity_nothing_is_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn signed_token_with_duplicate_members_is_cached_as_refused() {
+async fn signed_token_with_duplicate_claims_is_cached() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let twice = authority.sign(0, &format!(r#"{{"exp":{},"source":"microservice","a":1,"a":1}}"#, NOW + 100));
@@ -204,7 +204,7 @@ async fn signed_token_with_duplicate_members_is_cached_as_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nine_verifiers_on_one_thread_each_keep_their_first_level() {
+async fn fifty_verifiers_on_one_thread_keep_their_near_caches() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let token = authority.good(0);
     let verifiers: Vec<_> = (0..50).map(|_| authority.verifier(&clock)).collect();

@@ -4,14 +4,15 @@
 //! still be used**. Each verifier has a cache of its own. Only tokens with a good signature are inserted, so an attacker
 //! cannot fill the cache with invented tokens.
 //!
-//! Two levels: small ones that threads do not share, in front of one for all. Threads that shared an entry would pass its
-//! lock and reference count back and forth: two threads with one caller would answer fewer requests than one.
+//! Two levels: several small caches, each normally used by one thread, in front of one shared cache. Without them,
+//! threads that serve one caller would contend for its lock and reference count.
 //!
 //! # Memory
 //!
 //! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for tokens that
-//! were refused. The first level shares the entries of the second one. What the second level has evicted lives on there,
-//! up to 1 MiB for each processor, however many threads there are. All of it goes with the last clone of the verifier.
+//! were refused. The first level shares the entries of the second one. It can hold entries that the second level has
+//! evicted, up to 1 MiB for each of its caches: one for each processor, rounded up to a power of two, however many threads
+//! there are. The last clone of the verifier frees all of it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -139,10 +139,11 @@ impl Verifier {
     ///
     /// # Memory
     ///
-    /// At most 4.5 KiB for each token of the capacity and 1 MiB for each processor (at most 64): 20 MiB by default on two
-    /// processors, however many threads there are. An allocator's gaps come on top; where tokens of many shapes are
-    /// evicted all the time, glibc leaves as much again. A token counts more than once if it and its claims take more than
-    /// 4 KiB. Each verifier has a cache of its own, which clones share and the last clone frees.
+    /// At most 4.5 KiB for each token of the capacity, and 1 MiB for each processor, whose number is rounded up to a power
+    /// of two and counts as 64 at most: 20 MiB by default on two processors, however many threads there are. Allocator
+    /// fragmentation is not included: under constant eviction of tokens of varied size glibc can double the figure. A token
+    /// counts more than once if it and its claims take more than 4 KiB. Each verifier has a cache of its own, which clones
+    /// share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));
         self
@@ -258,7 +259,7 @@ impl Verifier {
         Ok(Unproven { jws, validity })
     }
 
-    /// Steps 4 to 6. Tokens with a good signature are cached, also those that are refused for what they hold.
+    /// Steps 4 to 6. Caches every token with a good signature, including those refused for their claims.
     fn prove(
         &self,
         token: &str,

@@ -135,12 +135,12 @@ async fn a_token_that_no_service_would_admit_is_refused() {
         (
             "issued when it expires",
             with(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
-            "expires before or when",
+            "its exp is not later than its iat",
         ),
         (
             "issued after it expires",
             with(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
-            "expires before or when",
+            "its exp is not later than its iat",
         ),
         ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
         ("another marker", with(json!({"exp": exp, "iss": ISSUER, "source": "user"})), "microservice"),
@@ -279,7 +279,7 @@ async fn neither_errors_nor_logs_hold_an_api_key_or_a_token() {
     check(&logs.text(), &[&good, &expired], "the log");
 }
 
-/// Each character of a text, in other words.
+/// Encodes each character of the text with `write`.
 fn each(text: &str, write: impl Fn(char) -> String) -> String {
     text.chars().map(write).collect()
 }

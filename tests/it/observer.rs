@@ -210,7 +210,7 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
         "no token yet; trying again",
         "the service token could not be renewed and stays in use",
         "the service token could not be renewed again",
-        "the service token has expired and could not be renewed; requests go on with it",
+        "service token expired and could not be renewed, still in use",
         "service token renewed",
         "a server refused the service token as invalid, another one is minted",
         "the service token was refused as invalid, and nothing can renew it",

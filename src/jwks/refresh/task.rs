@@ -168,7 +168,7 @@ fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
         gone.use_until(0);
     }
     cache.keep(&json, now - begun, fresh);
-    // Not inside `send_modify`, for the reason in `fail`.
+    // After `send_modify`, which holds a lock that a subscriber or recorder may also take.
     cache.report.good(&before, &set, cause, matches!(newest, Newest::Failed(_)));
 }
 
@@ -193,6 +193,6 @@ fn fail(cache: &Cache, cause: Cause, failure: Failure) {
         let newest = std::mem::replace(&mut published.newest, Newest::Failed(error.clone()));
         had_failed = matches!(newest, Newest::Failed(_));
     });
-    // Not inside `send_modify`, which holds a lock: a subscriber or recorder may ask for the health of the key set.
+    // After `send_modify`, which holds a lock that a subscriber or recorder may also take.
     cache.report.failed(&error, cause, had_failed);
 }

@@ -1,0 +1,272 @@
+//! Reads whole JSON objects, strictly or as leniently as a SuperTokens core.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::scan;
+
+/// How deep a strict object may nest; the outermost object is the first level.
+const STRICT_DEPTH: u8 = 32;
+
+/// How deep a lenient object may nest: one level less than serde_json's own limit.
+#[cfg(feature = "embedded-core")]
+const LENIENT_DEPTH: u8 = 126;
+
+/// The beginning of member names that serde_json gives a meaning of its own. With its feature `raw_value` on, which any
+/// crate of a build can turn on, `{"$serde_json::private::RawValue":"[1]"}` is read as `[1]`; with `arbitrary_precision`,
+/// `{"$serde_json::private::Number":"1"}` as `1`. A filter that looks for a member would not see what it is read as, and
+/// the text inside is not subject to the depth limit.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
+
+/// The name under which serde_json hands out a number once any crate in the build turns its `arbitrary_precision` on.
+const NUMBER_MEMBER: &str = "$serde_json::private::Number";
+
+/// Reads one JSON object. `None` if the bytes are anything else: another type, malformed, a member twice (compared
+/// after unescaping), too deep, a reserved name, followed by more than white space, or not UTF-8.
+pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    read(bytes, Seed { depth_left: STRICT_DEPTH, duplicates: Duplicates::Refused })
+}
+
+/// Reads one JSON object as a SuperTokens core does: of members with one name the last counts. `None` as in [`object`].
+#[cfg(feature = "embedded-core")]
+pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    read(bytes, Seed { depth_left: LENIENT_DEPTH, duplicates: Duplicates::LastCounts })
+}
+
+/// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may be of any size and strings hold lone
+/// surrogates.
+pub(crate) fn is_valid(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok() && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+/// Whether a member at any depth has a name that serde_json gives a meaning of its own.
+pub(crate) fn has_reserved_name(bytes: &[u8]) -> bool {
+    // Such a name holds a `$`, plain or escaped.
+    if !bytes.contains(&b'$') && !bytes.contains(&b'\\') {
+        return false;
+    }
+    let mut found = false;
+    scan::names(bytes, |name| found |= name.starts_with(RESERVED_PREFIX));
+    found
+}
+
+fn read(bytes: &[u8], seed: Seed) -> Option<Map<String, Value>> {
+    if has_reserved_name(bytes) {
+        return None;
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let Value::Object(object) = seed.deserialize(&mut deserializer).ok()? else { return None };
+    deserializer.end().ok()?;
+    Some(object)
+}
+
+#[derive(Clone, Copy)]
+enum Duplicates {
+    Refused,
+    #[cfg(feature = "embedded-core")]
+    LastCounts,
+}
+
+/// Reads one value.
+#[derive(Clone, Copy)]
+struct Seed {
+    depth_left: u8,
+    duplicates: Duplicates,
+}
+
+impl Seed {
+    fn deeper<E: Error>(self) -> Result<Self, E> {
+        let depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
+        Ok(Self { depth_left, ..self })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value without duplicate members")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let deeper = self.deeper()?;
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element_seed(deeper)? {
+            elements.push(element);
+        }
+        // Claims are kept for long: an array of one element would keep room for four.
+        elements.shrink_to_fit();
+        Ok(Value::Array(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        let deeper = self.deeper()?;
+        while let Some(name) = map.next_key::<String>()? {
+            // `has_reserved_name` excludes a member of this name, so this is a number under `arbitrary_precision`.
+            if object.is_empty() && name == NUMBER_MEMBER {
+                let number: Number = map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
+                return match number.as_f64() {
+                    Some(finite) if finite.is_finite() => Ok(Value::Number(number)),
+                    // As in a build without the feature.
+                    _ => Err(A::Error::custom("not a finite number")),
+                };
+            }
+            let value = map.next_value_seed(deeper)?;
+            let is_duplicate = object.insert(name, value).is_some();
+            if is_duplicate && matches!(self.duplicates, Duplicates::Refused) {
+                return Err(A::Error::custom("duplicate member"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))
+    }
+
+    #[test]
+    fn objects_are_read_and_anything_else_is_refused() {
+        let cases: &[(&[u8], bool)] = &[
+            (br#"{}"#, true),
+            (br#" {"a":1,"b":[{"a":null}],"c":{"a":true}} "#, true),
+            (br#"{"a":-1,"b":1.5,"c":18446744073709551615}"#, true),
+            (br#"{"a":1,"a":1}"#, false),
+            (br#"{"alg":1,"\u0061lg":1}"#, false),
+            (br#"{"a":{"b":1,"b":2}}"#, false),
+            (br#"{"a":[{"b":1,"b":2}]}"#, false),
+            (br#"[]"#, false),
+            (br#""a""#, false),
+            (br#"1"#, false),
+            (br#""#, false),
+            (br#"{} {}"#, false),
+            (br#"{}x"#, false),
+            (b"\xef\xbb\xbf{}", false),
+            (br#"{"a":NaN}"#, false),
+            (br#"{"a":Infinity}"#, false),
+            (br#"{"a":"\ud800"}"#, false),
+            (b"{\"a\":\"\xff\"}", false),
+            (b"{\"a\":\"\x00\"}", false),
+            (br#"{"a":1,}"#, false),
+            (br#"{'a':1}"#, false),
+            (br#"{"a":01}"#, false),
+        ];
+        for (text, accepted) in cases {
+            assert_eq!(object(text).is_some(), *accepted, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        assert!(object(nested(32).as_bytes()).is_some());
+        assert!(object(nested(33).as_bytes()).is_none());
+        assert!(object(format!(r#"{{"a":{}1{}}}"#, "[".repeat(32), "]".repeat(32)).as_bytes()).is_none());
+        assert!(object("[".repeat(100_000).as_bytes()).is_none());
+    }
+
+    #[test]
+    fn numbers_stay_numbers() {
+        let read = object(br#"{"a":1.5,"b":7}"#).unwrap();
+        assert_eq!((read["a"].as_f64(), read["b"].as_u64()), (Some(1.5), Some(7)));
+    }
+
+    /// serde_json is built with `raw_value` here, as any crate of a user's build may have it.
+    #[test]
+    fn reserved_names_are_refused_at_any_depth() {
+        let as_read: Value = serde_json::from_str(r#"{"$serde_json::private::RawValue":"[1]"}"#).unwrap();
+        assert!(as_read.is_array(), "serde_json gives the name no meaning: nothing is tested");
+        let names = [
+            "$serde_json::private::RawValue",
+            "$serde_json::private::Number",
+            "$serde_json::private::",
+            "$serde_json::private::Later",
+            r"\u0024serde_json::private::RawValue",
+            r"$serde\u005fjson::private::RawValue",
+        ];
+        for name in names {
+            let member = format!(r#""{name}":"\"microservice\"""#);
+            let texts = [
+                format!("{{{member}}}"),
+                format!(r#"{{"a":1,{member}}}"#),
+                format!(r#"{{"source":{{{member}}}}}"#),
+                format!(r#"{{"a":[[{{"b":{{{member}}}}}]]}}"#),
+                format!(r#"{{"a":{{ {} }}}}"#, member.replace(':', " : ").replace(" :  : ", "::")),
+            ];
+            for text in texts {
+                assert!(object(text.as_bytes()).is_none(), "{text}");
+                #[cfg(feature = "embedded-core")]
+                assert!(lenient_object(text.as_bytes()).is_none(), "{text}");
+            }
+        }
+        for harmless in [
+            r#"{"a":"$serde_json::private::RawValue"}"#,
+            r#"{"a":["$serde_json::private::RawValue",{"b":1}]}"#,
+            r#"{"serde_json::private::RawValue":1,"$":2,"$serde_json":3}"#,
+        ] {
+            assert!(object(harmless.as_bytes()).is_some(), "{harmless}");
+        }
+    }
+
+    #[cfg(feature = "embedded-core")]
+    #[test]
+    fn lenient_objects_keep_the_last_of_two_members() {
+        let read = lenient_object(br#"{"a":1,"b":{"c":1,"c":2},"a":3}"#).unwrap();
+        assert_eq!((&read["a"], &read["b"]["c"]), (&Value::from(3), &Value::from(2)));
+        assert!(lenient_object(nested(126).as_bytes()).is_some());
+        assert!(lenient_object(nested(127).as_bytes()).is_none());
+        assert!(lenient_object(nested(100_000).as_bytes()).is_none());
+    }
+
+    #[test]
+    fn validity_is_judged_by_the_grammar_alone() {
+        for valid in ["{}", "1e999", r#""\ud800""#, r#"{"a":1,"a":2}"#, " [] "] {
+            assert!(is_valid(valid.as_bytes()), "{valid}");
+        }
+        for invalid in [&b""[..], b"{} x", b"[1}", b"{\"a\":1,}", b"\"\xff\"", b"\xef\xbb\xbf{}", b"NaN"] {
+            assert!(!is_valid(invalid), "{}", invalid.escape_ascii());
+        }
+    }
+}
