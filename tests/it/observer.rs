@@ -158,7 +158,7 @@ async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
     core.set(Script::Status(500));
     observer.seen("stays in use").await;
     observer.seen("could not be renewed again").await;
-    observer.seen("has expired").await;
+    observer.seen("token expired").await;
     core.set(minted(&signer.good()));
     observer.seen("service token renewed").await;
 
