@@ -11,7 +11,7 @@ use crate::jwks::Key;
 use crate::rejection::RejectionReason;
 
 /// The memory that one unit of weight stands for, in bytes.
-const UNIT: usize = 4096;
+const UNIT: usize = 1024;
 
 /// What an entry takes beside its token and claims: its place in both levels, and what the allocator adds.
 const ENTRY_OVERHEAD: usize = 512;
@@ -23,8 +23,8 @@ pub(super) struct CachedToken {
     pub(super) outcome: Result<ServiceClaims, RejectionReason>,
     key: Arc<Key>,
     validity: Validity,
-    /// One for each [`UNIT`] that the entry begins, so that one bound holds for entries and bytes.
-    pub(super) weight: u64,
+    /// The memory that the entry takes, in KiB, rounded up.
+    weight: u64,
 }
 
 impl CachedToken {
@@ -110,17 +110,20 @@ impl Equivalent<Token> for Sought<'_> {
     }
 }
 
+/// Weighs an entry by the memory that it takes, in KiB, and by at least `least`: one bound holds for entries and bytes.
 #[derive(Clone, Debug)]
-pub(super) struct ByWeight;
+pub(super) struct ByWeight {
+    pub(super) least: u64,
+}
 
 impl Weighter<Token, CachedToken> for ByWeight {
     fn weight(&self, _: &Token, cached: &CachedToken) -> u64 {
-        cached.weight
+        cached.weight.max(self.least)
     }
 }
 
 impl Weighter<Token, Arc<CachedToken>> for ByWeight {
     fn weight(&self, _: &Token, cached: &Arc<CachedToken>) -> u64 {
-        cached.weight
+        cached.weight.max(self.least)
     }
 }

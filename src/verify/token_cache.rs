@@ -4,15 +4,15 @@
 //! still be used**. Each verifier has a cache of its own. Only tokens with a good signature are inserted, so an attacker
 //! cannot fill the cache with invented tokens.
 //!
-//! Two levels: several small caches, each normally used by one thread, in front of one shared cache. Without them,
-//! threads that serve one caller would contend for its lock and reference count.
+//! Two levels: a small cache for each thread, in front of one shared cache. Without the first level, threads that serve
+//! one caller would contend for a lock and a reference count.
 //!
 //! # Memory
 //!
 //! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for tokens that
 //! were refused. The first level shares the entries of the second one. It can hold entries that the second level has
-//! evicted, up to 1 MiB for each of its caches: one for each processor, rounded up to a power of two, however many threads
-//! there are. The last clone of the verifier frees all of it.
+//! evicted: at most 512 KiB for each of its caches, of which there are at most 64. The last clone of the verifier frees all
+//! of it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -23,6 +23,9 @@ use super::cached_token::{ByWeight, CachedToken, EndHasher, Sought, Token};
 use super::near_cache::{Near, NearCaches};
 use crate::claims::ServiceClaims;
 use crate::rejection::Rejection;
+
+/// The memory that one token of the capacity stands for, in KiB.
+const TOKEN_WEIGHT: u64 = 4;
 
 /// The part of the capacity that is added for authentic tokens that were refused.
 const REFUSED_PART: usize = 16;
@@ -105,9 +108,11 @@ impl fmt::Debug for TokenCache {
 impl Levels {
     fn new(capacity: usize) -> Self {
         let level = |capacity: usize| {
-            Cache::with(capacity, capacity as u64, ByWeight, EndHasher::default(), Default::default())
+            let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
+            let weighter = ByWeight { least: TOKEN_WEIGHT };
+            Cache::with(capacity, weight, weighter, EndHasher::default(), Default::default())
         };
         let refused = level((capacity / REFUSED_PART).max(1));
-        Self { near: NearCaches::new(), admitted: level(capacity), refused }
+        Self { near: NearCaches::default(), admitted: level(capacity), refused }
     }
 }

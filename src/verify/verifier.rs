@@ -139,11 +139,10 @@ impl Verifier {
     ///
     /// # Memory
     ///
-    /// At most 4.5 KiB for each token of the capacity, and 1 MiB for each processor, whose number is rounded up to a power
-    /// of two and counts as 64 at most: 20 MiB by default on two processors, however many threads there are. Allocator
-    /// fragmentation is not included: under constant eviction of tokens of varied size glibc can double the figure. A token
-    /// counts more than once if it and its claims take more than 4 KiB. Each verifier has a cache of its own, which clones
-    /// share and the last clone frees.
+    /// At most 4.5 KiB for each token of the capacity, and 0.5 MiB for each thread that verifies, of which the first 64
+    /// count: 19 MiB by default with two threads, 50 MiB with 64 and more. Allocator fragmentation is not included: under
+    /// constant eviction of tokens of varied size glibc can double the figure. A token counts more than once if it and its
+    /// claims take more than 4 KiB. Each verifier has a cache of its own, which clones share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));
         self
