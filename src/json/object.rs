@@ -144,11 +144,10 @@ impl<'de> Visitor<'de> for Seed {
             // `has_reserved_name` excludes a member of this name, so this is a number under `arbitrary_precision`.
             if object.is_empty() && name == NUMBER_MEMBER {
                 let number: Number = map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
-                return match number.as_f64() {
-                    Some(finite) if finite.is_finite() => Ok(Value::Number(number)),
-                    // As in a build without the feature.
-                    _ => Err(A::Error::custom("not a finite number")),
-                };
+                // As in a build without the feature: a number that takes no memory of its own, and a finite one.
+                let whole = number.as_u64().map(Value::from).or_else(|| number.as_i64().map(Value::from));
+                let float = || number.as_f64().and_then(Number::from_f64).map(Value::Number);
+                return whole.or_else(float).ok_or_else(|| A::Error::custom("not a finite number"));
             }
             let value = map.next_value_seed(deeper)?;
             let is_duplicate = object.insert(name, value).is_some();

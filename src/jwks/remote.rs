@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::builder::RemoteJwksBuilder;
+use super::key::Key;
 use super::refresh::{Cache, Newest};
 use super::source::Lookup;
 use super::waiter::Waiter;
@@ -146,6 +147,14 @@ impl RemoteJwks {
         let published = self.0.cache.published.borrow();
         published.fetched?;
         String::from_utf8(published.json.to_vec()).ok()
+    }
+
+    /// The key, if the current set holds it and it may be used. Asks for no fetch. `now` is in Unix seconds.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Option<Arc<Key>> {
+        let cache = &self.0.cache;
+        let published = cache.published.borrow();
+        let is_served = published.running && published.is_usable(cache.clock.now());
+        published.set.find(kid, algorithm).filter(|key| is_served && key.is_usable(now)).cloned()
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.

@@ -39,6 +39,15 @@ pub(crate) enum Ticket {
 }
 
 impl KeySource {
+    /// The key, if it is in the set and usable. Asks for no fetch, unlike [`look_up`](Self::look_up).
+    pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Option<Arc<Key>> {
+        match &self.0 {
+            Source::Fixed(FixedJwks(set)) => set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned(),
+            #[cfg(feature = "reqwest")]
+            Source::Remote(remote) => remote.find(kid, algorithm, now),
+        }
+    }
+
     /// Looks the key up for a token. `now` is in Unix seconds.
     pub(crate) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         match &self.0 {

@@ -1,8 +1,9 @@
 //! Text from a server, made fit for an error or a log line: short, on one line, and without secrets.
 //!
 //! A server may echo the api key or a token in any encoding, so only plain words are printed: text that has escapes of
-//! any format, or a long run of letters and digits, is withheld as a whole. Not a list of decoders: an encoding that is
-//! missing from it, or two of them around one another, would print the secret.
+//! any format, a long run of letters and digits, or many short numbers is withheld as a whole. Not a list of decoders: an
+//! encoding that is missing from it, or two of them around one another, would print the secret. This is against echoes;
+//! a server that sets out to print a secret in pieces can do so.
 
 use crate::outbound;
 
@@ -18,8 +19,14 @@ const MIN_TOKEN: usize = 8;
 /// A run of this many letters, digits and characters of base64 may be a part of a secret if there is a digit in it.
 const MIN_RUN: usize = 16;
 
-/// Words without digits are shorter than this.
+/// Words and numbers are shorter than this.
 const MAX_WORD: usize = 40;
+
+/// The parts of names such as `customer-portal-2` are shorter than this.
+const MAX_PART: usize = 12;
+
+/// This many numbers of up to four characters are a list of bytes: an address and a date have seven.
+const MIN_BYTES: usize = 12;
 
 /// What a server said, on one line, cut to [`outbound::MAX_TEXT`] characters before control characters are escaped; or
 /// that it is withheld.
@@ -32,8 +39,8 @@ pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
 
 /// Whether nothing in the line can be a token or an encoded secret.
 fn is_plain(line: &str) -> bool {
-    // Escapes of JSON and programming languages, of URLs and of HTML begin with one of these.
-    if line.contains(['\\', '%', '&']) {
+    // Escapes of JSON and programming languages, of URLs and of HTML begin with one of these. NUL is in UTF-16.
+    if line.contains(['\\', '%', '&', '\0']) {
         return false;
     }
     let is_run_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
@@ -42,9 +49,17 @@ fn is_plain(line: &str) -> bool {
     if line.match_indices("eyJ").any(is_token) {
         return false;
     }
-    let is_word =
-        |run: &str| run.len() < MIN_RUN || run.len() < MAX_WORD && !run.bytes().any(|byte| byte.is_ascii_digit());
-    line.split(|c| !is_run_char(c)).all(is_word)
+    let runs = || line.split(|c| !is_run_char(c));
+    let is_byte = |run: &&str| run.len() <= 4 && run.contains(|c: char| c.is_ascii_digit());
+    runs().all(is_word) && runs().filter(is_byte).count() < MIN_BYTES
+}
+
+/// Whether a run of letters, digits and characters of base64 is a word, a number or a name made of some.
+fn is_word(run: &str) -> bool {
+    let is_plain =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) || !part.bytes().any(|byte| byte.is_ascii_digit());
+    let is_name = || run.split(['-', '_']).all(|part| part.len() < MAX_PART && is_plain(part));
+    run.len() < MIN_RUN || run.len() < MAX_WORD && (is_plain(run) || is_name())
 }
 
 /// Whether the line holds the api key or a part of it. Only letters and digits are compared, without their case, so that
@@ -90,6 +105,9 @@ mod tests {
                 "java.lang.IllegalArgumentException: at 2026-11-25T10:00:00Z",
             ),
             ("FATAL: no connection to 10.0.0.1:5432", "FATAL: no connection to 10.0.0.1:5432"),
+            ("not found: (, customer-portal-2, public)", "not found: (, customer-portal-2, public)"),
+            ("not valid for \"supertokens-core-2.internal\"", "not valid for \"supertokens-core-2.internal\""),
+            ("For input string: \"9223372036854775808\"", "For input string: \"9223372036854775808\""),
             ("naïve — é", "naïve — é"),
             ("", ""),
             // Seven letters and digits of the key.
@@ -121,6 +139,9 @@ mod tests {
             ("in a URL twice", percent.replace('%', "%25")),
             ("in a URL in HTML", percent.replace('%', "&#x25;")),
             ("in hexadecimal", each(KEY, |c| format!("{c:02x}"))),
+            ("in hexadecimal bytes", each(KEY, |c| format!("{c:02x}:"))),
+            ("in a list of bytes", format!("{:?}", KEY.as_bytes())),
+            ("in UTF-16", each(KEY, |c| format!("{}\0", char::from_u32(c).unwrap()))),
             ("in base64", STANDARD.encode(KEY)),
             ("in Basic", STANDARD.encode(format!("m1:{KEY}"))),
             ("in base64 of JSON", STANDARD.encode(KEY.replace('5', "\\u0035"))),
@@ -153,6 +174,7 @@ mod tests {
             ("in HTML", each(TOKEN, |c| format!("&#{c};"))),
             ("in a URL", each(TOKEN, |c| format!("%{c:02X}"))),
             ("in base64", URL_SAFE_NO_PAD.encode(TOKEN)),
+            ("in UTF-16", each(TOKEN, |c| format!("{}\0", char::from_u32(c).unwrap()))),
             ("in two lines", format!("{head}.\n{signature}")),
             ("in two lines of JSON", format!("{head}.\\r\\n{signature}")),
         ];

@@ -146,12 +146,9 @@ impl Work {
 
     /// Only the token that is in use counts: others that were on their way meanwhile say nothing about it.
     fn refused(self: &Arc<Self>, generation: u64) {
-        if self.slot.generation() != generation {
-            return;
-        }
         {
             let mut state = self.state();
-            if !state.gate.admits(self.clock.now()) {
+            if self.slot.generation() != generation || !state.gate.admits(self.clock.now()) {
                 return;
             }
             state.was_refused = true;
@@ -206,9 +203,11 @@ impl Work {
 
     fn succeed(&self, minted: Minted) {
         let Minted { current, lifetime } = minted;
-        self.slot.replace(current);
         {
             let mut state = self.state();
+            self.slot.replace(current);
+            // Of the token that was replaced.
+            state.was_refused = false;
             state.timing = Timing::new(lifetime, self.plan == Plan::BeforeItsKeyEnds);
             if self.plan != Plan::OnRefusal {
                 let State { timing, rng, .. } = &mut *state;
@@ -234,6 +233,9 @@ impl Work {
                     state.due = Some(self.clock.after(wait));
                 }
                 Cause::Refused => state.gate.failed(self.clock.now()),
+            }
+            if let Some(wait) = retry_after {
+                state.not_before = state.not_before.max(self.clock.after(wait));
             }
             state.last_error = Some(error.clone());
             state.failures

@@ -75,13 +75,14 @@ impl NearCaches {
         }
     }
 
-    /// The cache of the current thread. `None` if as many threads as may have one.
+    /// The cache of the current thread, or the one that an ended thread has left. `None` if all are in use.
     fn of_thread(&self) -> Option<&RefCell<NearCache>> {
-        self.caches.get().or_else(|| {
-            let place = |count: usize| (count < MAX_CACHES).then_some(count + 1);
-            self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, place).ok()?;
-            Some(self.caches.get_or(|| RefCell::new(NearCache::new())))
-        })
+        let new = || {
+            let one_more = |count: usize| (count < MAX_CACHES).then_some(count + 1);
+            self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)?;
+            Ok::<_, usize>(RefCell::new(NearCache::new()))
+        };
+        self.caches.get_or_try(new).ok()
     }
 }
 

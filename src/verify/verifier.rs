@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cached_token::CachedToken;
-use super::policy::{NamedClaims, Policy, Validity};
+use super::policy::{NamedClaims, Policy};
 use super::token_cache::TokenCache;
 use super::turns::{Place, Turn, Turns};
 use crate::algorithm::Algorithm;
@@ -194,14 +194,25 @@ impl Verifier {
     /// too many signatures are being checked.
     pub(crate) fn attempt(&self, token: &str) -> Attempt {
         let now = self.clock.unix_now();
-        let unproven = match self.parse(token, now) {
-            Ok(unproven) => unproven,
+        let found = self.parse(token).and_then(|jws| {
+            let key = self.keys.find(jws.key_id.as_deref(), jws.algorithm, now);
+            // Only a token that would pass may ask for a fetch.
+            if key.is_none() {
+                self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, now)?;
+            }
+            Ok((jws, key))
+        });
+        let (jws, key) = match found {
+            Ok(found) => found,
             Err(reason) => return Attempt::Decided(Err(reason.into())),
         };
-        let Jws { key_id, algorithm, .. } = &unproven.jws;
-        match self.keys.look_up(key_id.as_deref(), *algorithm, now) {
+        let lookup = match key {
+            Some(key) => Lookup::Found(key),
+            None => self.keys.look_up(jws.key_id.as_deref(), jws.algorithm, now),
+        };
+        match lookup {
             Lookup::Found(key) => match self.turns.take() {
-                Some(turn) => Attempt::Decided(self.prove(token, unproven, key, turn)),
+                Some(turn) => Attempt::Decided(self.prove(token, &jws, key, turn)),
                 None => match self.turns.queue() {
                     Ok(place) => Attempt::Waiting(Wait::Turn(place)),
                     Err(rejection) => Attempt::Decided(Err(rejection)),
@@ -223,7 +234,7 @@ impl Verifier {
                     return decided;
                 }
                 if let Some(turn) = self.turns.take() {
-                    return self.prove(&token, self.parse(&token, self.clock.unix_now())?, key, turn);
+                    return self.prove(&token, &self.parse(&token)?, key, turn);
                 }
                 self.turns.queue()?
             }
@@ -237,42 +248,33 @@ impl Verifier {
         if let Some(decided) = self.cached(token.as_bytes()) {
             return decided;
         }
-        let now = self.clock.unix_now();
-        let unproven = self.parse(token, now)?;
-        let Jws { key_id, algorithm, .. } = &unproven.jws;
-        match self.keys.look_up(key_id.as_deref(), *algorithm, now) {
-            Lookup::Found(key) => self.prove(token, unproven, key, turn),
+        let jws = self.parse(token)?;
+        match self.keys.look_up(jws.key_id.as_deref(), jws.algorithm, self.clock.unix_now()) {
+            Lookup::Found(key) => self.prove(token, &jws, key, turn),
             Lookup::Refused(rejection) => Err(rejection),
-            // It was there when the wait began: a fetch has taken it out since.
+            // The key was removed by a refresh while the token was queued.
             Lookup::Wait(_) => Err(RejectionReason::UnknownKey.into()),
         }
     }
 
-    /// Steps 1 and 2: what needs no key. `now` is in Unix seconds.
-    fn parse<'t>(&self, token: &'t str, now: u64) -> Result<Unproven<'t>, RejectionReason> {
+    /// Step 1.
+    fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.policy.max_token_len)?;
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
-        let validity = self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, now)?;
-        Ok(Unproven { jws, validity })
+        Ok(jws)
     }
 
-    /// Steps 4 to 6. Caches every token with a good signature, including those refused for their claims.
-    fn prove(
-        &self,
-        token: &str,
-        unproven: Unproven<'_>,
-        key: Arc<Key>,
-        turn: Turn<'_>,
-    ) -> Result<ServiceClaims, Rejection> {
-        let Unproven { jws, validity } = unproven;
+    /// Steps 3 to 6. Caches every token with a good signature and current claims, including those refused for the rest.
+    fn prove(&self, token: &str, jws: &Jws<'_>, key: Arc<Key>, turn: Turn<'_>) -> Result<ServiceClaims, Rejection> {
         let good = key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);
         drop(turn);
         if !good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
+        let validity = self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, self.clock.unix_now())?;
         let outcome = jws.claims().and_then(|claims| {
             self.policy.check_marker(&claims)?;
             Ok(ServiceClaims::proven(claims, validity.expires_at))
@@ -289,12 +291,6 @@ impl Verifier {
         self.cache = Arc::new(TokenCache::new(self.cache.capacity()));
         self
     }
-}
-
-/// A token that passed every check that needs no key.
-struct Unproven<'t> {
-    jws: Jws<'t>,
-    validity: Validity,
 }
 
 #[cfg(test)]

@@ -96,6 +96,20 @@ async fn unknown_kid_triggers_one_fetch() {
 }
 
 #[tokio::test]
+async fn token_that_would_not_pass_asks_for_no_key() {
+    let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
+    let jwks = jwks(&endpoint);
+    assert_eq!(ask(&jwks, &known.good()).await.0, 200);
+    for claims in ["{\"exp\":1}", "{}", "[]", "{\"exp\":1,\"exp\":1}", "x"] {
+        let (status, reason) = ask(&jwks, &unknown.claims(claims)).await;
+        assert_eq!(status, 401);
+        assert_ne!(reason, Some(R::UnknownKey), "{claims}");
+    }
+    assert_eq!(endpoint.fetches(), 1);
+}
+
+#[tokio::test]
 async fn made_up_kids_cause_two_fetches_and_no_more() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;

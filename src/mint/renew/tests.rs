@@ -293,3 +293,48 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
     let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
     assert!(!asked.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)), "{shortest:?}");
 }
+
+/// A core that takes its time, and that asks to be left alone.
+struct Slow {
+    core: Core,
+    seconds: u64,
+    retry_after: Option<Duration>,
+}
+
+impl Source for Slow {
+    fn mint(&self) -> Minting<'_> {
+        self.core.0.asked.lock().unwrap().push(self.core.0.clock.now());
+        Box::pin(async {
+            pass(self.seconds).await;
+            match self.retry_after {
+                None => self.core.minted(),
+                Some(_) => Err(Refusal { error: down(), is_passing: true, retry_after: self.retry_after }),
+            }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
+    let core = Core::new(3600);
+    let source = Slow { core: core.clone(), seconds: 5, retry_after: None };
+    let token = token(core.minted().ok().unwrap(), Plan::BeforeItsEnd, Box::new(source), core.0.clock.clone());
+    while core.0.asked.lock().unwrap().is_empty() {
+        pass(1).await;
+    }
+    token.refused(token.current().generation);
+    pass(60).await;
+    assert_eq!(core.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_holds_for_mints_that_refusals_cause() {
+    let core = Core::new(3_153_600_000);
+    let source = Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
+    let token = token(core.minted().ok().unwrap(), Plan::OnRefusal, Box::new(source), core.0.clock.clone());
+    for _ in 0..280 {
+        pass(1).await;
+        token.refused(token.current().generation);
+    }
+    assert_eq!(core.gaps(), Vec::<f64>::new());
+}
