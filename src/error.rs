@@ -22,7 +22,7 @@ pub enum ConfigError {
     #[error("the key set cannot be used: {0}")]
     KeySet(&'static str),
     /// A key file cannot be read, or breaks a rule for its owner, mode, type or size.
-    #[error("the key file {} cannot be read: {reason}", .path.display())]
+    #[error("the key file {} cannot be used: {reason}", .path.display())]
     KeyFile {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum ConfigError {
     #[error("the HTTP client cannot be built: {0}")]
     HttpClient(String),
     /// The embedded core would listen beyond loopback with no api key, so whoever reaches it could mint.
-    #[error("the core would listen on {address}, beyond loopback, without an api key")]
+    #[error("the core would listen on {address}, beyond loopback, without an api key; set one or call allow_open()")]
     OpenCore {
         /// The address that was asked for.
         address: std::net::SocketAddr,
@@ -150,8 +150,8 @@ pub enum FetchError {
 /// Why no token could be minted.
 ///
 /// Every variant tells its reader what to change. What the core answered is carried on one line, cut to 200 characters,
-/// with control characters escaped. A text that may hold a token or 8 letters and digits of the api key in a row, plain,
-/// in base64 or with the escapes of JSON, HTML and URLs, is withheld as a whole; the error says so.
+/// with control characters escaped. Only plain words are carried: a text that has escapes, long runs of letters and digits,
+/// or eight consecutive letters and digits of the api key is withheld as a whole, and the error says so.
 #[cfg(feature = "reqwest")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

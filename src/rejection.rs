@@ -152,7 +152,7 @@ impl RejectionKind {
 /// Declares the reasons, each with its kind and the text that the wire shows.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident => $kind:ident, $description:literal;)*) => {
-        /// The check that refused a credential, in the order in which the checks run.
+        /// The check that refused a credential. [`server`](crate::server) says in which order the checks run.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum RejectionReason { $($(#[$doc])* $name,)* }

@@ -106,11 +106,10 @@ fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Resu
     }
     if mode & 0o020 != 0 {
         // With the default policy the kubelet adds these rights to everything in the volume at each start of a pod.
-        let fix =
-            if is_folder { "use a subfolder of the mount, which is created with mode 0700, and set" } else { "set" };
+        let place = if is_folder { " and use a subfolder of the mount, which is created with mode 0700" } else { "" };
         return Err(format!(
-            "its group can write it; use chmod g-w. In a Kubernetes volume with fsGroup, {fix} fsGroupChangePolicy to \
-             OnRootMismatch"
+            "its group can write it; use chmod -R g-w once. In a Kubernetes volume with fsGroup also set \
+             fsGroupChangePolicy to OnRootMismatch{place}"
         ));
     }
     Ok(())

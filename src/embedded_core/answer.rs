@@ -34,9 +34,10 @@ impl Refusal {
     /// The one table from a reason to what the caller sees.
     fn status_and_text(self) -> (StatusCode, String) {
         let (status, text) = match self {
-            Self::NotLocal => {
-                (StatusCode::FORBIDDEN, "Without an api key only a loopback Host and Origin are admitted")
-            }
+            Self::NotLocal => (
+                StatusCode::FORBIDDEN,
+                "Without an api key only a loopback Host and Origin are admitted; set an api key or use localhost",
+            ),
             Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "Invalid API key"),
             // Core 12; core 11 answered 500.
             Self::VersionMalformed => (StatusCode::BAD_REQUEST, "cdi-version header is invalid"),

@@ -81,10 +81,11 @@ impl EmbeddedCoreBuilder {
         self
     }
 
-    /// Lets [`EmbeddedCore::serve`] listen beyond loopback without an api key: whoever reaches it can mint.
+    /// Runs without an api key beyond loopback: [`EmbeddedCore::serve`] may listen there, and any `Host` and `Origin` is
+    /// admitted.
     ///
-    /// Any `Host` and `Origin` is then admitted too: without an api key, pages of any web site can mint through a browser
-    /// that reaches the core. By default a core without api key answers 403 to those beyond loopback.
+    /// Everyone who reaches the core can then mint, and so can pages of any web site through a browser that reaches it. By
+    /// default a core without api key answers 403 to a `Host` or `Origin` beyond loopback.
     pub fn allow_open(mut self) -> Self {
         self.allow_open = true;
         self

@@ -184,7 +184,7 @@ mod tests {
             ["/recipe/jwt", "/recipe/jwt/jwks", "/.well-known/jwks.json", "/hello", "/", "/t1/recipe/jwt", "/nope"];
         let open = EmbeddedCore::builder().build().await.unwrap();
         let others = [EmbeddedCore::builder().allow_open().build().await.unwrap(), core().await];
-        let text = "Without an api key only a loopback Host and Origin are admitted\n";
+        let text = "Without an api key only a loopback Host and Origin are admitted; set an api key or use localhost\n";
         for path in paths {
             for method in [Method::GET, Method::POST, Method::HEAD] {
                 let request = |header: HeaderName, value| {

@@ -139,10 +139,13 @@ impl Verifier {
     ///
     /// # Memory
     ///
-    /// At most 4.5 KiB for each token of the capacity, and 0.5 MiB for each thread that verifies, of which the first 64
-    /// count: 19 MiB by default with two threads, 50 MiB with 64 and more. Allocator fragmentation is not included: under
-    /// constant eviction of tokens of varied size glibc can double the figure. A token counts more than once if it and its
-    /// claims take more than 4 KiB. Each verifier has a cache of its own, which clones share and the last clone frees.
+    /// `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once: by default 19 MiB with two threads
+    /// and 50 MiB with 64 or more. Further threads use only the cache that all share. With a capacity of zero nothing is
+    /// taken. In a container plan for twice that: allocators fragment under constant eviction of tokens of varied size.
+    ///
+    /// Set the capacity to the number of tokens in use at one time; the number of threads does not matter for it. A token
+    /// that takes more than 4 KiB together with its claims counts more than once. Each verifier has a cache of its own,
+    /// which clones share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));
         self
