@@ -115,19 +115,17 @@ impl Policy {
         let mut is_accepted = self.audience.is_empty();
         let mut judge = |name: RawString<'_>| {
             is_accepted = is_accepted || self.audience.iter().any(|audience| name.is(audience));
+            Some(())
         };
         let are_strings = match aud.as_string() {
-            Some(name) => {
-                judge(name);
-                true
-            }
-            None => aud.strings(judge).is_some(),
+            Some(name) => judge(name),
+            None => aud.elements(|element| judge(element.as_string()?)),
         };
-        are_strings && is_accepted
+        are_strings.is_some() && is_accepted
     }
 }
 
-/// The claims that are checked before the signature (RFC 7519 §4.1), as they are written.
+/// The claims that a policy names (RFC 7519 §4.1), as they are written.
 #[derive(Debug, Default)]
 pub(crate) struct NamedClaims<'j> {
     exp: Option<RawValue<'j>>,
