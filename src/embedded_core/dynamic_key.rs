@@ -23,8 +23,8 @@ pub(super) struct DynamicKey {
     ///
     /// Later than the creation where storing took long, or where an earlier process may have died between the two.
     listed_from: Option<u64>,
-    /// Monotonic time until which the key is listed because it signed although it was too old. Shared by all clones: the
-    /// key may sign while the next set is stored.
+    /// Monotonic time until which the key is listed, at any age, because it signed. Shared by all clones: the key may sign
+    /// while the next set is stored.
     listed_until: Arc<AtomicU64>,
 }
 
@@ -125,7 +125,7 @@ impl DynamicKey {
         self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Records that an overdue key signs at `now`, and lists it until its tokens expire.
+    /// Records that the key signs at `now`, and lists it until its tokens expire.
     pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
         let until = now.elapsed.saturating_add(rotation.kept_after_signing());
         self.listed_until.fetch_max(until, Ordering::Relaxed);

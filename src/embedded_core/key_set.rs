@@ -9,10 +9,12 @@
 //! a process. A new key is due as soon as either clock says so. Early rotation only costs a key, and a machine that slept
 //! rotates when it wakes. If the newest key's creation lies ahead of the wall clock, a new key is due too.
 //!
-//! If every loaded key seems too old to be listed, the process was down for long or the wall clock is far ahead, and
-//! nothing tells the two apart. The new key is then the only listed one, but the loaded keys stay in the set and its file
-//! until this process has held them for as long as a key is listed. They are listed again once the clock is set back, in
-//! this process or in a later one.
+//! If the newest loaded key seems to be due, the process was down for long or the wall clock is ahead, and nothing tells
+//! the two apart. Names out of order show that the clock was wrong before. In both cases the loaded keys stay in the set
+//! and its file until this process has held them for as long as a key is listed, even if they seem too old to be listed.
+//! They are listed again once the clock is set back, in this process or in a later one.
+//!
+//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile.
 
 use std::sync::Arc;
 
@@ -28,8 +30,8 @@ pub(super) struct KeySet {
     fixed: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in another order.
     dynamic: Vec<DynamicKey>,
-    /// Set if all loaded keys were too old to be listed: the clock may be ahead. Such keys stay in the set until this
-    /// process has held them for as long as a key is listed.
+    /// Set if the wall clock may be ahead: the loaded names are out of order, or the newest key seemed to be due soon.
+    /// Loaded keys then stay in the set until this process has held them for as long as a key is listed.
     is_clock_in_doubt: bool,
 }
 
@@ -64,7 +66,10 @@ impl KeySet {
                 *key = key.clone().loaded_at(now, age);
             }
         }
-        self.is_clock_in_doubt = self.newest().age(now) >= rotation.kept();
+        let is_in_order = self.dynamic.is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
+        // A key that signed just before the restart must outlast its tokens, so the doubt begins before the next key is due.
+        let young = rotation.due_after().saturating_sub(rotation.kept_after_signing());
+        self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
         // The process that made the newest key may have died before any verifier saw it.
         self.listed_at(now)
     }
@@ -121,9 +126,14 @@ impl KeySet {
 
     /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if there is none, the one
     /// listed for longest. `None` if every key would leave the list before its tokens expire.
+    ///
+    /// The key that is returned stays listed until its tokens expire. Its age does not ensure that: setting the wall clock
+    /// back makes loaded keys younger until the clock is right again.
     pub(super) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
-        young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back()).map(DynamicKey::key)
+        let signer = young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
+        signer.extend_listing(now, rotation);
+        Some(signer.key())
     }
 
     /// The newest dynamic key, to sign although it is too old. It stays listed for longer.

@@ -258,3 +258,38 @@ fn a_short_interval_lists_a_key_for_half_of_it_first() {
     assert_eq!(set().max_age(at(0), rotation), 5);
     assert!(set().is_due(at(5_000), rotation));
 }
+
+#[test]
+fn key_that_signed_before_a_doubtful_start_is_kept() {
+    let rotation = default_rotation();
+    // Names, newest first; how far ahead the wall clock is at the start; how long the next key takes to be due.
+    let cases: [(&str, &[u64], u64, u64); 4] = [
+        ("a week ahead", &[BORN, BORN - WEEK + 60_000], WEEK, 0),
+        ("due after a second", &[BORN, BORN - WEEK + 60_000], WEEK - 61_000, 1_000),
+        ("due in two validities", &[BORN, BORN - WEEK + 60_000], WEEK - 60_000 - 2 * HOUR, 2 * HOUR),
+        ("names out of order", &[BORN, BORN + TEN_YEARS - HOUR, BORN - HOUR], TEN_YEARS, 0),
+    ];
+    for (name, created, ahead, elapsed) in cases {
+        let set = loaded(created, BORN + ahead);
+        let now = Moment { wall: BORN + ahead + elapsed, elapsed };
+        assert!(set.is_due(now, rotation), "{name}");
+        let set = set.with(dynamic(now.wall), now, rotation);
+        assert_eq!(set.dynamic.len(), 1 + created.len(), "{name}");
+        let back = Moment { wall: BORN + elapsed + 1, elapsed: elapsed + 1 };
+        assert!(listed(&set, back).contains(created.last().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn key_that_signs_by_a_clock_set_back_stays_listed() {
+    let rotation = default_rotation();
+    let created = [BORN + WEEK - 1, BORN];
+    let set = loaded(&created, BORN + WEEK + 30 * HOUR);
+    let now = |wall, elapsed| Moment { wall: BORN + wall, elapsed };
+    assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
+    // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
+    assert!(set.rotating(now(WEEK - 10 * HOUR, 5), rotation).is_some());
+    for (elapsed, expected) in [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])] {
+        assert_eq!(listed(&set, now(WEEK + 30 * HOUR + elapsed, elapsed)), expected, "{elapsed}");
+    }
+}

@@ -228,6 +228,34 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
     assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
 }
 
+/// The clock is ahead for a moment in a running process, and once more at the start of the next one.
+#[tokio::test(start_paused = true)]
+async fn key_that_just_signed_survives_clock_ahead_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
+    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let store = open().await.unwrap();
+    tokio::time::advance(10 * HOUR).await;
+    let signed = signer(&store).await;
+    for shift in [TEN_YEARS, -TEN_YEARS] {
+        clock.shift(shift);
+        dynamic_kids(&store).await;
+    }
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(signer(&store).await, signed);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await.len(), 3);
+    drop(store);
+
+    clock.shift(TEN_YEARS);
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await.len(), 3);
+    drop(store);
+    clock.shift(-TEN_YEARS);
+    let store = open().await.unwrap();
+    assert!(dynamic_kids(&store).await.contains(&signed));
+}
+
 /// Storage whose next `store` lasts until its result is sent or, in a test that fails, for 30 s.
 #[derive(Debug)]
 struct SlowDisk(Mutex<mpsc::Receiver<io::Result<()>>>);
