@@ -130,4 +130,11 @@ impl DynamicKey {
         let until = now.elapsed.saturating_add(rotation.kept_after_signing());
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
+
+    /// Lists the key for as long as tokens may be valid that it signed before its successor could.
+    pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
+        let after_successor = rotation.ahead().saturating_add(rotation.kept_after_signing());
+        let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));
+        self.listed_until.fetch_max(until, Ordering::Relaxed);
+    }
 }

@@ -14,7 +14,10 @@
 //! and its file until this process has held them for as long as a key is listed, even if they seem too old to be listed.
 //! They are listed again once the clock is set back, in this process or in a later one.
 //!
-//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile.
+//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile. Only
+//! the names of the keys outlive a process, not when each one last signed, so a later process infers that from the age of
+//! the key's successor. Where a wrong clock gave a name or reads it, the inference is wrong too: a key that just signed
+//! may be off the list until the clock is right.
 
 use std::sync::Arc;
 
@@ -52,6 +55,9 @@ impl KeySet {
     ///
     /// Keys are stored in the order of making, which exposes wrong creation times. A key that claims to be older than its
     /// predecessor gets its predecessor's age. A key dated in the future gets its successor's age.
+    ///
+    /// When a key last signed is not stored. The newest may have signed just now, and each older one until its successor
+    /// had been listed for long enough to sign, so all stay listed for two validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
@@ -70,6 +76,10 @@ impl KeySet {
         // A key that signed just before the restart must outlast its tokens, so the doubt begins before the next key is due.
         let young = rotation.due_after().saturating_sub(rotation.kept_after_signing());
         self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
+        self.newest().extend_listing(now, rotation);
+        for pair in self.dynamic.windows(2) {
+            pair[1].extend_listing_behind(&pair[0], now, rotation);
+        }
         // The process that made the newest key may have died before any verifier saw it.
         self.listed_at(now)
     }

@@ -208,7 +208,9 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     assert!(set.is_due(ahead(0), rotation));
     let set = set.with(dynamic(BORN + TEN_YEARS), ahead(0), rotation);
     let all = [BORN + TEN_YEARS, BORN, BORN - WEEK];
-    assert_eq!(listed(&set, ahead(HOUR)), all[..1]);
+    // The newest of the loaded keys may have signed just before.
+    assert_eq!(listed(&set, ahead(2 * HOUR - 1)), all[..2]);
+    assert_eq!(listed(&set, ahead(2 * HOUR)), all[..1]);
     // Set back, a minute after the newest key was made.
     let sane = |elapsed| Moment { wall: BORN + elapsed, elapsed };
     assert_eq!(listed(&set, sane(60_000)), all);
@@ -232,8 +234,8 @@ fn keys_that_all_seem_old_are_kept_for_their_time() {
     // The newest stays until its successor is stored, whatever the clock.
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
     // Where the newest is young the clock is right, and so is the age of the others.
-    let sane = loaded(&[BORN, BORN - WEEK - 2 * HOUR], BORN);
-    assert_eq!(made(&sane, Moment { wall: BORN, elapsed: 0 }), [BORN, BORN]);
+    let wall = BORN + 2 * HOUR + 60_000;
+    assert_eq!(made(&loaded(&[BORN, BORN - WEEK], wall), Moment { wall, elapsed: 0 }), [wall, BORN]);
 }
 
 #[test]
@@ -291,5 +293,25 @@ fn key_that_signs_by_a_clock_set_back_stays_listed() {
     assert!(set.rotating(now(WEEK - 10 * HOUR, 5), rotation).is_some());
     for (elapsed, expected) in [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])] {
         assert_eq!(listed(&set, now(WEEK + 30 * HOUR + elapsed, elapsed)), expected, "{elapsed}");
+    }
+}
+
+#[test]
+fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
+    // Names, newest first; the wall time at the start; how long this process lists the last key once it has a successor.
+    let cases: [(&str, &[u64], u64, u64); 5] = [
+        ("newest, long overdue", &[BORN - TEN_YEARS], BORN, 2 * HOUR),
+        ("newest, young", &[BORN], BORN, WEEK + 2 * HOUR),
+        ("successor just made, and late", &[BORN, BORN - 2 * WEEK], BORN, 2 * HOUR + 60_000),
+        ("successor signs since an hour", &[BORN, BORN - 2 * WEEK], BORN + HOUR + 60_000, HOUR),
+        ("successor made in time", &[BORN, BORN - WEEK + 60_000], BORN, 2 * HOUR + 60_000),
+    ];
+    for (name, created, wall, until) in cases {
+        let set = loaded(created, wall);
+        let set = set.with(dynamic(wall + 1), Moment { wall, elapsed: 0 }, default_rotation());
+        let is_listed =
+            |elapsed| listed(&set, Moment { wall: wall + elapsed, elapsed }).contains(created.last().unwrap());
+        assert!(is_listed(until - 1), "{name}");
+        assert!(!is_listed(until), "{name}");
     }
 }
