@@ -125,6 +125,12 @@ impl DynamicKey {
         self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
+    /// Whether every token of the key has expired, as far as this process knows: neither it nor, just before it, an earlier
+    /// one signed within two validities.
+    pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
+        self.held_for(now) >= rotation.kept_after_signing() && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
+    }
+
     /// Records that the key signs at `now`, and lists it until its tokens expire.
     pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
         let until = now.elapsed.saturating_add(rotation.kept_after_signing());

@@ -16,8 +16,11 @@
 //!
 //! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile. Only
 //! the names of the keys outlive a process, not when each one last signed, so a later process infers that from the age of
-//! the key's successor. Where a wrong clock gave a name or reads it, the inference is wrong too: a key that just signed
-//! may be off the list until the clock is right.
+//! the key's successor. Where a wrong clock gave the successor its name, or is wrong at the start, a key that just signed
+//! may be off the list. It is still in the file.
+//!
+//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age pile up. Once the set is full,
+//! the oldest key leaves for the next one, but not before two validities have passed in this process without it signing.
 
 use std::sync::Arc;
 
@@ -99,9 +102,12 @@ impl KeySet {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made. Not while the list is full: a listed key would have to leave early.
+    /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may have signed a token that
+    /// is still valid: that key leaves for the new one.
     pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
-        self.newest().due_in(now, rotation) == 0 && self.listed(now, rotation).count() < MOST_KEYS
+        let has_room = || self.staying(now, rotation).count() < MOST_KEYS;
+        let oldest_is_spent = || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
+        self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
     }
 
     /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys under one `kid` could
@@ -116,12 +122,16 @@ impl KeySet {
     /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys of uncertain age stay
     /// as the module's docs say.
     pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
-        let in_doubt = |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
-        let is_kept = |key: &DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
-        let (predecessor, older) = (self.newest(), &self.dynamic[1..]);
-        let old = [predecessor].into_iter().chain(older.iter().filter(|key| is_kept(key)));
-        let dynamic = [newest.made_at(now)].into_iter().chain(old.cloned()).take(MOST_KEYS).collect();
+        let old = self.staying(now, rotation).cloned();
+        let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MOST_KEYS).collect();
         Self { fixed: self.fixed.clone(), dynamic, ..*self }
+    }
+
+    /// The dynamic keys that stay in the set when another one joins it.
+    fn staying(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
+        let in_doubt = move |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
+        let is_kept = move |key: &&DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
+        [self.newest()].into_iter().chain(self.dynamic[1..].iter().filter(is_kept))
     }
 
     /// The `kid` of the newest dynamic key.

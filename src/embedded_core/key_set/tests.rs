@@ -42,7 +42,7 @@ fn listed(set: &KeySet, now: Moment) -> Vec<u64> {
 /// A set of keys with these creation times, newest first, as a process loads it at this wall time.
 fn loaded(created: &[u64], wall: u64) -> KeySet {
     let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-    let set = KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).unwrap();
+    let set = KeySet { fixed: key(), dynamic, is_clock_in_doubt: false };
     set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
 }
 
@@ -314,4 +314,42 @@ fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
         assert!(is_listed(until - 1), "{name}");
         assert!(!is_listed(until), "{name}");
     }
+}
+
+#[test]
+fn clock_at_1970_at_each_start_does_not_end_rotation() {
+    let rotation = default_rotation();
+    let mut names = vec![BORN];
+    for day in 1..=80 {
+        let boot = day * 1_000;
+        let set = loaded(&names, boot);
+        let newest = |set: &KeySet, now| set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation));
+        let set = newest(&set, Moment { wall: boot, elapsed: 0 }).unwrap_or(set);
+        // The clock is set after 20 s. The machine runs for a day.
+        let moments = (1..144).map(|step| step * 600_000);
+        let set = moments.fold(set, |set, elapsed| {
+            let now = Moment { wall: BORN + day * 24 * HOUR + elapsed, elapsed };
+            set.rotating(now, rotation).unwrap();
+            newest(&set, now).unwrap_or(set)
+        });
+        names = created(&set);
+        assert!(names[0] + WEEK > BORN + day * 24 * HOUR, "day {day}, {} keys", names.len());
+    }
+    assert_eq!(names.len(), MOST_KEYS);
+}
+
+#[test]
+fn full_set_drops_no_key_whose_tokens_may_be_valid() {
+    let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+    let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
+    // An earlier process may have signed with the oldest key until its successor, 97 ms old, was listed for a minute.
+    let spent = 2 * HOUR + 60_000 - 97;
+    let now = |elapsed| Moment { wall: BORN + TEN_YEARS, elapsed };
+    assert!(!full.is_due(now(spent - 1), rotation));
+    assert!(full.is_due(now(spent), rotation));
+    let next = full.with(dynamic(BORN + TEN_YEARS), now(spent), rotation);
+    assert_eq!(created(&next)[1..], newest_first[..MOST_KEYS - 1]);
+    full.dynamic.last().unwrap().extend_listing(now(spent), rotation);
+    assert!(!full.is_due(now(spent + 2 * HOUR - 1), rotation));
+    assert!(full.is_due(now(spent + 2 * HOUR), rotation));
 }
