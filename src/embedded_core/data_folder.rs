@@ -11,7 +11,7 @@
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use fs4::{FileExt, TryLockError};
@@ -36,6 +36,9 @@ pub(super) struct DataFolder {
 impl DataFolder {
     /// Takes hold of the folder, which is made if it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, ConfigError> {
+        let unusable = |err: io::Error| ConfigError::DataFolder { path: path.to_owned(), reason: err.to_string() };
+        // A relative path would name another folder once the process changes its working directory.
+        let path = &path::absolute(path).map_err(unusable)?;
         // A slash at the end would make the system follow a link.
         let path = path.components().as_path();
         let unusable = |err: io::Error| ConfigError::DataFolder { path: path.to_owned(), reason: err.to_string() };
@@ -58,11 +61,8 @@ impl DataFolder {
         };
         // If the folder was replaced before it was locked, the path now names another core's folder.
         folder.check_in_place().map_err(unusable)?;
-        // Left by a process that was killed while it wrote: nothing in it was ever listed.
-        match fs::remove_file(folder.temporary()) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(unusable(err)),
-            _ => Ok(folder),
-        }
+        folder.remove_temporary().map_err(unusable)?;
+        Ok(folder)
     }
 
     /// The keys that are kept here. `None` if none ever were.
@@ -88,6 +88,7 @@ impl DataFolder {
     /// Keeps these keys in the place of those that were kept. After `Ok` they outlive a crash.
     pub(super) fn store(&self, keys: &KeySet) -> io::Result<()> {
         self.check_in_place()?;
+        self.remove_temporary()?;
         let content = key_file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
         atomic_file::replace(&self.keys(), &self.temporary(), &content)
     }
@@ -111,6 +112,15 @@ impl DataFolder {
         Ok(())
     }
 
+    /// Removes the temporary file of a process that was killed while it wrote, or of a store that failed along with its
+    /// clean-up. The lock makes it this process's own file, and none of its keys was ever listed.
+    fn remove_temporary(&self) -> io::Result<()> {
+        match fs::remove_file(self.temporary()) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
+    }
+
     fn keys(&self) -> PathBuf {
         self.path.join("keys.json")
     }
@@ -121,12 +131,17 @@ impl DataFolder {
     }
 }
 
+/// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent is synced.
 fn make(path: &Path) -> io::Result<()> {
     // `symlink_metadata` also finds a dangling link; opening the folder then reports it.
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
+    if let Some(parent) = path.parent() {
+        make(parent)?;
+    }
     let mut builder = DirBuilder::new();
+    // Accepts a folder that another process has created meanwhile.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -240,3 +240,42 @@ fn a_folder_that_cannot_be_made_is_named() {
     let err = DataFolder::open(&place.path()).unwrap_err();
     assert!(matches!(&err, ConfigError::DataFolder { path, .. } if *path == place.path()), "{err}");
 }
+
+#[test]
+fn temporary_file_left_by_a_failed_store_is_replaced() {
+    let place = Place::new();
+    let folder = DataFolder::open(&place.path()).unwrap();
+    // A store leaves it if both the write and the clean-up fail, as on a disk that became read-only for a moment.
+    fs::write(place.path().join("keys.json.new"), "half a ke").unwrap();
+    folder.store(&keys()).unwrap();
+    assert_eq!(place.names(), ["keys.json", "lock"]);
+    drop(folder);
+    assert!(DataFolder::open(&place.path()).unwrap().load().unwrap().is_some());
+}
+
+#[test]
+fn nested_new_data_folder_is_created_and_private() {
+    let place = Place::new();
+    let nested = place.path().join("of/a/core");
+    DataFolder::open(&nested).unwrap().store(&keys()).unwrap();
+    #[cfg(unix)]
+    for folder in nested.ancestors().take(4) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    }
+}
+
+/// The tests share one working directory, so this one does not change it.
+#[cfg(unix)]
+#[test]
+fn relative_data_folder_is_held_by_its_absolute_path() {
+    let place = Place::new();
+    let levels = std::env::current_dir().unwrap().components().count() - 1;
+    let relative = PathBuf::from("../".repeat(levels)).join(place.path().strip_prefix("/").unwrap());
+    let folder = DataFolder::open(&relative).unwrap();
+    assert!(folder.path.is_absolute(), "{}", folder.path.display());
+    folder.store(&keys()).unwrap();
+    assert_eq!(place.names(), ["keys.json", "lock"]);
+    let err = DataFolder::open(Path::new("")).unwrap_err();
+    assert!(matches!(&err, ConfigError::DataFolder { .. }), "{err}");
+}
