@@ -67,7 +67,8 @@ impl EmbeddedCoreBuilder {
     }
 
     /// Keeps the keys in this folder, so that tokens stay good when the process is restarted, however it ended. By default
-    /// keys live in memory. The folder is made if it is not there; one process at a time may use it.
+    /// keys live in memory. The folder is made if it is not there; one process at a time may use it. A relative path is
+    /// resolved once, against the working directory at [`build`](Self::build).
     ///
     /// **Read access to this folder is enough to make tokens.** On Unix the folder and its files must belong to the user of
     /// this process or to root and must be no symbolic links. Those that all users can read, or that the group can write,

@@ -23,8 +23,8 @@ pub(super) struct DynamicKey {
     ///
     /// Later than the creation where storing took long, or where an earlier process may have died between the two.
     listed_from: Option<u64>,
-    /// Monotonic time until which the key is listed because it signed although it was too old. Shared by all clones: the
-    /// key may sign while the next set is stored.
+    /// Monotonic time until which the key is listed, at any age, because it signed. Shared by all clones: the key may sign
+    /// while the next set is stored.
     listed_until: Arc<AtomicU64>,
 }
 
@@ -125,9 +125,22 @@ impl DynamicKey {
         self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Records that an overdue key signs at `now`, and lists it until its tokens expire.
+    /// Whether every token of the key has expired, as far as this process knows: neither it nor, just before it, an earlier
+    /// one signed within two validities.
+    pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
+        self.held_for(now) >= rotation.kept_after_signing() && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
+    }
+
+    /// Records that the key signs at `now`, and lists it until its tokens expire.
     pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
         let until = now.elapsed.saturating_add(rotation.kept_after_signing());
+        self.listed_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Lists the key for as long as tokens may be valid that it signed before its successor could.
+    pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
+        let after_successor = rotation.ahead().saturating_add(rotation.kept_after_signing());
+        let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
 }

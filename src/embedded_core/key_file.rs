@@ -48,10 +48,7 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
 pub(super) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
-    let document = Document::read(content).ok_or("it is corrupt")?;
-    if document.version.as_bytes() != b"1" {
-        return Err("it is of another version");
-    }
+    let document = Document::read(content)?;
     // Not against an attacker, who could write the digest too: a single changed bit in a kid would void tokens silently.
     if !document.sha256.is(&sha256(document.keys.as_bytes())) {
         return Err("it is corrupt, its digest is another one");
@@ -67,17 +64,19 @@ fn sha256(text: &[u8]) -> String {
     STANDARD.encode(digest(&SHA256, text))
 }
 
+/// The members of a key file of version 1.
 struct Document<'a> {
-    version: RawValue<'a>,
     /// As they are written: the digest covers the text.
     keys: RawValue<'a>,
     sha256: RawString<'a>,
 }
 
 impl<'a> Document<'a> {
-    fn read(content: &'a [u8]) -> Option<Self> {
+    /// Ignores unknown members, which a later version may add, so that its file is not reported as corrupt.
+    fn read(content: &'a [u8]) -> Result<Self, &'static str> {
+        let corrupt = "it is corrupt";
         if !json::is_valid(content) {
-            return None;
+            return Err(corrupt);
         }
         let (mut version, mut keys, mut sha256) = (None, None, None);
         json::members(content, |name, value| {
@@ -88,11 +87,18 @@ impl<'a> Document<'a> {
             } else if name.is("sha256") {
                 &mut sha256
             } else {
-                return None;
+                return Some(());
             };
             member.replace(value).is_none().then_some(())
-        })?;
-        Some(Self { version: version?, keys: keys?, sha256: sha256?.as_string()? })
+        })
+        .ok_or(corrupt)?;
+        // First: another version may lack the other members.
+        let version: RawValue<'_> = version.ok_or(corrupt)?;
+        if version.as_bytes() != b"1" {
+            return Err("it is of another version");
+        }
+        let sha256 = sha256.and_then(|value: RawValue<'_>| value.as_string()).ok_or(corrupt)?;
+        Ok(Self { keys: keys.ok_or(corrupt)?, sha256 })
     }
 }
 
@@ -195,5 +201,21 @@ mod tests {
         assert_eq!(with(no_dynamic), Some("its dynamic keys are out of order or missing"));
         let newer = content.replacen(r#""version":1"#, r#""version":2"#, 1);
         assert_eq!(decode(newer.as_bytes()).err(), Some("it is of another version"));
+    }
+
+    #[test]
+    fn unknown_members_do_not_hide_the_version() {
+        let cases = [
+            (r#"{"version":2,"x":1,"keys":{},"sha256":""}"#, "it is of another version"),
+            (r#"{"x":[{}],"version":"1.1"}"#, "it is of another version"),
+            (r#"{"version":2,"version":2}"#, "it is corrupt"),
+            (r#"{"x":1,"keys":{},"sha256":""}"#, "it is corrupt"),
+            (r#"{"version":1,"x":1,"sha256":""}"#, "it is corrupt"),
+        ];
+        for (content, reason) in cases {
+            assert_eq!(decode(content.as_bytes()).err(), Some(reason), "{content}");
+        }
+        let content = String::from_utf8(encode(&keys()).unwrap().to_vec()).unwrap();
+        assert!(decode(content.replacen('{', r#"{"x":1,"#, 1).as_bytes()).is_ok());
     }
 }

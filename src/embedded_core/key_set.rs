@@ -9,10 +9,18 @@
 //! a process. A new key is due as soon as either clock says so. Early rotation only costs a key, and a machine that slept
 //! rotates when it wakes. If the newest key's creation lies ahead of the wall clock, a new key is due too.
 //!
-//! If every loaded key seems too old to be listed, the process was down for long or the wall clock is far ahead, and
-//! nothing tells the two apart. The new key is then the only listed one, but the loaded keys stay in the set and its file
-//! until this process has held them for as long as a key is listed. They are listed again once the clock is set back, in
-//! this process or in a later one.
+//! If the newest loaded key seems to be due, the process was down for long or the wall clock is ahead, and nothing tells
+//! the two apart. Names out of order show that the clock was wrong before. In both cases the loaded keys stay in the set
+//! and its file until this process has held them for as long as a key is listed, even if they seem too old to be listed.
+//! They are listed again once the clock is set back, in this process or in a later one.
+//!
+//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile. Only
+//! the names of the keys outlive a process, not when each one last signed, so a later process infers that from the age of
+//! the key's successor. Where a wrong clock gave the successor its name, or is wrong at the start, a key that just signed
+//! may be off the list. It is still in the file.
+//!
+//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age pile up. Once the set is full,
+//! the oldest key leaves for the next one, but not before two validities have passed in this process without it signing.
 
 use std::sync::Arc;
 
@@ -28,8 +36,8 @@ pub(super) struct KeySet {
     fixed: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in another order.
     dynamic: Vec<DynamicKey>,
-    /// Set if all loaded keys were too old to be listed: the clock may be ahead. Such keys stay in the set until this
-    /// process has held them for as long as a key is listed.
+    /// Set if the wall clock may be ahead: the loaded names are out of order, or the newest key seemed to be due soon.
+    /// Loaded keys then stay in the set until this process has held them for as long as a key is listed.
     is_clock_in_doubt: bool,
 }
 
@@ -50,6 +58,9 @@ impl KeySet {
     ///
     /// Keys are stored in the order of making, which exposes wrong creation times. A key that claims to be older than its
     /// predecessor gets its predecessor's age. A key dated in the future gets its successor's age.
+    ///
+    /// When a key last signed is not stored. The newest may have signed just now, and each older one until its successor
+    /// had been listed for long enough to sign, so all stay listed for two validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
@@ -64,7 +75,14 @@ impl KeySet {
                 *key = key.clone().loaded_at(now, age);
             }
         }
-        self.is_clock_in_doubt = self.newest().age(now) >= rotation.kept();
+        let is_in_order = self.dynamic.is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
+        // A key that signed just before the restart must outlast its tokens, so the doubt begins before the next key is due.
+        let young = rotation.due_after().saturating_sub(rotation.kept_after_signing());
+        self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
+        self.newest().extend_listing(now, rotation);
+        for pair in self.dynamic.windows(2) {
+            pair[1].extend_listing_behind(&pair[0], now, rotation);
+        }
         // The process that made the newest key may have died before any verifier saw it.
         self.listed_at(now)
     }
@@ -84,9 +102,12 @@ impl KeySet {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made. Not while the list is full: a listed key would have to leave early.
+    /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may have signed a token that
+    /// is still valid: that key leaves for the new one.
     pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
-        self.newest().due_in(now, rotation) == 0 && self.listed(now, rotation).count() < MOST_KEYS
+        let has_room = || self.staying(now, rotation).count() < MOST_KEYS;
+        let oldest_is_spent = || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
+        self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
     }
 
     /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys under one `kid` could
@@ -101,12 +122,16 @@ impl KeySet {
     /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys of uncertain age stay
     /// as the module's docs say.
     pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
-        let in_doubt = |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
-        let is_kept = |key: &DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
-        let (predecessor, older) = (self.newest(), &self.dynamic[1..]);
-        let old = [predecessor].into_iter().chain(older.iter().filter(|key| is_kept(key)));
-        let dynamic = [newest.made_at(now)].into_iter().chain(old.cloned()).take(MOST_KEYS).collect();
+        let old = self.staying(now, rotation).cloned();
+        let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MOST_KEYS).collect();
         Self { fixed: self.fixed.clone(), dynamic, ..*self }
+    }
+
+    /// The dynamic keys that stay in the set when another one joins it.
+    fn staying(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
+        let in_doubt = move |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
+        let is_kept = move |key: &&DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
+        [self.newest()].into_iter().chain(self.dynamic[1..].iter().filter(is_kept))
     }
 
     /// The `kid` of the newest dynamic key.
@@ -121,9 +146,14 @@ impl KeySet {
 
     /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if there is none, the one
     /// listed for longest. `None` if every key would leave the list before its tokens expire.
+    ///
+    /// The key that is returned stays listed until its tokens expire. Its age does not ensure that: setting the wall clock
+    /// back makes loaded keys younger until the clock is right again.
     pub(super) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
-        young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back()).map(DynamicKey::key)
+        let signer = young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
+        signer.extend_listing(now, rotation);
+        Some(signer.key())
     }
 
     /// The newest dynamic key, to sign although it is too old. It stays listed for longer.
@@ -152,265 +182,4 @@ impl KeySet {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::LazyLock, time::Duration};
-
-    use super::*;
-
-    /// One pair under every name: generating is slow, and these tests tell keys apart by creation time or identity.
-    fn key() -> Arc<SigningKey> {
-        static KEYS: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
-        KEYS.clone()
-    }
-
-    const HOUR: u64 = 3_600_000;
-    const WEEK: u64 = 168 * HOUR;
-    const TEN_YEARS: u64 = 520 * WEEK;
-    const BORN: u64 = 1_700_000_000_000;
-
-    fn default_rotation() -> Rotation {
-        Rotation::new(Duration::from_millis(WEEK), Duration::from_millis(HOUR)).unwrap()
-    }
-
-    fn dynamic(created_millis: u64) -> DynamicKey {
-        DynamicKey::new(key(), created_millis)
-    }
-
-    /// A set whose first dynamic key was made by this process at [`BORN`].
-    fn set() -> KeySet {
-        KeySet::new(key(), dynamic(BORN))
-    }
-
-    /// The moment at which that key has this age, by clocks that agree.
-    fn at(age: u64) -> Moment {
-        Moment { wall: BORN + age, elapsed: age }
-    }
-
-    fn created(set: &KeySet) -> Vec<u64> {
-        set.dynamic.iter().map(DynamicKey::created_millis).collect()
-    }
-
-    fn listed(set: &KeySet, now: Moment) -> Vec<u64> {
-        set.listed(now, default_rotation()).map(DynamicKey::created_millis).collect()
-    }
-
-    /// A set of keys with these creation times, newest first, as a process loads it at this wall time.
-    fn loaded(created: &[u64], wall: u64) -> KeySet {
-        let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-        let set = KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).unwrap();
-        set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
-    }
-
-    #[test]
-    fn max_age_ends_when_the_next_key_is_due() {
-        let cases = [
-            (0, 604_740, false),
-            (82_500, 604_657, false),
-            (WEEK - 62_000, 2, false),
-            (WEEK - 60_001, 1, false),
-            (WEEK - 60_000, 1, true),
-            (WEEK, 1, true),
-            (u64::MAX - BORN, 1, true),
-        ];
-        let (set, rotation) = (set(), default_rotation());
-        for (age, max_age, due) in cases {
-            assert_eq!(set.max_age(at(age), rotation), max_age, "at age {age}");
-            assert_eq!(set.is_due(at(age), rotation), due, "at age {age}");
-        }
-    }
-
-    #[test]
-    fn new_key_is_due_by_either_clock() {
-        // Wall and monotonic time since the newest key was made by this process, and the seconds until it is due.
-        let made = [
-            (0, WEEK - 60_000, 1, true),
-            (WEEK - 60_000, 60_000, 1, true),
-            (TEN_YEARS, 60_000, 1, true),
-            (TEN_YEARS, 59_999, 1, false),
-            (TEN_YEARS, 0, 60, false),
-            (HOUR, 2 * HOUR, 604_740 - 7_200, false),
-            (2 * HOUR, HOUR, 604_740 - 7_200, false),
-        ];
-        let rotation = default_rotation();
-        for (wall, elapsed, max_age, due) in made {
-            let now = Moment { wall: BORN + wall, elapsed };
-            assert_eq!((set().max_age(now, rotation), set().is_due(now, rotation)), (max_age, due), "{wall} {elapsed}");
-        }
-        // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
-        let behind = |elapsed| Moment { wall: BORN - 1, elapsed };
-        assert_eq!(set().max_age(behind(0), rotation), 60);
-        assert!(!set().is_due(behind(59_999), rotation));
-        assert!(set().is_due(behind(60_000), rotation));
-        assert!(loaded(&[BORN], BORN - 1).is_due(behind(0), rotation));
-        assert!(!loaded(&[BORN], BORN).is_due(Moment { wall: BORN, elapsed: 0 }, rotation));
-    }
-
-    #[test]
-    fn full_list_makes_no_key_due() {
-        let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
-        let now = Moment { wall: BORN + TEN_YEARS, elapsed: HOUR };
-        let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
-        assert!(!full.is_due(now, rotation));
-        assert!(loaded(&newest_first[1..], BORN).is_due(now, rotation));
-        // Once the old ones have left the list.
-        let later = Moment { elapsed: WEEK + 2 * HOUR, ..now };
-        assert!(full.is_due(later, rotation));
-        assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic.len(), MOST_KEYS);
-    }
-
-    #[test]
-    fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
-        let rotation = default_rotation();
-        // The second key's age at creation, a later moment, and the key that signs then.
-        let cases = [
-            (WEEK - 60_000, WEEK - 60_000, "old"),
-            (WEEK - 60_000, WEEK - 1, "old"),
-            (WEEK - 60_000, WEEK, "new"),
-            (WEEK + HOUR - 30_000, WEEK + HOUR - 1, "old"),
-            (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
-            (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
-        ];
-        let (old, new) = (set(), Arc::new(SigningKey::generate_static().unwrap()));
-        for (made, now, expected) in cases {
-            let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
-            let signer = both.rotating(at(now), rotation).unwrap();
-            let expected = if expected == "new" { &new } else { old.newest().key() };
-            assert!(Arc::ptr_eq(signer, expected), "made at {made}, signing at {now}");
-        }
-    }
-
-    #[test]
-    fn without_a_successor_the_old_key_signs_for_a_validity_more() {
-        let (set, rotation) = (set(), default_rotation());
-        assert!(set.rotating(at(WEEK + HOUR - 1), rotation).is_some());
-        assert!(set.rotating(at(WEEK + HOUR), rotation).is_none());
-    }
-
-    #[test]
-    fn key_that_stands_in_stays_listed_for_two_validities() {
-        let (set, rotation) = (set(), default_rotation());
-        let made = 2 * WEEK;
-        // The old key signs while the set with its successor is stored.
-        let both = set.with(dynamic(BORN + made), at(made), rotation);
-        assert_eq!(listed(&both, at(made)), [BORN + made]);
-        set.stand_in(at(made + HOUR), rotation);
-        assert_eq!(listed(&both, at(made + 3 * HOUR - 1)), [BORN + made, BORN]);
-        assert_eq!(listed(&both, at(made + 3 * HOUR)), [BORN + made]);
-        assert_eq!(created(&both.with(dynamic(0), at(made + 3 * HOUR), rotation)), [0, BORN + made]);
-    }
-
-    #[test]
-    fn an_old_key_stays_listed_for_the_interval_and_two_validities() {
-        let rotation = default_rotation();
-        let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
-        assert_eq!(listed(&both, at(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN]);
-        assert_eq!(listed(&both, at(WEEK + 2 * HOUR)), [BORN + WEEK]);
-        let json: serde_json::Value = serde_json::from_str(&both.to_json(at(WEEK), rotation)).unwrap();
-        assert_eq!(json.as_array().unwrap().len(), 3, "and the static one");
-    }
-
-    #[test]
-    fn a_key_that_left_the_list_is_forgotten() {
-        let rotation = default_rotation();
-        let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
-        for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
-            assert_eq!(both.with(dynamic(BORN + now), at(now), rotation).dynamic.len(), kept);
-        }
-    }
-
-    #[test]
-    fn wall_clock_that_jumps_takes_no_key_off_the_list() {
-        let both = set().with(dynamic(BORN + WEEK), at(WEEK), default_rotation());
-        for wall in [0, BORN - TEN_YEARS, BORN + TEN_YEARS, u64::MAX] {
-            let now = |elapsed| Moment { wall, elapsed };
-            assert_eq!(listed(&both, now(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN], "{wall}");
-            assert_eq!(listed(&both, now(WEEK + 2 * HOUR)), [BORN + WEEK], "{wall}");
-        }
-    }
-
-    #[test]
-    fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
-        const AHEAD: u64 = BORN + TEN_YEARS;
-        // Creation times, newest first; the wall time; the ages.
-        let cases: [(&[u64], u64, &[u64]); 8] = [
-            (&[BORN], BORN + 5, &[5]),
-            (&[BORN + 3, BORN], BORN + 5, &[2, 5]),
-            // Created by a clock far ahead, no successor yet.
-            (&[AHEAD, BORN], BORN + 5, &[0, 5]),
-            // Created by a clock far ahead, with a successor: at least as old as that.
-            (&[BORN + 3, AHEAD, BORN], BORN + 5, &[2, 2, 5]),
-            (&[AHEAD + 1, BORN + 3, AHEAD, BORN], BORN + 5, &[0, 2, 2, 5]),
-            // Created by a clock far behind: at most as old as its predecessor.
-            (&[7, BORN], BORN + 5, &[5, 5]),
-            (&[BORN + 3, 7, BORN], BORN + 5, &[2, 5, 5]),
-            (&[BORN + 3, BORN], 0, &[0, 0]),
-        ];
-        for (created, wall, ages) in cases {
-            let now = Moment { wall, elapsed: 0 };
-            let set = loaded(created, wall);
-            assert_eq!(set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(), ages, "{created:?}");
-            let later = Moment { wall: wall + 100, elapsed: 100 };
-            let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
-            assert_eq!(set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(), older, "{created:?}");
-        }
-    }
-
-    #[test]
-    fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
-        let rotation = default_rotation();
-        let ahead = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
-        let set = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
-        assert!(set.is_due(ahead(0), rotation));
-        let set = set.with(dynamic(BORN + TEN_YEARS), ahead(0), rotation);
-        let all = [BORN + TEN_YEARS, BORN, BORN - WEEK];
-        assert_eq!(listed(&set, ahead(HOUR)), all[..1]);
-        // Set back, a minute after the newest key was made.
-        let sane = |elapsed| Moment { wall: BORN + elapsed, elapsed };
-        assert_eq!(listed(&set, sane(60_000)), all);
-        assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
-        assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
-        let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
-        assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
-        assert_eq!(set.rotating(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
-        // `BORN` has age 0 at loading by the clock that was set back, as has the key made then.
-        assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
-        assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);
-    }
-
-    #[test]
-    fn keys_that_all_seem_old_are_kept_for_their_time() {
-        let rotation = default_rotation();
-        let made = |set: &KeySet, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
-        let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
-        let now = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
-        assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
-        // The newest stays until its successor is stored, whatever the clock.
-        assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
-        // Where the newest is young the clock is right, and so is the age of the others.
-        let sane = loaded(&[BORN, BORN - WEEK - 2 * HOUR], BORN);
-        assert_eq!(made(&sane, Moment { wall: BORN, elapsed: 0 }), [BORN, BORN]);
-    }
-
-    #[test]
-    fn no_two_keys_share_a_name() {
-        let set = loaded(&[BORN + 2, BORN, BORN + 1], BORN);
-        let cases = [(BORN + 5, BORN + 5), (BORN, BORN + 3), (BORN + 1, BORN + 3), (BORN + 2, BORN + 3), (3, 3)];
-        for (wall, created) in cases {
-            assert_eq!(set.next_creation(Moment { wall, elapsed: 0 }), created);
-        }
-        let kept = |created: &[u64]| {
-            let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-            KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
-        };
-        assert!(kept(&[BORN, BORN + 2, BORN + 1]));
-        assert!(!kept(&[BORN, BORN + 2, BORN]));
-        assert!(!kept(&[]));
-    }
-
-    #[test]
-    fn a_short_interval_lists_a_key_for_half_of_it_first() {
-        let rotation = Rotation::new(Duration::from_secs(10), Duration::from_secs(10)).unwrap();
-        assert_eq!(set().max_age(at(0), rotation), 5);
-        assert!(set().is_due(at(5_000), rotation));
-    }
-}
+mod tests;

@@ -53,9 +53,15 @@
 //!
 //! The age of a key is measured by the monotonic clock, so a wall clock that is far ahead for a moment removes no key. A
 //! new key is due as soon as either clock says so, or if the newest key's creation lies in the future. For keys from a data
-//! folder the wall clock at start-up gives the age. If every one of them seems too old to be listed, the process was down
-//! for long or the clock is far ahead; such keys stay in the folder until the process has run for as long as a key is
-//! listed, and are listed again if the clock is set back.
+//! folder the wall clock at start-up gives the age. If the newest of them seems to be due, the process was down for long
+//! or the clock is ahead; if their creation times are out of order, the clock was wrong before. In both cases the loaded
+//! keys stay in the folder until the process has run for as long as a key is listed, and are listed again if the clock is
+//! set back.
+//!
+//! A key stays listed for two validities after it last signed, whatever the wall clock does while the process runs. The
+//! folder does not hold when a key last signed: the next process infers it from the creation times, so keys that were made
+//! or loaded by a wrong clock may be off the list until it is right. At most 99 dynamic keys are kept. With 99, rotation
+//! waits until the oldest has not signed for two validities of the running process, and that key leaves.
 //!
 //! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its file, and synced to the
 //! disk, before it is listed or signs, so a process that is killed at any moment comes back with every key that anybody
@@ -74,6 +80,10 @@
 //! Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is closed, and at most 1 024 are
 //! open: for one more, the one whose last answer is the oldest is closed. A router that is served otherwise leaves both to
 //! its server. Everything here needs a tokio runtime with its timer enabled.
+//!
+//! Signatures and the storing of a new key run on the runtime's blocking threads: one per processor to sign, and one to
+//! store. If `max_blocking_threads` leaves fewer, or other tasks occupy them, a slow disk delays every mint, also one with
+//! the static key. Tokio's default of 512 is enough.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no JSON, Java's way of writing
 //! numbers, and a `validity` that overflows (here: 400).

@@ -209,11 +209,11 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
 
     clock.shift(TEN_YEARS);
     let store = open().await.unwrap();
-    assert_eq!(dynamic_kids(&store).await, [&*future]);
+    assert_eq!(dynamic_kids(&store).await, [&*future, &*first]);
     drop(store);
     // A second start reads what the first one stored.
     let store = open().await.unwrap();
-    assert_eq!(dynamic_kids(&store).await, [&*future]);
+    assert_eq!(dynamic_kids(&store).await, [&*future, &*first]);
     drop(store);
 
     clock.shift(-TEN_YEARS);
@@ -226,6 +226,54 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
     // The file keeps the order of making, which is not that of the names.
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
+}
+
+/// The clock is ahead for a moment in a running process, and once more at the start of the next one.
+#[tokio::test(start_paused = true)]
+async fn key_that_just_signed_survives_clock_ahead_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
+    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let store = open().await.unwrap();
+    tokio::time::advance(10 * HOUR).await;
+    let signed = signer(&store).await;
+    for shift in [TEN_YEARS, -TEN_YEARS] {
+        clock.shift(shift);
+        dynamic_kids(&store).await;
+    }
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(signer(&store).await, signed);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(dynamic_kids(&store).await.len(), 3);
+    drop(store);
+
+    clock.shift(TEN_YEARS);
+    let store = open().await.unwrap();
+    assert_eq!(dynamic_kids(&store).await.len(), 4);
+    drop(store);
+    clock.shift(-TEN_YEARS);
+    let store = open().await.unwrap();
+    assert!(dynamic_kids(&store).await.contains(&signed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stand_in_key_stays_listed_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
+    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let store = open().await.unwrap();
+    fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
+    tokio::time::advance(2 * WEEK).await;
+    let signed = signer(&store).await;
+    assert_eq!(dynamic_kids(&store).await, [&*signed]);
+    drop(store);
+    fs::remove_dir(folder.path().join("data/keys.json.new")).unwrap();
+    // The first start makes the successor, the second one loads it.
+    for _ in 0..2 {
+        let listed = dynamic_kids(&open().await.unwrap()).await;
+        assert_eq!((listed.len(), &listed[1]), (2, &signed));
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
 }
 
 /// Storage whose next `store` lasts until its result is sent or, in a test that fails, for 30 s.

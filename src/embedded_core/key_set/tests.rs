@@ -1,0 +1,355 @@
+use std::{sync::LazyLock, time::Duration};
+
+use super::*;
+
+/// One pair under every name: generating is slow, and these tests tell keys apart by creation time or identity.
+fn key() -> Arc<SigningKey> {
+    static KEYS: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
+    KEYS.clone()
+}
+
+const HOUR: u64 = 3_600_000;
+const WEEK: u64 = 168 * HOUR;
+const TEN_YEARS: u64 = 520 * WEEK;
+const BORN: u64 = 1_700_000_000_000;
+
+fn default_rotation() -> Rotation {
+    Rotation::new(Duration::from_millis(WEEK), Duration::from_millis(HOUR)).unwrap()
+}
+
+fn dynamic(created_millis: u64) -> DynamicKey {
+    DynamicKey::new(key(), created_millis)
+}
+
+/// A set whose first dynamic key was made by this process at [`BORN`].
+fn set() -> KeySet {
+    KeySet::new(key(), dynamic(BORN))
+}
+
+/// The moment at which that key has this age, by clocks that agree.
+fn at(age: u64) -> Moment {
+    Moment { wall: BORN + age, elapsed: age }
+}
+
+fn created(set: &KeySet) -> Vec<u64> {
+    set.dynamic.iter().map(DynamicKey::created_millis).collect()
+}
+
+fn listed(set: &KeySet, now: Moment) -> Vec<u64> {
+    set.listed(now, default_rotation()).map(DynamicKey::created_millis).collect()
+}
+
+/// A set of keys with these creation times, newest first, as a process loads it at this wall time.
+fn loaded(created: &[u64], wall: u64) -> KeySet {
+    let dynamic = created.iter().map(|created| dynamic(*created)).collect();
+    let set = KeySet { fixed: key(), dynamic, is_clock_in_doubt: false };
+    set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
+}
+
+#[test]
+fn max_age_ends_when_the_next_key_is_due() {
+    let cases = [
+        (0, 604_740, false),
+        (82_500, 604_657, false),
+        (WEEK - 62_000, 2, false),
+        (WEEK - 60_001, 1, false),
+        (WEEK - 60_000, 1, true),
+        (WEEK, 1, true),
+        (u64::MAX - BORN, 1, true),
+    ];
+    let (set, rotation) = (set(), default_rotation());
+    for (age, max_age, due) in cases {
+        assert_eq!(set.max_age(at(age), rotation), max_age, "at age {age}");
+        assert_eq!(set.is_due(at(age), rotation), due, "at age {age}");
+    }
+}
+
+#[test]
+fn new_key_is_due_by_either_clock() {
+    // Wall and monotonic time since the newest key was made by this process, and the seconds until it is due.
+    let made = [
+        (0, WEEK - 60_000, 1, true),
+        (WEEK - 60_000, 60_000, 1, true),
+        (TEN_YEARS, 60_000, 1, true),
+        (TEN_YEARS, 59_999, 1, false),
+        (TEN_YEARS, 0, 60, false),
+        (HOUR, 2 * HOUR, 604_740 - 7_200, false),
+        (2 * HOUR, HOUR, 604_740 - 7_200, false),
+    ];
+    let rotation = default_rotation();
+    for (wall, elapsed, max_age, due) in made {
+        let now = Moment { wall: BORN + wall, elapsed };
+        assert_eq!((set().max_age(now, rotation), set().is_due(now, rotation)), (max_age, due), "{wall} {elapsed}");
+    }
+    // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
+    let behind = |elapsed| Moment { wall: BORN - 1, elapsed };
+    assert_eq!(set().max_age(behind(0), rotation), 60);
+    assert!(!set().is_due(behind(59_999), rotation));
+    assert!(set().is_due(behind(60_000), rotation));
+    assert!(loaded(&[BORN], BORN - 1).is_due(behind(0), rotation));
+    assert!(!loaded(&[BORN], BORN).is_due(Moment { wall: BORN, elapsed: 0 }, rotation));
+}
+
+#[test]
+fn full_list_makes_no_key_due() {
+    let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+    let now = Moment { wall: BORN + TEN_YEARS, elapsed: HOUR };
+    let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
+    assert!(!full.is_due(now, rotation));
+    assert!(loaded(&newest_first[1..], BORN).is_due(now, rotation));
+    // Once the old ones have left the list.
+    let later = Moment { elapsed: WEEK + 2 * HOUR, ..now };
+    assert!(full.is_due(later, rotation));
+    assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic.len(), MOST_KEYS);
+}
+
+#[test]
+fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
+    let rotation = default_rotation();
+    // The second key's age at creation, a later moment, and the key that signs then.
+    let cases = [
+        (WEEK - 60_000, WEEK - 60_000, "old"),
+        (WEEK - 60_000, WEEK - 1, "old"),
+        (WEEK - 60_000, WEEK, "new"),
+        (WEEK + HOUR - 30_000, WEEK + HOUR - 1, "old"),
+        (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
+        (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
+    ];
+    let (old, new) = (set(), Arc::new(SigningKey::generate_static().unwrap()));
+    for (made, now, expected) in cases {
+        let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
+        let signer = both.rotating(at(now), rotation).unwrap();
+        let expected = if expected == "new" { &new } else { old.newest().key() };
+        assert!(Arc::ptr_eq(signer, expected), "made at {made}, signing at {now}");
+    }
+}
+
+#[test]
+fn without_a_successor_the_old_key_signs_for_a_validity_more() {
+    let (set, rotation) = (set(), default_rotation());
+    assert!(set.rotating(at(WEEK + HOUR - 1), rotation).is_some());
+    assert!(set.rotating(at(WEEK + HOUR), rotation).is_none());
+}
+
+#[test]
+fn key_that_stands_in_stays_listed_for_two_validities() {
+    let (set, rotation) = (set(), default_rotation());
+    let made = 2 * WEEK;
+    // The old key signs while the set with its successor is stored.
+    let both = set.with(dynamic(BORN + made), at(made), rotation);
+    assert_eq!(listed(&both, at(made)), [BORN + made]);
+    set.stand_in(at(made + HOUR), rotation);
+    assert_eq!(listed(&both, at(made + 3 * HOUR - 1)), [BORN + made, BORN]);
+    assert_eq!(listed(&both, at(made + 3 * HOUR)), [BORN + made]);
+    assert_eq!(created(&both.with(dynamic(0), at(made + 3 * HOUR), rotation)), [0, BORN + made]);
+}
+
+#[test]
+fn an_old_key_stays_listed_for_the_interval_and_two_validities() {
+    let rotation = default_rotation();
+    let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
+    assert_eq!(listed(&both, at(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN]);
+    assert_eq!(listed(&both, at(WEEK + 2 * HOUR)), [BORN + WEEK]);
+    let json: serde_json::Value = serde_json::from_str(&both.to_json(at(WEEK), rotation)).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3, "and the static one");
+}
+
+#[test]
+fn a_key_that_left_the_list_is_forgotten() {
+    let rotation = default_rotation();
+    let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
+    for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
+        assert_eq!(both.with(dynamic(BORN + now), at(now), rotation).dynamic.len(), kept);
+    }
+}
+
+#[test]
+fn wall_clock_that_jumps_takes_no_key_off_the_list() {
+    let both = set().with(dynamic(BORN + WEEK), at(WEEK), default_rotation());
+    for wall in [0, BORN - TEN_YEARS, BORN + TEN_YEARS, u64::MAX] {
+        let now = |elapsed| Moment { wall, elapsed };
+        assert_eq!(listed(&both, now(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN], "{wall}");
+        assert_eq!(listed(&both, now(WEEK + 2 * HOUR)), [BORN + WEEK], "{wall}");
+    }
+}
+
+#[test]
+fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
+    const AHEAD: u64 = BORN + TEN_YEARS;
+    // Creation times, newest first; the wall time; the ages.
+    let cases: [(&[u64], u64, &[u64]); 8] = [
+        (&[BORN], BORN + 5, &[5]),
+        (&[BORN + 3, BORN], BORN + 5, &[2, 5]),
+        // Created by a clock far ahead, no successor yet.
+        (&[AHEAD, BORN], BORN + 5, &[0, 5]),
+        // Created by a clock far ahead, with a successor: at least as old as that.
+        (&[BORN + 3, AHEAD, BORN], BORN + 5, &[2, 2, 5]),
+        (&[AHEAD + 1, BORN + 3, AHEAD, BORN], BORN + 5, &[0, 2, 2, 5]),
+        // Created by a clock far behind: at most as old as its predecessor.
+        (&[7, BORN], BORN + 5, &[5, 5]),
+        (&[BORN + 3, 7, BORN], BORN + 5, &[2, 5, 5]),
+        (&[BORN + 3, BORN], 0, &[0, 0]),
+    ];
+    for (created, wall, ages) in cases {
+        let now = Moment { wall, elapsed: 0 };
+        let set = loaded(created, wall);
+        assert_eq!(set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(), ages, "{created:?}");
+        let later = Moment { wall: wall + 100, elapsed: 100 };
+        let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
+        assert_eq!(set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(), older, "{created:?}");
+    }
+}
+
+#[test]
+fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
+    let rotation = default_rotation();
+    let ahead = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+    let set = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
+    assert!(set.is_due(ahead(0), rotation));
+    let set = set.with(dynamic(BORN + TEN_YEARS), ahead(0), rotation);
+    let all = [BORN + TEN_YEARS, BORN, BORN - WEEK];
+    // The newest of the loaded keys may have signed just before.
+    assert_eq!(listed(&set, ahead(2 * HOUR - 1)), all[..2]);
+    assert_eq!(listed(&set, ahead(2 * HOUR)), all[..1]);
+    // Set back, a minute after the newest key was made.
+    let sane = |elapsed| Moment { wall: BORN + elapsed, elapsed };
+    assert_eq!(listed(&set, sane(60_000)), all);
+    assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
+    assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
+    let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
+    assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
+    assert_eq!(set.rotating(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
+    // `BORN` has age 0 at loading by the clock that was set back, as has the key made then.
+    assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
+    assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);
+}
+
+#[test]
+fn keys_that_all_seem_old_are_kept_for_their_time() {
+    let rotation = default_rotation();
+    let made = |set: &KeySet, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
+    let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
+    let now = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+    assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
+    // The newest stays until its successor is stored, whatever the clock.
+    assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
+    // Where the newest is young the clock is right, and so is the age of the others.
+    let wall = BORN + 2 * HOUR + 60_000;
+    assert_eq!(made(&loaded(&[BORN, BORN - WEEK], wall), Moment { wall, elapsed: 0 }), [wall, BORN]);
+}
+
+#[test]
+fn no_two_keys_share_a_name() {
+    let set = loaded(&[BORN + 2, BORN, BORN + 1], BORN);
+    let cases = [(BORN + 5, BORN + 5), (BORN, BORN + 3), (BORN + 1, BORN + 3), (BORN + 2, BORN + 3), (3, 3)];
+    for (wall, created) in cases {
+        assert_eq!(set.next_creation(Moment { wall, elapsed: 0 }), created);
+    }
+    let kept = |created: &[u64]| {
+        let dynamic = created.iter().map(|created| dynamic(*created)).collect();
+        KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
+    };
+    assert!(kept(&[BORN, BORN + 2, BORN + 1]));
+    assert!(!kept(&[BORN, BORN + 2, BORN]));
+    assert!(!kept(&[]));
+}
+
+#[test]
+fn a_short_interval_lists_a_key_for_half_of_it_first() {
+    let rotation = Rotation::new(Duration::from_secs(10), Duration::from_secs(10)).unwrap();
+    assert_eq!(set().max_age(at(0), rotation), 5);
+    assert!(set().is_due(at(5_000), rotation));
+}
+
+#[test]
+fn key_that_signed_before_a_doubtful_start_is_kept() {
+    let rotation = default_rotation();
+    // Names, newest first; how far ahead the wall clock is at the start; how long the next key takes to be due.
+    let cases: [(&str, &[u64], u64, u64); 4] = [
+        ("a week ahead", &[BORN, BORN - WEEK + 60_000], WEEK, 0),
+        ("due after a second", &[BORN, BORN - WEEK + 60_000], WEEK - 61_000, 1_000),
+        ("due in two validities", &[BORN, BORN - WEEK + 60_000], WEEK - 60_000 - 2 * HOUR, 2 * HOUR),
+        ("names out of order", &[BORN, BORN + TEN_YEARS - HOUR, BORN - HOUR], TEN_YEARS, 0),
+    ];
+    for (name, created, ahead, elapsed) in cases {
+        let set = loaded(created, BORN + ahead);
+        let now = Moment { wall: BORN + ahead + elapsed, elapsed };
+        assert!(set.is_due(now, rotation), "{name}");
+        let set = set.with(dynamic(now.wall), now, rotation);
+        assert_eq!(set.dynamic.len(), 1 + created.len(), "{name}");
+        let back = Moment { wall: BORN + elapsed + 1, elapsed: elapsed + 1 };
+        assert!(listed(&set, back).contains(created.last().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn key_that_signs_by_a_clock_set_back_stays_listed() {
+    let rotation = default_rotation();
+    let created = [BORN + WEEK - 1, BORN];
+    let set = loaded(&created, BORN + WEEK + 30 * HOUR);
+    let now = |wall, elapsed| Moment { wall: BORN + wall, elapsed };
+    assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
+    // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
+    assert!(set.rotating(now(WEEK - 10 * HOUR, 5), rotation).is_some());
+    for (elapsed, expected) in [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])] {
+        assert_eq!(listed(&set, now(WEEK + 30 * HOUR + elapsed, elapsed)), expected, "{elapsed}");
+    }
+}
+
+#[test]
+fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
+    // Names, newest first; the wall time at the start; how long this process lists the last key once it has a successor.
+    let cases: [(&str, &[u64], u64, u64); 5] = [
+        ("newest, long overdue", &[BORN - TEN_YEARS], BORN, 2 * HOUR),
+        ("newest, young", &[BORN], BORN, WEEK + 2 * HOUR),
+        ("successor just made, and late", &[BORN, BORN - 2 * WEEK], BORN, 2 * HOUR + 60_000),
+        ("successor signs since an hour", &[BORN, BORN - 2 * WEEK], BORN + HOUR + 60_000, HOUR),
+        ("successor made in time", &[BORN, BORN - WEEK + 60_000], BORN, 2 * HOUR + 60_000),
+    ];
+    for (name, created, wall, until) in cases {
+        let set = loaded(created, wall);
+        let set = set.with(dynamic(wall + 1), Moment { wall, elapsed: 0 }, default_rotation());
+        let is_listed =
+            |elapsed| listed(&set, Moment { wall: wall + elapsed, elapsed }).contains(created.last().unwrap());
+        assert!(is_listed(until - 1), "{name}");
+        assert!(!is_listed(until), "{name}");
+    }
+}
+
+#[test]
+fn clock_at_1970_at_each_start_does_not_end_rotation() {
+    let rotation = default_rotation();
+    let mut names = vec![BORN];
+    for day in 1..=80 {
+        let boot = day * 1_000;
+        let set = loaded(&names, boot);
+        let newest = |set: &KeySet, now| set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation));
+        let set = newest(&set, Moment { wall: boot, elapsed: 0 }).unwrap_or(set);
+        // The clock is set after 20 s. The machine runs for a day.
+        let moments = (1..144).map(|step| step * 600_000);
+        let set = moments.fold(set, |set, elapsed| {
+            let now = Moment { wall: BORN + day * 24 * HOUR + elapsed, elapsed };
+            set.rotating(now, rotation).unwrap();
+            newest(&set, now).unwrap_or(set)
+        });
+        names = created(&set);
+        assert!(names[0] + WEEK > BORN + day * 24 * HOUR, "day {day}, {} keys", names.len());
+    }
+    assert_eq!(names.len(), MOST_KEYS);
+}
+
+#[test]
+fn full_set_drops_no_key_whose_tokens_may_be_valid() {
+    let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+    let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
+    // An earlier process may have signed with the oldest key until its successor, 97 ms old, was listed for a minute.
+    let spent = 2 * HOUR + 60_000 - 97;
+    let now = |elapsed| Moment { wall: BORN + TEN_YEARS, elapsed };
+    assert!(!full.is_due(now(spent - 1), rotation));
+    assert!(full.is_due(now(spent), rotation));
+    let next = full.with(dynamic(BORN + TEN_YEARS), now(spent), rotation);
+    assert_eq!(created(&next)[1..], newest_first[..MOST_KEYS - 1]);
+    full.dynamic.last().unwrap().extend_listing(now(spent), rotation);
+    assert!(!full.is_due(now(spent + 2 * HOUR - 1), rotation));
+    assert!(full.is_due(now(spent + 2 * HOUR), rotation));
+}
