@@ -141,11 +141,8 @@ impl<'j> NamedClaims<'j> {
     ///
     /// # Errors
     ///
-    /// The payload is empty or no object, or one of these claims is there twice.
+    /// The payload is not one object, or one of these claims occurs twice.
     pub(crate) fn scan(payload: &'j [u8]) -> Result<Self, RejectionReason> {
-        if payload.is_empty() {
-            return Err(RejectionReason::NotThreeParts);
-        }
         let mut claims = Self::default();
         json::members(payload, |name, value| {
             let claim = match name.unescape_into(&mut [0; 5]) {

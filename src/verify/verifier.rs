@@ -263,6 +263,9 @@ impl Verifier {
     /// Step 1.
     fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.policy.max_token_len)?;
+        if jws.payload.is_empty() {
+            return Err(RejectionReason::NotThreeParts);
+        }
         if !self.policy.algorithms.contains(&jws.algorithm) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
