@@ -125,7 +125,7 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
     assert_eq!(listed.len(), 2);
     drop(store);
 
-    // Down for five minutes: the newest key is old enough to sign, but nobody may have seen it.
+    // Down for five minutes: the newest key is old enough to sign, but no verifier may have seen it.
     tokio::time::advance(Duration::from_secs(300)).await;
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, listed);
@@ -141,7 +141,7 @@ async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
     let clock = Clock::driven(START);
     let store = KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
-    // Whoever runs the tests may write anywhere, so the temporary file's name is taken by a folder.
+    // Root may write anywhere, so a folder takes the name of the temporary file.
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(WEEK).await;
     assert_eq!(dynamic_kids(&store).await.len(), 1);
