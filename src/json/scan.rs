@@ -68,9 +68,10 @@ pub(crate) struct RawString<'j> {
 impl<'j> RawString<'j> {
     /// Whether the string is `text` (RFC 8259 §8.3: compared after unescaping).
     pub(crate) fn is(self, text: &str) -> bool {
-        match self.has_escapes {
-            false => self.text == text.as_bytes(),
-            true => self.strip_prefix(text).is_some_and(<[u8]>::is_empty),
+        if self.has_escapes {
+            self.strip_prefix(text).is_some_and(<[u8]>::is_empty)
+        } else {
+            self.text == text.as_bytes()
         }
     }
 

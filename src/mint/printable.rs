@@ -32,9 +32,10 @@ const MIN_BYTES: usize = 12;
 /// that it is withheld.
 pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
-    let line: String = words.join(" ").chars().take(outbound::MAX_TEXT).collect();
-    let is_secret = !is_plain(&line) || api_key.is_some_and(|api_key| holds_key(&line, api_key));
-    if is_secret { WITHHELD.to_owned() } else { outbound::one_line(&line) }
+    // More than is printed, so that no secret is too short to be recognized because it is cut.
+    let judged: String = words.join(" ").chars().take(2 * outbound::MAX_TEXT).collect();
+    let is_secret = !is_plain(&judged) || api_key.is_some_and(|api_key| holds_key(&judged, api_key));
+    if is_secret { WITHHELD.to_owned() } else { outbound::one_line(&judged) }
 }
 
 /// Whether nothing in the line can be a token or an encoded secret.
@@ -154,6 +155,9 @@ mod tests {
                 assert_eq!(printable(&text, Some(KEY)), WITHHELD, "{case}: {text}");
             }
         }
+        // Of which 15 characters would be printed: too few to be recognized.
+        let cut = format!("{}{}", "word ".repeat(37), STANDARD.encode(format!("m1:{KEY}")));
+        assert_eq!(printable(&cut, Some(KEY)), WITHHELD);
         // So short that only the whole key counts.
         assert_eq!(printable("a-b in a word", Some("a-b")), WITHHELD);
         assert_eq!(printable("a b", Some("a-b")), "a b");

@@ -228,10 +228,7 @@ impl Work {
             let mut state = self.state();
             state.failures = state.failures.saturating_add(1);
             match cause {
-                Cause::Due => {
-                    let wait = state.timing.retry_after(state.failures).max(retry_after.unwrap_or_default());
-                    state.due = Some(self.clock.after(wait));
-                }
+                Cause::Due => state.due = Some(self.clock.after(state.timing.retry_after(state.failures))),
                 Cause::Refused => state.gate.failed(self.clock.now()),
             }
             if let Some(wait) = retry_after {

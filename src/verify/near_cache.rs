@@ -1,8 +1,8 @@
 //! The first level of the token cache: a small cache for each verifier and thread.
 //!
 //! Not one shared `quick_cache::sync::Cache`: two threads that serve 100 callers then answer 0.96 × as many requests as
-//! one thread does, instead of 1.86 × (bench `threads`). Not `std::thread_local!`: a cache that belongs to a thread outlives its
-//! verifier.
+//! one thread does, instead of 1.86 × (bench `threads`). Not `std::thread_local!`: a cache that belongs to a thread
+//! outlives its verifier.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};

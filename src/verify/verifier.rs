@@ -196,22 +196,9 @@ impl Verifier {
     /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown or
     /// too many signatures are being checked.
     pub(crate) fn attempt(&self, token: &str) -> Attempt {
-        let now = self.clock.unix_now();
-        let found = self.parse(token).and_then(|jws| {
-            let key = self.keys.find(jws.key_id.as_deref(), jws.algorithm, now);
-            // Only a token that would pass may ask for a fetch.
-            if key.is_none() {
-                self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, now)?;
-            }
-            Ok((jws, key))
-        });
-        let (jws, key) = match found {
+        let (jws, lookup) = match self.parse(token).and_then(|jws| self.look_up(&jws).map(|lookup| (jws, lookup))) {
             Ok(found) => found,
             Err(reason) => return Attempt::Decided(Err(reason.into())),
-        };
-        let lookup = match key {
-            Some(key) => Lookup::Found(key),
-            None => self.keys.look_up(jws.key_id.as_deref(), jws.algorithm, now),
         };
         match lookup {
             Lookup::Found(key) => match self.turns.take() {
@@ -252,7 +239,7 @@ impl Verifier {
             return decided;
         }
         let jws = self.parse(token)?;
-        match self.keys.look_up(jws.key_id.as_deref(), jws.algorithm, self.clock.unix_now()) {
+        match self.look_up(&jws)? {
             Lookup::Found(key) => self.prove(token, &jws, key, turn),
             Lookup::Refused(rejection) => Err(rejection),
             // The key was removed by a refresh while the token was queued.
@@ -270,6 +257,16 @@ impl Verifier {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
         Ok(jws)
+    }
+
+    /// Step 2. Only a token whose claims would pass may ask for a fetch.
+    fn look_up(&self, jws: &Jws<'_>) -> Result<Lookup, RejectionReason> {
+        let (kid, now) = (jws.key_id.as_deref(), self.clock.unix_now());
+        if let Some(key) = self.keys.find(kid, jws.algorithm, now) {
+            return Ok(Lookup::Found(key));
+        }
+        self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, now)?;
+        Ok(self.keys.look_up(kid, jws.algorithm, now))
     }
 
     /// Steps 3 to 6. Caches every token with a good signature and current claims, including those refused for the rest.
@@ -386,6 +383,19 @@ mod tests {
         key.use_until(0);
         drop(turn);
         assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::UnknownKey));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queued_token_that_would_not_pass_asks_for_no_key() {
+        let (verifier, sign, _) = one_at_once();
+        let verifier = Verifier { clock: Clock::driven(4_953_600_000), ..verifier };
+        let (turn, token) = (verifier.turns.take().unwrap(), sign(1));
+        let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        key.use_until(0);
+        verifier.clock.shift(30);
+        drop(turn);
+        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::Expired));
     }
 
     #[tokio::test]
