@@ -7,10 +7,11 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quick_cache::DefaultHashBuilder;
 use quick_cache::unsync::Cache;
 use thread_local::ThreadLocal;
 
-use super::cached_token::{ByWeight, CachedToken, EndHasher, Sought, Token};
+use super::cached_token::{ByWeight, CachedToken, Sought, Token};
 use crate::claims::ServiceClaims;
 
 /// The memory that one cache may hold, in KiB.
@@ -33,7 +34,7 @@ pub(super) struct NearCaches {
 }
 
 struct NearCache {
-    tokens: Cache<Token, CachedToken, ByWeight, EndHasher>,
+    tokens: Cache<Token, CachedToken, ByWeight, DefaultHashBuilder>,
     missed: u32,
 }
 
@@ -89,7 +90,8 @@ impl NearCaches {
 impl NearCache {
     fn new() -> Self {
         let weighter = ByWeight { least: 1 };
-        let tokens = Cache::with(CAPACITY as usize, CAPACITY, weighter, EndHasher::default(), Default::default());
+        let tokens =
+            Cache::with(CAPACITY as usize, CAPACITY, weighter, DefaultHashBuilder::default(), Default::default());
         Self { tokens, missed: 0 }
     }
 }

@@ -17,9 +17,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use quick_cache::DefaultHashBuilder;
 use quick_cache::sync::Cache;
 
-use super::cached_token::{ByWeight, CachedToken, EndHasher, Sought, Token};
+use super::cached_token::{ByWeight, CachedToken, Sought, Token};
 use super::near_cache::{Near, NearCaches};
 use crate::claims::ServiceClaims;
 use crate::rejection::Rejection;
@@ -43,7 +44,7 @@ struct Levels {
     refused: Tokens,
 }
 
-type Tokens = Cache<Token, Arc<CachedToken>, ByWeight, EndHasher>;
+type Tokens = Cache<Token, Arc<CachedToken>, ByWeight, DefaultHashBuilder>;
 
 impl TokenCache {
     /// `capacity` in tokens; zero caches none. Takes no memory before the first token.
@@ -110,7 +111,7 @@ impl Levels {
         let level = |capacity: usize| {
             let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
             let weighter = ByWeight { least: TOKEN_WEIGHT };
-            Cache::with(capacity, weight, weighter, EndHasher::default(), Default::default())
+            Cache::with(capacity, weight, weighter, DefaultHashBuilder::default(), Default::default())
         };
         let refused = level((capacity / REFUSED_PART).max(1));
         Self { near: NearCaches::default(), admitted: level(capacity), refused }
