@@ -1,9 +1,11 @@
-//! What a token with a forged signature costs, by the shape of its header and claims: `cargo bench --bench forged`.
+//! What a token with a forged signature costs, by the shape of its header and claims: `cargo bench
+//! --bench forged`.
 //!
-//! Every token but `small` is as long as the policy allows, 8 KiB, and names a known RS256 key, so the server parses it,
-//! checks its signature and refuses it. `plain` has one long string: decoding and hashing 8 KiB cost what they cost. The
-//! other shapes are the most expensive ones known for the parser; compare them with `plain`. The aim is at most 1.2 × for
-//! each. Tokens that name an unknown key have no signature checked, but their claims are.
+//! Every token but `small` is as long as the policy allows, 8 KiB, and names a known RS256 key, so
+//! the server parses it, checks its signature and refuses it. `plain` has one long string: decoding
+//! and hashing 8 KiB cost what they cost. The other shapes are the most expensive ones known for
+//! the parser; compare them with `plain`. The aim is at most 1.2 × for each. Tokens that name an
+//! unknown key have no signature checked, but their claims are.
 
 mod support;
 
@@ -87,7 +89,9 @@ fn token(shape: &str) -> String {
         format!("{}1{}", open.repeat(depth), close.repeat(depth))
     };
     let header = match shape {
-        "header of nested arrays" => in_header(&|len| format!(r#""x":{}"#, nested("[", "]", len - 5))),
+        "header of nested arrays" => {
+            in_header(&|len| format!(r#""x":{}"#, nested("[", "]", len - 5)))
+        }
         "header of short members" => in_header(&repeated(r#""a":1,"#)),
         "header of escaped names" => in_header(&repeated(r#""\u0061b":1,"#)),
         "header with an escaped kid" => {
@@ -103,10 +107,15 @@ fn token(shape: &str) -> String {
     let claims = match shape {
         "small" => format!(r#"{{{named},"source":"microservice","service":"orders"}}"#),
         "arrays nested 30 deep" => {
-            format!(r#"{{{named},"x":[{}]}}"#, repeated(&format!("{}{},", "[".repeat(30), "]".repeat(30)))(fill))
+            format!(
+                r#"{{{named},"x":[{}]}}"#,
+                repeated(&format!("{}{},", "[".repeat(30), "]".repeat(30)))(fill)
+            )
         }
         "arrays nested without end" => format!(r#"{{{named},"x":{}}}"#, nested("[", "]", fill)),
-        "objects nested without end" => format!(r#"{{{named},"x":{}}}"#, nested(r#"{"":"#, "}", fill)),
+        "objects nested without end" => {
+            format!(r#"{{{named},"x":{}}}"#, nested(r#"{"":"#, "}", fill))
+        }
         "empty arrays" => format!(r#"{{{named},"x":[{}]}}"#, repeated("[],")(fill)),
         "short members" => format!(r#"{{{named},{}}}"#, repeated(r#""a":1,"#)(fill)),
         "escaped names" => format!(r#"{{{named},{}}}"#, repeated(r#""\u0061b":1,"#)(fill)),
@@ -122,16 +131,23 @@ fn token(shape: &str) -> String {
             )
         }
         "unknown kid, random arrays" => {
-            format!(r#"{{{named},"x":[{}1]}}"#, mixed(&["[],", "{},", "1,", r#""","#, "[1],", r#""{","#, "12 ,"], fill))
+            format!(
+                r#"{{{named},"x":[{}1]}}"#,
+                mixed(&["[],", "{},", "1,", r#""","#, "[1],", r#""{","#, "12 ,"], fill)
+            )
         }
-        "unknown kid, random audiences" => {
-            aud(mixed(&[r#""","#, r#""bi","#, r#""b\u0069lling!","#, r#""billing!","#, r#""billin\n","#], fill)
-                .trim_end_matches(','))
+        "unknown kid, random audiences" => aud(mixed(
+            &[r#""","#, r#""bi","#, r#""b\u0069lling!","#, r#""billing!","#, r#""billin\n","#],
+            fill,
+        )
+        .trim_end_matches(',')),
+        "digits of exp" => {
+            format!(r#"{{"iss":"{ISSUER}","aud":"billing","exp":4953600000.{}}}"#, "9".repeat(fill))
         }
-        "digits of exp" => format!(r#"{{"iss":"{ISSUER}","aud":"billing","exp":4953600000.{}}}"#, "9".repeat(fill)),
         _ => format!(r#"{{{named},"x":"{}"}}"#, "x".repeat(fill)),
     };
-    let token = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + "." + &signature;
+    let token =
+        [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".") + "." + &signature;
     let is_full = (TOKEN_LEN - 64..=TOKEN_LEN).contains(&token.len());
     assert!(is_full || shape == "small", "{shape}: {} bytes", token.len());
     token
@@ -152,6 +168,7 @@ fn aud(others: &str) -> String {
 
 fn kid() -> String {
     let header = RS256.service.split('.').next().expect("a header");
-    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).expect("base64")).expect("JSON");
+    let header: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).expect("base64")).expect("JSON");
     header["kid"].as_str().expect("a kid").to_owned()
 }

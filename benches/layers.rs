@@ -1,7 +1,8 @@
 //! What the layers cost a request, beside a service that does nothing: `cargo bench`.
 //!
-//! Read the differences to `bare`, from one run. `signature_alone` is what jsonwebtoken takes for a new token's signature
-//! and nothing else; `signature_alone_rs256_parsed` is what a new token cannot be cheaper than.
+//! Read the differences to `bare`, from one run. `signature_alone` is what jsonwebtoken takes for a
+//! new token's signature and nothing else; `signature_alone_rs256_parsed` is what a new token
+//! cannot be cheaper than.
 
 mod support;
 
@@ -28,12 +29,13 @@ fn main() {
     divan::main();
 }
 
-/// Of what takes nanoseconds: so many samples of so many calls, or the clock's own resolution is seen.
+/// Of what takes nanoseconds: so many samples of so many calls, or the clock's own resolution is
+/// seen.
 const SAMPLES: u32 = 1000;
 const CALLS: u32 = 64;
 
-/// Times making a request and passing it through. Made one by one, as a server makes them: of a batch made beforehand the
-/// allocator would cost more than the layers do.
+/// Times making a request and passing it through. Made one by one, as a server makes them: of a
+/// batch made beforehand the allocator would cost more than the layers do.
 fn bench(bencher: Bencher, mut service: impl Answers, mut make: impl FnMut() -> Request<()>) {
     for _ in 0..100 {
         call(&mut service, make());
@@ -73,8 +75,9 @@ fn distinct_callers(bencher: Bencher, callers: usize) {
     bench_callers(bencher, behind(verifier(&CALLERS.0).cache_capacity(20_000)), callers);
 }
 
-/// Each request's credential is copied, as a server reads it into memory of its own: with many callers the bytes that are
-/// read are not in the processor's nearest cache, whoever looks at them then.
+/// Each request's credential is copied, as a server reads it into memory of its own: with many
+/// callers the bytes that are read are not in the processor's nearest cache, whoever looks at them
+/// then.
 fn bench_callers(bencher: Bencher, mut service: impl Answers, callers: usize) {
     let credentials = &CALLERS.1[..callers];
     for credential in credentials {
@@ -93,7 +96,9 @@ fn new_token_rs256(bencher: Bencher) {
 #[divan::bench]
 fn new_token_eddsa(bencher: Bencher) {
     let (jwks, credentials) = &*CALLERS;
-    bench(bencher, behind(verifier(jwks).cache_capacity(0)), || request(Some(credentials[0].clone())));
+    bench(bencher, behind(verifier(jwks).cache_capacity(0)), || {
+        request(Some(credentials[0].clone()))
+    });
 }
 
 #[divan::bench]
@@ -116,7 +121,10 @@ fn signature_alone_rs256_parsed(bencher: Bencher) {
     let numbers = RsaPublicKeyComponents { n: signed.number("n"), e: signed.number("e") };
     let key = numbers.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).expect("a key");
     bencher.bench_local(|| {
-        assert!(key.verify_sig(black_box(signed.input.as_bytes()), black_box(&signed.signature)).is_ok());
+        assert!(
+            key.verify_sig(black_box(signed.input.as_bytes()), black_box(&signed.signature))
+                .is_ok()
+        );
     });
 }
 
@@ -133,16 +141,23 @@ fn signature_alone_eddsa(bencher: Bencher) {
     let (jwks, credentials) = &*CALLERS;
     let credential = credentials[0].to_str().expect("a header");
     let signed = Signed::read(jwks, credential.trim_start_matches("Bearer "));
-    signed.check(bencher, jsonwebtoken::Algorithm::EdDSA, &DecodingKey::from_ed_der(&signed.number("x")));
+    signed.check(
+        bencher,
+        jsonwebtoken::Algorithm::EdDSA,
+        &DecodingKey::from_ed_der(&signed.number("x")),
+    );
 }
 
 /// A key set and a token by ES256, as long as that of a core.
 static ES256: LazyLock<(String, String)> = LazyLock::new(|| {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-    let [x, y] = [1..33, 33..65].map(|half| URL_SAFE_NO_PAD.encode(&key.public_key().as_ref()[half]));
-    let jwks = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": x, "y": y}]}).to_string();
+    let [x, y] =
+        [1..33, 33..65].map(|half| URL_SAFE_NO_PAD.encode(&key.public_key().as_ref()[half]));
+    let jwks =
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "x": x, "y": y}]}).to_string();
     let payload = RS256.service.split('.').nth(1).expect("claims");
-    let input = format!("{}.{payload}", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"k","typ":"JWT"}"#));
+    let input =
+        format!("{}.{payload}", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"k","typ":"JWT"}"#));
     let signature = key.sign(&SystemRandom::new(), input.as_bytes()).expect("a signature");
     let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
     (jwks, token)
@@ -159,10 +174,12 @@ impl<'t> Signed<'t> {
     fn read(jwks: &str, token: &'t str) -> Self {
         let jwks: Value = serde_json::from_str(jwks).expect("JSON");
         let (input, signature) = token.rsplit_once('.').expect("a token");
-        let header = URL_SAFE_NO_PAD.decode(input.split('.').next().expect("a header")).expect("base64url");
+        let header =
+            URL_SAFE_NO_PAD.decode(input.split('.').next().expect("a header")).expect("base64url");
         let header: Value = serde_json::from_slice(&header).expect("JSON");
         let mut keys = jwks["keys"].as_array().expect("keys").iter();
-        let jwk = keys.find(|jwk| jwk["kid"] == header["kid"]).expect("the key that signed").clone();
+        let jwk =
+            keys.find(|jwk| jwk["kid"] == header["kid"]).expect("the key that signed").clone();
         Self { jwk, input, signature: URL_SAFE_NO_PAD.decode(signature).expect("base64url") }
     }
 
@@ -173,8 +190,13 @@ impl<'t> Signed<'t> {
     /// What jsonwebtoken takes for the signature and nothing else.
     fn check(&self, bencher: Bencher, algorithm: jsonwebtoken::Algorithm, key: &DecodingKey) {
         bencher.bench_local(|| {
-            let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm, key).expect("a verifier");
-            assert!(verifier.verify(black_box(self.input.as_bytes()), black_box(&self.signature)).is_ok());
+            let verifier =
+                (DEFAULT_PROVIDER.verifier_factory)(&algorithm, key).expect("a verifier");
+            assert!(
+                verifier
+                    .verify(black_box(self.input.as_bytes()), black_box(&self.signature))
+                    .is_ok()
+            );
         });
     }
 }

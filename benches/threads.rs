@@ -1,10 +1,11 @@
 //! What threads do to one another's requests: `cargo bench --bench threads`.
 //!
-//! `known tokens` is throughput: rounds with one thread and with two, each thread on requests and credentials of its own.
-//! What two threads do that share nothing, bare or with a layer for each, is as much as the machine has: two processors
-//! that are one core's are not twice one. `flood` is latency: one thread's known tokens, each call timed by itself,
-//! while another thread sends what costs a signature check each. `refresh` times known tokens while a fetch is under way.
-//! Medians of all rounds. Needs two free cores; the figures of a busy machine mean nothing.
+//! `known tokens` is throughput: rounds with one thread and with two, each thread on requests and
+//! credentials of its own. What two threads do that share nothing, bare or with a layer for each,
+//! is as much as the machine has: two processors that are one core's are not twice one. `flood` is
+//! latency: one thread's known tokens, each call timed by itself, while another thread sends what
+//! costs a signature check each. `refresh` times known tokens while a fetch is under way. Medians
+//! of all rounds. Needs two free cores; the figures of a busy machine mean nothing.
 #![allow(clippy::print_stdout, clippy::disallowed_types)] // a program, on real time
 
 mod support;
@@ -21,16 +22,22 @@ use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
 
 use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
 
-/// Requests that a thread sends between two looks at the clock, made beforehand: what is timed is what may be contended.
+/// Requests that a thread sends between two looks at the clock, made beforehand: what is timed is
+/// what may be contended.
 const BATCH: usize = 250;
 const ROUNDS: usize = 200;
 
 fn main() {
     // Cargo passes `--bench`; whatever else is there names what to run.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str()));
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let runs = |name: &str| {
+        wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str()))
+    };
     if runs("known tokens") {
-        println!("known tokens: ns a call, with one thread and with two; throughput of two over one");
+        println!(
+            "known tokens: ns a call, with one thread and with two; throughput of two over one"
+        );
         for callers in [1, 100] {
             let credentials = &CALLERS.1[..callers];
             scaling("bare service", callers, nothing, credentials);
@@ -48,7 +55,12 @@ fn main() {
 }
 
 /// Throughput of one and of two threads.
-fn scaling<S: Answers + Send>(what: &str, callers: usize, service: impl Fn() -> S + Sync, credentials: &[HeaderValue]) {
+fn scaling<S: Answers + Send>(
+    what: &str,
+    callers: usize,
+    service: impl Fn() -> S + Sync,
+    credentials: &[HeaderValue],
+) {
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     let (warming, ready) = (Mutex::new(()), AtomicUsize::new(0));
     let batches = |with_another: bool, times: &mut Vec<f64>| {
@@ -78,7 +90,9 @@ fn scaling<S: Answers + Send>(what: &str, callers: usize, service: impl Fn() -> 
     };
     for _ in 0..10 {
         ready.store(0, Ordering::Release);
-        std::thread::scope(|scope| scope.spawn(|| batches(false, &mut alone)).join().expect("a thread ends"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| batches(false, &mut alone)).join().expect("a thread ends")
+        });
         let mut others = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(|| batches(true, &mut others));
@@ -87,7 +101,10 @@ fn scaling<S: Answers + Send>(what: &str, callers: usize, service: impl Fn() -> 
         together.append(&mut others);
     }
     let (alone, together) = (median(&mut alone), median(&mut together));
-    println!("  {what:17} {callers:>3} callers {alone:>6.0} {together:>6.0}   {:.2} x", 2.0 * alone / together);
+    println!(
+        "  {what:17} {callers:>3} callers {alone:>6.0} {together:>6.0}   {:.2} x",
+        2.0 * alone / together
+    );
 }
 
 fn requests(credentials: &[HeaderValue], round: usize) -> Vec<Request<()>> {
@@ -175,7 +192,8 @@ fn forge(token: &str) -> String {
 fn refresh() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let jwks = RemoteJwks::new(format!("http://{}/jwks.json", listener.local_addr().expect("an address")));
+    let jwks =
+        RemoteJwks::new(format!("http://{}/jwks.json", listener.local_addr().expect("an address")));
     let jwks = jwks.expect("a URL");
     let (under_way, fetch_begins) = mpsc::channel();
     std::thread::spawn(move || answer_once(&listener, &under_way));
@@ -184,8 +202,9 @@ fn refresh() {
     let credential = [bearer(&RS256.service)];
     let mut service = behind(Verifier::new(jwks.clone()));
     let mut rounds = || {
-        let mut times: Vec<_> =
-            (0..10 * ROUNDS).map(|round| time(&mut service, requests(&credential, round))).collect();
+        let mut times: Vec<_> = (0..10 * ROUNDS)
+            .map(|round| time(&mut service, requests(&credential, round)))
+            .collect();
         median(&mut times)
     };
     let before = runtime.block_on(async { rounds() });
@@ -193,7 +212,9 @@ fn refresh() {
     fetch_begins.recv().expect("a second fetch");
     let meanwhile = runtime.block_on(async { rounds() });
     assert!(!fetch.is_finished(), "the fetch was under way");
-    println!("refresh: a known token, ns a call: {before:.0} before, {meanwhile:.0} while a fetch is under way");
+    println!(
+        "refresh: a known token, ns a call: {before:.0} before, {meanwhile:.0} while a fetch is under way"
+    );
 }
 
 /// Answers the first request with the key set, and leaves the next one waiting.
@@ -201,7 +222,8 @@ fn answer_once(listener: &TcpListener, under_way: &mpsc::Sender<()>) {
     let (mut first, _) = listener.accept().expect("a connection");
     assert!(first.read(&mut [0; 4096]).expect("a request") > 0);
     let (jwks, length) = (&RS256.jwks, RS256.jwks.len());
-    write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}").expect("sent");
+    write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}")
+        .expect("sent");
     drop(first);
     let (mut unanswered, _) = listener.accept().expect("another connection");
     under_way.send(()).expect("it is waited for");

@@ -4,7 +4,8 @@
 //! cargo run --example core -- --listen 127.0.0.1:3567 --api-key key-one-0123456789abcdef
 //! ```
 //!
-//! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 when it cannot run, 2 when it was called wrongly.
+//! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 when it cannot run, 2 when it was
+//! called wrongly.
 
 use std::{
     env,
@@ -93,20 +94,25 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
         match argument {
             Long("listen") => {
                 let address = parser.value()?.string()?;
-                options.listen =
-                    address.parse().map_err(|_| format!("--listen {address:?} is no IP address and port"))?;
+                options.listen = address
+                    .parse()
+                    .map_err(|_| format!("--listen {address:?} is no IP address and port"))?;
             }
             Long("api-key") => {
                 // Not lexopt's own error, which would print the key.
-                let key = parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
+                let key =
+                    parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
                 options.api_keys.push(key);
             }
             Long("data") => options.data_folder = Some(parser.value()?.into()),
             Long("base-path") => options.base_path = Some(parser.value()?.string()?),
             Long("allow-open") => options.allow_open = true,
-            Long("rotate-every") => options.rotate_every = Some(seconds("--rotate-every", parser.value()?)?),
+            Long("rotate-every") => {
+                options.rotate_every = Some(seconds("--rotate-every", parser.value()?)?)
+            }
             Long("access-token-validity") => {
-                options.access_token_validity = Some(seconds("--access-token-validity", parser.value()?)?);
+                options.access_token_validity =
+                    Some(seconds("--access-token-validity", parser.value()?)?);
             }
             Long("help") | Short('h') => return Ok(None),
             _ => return Err(argument.unexpected().into()),
@@ -121,8 +127,8 @@ fn seconds(flag: &str, value: OsString) -> Result<Duration, Box<dyn Error>> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// A variable that is set to nothing means no api keys; one that holds an empty key among others is a mistake, which the
-/// core reports.
+/// A variable that is set to nothing means no api keys; one that holds an empty key among others is
+/// a mistake, which the core reports.
 fn api_keys_of_environment() -> Result<Vec<String>, Box<dyn Error>> {
     match env::var("SUPERTOKENS_API_KEYS") {
         Ok(keys) if keys.trim().is_empty() => Ok(Vec::new()),
@@ -148,8 +154,11 @@ async fn run(options: Options) -> Result<(), Failure> {
         builder = builder.base_path(path);
     }
     if let Some(interval) = options.rotate_every {
-        // Old keys stay listed for twice this longer: with an hour, fast rotation would list more keys than is useful.
-        builder = builder.rotate_every(interval).access_token_validity(interval.min(Duration::from_secs(3600)));
+        // Old keys stay listed for twice this longer: with an hour, fast rotation would list more
+        // keys than is useful.
+        builder = builder
+            .rotate_every(interval)
+            .access_token_validity(interval.min(Duration::from_secs(3600)));
     }
     if let Some(validity) = options.access_token_validity {
         builder = builder.access_token_validity(validity);
@@ -162,14 +171,18 @@ async fn run(options: Options) -> Result<(), Failure> {
         _ => Failure::Usage(err.to_string()),
     })?;
     let open = |err| {
-        Failure::Usage(format!("{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"))
+        Failure::Usage(format!(
+            "{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"
+        ))
     };
     core.check_exposure(options.listen).map_err(open)?;
 
-    let cannot_listen = |err| Failure::Running(format!("cannot listen on {}: {err}", options.listen));
+    let cannot_listen =
+        |err| Failure::Running(format!("cannot listen on {}: {err}", options.listen));
     let listener = TcpListener::bind(options.listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
-    let stop = stop_signal().map_err(|err| Failure::Running(format!("cannot wait for signals: {err}")))?;
+    let stop =
+        stop_signal().map_err(|err| Failure::Running(format!("cannot wait for signals: {err}")))?;
     say(&format!("listening on http://{address}"))?;
     core.serve(listener, stop).await.map_err(|err| Failure::Running(err.to_string()))
 }
@@ -181,12 +194,14 @@ fn say(line: &str) -> Result<(), Failure> {
     said.map_err(|err| Failure::Running(format!("cannot write to stdout: {err}")))
 }
 
-/// Ends at the first SIGTERM or Ctrl-C. Listening for both begins here, before anyone is told that the core is ready.
+/// Ends at the first SIGTERM or Ctrl-C. Listening for both begins here, before anyone is told that
+/// the core is ready.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,4 +1,5 @@
-//! The main job in one process, over real HTTP on loopback: an embedded core mints, M1 calls, M2 admits and refuses.
+//! The main job in one process, over real HTTP on loopback: an embedded core mints, M1 calls, M2
+//! admits and refuses.
 //!
 //! Prints a table of cases with the expected and the seen answer, and exits with 1 if one differs.
 #![allow(clippy::print_stdout)] // it is a program
@@ -23,7 +24,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, RequireServiceTokenLayer, ServiceClaims,
+    SuperTokensCore, Verifier,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -51,14 +53,16 @@ async fn main() -> ExitCode {
 
 async fn run() -> Outcome<Table> {
     // The authority.
-    let builder = EmbeddedCore::builder().rotate_every(ROTATE_EVERY).access_token_validity(ROTATE_EVERY);
+    let builder =
+        EmbeddedCore::builder().rotate_every(ROTATE_EVERY).access_token_validity(ROTATE_EVERY);
     let core = builder.build().await?;
     let mut authority = Authority::start(core, "127.0.0.1:0").await?;
     let issuer = authority.url.clone();
 
     // M2, the called microservice.
     let jwks = || RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN);
-    let only_m1 = |jwks| RequireServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
+    let only_m1 =
+        |jwks| RequireServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
     let whoami = get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) });
     let app = Router::new()
         .route("/whoami", whoami.clone().route_layer(only_m1(jwks().build()?)))
@@ -70,10 +74,15 @@ async fn run() -> Outcome<Table> {
     tokio::spawn(async move { axum::serve(listener, app).await });
 
     // M1, the calling microservice: one token, minted at start-up.
-    let token =
-        SuperTokensCore::new(&issuer)?.service_token(&issuer).claim("service", "m1").audience("m2").mint().await?;
-    let m1 =
-        ServiceBuilder::new().layer(AddServiceTokenLayer::new(token.clone()).only_to([&m2.url])?).service(client());
+    let token = SuperTokensCore::new(&issuer)?
+        .service_token(&issuer)
+        .claim("service", "m1")
+        .audience("m2")
+        .mint()
+        .await?;
+    let m1 = ServiceBuilder::new()
+        .layer(AddServiceTokenLayer::new(token.clone()).only_to([&m2.url])?)
+        .service(client());
     let good = token.header_value().to_str()?.trim_start_matches("Bearer ").to_owned();
 
     let mut table = Table::start();
@@ -86,12 +95,18 @@ async fn run() -> Outcome<Table> {
 
     let user = authority.mint(json!({"sub": "user-1", "aud": "m2"}), true).await?;
     table.row("user token: no source", 403, m2.whoami(Some(&user)).await?);
-    let expired = authority.mint(json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000}), true).await?;
+    let expired = authority
+        .mint(json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000}), true)
+        .await?;
     table.row("expired", 401, m2.whoami(Some(&expired)).await?);
     let other = authority.mint(json!({"source": "microservice", "aud": "another"}), true).await?;
     table.row("for another audience", 401, m2.whoami(Some(&other)).await?);
     table.row("forged signature", 401, m2.whoami(Some(&with_signature_of(&good, &user)?)).await?);
-    table.row("alg none", 401, m2.whoami(Some(&with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?)).await?);
+    table.row(
+        "alg none",
+        401,
+        m2.whoami(Some(&with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?)).await?,
+    );
     let unknown = with_header(&good, &json!({"alg": "RS256", "typ": "JWT", "kid": "s-nobody"}))?;
     table.row("unknown key", 401, m2.whoami(Some(&unknown)).await?);
 
@@ -104,7 +119,11 @@ async fn run() -> Outcome<Table> {
     let newest = authority.mint_with_a_new_key(microservice()).await?;
 
     authority.stop().await?;
-    table.row("key endpoint down, known key", 200, m1.oneshot(m2.request("/whoami", None)?).await?.status());
+    table.row(
+        "key endpoint down, known key",
+        200,
+        m1.oneshot(m2.request("/whoami", None)?).await?.status(),
+    );
     table.row("key endpoint down, unknown key", 503, m2.whoami(Some(&newest)).await?);
 
     authority.restart().await?;
@@ -133,7 +152,8 @@ impl Authority {
     async fn start(core: EmbeddedCore, address: &str) -> Outcome<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?.to_string();
-        let mut authority = Self { core, url: format!("http://{address}"), address, serving: None, last_kid: None };
+        let mut authority =
+            Self { core, url: format!("http://{address}"), address, serving: None, last_kid: None };
         authority.serve(listener);
         Ok(authority)
     }
@@ -173,7 +193,8 @@ impl Authority {
             "algorithm": "RS256",
             "jwksDomain": self.url,
         });
-        let request = Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
+        let request =
+            Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
         let response = self.core.router().oneshot(request).await?;
         let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
         let answer: Value = serde_json::from_slice(&body)?;
@@ -243,7 +264,12 @@ fn with_signature_of(jwt: &str, other: &str) -> Outcome<String> {
 }
 
 fn with_header(jwt: &str, header: &Value) -> Outcome<String> {
-    Ok(format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), part(jwt, 1)?, part(jwt, 2)?))
+    Ok(format!(
+        "{}.{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        part(jwt, 1)?,
+        part(jwt, 2)?
+    ))
 }
 
 /// Prints each case as it is seen.

@@ -11,7 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tower_m2m::{RejectionReason as Reason, RemoteJwks, ServiceClaims, Verifier};
 
-const USAGE: &str = "usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] TOKEN
+const USAGE: &str =
+    "usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] TOKEN
 
   --jwks URL           the key set that M2 verifies with
   --issuer ISS         the issuer that M2 wants
@@ -170,7 +171,9 @@ fn shown(value: &Value) -> String {
 
 /// How far away a date is, for the claims that are dates.
 fn date(claim: &str, value: &Value) -> String {
-    let (true, Some(seconds)) = (matches!(claim, "exp" | "nbf" | "iat"), value.as_f64()) else { return String::new() };
+    let (true, Some(seconds)) = (matches!(claim, "exp" | "nbf" | "iat"), value.as_f64()) else {
+        return String::new();
+    };
     let away = seconds - now() as f64;
     let (number, unit) = match away.abs() {
         seconds if seconds < 120.0 => (seconds, "s"),
@@ -178,7 +181,11 @@ fn date(claim: &str, value: &Value) -> String {
         seconds if seconds < 172_800.0 => (seconds / 3600.0, "h"),
         seconds => (seconds / 86_400.0, "d"),
     };
-    if away < 0.0 { format!(" ({number:.0} {unit} ago)") } else { format!(" (in {number:.0} {unit})") }
+    if away < 0.0 {
+        format!(" ({number:.0} {unit} ago)")
+    } else {
+        format!(" (in {number:.0} {unit})")
+    }
 }
 
 fn now() -> u64 {
@@ -207,7 +214,10 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::MalformedKeyId,
         ],
     ),
-    ("algorithm: asymmetric and allowed", &[Reason::UnsupportedAlgorithm, Reason::AlgorithmNotAllowed]),
+    (
+        "algorithm: asymmetric and allowed",
+        &[Reason::UnsupportedAlgorithm, Reason::AlgorithmNotAllowed],
+    ),
     (
         "dates: exp ahead, nbf and iat not, claims one JSON object",
         &[
@@ -221,17 +231,27 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::LifetimeTooLong,
         ],
     ),
-    ("names: issuer, audience, subject", &[Reason::WrongIssuer, Reason::WrongAudience, Reason::WrongSubject]),
+    (
+        "names: issuer, audience, subject",
+        &[Reason::WrongIssuer, Reason::WrongAudience, Reason::WrongSubject],
+    ),
     (
         "key: known by kid and algorithm",
-        &[Reason::UnknownKey, Reason::NoKeysYet, Reason::KeysStale, Reason::FetchFailed, Reason::TooManyWaiting],
+        &[
+            Reason::UnknownKey,
+            Reason::NoKeysYet,
+            Reason::KeysStale,
+            Reason::FetchFailed,
+            Reason::TooManyWaiting,
+        ],
     ),
     ("signature: the key's over this token", &[Reason::BadSignature]),
     ("marker: source is exactly \"microservice\"", &[Reason::NotMicroservice]),
 ];
 
 fn print_checks(failed: Option<Reason>) {
-    let failed_at = failed.and_then(|reason| CHECKS.iter().position(|(_, reasons)| reasons.contains(&reason)));
+    let failed_at =
+        failed.and_then(|reason| CHECKS.iter().position(|(_, reasons)| reasons.contains(&reason)));
     for (position, (check, _)) in CHECKS.iter().enumerate() {
         let mark = match failed_at {
             Some(failed_at) if position == failed_at => "✗",
@@ -243,10 +263,19 @@ fn print_checks(failed: Option<Reason>) {
 }
 
 /// What to change, for whoever runs M1 or M2.
-fn advice(reason: Reason, seen: &Seen, jwks: &RemoteJwks, fetch: Option<&tower_m2m::FetchError>) -> String {
+fn advice(
+    reason: Reason,
+    seen: &Seen,
+    jwks: &RemoteJwks,
+    fetch: Option<&tower_m2m::FetchError>,
+) -> String {
     let kids = || {
-        let keys = jwks.export().and_then(|json| serde_json::from_str::<Value>(&json).ok()).unwrap_or_default();
-        let kids: Vec<_> = keys["keys"].as_array().into_iter().flatten().map(|key| shown(&key["kid"])).collect();
+        let keys = jwks
+            .export()
+            .and_then(|json| serde_json::from_str::<Value>(&json).ok())
+            .unwrap_or_default();
+        let kids: Vec<_> =
+            keys["keys"].as_array().into_iter().flatten().map(|key| shown(&key["kid"])).collect();
         kids.join(", ")
     };
     match reason {

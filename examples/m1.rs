@@ -9,7 +9,8 @@ use reqwest::{Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
 
-const USAGE: &str = "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
+const USAGE: &str =
+    "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
 
   --core URL             the core that mints; several with ; between them
   --api-key KEY          the core's api key, if it has any
@@ -78,7 +79,10 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn std::error::Error>> {
     let https = m2.scheme() == "https";
     let loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     if !(https || loopback || flags.allow_plain_http) {
-        return Err(format!("plain http to {m2}, beyond loopback; use https or --allow-plain-http").into());
+        return Err(format!(
+            "plain http to {m2}, beyond loopback; use https or --allow-plain-http"
+        )
+        .into());
     }
 
     let mut core = SuperTokensCore::new(&flags.core)?;
@@ -89,7 +93,8 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn std::error::Error>> {
         core = core.allow_plain_http();
     }
     let first_core = flags.core.split(';').next().unwrap_or_default();
-    let jwks_domain = flags.jwks_domain.unwrap_or_else(|| first_core.trim_end_matches('/').to_owned());
+    let jwks_domain =
+        flags.jwks_domain.unwrap_or_else(|| first_core.trim_end_matches('/').to_owned());
     let token = core.service_token(jwks_domain).claim("service", "m1").mint().await?;
 
     let mut client = Client::builder();

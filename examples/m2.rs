@@ -86,11 +86,13 @@ async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .route_layer(RequireServiceTokenLayer::new(verifier))
         .route("/health", get(|| async { "ok\n" })); // added after the layer: public
 
-    let listener =
-        TcpListener::bind(&flags.listen).await.map_err(|err| format!("cannot listen on {}: {err}", flags.listen))?;
+    let listener = TcpListener::bind(&flags.listen)
+        .await
+        .map_err(|err| format!("cannot listen on {}: {err}", flags.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // Fetches the keys ahead of the first request. Without them requests get 503 until they are there.
+    // Fetches the keys ahead of the first request. Without them requests get 503 until they are
+    // there.
     tokio::spawn(async move {
         if let Err(error) = jwks.ready().await {
             tracing::warn!(%error, "still no keys");

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). Asymmetric ones only: HMAC and `none` cannot be named,
-/// so no policy can allow them.
+/// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). Asymmetric ones only: HMAC and `none`
+/// cannot be named, so no policy can allow them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {

@@ -4,10 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Puts `content` in the place of the file at `path`, readable by its owner alone: whoever reads it, after a crash at any
-/// moment even, finds the old file or the new one, and after `Ok` the new one. Blocks.
+/// Puts `content` in the place of the file at `path`, readable by its owner alone: whoever reads
+/// it, after a crash at any moment even, finds the old file or the new one, and after `Ok` the new
+/// one. Blocks.
 ///
-/// `temporary` lies beside it, since a rename does not cross file systems, and must not be there. A crash may leave it.
+/// `temporary` lies beside it, since a rename does not cross file systems, and must not be there. A
+/// crash may leave it.
 pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
     // Where it cannot be created it is somebody else's, and stays.
     let mut file = create_private(temporary)?;
@@ -26,7 +28,8 @@ pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Resu
 
 /// Makes sure that a crash forgets no name that was given in the folder of `path`.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Where a folder cannot be opened as a file there is nothing to be done for it either.
     File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
 }

@@ -6,11 +6,15 @@ use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// What stands behind the scheme of the one Bearer credential in `header`: scheme in any case, one or more spaces. It may
-/// hold anything still, or nothing; [`b64token`] judges that.
+/// What stands behind the scheme of the one Bearer credential in `header`: scheme in any case, one
+/// or more spaces. It may hold anything still, or nothing; [`b64token`] judges that.
 ///
-/// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have judged the second.
-pub(crate) fn credential<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], RejectionReason> {
+/// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have
+/// judged the second.
+pub(crate) fn credential<'h>(
+    headers: &'h HeaderMap,
+    header: &HeaderName,
+) -> Result<&'h [u8], RejectionReason> {
     let mut credentials = headers.get_all(header).iter();
     let credential = credentials.next().ok_or(RejectionReason::NoCredential)?.as_bytes();
     if credentials.next().is_some() {
@@ -20,7 +24,11 @@ pub(crate) fn credential<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Res
         return Err(RejectionReason::NoCredential);
     }
     let token = match credential.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_token_char(rest) => rest,
+        Some((scheme, rest))
+            if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_token_char(rest) =>
+        {
+            rest
+        }
         _ if joins_bearer(credential) => return Err(RejectionReason::SeveralCredentials),
         _ => return Err(RejectionReason::OtherScheme),
     };
@@ -54,7 +62,8 @@ pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
 fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = &token[..token.len() - padding];
-    // Each byte is looked at, wherever the first bad one is: without an early exit many are judged at once.
+    // Each byte is looked at, wherever the first bad one is: without an early exit many are judged
+    // at once.
     !body.is_empty() && body.iter().fold(true, |all, byte| all & is_b64token_char(*byte))
 }
 
@@ -62,7 +71,8 @@ fn is_b64token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// Whether the scheme's name goes on, as in `BearerX`: another scheme then. A tab or a comma does not go on a name.
+/// Whether the scheme's name goes on, as in `BearerX`: another scheme then. A tab or a comma does
+/// not go on a name.
 fn starts_with_token_char(rest: &[u8]) -> bool {
     // RFC 9110 §5.6.2.
     rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
@@ -89,7 +99,9 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         }
-        credential(&headers, &AUTHORIZATION).and_then(|token| b64token(token, 16)).map(str::to_owned)
+        credential(&headers, &AUTHORIZATION)
+            .and_then(|token| b64token(token, 16))
+            .map(str::to_owned)
     }
 
     #[test]
@@ -133,7 +145,12 @@ mod tests {
             (&[b"Bearer 1234567890123456\xe9"], R::TooLong),
         ];
         for (values, expected) in cases {
-            assert_eq!(outcome(values), Err(*expected), "{:?}", values.iter().map(|v| v.escape_ascii().to_string()));
+            assert_eq!(
+                outcome(values),
+                Err(*expected),
+                "{:?}",
+                values.iter().map(|v| v.escape_ascii().to_string())
+            );
         }
     }
 

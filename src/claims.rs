@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 
 use crate::rejection::{Realm, Rejection};
 
-/// The last second of the year 9999: later expirations are shown as this one, since not every platform's
-/// [`SystemTime`] reaches further.
+/// The last second of the year 9999: later expirations are shown as this one, since not every
+/// platform's [`SystemTime`] reaches further.
 const LAST_SHOWN: u64 = 253_402_300_799;
 
-/// The claims of a verified token (RFC 7519 §4). Only a [`Verifier`](crate::Verifier) makes one, so holding it is the
-/// proof that every check passed. Cheap to clone.
+/// The claims of a verified token (RFC 7519 §4). Only a [`Verifier`](crate::Verifier) makes one, so
+/// holding it is the proof that every check passed. Cheap to clone.
 ///
-/// Behind [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) it is an axum extractor; elsewhere
-/// [`from_extensions`](Self::from_extensions) reads it from the request.
+/// Behind [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) it is an axum extractor;
+/// elsewhere [`from_extensions`](Self::from_extensions) reads it from the request.
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Proven>);
 
@@ -33,12 +33,14 @@ impl ServiceClaims {
         Self(Arc::new(Proven { claims: Arc::new(claims), expires_at }))
     }
 
-    /// A handle to the same claims with a separate reference count, so that threads do not contend for one counter.
+    /// A handle to the same claims with a separate reference count, so that threads do not contend
+    /// for one counter.
     pub(crate) fn with_own_count(&self) -> Self {
         Self(Arc::new(Proven { claims: Arc::clone(&self.0.claims), expires_at: self.0.expires_at }))
     }
 
-    /// An upper bound on the heap memory of the claims, in bytes: at most about twice the real size.
+    /// An upper bound on the heap memory of the claims, in bytes: at most about twice the real
+    /// size.
     pub(crate) fn heap_size(&self) -> usize {
         map_size(&self.0.claims)
     }
@@ -48,8 +50,9 @@ impl ServiceClaims {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The claims that the nearest layer in front left in a request's extensions. `None` if there is no layer in front,
-    /// or if it is an [`optional`](crate::RequireServiceTokenLayer::optional) one and the caller is no microservice.
+    /// The claims that the nearest layer in front left in a request's extensions. `None` if there
+    /// is no layer in front, or if it is an [`optional`](crate::RequireServiceTokenLayer::optional)
+    /// one and the caller is no microservice.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         match extensions.get::<Verdict>()? {
@@ -85,7 +88,8 @@ impl ServiceClaims {
         audience.iter().filter_map(Value::as_str)
     }
 
-    /// `exp` (RFC 7519 §4.1.4), rounded down to whole seconds. Times after the year 9999 are shown as its last second.
+    /// `exp` (RFC 7519 §4.1.4), rounded down to whole seconds. Times after the year 9999 are shown
+    /// as its last second.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(LAST_SHOWN))
@@ -98,7 +102,8 @@ impl ServiceClaims {
     /// [`ClaimsError`] if the claims do not fit `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         // serde_json's own message may quote a claim, so it is dropped here.
-        T::deserialize(&Value::Object(Map::clone(&self.0.claims))).map_err(|_| ClaimsError(std::any::type_name::<T>()))
+        T::deserialize(&Value::Object(Map::clone(&self.0.claims)))
+            .map_err(|_| ClaimsError(std::any::type_name::<T>()))
     }
 }
 
@@ -109,14 +114,19 @@ fn map_size(map: &Map<String, Value>) -> usize {
     if map.is_empty() {
         return 0;
     }
-    room(map.len()) + map.iter().map(|(name, value)| name.capacity() + ALLOCATION + value_size(value)).sum::<usize>()
+    room(map.len())
+        + map
+            .iter()
+            .map(|(name, value)| name.capacity() + ALLOCATION + value_size(value))
+            .sum::<usize>()
 }
 
 /// What a map of this many members allocates for itself.
 fn room(len: usize) -> usize {
     let member = size_of::<(String, Value)>();
-    // With serde_json's `preserve_order`, which any crate of a build can turn on, a map is an `IndexMap`, and a value is
-    // larger for it. Otherwise it is a `BTreeMap` of nodes for 11 members, of which a split leaves five at least.
+    // With serde_json's `preserve_order`, which any crate of a build can turn on, a map is an
+    // `IndexMap`, and a value is larger for it. Otherwise it is a `BTreeMap` of nodes for 11
+    // members, of which a split leaves five at least.
     if size_of::<Value>() > 4 * size_of::<usize>() {
         let buckets = (len + len / 7 + 1).next_power_of_two().max(4);
         buckets * (member + 2 * size_of::<usize>() + 1) + 2 * ALLOCATION
@@ -135,7 +145,9 @@ fn value_size(value: &Value) -> usize {
         Value::Number(number) => number.to_string().len() + ALLOCATION,
         Value::String(text) => text.capacity() + ALLOCATION,
         Value::Array(elements) => {
-            elements.capacity() * size_of::<Value>() + ALLOCATION + elements.iter().map(value_size).sum::<usize>()
+            elements.capacity() * size_of::<Value>()
+                + ALLOCATION
+                + elements.iter().map(value_size).sum::<usize>()
         }
         Value::Object(members) => map_size(members),
     }
@@ -144,7 +156,9 @@ fn value_size(value: &Value) -> usize {
 /// Prints how many claims there are and none of them: they tell who calls whom.
 impl fmt::Debug for ServiceClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceClaims").field("claims", &self.0.claims.len()).finish_non_exhaustive()
+        f.debug_struct("ServiceClaims")
+            .field("claims", &self.0.claims.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,8 +167,9 @@ impl fmt::Debug for ServiceClaims {
 #[error("the claims do not fit `{0}`")]
 pub struct ClaimsError(&'static str);
 
-/// What the server layer found, left in the request's extensions. A layer always inserts one, so that an outer layer's
-/// verdict never survives an inner one, and a layer that ran can be told from one that did not.
+/// What the server layer found, left in the request's extensions. A layer always inserts one, so
+/// that an outer layer's verdict never survives an inner one, and a layer that ran can be told from
+/// one that did not.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Caller(ServiceClaims),
@@ -207,10 +222,13 @@ mod tests {
         assert!(read.expires_at() > UNIX_EPOCH);
     }
 
-    /// The allocator's own overhead is not measured here; `tests/memory.rs` looks at the whole process.
+    /// The allocator's own overhead is not measured here; `tests/memory.rs` looks at the whole
+    /// process.
     #[test]
     fn heap_size_is_between_once_and_twice_the_real_size() {
-        let members = |count: usize| (0..count).map(|at| format!(r#""claim{at}":1"#)).collect::<Vec<_>>().join(",");
+        let members = |count: usize| {
+            (0..count).map(|at| format!(r#""claim{at}":1"#)).collect::<Vec<_>>().join(",")
+        };
         let texts = [
             "{}".to_owned(),
             r#"{"exp":1}"#.to_owned(),
@@ -229,11 +247,17 @@ mod tests {
         ];
         for text in texts {
             let mut claims = None;
-            let taken = allocation_counter::measure(|| claims = crate::json::object(text.as_bytes())).bytes_current;
+            let taken =
+                allocation_counter::measure(|| claims = crate::json::object(text.as_bytes()))
+                    .bytes_current;
             let claims = ServiceClaims::proven(claims.unwrap(), 0);
             let taken = usize::try_from(taken).unwrap();
             let told = claims.heap_size();
-            assert!((taken..=2 * taken).contains(&told), "{taken} {told} {}", &text[..text.len().min(40)]);
+            assert!(
+                (taken..=2 * taken).contains(&told),
+                "{taken} {told} {}",
+                &text[..text.len().min(40)]
+            );
         }
     }
 

@@ -1,7 +1,8 @@
-//! The one source of time: wall time for what tokens claim, monotonic time for what this process does.
+//! The one source of time: wall time for what tokens claim, monotonic time for what this process
+//! does.
 //!
-//! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Wall time is read here and nowhere
-//! else; in tests it follows the same paused clock, shifted at will.
+//! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Wall time is
+//! read here and nowhere else; in tests it follows the same paused clock, shifted at will.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +24,9 @@ impl Clock {
         self.since_epoch().as_secs()
     }
 
-    /// The same, behind by what the kernel takes from tick to tick, mostly 1 to 10 ms: for what is asked at each request.
-    /// The fine clock would cost about a third of what a token costs that was seen before.
+    /// The same, behind by what the kernel takes from tick to tick, mostly 1 to 10 ms: for what is
+    /// asked at each request. The fine clock would cost about a third of what a token costs that
+    /// was seen before.
     pub(crate) fn coarse_unix_now(&self) -> u64 {
         #[cfg(test)]
         if self.driven.is_some() {

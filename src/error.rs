@@ -1,7 +1,7 @@
 //! What can go wrong outside a request: while configuring, fetching keys or minting.
 //!
-//! No variant holds a token, a key or an api key, and none prints one. Foreign error types stay out of the signatures:
-//! what they say is carried as text.
+//! No variant holds a token, a key or an api key, and none prints one. Foreign error types stay out
+//! of the signatures: what they say is carried as text.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,8 @@ pub enum ConfigError {
     /// A URL is not one, or not one to connect to: `http` or `https`, a host, no user or password.
     #[error("not a URL to connect to: {0}")]
     Url(String),
-    /// Plain http to a host beyond loopback, where whoever sits between can swap the keys or read the token.
+    /// Plain http to a host beyond loopback, where whoever sits between can swap the keys or read
+    /// the token.
     #[error("plain http to {0}, beyond loopback; use https or allow_plain_http()")]
     PlainHttp(String),
     /// An origin is not `http://` or `https://`, a host and perhaps a port.
@@ -56,8 +57,11 @@ pub enum ConfigError {
     /// The HTTP client cannot be built; the text says why.
     #[error("the HTTP client cannot be built: {0}")]
     HttpClient(String),
-    /// The embedded core would listen beyond loopback with no api key, so whoever reaches it could mint.
-    #[error("the core would listen on {address}, beyond loopback, without an api key; set one or call allow_open()")]
+    /// The embedded core would listen beyond loopback with no api key, so whoever reaches it could
+    /// mint.
+    #[error(
+        "the core would listen on {address}, beyond loopback, without an api key; set one or call allow_open()"
+    )]
     OpenCore {
         /// The address that was asked for.
         address: std::net::SocketAddr,
@@ -65,8 +69,8 @@ pub enum ConfigError {
     /// A key could not be generated; the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
-    /// The embedded core's data folder cannot be used: it cannot be made or written, all users can read it, another user
-    /// can write it, or it is a symbolic link.
+    /// The embedded core's data folder cannot be used: it cannot be made or written, all users can
+    /// read it, another user can write it, or it is a symbolic link.
     #[error("the data folder {} cannot be used: {reason}", .path.display())]
     DataFolder {
         /// The folder.
@@ -80,18 +84,19 @@ pub enum ConfigError {
         /// The folder.
         path: PathBuf,
     },
-    /// An api key of the embedded core is empty, or holds something other than visible ASCII, so that no header could
-    /// carry it as it stands.
+    /// An api key of the embedded core is empty, or holds something other than visible ASCII, so
+    /// that no header could carry it as it stands.
     #[error("an api key is empty or holds a character that is not visible ascii")]
     UnusableApiKey,
-    /// The base path of the embedded core holds something that the path of a URL cannot hold as it stands.
+    /// The base path of the embedded core holds something that the path of a URL cannot hold as it
+    /// stands.
     #[error("the base path {base_path:?} cannot be part of a url's path")]
     UnusableBasePath {
         /// The base path that was asked for.
         base_path: String,
     },
-    /// The embedded core's dynamic keys would be replaced so fast, and stay listed for so long, that a reader could
-    /// refuse the set for its size.
+    /// The embedded core's dynamic keys would be replaced so fast, and stay listed for so long,
+    /// that a reader could refuse the set for its size.
     #[error(
         "rotating every {rotate_every:?} with an access token validity of {access_token_validity:?} lists too many keys"
     )]
@@ -117,8 +122,8 @@ pub enum FetchError {
     /// No answer, or not all of it, within the time-out.
     #[error("no complete answer within the time-out")]
     Timeout,
-    /// The connection was refused, reset or broken off, the host is unknown, or its certificate is not trusted. The text
-    /// says which.
+    /// The connection was refused, reset or broken off, the host is unknown, or its certificate is
+    /// not trusted. The text says which.
     #[error("the connection failed: {0}")]
     Connection(String),
     /// A status other than 200, or 304 where nothing was asked for conditionally.
@@ -142,16 +147,18 @@ pub enum FetchError {
     /// No entry of the set can be used.
     #[error("the key set holds no usable key")]
     NoUsableKey,
-    /// Nothing can be fetched here: there is no tokio runtime, or the task that fetches ended while it did.
+    /// Nothing can be fetched here: there is no tokio runtime, or the task that fetches ended while
+    /// it did.
     #[error("the fetching task is not running")]
     NotRunning,
 }
 
 /// Why no token could be minted.
 ///
-/// Every variant tells its reader what to change. What the core answered is carried on one line, cut to 200 characters,
-/// with control characters escaped. Only plain words are carried: a text that has escapes, long runs of letters and digits,
-/// or eight consecutive letters and digits of the api key is withheld as a whole, and the error says so.
+/// Every variant tells its reader what to change. What the core answered is carried on one line,
+/// cut to 200 characters, with control characters escaped. Only plain words are carried: a text
+/// that has escapes, long runs of letters and digits, or eight consecutive letters and digits of
+/// the api key is withheld as a whole, and the error says so.
 #[cfg(feature = "reqwest")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -167,7 +174,8 @@ pub enum MintError {
         /// What went wrong at last.
         reason: String,
     },
-    /// The core refused: a wrong api key, an unknown app, a field it cannot read... The text is its own.
+    /// The core refused: a wrong api key, an unknown app, a field it cannot read... The text is its
+    /// own.
     #[error("the core at {core} refused with status {status}: {message}")]
     Refused {
         /// The core's origin.
@@ -193,15 +201,17 @@ pub enum MintError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The token was minted, and the policy that [`verify_with`](crate::ServiceTokenRequest::verify_with) names refuses it:
-    /// the two services, or one of them and the core, are not configured for each other. Trying again does not help.
+    /// The token was minted, and the policy that
+    /// [`verify_with`](crate::ServiceTokenRequest::verify_with) names refuses it: the two services,
+    /// or one of them and the core, are not configured for each other. Trying again does not help.
     #[error("misconfigured: the called service would refuse the minted token: {reason}")]
     Misconfigured {
         /// The check that failed.
         reason: &'static str,
     },
     /// The token was minted, and could not be judged by the policy that
-    /// [`verify_with`](crate::ServiceTokenRequest::verify_with) names: the keys to verify it cannot be reached.
+    /// [`verify_with`](crate::ServiceTokenRequest::verify_with) names: the keys to verify it cannot
+    /// be reached.
     #[error("unreachable: the minted token cannot be judged, {reason}")]
     NotJudged {
         /// Why there are no keys.

@@ -1,9 +1,9 @@
 //! [`ServiceClaims`] as an axum extractor.
 //!
-//! A handler that takes `ServiceClaims` is reached by microservices alone, whatever layer stands in front; one that takes
-//! `Option<ServiceClaims>` tells them from others behind an
-//! [`optional`](crate::RequireServiceTokenLayer::optional) layer. With no layer in front both answer 500 and log an
-//! error: a forgotten layer fails closed.
+//! A handler that takes `ServiceClaims` is reached by microservices alone, whatever layer stands in
+//! front; one that takes `Option<ServiceClaims>` tells them from others behind an
+//! [`optional`](crate::RequireServiceTokenLayer::optional) layer. With no layer in front both
+//! answer 500 and log an error: a forgotten layer fails closed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,10 @@ impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
 impl<S: Send + Sync> OptionalFromRequestParts<S> for ServiceClaims {
     type Rejection = ServiceClaimsRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
         match verdict(parts)? {
             Verdict::Caller(claims) => Ok(Some(claims)),
             Verdict::Nobody(_) => Ok(None),
@@ -41,8 +44,9 @@ fn verdict(parts: &Parts) -> Result<Verdict, ServiceClaimsRejection> {
     parts.extensions.get().cloned().ok_or(ServiceClaimsRejection(Cause::NoLayer))
 }
 
-/// Why claims could not be extracted: 500 if no [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) stands in
-/// front, else what that layer would have answered had it not been optional.
+/// Why claims could not be extracted: 500 if no
+/// [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) stands in front, else what that
+/// layer would have answered had it not been optional.
 #[derive(Debug)]
 pub struct ServiceClaimsRejection(Cause);
 
@@ -56,7 +60,9 @@ impl IntoResponse for ServiceClaimsRejection {
     fn into_response(self) -> Response {
         match self.0 {
             Cause::NoLayer => {
-                tracing::error!("a handler reads ServiceClaims, but no RequireServiceTokenLayer stands in front of it");
+                tracing::error!(
+                    "a handler reads ServiceClaims, but no RequireServiceTokenLayer stands in front of it"
+                );
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
             Cause::Nobody(refusal) => refusal.rejection.into_response(&refusal.realm),

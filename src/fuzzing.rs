@@ -1,5 +1,6 @@
-//! The doors through which the fuzz targets come in: each reads bytes as an attacker would send them, and asserts what
-//! must hold whatever they are. Exists for `cfg(fuzzing)` and for the test that replays the corpora.
+//! The doors through which the fuzz targets come in: each reads bytes as an attacker would send
+//! them, and asserts what must hold whatever they are. Exists for `cfg(fuzzing)` and for the test
+//! that replays the corpora.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,13 +32,20 @@ pub fn authorization(bytes: &[u8]) {
     assert!((1..=MAX_LEN).contains(&token.len()) && token.is_ascii());
     let (scheme, rest) = bytes.split_at(b"Bearer".len());
     assert!(scheme.eq_ignore_ascii_case(b"Bearer"));
-    assert!(rest.starts_with(b" ") && rest.trim_ascii_start() == token.as_bytes(), "something was left out");
-    let written = HeaderMap::from_iter([(AUTHORIZATION, bearer::write(token).unwrap_or_else(|_| unreachable!()))]);
+    assert!(
+        rest.starts_with(b" ") && rest.trim_ascii_start() == token.as_bytes(),
+        "something was left out"
+    );
+    let written = HeaderMap::from_iter([(
+        AUTHORIZATION,
+        bearer::write(token).unwrap_or_else(|_| unreachable!()),
+    )]);
     assert_eq!(read(&written), Ok(token));
 }
 
 fn read(headers: &HeaderMap) -> Result<&str, RejectionReason> {
-    bearer::credential(headers, &AUTHORIZATION).and_then(|credential| bearer::b64token(credential, MAX_LEN))
+    bearer::credential(headers, &AUTHORIZATION)
+        .and_then(|credential| bearer::b64token(credential, MAX_LEN))
 }
 
 /// Reads a token.
@@ -47,7 +55,10 @@ pub fn compact_jws(bytes: &[u8]) {
     assert!(token.len() <= MAX_LEN);
     assert_canonical(token);
     assert!(jws.key_id.as_ref().is_none_or(|id| (1..=256).contains(&id.len())));
-    assert_eq!(token.strip_prefix(jws.signing_input).and_then(|rest| rest.strip_prefix('.')), token.split('.').nth(2));
+    assert_eq!(
+        token.strip_prefix(jws.signing_input).and_then(|rest| rest.strip_prefix('.')),
+        token.split('.').nth(2)
+    );
     if let Ok(claims) = jws.claims() {
         // Without duplicate members there is one way to read an object.
         assert_eq!(serde_json::from_slice::<Value>(&jws.payload).ok(), Some(Value::Object(claims)));
@@ -62,21 +73,29 @@ pub fn header(bytes: &[u8]) {
     if jws.claims().is_err() {
         return;
     }
-    let Ok(Value::Object(header)) = serde_json::from_slice(bytes) else { panic!("not an object for another parser") };
+    let Ok(Value::Object(header)) = serde_json::from_slice(bytes) else {
+        panic!("not an object for another parser")
+    };
     for refused in ["crit", "b64", "enc", "zip"] {
         assert!(!header.contains_key(refused), "{refused} is let through");
     }
     let name = header["alg"].as_str().unwrap_or_default();
     assert_eq!(Algorithm::from_name(name), Some(jws.algorithm));
     assert!(!name.starts_with("HS") && !name.eq_ignore_ascii_case("none"));
-    assert_eq!(header.get("kid").map(Value::as_str), jws.key_id.as_ref().map(|id| Some(id.as_str())));
+    assert_eq!(
+        header.get("kid").map(Value::as_str),
+        jws.key_id.as_ref().map(|id| Some(id.as_str()))
+    );
 }
 
 /// Reads a token's claims, by the default policy and by one that asks for everything.
 pub fn claims(bytes: &[u8]) {
     let scanned = NamedClaims::scan(bytes);
     let Some(claims) = json::object(bytes) else { return };
-    assert_eq!(serde_json::from_slice::<Value>(bytes).ok().as_ref(), Some(&Value::Object(claims.clone())));
+    assert_eq!(
+        serde_json::from_slice::<Value>(bytes).ok().as_ref(),
+        Some(&Value::Object(claims.clone()))
+    );
     let Ok(scanned) = scanned else { panic!("the scan refuses valid claims") };
     let lenient = Policy::default();
     let mut strict = Policy::default();
@@ -84,21 +103,29 @@ pub fn claims(bytes: &[u8]) {
     strict.audience = vec!["billing".to_owned()];
     strict.subject = Some("orders".to_owned());
     strict.max_lifetime = Some(std::time::Duration::from_secs(3600));
-    let (by_strict, by_lenient) = (strict.check_claims(&scanned, NOW), lenient.check_claims(&scanned, NOW));
+    let (by_strict, by_lenient) =
+        (strict.check_claims(&scanned, NOW), lenient.check_claims(&scanned, NOW));
     if let Ok(validity) = by_lenient {
         let expires_at = validity.expires_at;
         assert!(validity.holds(NOW) && !validity.holds(expires_at + 30));
         assert!(expires_at + 30 > NOW && expires_at < 1 << 53);
-        assert!(claims["exp"].as_f64().is_some_and(|exp| exp >= expires_at as f64), "exp is rounded up");
+        assert!(
+            claims["exp"].as_f64().is_some_and(|exp| exp >= expires_at as f64),
+            "exp is rounded up"
+        );
         for earlier in ["nbf", "iat"].iter().filter_map(|name| claims.get(*name)) {
             assert!(earlier.as_f64().is_some_and(|date| (0.0..=(NOW + 30) as f64).contains(&date)));
         }
     }
     if by_strict.is_ok() {
         assert_eq!(by_strict, by_lenient, "the stricter policy lets more through");
-        assert_eq!((&claims["iss"], &claims["sub"]), (&"https://api.example.com".into(), &"orders".into()));
+        assert_eq!(
+            (&claims["iss"], &claims["sub"]),
+            (&"https://api.example.com".into(), &"orders".into())
+        );
         assert!(
-            claims["aud"] == "billing" || claims["aud"].as_array().is_some_and(|aud| aud.contains(&"billing".into()))
+            claims["aud"] == "billing"
+                || claims["aud"].as_array().is_some_and(|aud| aud.contains(&"billing".into()))
         );
     }
     let marked = lenient.check_marker(&claims).is_ok();
@@ -121,18 +148,24 @@ pub fn jwks(bytes: &[u8]) {
             found += 1;
             assert!(key.fits(algorithm) && key.is_usable(NOW));
             assert!(id.is_none() || key.id() == id);
-            assert!(!key.verify(algorithm, b"header.claims", &vec![1; 64]), "a made-up signature is good");
+            assert!(
+                !key.verify(algorithm, b"header.claims", &vec![1; 64]),
+                "a made-up signature is good"
+            );
             assert!(!key.verify(algorithm, b"header.claims", &Vec::new()), "no signature is good");
         }
     }
-    // Every key that is kept has an id to be found by, or is one of those that only a lone key set is good for.
+    // Every key that is kept has an id to be found by, or is one of those that only a lone key set
+    // is good for.
     assert!(found > 0 || entries.len() > 1, "the only key cannot be used");
 }
 
 /// Reads a key set, and after the first line break a token.
 pub fn jwks_and_token(bytes: &[u8]) {
     let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
-    let (Ok(keys), Ok(token)) = (FixedJwks::from_json(&bytes[..at]), std::str::from_utf8(&bytes[at + 1..])) else {
+    let (Ok(keys), Ok(token)) =
+        (FixedJwks::from_json(&bytes[..at]), std::str::from_utf8(&bytes[at + 1..]))
+    else {
         return;
     };
     let verifier = Verifier::new(keys);
@@ -146,7 +179,10 @@ pub fn jwks_and_token(bytes: &[u8]) {
         let swapped = if parts[part].starts_with('A') { "B" } else { "A" };
         parts[part].replace_range(..1, swapped);
         let changed = parts.join(".");
-        assert!(matches!(verifier.attempt(&changed), Attempt::Decided(Err(_))), "a changed token is accepted");
+        assert!(
+            matches!(verifier.attempt(&changed), Attempt::Decided(Err(_))),
+            "a changed token is accepted"
+        );
         assert!(verifier.cached(changed.as_bytes()).is_none(), "a changed token is known");
     }
     assert!(
@@ -163,16 +199,21 @@ pub fn cache_control(bytes: &[u8]) {
 
     let values: Option<Vec<HeaderValue>> =
         bytes.split(|byte| *byte == b'\n').map(|line| HeaderValue::from_bytes(line).ok()).collect();
-    let Some((age, values)) = values.as_ref().and_then(|values| values.split_last()) else { return };
+    let Some((age, values)) = values.as_ref().and_then(|values| values.split_last()) else {
+        return;
+    };
     let fresh = freshness(values, Some(age));
     assert!(fresh <= freshness(values, None), "age makes an answer fresher");
     // RFC 9110 §5.3: several lines say what one joined by commas says.
-    let joined =
-        HeaderValue::from_bytes(&values.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..]));
+    let joined = HeaderValue::from_bytes(
+        &values.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..]),
+    );
     if let Ok(joined) = joined {
         assert_eq!(freshness([&joined], Some(age)), fresh);
     }
-    for max_age in [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3600), Duration::MAX] {
+    for max_age in
+        [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3600), Duration::MAX]
+    {
         let lifetime = clamp(fresh, max_age);
         assert!((Duration::from_secs(30).min(max_age)..=max_age).contains(&lifetime));
     }
@@ -211,11 +252,17 @@ mod tests {
     fn the_corpora_hold_what_must_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         if !corpora.is_dir() {
-            eprintln!("there are no corpora at {}: a package does not hold them", corpora.display());
+            eprintln!(
+                "there are no corpora at {}: a package does not hold them",
+                corpora.display()
+            );
             return;
         }
         for (name, target) in TARGETS {
-            let files: Vec<_> = fs::read_dir(corpora.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let files: Vec<_> = fs::read_dir(corpora.join(name))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
             assert!(files.len() >= 4, "{name} has {} files", files.len());
             for file in files {
                 target(&fs::read(file).unwrap());

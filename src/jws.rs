@@ -1,10 +1,11 @@
 //! Parsing of a compact JWS (RFC 7515 §7.1), as strict as `jsonwebtoken` is not.
 //!
-//! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass what the check needs:
-//! length, parts, encoding, and the header's members that have a meaning. It allocates only the decoded parts and up to
-//! four short header strings, so refusing a forged token costs little more than the signature check. [`Jws::claims`] then
-//! reads header and claims in full, and refuses duplicate members and unbounded nesting. The members `jku`, `jwk`, `x5u`
-//! and `x5c` are never used.
+//! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass
+//! what the check needs: length, parts, encoding, and the header's members that have a meaning. It
+//! allocates only the decoded parts and up to four short header strings, so refusing a forged token
+//! costs little more than the signature check. [`Jws::claims`] then reads header and claims in
+//! full, and refuses duplicate members and unbounded nesting. The members `jku`, `jwk`, `x5u` and
+//! `x5c` are never used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -38,23 +39,26 @@ impl<'t> Jws<'t> {
         if token.len() > max_len {
             return Err(RejectionReason::TooLong);
         }
-        let (header, payload, signature) = three_parts(token).ok_or(RejectionReason::NotThreeParts)?;
+        let (header, payload, signature) =
+            three_parts(token).ok_or(RejectionReason::NotThreeParts)?;
         let signing_input = &token[..header.len() + 1 + payload.len()];
 
         if header.len() > MAX_HEADER_LEN {
             return Err(RejectionReason::MalformedHeader);
         }
         let header = decode(header)?;
-        let (algorithm, key_id) = Header::scan(&header).ok_or(RejectionReason::MalformedHeader)?.check()?;
+        let (algorithm, key_id) =
+            Header::scan(&header).ok_or(RejectionReason::MalformedHeader)?.check()?;
         let (payload, signature) = (decode(payload)?, decode(signature)?);
         Ok(Self { algorithm, key_id, signing_input, header, payload, signature })
     }
 
-    /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also validates the whole header the
-    /// same way.
+    /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also
+    /// validates the whole header the same way.
     ///
-    /// Costs up to forty times as much as the signature check, so it must come after it. A JWS may be signed over an empty
-    /// payload (RFC 7515 §3), so that is refused here and not by [`parse`](Self::parse).
+    /// Costs up to forty times as much as the signature check, so it must come after it. A JWS may
+    /// be signed over an empty payload (RFC 7515 §3), so that is refused here and not by
+    /// [`parse`](Self::parse).
     pub(crate) fn claims(&self) -> Result<Map<String, Value>, RejectionReason> {
         if self.payload.is_empty() {
             return Err(RejectionReason::NotThreeParts);
@@ -64,7 +68,8 @@ impl<'t> Jws<'t> {
     }
 }
 
-/// Exactly three parts, of which header and signature are not empty. A JWE has five and goes no further than this.
+/// Exactly three parts, of which header and signature are not empty. A JWE has five and goes no
+/// further than this.
 fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
     let mut parts = token.split('.');
     let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -72,7 +77,8 @@ fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
     whole.then_some((header, payload, signature))
 }
 
-/// Canonical unpadded base64url: the engine refuses padding, the standard alphabet and non-zero trailing bits.
+/// Canonical unpadded base64url: the engine refuses padding, the standard alphabet and non-zero
+/// trailing bits.
 fn decode(part: &str) -> Result<Vec<u8>, RejectionReason> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| RejectionReason::NotBase64Url)
 }
@@ -116,7 +122,8 @@ impl<'h> Header<'h> {
     }
 
     fn check(self) -> Result<(Algorithm, Option<String>), RejectionReason> {
-        // RFC 7515 §4.1.11: a `crit` that is not understood must be refused, and none is understood here.
+        // RFC 7515 §4.1.11: a `crit` that is not understood must be refused, and none is understood
+        // here.
         if self.is_critical {
             return Err(RejectionReason::CriticalHeader);
         }
@@ -128,7 +135,8 @@ impl<'h> Header<'h> {
             Some(Some(cty)) if !is_media_type(&cty, "jwt") => {}
             Some(_) => return Err(RejectionReason::NestedToken),
         }
-        // RFC 8725 §3.11: explicit typing keeps tokens made for something else (DPoP, security events) out.
+        // RFC 8725 §3.11: explicit typing keeps tokens made for something else (DPoP, security
+        // events) out.
         match self.typ.map(text) {
             None => {}
             Some(Some(typ)) if is_media_type(&typ, "jwt") || is_media_type(&typ, "at+jwt") => {}
@@ -181,7 +189,10 @@ mod tests {
             (r#"{"alg":"RS256","kid":"s-1","typ":"JWT"}"#, None),
             (r#"{"alg":"RS256","typ":"jwt"}"#, None),
             (r#"{"alg":"RS256","typ":"Application/AT+jwt"}"#, None),
-            (r#"{"alg":"Ed25519","version":"5","jku":"http://x","jwk":{},"x5u":"y","x5c":[]}"#, None),
+            (
+                r#"{"alg":"Ed25519","version":"5","jku":"http://x","jwk":{},"x5u":"y","x5c":[]}"#,
+                None,
+            ),
             (r#"{"alg":"RS256","cty":"json"}"#, None),
             (&kid(256), None),
             (&kid(257), Some(R::MalformedKeyId)),
@@ -271,7 +282,9 @@ mod tests {
 
     #[test]
     fn claims_are_one_object() {
-        for payload in ["[]", "\"x\"", "1", "", "{} {}", r#"{"exp":1,"exp":2}"#, r#"{"\u0065xp":1,"exp":2}"#] {
+        for payload in
+            ["[]", "\"x\"", "1", "", "{} {}", r#"{"exp":1,"exp":2}"#, r#"{"\u0065xp":1,"exp":2}"#]
+        {
             let expected = if payload.is_empty() { R::NotThreeParts } else { R::MalformedClaims };
             assert_eq!(refusal(&token(r#"{"alg":"RS256"}"#, payload)), Some(expected), "{payload}");
         }

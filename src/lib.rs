@@ -1,16 +1,18 @@
 //! Tower and axum middleware for machine-to-machine authentication with JSON Web Tokens.
 //!
-//! A calling service, **M1**, mints one token at start-up, and a client layer puts it on every outgoing request. The
-//! called one, **M2**, has a server layer that verifies it against a cached JWKS and admits only tokens whose claims hold
-//! `"source": "microservice"`: end users' tokens are signed by the same keys, and only the claims tell them apart. The
-//! wire is SuperTokens'; [`EmbeddedCore`](embedded_core) (feature `embedded-core`) stands in for its core.
+//! A calling service, **M1**, mints one token at start-up, and a client layer puts it on every
+//! outgoing request. The called one, **M2**, has a server layer that verifies it against a cached
+//! JWKS and admits only tokens whose claims hold `"source": "microservice"`: end users' tokens are
+//! signed by the same keys, and only the claims tell them apart. The wire is SuperTokens';
+//! [`EmbeddedCore`](embedded_core) (feature `embedded-core`) stands in for its core.
 //!
 //! Three nouns a side, each useful alone:
 //!
-//! - M1: a [`SuperTokensCore`](mint) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`] carries. See [`client`]
-//!   and [`mint`].
-//! - M2: a [`RemoteJwks`](jwks) or [`FixedJwks`] gives keys to a [`Verifier`], which a [`RequireServiceTokenLayer`] asks.
-//!   See [`server`], which says what is checked in which order, and [`jwks`], which says what the key cache guarantees.
+//! - M1: a [`SuperTokensCore`](mint) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`]
+//!   carries. See [`client`] and [`mint`].
+//! - M2: a [`RemoteJwks`](jwks) or [`FixedJwks`] gives keys to a [`Verifier`], which a
+//!   [`RequireServiceTokenLayer`] asks. See [`server`], which says what is checked in which order,
+//!   and [`jwks`], which says what the key cache guarantees.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -26,10 +28,11 @@
 //! # }
 //! ```
 //!
-//! [`migration`] shows the lines of SuperTokens' SDKs, and of the libraries that its documentation names, beside this
-//! crate's.
+//! [`migration`] shows the lines of SuperTokens' SDKs, and of the libraries that its documentation
+//! names, beside this crate's.
 //!
-//! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need none.
+//! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need
+//! none.
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]

@@ -1,7 +1,8 @@
-//! Coming from SuperTokens' SDKs and the libraries that its documentation names: their lines beside this crate's.
+//! Coming from SuperTokens' SDKs and the libraries that its documentation names: their lines beside
+//! this crate's.
 //!
-//! The two sides can move one at a time: tokens and key sets are the same on the wire, so an M1 with an SDK calls an M2
-//! with this crate, and the other way round. Nothing changes at the core.
+//! The two sides can move one at a time: tokens and key sets are the same on the wire, so an M1
+//! with an SDK calls an M2 with this crate, and the other way round. Nothing changes at the core.
 //!
 //! # M1: making the token
 //!
@@ -90,12 +91,14 @@
 //!
 //! What differs:
 //!
-//! - There is no `status` to look at: an answer without a token is a [`MintError`](crate::MintError). So is a token
-//!   that is not what was asked for.
+//! - There is no `status` to look at: an answer without a token is a
+//!   [`MintError`](crate::MintError). So is a token that is not what was asked for.
 //! - A core that is not up yet is waited for, 30 s by default; the SDKs fail at once.
-//! - The token goes to the origins of [`only_to`](crate::AddServiceTokenLayer::only_to) alone, and prints nowhere.
+//! - The token goes to the origins of [`only_to`](crate::AddServiceTokenLayer::only_to) alone, and
+//!   prints nowhere.
 //! - No `GET /apiversion` and no `cdi-version`: an upgrade of the core needs no upgrade here.
-//! - A token that another process made is used by [`ServiceToken::from_jwt`](crate::ServiceToken::from_jwt).
+//! - A token that another process made is used by
+//!   [`ServiceToken::from_jwt`](crate::ServiceToken::from_jwt).
 //!
 //! # M2: verifying it
 //!
@@ -173,17 +176,20 @@
 //!
 //! What differs:
 //!
-//! - A token without the marker gets 403, not 401: it is authentic, and asking again with it is of no use. See
-//!   [`server`](crate::server) for each answer.
-//! - While no keys can be had the answer is 503, so that callers try again instead of discarding a good token.
-//! - Keys are fetched in the background and ahead of their `max-age`; see [`jwks`](crate::jwks) for what that guarantees.
+//! - A token without the marker gets 403, not 401: it is authentic, and asking again with it is of
+//!   no use. See [`server`](crate::server) for each answer.
+//! - While no keys can be had the answer is 503, so that callers try again instead of discarding a
+//!   good token.
+//! - Keys are fetched in the background and ahead of their `max-age`; see [`jwks`](crate::jwks) for
+//!   what that guarantees.
 //!
 //! # Users and microservices on one route
 //!
-//! SuperTokens' documentation asks the session recipe first and falls back to the service's token. Here the layer goes
-//! first and lets authentic users through without claims; the handler then looks at their session. Leave
-//! [`issuer`](crate::Verifier::issuer) out on such a route if users send their tokens in `Authorization`: a session's
-//! `iss` is the API's domain *and* base path, so it would be refused as another issuer's.
+//! SuperTokens' documentation asks the session recipe first and falls back to the service's token.
+//! Here the layer goes first and lets authentic users through without claims; the handler then
+//! looks at their session. Leave [`issuer`](crate::Verifier::issuer) out on such a route if users
+//! send their tokens in `Authorization`: a session's `iss` is the API's domain *and* base path, so
+//! it would be refused as another issuer's.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};

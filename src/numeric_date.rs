@@ -5,8 +5,8 @@ use crate::json::RawValue;
 /// Dates from here on cannot be told apart as JSON numbers (RFC 7493 §2.2).
 const LIMIT: u64 = 1 << 53;
 
-/// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, possibly with a fraction. Each check takes the stricter
-/// whole second.
+/// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, possibly with a fraction. Each check
+/// takes the stricter whole second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NumericDate {
     pub(crate) floor: u64,
@@ -26,13 +26,16 @@ impl NumericDate {
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
         // `fold` has no early exit, so it vectorizes: a token can hold thousands of digits.
-        let is_number =
-            |digits: &str| !digits.is_empty() && digits.bytes().fold(true, |all, digit| all & digit.is_ascii_digit());
+        let is_number = |digits: &str| {
+            !digits.is_empty()
+                && digits.bytes().fold(true, |all, digit| all & digit.is_ascii_digit())
+        };
         if !is_number(whole) || !is_number(fraction) {
             return None;
         }
 
-        // The digits before the decimal point, once the exponent has moved it, make the whole seconds.
+        // The digits before the decimal point, once the exponent has moved it, make the whole
+        // seconds.
         let whole_digits = i64::try_from(whole.len()).ok()?.saturating_add(exponent);
         let mut digits = whole.bytes().chain(fraction.bytes());
         let mut floor = 0;

@@ -1,7 +1,8 @@
-//! What every connection of this crate has in common: whom it may go to, how long it may take, how much it may bring.
+//! What every connection of this crate has in common: whom it may go to, how long it may take, how
+//! much it may bring.
 //!
-//! reqwest by itself has no time-out, follows ten redirects to any host, obeys the environment's proxies and reads
-//! bodies without end.
+//! reqwest by itself has no time-out, follows ten redirects to any host, obeys the environment's
+//! proxies and reads bodies without end.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -21,11 +22,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// How much of a text from elsewhere an error carries, in characters.
 pub(crate) const MAX_TEXT: usize = 200;
 
-/// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a query may hold a secret.
+/// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a
+/// query may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let invalid = || {
-        let shown: String = text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
-        let shown = if text.contains('@') { "user and password do not belong into a URL" } else { &shown };
+        let shown: String =
+            text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
+        let shown =
+            if text.contains('@') { "user and password do not belong into a URL" } else { &shown };
         ConfigError::Url(shown.escape_debug().to_string())
     };
     let url = Url::parse(text).map_err(|_| invalid())?;
@@ -36,7 +40,11 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
 
 /// Refuses plain http beyond loopback, where whoever sits between could swap keys or read tokens.
 pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
-    if url.scheme() == "https" || is_loopback(url) { Ok(()) } else { Err(ConfigError::PlainHttp(origin(url))) }
+    if url.scheme() == "https" || is_loopback(url) {
+        Ok(())
+    } else {
+        Err(ConfigError::PlainHttp(origin(url)))
+    }
 }
 
 /// The part of a URL that may be printed.
@@ -55,9 +63,14 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// A client for `url`, with the limits put on top of whatever `builder` says: no redirects, `timeout` for the whole
-/// exchange, no content coding, and the environment's proxies for https alone.
-pub(crate) fn client(builder: ClientBuilder, url: &Url, timeout: Duration) -> Result<Client, ConfigError> {
+/// A client for `url`, with the limits put on top of whatever `builder` says: no redirects,
+/// `timeout` for the whole exchange, no content coding, and the environment's proxies for https
+/// alone.
+pub(crate) fn client(
+    builder: ClientBuilder,
+    url: &Url,
+    timeout: Duration,
+) -> Result<Client, ConfigError> {
     let mut builder = builder
         .redirect(redirect::Policy::none())
         .referer(false)
@@ -79,13 +92,22 @@ pub(crate) fn client(builder: ClientBuilder, url: &Url, timeout: Duration) -> Re
     builder.build().map_err(|err| {
         let reason = reason(err);
         // rustls-platform-verifier and rustls say it in these words.
-        let no_certificates = reason.contains("CA certificates") || reason.contains("root certificates");
-        if no_certificates { ConfigError::NoCaCertificates } else { ConfigError::HttpClient(reason) }
+        let no_certificates =
+            reason.contains("CA certificates") || reason.contains("root certificates");
+        if no_certificates {
+            ConfigError::NoCaCertificates
+        } else {
+            ConfigError::HttpClient(reason)
+        }
     })
 }
 
-/// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; what follows the limit is not read.
-pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
+/// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; what follows the limit is not
+/// read.
+pub(crate) async fn read_body(
+    mut response: Response,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, reqwest::Error> {
     // Said in advance, it need not be read at all.
     if response.content_length().is_some_and(|length| length > limit as u64) {
         return Ok(None);
@@ -100,7 +122,8 @@ pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Op
     Ok(Some(body))
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix seconds.
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix
+/// seconds.
 pub(crate) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Duration> {
     let text = value?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -127,7 +150,8 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// What lies at the bottom of an error, which is the part that tells: `Connection refused`, `certificate expired`.
+/// What lies at the bottom of an error, which is the part that tells: `Connection refused`,
+/// `certificate expired`.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -187,7 +211,11 @@ mod tests {
         ];
         for (text, expected) in cases {
             let value = HeaderValue::from_static(text);
-            assert_eq!(retry_after(Some(&value), 784_111_777).map(|wait| wait.as_secs()), expected, "{text}");
+            assert_eq!(
+                retry_after(Some(&value), 784_111_777).map(|wait| wait.as_secs()),
+                expected,
+                "{text}"
+            );
         }
         assert_eq!(retry_after(None, 0), None);
     }

@@ -8,9 +8,9 @@
 //! | [`NotMicroservice`](RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 |
 //! | [`KeysUnavailable`](RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 |
 //!
-//! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. Descriptions are constants: they name the failed check and never hold text
-//! from a token, a key or another library. The body is empty; the [`Rejection`] itself rides in the response's
-//! extensions, so that an outer layer can log it or write a body.
+//! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. Descriptions are constants: they name the failed check
+//! and never hold text from a token, a key or another library. The body is empty; the [`Rejection`]
+//! itself rides in the response's extensions, so that an outer layer can log it or write a body.
 
 use std::fmt;
 use std::time::Duration;
@@ -59,13 +59,16 @@ impl Rejection {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         if self.kind() == RejectionKind::KeysUnavailable {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(self.retry_after_seconds()));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(self.retry_after_seconds()));
         }
         response.extensions_mut().insert(self);
         response
     }
 
-    /// The answer to a gRPC call: HTTP 200 with headers alone, `grpc-status` and `grpc-message` among them.
+    /// The answer to a gRPC call: HTTP 200 with headers alone, `grpc-status` and `grpc-message`
+    /// among them.
     pub(crate) fn into_grpc_response<B: Default>(self) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
@@ -81,12 +84,18 @@ impl Rejection {
         let challenge = match (self.kind(), self.kind().answer().error) {
             (RejectionKind::KeysUnavailable, _) => return None,
             (_, None) => format!("Bearer {realm}"),
-            (RejectionKind::MalformedRequest, Some(error)) => format!("Bearer {realm}, error=\"{error}\""),
+            (RejectionKind::MalformedRequest, Some(error)) => {
+                format!("Bearer {realm}, error=\"{error}\"")
+            }
             (_, Some(error)) => {
-                format!("Bearer {realm}, error=\"{error}\", error_description=\"{}\"", self.reason.description())
+                format!(
+                    "Bearer {realm}, error=\"{error}\", error_description=\"{}\"",
+                    self.reason.description()
+                )
             }
         };
-        // A realm holds visible ASCII only, so this does not fail; a bare scheme would be against RFC 6750 §3.
+        // A realm holds visible ASCII only, so this does not fail; a bare scheme would be against
+        // RFC 6750 §3.
         HeaderValue::try_from(challenge).ok()
     }
 
@@ -117,7 +126,8 @@ impl std::error::Error for Rejection {}
 pub enum RejectionKind {
     /// No credential, or one of another scheme.
     MissingToken,
-    /// Not one well-formed Bearer credential: two of them, bytes outside b64token, or no token behind the scheme.
+    /// Not one well-formed Bearer credential: two of them, bytes outside b64token, or no token
+    /// behind the scheme.
     MalformedRequest,
     /// A Bearer token that is not acceptable: unparsable, forged, expired, from somebody else...
     InvalidToken,
@@ -152,7 +162,8 @@ impl RejectionKind {
 /// Declares the reasons, each with its kind and the text that the wire shows.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident => $kind:ident, $description:literal;)*) => {
-        /// The check that refused a credential. [`server`](crate::server) says in which order the checks run.
+        /// The check that refused a credential. [`server`](crate::server) says in which order the
+        /// checks run.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum RejectionReason { $($(#[$doc])* $name,)* }
@@ -241,7 +252,8 @@ reasons! {
     KeysStale => KeysUnavailable, "the keys are too old";
     /// The key may be new, and the fetch that would tell failed.
     FetchFailed => KeysUnavailable, "the keys could not be fetched";
-    /// Too many requests wait already: for a key that may be new, or for their signature to be checked.
+    /// Too many requests wait already: for a key that may be new, or for their signature to be
+    /// checked.
     TooManyWaiting => KeysUnavailable, "too many requests wait already";
 }
 
@@ -250,7 +262,8 @@ reasons! {
 pub(crate) struct Realm(String);
 
 impl Realm {
-    /// Quotes and backslashes are escaped; what a quoted string cannot hold as visible ASCII becomes `?`.
+    /// Quotes and backslashes are escaped; what a quoted string cannot hold as visible ASCII
+    /// becomes `?`.
     pub(crate) fn new(name: &str) -> Self {
         let mut quoted = String::with_capacity(name.len() + 8);
         for c in name.chars() {
@@ -293,12 +306,17 @@ mod tests {
         let cases = [
             (R::NoCredential, (401, some(r#"Bearer realm="m2m""#), None)),
             (R::OtherScheme, (401, some(r#"Bearer realm="m2m""#), None)),
-            (R::MalformedCredential, (400, some(r#"Bearer realm="m2m", error="invalid_request""#), None)),
+            (
+                R::MalformedCredential,
+                (400, some(r#"Bearer realm="m2m", error="invalid_request""#), None),
+            ),
             (
                 R::Expired,
                 (
                     401,
-                    some(r#"Bearer realm="m2m", error="invalid_token", error_description="the token has expired""#),
+                    some(
+                        r#"Bearer realm="m2m", error="invalid_token", error_description="the token has expired""#,
+                    ),
                     None,
                 ),
             ),
@@ -322,7 +340,8 @@ mod tests {
     #[test]
     fn retry_after_is_rounded_up() {
         for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
-            let rejection = Rejection::retry_after(RejectionReason::FetchFailed, Duration::from_millis(millis));
+            let rejection =
+                Rejection::retry_after(RejectionReason::FetchFailed, Duration::from_millis(millis));
             let response = rejection.into_response::<()>(&Realm::default());
             assert_eq!(response.headers()[RETRY_AFTER], seconds);
         }

@@ -20,7 +20,8 @@ const MAX_TOKEN_LEN: usize = 64 * 1024;
 /// A handle on the token that this process calls others with. Cheap to clone, and never printed.
 ///
 /// A token that was minted may be replaced by a newer one while it is in use: take
-/// [`header_value`](Self::header_value) for each request anew. Whatever replaces it ends with the last clone.
+/// [`header_value`](Self::header_value) for each request anew. Whatever replaces it ends with the
+/// last clone.
 #[derive(Clone)]
 pub struct ServiceToken(Arc<Handle>);
 
@@ -30,7 +31,8 @@ struct Handle {
     renewal: Option<Box<dyn Renewal>>,
 }
 
-/// The place of the token that is in use now. Whoever keeps a copy asks for the generation first, which takes no lock.
+/// The place of the token that is in use now. Whoever keeps a copy asks for the generation first,
+/// which takes no lock.
 pub(crate) struct Slot {
     generation: AtomicU64,
     current: RwLock<Current>,
@@ -74,12 +76,14 @@ pub struct TokenHealth {
 }
 
 impl ServiceToken {
-    /// A token that came from elsewhere, from an environment variable for instance: a compact JWS (RFC 7515 §7.1) of at
-    /// most 64 KiB. White space around it is taken off. The signature cannot be checked here. It is never renewed.
+    /// A token that came from elsewhere, from an environment variable for instance: a compact JWS
+    /// (RFC 7515 §7.1) of at most 64 KiB. White space around it is taken off. The signature cannot
+    /// be checked here. It is never renewed.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Token`] if the text is no such JWS, its claims are no JSON object, or its `exp` has passed.
+    /// [`ConfigError::Token`] if the text is no such JWS, its claims are no JSON object, or its
+    /// `exp` has passed.
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, ConfigError> {
         let current = Current::checked(jwt.as_ref().trim(), &Clock::default())?;
         Ok(Self(Arc::new(Handle { slot: Slot::new(current), renewal: None })))
@@ -91,8 +95,8 @@ impl ServiceToken {
         Self(Arc::new(Handle { slot, renewal: Some(Box::new(renewal)) }))
     }
 
-    /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count and a lock that is
-    /// never held for longer than that.
+    /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count
+    /// and a lock that is never held for longer than that.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.current().header_value
@@ -128,7 +132,8 @@ impl ServiceToken {
         headers.insert(AUTHORIZATION, self.header_value());
     }
 
-    /// The token's `exp`. `None` if it has none, or one that this platform's [`SystemTime`] does not reach.
+    /// The token's `exp`. `None` if it has none, or one that this platform's [`SystemTime`] does
+    /// not reach.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0.slot.read(|current| current.expires_at)?))
@@ -139,7 +144,8 @@ impl ServiceToken {
     pub fn health(&self) -> TokenHealth {
         #[cfg(feature = "reqwest")]
         {
-            let (renewing, last_error) = self.0.renewal.as_ref().map(|renewal| renewal.health()).unwrap_or_default();
+            let (renewing, last_error) =
+                self.0.renewal.as_ref().map(|renewal| renewal.health()).unwrap_or_default();
             TokenHealth { expires_at: self.expires_at(), renewing, last_error }
         }
         #[cfg(not(feature = "reqwest"))]
@@ -191,7 +197,8 @@ impl Current {
         if expires_at.is_some_and(|expires_at| expires_at <= clock.unix_now()) {
             return Err(ConfigError::Token("the token has expired"));
         }
-        let header_value = bearer::write(jwt).map_err(|_| ConfigError::Token("the token is not fit for a header"))?;
+        let header_value = bearer::write(jwt)
+            .map_err(|_| ConfigError::Token("the token is not fit for a header"))?;
         Ok(Self { header_value, generation: 0, expires_at })
     }
 }
@@ -209,7 +216,11 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     fn jwt(claims: &str) -> String {
-        format!("{}.{}.c2VjcmV0", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#), URL_SAFE_NO_PAD.encode(claims))
+        format!(
+            "{}.{}.c2VjcmV0",
+            URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#),
+            URL_SAFE_NO_PAD.encode(claims)
+        )
     }
 
     #[test]
@@ -236,7 +247,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         token.apply(&mut headers);
         assert_eq!(headers[AUTHORIZATION], format!("Bearer {text}"));
-        for printed in [format!("{token:?}"), format!("{headers:?}"), format!("{:?}", token.header_value())] {
+        for printed in
+            [format!("{token:?}"), format!("{headers:?}"), format!("{:?}", token.header_value())]
+        {
             assert!(!printed.contains("c2VjcmV0"), "{printed}");
         }
         let error = ServiceToken::from_jwt(jwt(r#"{"exp":1}"#)).unwrap_err();

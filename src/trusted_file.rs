@@ -1,12 +1,13 @@
 //! Opens files whose contents decide which tokens are accepted or who can mint them.
 //!
-//! Two sets of rules. Files that this crate writes (a cached key set, the data folder of an embedded core) must belong
-//! to the user of this process or to root and be writable by that user alone, and are never reached through a symbolic
-//! link. Files that others write, such as those of a Kubernetes mount, may be links and belong to any user.
+//! Two sets of rules. Files that this crate writes (a cached key set, the data folder of an
+//! embedded core) must belong to the user of this process or to root and be writable by that user
+//! alone, and are never reached through a symbolic link. Files that others write, such as those of
+//! a Kubernetes mount, may be links and belong to any user.
 //!
-//! The checks are made on the opened file, not on its path, which can name another file by the time it is opened. No
-//! call blocks, not even on a FIFO. On Windows the access control list of the folder decides who can write, so only the
-//! file type is checked.
+//! The checks are made on the opened file, not on its path, which can name another file by the time
+//! it is opened. No call blocks, not even on a FIFO. On Windows the access control list of the
+//! folder decides who can write, so only the file type is checked.
 
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 use std::fs;
@@ -29,7 +30,8 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
     Ok(file)
 }
 
-/// Opens a folder that only this crate writes to. Unix alone: elsewhere a folder cannot be opened as a file.
+/// Opens a folder that only this crate writes to. Unix alone: elsewhere a folder cannot be opened
+/// as a file.
 #[cfg(all(unix, feature = "embedded-core"))]
 pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     let folder = open_no_follow(path, OpenOptions::new().read(true))?;
@@ -60,7 +62,8 @@ pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Reads the rest of a file that may hold `limit` bytes.
 pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    // By what is read, not by the metadata: the file may grow, and some files of the system have no size.
+    // By what is read, not by the metadata: the file may grow, and some files of the system have no
+    // size.
     file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::other(format!("it is larger than {limit} bytes")));
@@ -73,9 +76,15 @@ fn open_no_follow(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     options.custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32);
     options.open(path).map_err(|err| {
-        // Only improves the message: the error code of a link that is not followed differs between systems.
-        let is_link = cfg!(unix) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-        if is_link { io::Error::other("it is a symbolic link; use its target instead") } else { err }
+        // Only improves the message: the error code of a link that is not followed differs between
+        // systems.
+        let is_link =
+            cfg!(unix) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        if is_link {
+            io::Error::other("it is a symbolic link; use its target instead")
+        } else {
+            err
+        }
     })
 }
 
@@ -95,18 +104,26 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether only root and the user `process` can write a file of this owner and mode. The error says how to fix it.
+/// Whether only root and the user `process` can write a file of this owner and mode. The error says
+/// how to fix it.
 #[cfg(all(unix, any(feature = "reqwest", feature = "embedded-core")))]
 fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Result<(), String> {
     if owner != process && owner != 0 {
-        return Err(format!("it belongs to user {owner}, but this process runs as user {process}; chown it"));
+        return Err(format!(
+            "it belongs to user {owner}, but this process runs as user {process}; chown it"
+        ));
     }
     if mode & 0o002 != 0 {
         return Err(WRITABLE_BY_ALL.to_owned());
     }
     if mode & 0o020 != 0 {
-        // With the default policy the kubelet adds these rights to everything in the volume at each start of a pod.
-        let place = if is_folder { " and use a subfolder of the mount, which is created with mode 0700" } else { "" };
+        // With the default policy the kubelet adds these rights to everything in the volume at each
+        // start of a pod.
+        let place = if is_folder {
+            " and use a subfolder of the mount, which is created with mode 0700"
+        } else {
+            ""
+        };
         return Err(format!(
             "its group can write it; use chmod -R g-w once. In a Kubernetes volume with fsGroup also set \
              fsGroupChangePolicy to OnRootMismatch{place}"
@@ -179,7 +196,9 @@ mod tests {
     #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
     fn own_file_is_regular_and_no_link() {
         let (_folder, path) = kinds();
-        let open = |name: &str| open_own(&path(name), OpenOptions::new().read(true)).map_err(|err| err.to_string());
+        let open = |name: &str| {
+            open_own(&path(name), OpenOptions::new().read(true)).map_err(|err| err.to_string())
+        };
         assert!(open("file").is_ok());
         for (name, reason) in [
             ("link", "it is a symbolic link"),
@@ -189,7 +208,10 @@ mod tests {
             ("nothing", "No such file"),
         ] {
             let opened = open(name);
-            assert!(opened.as_ref().is_err_and(|err| err.starts_with(reason)), "{name}: {opened:?}");
+            assert!(
+                opened.as_ref().is_err_and(|err| err.starts_with(reason)),
+                "{name}: {opened:?}"
+            );
         }
         set_permissions(path("file"), Permissions::from_mode(0o660)).unwrap();
         assert!(open("file").is_err_and(|err| err.contains("its group can write it")));
@@ -198,7 +220,8 @@ mod tests {
     #[test]
     fn file_of_others_is_regular_and_bounded() {
         let (_folder, path) = kinds();
-        let read = |name: &str, limit| read_others(&path(name), limit).map_err(|err| err.to_string());
+        let read =
+            |name: &str, limit| read_others(&path(name), limit).map_err(|err| err.to_string());
         for name in ["file", "link"] {
             assert_eq!(read(name, 7).unwrap(), b"content", "{name}");
             assert_eq!(read(name, u64::MAX).unwrap(), b"content", "{name}");

@@ -1,8 +1,8 @@
-//! Test vectors that nobody here wrote, judged by the signature layer: strict parsing, the key by (`kid`, `alg`), the
-//! signature. The payloads are mostly no claims sets.
+//! Test vectors that nobody here wrote, judged by the signature layer: strict parsing, the key by
+//! (`kid`, `alg`), the signature. The payloads are mostly no claims sets.
 //!
-//! The vectors are no part of the crate: they stand in a folder beside it, or where `M2M_VECTORS` says. Without them the
-//! tests say so and pass, unless `REQUIRE_VECTORS` is `1`.
+//! The vectors are no part of the crate: they stand in a folder beside it, or where `M2M_VECTORS`
+//! says. Without them the tests say so and pass, unless `REQUIRE_VECTORS` is `1`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::jwks::{FixedJwks, KeySource, Lookup};
 use crate::jws::Jws;
 
-/// Wycheproof cases that are labelled valid and refused here, each for a fault of the vector or for an algorithm that the
-/// crypto provider does not have.
+/// Wycheproof cases that are labelled valid and refused here, each for a fault of the vector or for
+/// an algorithm that the crypto provider does not have.
 const WAIVED: [(u64, &str); 4] = [
     (346, "the key says PS256, the token is PS384"),
     (347, "ES512, and a key whose alg is ES521, which does not exist"),
@@ -35,7 +35,8 @@ const REFUSED_HERE: [(&str, &str); 4] = [
 struct Tally {
     /// Cases whose key is asymmetric, whose label decides.
     asymmetric: usize,
-    /// Cases with a symmetric key, an encrypted token or another serialization: refused whatever their label.
+    /// Cases with a symmetric key, an encrypted token or another serialization: refused whatever
+    /// their label.
     refused_by_kind: usize,
     agreements: usize,
     /// Ids of cases labelled valid that are refused for a reason on record.
@@ -73,15 +74,19 @@ fn accepts(keys: &Value, token: &str) -> bool {
     let Ok(keys) = FixedJwks::from_json(keys.to_string()) else { return false };
     let Ok(jws) = Jws::parse(token, 8192) else { return false };
     match KeySource::from(keys).look_up(jws.key_id.as_deref(), jws.algorithm, 0) {
-        Lookup::Found(key) => key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature),
+        Lookup::Found(key) => {
+            key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature)
+        }
         Lookup::Refused(_) | Lookup::Wait(_) => false,
     }
 }
 
 /// The folder of that name, or `None` if there are no vectors on this machine.
 fn folder(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("M2M_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"), PathBuf::from);
+    let root = std::env::var_os("M2M_VECTORS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
+        PathBuf::from,
+    );
     let folder = root.join(name);
     if folder.is_dir() {
         return Some(folder);
@@ -94,7 +99,9 @@ fn folder(name: &str) -> Option<PathBuf> {
 
 /// The JSON files of a folder by name, in order.
 fn files(folder: &Path) -> Vec<(String, Value)> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: BTreeSet<String> = entries.filter(|name| name.ends_with(".json")).collect();
     names.into_iter().map(|name| (name.clone(), read(&folder.join(name)))).collect()
 }
@@ -126,7 +133,8 @@ fn judge_wycheproof(file: &Value) -> Tally {
     let mut tally = Tally::default();
     let signatures = file["schema"] == "json_web_signature_schema_v1.json";
     for group in file["testGroups"].as_array().unwrap() {
-        // A group without a public key is symmetric: the crate's own filter has to refuse what is there instead.
+        // A group without a public key is symmetric: the crate's own filter has to refuse what is
+        // there instead.
         let public = group.get("public");
         let keys = key_set(public.unwrap_or(&group["private"]));
         for case in group["tests"].as_array().unwrap() {
@@ -145,7 +153,10 @@ fn judge_wycheproof(file: &Value) -> Tally {
                 tally.refused_by_kind += 1;
             }
             let expected = judged && case["result"] == "valid";
-            let waiver = WAIVED.iter().find(|(waived, _)| signatures && *waived == id).map(|(_, reason)| *reason);
+            let waiver = WAIVED
+                .iter()
+                .find(|(waived, _)| signatures && *waived == id)
+                .map(|(_, reason)| *reason);
             tally.count(&format!("tc{id}"), expected, accepts(&keys, &token), waiver);
         }
     }
@@ -173,7 +184,9 @@ fn vectors_wycheproof_are_judged_as_labelled() {
                 assert_eq!((tally.asymmetric, tally.refused_by_kind), (361, 40));
                 assert_eq!(tally.waived.len(), WAIVED.len());
             }
-            "json_web_key_test.json" => assert_eq!((tally.asymmetric, tally.refused_by_kind), (11, 15)),
+            "json_web_key_test.json" => {
+                assert_eq!((tally.asymmetric, tally.refused_by_kind), (11, 15))
+            }
             _ => assert_eq!(tally.waived.len(), 0, "{name}"),
         }
         judged.push(name);
@@ -201,7 +214,10 @@ fn vectors_rfc7515_are_judged_as_labelled() {
     }
     tally.print("rfc7515_appendix_a.json");
     assert_eq!(tally.disagreements, BTreeSet::new());
-    assert_eq!((tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()), (3, 5, 6, 2));
+    assert_eq!(
+        (tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()),
+        (3, 5, 6, 2)
+    );
 }
 
 #[test]
@@ -214,7 +230,8 @@ fn vectors_rfc7520_are_judged_as_labelled() {
             Some(several) => json!({"keys": several.iter().map(published).collect::<Vec<_>>()}),
             None => key_set(&published(key)),
         };
-        // The cookbook has no negative cases, but only a compact token with its payload in base64url is one here.
+        // The cookbook has no negative cases, but only a compact token with its payload in
+        // base64url is one here.
         if let Some(compact) = output.get("compact").and_then(Value::as_str) {
             let protected = &file["signing"]["protected"];
             let is_token = protected.get("b64").is_none() && !compact.contains("..");
@@ -228,14 +245,23 @@ fn vectors_rfc7520_are_judged_as_labelled() {
         for serialization in ["json", "json_flat"] {
             if let Some(token) = output.get(serialization) {
                 tally.refused_by_kind += 1;
-                tally.count(&format!("{name} {serialization}"), false, accepts(&keys, &token.to_string()), None);
+                tally.count(
+                    &format!("{name} {serialization}"),
+                    false,
+                    accepts(&keys, &token.to_string()),
+                    None,
+                );
             }
         }
     }
     tally.print("rfc7520");
     assert_eq!(tally.disagreements, BTreeSet::new());
-    // Compact: RS256, PS384, ES512 and Ed25519; HS256 in three shapes. And 11 files with 21 tokens in JSON.
-    assert_eq!((tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()), (4, 24, 26, 2));
+    // Compact: RS256, PS384, ES512 and Ed25519; HS256 in three shapes. And 11 files with 21 tokens
+    // in JSON.
+    assert_eq!(
+        (tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()),
+        (4, 24, 26, 2)
+    );
 }
 
 fn refused_here(id: &str) -> Option<&'static str> {

@@ -1,4 +1,5 @@
-//! The memory that the token cache takes, of the whole process. A binary of its own, since it reads what the process has.
+//! The memory that the token cache takes, of the whole process. A binary of its own, since it reads
+//! what the process has.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test's helpers; the figures are shown
 
@@ -21,7 +22,8 @@ const THREADS: usize = 64;
 /// Light tokens that each thread verifies, which no other does: more than its first level holds.
 const OWN: usize = 300;
 
-/// Tokens of each shape, which the threads divide among them: together they weigh more than the second level holds.
+/// Tokens of each shape, which the threads divide among them: together they weigh more than the
+/// second level holds.
 const DIVIDED: usize = 1_500;
 
 /// A key, and the header of the tokens that it signs.
@@ -52,7 +54,10 @@ impl Authority {
 fn claims(number: usize, shape: usize) -> String {
     let marker = if number.is_multiple_of(10) { "" } else { r#""source":"microservice","# };
     let rest = match shape {
-        0 => format!(r#""iss":"https://api.example.com","service":"orders","padding":"{}""#, "p".repeat(200)),
+        0 => format!(
+            r#""iss":"https://api.example.com","service":"orders","padding":"{}""#,
+            "p".repeat(200)
+        ),
         1 => format!(r#""x":[{}]"#, ["[[[]]]"; 20].join(",")),
         6 => format!(r#""x":[{}]"#, ["[[[[[]]]]]"; 100].join(",")),
         2 => format!(r#""x":[{}]"#, [r#"{"":{"":1}}"#; 60].join(",")),
@@ -105,11 +110,13 @@ impl Pool {
         done.wait();
     }
 
-    /// Each thread verifies its own tokens, three times in a row, so that both levels hold them. Then the threads divide
-    /// the tokens of each shape among them, which evicts their own ones from the second level.
+    /// Each thread verifies its own tokens, three times in a row, so that both levels hold them.
+    /// Then the threads divide the tokens of each shape among them, which evicts their own ones
+    /// from the second level.
     fn verify(&self, tokens: &Arc<Tokens>, verifier: &Verifier) {
         let verify = move |verifier: &Verifier, token: &str| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             drop(runtime.block_on(verifier.verify(token)));
         };
         let (own, of_own) = (Arc::clone(tokens), verifier.clone());
@@ -118,19 +125,26 @@ impl Pool {
         });
         let (divided, of_divided) = (Arc::clone(tokens), verifier.clone());
         self.run(move |thread| {
-            divided.divided.iter().skip(thread).step_by(THREADS).for_each(|token| verify(&of_divided, token));
+            divided
+                .divided
+                .iter()
+                .skip(thread)
+                .step_by(THREADS)
+                .for_each(|token| verify(&of_divided, token));
         });
     }
 }
 
-/// What `Verifier::cache_capacity` says: 4.5 KiB for each of 4 096 tokens, and 0.5 MiB for each thread; and twice that
-/// with the gaps that an allocator leaves between objects of many sizes.
+/// What `Verifier::cache_capacity` says: 4.5 KiB for each of 4 096 tokens, and 0.5 MiB for each
+/// thread; and twice that with the gaps that an allocator leaves between objects of many sizes.
 #[test]
 fn cache_filled_by_64_threads_stays_within_its_bound() {
     let bound = 4096 * 9 / 2 + 512 * THREADS;
     let (authority, pool) = (Authority::new(), Pool::new());
     let sign = |shape: usize, number: usize| authority.sign(&claims(number, shape));
-    let own = |thread: usize| (0..OWN).map(|number| sign(number % 2, (thread * OWN + number) * 10 + 1)).collect();
+    let own = |thread: usize| {
+        (0..OWN).map(|number| sign(number % 2, (thread * OWN + number) * 10 + 1)).collect()
+    };
     let of_shape = |shape: usize| (0..DIVIDED).map(move |number| (shape, number));
     let tokens = Arc::new(Tokens {
         own: (0..THREADS).map(own).collect(),

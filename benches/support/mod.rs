@@ -17,7 +17,9 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_m2m::{EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier};
+use tower_m2m::{
+    EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier,
+};
 
 /// The service that does nothing: takes a request and answers.
 pub(crate) fn nothing() -> impl Answers + Clone + Send {
@@ -43,12 +45,15 @@ pub(crate) static RS256: LazyLock<Core> = LazyLock::new(|| {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let core = EmbeddedCore::builder().build().await.expect("a core");
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let listener =
+            tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let serving = core.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
-        let token = SuperTokensCore::new(url).expect("a URL").service_token("https://api.example.com");
-        let minted = token.claim("service", "orders").audience("billing").mint().await.expect("a token");
+        let token =
+            SuperTokensCore::new(url).expect("a URL").service_token("https://api.example.com");
+        let minted =
+            token.claim("service", "orders").audience("billing").mint().await.expect("a token");
         let value = minted.header_value();
         let service = value.to_str().expect("a header").trim_start_matches("Bearer ").to_owned();
         let mut users = Vec::new();
@@ -60,9 +65,9 @@ pub(crate) static RS256: LazyLock<Core> = LazyLock::new(|| {
 });
 
 async fn mint(core: &EmbeddedCore, payload: Value) -> String {
-    let body =
-        json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": "https://api.example.com"});
-    let request = Request::post("/recipe/jwt").body(Body::from(body.to_string())).expect("a request");
+    let body = json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": "https://api.example.com"});
+    let request =
+        Request::post("/recipe/jwt").body(Body::from(body.to_string())).expect("a request");
     let answer = core.router().oneshot(request).await.expect("an answer");
     let answer = to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
     let answer: Value = serde_json::from_slice(&answer).expect("JSON");
@@ -97,7 +102,8 @@ pub(crate) fn request(credential: Option<HeaderValue>) -> Request<()> {
     request
 }
 
-/// A credential that shares no bytes with another request's: a server reads each request into memory of its own.
+/// A credential that shares no bytes with another request's: a server reads each request into
+/// memory of its own.
 pub(crate) fn own(credential: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(credential.as_bytes()).expect("it was one")
 }
@@ -110,7 +116,10 @@ pub(crate) fn behind(verifier: Verifier) -> impl Answers + Send {
     RequireServiceTokenLayer::new(verifier).layer(nothing())
 }
 
-pub(crate) trait Answers: Service<Request<()>, Response = Response<()>, Error = Infallible> {}
+pub(crate) trait Answers:
+    Service<Request<()>, Response = Response<()>, Error = Infallible>
+{
+}
 
 impl<S: Service<Request<()>, Response = Response<()>, Error = Infallible>> Answers for S {}
 

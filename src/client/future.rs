@@ -12,7 +12,8 @@ use pin_project_lite::pin_project;
 use super::layer::Shared;
 
 pin_project! {
-    /// The response future of [`AddServiceToken`](crate::AddServiceToken). Yields what the inner service's future yields.
+    /// The response future of [`AddServiceToken`](crate::AddServiceToken). Yields what the inner
+    /// service's future yields.
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
@@ -51,7 +52,9 @@ where
         {
             match this.sent {
                 Sent::Nothing => {}
-                Sent::Fixed => tracing::debug!("the service token was refused as invalid, and nothing can renew it"),
+                Sent::Fixed => tracing::debug!(
+                    "the service token was refused as invalid, and nothing can renew it"
+                ),
                 Sent::Renewable { shared, generation } => shared.token.refused(*generation),
             }
         }
@@ -99,8 +102,9 @@ impl Answer for reqwest::Response {
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Whether the answer says that the token itself is no good: 401 with `error="invalid_token"` (RFC 6750 §3.1), or gRPC's
-/// status 16 in an answer without a body. Any other refusal would befall a fresh token too.
+/// Whether the answer says that the token itself is no good: 401 with `error="invalid_token"` (RFC
+/// 6750 §3.1), or gRPC's status 16 in an answer without a body. Any other refusal would befall a
+/// fresh token too.
 fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
@@ -120,10 +124,20 @@ mod tests {
     #[test]
     fn only_what_a_fresh_token_would_mend_counts() {
         let cases = [
-            (401, "www-authenticate", r#"Bearer realm="m2m", error="invalid_token", error_description="x""#, true),
+            (
+                401,
+                "www-authenticate",
+                r#"Bearer realm="m2m", error="invalid_token", error_description="x""#,
+                true,
+            ),
             (401, "www-authenticate", "Bearer error=invalid_token", true),
             (401, "www-authenticate", r#"Bearer realm="m2m""#, false),
-            (401, "www-authenticate", r#"Bearer error="insufficient_scope", error_description="invalid_token""#, false),
+            (
+                401,
+                "www-authenticate",
+                r#"Bearer error="insufficient_scope", error_description="invalid_token""#,
+                false,
+            ),
             (403, "www-authenticate", r#"Bearer error="invalid_token""#, false),
             (401, "x", "y", false),
             (200, "grpc-status", "16", true),
@@ -132,8 +146,13 @@ mod tests {
             (200, "x", "y", false),
         ];
         for (status, name, value, expected) in cases {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
-            assert_eq!(refuses_token(StatusCode::from_u16(status).unwrap(), &headers), expected, "{status} {value}");
+            let headers =
+                HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            assert_eq!(
+                refuses_token(StatusCode::from_u16(status).unwrap(), &headers),
+                expected,
+                "{status} {value}"
+            );
         }
     }
 }

@@ -45,18 +45,24 @@ impl AddServiceTokenLayer {
         }))
     }
 
-    /// Sends the token to these origins alone (RFC 6454 §4: scheme, host and port) and leaves other requests untouched.
-    /// By default it goes wherever the client goes.
+    /// Sends the token to these origins alone (RFC 6454 §4: scheme, host and port) and leaves other
+    /// requests untouched. By default it goes wherever the client goes.
     ///
-    /// A request whose URI has no authority is not to an allowed origin, which is what tonic's requests look like here:
-    /// on a `Channel`, which has one origin, leave this out. A request whose port is no port, such as `99999`, is not to
-    /// an allowed origin either.
+    /// A request whose URI has no authority is not to an allowed origin, which is what tonic's
+    /// requests look like here: on a `Channel`, which has one origin, leave this out. A request
+    /// whose port is no port, such as `99999`, is not to an allowed origin either.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Origin`] if one is not `http://` or `https://`, a host and perhaps a port.
-    pub fn only_to<O: AsRef<str>>(self, origins: impl IntoIterator<Item = O>) -> Result<Self, ConfigError> {
-        let origins = origins.into_iter().map(|origin| Origin::parse(origin.as_ref())).collect::<Result<_, _>>()?;
+    pub fn only_to<O: AsRef<str>>(
+        self,
+        origins: impl IntoIterator<Item = O>,
+    ) -> Result<Self, ConfigError> {
+        let origins = origins
+            .into_iter()
+            .map(|origin| Origin::parse(origin.as_ref()))
+            .collect::<Result<_, _>>()?;
         Ok(self.with(|shared| shared.origins = Some(origins)))
     }
 
@@ -65,8 +71,9 @@ impl AddServiceTokenLayer {
         self.with(|shared| shared.present = Present::Kept)
     }
 
-    /// Uses another header than `Authorization`, so that a user's token can travel there. The value is `Bearer <jwt>`
-    /// whatever the name. Clients do not take a custom header off on a redirect: let them follow none.
+    /// Uses another header than `Authorization`, so that a user's token can travel there. The value
+    /// is `Bearer <jwt>` whatever the name. Clients do not take a custom header off on a redirect:
+    /// let them follow none.
     pub fn header(self, name: HeaderName) -> Self {
         self.with(|shared| shared.header = name)
     }

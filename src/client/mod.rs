@@ -1,16 +1,19 @@
 //! The calling side: every outgoing request carries the token.
 //!
-//! [`AddServiceTokenLayer`] works on `http::Request` of any body (hyper-util, tonic) and, with feature `reqwest`, on
-//! `reqwest::Request`. It sets one header to a reference-counted value and calls the inner service; nothing is allocated
-//! once the request's header map holds anything at all.
+//! [`AddServiceTokenLayer`] works on `http::Request` of any body (hyper-util, tonic) and, with
+//! feature `reqwest`, on `reqwest::Request`. It sets one header to a reference-counted value and
+//! calls the inner service; nothing is allocated once the request's header map holds anything at
+//! all.
 //!
-//! The layer looks at the answers too: where a called service refuses the very token that is in use, with 401 and
-//! `error="invalid_token"` or with gRPC's status 16, a token that was [minted](crate::mint) is minted anew in the
-//! background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too. The answer itself goes to the
-//! caller as it is, who may try again.
+//! The layer looks at the answers too: where a called service refuses the very token that is in
+//! use, with 401 and `error="invalid_token"` or with gRPC's status 16, a token that was
+//! [minted](crate::mint) is minted anew in the background, at most once in 30 s, doubling to 10 min
+//! while fresh tokens are refused too. The answer itself goes to the caller as it is, who may try
+//! again.
 //!
-//! **Redirects** happen below the layer. reqwest takes `Authorization` off when a redirect changes the origin, but no
-//! custom header: with [`header`](AddServiceTokenLayer::header) give the client `redirect::Policy::none()`.
+//! **Redirects** happen below the layer. reqwest takes `Authorization` off when a redirect changes
+//! the origin, but no custom header: with [`header`](AddServiceTokenLayer::header) give the client
+//! `redirect::Policy::none()`.
 //!
 //! ```
 //! use http::{Request, Response};

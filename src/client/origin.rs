@@ -54,9 +54,11 @@ impl Origin {
     }
 }
 
-/// The port of a request, or the scheme's default where none is written. `None` if it is not a port.
+/// The port of a request, or the scheme's default where none is written. `None` if it is not a
+/// port.
 ///
-/// Not [`Authority::port`]: it takes `99999`, which does not fit, for no port at all, and `+443` for 443.
+/// Not [`Authority::port`]: it takes `99999`, which does not fit, for no port at all, and `+443`
+/// for 443.
 fn port(authority: &Authority, host: &str, https: bool) -> Option<u16> {
     let authority = authority.as_str();
     let (_, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -76,12 +78,17 @@ fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
 
-/// The part of a rejected origin that an error shows: a user, password, query or fragment may be a secret.
+/// The part of a rejected origin that an error shows: a user, password, query or fragment may be a
+/// secret.
 fn printable(text: &str) -> String {
     if text.contains('@') {
         return "an origin has no user or password".to_owned();
     }
-    text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).flat_map(char::escape_debug).collect()
+    text.chars()
+        .take_while(|c| !matches!(c, '?' | '#'))
+        .take(100)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 #[cfg(test)]
@@ -90,12 +97,25 @@ mod tests {
 
     #[test]
     fn origins_are_scheme_host_and_port_alone() {
-        for good in ["https://a.example", "https://a.example/", "http://127.0.0.1:4002", "https://[::1]:8443"] {
+        for good in [
+            "https://a.example",
+            "https://a.example/",
+            "http://127.0.0.1:4002",
+            "https://[::1]:8443",
+        ] {
             assert!(Origin::parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["a.example", "//a", "ftp://a", "https://a/x", "https://a?x", "https://a#x", "https://u@a", "https://", ""]
-        {
+        for bad in [
+            "a.example",
+            "//a",
+            "ftp://a",
+            "https://a/x",
+            "https://a?x",
+            "https://a#x",
+            "https://u@a",
+            "https://",
+            "",
+        ] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
         }
     }
@@ -117,18 +137,35 @@ mod tests {
         ];
         for (origin, address, expected) in cases {
             let origin = Origin::parse(origin).unwrap();
-            assert_eq!(origin.is_of_uri(&address.parse().unwrap()), expected, "{origin:?} {address}");
+            assert_eq!(
+                origin.is_of_uri(&address.parse().unwrap()),
+                expected,
+                "{origin:?} {address}"
+            );
             #[cfg(feature = "reqwest")]
-            assert_eq!(origin.is_of_url(&address.parse().unwrap()), expected, "{origin:?} {address}");
+            assert_eq!(
+                origin.is_of_url(&address.parse().unwrap()),
+                expected,
+                "{origin:?} {address}"
+            );
         }
-        assert!(!Origin::parse("http://a").unwrap().is_of_uri(&"/package.Service/Call".parse().unwrap()));
+        assert!(
+            !Origin::parse("http://a")
+                .unwrap()
+                .is_of_uri(&"/package.Service/Call".parse().unwrap())
+        );
     }
 
     #[test]
     fn origin_with_a_bad_port_is_refused() {
-        for bad in
-            ["https://a:99999", "https://a:65536", "https://a:-1", "https://a:+443", "https://a:x", "https://a:4 3"]
-        {
+        for bad in [
+            "https://a:99999",
+            "https://a:65536",
+            "https://a:-1",
+            "https://a:+443",
+            "https://a:x",
+            "https://a:4 3",
+        ] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
         }
     }
@@ -178,10 +215,18 @@ mod tests {
 
     #[test]
     fn error_shows_neither_user_nor_query_of_an_origin() {
-        for bad in ["https://u:secret@a", "https://secret@a", "https://a?k=secret", "https://a/#secret", "a:x?secret"] {
+        for bad in [
+            "https://u:secret@a",
+            "https://secret@a",
+            "https://a?k=secret",
+            "https://a/#secret",
+            "a:x?secret",
+        ] {
             let err = Origin::parse(bad).unwrap_err();
             assert!(!format!("{err} {err:?}").contains("secret"), "{err}");
         }
-        assert!(Origin::parse("https://a:99999").unwrap_err().to_string().contains("https://a:99999"));
+        assert!(
+            Origin::parse("https://a:99999").unwrap_err().to_string().contains("https://a:99999")
+        );
     }
 }

@@ -18,7 +18,8 @@ use crate::token::Current;
 pub struct AddServiceToken<S> {
     pub(super) inner: S,
     shared: Arc<Shared>,
-    /// A copy of the token in use. A request takes a lock only where another token has come since it was made.
+    /// A copy of the token in use. A request takes a lock only where another token has come since
+    /// it was made.
     current: Current,
 }
 
@@ -41,14 +42,19 @@ impl<S> AddServiceToken<S> {
         token.renew(&mut self.current);
         headers.insert(header, self.current.header_value.clone());
         match token.is_renewable() {
-            true => Sent::Renewable { shared: Arc::clone(&self.shared), generation: self.current.generation },
+            true => Sent::Renewable {
+                shared: Arc::clone(&self.shared),
+                generation: self.current.generation,
+            },
             false => Sent::Fixed,
         }
     }
 
     fn warn_of_no_authority(&self) {
         if !self.shared.warned_of_no_authority.swap(true, Ordering::Relaxed) {
-            tracing::warn!("a request has no authority, so it is to no allowed origin and carries no token");
+            tracing::warn!(
+                "a request has no authority, so it is to no allowed origin and carries no token"
+            );
         }
     }
 }

@@ -47,14 +47,23 @@ impl Refusal {
             Self::NotFound => (StatusCode::NOT_FOUND, "Not found"),
             Self::MethodNotSupported => (StatusCode::METHOD_NOT_ALLOWED, "Method not supported"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KiB"),
-            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 10 seconds"),
+            Self::BodyTooSlow => {
+                (StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 10 seconds")
+            }
             Self::NotAnObject => (StatusCode::BAD_REQUEST, "Invalid Json Input"),
             Self::Field(name) => {
-                return (StatusCode::BAD_REQUEST, format!("Field name '{name}' is invalid in JSON input"));
+                return (
+                    StatusCode::BAD_REQUEST,
+                    format!("Field name '{name}' is invalid in JSON input"),
+                );
             }
             // The core's own words, although 0 is refused too.
-            Self::ValidityNotPositive => (StatusCode::BAD_REQUEST, "validity must be greater than or equal to 0"),
-            Self::NotPublicTenant => (StatusCode::FORBIDDEN, "Only public tenantId can call this app specific API"),
+            Self::ValidityNotPositive => {
+                (StatusCode::BAD_REQUEST, "validity must be greater than or equal to 0")
+            }
+            Self::NotPublicTenant => {
+                (StatusCode::FORBIDDEN, "Only public tenantId can call this app specific API")
+            }
             Self::UnknownApp(app) => {
                 let text = format!(
                     "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
@@ -62,12 +71,14 @@ impl Refusal {
                 );
                 return (StatusCode::BAD_REQUEST, text);
             }
-            // The status and the exception's name are the core's; what follows them differs between its releases.
+            // The status and the exception's name are the core's; what follows them differs between
+            // its releases.
             Self::IntegerTooLarge => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits",
             ),
-            // A core never limits; the managed service does, with the status that the official SDKs retry.
+            // A core never limits; the managed service does, with the status that the official SDKs
+            // retry.
             Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "Too many requests at once"),
             Self::SigningFailed => (StatusCode::INTERNAL_SERVER_ERROR, "Internal Error"),
         };
@@ -101,7 +112,8 @@ pub(super) fn unsupported_algorithm() -> Response {
 /// The key set, to be kept for `max_age` seconds.
 pub(super) fn key_set(keys: &str, max_age: u64) -> Response {
     let cache_control = format!("max-age={max_age}, must-revalidate");
-    ([(header::CACHE_CONTROL, cache_control)], json(format!(r#"{{"keys":{keys}}}"#))).into_response()
+    ([(header::CACHE_CONTROL, cache_control)], json(format!(r#"{{"keys":{keys}}}"#)))
+        .into_response()
 }
 
 /// The key set as SDKs before CDI 2.21 ask for it.

@@ -15,7 +15,8 @@ pub(super) struct ApiKeys {
 
 impl ApiKeys {
     pub(super) fn new(keys: Vec<String>) -> Result<Self, ConfigError> {
-        let usable = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        let usable =
+            |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
         if !keys.iter().all(usable) {
             return Err(ConfigError::UnusableApiKey);
         }
@@ -32,10 +33,11 @@ impl ApiKeys {
             return true;
         }
         let Some(presented) = presented(headers) else { return false };
-        // Every key is compared, whichever matches, so that the time taken tells nothing about them but their lengths.
-        self.keys
-            .iter()
-            .fold(false, |admitted, key| verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted)
+        // Every key is compared, whichever matches, so that the time taken tells nothing about them
+        // but their lengths.
+        self.keys.iter().fold(false, |admitted, key| {
+            verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted
+        })
     }
 }
 
@@ -45,8 +47,8 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-/// The key that a request carries: its `api-key` header or, only where that is absent, `Authorization`, bare or as a
-/// bearer token.
+/// The key that a request carries: its `api-key` header or, only where that is absent,
+/// `Authorization`, bare or as a bearer token.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(value) = headers.get("api-key") {
         return Some(value.as_bytes().trim_ascii());

@@ -3,7 +3,8 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{
-    api_keys::ApiKeys, core::EmbeddedCore, key_set::Rotation, key_store::KeyStore, mint::Minter, place::BasePath,
+    api_keys::ApiKeys, core::EmbeddedCore, key_set::Rotation, key_store::KeyStore, mint::Minter,
+    place::BasePath,
 };
 use crate::{ConfigError, clock::Clock};
 
@@ -33,8 +34,9 @@ impl EmbeddedCoreBuilder {
         }
     }
 
-    /// Adds a key that callers have to present, in the header `api-key` or as `Authorization: Bearer KEY`. May be called
-    /// again: each key admits. By default there is none, and everyone may mint.
+    /// Adds a key that callers have to present, in the header `api-key` or as `Authorization:
+    /// Bearer KEY`. May be called again: each key admits. By default there is none, and everyone
+    /// may mint.
     ///
     /// A key has to be visible ASCII; 20 characters or more is what a SuperTokens core demands.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
@@ -44,8 +46,9 @@ impl EmbeddedCoreBuilder {
 
     /// The age at which a dynamic key hands over to the next one. By default 168 h.
     ///
-    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Where nobody asks for keys or
-    /// tokens at that time it is made with the next request. Static keys never rotate.
+    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Where
+    /// nobody asks for keys or tokens at that time it is made with the next request. Static keys
+    /// never rotate.
     pub fn rotate_every(mut self, interval: Duration) -> Self {
         self.rotate_every = interval;
         self
@@ -53,40 +56,44 @@ impl EmbeddedCoreBuilder {
 
     /// How long a token signed by a dynamic key is meant to be good. By default 1 h.
     ///
-    /// A dynamic key stays listed for the rotation interval and twice this, whatever the `exp` of what it signed.
+    /// A dynamic key stays listed for the rotation interval and twice this, whatever the `exp` of
+    /// what it signed.
     pub fn access_token_validity(mut self, validity: Duration) -> Self {
         self.access_token_validity = validity;
         self
     }
 
-    /// The path under which all routes live, in any letter case: with `/auth`, tokens are minted at `/auth/recipe/jwt` and
-    /// nowhere else. By default there is none.
+    /// The path under which all routes live, in any letter case: with `/auth`, tokens are minted at
+    /// `/auth/recipe/jwt` and nowhere else. By default there is none.
     pub fn base_path(mut self, path: impl Into<String>) -> Self {
         self.base_path = path.into();
         self
     }
 
-    /// Keeps the keys in this folder, so that tokens stay good when the process is restarted, however it ended. By default
-    /// keys live in memory. The folder is made if it is not there; one process at a time may use it. A relative path is
-    /// resolved once, against the working directory at [`build`](Self::build).
+    /// Keeps the keys in this folder, so that tokens stay good when the process is restarted,
+    /// however it ended. By default keys live in memory. The folder is made if it is not there; one
+    /// process at a time may use it. A relative path is resolved once, against the working
+    /// directory at [`build`](Self::build).
     ///
-    /// **Read access to this folder is enough to make tokens.** On Unix the folder and its files must belong to the user of
-    /// this process or to root and must be no symbolic links. Those that all users can read, or that the group can write,
-    /// are refused; those that the group can read are warned of.
+    /// **Read access to this folder is enough to make tokens.** On Unix the folder and its files
+    /// must belong to the user of this process or to root and must be no symbolic links. Those that
+    /// all users can read, or that the group can write, are refused; those that the group can read
+    /// are warned of.
     ///
-    /// In a Kubernetes volume with `fsGroup` the mount is group-writable. Name a subfolder of it, which is created with
-    /// mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`: the default makes everything in the volume group-writable
-    /// again at each start of a pod.
+    /// In a Kubernetes volume with `fsGroup` the mount is group-writable. Name a subfolder of it,
+    /// which is created with mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`: the default
+    /// makes everything in the volume group-writable again at each start of a pod.
     pub fn data_folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_folder = Some(path.into());
         self
     }
 
-    /// Runs without an api key beyond loopback: [`EmbeddedCore::serve`] may listen there, and any `Host` and `Origin` is
-    /// admitted.
+    /// Runs without an api key beyond loopback: [`EmbeddedCore::serve`] may listen there, and any
+    /// `Host` and `Origin` is admitted.
     ///
-    /// Everyone who reaches the core can then mint, and so can pages of any web site through a browser that reaches it. By
-    /// default a core without api key answers 403 to a `Host` or `Origin` beyond loopback.
+    /// Everyone who reaches the core can then mint, and so can pages of any web site through a
+    /// browser that reaches it. By default a core without api key answers 403 to a `Host` or
+    /// `Origin` beyond loopback.
     pub fn allow_open(mut self) -> Self {
         self.allow_open = true;
         self
@@ -98,15 +105,17 @@ impl EmbeddedCoreBuilder {
         self
     }
 
-    /// Makes the core and its first keys, or loads them from the [`data_folder`](Self::data_folder), on a blocking thread.
-    /// Making keys takes a good part of a second.
+    /// Makes the core and its first keys, or loads them from the
+    /// [`data_folder`](Self::data_folder), on a blocking thread. Making keys takes a good part of a
+    /// second.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnusableApiKey`], [`ConfigError::UnusableBasePath`] and [`ConfigError::RotationTooFast`] say which
-    /// setting cannot work; [`ConfigError::KeyGeneration`] that the system gave no key. [`ConfigError::DataFolder`],
-    /// [`ConfigError::DataFolderInUse`] and [`ConfigError::KeyFile`] say what is wrong with the data folder; whatever it is,
-    /// what lies there is left as it is.
+    /// [`ConfigError::UnusableApiKey`], [`ConfigError::UnusableBasePath`] and
+    /// [`ConfigError::RotationTooFast`] say which setting cannot work;
+    /// [`ConfigError::KeyGeneration`] that the system gave no key. [`ConfigError::DataFolder`],
+    /// [`ConfigError::DataFolderInUse`] and [`ConfigError::KeyFile`] say what is wrong with the
+    /// data folder; whatever it is, what lies there is left as it is.
     ///
     /// # Panics
     ///

@@ -6,15 +6,16 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 use super::{
-    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter, place::BasePath,
-    places::Places, routes,
+    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter,
+    place::BasePath, places::Places, routes,
 };
 use crate::ConfigError;
 
 /// An authority in this process that speaks a SuperTokens core's JWT recipe.
 ///
-/// Cheap to clone; clones share the keys. `POST /recipe/jwt` mints, `GET /.well-known/jwks.json` lists the keys; the
-/// [module](crate::embedded_core) says what else is answered, what is refused, and in which order.
+/// Cheap to clone; clones share the keys. `POST /recipe/jwt` mints, `GET /.well-known/jwks.json`
+/// lists the keys; the [module](crate::embedded_core) says what else is answered, what is refused,
+/// and in which order.
 #[derive(Clone, Debug)]
 pub struct EmbeddedCore {
     shared: Arc<Shared>,
@@ -36,18 +37,32 @@ impl EmbeddedCore {
         EmbeddedCoreBuilder::new()
     }
 
-    pub(super) fn new(api_keys: ApiKeys, base_path: BasePath, allow_open: bool, minter: Minter) -> Self {
-        Self { shared: Arc::new(Shared { api_keys, base_path, allow_open, minter, bodies: Places::new(MOST_BODIES) }) }
+    pub(super) fn new(
+        api_keys: ApiKeys,
+        base_path: BasePath,
+        allow_open: bool,
+        minter: Minter,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                api_keys,
+                base_path,
+                allow_open,
+                minter,
+                bodies: Places::new(MOST_BODIES),
+            }),
+        }
     }
 
-    /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever reaches them can mint.
+    /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever
+    /// reaches them can mint.
     ///
-    /// Bodies are bounded and have a deadline here; connections and headers are the business of whoever serves the
-    /// router, as [`serve`](Self::serve) does.
+    /// Bodies are bounded and have a deadline here; connections and headers are the business of
+    /// whoever serves the router, as [`serve`](Self::serve) does.
     ///
-    /// Without an api key, and unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called, the router answers 403 to
-    /// a `Host` or `Origin` that is not on loopback, so a router that is mounted under a public name needs one of the two.
-    /// A request with neither header is answered.
+    /// Without an api key, and unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called,
+    /// the router answers 403 to a `Host` or `Origin` that is not on loopback, so a router that is
+    /// mounted under a public name needs one of the two. A request with neither header is answered.
     pub fn router(&self) -> Router {
         if self.shared.api_keys.is_empty() {
             tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
@@ -55,35 +70,42 @@ impl EmbeddedCore {
         Router::new().fallback(routes::respond).with_state(self.clone())
     }
 
-    /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or once
-    /// [`allow_open`](EmbeddedCoreBuilder::allow_open) was called. For programs that want to know before they bind.
+    /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or
+    /// once [`allow_open`](EmbeddedCoreBuilder::allow_open) was called. For programs that want to
+    /// know before they bind.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as loopback (RFC 4291
-    /// §2.5.5.2).
+    /// [`ConfigError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as
+    /// loopback (RFC 4291 §2.5.5.2).
     pub fn check_exposure(&self, address: SocketAddr) -> Result<(), ConfigError> {
         let guarded = address.ip().to_canonical().is_loopback() || !self.shared.api_keys.is_empty();
-        if guarded || self.shared.allow_open { Ok(()) } else { Err(ConfigError::OpenCore { address }) }
+        if guarded || self.shared.allow_open {
+            Ok(())
+        } else {
+            Err(ConfigError::OpenCore { address })
+        }
     }
 
-    /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is answered, which takes
-    /// 20 s at the most.
+    /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is
+    /// answered, which takes 20 s at the most.
     ///
-    /// A connection on which nothing was answered for 20 s is closed. 1 024 may be open at once; for each further one the one
-    /// whose last answer is the oldest is closed.
+    /// A connection on which nothing was answered for 20 s is closed. 1 024 may be open at once;
+    /// for each further one the one whose last answer is the oldest is closed.
     ///
-    /// A core without api key answers 403 to a `Host` or `Origin` that is not on loopback, so that no web page of another
-    /// site mints through a browser on this machine; [`allow_open`](EmbeddedCoreBuilder::allow_open) turns that off.
+    /// A core without api key answers 403 to a `Host` or `Origin` that is not on loopback, so that
+    /// no web page of another site mints through a browser on this machine;
+    /// [`allow_open`](EmbeddedCoreBuilder::allow_open) turns that off.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is accepted;
-    /// [`ConfigError::UnusableListener`] if the listener's address cannot be told.
+    /// [`ConfigError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is
+    /// accepted; [`ConfigError::UnusableListener`] if the listener's address cannot be told.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped nothing more is accepted; what was under way goes on, on the runtime.
+    /// If the future is dropped nothing more is accepted; what was under way goes on, on the
+    /// runtime.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -91,13 +113,16 @@ impl EmbeddedCore {
     ) -> Result<(), ConfigError> {
         let address = listener.local_addr().map_err(unusable)?;
         self.check_exposure(address)?;
-        let served = axum::serve(BoundedListener::new(listener), self.router()).with_graceful_shutdown(shutdown);
+        let served = axum::serve(BoundedListener::new(listener), self.router())
+            .with_graceful_shutdown(shutdown);
         served.await.map_err(unusable)
     }
 
-    /// The key set as it is now, as JSON (RFC 7517 §5): `{"keys":[...]}`. What verifiers fetch, for those in this process.
+    /// The key set as it is now, as JSON (RFC 7517 §5): `{"keys":[...]}`. What verifiers fetch, for
+    /// those in this process.
     ///
-    /// Does not wait for a new dynamic key: if one is due its making starts, and later calls list it.
+    /// Does not wait for a new dynamic key: if one is due its making starts, and later calls list
+    /// it.
     pub async fn jwks(&self) -> String {
         format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().to_json())
     }
@@ -184,7 +209,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(async move { core.serve(listener, async { drop(stopped.await) }).await });
+        let served =
+            tokio::spawn(async move { core.serve(listener, async { drop(stopped.await) }).await });
 
         let mut caller = TcpStream::connect(address).await.unwrap();
         caller.write_all(b"GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
@@ -203,7 +229,8 @@ mod tests {
         let core = EmbeddedCore::builder().build().await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
+        let served =
+            tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
         let mint = r#"{"payload":{"source":"microservice"},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
         let target = "/recipe/jwt";
         let absolute = format!("http://evil.example:{}/recipe/jwt", address.port());
@@ -227,7 +254,10 @@ mod tests {
             caller.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             caller.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {headers}: {answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{target} {headers}: {answer}"
+            );
             assert_eq!(answer.contains("jwt"), status == 200, "{target} {headers}: {answer}");
         }
         served.abort();
@@ -238,7 +268,10 @@ mod tests {
         let seconds = std::time::Duration::from_secs;
         let builder = EmbeddedCore::builder;
         let base_path = ConfigError::UnusableBasePath { base_path: "a?b".to_owned() };
-        let rotation = ConfigError::RotationTooFast { rotate_every: seconds(1), access_token_validity: seconds(3600) };
+        let rotation = ConfigError::RotationTooFast {
+            rotate_every: seconds(1),
+            access_token_validity: seconds(3600),
+        };
         let cases = [
             (builder().api_key(""), ConfigError::UnusableApiKey),
             (builder().base_path("a?b"), base_path),

@@ -1,12 +1,14 @@
 //! The folder in which keys outlive the process.
 //!
-//! It holds `keys.json`, the keys; `lock`, which the process that uses the folder locks; and, while the keys are replaced,
-//! `keys.json.new`. On Unix the folder itself is locked too: another process can remove `lock`, as cleaners of temporary
-//! folders do, and a second core would lock a new one. The folder cannot be removed without its keys, and a store into a
-//! folder that was removed or replaced fails.
+//! It holds `keys.json`, the keys; `lock`, which the process that uses the folder locks; and, while
+//! the keys are replaced, `keys.json.new`. On Unix the folder itself is locked too: another process
+//! can remove `lock`, as cleaners of temporary folders do, and a second core would lock a new one.
+//! The folder cannot be removed without its keys, and a store into a folder that was removed or
+//! replaced fails.
 //!
-//! The folder and its files must belong to the user of this process or to root and be writable by that user alone. Once
-//! that is checked on the opened folder, no other user can replace what is in it, so its files are opened by path.
+//! The folder and its files must belong to the user of this process or to root and be writable by
+//! that user alone. Once that is checked on the opened folder, no other user can replace what is in
+//! it, so its files are opened by path.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
@@ -22,12 +24,13 @@ use crate::{ConfigError, atomic_file, trusted_file};
 
 /// A data folder that this process holds. Everything here blocks.
 ///
-/// A lock lasts for as long as its file is open, at most until the process ends. The folder's is the last to be released,
-/// so that a process that gets it also gets the other one.
+/// A lock lasts for as long as its file is open, at most until the process ends. The folder's is
+/// the last to be released, so that a process that gets it also gets the other one.
 #[derive(Debug)]
 pub(super) struct DataFolder {
     path: PathBuf,
-    /// Locked in addition to the folder, because NFS does not propagate folder locks to other machines.
+    /// Locked in addition to the folder, because NFS does not propagate folder locks to other
+    /// machines.
     _lock: File,
     #[cfg(unix)]
     folder: File,
@@ -36,12 +39,18 @@ pub(super) struct DataFolder {
 impl DataFolder {
     /// Takes hold of the folder, which is made if it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, ConfigError> {
-        let unusable = |err: io::Error| ConfigError::DataFolder { path: path.to_owned(), reason: err.to_string() };
+        let unusable = |err: io::Error| ConfigError::DataFolder {
+            path: path.to_owned(),
+            reason: err.to_string(),
+        };
         // A relative path would name another folder once the process changes its working directory.
         let path = &path::absolute(path).map_err(unusable)?;
         // A slash at the end would make the system follow a link.
         let path = path.components().as_path();
-        let unusable = |err: io::Error| ConfigError::DataFolder { path: path.to_owned(), reason: err.to_string() };
+        let unusable = |err: io::Error| ConfigError::DataFolder {
+            path: path.to_owned(),
+            reason: err.to_string(),
+        };
         make(path).map_err(unusable)?;
         #[cfg(unix)]
         let folder = {
@@ -50,8 +59,9 @@ impl DataFolder {
             lock(&folder, path)?;
             folder
         };
-        let lock_file = open_lock(&path.join("lock"))
-            .map_err(|err| unusable(io::Error::new(err.kind(), format!("the file `lock` in it: {err}"))))?;
+        let lock_file = open_lock(&path.join("lock")).map_err(|err| {
+            unusable(io::Error::new(err.kind(), format!("the file `lock` in it: {err}")))
+        })?;
         lock(&lock_file, path)?;
         let folder = Self {
             path: path.to_owned(),
@@ -59,7 +69,8 @@ impl DataFolder {
             #[cfg(unix)]
             folder,
         };
-        // If the folder was replaced before it was locked, the path now names another core's folder.
+        // If the folder was replaced before it was locked, the path now names another core's
+        // folder.
         folder.check_in_place().map_err(unusable)?;
         folder.remove_temporary().map_err(unusable)?;
         Ok(folder)
@@ -81,7 +92,9 @@ impl DataFolder {
         }
         // Of its full size at once: what grows leaves copies behind.
         let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
-        file.take(MAX_FILE).read_to_end(&mut content).map_err(|err| cannot_be_read(err.to_string()))?;
+        file.take(MAX_FILE)
+            .read_to_end(&mut content)
+            .map_err(|err| cannot_be_read(err.to_string()))?;
         key_file::decode(&content).map(Some).map_err(|reason| cannot_be_read(reason.to_owned()))
     }
 
@@ -89,12 +102,13 @@ impl DataFolder {
     pub(super) fn store(&self, keys: &KeySet) -> io::Result<()> {
         self.check_in_place()?;
         self.remove_temporary()?;
-        let content = key_file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
+        let content =
+            key_file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
         atomic_file::replace(&self.keys(), &self.temporary(), &content)
     }
 
-    /// Whether the path still names the folder that is locked. A folder that was made in its place may belong to another
-    /// core.
+    /// Whether the path still names the folder that is locked. A folder that was made in its place
+    /// may belong to another core.
     fn check_in_place(&self) -> io::Result<()> {
         #[cfg(unix)]
         {
@@ -106,14 +120,17 @@ impl DataFolder {
                 found => found.ok().map(identity),
             };
             if found != Some(identity(self.folder.metadata()?)) {
-                return Err(io::Error::other("the data folder was removed or replaced while the core used it"));
+                return Err(io::Error::other(
+                    "the data folder was removed or replaced while the core used it",
+                ));
             }
         }
         Ok(())
     }
 
-    /// Removes the temporary file of a process that was killed while it wrote, or of a store that failed along with its
-    /// clean-up. The lock makes it this process's own file, and none of its keys was ever listed.
+    /// Removes the temporary file of a process that was killed while it wrote, or of a store that
+    /// failed along with its clean-up. The lock makes it this process's own file, and none of its
+    /// keys was ever listed.
     fn remove_temporary(&self) -> io::Result<()> {
         match fs::remove_file(self.temporary()) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
@@ -131,7 +148,8 @@ impl DataFolder {
     }
 }
 
-/// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent is synced.
+/// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent
+/// is synced.
 fn make(path: &Path) -> io::Result<()> {
     // `symlink_metadata` also finds a dangling link; opening the folder then reports it.
     if fs::symlink_metadata(path).is_ok() {
@@ -156,7 +174,10 @@ fn open_lock(path: &Path) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     // Without FILE_SHARE_DELETE, so that the file cannot be removed while it is open.
     #[cfg(windows)]
-    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, FILE_SHARE_READ | FILE_SHARE_WRITE);
+    std::os::windows::fs::OpenOptionsExt::share_mode(
+        &mut options,
+        FILE_SHARE_READ | FILE_SHARE_WRITE,
+    );
     trusted_file::open_own(path, &mut options)
 }
 

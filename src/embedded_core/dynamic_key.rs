@@ -21,10 +21,11 @@ pub(super) struct DynamicKey {
     origin: Origin,
     /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
     ///
-    /// Later than the creation where storing took long, or where an earlier process may have died between the two.
+    /// Later than the creation where storing took long, or where an earlier process may have died
+    /// between the two.
     listed_from: Option<u64>,
-    /// Monotonic time until which the key is listed, at any age, because it signed. Shared by all clones: the key may sign
-    /// while the next set is stored.
+    /// Monotonic time until which the key is listed, at any age, because it signed. Shared by all
+    /// clones: the key may sign while the next set is stored.
     listed_until: Arc<AtomicU64>,
 }
 
@@ -46,7 +47,8 @@ impl DynamicKey {
     /// A key from a file. Its creation time is in its name.
     pub(super) fn kept(key: SigningKey) -> Option<Self> {
         let digits = key.kid().strip_prefix("d-")?;
-        let created_millis = digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
+        let created_millis =
+            digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
         Some(Self::new(Arc::new(key), created_millis))
     }
 
@@ -84,10 +86,11 @@ impl DynamicKey {
         now.elapsed.saturating_sub(at)
     }
 
-    /// How long ago the key was made. The monotonic clock measures it, so that a jump of the wall clock does not matter.
+    /// How long ago the key was made. The monotonic clock measures it, so that a jump of the wall
+    /// clock does not matter.
     ///
-    /// Only the age at loading comes from the wall clock. If that has been set back since, it may have been far ahead at
-    /// loading, and the age is corrected by as much.
+    /// Only the age at loading comes from the wall clock. If that has been set back since, it may
+    /// have been far ahead at loading, and the age is corrected by as much.
     pub(super) fn age(&self, now: Moment) -> u64 {
         let held = self.held_for(now);
         match self.origin {
@@ -99,11 +102,12 @@ impl DynamicKey {
         }
     }
 
-    /// Milliseconds until the key, as the newest one, needs a successor. Either clock may say so: the monotonic one
-    /// stands still while a machine sleeps. A key whose creation lies ahead of the wall clock needs one at once.
+    /// Milliseconds until the key, as the newest one, needs a successor. Either clock may say so:
+    /// the monotonic one stands still while a machine sleeps. A key whose creation lies ahead of
+    /// the wall clock needs one at once.
     ///
-    /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps back and forth would
-    /// fill the list.
+    /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps
+    /// back and forth would fill the list.
     pub(super) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
         let by_age = match now.wall.checked_sub(self.created_millis) {
             Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
@@ -125,10 +129,11 @@ impl DynamicKey {
         self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Whether every token of the key has expired, as far as this process knows: neither it nor, just before it, an earlier
-    /// one signed within two validities.
+    /// Whether every token of the key has expired, as far as this process knows: neither it nor,
+    /// just before it, an earlier one signed within two validities.
     pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
-        self.held_for(now) >= rotation.kept_after_signing() && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
+        self.held_for(now) >= rotation.kept_after_signing()
+            && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
     }
 
     /// Records that the key signs at `now`, and lists it until its tokens expire.

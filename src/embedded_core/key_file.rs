@@ -1,4 +1,5 @@
-//! The keys as a file holds them: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a digest over all of it.
+//! The keys as a file holds them: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a
+//! digest over all of it.
 //!
 //! Everything that holds a private key on its way is wiped when it is dropped.
 
@@ -19,7 +20,8 @@ use crate::json::{self, RawString, RawValue};
 /// The content of a key file.
 pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     // Of its full size at once: what grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
+    let mut text =
+        Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
     text.push_str(r#"{"static":"#);
     push_entry(&mut text, keys.fixed())?;
     text.push_str(r#","dynamic":["#);
@@ -31,7 +33,8 @@ pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     let mut document = Zeroizing::new(Vec::with_capacity(FRAME + text.len()));
     document.extend_from_slice(br#"{"version":1,"keys":"#);
     document.extend_from_slice(text.as_bytes());
-    document.extend_from_slice(format!(",\"sha256\":\"{}\"}}\n", sha256(text.as_bytes())).as_bytes());
+    document
+        .extend_from_slice(format!(",\"sha256\":\"{}\"}}\n", sha256(text.as_bytes())).as_bytes());
     Ok(document)
 }
 
@@ -49,13 +52,19 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
 pub(super) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
     let document = Document::read(content)?;
-    // Not against an attacker, who could write the digest too: a single changed bit in a kid would void tokens silently.
+    // Not against an attacker, who could write the digest too: a single changed bit in a kid would
+    // void tokens silently.
     if !document.sha256.is(&sha256(document.keys.as_bytes())) {
         return Err("it is corrupt, its digest is another one");
     }
-    let keys: Keys<'_> = serde_json::from_slice(document.keys.as_bytes()).map_err(|_| "it is corrupt")?;
+    let keys: Keys<'_> =
+        serde_json::from_slice(document.keys.as_bytes()).map_err(|_| "it is corrupt")?;
     let fixed = keys.fixed.read().ok_or("its static key is unusable")?;
-    let dynamic = keys.dynamic.iter().map(|entry| DynamicKey::kept(entry.read()?)).collect::<Option<Vec<_>>>();
+    let dynamic = keys
+        .dynamic
+        .iter()
+        .map(|entry| DynamicKey::kept(entry.read()?))
+        .collect::<Option<Vec<_>>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
     KeySet::kept(fixed, dynamic).ok_or("its dynamic keys are out of order or missing")
 }
@@ -72,7 +81,8 @@ struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Ignores unknown members, which a later version may add, so that its file is not reported as corrupt.
+    /// Ignores unknown members, which a later version may add, so that its file is not reported as
+    /// corrupt.
     fn read(content: &'a [u8]) -> Result<Self, &'static str> {
         let corrupt = "it is corrupt";
         if !json::is_valid(content) {
@@ -170,13 +180,19 @@ mod tests {
     #[test]
     fn every_damage_is_noticed_and_none_is_quoted() {
         let content = encode(&keys()).unwrap();
-        let mut damaged: Vec<Vec<u8>> = (0..content.len()).step_by(97).map(|at| content[..at].to_vec()).collect();
+        let mut damaged: Vec<Vec<u8>> =
+            (0..content.len()).step_by(97).map(|at| content[..at].to_vec()).collect();
         for at in (0..content.len()).step_by(61) {
             let mut changed = content.to_vec();
             changed[at] ^= 1;
             damaged.push(changed);
         }
-        damaged.extend([b"null".to_vec(), b"{}".to_vec(), vec![0; 4096], [&content[..], b"x"].concat()]);
+        damaged.extend([
+            b"null".to_vec(),
+            b"{}".to_vec(),
+            vec![0; 4096],
+            [&content[..], b"x"].concat(),
+        ]);
         for content in damaged {
             let reason = decode(&content).expect_err(&String::from_utf8_lossy(&content));
             assert!(reason.starts_with("it"), "{reason}");

@@ -4,23 +4,27 @@
 //!
 //! # Clocks
 //!
-//! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for a moment removes no
-//! key. The wall clock gives a key its name, and a loaded key its age at the start of the process: only the name outlives
-//! a process. A new key is due as soon as either clock says so. Early rotation only costs a key, and a machine that slept
-//! rotates when it wakes. If the newest key's creation lies ahead of the wall clock, a new key is due too.
+//! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for
+//! a moment removes no key. The wall clock gives a key its name, and a loaded key its age at the
+//! start of the process: only the name outlives a process. A new key is due as soon as either clock
+//! says so. Early rotation only costs a key, and a machine that slept rotates when it wakes. If the
+//! newest key's creation lies ahead of the wall clock, a new key is due too.
 //!
-//! If the newest loaded key seems to be due, the process was down for long or the wall clock is ahead, and nothing tells
-//! the two apart. Names out of order show that the clock was wrong before. In both cases the loaded keys stay in the set
-//! and its file until this process has held them for as long as a key is listed, even if they seem too old to be listed.
-//! They are listed again once the clock is set back, in this process or in a later one.
+//! If the newest loaded key seems to be due, the process was down for long or the wall clock is
+//! ahead, and nothing tells the two apart. Names out of order show that the clock was wrong before.
+//! In both cases the loaded keys stay in the set and its file until this process has held them for
+//! as long as a key is listed, even if they seem too old to be listed. They are listed again once
+//! the clock is set back, in this process or in a later one.
 //!
-//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock does meanwhile. Only
-//! the names of the keys outlive a process, not when each one last signed, so a later process infers that from the age of
-//! the key's successor. Where a wrong clock gave the successor its name, or is wrong at the start, a key that just signed
-//! may be off the list. It is still in the file.
+//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock
+//! does meanwhile. Only the names of the keys outlive a process, not when each one last signed, so
+//! a later process infers that from the age of the key's successor. Where a wrong clock gave the
+//! successor its name, or is wrong at the start, a key that just signed may be off the list. It is
+//! still in the file.
 //!
-//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age pile up. Once the set is full,
-//! the oldest key leaves for the next one, but not before two validities have passed in this process without it signing.
+//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age pile
+//! up. Once the set is full, the oldest key leaves for the next one, but not before two validities
+//! have passed in this process without it signing.
 
 use std::sync::Arc;
 
@@ -34,10 +38,12 @@ use super::{rotation::MOST_KEYS, signing_key::SigningKey};
 #[derive(Clone, Debug)]
 pub(super) struct KeySet {
     fixed: Arc<SigningKey>,
-    /// In the order of making, newest first, never empty. Creation times are distinct and may be in another order.
+    /// In the order of making, newest first, never empty. Creation times are distinct and may be in
+    /// another order.
     dynamic: Vec<DynamicKey>,
-    /// Set if the wall clock may be ahead: the loaded names are out of order, or the newest key seemed to be due soon.
-    /// Loaded keys then stay in the set until this process has held them for as long as a key is listed.
+    /// Set if the wall clock may be ahead: the loaded names are out of order, or the newest key
+    /// seemed to be due soon. Loaded keys then stay in the set until this process has held them for
+    /// as long as a key is listed.
     is_clock_in_doubt: bool,
 }
 
@@ -51,16 +57,22 @@ impl KeySet {
         let mut created: Vec<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
         created.sort_unstable();
         let distinct = created.is_sorted_by(|one, other| one < other);
-        (distinct && !dynamic.is_empty()).then(|| Self { fixed: Arc::new(fixed), dynamic, is_clock_in_doubt: false })
+        (distinct && !dynamic.is_empty()).then(|| Self {
+            fixed: Arc::new(fixed),
+            dynamic,
+            is_clock_in_doubt: false,
+        })
     }
 
     /// This set as loaded at `now`.
     ///
-    /// Keys are stored in the order of making, which exposes wrong creation times. A key that claims to be older than its
-    /// predecessor gets its predecessor's age. A key dated in the future gets its successor's age.
+    /// Keys are stored in the order of making, which exposes wrong creation times. A key that
+    /// claims to be older than its predecessor gets its predecessor's age. A key dated in the
+    /// future gets its successor's age.
     ///
-    /// When a key last signed is not stored. The newest may have signed just now, and each older one until its successor
-    /// had been listed for long enough to sign, so all stay listed for two validities from then.
+    /// When a key last signed is not stored. The newest may have signed just now, and each older
+    /// one until its successor had been listed for long enough to sign, so all stay listed for two
+    /// validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
@@ -75,8 +87,11 @@ impl KeySet {
                 *key = key.clone().loaded_at(now, age);
             }
         }
-        let is_in_order = self.dynamic.is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
-        // A key that signed just before the restart must outlast its tokens, so the doubt begins before the next key is due.
+        let is_in_order = self
+            .dynamic
+            .is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
+        // A key that signed just before the restart must outlast its tokens, so the doubt begins
+        // before the next key is due.
         let young = rotation.due_after().saturating_sub(rotation.kept_after_signing());
         self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
         self.newest().extend_listing(now, rotation);
@@ -102,16 +117,17 @@ impl KeySet {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may have signed a token that
-    /// is still valid: that key leaves for the new one.
+    /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may
+    /// have signed a token that is still valid: that key leaves for the new one.
     pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
         let has_room = || self.staying(now, rotation).count() < MOST_KEYS;
-        let oldest_is_spent = || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
+        let oldest_is_spent =
+            || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
         self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
     }
 
-    /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys under one `kid` could
-    /// not be told apart.
+    /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys
+    /// under one `kid` could not be told apart.
     pub(super) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
         (now.wall..=u64::MAX).find(is_free).unwrap_or(now.wall)
@@ -119,8 +135,8 @@ impl KeySet {
 
     /// This set with one dynamic key more, made at `now`, and without keys that have left the list.
     ///
-    /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys of uncertain age stay
-    /// as the module's docs say.
+    /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys
+    /// of uncertain age stay as the module's docs say.
     pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
         let old = self.staying(now, rotation).cloned();
         let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MOST_KEYS).collect();
@@ -129,7 +145,8 @@ impl KeySet {
 
     /// The dynamic keys that stay in the set when another one joins it.
     fn staying(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
-        let in_doubt = move |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
+        let in_doubt =
+            move |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
         let is_kept = move |key: &&DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
         [self.newest()].into_iter().chain(self.dynamic[1..].iter().filter(is_kept))
     }
@@ -144,14 +161,16 @@ impl KeySet {
         &self.fixed
     }
 
-    /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if there is none, the one
-    /// listed for longest. `None` if every key would leave the list before its tokens expire.
+    /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if
+    /// there is none, the one listed for longest. `None` if every key would leave the list before
+    /// its tokens expire.
     ///
-    /// The key that is returned stays listed until its tokens expire. Its age does not ensure that: setting the wall clock
-    /// back makes loaded keys younger until the clock is right again.
+    /// The key that is returned stays listed until its tokens expire. Its age does not ensure that:
+    /// setting the wall clock back makes loaded keys younger until the clock is right again.
     pub(super) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
-        let signer = young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
+        let signer =
+            young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
         signer.extend_listing(now, rotation);
         Some(signer.key())
     }
@@ -175,7 +194,8 @@ impl KeySet {
         [self.newest()].into_iter().chain(older)
     }
 
-    /// For how many seconds the list may be cached: until the next key may be in it, and at least 1.
+    /// For how many seconds the list may be cached: until the next key may be in it, and at least
+    /// 1.
     pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
         (self.newest().due_in(now, rotation) / 1000).max(1)
     }

@@ -23,11 +23,12 @@ use crate::{ConfigError, clock::Clock};
 
 /// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
 ///
-/// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread, and does not wait, so
-/// that a slow disk delays no request. Only a dynamic mint for which every key is too old waits. The making does not stop
-/// when requests are dropped.
+/// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread,
+/// and does not wait, so that a slow disk delays no request. Only a dynamic mint for which every
+/// key is too old waits. The making does not stop when requests are dropped.
 ///
-/// A key is in the data folder before it is listed or signs: whatever kills the process, no key that anybody saw is lost.
+/// A key is in the data folder before it is listed or signs: whatever kills the process, no key
+/// that anybody saw is lost.
 #[derive(Clone, Debug)]
 pub(super) struct KeyStore {
     shared: Arc<Shared>,
@@ -61,7 +62,8 @@ struct State {
     keys: Arc<KeySet>,
     /// Closed once the key that was being made is in `keys`, or could not be made.
     making: watch::Receiver<()>,
-    /// After a failure: not before then. Every request would make a key in vain, which keeps a processor busy.
+    /// After a failure: not before then. Every request would make a key in vain, which keeps a
+    /// processor busy.
     not_before: Option<Instant>,
 }
 
@@ -80,7 +82,11 @@ impl KeyStore {
     }
 
     /// The store in the data folder at `path`, or a fresh one where there is none.
-    pub(super) async fn open(path: PathBuf, rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
+    pub(super) async fn open(
+        path: PathBuf,
+        rotation: Rotation,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
         let open = move |clock: &Clock| {
             let folder = DataFolder::open(&path)?;
             let keys = if let Some(kept) = folder.load()? {
@@ -88,7 +94,8 @@ impl KeyStore {
                 kept.loaded_at(Moment { wall: clock.unix_now_millis(), elapsed: 0 }, rotation)
             } else {
                 let keys = generate(clock)?;
-                let unwritable = |err: io::Error| ConfigError::DataFolder { path, reason: err.to_string() };
+                let unwritable =
+                    |err: io::Error| ConfigError::DataFolder { path, reason: err.to_string() };
                 folder.store(&keys).map_err(unwritable)?;
                 keys
             };
@@ -100,7 +107,9 @@ impl KeyStore {
     async fn start(
         rotation: Rotation,
         clock: Clock,
-        keys: impl FnOnce(&Clock) -> Result<(KeySet, Option<Box<dyn Storage>>), ConfigError> + Send + 'static,
+        keys: impl FnOnce(&Clock) -> Result<(KeySet, Option<Box<dyn Storage>>), ConfigError>
+        + Send
+        + 'static,
     ) -> Result<Self, ConfigError> {
         let in_background = {
             let clock = clock.clone();
@@ -109,7 +118,9 @@ impl KeyStore {
         let (keys, storage) = in_background.await.map_err(|_| ConfigError::KeyGeneration)??;
         let state = State { keys: Arc::new(keys), making: watch::channel(()).1, not_before: None };
         let start = clock.now();
-        Ok(Self { shared: Arc::new(Shared { clock, start, rotation, state: Mutex::new(state), storage }) })
+        Ok(Self {
+            shared: Arc::new(Shared { clock, start, rotation, state: Mutex::new(state), storage }),
+        })
     }
 
     /// The keys of now. Starts the making of a new key that is due, and does not wait for it.
@@ -142,7 +153,8 @@ impl KeyStore {
         let shared = self.shared.clone();
         task::spawn_blocking(move || {
             shared.add_key();
-            // Releases the folder's lock before waiters wake: one that drops the store could not reopen the folder.
+            // Releases the folder's lock before waiters wake: one that drops the store could not
+            // reopen the folder.
             drop(shared);
             drop(done);
         });
@@ -157,7 +169,10 @@ impl Shared {
 
     fn now(&self) -> Moment {
         let elapsed = self.clock.now().saturating_duration_since(self.start).as_millis();
-        Moment { wall: self.clock.unix_now_millis(), elapsed: u64::try_from(elapsed).unwrap_or(u64::MAX) }
+        Moment {
+            wall: self.clock.unix_now_millis(),
+            elapsed: u64::try_from(elapsed).unwrap_or(u64::MAX),
+        }
     }
 
     /// Makes a dynamic key, stores it and lists it, in this order. Slow.
@@ -178,17 +193,22 @@ impl Shared {
             Err(reason) => {
                 let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
                 self.state().not_before = Some(self.clock.now() + pause);
-                tracing::warn!(reason, "new dynamic key could not be made or stored, old keys stay in use");
+                tracing::warn!(
+                    reason,
+                    "new dynamic key could not be made or stored, old keys stay in use"
+                );
             }
         }
     }
 
     /// The keys with a new dynamic one.
     fn next_keys(&self) -> Result<KeySet, String> {
-        // Named when it is there and not when its making began. Only one key is made at a time, so the name is still free
-        // when the key is listed, and nobody else replaces the keys meanwhile.
+        // Named when it is there and not when its making began. Only one key is made at a time, so
+        // the name is still free when the key is listed, and nobody else replaces the keys
+        // meanwhile.
         let created_millis = || self.state().keys.next_creation(self.now());
-        let newest = DynamicKey::generate(created_millis).map_err(|Unspecified| "no key was generated".to_owned())?;
+        let newest = DynamicKey::generate(created_millis)
+            .map_err(|Unspecified| "no key was generated".to_owned())?;
         Ok(self.state().keys.with(newest, self.now(), self.rotation))
     }
 }
@@ -203,8 +223,8 @@ fn generate(clock: &Clock) -> Result<KeySet, ConfigError> {
 
 /// How long a failure to make a key stands, unless rotation is faster.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
-/// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing it two syncs of the
-/// disk. Official SDKs time out after 30 s (Python) or never.
+/// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing
+/// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Current {

@@ -1,5 +1,5 @@
-//! What a listener beyond loopback needs and `axum::serve` lacks: a deadline on each connection and a bound on their
-//! number, which idle ones cannot use up.
+//! What a listener beyond loopback needs and `axum::serve` lacks: a deadline on each connection and
+//! a bound on their number, which idle ones cannot use up.
 
 use std::{
     future::Future as _,
@@ -19,9 +19,10 @@ use tokio::{
 
 use super::places::{Place, Places};
 
-/// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no file descriptors left,
-/// the connection whose last answer is the oldest is closed for each new one: were new ones to wait instead, whoever opens
-/// connections and says nothing would keep everybody out.
+/// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no
+/// file descriptors left, the connection whose last answer is the oldest is closed for each new
+/// one: were new ones to wait instead, whoever opens connections and says nothing would keep
+/// everybody out.
 #[derive(Debug)]
 pub(super) struct BoundedListener {
     inner: TcpListener,
@@ -46,8 +47,8 @@ impl Listener for BoundedListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // Without it an answer may wait for the acknowledgement of the one before; that it is refused hurts
-                    // nobody.
+                    // Without it an answer may wait for the acknowledgement of the one before; that
+                    // it is refused hurts nobody.
                     let _ = stream.set_nodelay(true);
                     return (Connection::new(stream, self.places.take().await), address);
                 }
@@ -72,10 +73,11 @@ fn is_of_one_connection(err: &io::Error) -> bool {
     matches!(err.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`], or when its place is wanted.
+/// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`], or when its
+/// place is wanted.
 ///
-/// Only what is written extends the deadline. One that every received byte extended would let a caller hold a connection
-/// with a header sent byte by byte.
+/// Only what is written extends the deadline. One that every received byte extended would let a
+/// caller hold a connection with a header sent byte by byte.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
@@ -102,14 +104,22 @@ impl<S> Connection<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_deadline(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_deadline(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.deadline.as_mut().reset(Instant::now() + ANSWER_DEADLINE);
@@ -132,7 +142,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 /// Longer than a body may take, so that a slow body is answered before its connection goes.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Enough for every caller that a core on one machine has, and few enough for the usual limit of file descriptors.
+/// Enough for every caller that a core on one machine has, and few enough for the usual limit of
+/// file descriptors.
 const MOST_CONNECTIONS: usize = 1024;
 const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
 
@@ -185,7 +196,10 @@ mod tests {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut listener = BoundedListener::with_places(inner, 1);
         let address = listener.local_addr().unwrap();
-        let _callers = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let _callers = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
         let (first, _) = Listener::accept(&mut listener).await;
         assert_eq!(listener.places.free(), 0);
         drop(first);
@@ -217,14 +231,18 @@ mod tests {
                 other.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
             }
             others.push(other);
-            // One that is answered again and again is never the one whose last answer is the oldest.
+            // One that is answered again and again is never the one whose last answer is the
+            // oldest.
             ask(&mut regular).await;
             let mut new = TcpStream::connect(address).await.unwrap();
             ask(&mut new).await;
         }
         let mut first = others.swap_remove(1);
         let closed = first.read_u8().await.unwrap_err().kind();
-        assert!(matches!(closed, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{closed:?}");
+        assert!(
+            matches!(closed, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
+            "{closed:?}"
+        );
         server.abort();
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers, signing_key::SigningKey};
+use super::{
+    answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers,
+    signing_key::SigningKey,
+};
 use crate::clock::Clock;
 
 /// Signs what is asked for.
@@ -15,7 +18,8 @@ pub(super) struct Minter {
     clock: Clock,
     /// Bounds the payloads in memory: each mint under way holds at most one.
     under_way: Semaphore,
-    /// Bounds the mints among them that wait for a new key, so that static mints are admitted meanwhile.
+    /// Bounds the mints among them that wait for a new key, so that static mints are admitted
+    /// meanwhile.
     waiting: Semaphore,
     signers: Signers,
 }
@@ -40,7 +44,8 @@ impl Minter {
         if !request.integers_fit {
             return Err(Refusal::IntegerTooLarge);
         }
-        let key = if request.dynamic { self.rotating_key().await? } else { self.keys.current().fixed() };
+        let key =
+            if request.dynamic { self.rotating_key().await? } else { self.keys.current().fixed() };
         let (dynamic, validity_seconds) = (request.dynamic, request.validity);
         let claims = claims(request, self.clock.unix_now());
         let jwt = self.signers.sign(key.clone(), claims).await.ok_or(Refusal::SigningFailed)?;
@@ -48,7 +53,8 @@ impl Minter {
         Ok(jwt)
     }
 
-    /// The dynamic key that signs now. Waits for a new key, with a bound, only if every key is too old.
+    /// The dynamic key that signs now. Waits for a new key, with a bound, only if every key is too
+    /// old.
     async fn rotating_key(&self) -> Result<Arc<SigningKey>, Refusal> {
         if let Some(key) = self.keys.current().rotating() {
             return Ok(key);
@@ -59,7 +65,8 @@ impl Minter {
     }
 }
 
-/// The claims as JSON: `iat`, `exp`, `iss`, then the payload's in their order, which override those three in place.
+/// The claims as JSON: `iat`, `exp`, `iss`, then the payload's in their order, which override those
+/// three in place.
 fn claims(request: MintRequest, now: u64) -> String {
     let mut claims = Map::with_capacity(3 + request.payload.len());
     claims.insert("iat".to_owned(), now.into());
@@ -75,14 +82,17 @@ fn claims(request: MintRequest, now: u64) -> String {
     Value::Object(claims).to_string()
 }
 
-/// The audience as a core writes it (RFC 7519 §4.1.3 allows a string for an array of one). What is none is left out.
+/// The audience as a core writes it (RFC 7519 §4.1.3 allows a string for an array of one). What is
+/// none is left out.
 fn audience(value: Value) -> Option<Value> {
     match value {
         Value::String(_) => Some(value),
-        Value::Array(mut audiences) if audiences.iter().all(Value::is_string) => match audiences.len() {
-            0 | 1 => audiences.pop(),
-            _ => Some(Value::Array(audiences)),
-        },
+        Value::Array(mut audiences) if audiences.iter().all(Value::is_string) => {
+            match audiences.len() {
+                0 | 1 => audiences.pop(),
+                _ => Some(Value::Array(audiences)),
+            }
+        }
         _ => None,
     }
 }
@@ -102,8 +112,14 @@ mod tests {
     fn claims_keep_their_order_and_override_in_place() {
         let cases = [
             ("{}", r#"{"iat":100,"exp":160,"iss":"i"}"#),
-            (r#"{"z":1,"a":{"y":null,"b":[]}}"#, r#"{"iat":100,"exp":160,"iss":"i","z":1,"a":{"y":null,"b":[]}}"#),
-            (r#"{"x":1,"exp":"never","iat":null}"#, r#"{"iat":null,"exp":"never","iss":"i","x":1}"#),
+            (
+                r#"{"z":1,"a":{"y":null,"b":[]}}"#,
+                r#"{"iat":100,"exp":160,"iss":"i","z":1,"a":{"y":null,"b":[]}}"#,
+            ),
+            (
+                r#"{"x":1,"exp":"never","iat":null}"#,
+                r#"{"iat":null,"exp":"never","iss":"i","x":1}"#,
+            ),
             (r#"{"iss":7}"#, r#"{"iat":100,"exp":160,"iss":7}"#),
             (r#"{"x":1,"y":2,"x":3}"#, r#"{"iat":100,"exp":160,"iss":"i","x":3,"y":2}"#),
             (
@@ -123,7 +139,9 @@ mod tests {
         ];
         let newest = Version::of(&HeaderMap::new()).unwrap();
         for (payload, expected) in cases {
-            let body = format!(r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{payload},"validity":60}}"#);
+            let body = format!(
+                r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{payload},"validity":60}}"#
+            );
             let request = MintRequest::read(body.as_bytes(), newest).unwrap();
             assert_eq!(claims(request, 100), expected, "{payload}");
         }

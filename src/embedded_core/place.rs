@@ -11,7 +11,8 @@ pub(super) struct BasePath {
 
 impl BasePath {
     pub(super) fn new(text: &str) -> Result<Self, ConfigError> {
-        let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+        let usable =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
         if !text.bytes().all(usable) {
             return Err(ConfigError::UnusableBasePath { base_path: text.to_owned() });
         }
@@ -40,7 +41,8 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// Key sets are public, and health checks carry no secrets; everything else asks for the api key.
+    /// Key sets are public, and health checks carry no secrets; everything else asks for the api
+    /// key.
     pub(super) fn needs_api_key(self) -> bool {
         match self {
             Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
@@ -50,7 +52,8 @@ impl Route {
 
     fn of(segments: &[&str]) -> Option<Self> {
         let is = |path: &[&str]| {
-            path.len() == segments.len() && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
+            path.len() == segments.len()
+                && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
         };
         ROUTES.iter().find(|(path, _)| is(path)).map(|(_, route)| *route)
     }
@@ -71,7 +74,9 @@ impl Place {
             return Self { route: Route::Hello, ..Self::UNKNOWN };
         }
         let (app, segments) = match segments.split_first() {
-            Some((first, rest)) if is_app(first) => (Some(first[APP.len()..].to_ascii_lowercase()), rest),
+            Some((first, rest)) if is_app(first) => {
+                (Some(first[APP.len()..].to_ascii_lowercase()), rest)
+            }
             _ => (None, &segments[..]),
         };
         let app = app.filter(|app| app != PUBLIC);
@@ -80,7 +85,9 @@ impl Place {
         }
         match segments.split_first() {
             Some((tenant, rest)) if is_tenant(tenant) => match Route::of(rest) {
-                Some(route) => Self { route, app, foreign_tenant: !tenant.eq_ignore_ascii_case(PUBLIC) },
+                Some(route) => {
+                    Self { route, app, foreign_tenant: !tenant.eq_ignore_ascii_case(PUBLIC) }
+                }
                 None => Self::UNKNOWN,
             },
             _ => Self::UNKNOWN,
@@ -91,7 +98,11 @@ impl Place {
 
     /// Before tenants existed, a path with one in it was a path like any other.
     pub(super) fn check_version(&self, version: Version) -> Result<(), Refusal> {
-        if self.foreign_tenant && version < Version::TENANTS { Err(Refusal::NotFound) } else { Ok(()) }
+        if self.foreign_tenant && version < Version::TENANTS {
+            Err(Refusal::NotFound)
+        } else {
+            Ok(())
+        }
     }
 
     /// What belongs to the app as a whole is for the public tenant alone.
@@ -123,7 +134,8 @@ fn is_app(segment: &str) -> bool {
 
 /// The first words of the routes are no names of tenants: `/recipe/hello` is nothing.
 fn is_tenant(segment: &str) -> bool {
-    segment.bytes().all(is_id) && !ROUTES.iter().any(|(path, _)| path[0].eq_ignore_ascii_case(segment))
+    segment.bytes().all(is_id)
+        && !ROUTES.iter().any(|(path, _)| path[0].eq_ignore_ascii_case(segment))
 }
 
 fn is_id(byte: u8) -> bool {
@@ -191,7 +203,10 @@ mod tests {
         for base in ["/Auth/core", "auth/core/", "/auth//core"] {
             let base = BasePath::new(base).unwrap();
             assert_eq!(Place::of("/auth/CORE/recipe/jwt", &base).route, Route::Mint);
-            assert_eq!(Place::of("/auth/core/t1/recipe/jwt", &base), place(Route::Mint, None, true));
+            assert_eq!(
+                Place::of("/auth/core/t1/recipe/jwt", &base),
+                place(Route::Mint, None, true)
+            );
             assert_eq!(Place::of("/auth/core", &base).route, Route::Hello);
             assert_eq!(Place::of("/auth", &base).route, Route::Unknown);
             assert_eq!(Place::of("/recipe/jwt", &base).route, Route::Unknown);
@@ -203,7 +218,10 @@ mod tests {
     #[test]
     fn a_base_path_that_no_url_can_hold_is_refused() {
         for text in ["/a b", "/a?b", "/a#b", "/a%20b", "/ä", "/\n"] {
-            assert_eq!(BasePath::new(text).err(), Some(ConfigError::UnusableBasePath { base_path: text.to_owned() }));
+            assert_eq!(
+                BasePath::new(text).err(),
+                Some(ConfigError::UnusableBasePath { base_path: text.to_owned() })
+            );
         }
     }
 }

@@ -1,8 +1,10 @@
-//! A bounded number of places. When another is wanted, the one whose holder was answered longest ago is given up.
+//! A bounded number of places. When another is wanted, the one whose holder was answered longest
+//! ago is given up.
 //!
-//! Deliberately not the one that asks for nothing: whoever sends a request byte by byte asks all the time. By the time of
-//! the last answer, idle holders and slow ones fall behind alike, and whoever came just now or is served is safe until
-//! every other holder has come or been served since.
+//! Deliberately not the one that asks for nothing: whoever sends a request byte by byte asks all
+//! the time. By the time of the last answer, idle holders and slow ones fall behind alike, and
+//! whoever came just now or is served is safe until every other holder has come or been served
+//! since.
 
 use std::{
     collections::HashMap,
@@ -27,7 +29,8 @@ pub(super) struct Places {
 struct Held {
     /// Counts accepts and answers: what happened later has the higher number.
     events: AtomicU64,
-    /// The holders who were not asked to leave. Looked through when all places are held, and not otherwise.
+    /// The holders who were not asked to leave. Looked through when all places are held, and not
+    /// otherwise.
     holders: Mutex<HashMap<u64, Holder>>,
 }
 
@@ -63,7 +66,10 @@ impl Places {
     /// Asks the one whose last answer is the oldest. False if nobody is there to be asked.
     pub(super) fn ask_one_to_leave(&self) -> bool {
         let mut holders = self.held.holders();
-        let first = holders.iter().min_by_key(|(_, holder)| holder.last.load(Ordering::Relaxed)).map(|(id, _)| *id);
+        let first = holders
+            .iter()
+            .min_by_key(|(_, holder)| holder.last.load(Ordering::Relaxed))
+            .map(|(id, _)| *id);
         match first.and_then(|id| holders.remove(&id)) {
             Some(holder) => holder.leave.send(()).is_ok(),
             None => false,
@@ -137,7 +143,8 @@ mod tests {
         held[0].answered();
         let mut order = Vec::new();
         while places.ask_one_to_leave() {
-            let asked: Vec<_> = (0..4).filter(|at| is_asked(&mut held[*at]) && !order.contains(at)).collect();
+            let asked: Vec<_> =
+                (0..4).filter(|at| is_asked(&mut held[*at]) && !order.contains(at)).collect();
             order.extend(asked);
         }
         assert_eq!(order, [2, 3, 1, 0]);

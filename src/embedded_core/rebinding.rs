@@ -1,13 +1,16 @@
-//! Detects requests that a web page of another site may have sent (DNS rebinding, cross-site requests).
+//! Detects requests that a web page of another site may have sent (DNS rebinding, cross-site
+//! requests).
 //!
-//! A browser on this machine reaches a core on loopback. It names the page's site in `Origin`, and in `Host` where that
-//! site's name resolves to a loopback address. Programs name the address that they connect to, and no `Origin`.
+//! A browser on this machine reaches a core on loopback. It names the page's site in `Origin`, and
+//! in `Host` where that site's name resolves to a loopback address. Programs name the address that
+//! they connect to, and no `Origin`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
-/// Whether `Host`, `Origin` and the URI's authority (HTTP/2, absolute form) are on loopback or missing.
+/// Whether `Host`, `Origin` and the URI's authority (HTTP/2, absolute form) are on loopback or
+/// missing.
 pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
     uri.authority().is_none_or(|authority| is_loopback(authority.as_str()))
         && is_missing_or(headers, header::HOST, is_loopback)
@@ -15,7 +18,11 @@ pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
 }
 
 /// Not `HeaderMap::get`: it takes the first of two values.
-fn is_missing_or(headers: &HeaderMap, name: HeaderName, is_good: impl FnOnce(&str) -> bool) -> bool {
+fn is_missing_or(
+    headers: &HeaderMap,
+    name: HeaderName,
+    is_good: impl FnOnce(&str) -> bool,
+) -> bool {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => true,
@@ -24,30 +31,39 @@ fn is_missing_or(headers: &HeaderMap, name: HeaderName, is_good: impl FnOnce(&st
     }
 }
 
-/// An origin as browsers send it (RFC 6454 §7.1). `null`, of sandboxed frames and files, is the origin of any page.
+/// An origin as browsers send it (RFC 6454 §7.1). `null`, of sandboxed frames and files, is the
+/// origin of any page.
 fn is_loopback_origin(origin: &str) -> bool {
     origin.split_once("://").is_some_and(|(scheme, authority)| {
-        (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")) && is_loopback(authority)
+        (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
+            && is_loopback(authority)
     })
 }
 
-/// `localhost` in any case, 127.0.0.0/8, `[::1]` or the IPv4-mapped form of a loopback address, with any port or none.
+/// `localhost` in any case, 127.0.0.0/8, `[::1]` or the IPv4-mapped form of a loopback address,
+/// with any port or none.
 ///
-/// Not `localhost.` and names below `localhost`, as for plain http: resolvers differ on them. Not `0.0.0.0`, which
-/// browsers let pages of other sites connect to.
+/// Not `localhost.` and names below `localhost`, as for plain http: resolvers differ on them. Not
+/// `0.0.0.0`, which browsers let pages of other sites connect to.
 fn is_loopback(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
     // `u16` alone would parse `+80`.
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     if !port.is_none_or(is_port) {
         return false;
     }
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => host.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback()),
-        None => host.eq_ignore_ascii_case("localhost") || host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback()),
+        Some(host) => {
+            host.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        }
+        None => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback())
+        }
     }
 }
 
@@ -101,7 +117,10 @@ mod tests {
     type Headers = [(HeaderName, &'static [u8])];
 
     fn with(headers: &[(HeaderName, &[u8])]) -> HeaderMap {
-        headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap())).collect()
+        headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -112,11 +131,14 @@ mod tests {
             assert_eq!(is_local(&path, &host), local, "host: {authority}");
             for scheme in ["http", "https", "HTTP"] {
                 let origin = format!("{scheme}://{authority}");
-                let origin = with(&[(header::HOST, b"127.0.0.1:3567"), (header::ORIGIN, origin.as_bytes())]);
+                let origin =
+                    with(&[(header::HOST, b"127.0.0.1:3567"), (header::ORIGIN, origin.as_bytes())]);
                 assert_eq!(is_local(&path, &origin), local, "{origin:?}");
             }
             // The URI's parser refuses some of the malformed ones.
-            if let Ok(uri) = Uri::builder().scheme("http").authority(authority).path_and_query("/").build() {
+            if let Ok(uri) =
+                Uri::builder().scheme("http").authority(authority).path_and_query("/").build()
+            {
                 assert_eq!(is_local(&uri, &HeaderMap::new()), local, "{uri}");
                 assert_eq!(is_local(&uri, &with(&[(header::HOST, b"localhost")])), local, "{uri}");
             }

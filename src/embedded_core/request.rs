@@ -45,8 +45,8 @@ impl MintRequest {
     }
 }
 
-/// The members of a request that have a meaning, as they are written: each is read alone, so that a broken one does not
-/// hide which one comes first in a core's order.
+/// The members of a request that have a meaning, as they are written: each is read alone, so that a
+/// broken one does not hide which one comes first in a core's order.
 #[derive(Default)]
 struct Fields<'b> {
     algorithm: Option<RawValue<'b>>,
@@ -57,8 +57,8 @@ struct Fields<'b> {
 }
 
 impl<'b> Fields<'b> {
-    /// `None` if the body is no JSON object, or has a member name that serde_json gives a meaning of its own. Of members
-    /// with one name the last counts.
+    /// `None` if the body is no JSON object, or has a member name that serde_json gives a meaning
+    /// of its own. Of members with one name the last counts.
     fn read(body: &'b [u8]) -> Option<Self> {
         if !json::is_valid(body) || json::has_reserved_name(body) {
             return None;
@@ -98,7 +98,9 @@ fn validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
         None => number(field).and_then(|number| match number.as_i64() {
             Some(seconds) => Some(seconds),
             // A cast saturates, and what is too large is refused below.
-            None => number.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64),
+            None => {
+                number.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64)
+            }
         }),
     };
     match seconds.map(u64::try_from) {
@@ -114,8 +116,9 @@ fn number(value: RawValue<'_>) -> Option<Number> {
 
 /// Whether every number in `json`, which is valid, that is written as an integer fits an `i64`.
 ///
-/// Read from the text, because a parsed number no longer tells: beyond 64 bits serde_json makes an integer a float or,
-/// where another crate in the build turns on its `arbitrary_precision`, keeps it as it is.
+/// Read from the text, because a parsed number no longer tells: beyond 64 bits serde_json makes an
+/// integer a float or, where another crate in the build turns on its `arbitrary_precision`, keeps
+/// it as it is.
 fn integers_fit(json: &[u8]) -> bool {
     let mut rest = std::str::from_utf8(json).unwrap_or_default();
     while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
@@ -123,7 +126,9 @@ fn integers_fit(json: &[u8]) -> bool {
         if let Some(string) = rest.strip_prefix('"') {
             rest = after_string(string);
         } else {
-            let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'))
+                .unwrap_or(rest.len());
             let number = &rest[..end];
             if !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
                 return false;
@@ -181,9 +186,18 @@ mod tests {
             ("\u{feff}{}", Refusal::NotAnObject),
             ("{}", field("algorithm")),
             (r#"{"algorithm":1,"jwksDomain":1,"payload":1,"validity":0}"#, field("algorithm")),
-            (r#"{"algorithm":"RS256","jwksDomain":null,"payload":1,"validity":0}"#, field("jwksDomain")),
-            (r#"{"algorithm":"RS256","jwksDomain":"x","payload":[],"validity":0}"#, field("payload")),
-            (r#"{"algorithm":"RS256","jwksDomain":"x","payload":{},"useStaticSigningKey":1}"#, field("validity")),
+            (
+                r#"{"algorithm":"RS256","jwksDomain":null,"payload":1,"validity":0}"#,
+                field("jwksDomain"),
+            ),
+            (
+                r#"{"algorithm":"RS256","jwksDomain":"x","payload":[],"validity":0}"#,
+                field("payload"),
+            ),
+            (
+                r#"{"algorithm":"RS256","jwksDomain":"x","payload":{},"useStaticSigningKey":1}"#,
+                field("validity"),
+            ),
             (
                 r#"{"algorithm":"RS256","jwksDomain":"x","payload":{},"validity":0,"useStaticSigningKey":1}"#,
                 Refusal::ValidityNotPositive,
@@ -217,7 +231,8 @@ mod tests {
             assert!(body.contains(&payload));
             assert_eq!(read(&body).err(), Some(Refusal::NotAnObject), "{body}");
         }
-        let beside = body("5").replace("{\"payload\"", r#"{"$serde_json::private::RawValue":"{}","payload""#);
+        let beside = body("5")
+            .replace("{\"payload\"", r#"{"$serde_json::private::RawValue":"{}","payload""#);
         assert_eq!(read(&beside).err(), Some(Refusal::NotAnObject), "{beside}");
         let whole = format!(r#"{{"$serde_json::private::RawValue":{}}}"#, Value::from(body("5")));
         assert_eq!(read(&whole).err(), Some(Refusal::NotAnObject), "{whole}");
@@ -260,7 +275,11 @@ mod tests {
             ("[5]", invalid),
         ];
         for (validity, expected) in cases {
-            assert_eq!(read(&body(validity)).map(|request| request.validity), expected, "{validity}");
+            assert_eq!(
+                read(&body(validity)).map(|request| request.validity),
+                expected,
+                "{validity}"
+            );
         }
     }
 
@@ -275,7 +294,8 @@ mod tests {
             ("5.4", "\"false\"", None),
         ];
         for (cdi, use_static, dynamic) in cases {
-            let body = body("5").replace('}', "") + &format!(r#","useStaticSigningKey":{use_static}}}"#);
+            let body =
+                body("5").replace('}', "") + &format!(r#","useStaticSigningKey":{use_static}}}"#);
             let body = body.replace("\"payload\":{", "\"payload\":{}");
             let read = MintRequest::read(body.as_bytes(), version(cdi));
             assert_eq!(read.ok().map(|request| request.dynamic), dynamic, "{cdi} {use_static}");

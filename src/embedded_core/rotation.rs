@@ -25,7 +25,10 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    pub(super) fn new(rotate_every: Duration, access_token_validity: Duration) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        rotate_every: Duration,
+        access_token_validity: Duration,
+    ) -> Result<Self, ConfigError> {
         let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
         let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
         // Under steady traffic a key is made every `due_after`, and each stays for `kept`.

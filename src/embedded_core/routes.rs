@@ -20,7 +20,8 @@ use super::{
     version::Version,
 };
 
-/// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core does not.
+/// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core
+/// does not.
 pub(super) async fn respond(State(core): State<EmbeddedCore>, request: Request) -> Response {
     dispatch(&core, request).await.unwrap_or_else(Refusal::into_response)
 }
@@ -60,7 +61,12 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
     }
 }
 
-async fn mint(core: &EmbeddedCore, place: &Place, version: Version, body: Body) -> Result<Response, Refusal> {
+async fn mint(
+    core: &EmbeddedCore,
+    place: &Place,
+    version: Version,
+    body: Body,
+) -> Result<Response, Refusal> {
     let body = read(body, core.bodies()).await?;
     let _place_among_the_mints = core.minter().admit()?;
     let request = MintRequest::read(&body, version)?;
@@ -81,7 +87,8 @@ async fn read(body: Body, places: &Places) -> Result<Bytes, Refusal> {
         whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => whole.map_err(|_| Refusal::BodyTooSlow)?,
         () = asked_to_leave => return Err(Refusal::Busy),
     };
-    // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and both end the connection.
+    // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and
+    // both end the connection.
     whole.map_err(|_| Refusal::BodyTooLarge)
 }
 
@@ -103,8 +110,7 @@ mod tests {
 
     const GOOD: &str = r#"{"payload":{},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
     const NOT_RS256: &str = r#"{"payload":{},"validity":60,"algorithm":"ES256","jwksDomain":"x"}"#;
-    const TOO_LARGE_INTEGER: &str =
-        r#"{"payload":{"x":9223372036854775808},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
+    const TOO_LARGE_INTEGER: &str = r#"{"payload":{"x":9223372036854775808},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
 
     async fn core() -> EmbeddedCore {
         EmbeddedCore::builder().api_key("key").build().await.unwrap()
@@ -128,14 +134,22 @@ mod tests {
         let unknown_app = "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
                            combination not found: (, a1, public)";
         let only_public = "Only public tenantId can call this app specific API";
-        let too_large = "java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits";
+        let too_large =
+            "java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits";
         let cases = [
             ("wrong", "99.9", "/t1/recipe/jwt", "{", 401, "Invalid API key"),
             ("key", "99.9", "/t1/recipe/jwt", "{", 400, "cdi-version 99.9 not supported"),
             ("key", "x", "/recipe/jwt", "{", 400, "cdi-version header is invalid"),
             ("key", "2.21", "/t1/recipe/jwt", "{", 404, "Not found"),
             ("key", "5.4", "/t1/recipe/jwt", "{", 400, "Invalid Json Input"),
-            ("key", "5.4", "/t1/recipe/jwt", "{}", 400, "Field name 'algorithm' is invalid in JSON input"),
+            (
+                "key",
+                "5.4",
+                "/t1/recipe/jwt",
+                "{}",
+                400,
+                "Field name 'algorithm' is invalid in JSON input",
+            ),
             ("key", "5.4", "/appid-a1/t1/recipe/jwt", NOT_RS256, 403, only_public),
             ("key", "5.4", "/appid-a1/recipe/jwt", NOT_RS256, 400, unknown_app),
             ("key", "4.0", "/appid-a1/t1/recipe/jwt", NOT_RS256, 400, unknown_app),
@@ -147,8 +161,16 @@ mod tests {
         for (api_key, cdi, path, body, status, text) in cases {
             let request = Request::post(path).header("api-key", api_key).header("cdi-version", cdi);
             let answer = send(core.router(), request.body(body.into()).unwrap()).await;
-            assert_eq!((answer.0.as_u16(), &*answer.2), (status, &*format!("{text}\n")), "{cdi} {path} {body}");
-            let content_type = if status == 200 { "application/json;charset=UTF-8" } else { "text/html;charset=UTF-8" };
+            assert_eq!(
+                (answer.0.as_u16(), &*answer.2),
+                (status, &*format!("{text}\n")),
+                "{cdi} {path} {body}"
+            );
+            let content_type = if status == 200 {
+                "application/json;charset=UTF-8"
+            } else {
+                "text/html;charset=UTF-8"
+            };
             assert_eq!(answer.1[header::CONTENT_TYPE], content_type, "{cdi} {path} {body}");
         }
     }
@@ -156,8 +178,15 @@ mod tests {
     #[tokio::test]
     async fn methods_and_api_keys_go_by_route() {
         let core = core().await;
-        let paths =
-            ["/recipe/jwt", "/recipe/jwt/jwks", "/.well-known/jwks.json", "/apiversion", "/hello", "/", "/nope"];
+        let paths = [
+            "/recipe/jwt",
+            "/recipe/jwt/jwks",
+            "/.well-known/jwks.json",
+            "/apiversion",
+            "/hello",
+            "/",
+            "/nope",
+        ];
         let cases = [
             (Some("key"), Method::GET, [405, 200, 200, 200, 200, 200, 404]),
             (Some("key"), Method::POST, [400, 405, 405, 405, 200, 200, 404]),
@@ -180,24 +209,37 @@ mod tests {
 
     #[tokio::test]
     async fn foreign_host_is_refused_on_every_route_of_an_open_core() {
-        let paths =
-            ["/recipe/jwt", "/recipe/jwt/jwks", "/.well-known/jwks.json", "/hello", "/", "/t1/recipe/jwt", "/nope"];
+        let paths = [
+            "/recipe/jwt",
+            "/recipe/jwt/jwks",
+            "/.well-known/jwks.json",
+            "/hello",
+            "/",
+            "/t1/recipe/jwt",
+            "/nope",
+        ];
         let open = EmbeddedCore::builder().build().await.unwrap();
         let others = [EmbeddedCore::builder().allow_open().build().await.unwrap(), core().await];
         let text = "Without an api key only a loopback Host and Origin are admitted; set an api key or use localhost\n";
         for path in paths {
             for method in [Method::GET, Method::POST, Method::HEAD] {
                 let request = |header: HeaderName, value| {
-                    let request = Request::builder().method(&method).uri(path).header(header, value);
+                    let request =
+                        Request::builder().method(&method).uri(path).header(header, value);
                     request.header("cdi-version", "x").body(Body::empty()).unwrap()
                 };
                 for (header, value) in [(header::HOST, "evil.example"), (header::ORIGIN, "null")] {
                     let refused = send(open.router(), request(header.clone(), value)).await;
                     let text = if method == Method::HEAD { "" } else { text };
-                    assert_eq!((refused.0, &*refused.2), (StatusCode::FORBIDDEN, text), "{method} {path}");
+                    assert_eq!(
+                        (refused.0, &*refused.2),
+                        (StatusCode::FORBIDDEN, text),
+                        "{method} {path}"
+                    );
                     assert_eq!(refused.1[header::CONTENT_TYPE], "text/html;charset=UTF-8");
                     for other in &others {
-                        let (status, ..) = send(other.router(), request(header.clone(), value)).await;
+                        let (status, ..) =
+                            send(other.router(), request(header.clone(), value)).await;
                         assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}");
                     }
                 }
@@ -207,7 +249,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn key_sets_differ_in_status_and_cache_control() {
-        let core = EmbeddedCore::builder().clock(Clock::driven(1_700_000_000)).build().await.unwrap();
+        let core =
+            EmbeddedCore::builder().clock(Clock::driven(1_700_000_000)).build().await.unwrap();
         tokio::time::advance(Duration::from_secs(100)).await;
         let get = |path| send(core.router(), Request::get(path).body(Body::empty()).unwrap());
         let (_, headers, well_known) = get("/.well-known/jwks.json").await;
@@ -227,15 +270,20 @@ mod tests {
         let padded = |length: usize| format!("{GOOD}{}", " ".repeat(length - GOOD.len()));
         let (fits, ..) = send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY))).await;
         assert_eq!(fits, StatusCode::OK);
-        let (too_large, _, text) = send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY + 1))).await;
-        assert_eq!((too_large, &*text), (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KiB\n"));
+        let (too_large, _, text) =
+            send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY + 1))).await;
+        assert_eq!(
+            (too_large, &*text),
+            (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KiB\n")
+        );
     }
 
     #[tokio::test]
     async fn nesting_beyond_reason_is_refused() {
         let core = core().await;
-        let nested =
-            |depth: usize| GOOD.replace("{}", &format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)));
+        let nested = |depth: usize| {
+            GOOD.replace("{}", &format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)))
+        };
         let (fits, ..) = send(core.router(), post("/recipe/jwt", "5.4", nested(50))).await;
         assert_eq!(fits, StatusCode::OK);
         let (refused, ..) = send(core.router(), post("/recipe/jwt", "5.4", nested(30_000))).await;
@@ -264,7 +312,11 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (fast, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(fast, StatusCode::OK);
-        assert_eq!(waiting.remove(0).await.unwrap().0, StatusCode::TOO_MANY_REQUESTS, "the one that is slowest");
+        assert_eq!(
+            waiting.remove(0).await.unwrap().0,
+            StatusCode::TOO_MANY_REQUESTS,
+            "the one that is slowest"
+        );
         for waited in waiting {
             assert_eq!(waited.await.unwrap().0, StatusCode::REQUEST_TIMEOUT);
         }
@@ -285,7 +337,13 @@ mod tests {
     #[tokio::test]
     async fn routes_can_be_nested_or_live_under_a_base_path() {
         let nested = Router::new().nest("/outer", core().await.router());
-        let based = EmbeddedCore::builder().api_key("key").base_path("/outer").build().await.unwrap().router();
+        let based = EmbeddedCore::builder()
+            .api_key("key")
+            .base_path("/outer")
+            .build()
+            .await
+            .unwrap()
+            .router();
         for router in [nested, based] {
             let (found, ..) = send(router.clone(), post("/outer/recipe/jwt", "5.4", GOOD)).await;
             assert_eq!(found, StatusCode::OK);

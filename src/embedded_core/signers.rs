@@ -11,11 +11,12 @@ use tokio::{sync::oneshot, task};
 
 use super::signing_key::SigningKey;
 
-/// As many signers as there are processors, each on a blocking thread for as long as there is something to sign.
+/// As many signers as there are processors, each on a blocking thread for as long as there is
+/// something to sign.
 ///
-/// A signature keeps a processor busy for a quarter of a millisecond. Made where requests are answered, key sets would
-/// wait behind tokens; on a thread woken for each one, a fifth of the time would go into waking. So a signer that is done
-/// takes up the next claims itself.
+/// A signature keeps a processor busy for a quarter of a millisecond. Made where requests are
+/// answered, key sets would wait behind tokens; on a thread woken for each one, a fifth of the time
+/// would go into waking. So a signer that is done takes up the next claims itself.
 #[derive(Clone, Debug)]
 pub(super) struct Signers {
     queue: Arc<Mutex<Queue>>,
@@ -37,7 +38,10 @@ struct Job {
 
 impl Signers {
     pub(super) fn new() -> Self {
-        Self { queue: Arc::default(), most: thread::available_parallelism().map_or(1, NonZero::get) }
+        Self {
+            queue: Arc::default(),
+            most: thread::available_parallelism().map_or(1, NonZero::get),
+        }
     }
 
     /// `claims`, a JSON object, in a compact JWS. `None` if the key failed.
@@ -63,7 +67,8 @@ impl Signers {
     }
 }
 
-/// Counted among the signers until it finds nothing more to do or, should it never run or not to the end, is dropped.
+/// Counted among the signers until it finds nothing more to do or, should it never run or not to
+/// the end, is dropped.
 struct Signer {
     signers: Signers,
     is_counted: bool,
@@ -82,9 +87,9 @@ impl Signer {
         }
     }
 
-    /// What to sign next, once what is done is handed over: at once where nobody waits, else a few at a time, since each
-    /// wakes a thread that wants this processor. Where there is nothing more to sign, this signer counts no more from that
-    /// moment on: whoever comes next starts another.
+    /// What to sign next, once what is done is handed over: at once where nobody waits, else a few
+    /// at a time, since each wakes a thread that wants this processor. Where there is nothing more
+    /// to sign, this signer counts no more from that moment on: whoever comes next starts another.
     fn next(&mut self, done: &mut Vec<(oneshot::Sender<String>, String)>) -> Option<Job> {
         let job = {
             let mut queue = self.signers.queue();

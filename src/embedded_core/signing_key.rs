@@ -25,15 +25,18 @@ impl SigningKey {
         Ok(Self::new(format!("s-{}", Uuid::new_v4()), KeyPair::generate(KeySize::Rsa2048)?))
     }
 
-    /// A key that rotates, and the milliseconds after the Unix epoch at which it counts as created. As slow as a static
-    /// one, which is why `created_millis` is only asked when the key is there.
-    pub(super) fn generate_dynamic(created_millis: impl FnOnce() -> u64) -> Result<(u64, Self), Unspecified> {
+    /// A key that rotates, and the milliseconds after the Unix epoch at which it counts as created.
+    /// As slow as a static one, which is why `created_millis` is only asked when the key is there.
+    pub(super) fn generate_dynamic(
+        created_millis: impl FnOnce() -> u64,
+    ) -> Result<(u64, Self), Unspecified> {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
         let created_millis = created_millis();
         Ok((created_millis, Self::new(format!("d-{created_millis}"), pair)))
     }
 
-    /// A key that was kept: its `kid`, and its PKCS#8 form (RFC 5208 §5). `None` if that is no whole RSA-2048 key.
+    /// A key that was kept: its `kid`, and its PKCS#8 form (RFC 5208 §5). `None` if that is no
+    /// whole RSA-2048 key.
     pub(super) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
         let pair = KeyPair::from_pkcs8(pkcs8).ok()?;
         (pair.public_modulus_len() == 256).then(|| Self::new(kid.to_owned(), pair))
@@ -48,8 +51,11 @@ impl SigningKey {
         let public = pair.public_key();
         let n = URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero());
         let e = URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero());
-        // In a core's order, with all six members: the Python and Go SDKs fail on a key that lacks one.
-        let jwk = format!(r#"{{"kty":"RSA","kid":"{kid}","n":"{n}","e":"{e}","alg":"RS256","use":"sig"}}"#);
+        // In a core's order, with all six members: the Python and Go SDKs fail on a key that lacks
+        // one.
+        let jwk = format!(
+            r#"{{"kty":"RSA","kid":"{kid}","n":"{n}","e":"{e}","alg":"RS256","use":"sig"}}"#
+        );
         Self { kid, pair, jwk }
     }
 
@@ -108,7 +114,10 @@ mod tests {
         assert_eq!(number("e"), [1, 0, 1]);
         let public = RsaPublicKeyComponents { n: number("n"), e: number("e") };
         assert_eq!(public.n.len(), 256);
-        assert_eq!(public.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &decode(signature)), Ok(()));
+        assert_eq!(
+            public.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &decode(signature)),
+            Ok(())
+        );
     }
 
     #[test]

@@ -58,10 +58,14 @@ impl Version {
         let Some(value) = headers.get("cdi-version") else { return Ok(Self::NEWEST) };
         let text = value.to_str().map_err(|_| Refusal::VersionMalformed)?;
         // Only digits and dots pass, so the text may be repeated in the answer.
-        if !text.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())) {
+        if !text
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        {
             return Err(Refusal::VersionMalformed);
         }
-        // By its text and not by its value: to a core, `5.3.0` and `05.3` are other versions than `5.3`.
+        // By its text and not by its value: to a core, `5.3.0` and `05.3` are other versions than
+        // `5.3`.
         let supported = Self::SUPPORTED.into_iter().find(|version| version.to_string() == text);
         supported.ok_or_else(|| Refusal::VersionUnsupported(text.to_owned()))
     }

@@ -14,29 +14,33 @@ const STRICT_DEPTH: u8 = 32;
 #[cfg(feature = "embedded-core")]
 const LENIENT_DEPTH: u8 = 126;
 
-/// The beginning of member names that serde_json gives a meaning of its own. With its feature `raw_value` on, which any
-/// crate of a build can turn on, `{"$serde_json::private::RawValue":"[1]"}` is read as `[1]`; with `arbitrary_precision`,
-/// `{"$serde_json::private::Number":"1"}` as `1`. A filter that looks for a member would not see what it is read as, and
-/// the text inside is not subject to the depth limit.
+/// The beginning of member names that serde_json gives a meaning of its own. With its feature
+/// `raw_value` on, which any crate of a build can turn on,
+/// `{"$serde_json::private::RawValue":"[1]"}` is read as `[1]`; with `arbitrary_precision`,
+/// `{"$serde_json::private::Number":"1"}` as `1`. A filter that looks for a member would not see
+/// what it is read as, and the text inside is not subject to the depth limit.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
-/// The name under which serde_json hands out a number once any crate in the build turns its `arbitrary_precision` on.
+/// The name under which serde_json hands out a number once any crate in the build turns its
+/// `arbitrary_precision` on.
 const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 
-/// Reads one JSON object. `None` if the bytes are anything else: another type, malformed, a member twice (compared
-/// after unescaping), too deep, a reserved name, followed by more than white space, or not UTF-8.
+/// Reads one JSON object. `None` if the bytes are anything else: another type, malformed, a member
+/// twice (compared after unescaping), too deep, a reserved name, followed by more than white space,
+/// or not UTF-8.
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     read(bytes, Seed { depth_left: STRICT_DEPTH, duplicates: Duplicates::Refused })
 }
 
-/// Reads one JSON object as a SuperTokens core does: of members with one name the last counts. `None` as in [`object`].
+/// Reads one JSON object as a SuperTokens core does: of members with one name the last counts.
+/// `None` as in [`object`].
 #[cfg(feature = "embedded-core")]
 pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
     read(bytes, Seed { depth_left: LENIENT_DEPTH, duplicates: Duplicates::LastCounts })
 }
 
-/// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may be of any size and strings hold lone
-/// surrogates.
+/// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may be of any size and
+/// strings hold lone surrogates.
 pub(crate) fn is_valid(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
 }
@@ -78,7 +82,8 @@ struct Seed {
 
 impl Seed {
     fn deeper<E: Error>(self) -> Result<Self, E> {
-        let depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
+        let depth_left =
+            self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
         Ok(Self { depth_left, ..self })
     }
 }
@@ -141,11 +146,15 @@ impl<'de> Visitor<'de> for Seed {
         let mut object = Map::new();
         let deeper = self.deeper()?;
         while let Some(name) = map.next_key::<String>()? {
-            // `has_reserved_name` excludes a member of this name, so this is a number under `arbitrary_precision`.
+            // `has_reserved_name` excludes a member of this name, so this is a number under
+            // `arbitrary_precision`.
             if object.is_empty() && name == NUMBER_MEMBER {
-                let number: Number = map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
-                // As in a build without the feature: a number that takes no memory of its own, and a finite one.
-                let whole = number.as_u64().map(Value::from).or_else(|| number.as_i64().map(Value::from));
+                let number: Number =
+                    map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
+                // As in a build without the feature: a number that takes no memory of its own, and
+                // a finite one.
+                let whole =
+                    number.as_u64().map(Value::from).or_else(|| number.as_i64().map(Value::from));
                 let float = || number.as_f64().and_then(Number::from_f64).map(Value::Number);
                 return whole.or_else(float).ok_or_else(|| A::Error::custom("not a finite number"));
             }
@@ -202,7 +211,10 @@ mod tests {
     fn depth_is_bounded() {
         assert!(object(nested(32).as_bytes()).is_some());
         assert!(object(nested(33).as_bytes()).is_none());
-        assert!(object(format!(r#"{{"a":{}1{}}}"#, "[".repeat(32), "]".repeat(32)).as_bytes()).is_none());
+        assert!(
+            object(format!(r#"{{"a":{}1{}}}"#, "[".repeat(32), "]".repeat(32)).as_bytes())
+                .is_none()
+        );
         assert!(object("[".repeat(100_000).as_bytes()).is_none());
     }
 
@@ -215,7 +227,8 @@ mod tests {
     /// serde_json is built with `raw_value` here, as any crate of a user's build may have it.
     #[test]
     fn reserved_names_are_refused_at_any_depth() {
-        let as_read: Value = serde_json::from_str(r#"{"$serde_json::private::RawValue":"[1]"}"#).unwrap();
+        let as_read: Value =
+            serde_json::from_str(r#"{"$serde_json::private::RawValue":"[1]"}"#).unwrap();
         assert!(as_read.is_array(), "serde_json gives the name no meaning: nothing is tested");
         let names = [
             "$serde_json::private::RawValue",
@@ -264,7 +277,9 @@ mod tests {
         for valid in ["{}", "1e999", r#""\ud800""#, r#"{"a":1,"a":2}"#, " [] "] {
             assert!(is_valid(valid.as_bytes()), "{valid}");
         }
-        for invalid in [&b""[..], b"{} x", b"[1}", b"{\"a\":1,}", b"\"\xff\"", b"\xef\xbb\xbf{}", b"NaN"] {
+        for invalid in
+            [&b""[..], b"{} x", b"[1}", b"{\"a\":1,}", b"\"\xff\"", b"\xef\xbb\xbf{}", b"NaN"]
+        {
             assert!(!is_valid(invalid), "{}", invalid.escape_ascii());
         }
     }

@@ -1,13 +1,14 @@
 //! Finds the members of a JSON object in one pass over its text, without building values.
 //!
-//! Headers, and the claims of tokens that name an unknown key, are scanned before any signature is checked. So a scan is
-//! linear in the text and allocates nothing, whatever an attacker sends: the bench `forged` compares the shapes.
+//! Headers, and the claims of tokens that name an unknown key, are scanned before any signature is
+//! checked. So a scan is linear in the text and allocates nothing, whatever an attacker sends: the
+//! bench `forged` compares the shapes.
 //!
-//! A scan reads valid JSON exactly. It skips nested values by their brackets and does not validate them, so its result
-//! counts only once [`object`](super::object) has accepted the same text.
+//! A scan reads valid JSON exactly. It skips nested values by their brackets and does not validate
+//! them, so its result counts only once [`object`](super::object) has accepted the same text.
 
-/// Calls `take` for each member of the JSON object `json`, in order. `None` if the text is not one object, or if `take`
-/// returns `None`.
+/// Calls `take` for each member of the JSON object `json`, in order. `None` if the text is not one
+/// object, or if `take` returns `None`.
 pub(crate) fn members<'j>(
     json: &'j [u8],
     mut take: impl FnMut(RawString<'j>, RawValue<'j>) -> Option<()>,
@@ -52,7 +53,8 @@ impl<'j> RawValue<'j> {
         Some(RawString { text, has_escapes: self.has_escapes })
     }
 
-    /// Calls `take` for each element of the array. `None` if the value is no array, or if `take` returns `None`.
+    /// Calls `take` for each element of the array. `None` if the value is no array, or if `take`
+    /// returns `None`.
     pub(crate) fn elements(self, mut take: impl FnMut(Self) -> Option<()>) -> Option<()> {
         Cursor { rest: self.text }.list(b'[', b']', |cursor| take(cursor.value()?))
     }
@@ -79,8 +81,9 @@ impl<'j> RawString<'j> {
         self.strip_prefix(prefix).is_some()
     }
 
-    /// The unescaped string, for a comparison with names of at most four bytes. A string with escapes is unescaped into
-    /// `buffer` and cut to five bytes, which is enough to tell longer strings from those names.
+    /// The unescaped string, for a comparison with names of at most four bytes. A string with
+    /// escapes is unescaped into `buffer` and cut to five bytes, which is enough to tell longer
+    /// strings from those names.
     pub(crate) fn unescape_into<'b>(self, buffer: &'b mut [u8; 5]) -> &'b [u8]
     where
         'j: 'b,
@@ -97,7 +100,8 @@ impl<'j> RawString<'j> {
             if *first == b'\\' {
                 // A malformed escape, or one that is not ASCII, becomes 0: no name contains it.
                 let unescaped = unescape(after).filter(|(char, _)| char.is_ascii());
-                let (byte, after) = unescaped.map_or((0, after), |(char, after)| (char as u8, after));
+                let (byte, after) =
+                    unescaped.map_or((0, after), |(char, after)| (char as u8, after));
                 buffer[len] = byte;
                 rest = after;
             }
@@ -150,7 +154,8 @@ impl<'j> RawString<'j> {
     }
 }
 
-/// The character that an escape stands for (RFC 8259 §7), and the text behind it. `escape` begins after the backslash.
+/// The character that an escape stands for (RFC 8259 §7), and the text behind it. `escape` begins
+/// after the backslash.
 fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
     let (kind, rest) = escape.split_first()?;
     let char = match kind {
@@ -207,7 +212,12 @@ impl<'j> Cursor<'j> {
     }
 
     /// Reads items with commas between them, from `open` to `close`.
-    fn list(&mut self, open: u8, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+    fn list(
+        &mut self,
+        open: u8,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Option<()>,
+    ) -> Option<()> {
         self.eat(open)?;
         if self.eat(close).is_some() {
             return Some(());
@@ -265,7 +275,8 @@ impl<'j> Cursor<'j> {
         loop {
             let (byte, rest) = self.rest.split_first()?;
             self.rest = rest;
-            // `| 0x20` maps `[` and `]` to `{` and `}` and leaves `"`. No other byte of valid JSON maps to these.
+            // `| 0x20` maps `[` and `]` to `{` and `}` and leaves `"`. No other byte of valid JSON
+            // maps to these.
             match byte | 0x20 {
                 b'{' => depth += 1,
                 b'}' => {
@@ -311,12 +322,17 @@ mod tests {
 
     #[test]
     fn members_are_found_in_their_order() {
-        let own = |pairs: Pairs<'_>| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let own = |pairs: Pairs<'_>| {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
         let cases: &[(&str, Option<Pairs<'_>>)] = &[
             (" { } ", Some(&[])),
             (r#"{"a":1}"#, Some(&[("a", "1")])),
             (r#"{ "a" : -1.5e3 , "b":"x" }"#, Some(&[("a", "-1.5e3"), ("b", "\"x\"")])),
-            (r#"{"a":[{"b":"]}"},2],"c":null}"#, Some(&[("a", r#"[{"b":"]}"},2]"#), ("c", "null")])),
+            (
+                r#"{"a":[{"b":"]}"},2],"c":null}"#,
+                Some(&[("a", r#"[{"b":"]}"},2]"#), ("c", "null")]),
+            ),
             (r#"{"a\"":"\\","b":{}}"#, Some(&[("a\"", r#""\\""#), ("b", "{}")])),
             (r#"{"a":1,"a":2}"#, Some(&[("a", "1"), ("a", "2")])),
             (r#"{"a":1,}"#, None),
@@ -356,12 +372,16 @@ mod tests {
             let is_name = string(raw).unescape_into(&mut [0; 5]) == text.as_bytes();
             assert!(is_name == expected || text.len() > 4, "{raw} {text}");
         }
-        assert!(string(r#""\u0024serde""#).starts_with("$serde") && !string(r#""$serd""#).starts_with("$serde"));
+        assert!(
+            string(r#""\u0024serde""#).starts_with("$serde")
+                && !string(r#""$serd""#).starts_with("$serde")
+        );
     }
 
     #[test]
     fn depth_costs_no_stack() {
-        let deep = |closed: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(closed));
+        let deep =
+            |closed: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(closed));
         assert!(members(deep(1_000_000).as_bytes(), |_, _| Some(())).is_some());
         assert!(members(deep(0).as_bytes(), |_, _| Some(())).is_none());
     }

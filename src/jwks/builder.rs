@@ -42,19 +42,21 @@ impl RemoteJwksBuilder {
         }
     }
 
-    /// The longest that a set counts as fresh, whatever the endpoint says. 1 h by default. A removed key is accepted for
-    /// as long as this at most, while the endpoint answers. The shortest is 30 s, or this if it is less.
+    /// The longest that a set counts as fresh, whatever the endpoint says. 1 h by default. A
+    /// removed key is accepted for as long as this at most, while the endpoint answers. The
+    /// shortest is 30 s, or this if it is less.
     pub fn max_age(self, max_age: Duration) -> Self {
         self.with(|limits| limits.max_age = max_age)
     }
 
-    /// How long past its freshness the last good set goes on serving while the endpoint fails. 24 h by default; then
-    /// requests get 503.
+    /// How long past its freshness the last good set goes on serving while the endpoint fails. 24 h
+    /// by default; then requests get 503.
     pub fn stale_limit(self, stale_limit: Duration) -> Self {
         self.with(|limits| limits.stale_limit = stale_limit)
     }
 
-    /// How long one fetch may take from first to last byte, and how long a request waits for one. 5 s by default.
+    /// How long one fetch may take from first to last byte, and how long a request waits for one. 5
+    /// s by default.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|limits| limits.timeout = timeout)
     }
@@ -75,36 +77,38 @@ impl RemoteJwksBuilder {
         self.with(|limits| limits.max_keys = keys)
     }
 
-    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then swap the keys, and with them decide
-    /// who comes in**: only for networks that are encrypted below HTTP.
+    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then swap the keys,
+    /// and with them decide who comes in**: only for networks that are encrypted below HTTP.
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http_allowed = true;
         self
     }
 
-    /// A client with roots or a certificate of your own. The limits, the refusal of redirects and the time-outs are put
-    /// on top of it; a proxy that is set on it is used for https alone.
+    /// A client with roots or a certificate of your own. The limits, the refusal of redirects and
+    /// the time-outs are put on top of it; a proxy that is set on it is used for https alone.
     pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
         self.http_client = client;
         self
     }
 
-    /// A key set to start from, one that comes with the deployment for instance: it serves until the first fetch brings
-    /// another, for the stale limit at most.
+    /// A key set to start from, one that comes with the deployment for instance: it serves until
+    /// the first fetch brings another, for the stale limit at most.
     pub fn seed(mut self, json: impl Into<String>) -> Self {
         self.seed = Some(json.into());
         self
     }
 
-    /// Keeps the last good set in this file, and starts from it: a service that is restarted in the middle of an outage
-    /// serves. The set is good until its stale limit, counted from when it was fetched. It is written as a whole, readable
-    /// by its owner alone, each time the set is fetched or confirmed. Its folder has to exist.
+    /// Keeps the last good set in this file, and starts from it: a service that is restarted in the
+    /// middle of an outage serves. The set is good until its stale limit, counted from when it was
+    /// fetched. It is written as a whole, readable by its owner alone, each time the set is fetched
+    /// or confirmed. Its folder has to exist.
     ///
-    /// **Write access to the file decides which tokens are accepted.** A file is ignored with a warning, and replaced by
-    /// the next fetch, if it is corrupt, stale, dated more than 60 s in the future or of another endpoint. On Unix also if
-    /// it is a symbolic link, belongs to a user other than root and that of this process, or is writable by its group or
-    /// by all users. In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default makes
-    /// the file group-writable at each start of a pod.
+    /// **Write access to the file decides which tokens are accepted.** A file is ignored with a
+    /// warning, and replaced by the next fetch, if it is corrupt, stale, dated more than 60 s in
+    /// the future or of another endpoint. On Unix also if it is a symbolic link, belongs to a user
+    /// other than root and that of this process, or is writable by its group or by all users. In a
+    /// Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default
+    /// makes the file group-writable at each start of a pod.
     pub fn keep_at(mut self, path: impl Into<PathBuf>) -> Self {
         self.kept_at = Some(path.into());
         self
@@ -114,9 +118,9 @@ impl RemoteJwksBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit is zero or out of its
-    /// range, [`ConfigError::KeySet`] if the seed cannot be used, [`ConfigError::NoCaCertificates`] or
-    /// [`ConfigError::HttpClient`].
+    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit
+    /// is zero or out of its range, [`ConfigError::KeySet`] if the seed cannot be used,
+    /// [`ConfigError::NoCaCertificates`] or [`ConfigError::HttpClient`].
     pub fn build(self) -> Result<RemoteJwks, ConfigError> {
         let url = outbound::parse_url(&self.url)?;
         if !self.plain_http_allowed {
@@ -141,7 +145,9 @@ impl RemoteJwksBuilder {
         let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
         let mut cache = Cache::new(limits, Box::new(exchange), clock, fastrand::Rng::new());
         if let Some(seed) = self.seed {
-            cache.preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO).map_err(ConfigError::KeySet)?;
+            cache
+                .preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO)
+                .map_err(ConfigError::KeySet)?;
         }
         if let Some(file) = kept_at {
             cache.start_from(file, self.max_body);

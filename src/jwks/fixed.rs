@@ -17,15 +17,16 @@ const MAX_KEYS: usize = 1000;
 /// Bytes. A thousand RSA keys of 4096 bits take 0.8 MB as a JWK Set.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// A key set that is given, not fetched: for tests, for air-gapped machines, or for keys that come with a deployment.
-/// Cheap to clone.
+/// A key set that is given, not fetched: for tests, for air-gapped machines, or for keys that come
+/// with a deployment. Cheap to clone.
 ///
 /// Nothing revokes its keys but a new deployment.
 #[derive(Clone, Debug)]
 pub struct FixedJwks(pub(super) Arc<KeySet>);
 
 impl FixedJwks {
-    /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with a logged reason.
+    /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with
+    /// a logged reason.
     ///
     /// # Errors
     ///
@@ -40,8 +41,9 @@ impl FixedJwks {
         self.0.keys()
     }
 
-    /// Reads one public key in PEM (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13): RSA of 2048 to 8192 bits, P-256, P-384
-    /// or Ed25519. It has no key id, so it verifies every token of an algorithm that fits it and names no key.
+    /// Reads one public key in PEM (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13): RSA of 2048 to
+    /// 8192 bits, P-256, P-384 or Ed25519. It has no key id, so it verifies every token of an
+    /// algorithm that fits it and names no key.
     ///
     /// # Errors
     ///
@@ -54,14 +56,16 @@ impl FixedJwks {
         Ok(Self(Arc::new(KeySet::from(vec![key]))))
     }
 
-    /// Reads a file that holds what [`from_json`](Self::from_json) or [`from_pem`](Self::from_pem) reads.
+    /// Reads a file that holds what [`from_json`](Self::from_json) or [`from_pem`](Self::from_pem)
+    /// reads.
     ///
-    /// Symbolic links are followed, as Kubernetes mounts need. The file must be a regular one of at most 1 MiB, and on
-    /// Unix not writable by all users. A FIFO is an error and does not block.
+    /// Symbolic links are followed, as Kubernetes mounts need. The file must be a regular one of at
+    /// most 1 MiB, and on Unix not writable by all users. A FIFO is an error and does not block.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::KeyFile`] if the file cannot be read or breaks one of these rules, else as those two.
+    /// [`ConfigError::KeyFile`] if the file cannot be read or breaks one of these rules, else as
+    /// those two.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let content = trusted_file::read_others(path, MAX_FILE).map_err(|err| {
@@ -83,8 +87,8 @@ mod tests {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-        RSA_PKCS1_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
     };
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -93,12 +97,12 @@ mod tests {
     use super::*;
     use crate::algorithm::Algorithm;
 
-    const JSON: &str =
-        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    const JSON: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
     fn pem(label: &str, der: &[u8]) -> String {
         let text = STANDARD.encode(der);
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
@@ -120,7 +124,11 @@ mod tests {
             (public_pem(rsa.public_key()), Algorithm::RS256, by_rsa),
             (public_pem(p256.public_key()), Algorithm::ES256, by_ec(&p256)),
             (public_pem(p384.public_key()), Algorithm::ES384, by_ec(&p384)),
-            (public_pem(ed25519.public_key()), Algorithm::EdDSA, ed25519.sign(b"message").as_ref().to_vec()),
+            (
+                public_pem(ed25519.public_key()),
+                Algorithm::EdDSA,
+                ed25519.sign(b"message").as_ref().to_vec(),
+            ),
         ]
     }
 
@@ -136,7 +144,8 @@ mod tests {
             assert_eq!(key.id(), None);
             assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
             assert!(!key.verify(algorithm, b"massage", &signature), "{algorithm}");
-            let fitting = Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).count();
+            let fitting =
+                Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).count();
             assert_eq!(fitting, if algorithm == Algorithm::RS256 { 6 } else { 1 }, "{algorithm}");
         }
     }
@@ -145,7 +154,13 @@ mod tests {
     fn a_private_key_in_pem_is_refused() {
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
-        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "CERTIFICATE"] {
+        for label in [
+            "PRIVATE KEY",
+            "RSA PRIVATE KEY",
+            "EC PRIVATE KEY",
+            "ENCRYPTED PRIVATE KEY",
+            "CERTIFICATE",
+        ] {
             let refused = error(FixedJwks::from_pem(pem(label, der.as_ref())));
             assert_eq!(refused, "the key set cannot be used: not a public key in PEM", "{label}");
         }
@@ -157,17 +172,22 @@ mod tests {
     #[test]
     fn a_pem_is_judged_as_a_jwk_is() {
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap().as_ref().to_vec();
+        let der =
+            AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap().as_ref().to_vec();
         let cut = |len: usize| pem("PUBLIC KEY", &der[..len]);
         let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let point = AsDer::<PublicKeyX509Der<'_>>::as_der(p256.public_key()).unwrap().as_ref().to_vec();
+        let point =
+            AsDer::<PublicKeyX509Der<'_>>::as_der(p256.public_key()).unwrap().as_ref().to_vec();
         let off_curve = [&point[..point.len() - 1], &[point[point.len() - 1] ^ 1]].concat();
         let longer = |bytes: &[u8]| pem("PUBLIC KEY", &[&point, bytes].concat());
         let cases = [
             (cut(der.len() - 1), "the key type is unknown"),
             (cut(0), "the key type is unknown"),
             (pem("PUBLIC KEY", &off_curve), "the point is not on the curve"),
-            (pem("PUBLIC KEY", &point[..point.len() - 1]), "a coordinate is not of the field's length"),
+            (
+                pem("PUBLIC KEY", &point[..point.len() - 1]),
+                "a coordinate is not of the field's length",
+            ),
             (longer(&[0]), "a coordinate is not of the field's length"),
             (longer(&[0, 0]), "a coordinate is not of the field's length"),
             ("-----BEGIN PUBLIC KEY-----\nAQAB".to_owned(), "not a public key in PEM"),
@@ -175,7 +195,11 @@ mod tests {
             (JSON.to_owned(), "not a public key in PEM"),
         ];
         for (text, expected) in cases {
-            assert_eq!(error(FixedJwks::from_pem(&text)), format!("the key set cannot be used: {expected}"), "{text}");
+            assert_eq!(
+                error(FixedJwks::from_pem(&text)),
+                format!("the key set cannot be used: {expected}"),
+                "{text}"
+            );
         }
     }
 
@@ -188,7 +212,10 @@ mod tests {
             (format!(r#"{{"keys":[{}0]}}"#, "0,".repeat(1000)), "too many keys"),
         ];
         for (json, expected) in cases {
-            assert_eq!(error(FixedJwks::from_json(&json)), format!("the key set cannot be used: {expected}"));
+            assert_eq!(
+                error(FixedJwks::from_json(&json)),
+                format!("the key set cannot be used: {expected}")
+            );
         }
         assert!(FixedJwks::from_json(JSON).is_ok());
     }
@@ -209,7 +236,12 @@ mod tests {
             file("white-space.pem", &format!("\r\n\n{white_space_first}")),
         ];
         for file in files {
-            assert_eq!(FixedJwks::from_file(&file).unwrap().0.keys().len(), 1, "{}", file.display());
+            assert_eq!(
+                FixedJwks::from_file(&file).unwrap().0.keys().len(),
+                1,
+                "{}",
+                file.display()
+            );
         }
         assert!(FixedJwks::from_file(file("neither", "neither")).is_err());
     }
@@ -236,8 +268,9 @@ mod tests {
             set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             for path in [&file, &link] {
                 let read = FixedJwks::from_file(path).map(|_| ()).map_err(|err| err.to_string());
-                let expected =
-                    reason.map_or(read.is_ok(), |reason| read.as_ref().is_err_and(|err| err.contains(reason)));
+                let expected = reason.map_or(read.is_ok(), |reason| {
+                    read.as_ref().is_err_and(|err| err.contains(reason))
+                });
                 assert!(expected, "{mode:o}, {} bytes: {read:?}", content.len());
             }
         }
@@ -258,7 +291,8 @@ mod tests {
     fn a_missing_file_is_named() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("keys.json");
-        let expected = ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
+        let expected =
+            ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
         assert_eq!(FixedJwks::from_file(&path).unwrap_err(), expected);
         assert!(error(FixedJwks::from_file(&path)).contains("keys.json"));
         // A folder is no file either.

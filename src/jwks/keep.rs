@@ -21,7 +21,8 @@ pub(super) struct KeptFile {
     path: PathBuf,
     /// The endpoint, for whoever reads the file: without its query, which may hold a secret.
     endpoint: String,
-    /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may tell endpoints apart.
+    /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may
+    /// tell endpoints apart.
     url_sha256: String,
     outbox: Arc<Mutex<Outbox>>,
 }
@@ -67,7 +68,8 @@ impl KeptFile {
         &self.path
     }
 
-    /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to use, which is logged.
+    /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to
+    /// use, which is logged.
     pub(super) fn load(&self, max_body: usize) -> Option<Kept> {
         match self.read(max_body) {
             Ok(kept) => Some(kept),
@@ -81,9 +83,14 @@ impl KeptFile {
 
     fn read(&self, max_body: usize) -> io::Result<Kept> {
         let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
-        // As a JSON string each byte of the set takes two at most; the rest is for the other members.
-        let text = trusted_file::read_at_most(file, (max_body as u64).saturating_mul(2).saturating_add(4096))?;
-        let document: Document<'_> = serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
+        // As a JSON string each byte of the set takes two at most; the rest is for the other
+        // members.
+        let text = trusted_file::read_at_most(
+            file,
+            (max_body as u64).saturating_mul(2).saturating_add(4096),
+        )?;
+        let document: Document<'_> =
+            serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
         if document.url_sha256 != self.url_sha256 {
             return Err(io::Error::other("it is of another endpoint"));
         }
@@ -91,7 +98,8 @@ impl KeptFile {
         Ok(Kept { json: jwks.into_owned().into_bytes(), fetched, lifetime })
     }
 
-    /// Writes the set on a thread that may block, after the one that is being written, if there is one. Needs a runtime.
+    /// Writes the set on a thread that may block, after the one that is being written, if there is
+    /// one. Needs a runtime.
     pub(super) fn store_in_background(&self, kept: Kept) {
         let mut outbox = self.outbox();
         outbox.next = Some(kept);
@@ -123,8 +131,8 @@ impl KeptFile {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the old one or the new one.
-    /// Blocks.
+    /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the
+    /// old one or the new one. Blocks.
     pub(super) fn store(&self, kept: &Kept) {
         if let Err(err) = self.write(kept) {
             tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
@@ -140,7 +148,8 @@ impl KeptFile {
             jwks: std::str::from_utf8(&kept.json).map_err(io::Error::other)?.into(),
         };
         let document = serde_json::to_vec(&document)?;
-        // Of a name of its own, since several processes may keep one file; in containers all of them are number 1.
+        // Of a name of its own, since several processes may keep one file; in containers all of
+        // them are number 1.
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(format!(".{:016x}", fastrand::u64(..)));
         atomic_file::replace(&self.path, Path::new(&temporary), &document)
@@ -171,7 +180,10 @@ mod tests {
         file.store(&kept());
         file.store(&kept());
         let loaded = file.load(1000).unwrap();
-        assert_eq!((loaded.json, loaded.fetched, loaded.lifetime), (kept().json, 1_800_000_000, 600));
+        assert_eq!(
+            (loaded.json, loaded.fetched, loaded.lifetime),
+            (kept().json, 1_800_000_000, 600)
+        );
         assert!(!fs::read_to_string(&file.path).unwrap().contains("7f3a"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
@@ -219,12 +231,18 @@ mod tests {
         let folder = tempdir().unwrap();
         let file = kept_file(&folder, "https://a.example/jwks.json");
         file.store(&kept());
-        for other in ["https://b.example/jwks.json", "https://a.example/jwks.json?tenant=b", "https://a.example/jwks"] {
+        for other in [
+            "https://b.example/jwks.json",
+            "https://a.example/jwks.json?tenant=b",
+            "https://a.example/jwks",
+        ] {
             assert!(kept_file(&folder, other).load(1000).is_none(), "{other}");
         }
 
         let good = fs::read(&file.path).unwrap();
-        for bad in [&b""[..], b"{}", b"not json", &good[..good.len() - 1], &[0xff; 100], &[b' '; 6000]] {
+        for bad in
+            [&b""[..], b"{}", b"not json", &good[..good.len() - 1], &[0xff; 100], &[b' '; 6000]]
+        {
             fs::write(&file.path, bad).unwrap();
             assert!(file.load(1000).is_none(), "{}", String::from_utf8_lossy(bad));
         }
@@ -251,12 +269,18 @@ mod tests {
 
         type Spoil = fn(&Path, &Path) -> io::Result<()>;
         let cases: [(&str, &str, Spoil); 6] = [
-            ("group-writable", "fsGroup", |path, _| fs::set_permissions(path, fs::Permissions::from_mode(0o660))),
-            ("writable by all", "all users", |path, _| fs::set_permissions(path, fs::Permissions::from_mode(0o602))),
+            ("group-writable", "fsGroup", |path, _| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+            }),
+            ("writable by all", "all users", |path, _| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o602))
+            }),
             ("link", "symbolic link", |path, elsewhere| {
                 fs::rename(path, elsewhere).and_then(|()| symlink(elsewhere, path))
             }),
-            ("dangling link", "symbolic link", |path, _| fs::remove_file(path).and_then(|()| symlink("nowhere", path))),
+            ("dangling link", "symbolic link", |path, _| {
+                fs::remove_file(path).and_then(|()| symlink("nowhere", path))
+            }),
             ("of another user", "belongs to user 54321", |path, _| chown(path, Some(54321), None)),
             ("FIFO", "not a regular file", |path, _| {
                 fs::remove_file(path)?;
@@ -292,7 +316,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_no_panic() {
-        let file = KeptFile::new("/nonexistent/folder/keys.json".into(), &"https://a.example".parse().unwrap());
+        let file = KeptFile::new(
+            "/nonexistent/folder/keys.json".into(),
+            &"https://a.example".parse().unwrap(),
+        );
         file.store(&kept());
         assert!(file.load(1000).is_none());
     }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+};
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -21,7 +23,8 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Members that only a private or a symmetric key has (RFC 7518 §6.2.2, §6.3.2, §6.4.1; `priv`: draft-ietf-cose-dilithium).
+/// Members that only a private or a symmetric key has (RFC 7518 §6.2.2, §6.3.2, §6.4.1; `priv`:
+/// draft-ietf-cose-dilithium).
 const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
 /// A public key that may verify tokens until a deadline.
@@ -32,7 +35,8 @@ pub(crate) struct Key {
     algorithms: &'static [Algorithm],
     check: Check,
     material: Material,
-    /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never goes.
+    /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never
+    /// goes.
     usable_until: AtomicU64,
 }
 
@@ -88,10 +92,13 @@ impl Key {
 
     /// The same id, algorithms and material: a verdict that one proved, the other would prove too.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.id == other.id && self.algorithms == other.algorithms && self.material == other.material
+        self.id == other.id
+            && self.algorithms == other.algorithms
+            && self.material == other.material
     }
 
-    /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that was meant.
+    /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that
+    /// was meant.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         self.id.is_some()
             && self.id == other.id
@@ -118,8 +125,14 @@ impl Key {
 /// What a key of this type and curve can sign with.
 type Family = &'static [Algorithm];
 
-const RSA: Family =
-    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+const RSA: Family = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
 const P256: Family = &[Algorithm::ES256];
 const P384: Family = &[Algorithm::ES384];
 const ED25519_ONLY: Family = &[Algorithm::EdDSA];
@@ -133,8 +146,11 @@ fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'sta
     if roca::is_weak(&n) {
         return Err("the modulus has the ROCA fingerprint");
     }
-    // RFC 8017 §3.1 asks for an odd e of at least 3; over 33 bits the crypto provider refuses it as well.
-    let exponent = e.iter().try_fold(0_u64, |value, byte| value.checked_mul(256).map(|value| value + u64::from(*byte)));
+    // RFC 8017 §3.1 asks for an odd e of at least 3; over 33 bits the crypto provider refuses it as
+    // well.
+    let exponent = e.iter().try_fold(0_u64, |value, byte| {
+        value.checked_mul(256).map(|value| value + u64::from(*byte))
+    });
     if !exponent.is_some_and(|e| e % 2 == 1 && (3..1 << 33).contains(&e)) {
         return Err("the public exponent is out of range");
     }
@@ -174,8 +190,12 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'sta
 /// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).
 fn bind(jwk: &Map<String, Value>, family: Family) -> Result<Family, &'static str> {
     let Some(name) = jwk.get("alg") else { return Ok(family) };
-    let algorithm = name.as_str().and_then(Algorithm::from_name).ok_or("the algorithm is unknown")?;
-    let position = family.iter().position(|fits| *fits == algorithm).ok_or("the algorithm is not of this key type")?;
+    let algorithm =
+        name.as_str().and_then(Algorithm::from_name).ok_or("the algorithm is unknown")?;
+    let position = family
+        .iter()
+        .position(|fits| *fits == algorithm)
+        .ok_or("the algorithm is not of this key type")?;
     Ok(&family[position..=position])
 }
 
@@ -187,7 +207,8 @@ fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> 
     BASE64URL.decode(text(jwk, name)?).map_err(|_| "a member is not base64url")
 }
 
-/// A big-endian number without its sign byte: one leading zero is taken off, as cores before 3.6.1 wrote it.
+/// A big-endian number without its sign byte: one leading zero is taken off, as cores before 3.6.1
+/// wrote it.
 fn unsigned(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
     let mut number = bytes(jwk, name)?;
     if number.first() == Some(&0) {

@@ -18,15 +18,16 @@ use crate::rejection::RejectionReason;
 /// How long [`RemoteJwks::ready`] tries.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// The keys of a JWKS endpoint (RFC 7517 §5), fetched, kept fresh and kept through outages. Cheap to clone; clones share
-/// one cache.
+/// The keys of a JWKS endpoint (RFC 7517 §5), fetched, kept fresh and kept through outages. Cheap
+/// to clone; clones share one cache.
 ///
-/// Nothing is fetched or spawned before the first use, so it can be made outside a runtime. From then on one task owns
-/// every fetch, on the tokio runtime that the first use came from; it ends with the last clone.
+/// Nothing is fetched or spawned before the first use, so it can be made outside a runtime. From
+/// then on one task owns every fetch, on the tokio runtime that the first use came from; it ends
+/// with the last clone.
 ///
-/// A token whose key is unknown causes a fetch, of which requests can cause two in any 10 s; what an attacker sends
-/// neither hammers the endpoint nor keeps a new key out for longer. While the endpoint is down the last good set goes on
-/// serving for 24 h.
+/// A token whose key is unknown causes a fetch, of which requests can cause two in any 10 s; what
+/// an attacker sends neither hammers the endpoint nor keeps a new key out for longer. While the
+/// endpoint is down the last good set goes on serving for 24 h.
 #[derive(Clone)]
 pub struct RemoteJwks(Arc<Owner>);
 
@@ -60,7 +61,8 @@ impl RemoteJwks {
         Self(Arc::new(Owner { cache: Arc::new(cache) }))
     }
 
-    /// Waits until there are usable keys, for 30 s at most. Fetching goes on meanwhile as its back-off says.
+    /// Waits until there are usable keys, for 30 s at most. Fetching goes on meanwhile as its
+    /// back-off says.
     ///
     /// # Errors
     ///
@@ -89,8 +91,8 @@ impl RemoteJwks {
         }
     }
 
-    /// Fetches now, whatever the schedule and the limits for unknown keys say, and waits for the outcome. For whoever
-    /// knows that the keys have changed.
+    /// Fetches now, whatever the schedule and the limits for unknown keys say, and waits for the
+    /// outcome. For whoever knows that the keys have changed.
     ///
     /// # Errors
     ///
@@ -132,7 +134,10 @@ impl RemoteJwks {
         JwksHealth {
             keys: published.set.keys().len(),
             age: published.fetched.map(|fetched| now.duration_since(fetched)),
-            usable_for: published.stale_at.map(|stale_at| stale_at.saturating_duration_since(now)).unwrap_or_default(),
+            usable_for: published
+                .stale_at
+                .map(|stale_at| stale_at.saturating_duration_since(now))
+                .unwrap_or_default(),
             last_error: match &published.newest {
                 Newest::Failed(error) => Some(error.clone()),
                 Newest::None | Newest::Succeeded => None,
@@ -141,7 +146,8 @@ impl RemoteJwks {
         }
     }
 
-    /// The last good set as the endpoint sent it, to look at or to keep. `None` before there is one.
+    /// The last good set as the endpoint sent it, to look at or to keep. `None` before there is
+    /// one.
     #[must_use]
     pub fn export(&self) -> Option<String> {
         let published = self.0.cache.published.borrow();
@@ -149,8 +155,14 @@ impl RemoteJwks {
         String::from_utf8(published.json.to_vec()).ok()
     }
 
-    /// The key, if the current set holds it and it may be used. Asks for no fetch. `now` is in Unix seconds.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Option<Arc<Key>> {
+    /// The key, if the current set holds it and it may be used. Asks for no fetch. `now` is in Unix
+    /// seconds.
+    pub(super) fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: u64,
+    ) -> Option<Arc<Key>> {
         let cache = &self.0.cache;
         let published = cache.published.borrow();
         let is_served = published.running && published.is_usable(cache.clock.now());
@@ -162,7 +174,11 @@ impl RemoteJwks {
         let cache = &self.0.cache;
         let (found, running, usable) = {
             let published = cache.published.borrow();
-            (published.set.find(id, algorithm).cloned(), published.running, published.is_usable(cache.clock.now()))
+            (
+                published.set.find(id, algorithm).cloned(),
+                published.running,
+                published.is_usable(cache.clock.now()),
+            )
         };
         let Some(key) = found else {
             return Waiter::look_up(self.clone(), id, algorithm);
@@ -175,7 +191,11 @@ impl RemoteJwks {
             // Either the set is stale, or somebody set the wall clock, or the task had ended.
             cache.renew_deadlines();
         }
-        if usable { Lookup::Found(key) } else { Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale)) }
+        if usable {
+            Lookup::Found(key)
+        } else {
+            Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale))
+        }
     }
 
     pub(super) fn bad_signature_seen(&self) {
@@ -195,7 +215,8 @@ pub struct JwksHealth {
     pub keys: usize,
     /// How long ago that set was fetched or confirmed. `None` before there is one.
     pub age: Option<Duration>,
-    /// For how long its keys may still be used if every fetch fails from now on. Zero: requests get 503.
+    /// For how long its keys may still be used if every fetch fails from now on. Zero: requests get
+    /// 503.
     pub usable_for: Duration,
     /// Why the newest fetch failed. `None` if it succeeded, or if none ended so far.
     pub last_error: Option<FetchError>,

@@ -1,12 +1,13 @@
-//! The fingerprint of RSA keys whose private half can be computed: CVE-2017-15361, "the return of Coppersmith's attack".
+//! The fingerprint of RSA keys whose private half can be computed: CVE-2017-15361, "the return of
+//! Coppersmith's attack".
 //!
-//! The flawed generator makes primes of the form `k·M + (65537^a mod M)`, M being a product of small primes, so a modulus
-//! of two of them is a power of 65537 modulo each of those primes. A sound modulus passes for all 38 of them about once
-//! in 2^27 times.
+//! The flawed generator makes primes of the form `k·M + (65537^a mod M)`, M being a product of
+//! small primes, so a modulus of two of them is a power of 65537 modulo each of those primes. A
+//! sound modulus passes for all 38 of them about once in 2^27 times.
 
 const PRIMES: [u32; 38] = [
-    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109,
-    113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
+    101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
 ];
 
 /// Whether `modulus`, big-endian, has the fingerprint.
@@ -45,7 +46,10 @@ mod tests {
     fn remainders_are_exact() {
         for number in [0_u64, 1, 255, 256, 65_537, u64::MAX] {
             for prime in PRIMES {
-                assert_eq!(u64::from(remainder(&number.to_be_bytes(), prime)), number % u64::from(prime));
+                assert_eq!(
+                    u64::from(remainder(&number.to_be_bytes(), prime)),
+                    number % u64::from(prime)
+                );
             }
         }
     }

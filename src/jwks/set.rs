@@ -37,9 +37,13 @@ impl SetError {
 }
 
 impl KeySet {
-    /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared with it, so that whoever
-    /// holds on to that key sees its deadline move.
-    pub(crate) fn from_json(json: &[u8], max_keys: usize, previous: &Self) -> Result<Self, SetError> {
+    /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared
+    /// with it, so that whoever holds on to that key sees its deadline move.
+    pub(crate) fn from_json(
+        json: &[u8],
+        max_keys: usize,
+        previous: &Self,
+    ) -> Result<Self, SetError> {
         let entries = entries(json).ok_or(SetError::NotAKeySet)?;
         if entries.len() > max_keys {
             return Err(SetError::TooManyKeys);
@@ -50,10 +54,13 @@ impl KeySet {
             match Key::from_jwk(&jwk) {
                 Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(Arc::new(key)),
-                Err(reason) => tracing::warn!(kid = ?jwk.get("kid"), reason, "a key of the key set is skipped"),
+                Err(reason) => {
+                    tracing::warn!(kid = ?jwk.get("kid"), reason, "a key of the key set is skipped")
+                }
             }
         }
-        let clashing: Vec<bool> = keys.iter().map(|key| keys.iter().any(|other| key.clashes_with(other))).collect();
+        let clashing: Vec<bool> =
+            keys.iter().map(|key| keys.iter().any(|other| key.clashes_with(other))).collect();
         let mut clashes = clashing.into_iter();
         keys.retain(|key| {
             let clashes = clashes.next().unwrap_or_default();
@@ -73,10 +80,11 @@ impl KeySet {
         Ok(Self { keys })
     }
 
-    /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the only one. A key that is
-    /// listed twice, with its algorithm and without for instance, is one.
+    /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the
+    /// only one. A key that is listed twice, with its algorithm and without for instance, is one.
     pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Key>> {
-        let mut fitting = self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.id() == id));
+        let mut fitting =
+            self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.id() == id));
         let found = fitting.next()?;
         fitting.all(|other| other.has_material_of(found)).then_some(found)
     }
@@ -126,8 +134,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str =
-        r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    const GOOD: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
     /// A key that nobody has seen before.
     fn fresh(id: &str) -> String {
@@ -137,7 +144,10 @@ mod tests {
     }
 
     fn rsa() -> String {
-        format!(r#"{{"kty":"RSA","kid":"r","n":"{}","e":"AQAB"}}"#, URL_SAFE_NO_PAD.encode([255; 256]))
+        format!(
+            r#"{{"kty":"RSA","kid":"r","n":"{}","e":"AQAB"}}"#,
+            URL_SAFE_NO_PAD.encode([255; 256])
+        )
     }
 
     fn read(json: impl AsRef<[u8]>) -> Result<KeySet, SetError> {
@@ -177,7 +187,8 @@ mod tests {
     /// What is logged while `f` runs, a line for each event.
     fn logged(f: impl FnOnce()) -> Vec<String> {
         let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, f);
         let bytes = log.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
@@ -214,7 +225,11 @@ mod tests {
             "",
         ];
         for text in cases {
-            assert_eq!(read(text.replace("GOOD", GOOD)).err(), Some(SetError::NotAKeySet), "{text}");
+            assert_eq!(
+                read(text.replace("GOOD", GOOD)).err(),
+                Some(SetError::NotAKeySet),
+                "{text}"
+            );
         }
         let not_utf8 = [br#"{"keys":[{"kid":""#.as_slice(), &[0xff], br#""}]}"#].concat();
         assert_eq!(read(not_utf8).err(), Some(SetError::NotAKeySet));
@@ -223,7 +238,8 @@ mod tests {
     #[test]
     fn a_set_without_a_usable_key_is_refused() {
         let (one, other) = (fresh("k"), fresh("k"));
-        let cases: [&[&str]; 5] = [&[], &["null"], &["{}", "[]"], &[r#"{"kty":"oct","k":"AQAB"}"#], &[&one, &other]];
+        let cases: [&[&str]; 5] =
+            [&[], &["null"], &["{}", "[]"], &[r#"{"kty":"oct","k":"AQAB"}"#], &[&one, &other]];
         for entries in cases {
             assert_eq!(set(entries).err(), Some(SetError::NoUsableKey), "{entries:?}");
         }
@@ -233,7 +249,10 @@ mod tests {
     fn a_set_of_more_than_max_keys_is_refused() {
         let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
         for (max_keys, expected) in [(2, Some(SetError::TooManyKeys)), (3, None)] {
-            assert_eq!(KeySet::from_json(json.as_bytes(), max_keys, &KeySet::default()).err(), expected);
+            assert_eq!(
+                KeySet::from_json(json.as_bytes(), max_keys, &KeySet::default()).err(),
+                expected
+            );
         }
     }
 
@@ -263,7 +282,10 @@ mod tests {
             &other.replace(r#""other""#, r#"{"$serde_json::private::RawValue":"\"other\""}"#),
             &format!(r#"{{"$serde_json::private::RawValue":{}}}"#, Value::from(other.as_str())),
             &other.replace(r#""kid""#, r#""x":[{"$serde_json::private::Number":"1"}],"kid""#),
-            &other.replace(r#""kid""#, &format!(r#""deep":{}{},"kid""#, "[".repeat(40), "]".repeat(40))),
+            &other.replace(
+                r#""kid""#,
+                &format!(r#""deep":{}{},"kid""#, "[".repeat(40), "]".repeat(40)),
+            ),
         ];
         for entry in bad {
             for entries in [[entry, GOOD], [GOOD, entry]] {
@@ -286,14 +308,18 @@ mod tests {
         let secret = r#"{"kty":"oct","k":"c2VjcmV0","kid":"line\nbreak"}"#;
         let lines = logged(|| drop(set(&[secret, GOOD]).unwrap()));
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].contains(" WARN ") && lines[0].contains("a private or symmetric key"), "{lines:?}");
+        assert!(
+            lines[0].contains(" WARN ") && lines[0].contains("a private or symmetric key"),
+            "{lines:?}"
+        );
         assert!(!lines[0].contains("c2VjcmV0"), "{lines:?}");
     }
 
     #[test]
     fn two_different_keys_with_one_kid_are_both_left_out_and_warned_of() {
         let (one, other, third) = (fresh("k"), fresh("k"), fresh("k"));
-        let lines = logged(|| assert_eq!(ids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
+        let lines =
+            logged(|| assert_eq!(ids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
         assert_eq!(lines.iter().filter(|line| line.contains(" WARN ")).count(), 2, "{lines:?}");
         assert_eq!(ids(&set(&[&one, &other, GOOD, &third]).unwrap()), [Some("good")]);
         // One of them twice does not make it the one that was meant.
@@ -314,7 +340,9 @@ mod tests {
         let bound = unbound.replace(r#""kid""#, r#""alg":"RS256","kid""#);
         for entries in [[&*unbound, &*bound], [&bound, &unbound]] {
             let set = set(&entries).unwrap();
-            for (id, algorithm) in [(Some("r"), Algorithm::RS256), (None, Algorithm::RS256), (None, Algorithm::PS256)] {
+            for (id, algorithm) in
+                [(Some("r"), Algorithm::RS256), (None, Algorithm::RS256), (None, Algorithm::PS256)]
+            {
                 assert!(set.find(id, algorithm).is_some(), "{id:?} {algorithm}");
             }
         }

@@ -11,8 +11,8 @@ use super::waiter::Waiter;
 use crate::algorithm::Algorithm;
 use crate::rejection::{Rejection, RejectionReason};
 
-/// Where a [`Verifier`](crate::Verifier) gets its keys: a [`FixedJwks`] or a [`RemoteJwks`](crate::RemoteJwks), either
-/// of which converts into it.
+/// Where a [`Verifier`](crate::Verifier) gets its keys: a [`FixedJwks`] or a
+/// [`RemoteJwks`](crate::RemoteJwks), either of which converts into it.
 #[derive(Clone, Debug)]
 pub struct KeySource(Source);
 
@@ -39,10 +39,18 @@ pub(crate) enum Ticket {
 }
 
 impl KeySource {
-    /// The key, if it is in the set and usable. Asks for no fetch, unlike [`look_up`](Self::look_up).
-    pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Option<Arc<Key>> {
+    /// The key, if it is in the set and usable. Asks for no fetch, unlike
+    /// [`look_up`](Self::look_up).
+    pub(crate) fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: u64,
+    ) -> Option<Arc<Key>> {
         match &self.0 {
-            Source::Fixed(FixedJwks(set)) => set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned(),
+            Source::Fixed(FixedJwks(set)) => {
+                set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
+            }
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.find(kid, algorithm, now),
         }
@@ -60,7 +68,8 @@ impl KeySource {
         }
     }
 
-    /// Says that a signature was bad under a known key: the authority may have given its id to new material.
+    /// Says that a signature was bad under a known key: the authority may have given its id to new
+    /// material.
     pub(crate) fn bad_signature_seen(&self) {
         match &self.0 {
             Source::Fixed(_) => {}

@@ -1,5 +1,5 @@
-//! A public key as certificates and `openssl` write it (SubjectPublicKeyInfo, RFC 5280 §4.1.2.7), turned into the JWK
-//! that says the same, so that one filter judges both.
+//! A public key as certificates and `openssl` write it (SubjectPublicKeyInfo, RFC 5280 §4.1.2.7),
+//! turned into the JWK that says the same, so that one filter judges both.
 
 use aws_lc_rs::rsa::PublicKey;
 use base64::Engine;

@@ -13,7 +13,8 @@ use super::source::{Lookup, Ticket};
 use crate::algorithm::Algorithm;
 use crate::rejection::{Rejection, RejectionReason};
 
-/// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody waits for it.
+/// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody
+/// waits for it.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     asker: Asker,
@@ -28,7 +29,8 @@ struct Asker {
     jwks: RemoteJwks,
     id: Option<String>,
     algorithm: Algorithm,
-    /// How many fetches had begun when the key was asked for: only a later one can prove that there is no such key.
+    /// How many fetches had begun when the key was asked for: only a later one can prove that there
+    /// is no such key.
     asked_at: u64,
     /// Whether this request asked the task for a fetch; once is enough.
     asked: bool,
@@ -90,7 +92,8 @@ impl Asker {
         let cache = self.jwks.cache();
         let failed = matches!(published.newest, Newest::Failed(_));
         let usable = published.is_usable(cache.clock.now());
-        if let Some(key) = published.set.find(self.id.as_deref(), self.algorithm).filter(|_| usable) {
+        if let Some(key) = published.set.find(self.id.as_deref(), self.algorithm).filter(|_| usable)
+        {
             return Standing::Found(Arc::clone(key));
         }
         if published.ended > self.asked_at {
@@ -114,7 +117,9 @@ impl Asker {
             return Standing::Waits;
         }
         match &self.id {
-            Some(id) if cache.was_asked_for_in_vain(id) => Standing::Refused(RejectionReason::UnknownKey.into()),
+            Some(id) if cache.was_asked_for_in_vain(id) => {
+                Standing::Refused(RejectionReason::UnknownKey.into())
+            }
             Some(_) if cache.ask_for_unknown_key() => {
                 self.asked = true;
                 Standing::Waits
@@ -127,16 +132,25 @@ impl Asker {
                     false => RejectionReason::UnknownKey.into(),
                 })
             }
-            // A token that names no key is judged by the set as it is: no fetch would tell which key it meant.
+            // A token that names no key is judged by the set as it is: no fetch would tell which
+            // key it meant.
             None => Standing::Refused(RejectionReason::UnknownKey.into()),
         }
     }
 }
 
 fn no_keys(published: &Published) -> RejectionReason {
-    if published.fetched.is_none() { RejectionReason::NoKeysYet } else { RejectionReason::KeysStale }
+    if published.fetched.is_none() {
+        RejectionReason::NoKeysYet
+    } else {
+        RejectionReason::KeysStale
+    }
 }
 
 fn no_answer(published: &Published) -> RejectionReason {
-    if published.fetched.is_none() { RejectionReason::NoKeysYet } else { RejectionReason::FetchFailed }
+    if published.fetched.is_none() {
+        RejectionReason::NoKeysYet
+    } else {
+        RejectionReason::FetchFailed
+    }
 }

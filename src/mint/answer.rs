@@ -30,7 +30,11 @@ impl Refusal {
             true => "no answer in time".to_owned(),
             false => printable(&outbound::reason(error), core.api_key.as_deref()),
         };
-        Self { error: MintError::Unreachable { core: name, reason }, is_passing: true, retry_after: None }
+        Self {
+            error: MintError::Unreachable { core: name, reason },
+            is_passing: true,
+            retry_after: None,
+        }
     }
 }
 
@@ -41,14 +45,20 @@ impl From<MintError> for Refusal {
 }
 
 /// The token in an answer, or what the core said instead.
-pub(super) async fn read(response: Response, name: String, core: &SuperTokensCore) -> Result<String, Refusal> {
+pub(super) async fn read(
+    response: Response,
+    name: String,
+    core: &SuperTokensCore,
+) -> Result<String, Refusal> {
     let status = response.status();
     let headers = response.headers().clone();
     let body = outbound::read_body(response, MAX_BODY).await;
     let body = body.map_err(|error| Refusal::unreachable(name.clone(), error, core))?;
     if status == StatusCode::OK {
         let body = body.ok_or("more than 64 KiB came");
-        return body.and_then(|body| token(&headers, &body)).map_err(|reason| not_a_core(name, reason).into());
+        return body
+            .and_then(|body| token(&headers, &body))
+            .map_err(|reason| not_a_core(name, reason).into());
     }
     if status.is_redirection() || status.is_success() {
         return Err(not_a_core(name, &format!("status {} came", status.as_u16())).into());
@@ -59,7 +69,11 @@ pub(super) async fn read(response: Response, name: String, core: &SuperTokensCor
     };
     let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
     let retry_after = outbound::retry_after(headers.get(RETRY_AFTER), core.clock.unix_now());
-    Err(Refusal { error: MintError::Refused { core: name, status: status.as_u16(), message }, is_passing, retry_after })
+    Err(Refusal {
+        error: MintError::Refused { core: name, status: status.as_u16(), message },
+        is_passing,
+        retry_after,
+    })
 }
 
 fn not_a_core(core: String, reason: &str) -> MintError {
@@ -69,7 +83,8 @@ fn not_a_core(core: String, reason: &str) -> MintError {
 /// The token in the body of a 200. The error never holds any of the body: a token may be in it.
 fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let media_type =
+        content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !media_type.eq_ignore_ascii_case(b"application/json") {
         return Err("a status 200 came that is not JSON");
     }
@@ -98,16 +113,25 @@ mod tests {
         let cases = [
             (json, r#"{"status":"OK","jwt":"a.b.c"}"#, Ok("a.b.c".to_owned())),
             ("Application/JSON", r#"{"jwt":"a.b.c","status":"OK"}"#, Ok("a.b.c".to_owned())),
-            (json, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#, Err("it does not sign with RS256")),
+            (
+                json,
+                r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#,
+                Err("it does not sign with RS256"),
+            ),
             (json, r#"{"status":"OK"}"#, Err("the JSON that came holds no token")),
             (json, r#"{"status":"OK","jwt":7}"#, Err("the JSON that came holds no token")),
             (json, r#"{"jwt":"a.b.c"}"#, Err("the JSON that came holds no token")),
             (json, "Hello", Err("the JSON that came is malformed")),
-            ("text/html", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("a status 200 came that is not JSON")),
+            (
+                "text/html",
+                r#"{"status":"OK","jwt":"a.b.c"}"#,
+                Err("a status 200 came that is not JSON"),
+            ),
             ("", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("a status 200 came that is not JSON")),
         ];
         for (content_type, body, expected) in cases {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            let headers =
+                HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
             assert_eq!(token(&headers, body.as_bytes()), expected, "{content_type} {body}");
         }
     }

@@ -26,16 +26,25 @@ impl Delays {
         Self { next: FIRST, too_many: 0 }
     }
 
-    /// The wait after a core that could not be reached or failed: 100 ms doubling to 5 s, drawn from the upper half, or
-    /// what the core asks for if that is longer.
-    pub(super) fn after_failure(&mut self, retry_after: Option<Duration>, rng: &mut fastrand::Rng) -> Duration {
+    /// The wait after a core that could not be reached or failed: 100 ms doubling to 5 s, drawn
+    /// from the upper half, or what the core asks for if that is longer.
+    pub(super) fn after_failure(
+        &mut self,
+        retry_after: Option<Duration>,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         let wait = self.next.mul_f64(0.5 + rng.f64() / 2.0);
         self.next = (self.next * 2).min(MAX);
         wait.max(retry_after.unwrap_or_default())
     }
 
-    /// The wait after a 429: the SDKs' five, then as after a failure; or what the core asks for if that is longer.
-    pub(super) fn after_too_many(&mut self, retry_after: Option<Duration>, rng: &mut fastrand::Rng) -> Duration {
+    /// The wait after a 429: the SDKs' five, then as after a failure; or what the core asks for if
+    /// that is longer.
+    pub(super) fn after_too_many(
+        &mut self,
+        retry_after: Option<Duration>,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         let Some(wait) = AFTER_429.get(self.too_many) else {
             self.next = self.next.max(AFTER_429[AFTER_429.len() - 1]);
             return self.after_failure(retry_after, rng);
@@ -70,6 +79,9 @@ mod tests {
             let wait = delays.after_failure(None, &mut rng).as_millis();
             assert!(wait >= most / 2 && wait <= most, "{wait} of {most}");
         }
-        assert_eq!(delays.after_failure(Some(Duration::from_secs(60)), &mut rng), Duration::from_secs(60));
+        assert_eq!(
+            delays.after_failure(Some(Duration::from_secs(60)), &mut rng),
+            Duration::from_secs(60)
+        );
     }
 }

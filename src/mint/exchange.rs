@@ -53,12 +53,13 @@ impl Exchange {
     ) -> Result<Self, ConfigError> {
         let api_key = core.api_key.as_deref().map(api_key_header).transpose()?;
         let cdi_version = core.cdi_version.as_deref().map(cdi_version_header).transpose()?;
-        let hosts = core.hosts.iter().map(|host| Host::new(host, &core)).collect::<Result<_, _>>()?;
+        let hosts =
+            core.hosts.iter().map(|host| Host::new(host, &core)).collect::<Result<_, _>>()?;
         Ok(Self { core, hosts, api_key, cdi_version, body, issuer, verifier })
     }
 
-    /// Asks one host after the other, beginning with the one whose turn it is; the next one only where no connection could
-    /// be made: an answer, whatever it says, is the core's.
+    /// Asks one host after the other, beginning with the one whose turn it is; the next one only
+    /// where no connection could be made: an answer, whatever it says, is the core's.
     pub(super) async fn attempt(&self, by: Instant) -> Result<(Minted, String), Refusal> {
         let first = self.core.next_host.fetch_add(1, Ordering::Relaxed) % self.hosts.len();
         let (later, sooner) = self.hosts.split_at(first);
@@ -71,7 +72,10 @@ impl Exchange {
             match self.ask(host, left.min(self.core.timeout)).await {
                 Ok(response) => {
                     let jwt = answer::read(response, host.name(), &self.core).await?;
-                    return self.check(&jwt, &host.name()).map(|minted| (minted, jwt)).map_err(Refusal::from);
+                    return self
+                        .check(&jwt, &host.name())
+                        .map(|minted| (minted, jwt))
+                        .map_err(Refusal::from);
                 }
                 Err(error) if error.is_connect() => {
                     let unreachable = Refusal::unreachable(host.name(), error, &self.core);
@@ -86,7 +90,11 @@ impl Exchange {
         Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
     }
 
-    async fn ask(&self, host: &Host, timeout: Duration) -> Result<reqwest::Response, reqwest::Error> {
+    async fn ask(
+        &self,
+        host: &Host,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let mut request = host
             .client
             .post(host.url.clone())
@@ -136,7 +144,9 @@ impl Exchange {
                 let error = MintError::NotJudged { reason: rejection.reason().description() };
                 Err(Refusal { error, is_passing: true, retry_after: None })
             }
-            Err(rejection) => Err(MintError::Misconfigured { reason: rejection.reason().description() }.into()),
+            Err(rejection) => {
+                Err(MintError::Misconfigured { reason: rejection.reason().description() }.into())
+            }
         }
     }
 }
@@ -166,7 +176,8 @@ impl Host {
             outbound::refuse_plain_http(url)?;
         }
         // No connection is kept: the next mint is far away, and may be on another runtime.
-        let client = outbound::client(Client::builder().pool_max_idle_per_host(0), url, core.timeout)?;
+        let client =
+            outbound::client(Client::builder().pool_max_idle_per_host(0), url, core.timeout)?;
         Ok(Self { client, url: url.clone() })
     }
 
@@ -183,7 +194,11 @@ fn api_key_header(api_key: &str) -> Result<HeaderValue, ConfigError> {
 
 fn cdi_version_header(version: &str) -> Result<HeaderValue, ConfigError> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let invalid = || ConfigError::CdiVersion(version.chars().take(20).collect::<String>().escape_debug().to_string());
+    let invalid = || {
+        ConfigError::CdiVersion(
+            version.chars().take(20).collect::<String>().escape_debug().to_string(),
+        )
+    };
     let (major, minor) = version.split_once('.').ok_or_else(invalid)?;
     if !is_number(major) || !is_number(minor) {
         return Err(invalid());

@@ -1,11 +1,13 @@
 //! Where M1's token comes from: a SuperTokens core, or whatever speaks its wire.
 //!
-//! A token is minted once, at start-up, and then carried by every request; minting is the only moment at which the
-//! calling service depends on its authority. A token whose [`validity`](ServiceTokenRequest::validity) was chosen, or which
-//! a [dynamic key](ServiceTokenRequest::dynamic_key) signed, is renewed in the background, long before it ends; and any
-//! token that a called service refuses as invalid is minted anew, at most once in 30 s, doubling to 10 min while fresh
-//! tokens are refused too: a core that lost its keys heals without restarts. While the core cannot be reached the token
-//! that is there stays in use; [`ServiceToken::health`](crate::ServiceToken::health) tells.
+//! A token is minted once, at start-up, and then carried by every request; minting is the only
+//! moment at which the calling service depends on its authority. A token whose
+//! [`validity`](ServiceTokenRequest::validity) was chosen, or which a [dynamic
+//! key](ServiceTokenRequest::dynamic_key) signed, is renewed in the background, long before it
+//! ends; and any token that a called service refuses as invalid is minted anew, at most once in 30
+//! s, doubling to 10 min while fresh tokens are refused too: a core that lost its keys heals
+//! without restarts. While the core cannot be reached the token that is there stays in use;
+//! [`ServiceToken::health`](crate::ServiceToken::health) tells.
 //!
 //! ```no_run
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};

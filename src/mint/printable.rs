@@ -1,9 +1,11 @@
-//! Text from a server, made fit for an error or a log line: short, on one line, and without secrets.
+//! Text from a server, made fit for an error or a log line: short, on one line, and without
+//! secrets.
 //!
-//! A server may echo the api key or a token in any encoding, so only plain words are printed: text that has escapes of
-//! any format, a long run of letters and digits, or many short numbers is withheld as a whole. Not a list of decoders: an
-//! encoding that is missing from it, or two of them around one another, would print the secret. This is against echoes;
-//! a server that sets out to print a secret in pieces can do so.
+//! A server may echo the api key or a token in any encoding, so only plain words are printed: text
+//! that has escapes of any format, a long run of letters and digits, or many short numbers is
+//! withheld as a whole. Not a list of decoders: an encoding that is missing from it, or two of them
+//! around one another, would print the secret. This is against echoes; a server that sets out to
+//! print a secret in pieces can do so.
 
 use crate::outbound;
 
@@ -16,7 +18,8 @@ const MIN_KEY_PART: usize = 8;
 /// A token is at least this long from its `eyJ` on, as far as its first dot.
 const MIN_TOKEN: usize = 8;
 
-/// A run of this many letters, digits and characters of base64 may be a part of a secret if there is a digit in it.
+/// A run of this many letters, digits and characters of base64 may be a part of a secret if there
+/// is a digit in it.
 const MIN_RUN: usize = 16;
 
 /// Words and numbers are shorter than this.
@@ -25,28 +28,33 @@ const MAX_WORD: usize = 40;
 /// The parts of names such as `customer-portal-2` are shorter than this.
 const MAX_PART: usize = 12;
 
-/// This many numbers of up to four characters are a list of bytes: an address and a date have seven.
+/// This many numbers of up to four characters are a list of bytes: an address and a date have
+/// seven.
 const MIN_BYTES: usize = 12;
 
-/// What a server said, on one line, cut to [`outbound::MAX_TEXT`] characters before control characters are escaped; or
-/// that it is withheld.
+/// What a server said, on one line, cut to [`outbound::MAX_TEXT`] characters before control
+/// characters are escaped; or that it is withheld.
 pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     // More than is printed, so that no secret is too short to be recognized because it is cut.
     let judged: String = words.join(" ").chars().take(2 * outbound::MAX_TEXT).collect();
-    let is_secret = !is_plain(&judged) || api_key.is_some_and(|api_key| holds_key(&judged, api_key));
+    let is_secret =
+        !is_plain(&judged) || api_key.is_some_and(|api_key| holds_key(&judged, api_key));
     if is_secret { WITHHELD.to_owned() } else { outbound::one_line(&judged) }
 }
 
 /// Whether nothing in the line can be a token or an encoded secret.
 fn is_plain(line: &str) -> bool {
-    // Escapes of JSON and programming languages, of URLs and of HTML begin with one of these. NUL is in UTF-16.
+    // Escapes of JSON and programming languages, of URLs and of HTML begin with one of these. NUL
+    // is in UTF-16.
     if line.contains(['\\', '%', '&', '\0']) {
         return false;
     }
-    let is_run_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
+    let is_run_char =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
     // This is how a JSON object that has members begins in base64url.
-    let is_token = |(start, _)| line[start..].chars().take_while(|c| is_run_char(*c)).count() >= MIN_TOKEN;
+    let is_token =
+        |(start, _)| line[start..].chars().take_while(|c| is_run_char(*c)).count() >= MIN_TOKEN;
     if line.match_indices("eyJ").any(is_token) {
         return false;
     }
@@ -55,22 +63,27 @@ fn is_plain(line: &str) -> bool {
     runs().all(is_word) && runs().filter(is_byte).count() < MIN_BYTES
 }
 
-/// Whether a run of letters, digits and characters of base64 is a word, a number or a name made of some.
+/// Whether a run of letters, digits and characters of base64 is a word, a number or a name made of
+/// some.
 fn is_word(run: &str) -> bool {
-    let is_plain =
-        |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) || !part.bytes().any(|byte| byte.is_ascii_digit());
+    let is_plain = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_digit())
+            || !part.bytes().any(|byte| byte.is_ascii_digit())
+    };
     let is_name = || run.split(['-', '_']).all(|part| part.len() < MAX_PART && is_plain(part));
     run.len() < MIN_RUN || run.len() < MAX_WORD && (is_plain(run) || is_name())
 }
 
-/// Whether the line holds the api key or a part of it. Only letters and digits are compared, without their case, so that
-/// spaces and punctuation in between hide nothing.
+/// Whether the line holds the api key or a part of it. Only letters and digits are compared,
+/// without their case, so that spaces and punctuation in between hide nothing.
 fn holds_key(line: &str, api_key: &str) -> bool {
     let key = alphanumerics(api_key);
     if key.len() < MIN_KEY_PART {
         return !api_key.is_empty() && line.contains(api_key);
     }
-    alphanumerics(line).windows(MIN_KEY_PART).any(|part| key.windows(MIN_KEY_PART).any(|own| own == part))
+    alphanumerics(line)
+        .windows(MIN_KEY_PART)
+        .any(|part| key.windows(MIN_KEY_PART).any(|own| own == part))
 }
 
 fn alphanumerics(text: &str) -> Vec<u8> {
@@ -85,7 +98,8 @@ mod tests {
     use super::*;
 
     const KEY: &str = "Ab3=cd-E5fgh6Ijklm7n";
-    const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2lnbmF0dXJlMTIzNA";
+    const TOKEN: &str =
+        "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2lnbmF0dXJlMTIzNA";
 
     /// Encodes each character of the text with `write`.
     fn each(text: &str, write: impl Fn(u32) -> String) -> String {
@@ -100,15 +114,27 @@ mod tests {
             ("cdi-version 99.9 not supported", "cdi-version 99.9 not supported"),
             ("Field name 'publicKeyJwk' is invalid", "Field name 'publicKeyJwk' is invalid"),
             ("not found: (, a1, public)", "not found: (, a1, public)"),
-            (r#"{"message":"rate limited","code":429}"#, r#"{"message":"rate limited","code":429}"#),
+            (
+                r#"{"message":"rate limited","code":429}"#,
+                r#"{"message":"rate limited","code":429}"#,
+            ),
             (
                 "java.lang.IllegalArgumentException: at 2026-11-25T10:00:00Z",
                 "java.lang.IllegalArgumentException: at 2026-11-25T10:00:00Z",
             ),
             ("FATAL: no connection to 10.0.0.1:5432", "FATAL: no connection to 10.0.0.1:5432"),
-            ("not found: (, customer-portal-2, public)", "not found: (, customer-portal-2, public)"),
-            ("not valid for \"supertokens-core-2.internal\"", "not valid for \"supertokens-core-2.internal\""),
-            ("For input string: \"9223372036854775808\"", "For input string: \"9223372036854775808\""),
+            (
+                "not found: (, customer-portal-2, public)",
+                "not found: (, customer-portal-2, public)",
+            ),
+            (
+                "not valid for \"supertokens-core-2.internal\"",
+                "not valid for \"supertokens-core-2.internal\"",
+            ),
+            (
+                "For input string: \"9223372036854775808\"",
+                "For input string: \"9223372036854775808\"",
+            ),
             ("naïve — é", "naïve — é"),
             ("", ""),
             // Seven letters and digits of the key.
@@ -183,7 +209,8 @@ mod tests {
             ("in two lines of JSON", format!("{head}.\\r\\n{signature}")),
         ];
         for (case, text) in cases {
-            for (text, api_key) in [(text.clone(), None), (format!("bad token {text}"), Some(KEY))] {
+            for (text, api_key) in [(text.clone(), None), (format!("bad token {text}"), Some(KEY))]
+            {
                 assert_eq!(printable(&text, api_key), WITHHELD, "{case}: {text}");
             }
         }

@@ -1,7 +1,7 @@
 //! The task that replaces a token before it ends, or once a server refuses it.
 //!
-//! It ends with the last handle on the token. If its runtime ends first, the next use of the token starts it again on the
-//! runtime that the use comes from.
+//! It ends with the last handle on the token. If its runtime ends first, the next use of the token
+//! starts it again on the runtime that the use comes from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,12 @@ pub(super) enum Plan {
 }
 
 /// The token just minted, in a handle that keeps it fresh.
-pub(super) fn token(minted: Minted, plan: Plan, source: Box<dyn Source>, clock: Clock) -> ServiceToken {
+pub(super) fn token(
+    minted: Minted,
+    plan: Plan,
+    source: Box<dyn Source>,
+    clock: Clock,
+) -> ServiceToken {
     let Minted { current, lifetime } = minted;
     let slot = Slot::new(current);
     let mut state = State {
@@ -137,14 +142,16 @@ impl Work {
 
     fn ensure_running(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        // Claimed and noted under one lock: a task that dies at once must not be noted over a live one.
+        // Claimed and noted under one lock: a task that dies at once must not be noted over a live
+        // one.
         let mut state = self.state();
         if self.wants_task.swap(false, Ordering::Relaxed) {
             state.task = Some(runtime.spawn(run(Arc::clone(self))).abort_handle());
         }
     }
 
-    /// Only the token that is in use counts: others that were on their way meanwhile say nothing about it.
+    /// Only the token that is in use counts: others that were on their way meanwhile say nothing
+    /// about it.
     fn refused(self: &Arc<Self>, generation: u64) {
         {
             let mut state = self.state();
@@ -195,7 +202,8 @@ impl Work {
         }
     }
 
-    /// How long the token in use is valid, by the wall clock in whole seconds. Zero once it has expired.
+    /// How long the token in use is valid, by the wall clock in whole seconds. Zero once it has
+    /// expired.
     fn expires_in(&self) -> Option<Duration> {
         let expires_at = self.slot.read(|current| current.expires_at)?;
         Some(Duration::from_secs(expires_at.saturating_sub(self.clock.unix_now())))
@@ -228,7 +236,9 @@ impl Work {
             let mut state = self.state();
             state.failures = state.failures.saturating_add(1);
             match cause {
-                Cause::Due => state.due = Some(self.clock.after(state.timing.retry_after(state.failures))),
+                Cause::Due => {
+                    state.due = Some(self.clock.after(state.timing.retry_after(state.failures)))
+                }
                 Cause::Refused => state.gate.failed(self.clock.now()),
             }
             if let Some(wait) = retry_after {
@@ -251,7 +261,8 @@ impl State {
         if self.next_mint().is_none_or(|next| now < next) {
             return None;
         }
-        let cause = if self.due.is_some_and(|due| due <= now) { Cause::Due } else { Cause::Refused };
+        let cause =
+            if self.due.is_some_and(|due| due <= now) { Cause::Due } else { Cause::Refused };
         self.was_refused = false;
         self.not_before = now + MIN_INTERVAL;
         Some(cause)
@@ -266,7 +277,8 @@ impl State {
 
 /// Runs until it is aborted.
 fn run(work: Arc<Work>) -> impl Future<Output = ()> + Send {
-    // Made before the first poll: a runtime that is shutting down drops the future without polling it.
+    // Made before the first poll: a runtime that is shutting down drops the future without polling
+    // it.
     let end = End(work);
     async move {
         let work = &*end.0;

@@ -10,10 +10,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Mints of one token begin at least this far apart, whatever lifetimes the core's answers have.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A token that a dynamic key signed dies about two hours after its key stops signing, whatever its `exp`.
+/// A token that a dynamic key signed dies about two hours after its key stops signing, whatever its
+/// `exp`.
 const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
-/// After a refused token one mint may follow in this time, which doubles while fresh tokens are refused too.
+/// After a refused token one mint may follow in this time, which doubles while fresh tokens are
+/// refused too.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
@@ -38,16 +40,16 @@ impl Timing {
         Self { window: most.min(effective / 2), latest: is_dynamic.then_some(HOUR), lifetime }
     }
 
-    /// How long after it was minted a token is to be renewed: before its end by the window, which is drawn from ±10 %, so
-    /// that a fleet that was started at once does not come at once.
+    /// How long after it was minted a token is to be renewed: before its end by the window, which
+    /// is drawn from ±10 %, so that a fleet that was started at once does not come at once.
     pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Duration {
         let ahead = self.window.mul_f64(0.9 + rng.f64() / 5.0);
         let latest = self.latest.map(|latest| latest.mul_f64(0.9 + rng.f64() / 10.0));
         self.lifetime.saturating_sub(ahead).min(latest.unwrap_or(Duration::MAX))
     }
 
-    /// How long to wait after the `failures`th failed renewal in a row: 30 s or a quarter of the window, whichever is
-    /// shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
+    /// How long to wait after the `failures`th failed renewal in a row: 30 s or a quarter of the
+    /// window, whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
     pub(super) fn retry_after(self, failures: u32) -> Duration {
         let most = self.window / 4;
         let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
@@ -68,8 +70,8 @@ impl Gate {
         Self { opens: None, pause: FIRST_PAUSE, last_refusal: None }
     }
 
-    /// Whether a refusal now may cause a mint: one in 30 s, doubling to 10 min as long as refusals go on. 10 min without
-    /// one, and it begins anew.
+    /// Whether a refusal now may cause a mint: one in 30 s, doubling to 10 min as long as refusals
+    /// go on. 10 min without one, and it begins anew.
     pub(super) fn admits(&mut self, now: Instant) -> bool {
         if self.last_refusal.replace(now).is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
             *self = Self { last_refusal: Some(now), ..Self::new() };
@@ -82,7 +84,8 @@ impl Gate {
         true
     }
 
-    /// The mint that was admitted failed: no fresh token was refused, so the next one need not wait for longer.
+    /// The mint that was admitted failed: no fresh token was refused, so the next one need not wait
+    /// for longer.
     pub(super) fn failed(&mut self, now: Instant) {
         self.opens = Some(now + FIRST_PAUSE);
         self.pause = (self.pause / 2).max(FIRST_PAUSE);
@@ -117,9 +120,13 @@ mod tests {
         ];
         for (lifetime, is_dynamic, least, most) in cases {
             for seed in 0..200 {
-                let after = Timing::new(seconds(lifetime), is_dynamic).renew_after(&mut fastrand::Rng::with_seed(seed));
+                let after = Timing::new(seconds(lifetime), is_dynamic)
+                    .renew_after(&mut fastrand::Rng::with_seed(seed));
                 let after = after.as_secs_f64();
-                assert!(after >= least && after <= most, "{lifetime} s, dynamic: {is_dynamic}: {after}");
+                assert!(
+                    after >= least && after <= most,
+                    "{lifetime} s, dynamic: {is_dynamic}: {after}"
+                );
             }
         }
     }
@@ -136,7 +143,8 @@ mod tests {
         ];
         for (lifetime, expected) in cases {
             for (failures, expected) in (1..).zip(expected) {
-                let wait = Timing::new(seconds(lifetime), false).retry_after(failures).as_secs_f64();
+                let wait =
+                    Timing::new(seconds(lifetime), false).retry_after(failures).as_secs_f64();
                 assert_eq!(wait, *expected, "{lifetime} s, {failures} failures");
             }
         }

@@ -18,7 +18,8 @@ const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one host may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's embedded core.
+/// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's
+/// embedded core.
 #[derive(Clone)]
 #[must_use]
 pub struct SuperTokensCore {
@@ -34,16 +35,18 @@ pub struct SuperTokensCore {
 }
 
 impl SuperTokensCore {
-    /// A core at `connection_uri`: one URL, with a base path or without, or several with `;` between them, as the
-    /// official SDKs read it. Each mint begins with the next one, beginning with the first; another is asked only if no
-    /// connection can be made.
+    /// A core at `connection_uri`: one URL, with a base path or without, or several with `;`
+    /// between them, as the official SDKs read it. Each mint begins with the next one, beginning
+    /// with the first; another is asked only if no connection can be made.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL without user, password, query and fragment.
-    /// Plain http beyond loopback is refused later, by [`mint`](ServiceTokenRequest::mint).
+    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL without user, password,
+    /// query and fragment. Plain http beyond loopback is refused later, by
+    /// [`mint`](ServiceTokenRequest::mint).
     pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
-        let hosts = connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
+        let hosts =
+            connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
         let hosts: Vec<Url> = hosts.map(parse_host).collect::<Result<_, _>>()?;
         if hosts.is_empty() {
             return Err(ConfigError::Url(String::new()));
@@ -66,15 +69,16 @@ impl SuperTokensCore {
         self
     }
 
-    /// The revision of the core's interface to ask for, such as `5.4`. By default none is named, which every core takes for
-    /// its newest; a core refuses one that it does not support.
+    /// The revision of the core's interface to ask for, such as `5.4`. By default none is named,
+    /// which every core takes for its newest; a core refuses one that it does not support.
     pub fn cdi_version(mut self, version: impl Into<String>) -> Self {
         self.cdi_version = Some(version.into());
         self
     }
 
-    /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be reached, is overloaded or
-    /// fails. 30 s by default; zero is one attempt, for which there is the [`timeout`](Self::timeout).
+    /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be
+    /// reached, is overloaded or fails. 30 s by default; zero is one attempt, for which there is
+    /// the [`timeout`](Self::timeout).
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
         self
@@ -86,15 +90,15 @@ impl SuperTokensCore {
         self
     }
 
-    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then read the api key and the token**:
-    /// only for networks that are encrypted below HTTP.
+    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then read the api key
+    /// and the token**: only for networks that are encrypted below HTTP.
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http_allowed = true;
         self
     }
 
-    /// A token for this process. `jwks_domain` is where the keys to verify it are published, without a path; it becomes
-    /// `iss`, taken verbatim.
+    /// A token for this process. `jwks_domain` is where the keys to verify it are published,
+    /// without a path; it becomes `iss`, taken verbatim.
     pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
         ServiceTokenRequest::new(self.clone(), jwks_domain.into())
     }
@@ -103,7 +107,10 @@ impl SuperTokensCore {
 fn parse_host(text: &str) -> Result<Url, ConfigError> {
     let mut url = outbound::parse_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::Url(format!("{} with a query or fragment", outbound::origin(&url))));
+        return Err(ConfigError::Url(format!(
+            "{} with a query or fragment",
+            outbound::origin(&url)
+        )));
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
     url.set_path(&path);
@@ -126,7 +133,10 @@ mod tests {
         let cases = [
             ("http://localhost:3567", &["http://localhost:3567/recipe/jwt"][..]),
             ("http://localhost:3567/", &["http://localhost:3567/recipe/jwt"]),
-            ("https://a/core/;https://b:1", &["https://a/core/recipe/jwt", "https://b:1/recipe/jwt"]),
+            (
+                "https://a/core/;https://b:1",
+                &["https://a/core/recipe/jwt", "https://b:1/recipe/jwt"],
+            ),
             (" https://a ; ", &["https://a/recipe/jwt"]),
         ];
         for (uri, expected) in cases {

@@ -38,8 +38,8 @@ pin_project! {
     }
 }
 
-/// What waits for the verdict. The service is not ready, so no permit is held meanwhile. Boxed, so that no request carries
-/// about the room that a waiting one needs.
+/// What waits for the verdict. The service is not ready, so no permit is held meanwhile. Boxed, so
+/// that no request carries about the room that a waiting one needs.
 pub(super) struct Parked<S, B> {
     pub(super) request: Request<B>,
     pub(super) unready: S,
@@ -84,11 +84,14 @@ where
                 }
                 StateProj::Readying { parked } => {
                     ready!(parked.as_mut().expect(COMPLETED).unready.poll_ready(cx))?;
-                    let Parked { request, unready: mut readied, .. } = *parked.take().expect(COMPLETED);
+                    let Parked { request, unready: mut readied, .. } =
+                        *parked.take().expect(COMPLETED);
                     State::Calling { future: readied.call(request) }
                 }
                 StateProj::Calling { future } => return future.poll(cx),
-                StateProj::Rejected { response } => return Poll::Ready(Ok(response.take().expect(COMPLETED))),
+                StateProj::Rejected { response } => {
+                    return Poll::Ready(Ok(response.take().expect(COMPLETED)));
+                }
             };
             state.set(next);
         }

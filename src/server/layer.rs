@@ -9,15 +9,16 @@ use super::RequireServiceToken;
 use crate::rejection::Realm;
 use crate::verify::Verifier;
 
-/// Admits only requests that carry a microservice's token. See the [module docs](crate::server) for what is checked and
-/// what each failure answers.
+/// Admits only requests that carry a microservice's token. See the [module docs](crate::server) for
+/// what is checked and what each failure answers.
 ///
 /// On an axum router use `route_layer`, so that an unknown path stays a 404.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RequireServiceTokenLayer(Arc<Shared>);
 
-/// What every service that one layer made has in common: one reference count to clone for all of it.
+/// What every service that one layer made has in common: one reference count to clone for all of
+/// it.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) verifier: Verifier,
@@ -46,29 +47,31 @@ impl RequireServiceTokenLayer {
         Self::with_mode(verifier, Mode::Required)
     }
 
-    /// A layer that also lets in requests with no credential, with one of another scheme, or with an authentic token
-    /// without the marker, all of them without claims: `Option<ServiceClaims>` is `None` then. A forged or expired token
-    /// is refused as ever.
+    /// A layer that also lets in requests with no credential, with one of another scheme, or with
+    /// an authentic token without the marker, all of them without claims: `Option<ServiceClaims>`
+    /// is `None` then. A forged or expired token is refused as ever.
     pub fn optional(verifier: Verifier) -> Self {
         Self::with_mode(verifier, Mode::Optional)
     }
 
-    /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible ASCII become `?`.
+    /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible
+    /// ASCII become `?`.
     pub fn realm(self, realm: impl AsRef<str>) -> Self {
         self.with(|shared| shared.realm = Realm::new(realm.as_ref()))
     }
 
-    /// The header that carries the credential. `Authorization` by default. Its value is `Bearer <jwt>` whatever the name.
+    /// The header that carries the credential. `Authorization` by default. Its value is `Bearer
+    /// <jwt>` whatever the name.
     pub fn header(self, name: HeaderName) -> Self {
         self.with(|shared| shared.header = name)
     }
 
-    /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a refused gRPC call, which
-    /// is a `POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`, gets HTTP status 200 and a
-    /// `grpc-status` header.
+    /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a
+    /// refused gRPC call, which is a `POST` over HTTP/2 with media type `application/grpc` or
+    /// `application/grpc+…`, gets HTTP status 200 and a `grpc-status` header.
     ///
-    /// For servers without gRPC services, where a client that sends `application/grpc` would get 200 instead of 401. gRPC
-    /// clients map the HTTP statuses.
+    /// For servers without gRPC services, where a client that sends `application/grpc` would get
+    /// 200 instead of 401. gRPC clients map the HTTP statuses.
     pub fn http_answers(self) -> Self {
         self.with(|shared| shared.answers = Answers::Http)
     }

@@ -2,25 +2,31 @@
 //!
 //! What [`RequireServiceTokenLayer`] does with a request, in this order:
 //!
-//! 0. The verdict of a layer further out is replaced by this one's, and the incoming credential is marked sensitive.
+//! 0. The verdict of a layer further out is replaced by this one's, and the incoming credential is
+//!    marked sensitive.
 //! 1. Exactly one credential: one `Authorization` value (or the header set with
-//!    [`header`](RequireServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one b64token of at most
-//!    8 KiB.
+//!    [`header`](RequireServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one
+//!    b64token of at most 8 KiB.
 //! 2. Parsing of the token in one pass; `alg` must be asymmetric and allowed.
-//! 3. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated in, or the sender made
-//!    it up, and one fetch settles which. The claims of step 5 are checked before such a wait.
+//! 3. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated
+//!    in, or the sender made it up, and one fetch settles which. The claims of step 5 are checked
+//!    before such a wait.
 //! 4. The signature, under the algorithm that the key is bound to.
-//! 5. `exp`, `nbf`, `iat`; issuer, audience and subject: of their types where present, the right ones where configured.
+//! 5. `exp`, `nbf`, `iat`; issuer, audience and subject: of their types where present, the right
+//!    ones where configured.
 //! 6. Header and claims in full: no duplicate member at any depth, at most 32 levels.
 //! 7. The marker: `source` is exactly the JSON string `microservice`.
 //!
-//! Before the signature check nothing is deserialized, so a forged token costs little more than that check.
+//! Before the signature check nothing is deserialized, so a forged token costs little more than
+//! that check.
 //!
-//! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the inner service is not
-//! called. gRPC calls (`POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`) are answered in gRPC,
-//! with HTTP status 200, unless [`http_answers`](RequireServiceTokenLayer::http_answers) is set. gRPC-Web, and
-//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP answer, which their clients map. An
-//! outage of the key endpoint is never a 401: known keys go on working, and a token that cannot be judged gets 503.
+//! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the
+//! inner service is not called. gRPC calls (`POST` over HTTP/2 with media type `application/grpc`
+//! or `application/grpc+…`) are answered in gRPC, with HTTP status 200, unless
+//! [`http_answers`](RequireServiceTokenLayer::http_answers) is set. gRPC-Web, and
+//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP answer, which
+//! their clients map. An outage of the key endpoint is never a 401: known keys go on working, and a
+//! token that cannot be judged gets 503.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};

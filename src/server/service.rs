@@ -28,8 +28,8 @@ impl<S> RequireServiceToken<S> {
         Self { inner, gate: Gate(shared) }
     }
 
-    /// Puts a service that is not ready in the place of the readied one, which is not called: a permit that it holds is
-    /// for others.
+    /// Puts a service that is not ready in the place of the readied one, which is not called: a
+    /// permit that it holds is for others.
     fn give_back(&mut self)
     where
         S: Clone,
@@ -47,8 +47,8 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, B>;
 
-    /// Only forwards: waiting for keys here would let one stalled authority stall every route. `ResponseFuture` assumes
-    /// this; change both together.
+    /// Only forwards: waiting for keys here would let one stalled authority stall every route.
+    /// `ResponseFuture` assumes this; change both together.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
@@ -67,7 +67,8 @@ where
             Judged::Waiting(verdict) => {
                 // It must not hold a permit while it waits: a fresh service is readied afterwards.
                 self.give_back();
-                let parked = Parked { request, unready: self.inner.clone(), gate: self.gate.clone() };
+                let parked =
+                    Parked { request, unready: self.inner.clone(), gate: self.gate.clone() };
                 ResponseFuture::verifying(verdict, Box::new(parked))
             }
         }
@@ -111,7 +112,9 @@ impl Gate {
         };
         match verifier.attempt(token) {
             Attempt::Decided(decided) => Judged::Decided(decided),
-            Attempt::Waiting(wait) => Judged::Waiting(Box::pin(verifier.clone().resume(token.to_owned(), wait))),
+            Attempt::Waiting(wait) => {
+                Judged::Waiting(Box::pin(verifier.clone().resume(token.to_owned(), wait)))
+            }
         }
     }
 
@@ -148,18 +151,24 @@ impl Gate {
 
     fn passes_without_claims(&self, rejection: Rejection) -> bool {
         self.0.mode == Mode::Optional
-            && matches!(rejection.kind(), RejectionKind::MissingToken | RejectionKind::NotMicroservice)
+            && matches!(
+                rejection.kind(),
+                RejectionKind::MissingToken | RejectionKind::NotMicroservice
+            )
     }
 }
 
-/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc`, alone or with `+` and a
-/// message format.
+/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc`,
+/// alone or with `+` and a message format.
 ///
-/// gRPC-Web is not gRPC. Neither is `application/grpc` on HTTP/1.1, where status 200 would hide the refusal from proxies
-/// and logs: gRPC needs HTTP/2, and a gRPC-Web translator in front maps the HTTP answer.
+/// gRPC-Web is not gRPC. Neither is `application/grpc` on HTTP/1.1, where status 200 would hide the
+/// refusal from proxies and logs: gRPC needs HTTP/2, and a gRPC-Web translator in front maps the
+/// HTTP answer.
 fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
+    let content_type =
+        request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let media_type =
+        content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     let (base, rest) = media_type.split_at_checked(GRPC.len()).unwrap_or_default();
     request.version() == Version::HTTP_2
         && request.method() == Method::POST
@@ -198,9 +207,18 @@ mod tests {
             (Version::HTTP_3, "POST", "application/grpc", false),
         ];
         for (version, method, content_type, expected) in cases {
-            let request = Request::builder().version(version).method(method).header(CONTENT_TYPE, content_type);
-            assert_eq!(is_grpc(&request.body(()).unwrap()), expected, "{version:?} {method} {content_type}");
+            let request = Request::builder()
+                .version(version)
+                .method(method)
+                .header(CONTENT_TYPE, content_type);
+            assert_eq!(
+                is_grpc(&request.body(()).unwrap()),
+                expected,
+                "{version:?} {method} {content_type}"
+            );
         }
-        assert!(!is_grpc(&Request::builder().version(Version::HTTP_2).method("POST").body(()).unwrap()));
+        assert!(!is_grpc(
+            &Request::builder().version(Version::HTTP_2).method("POST").body(()).unwrap()
+        ));
     }
 }

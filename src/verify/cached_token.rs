@@ -13,7 +13,8 @@ use crate::rejection::RejectionReason;
 /// The memory that one unit of weight stands for, in bytes.
 const UNIT: usize = 1024;
 
-/// What an entry takes beside its token and claims: its place in both levels, and what the allocator adds.
+/// What an entry takes beside its token and claims: its place in both levels, and what the
+/// allocator adds.
 const ENTRY_OVERHEAD: usize = 512;
 
 /// The outcome for one token whose signature was good.
@@ -48,7 +49,8 @@ impl CachedToken {
         self.validity.holds(now)
     }
 
-    /// A copy that shares the claims but not their reference count. `None` if the token was refused.
+    /// A copy that shares the claims but not their reference count. `None` if the token was
+    /// refused.
     pub(super) fn with_own_count(&self) -> Option<Self> {
         let claims = self.outcome.as_ref().ok()?;
         Some(Self { outcome: Ok(claims.with_own_count()), ..self.clone() })
@@ -57,8 +59,8 @@ impl CachedToken {
 
 /// A token as a key: compared whole, hashed by its last eight bytes.
 ///
-/// Only tokens with a good signature are inserted, so an attacker cannot choose these bytes. A lookup with other bytes
-/// only misses.
+/// Only tokens with a good signature are inserted, so an attacker cannot choose these bytes. A
+/// lookup with other bytes only misses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token(Arc<[u8]>);
 
@@ -83,7 +85,8 @@ impl Equivalent<Token> for Sought<'_> {
     }
 }
 
-/// Weighs an entry by the memory that it takes, in KiB, and by at least `least`: one bound holds for entries and bytes.
+/// Weighs an entry by the memory that it takes, in KiB, and by at least `least`: one bound holds
+/// for entries and bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ByWeight {
     pub(super) least: u64,

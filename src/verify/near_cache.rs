@@ -1,8 +1,8 @@
 //! The first level of the token cache: a small cache for each verifier and thread.
 //!
-//! Not one shared `quick_cache::sync::Cache`: two threads that serve 100 callers then answer 0.96 × as many requests as
-//! one thread does, instead of 1.86 × (bench `threads`). Not `std::thread_local!`: a cache that belongs to a thread
-//! outlives its verifier.
+//! Not one shared `quick_cache::sync::Cache`: two threads that serve 100 callers then answer 0.96 ×
+//! as many requests as one thread does, instead of 1.86 × (bench `threads`). Not
+//! `std::thread_local!`: a cache that belongs to a thread outlives its verifier.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,8 @@ const CAPACITY: u64 = 512;
 /// A cache of this weight counts as full: few tokens fit into the rest.
 const FULL: u64 = CAPACITY / 16 * 15;
 
-/// A full cache takes one in this many of the tokens that it misses. Taking each would cost more than it saves where
-/// there are more callers than entries.
+/// A full cache takes one in this many of the tokens that it misses. Taking each would cost more
+/// than it saves where there are more callers than entries.
 const TAKEN_WHEN_FULL: u32 = 256;
 
 /// How many threads have a cache. A thread that ends leaves its cache to the next one that starts.
@@ -48,7 +48,8 @@ pub(super) enum Near {
 }
 
 impl NearCaches {
-    /// The claims of this token, if the current thread's cache holds it and they count at `now`, in Unix seconds.
+    /// The claims of this token, if the current thread's cache holds it and they count at `now`, in
+    /// Unix seconds.
     pub(super) fn get(&self, token: &[u8], now: u64) -> Near {
         let Some(near) = self.caches.get() else { return Near::Wanted };
         let mut near = near.borrow_mut();
@@ -64,7 +65,11 @@ impl NearCaches {
         }
         near.missed = near.missed.wrapping_add(1);
         let is_full = near.tokens.weight() >= FULL;
-        if is_full && !near.missed.is_multiple_of(TAKEN_WHEN_FULL) { Near::Unwanted } else { Near::Wanted }
+        if is_full && !near.missed.is_multiple_of(TAKEN_WHEN_FULL) {
+            Near::Unwanted
+        } else {
+            Near::Wanted
+        }
     }
 
     /// Caches a token that the second level admits.
@@ -76,7 +81,8 @@ impl NearCaches {
         }
     }
 
-    /// The cache of the current thread, or the one that an ended thread has left. `None` if all are in use.
+    /// The cache of the current thread, or the one that an ended thread has left. `None` if all are
+    /// in use.
     fn of_thread(&self) -> Option<&RefCell<NearCache>> {
         let new = || {
             let one_more = |count: usize| (count < MAX_CACHES).then_some(count + 1);
@@ -90,8 +96,13 @@ impl NearCaches {
 impl NearCache {
     fn new() -> Self {
         let weighter = ByWeight { least: 1 };
-        let tokens =
-            Cache::with(CAPACITY as usize, CAPACITY, weighter, DefaultHashBuilder::default(), Default::default());
+        let tokens = Cache::with(
+            CAPACITY as usize,
+            CAPACITY,
+            weighter,
+            DefaultHashBuilder::default(),
+            Default::default(),
+        );
         Self { tokens, missed: 0 }
     }
 }
@@ -138,7 +149,8 @@ mod tests {
         let cached = admitted("token", &key);
         caches.insert(&cached);
         assert!(
-            get(&caches, b"token", NOW + 99).is_some_and(|own| !own.is_shared_with(cached.outcome.as_ref().unwrap()))
+            get(&caches, b"token", NOW + 99)
+                .is_some_and(|own| !own.is_shared_with(cached.outcome.as_ref().unwrap()))
         );
         assert!(get(&caches, b"Token", NOW).is_none());
         assert!(get(&caches, b"token", NOW + 100).is_none());
@@ -165,7 +177,8 @@ mod tests {
             caches.insert(&admitted(&number(at), &key));
         }
         assert_eq!(weight(), FULL);
-        let wanted = (0..10 * TAKEN_WHEN_FULL).filter(|_| matches!(caches.get(b"new", NOW), Near::Wanted));
+        let wanted =
+            (0..10 * TAKEN_WHEN_FULL).filter(|_| matches!(caches.get(b"new", NOW), Near::Wanted));
         assert_eq!(wanted.count(), 10);
         // Tokens of 8 KiB each, twice as much as there is room for.
         for at in 0..2 * CAPACITY / 8 {

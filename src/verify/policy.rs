@@ -9,7 +9,8 @@ use crate::json::{self, RawString, RawValue};
 use crate::numeric_date::NumericDate;
 use crate::rejection::RejectionReason;
 
-/// More leeway than this is cut to it: beyond a few minutes it is a longer lifetime under another name.
+/// More leeway than this is cut to it: beyond a few minutes it is a longer lifetime under another
+/// name.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,11 @@ impl Policy {
     }
 
     /// Checks the claims that need no key. Returns when they hold. `now` is in Unix seconds.
-    pub(crate) fn check_claims(&self, claims: &NamedClaims<'_>, now: u64) -> Result<Validity, RejectionReason> {
+    pub(crate) fn check_claims(
+        &self,
+        claims: &NamedClaims<'_>,
+        now: u64,
+    ) -> Result<Validity, RejectionReason> {
         let validity = self.check_dates(claims, now)?;
         self.check_names(claims)?;
         Ok(validity)
@@ -60,13 +65,19 @@ impl Policy {
 
     /// Whether a token with these dates is valid at `now`. RFC 7519 §4.1.4: not on or after `exp`.
     fn check_dates(&self, claims: &NamedClaims<'_>, now: u64) -> Result<Validity, RejectionReason> {
-        let expires_at = claims.exp.and_then(NumericDate::read).ok_or(RejectionReason::MalformedExpiration)?.floor;
-        let mut validity = Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
+        let expires_at = claims
+            .exp
+            .and_then(NumericDate::read)
+            .ok_or(RejectionReason::MalformedExpiration)?
+            .floor;
+        let mut validity =
+            Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
         if !validity.holds(now) {
             return Err(RejectionReason::Expired);
         }
         if let Some(not_before) = claims.nbf {
-            let not_before = NumericDate::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
+            let not_before =
+                NumericDate::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
             validity.from = not_before.saturating_sub(self.leeway);
             if !validity.holds(now) {
                 return Err(RejectionReason::NotYetValid);
@@ -74,7 +85,9 @@ impl Policy {
         }
         let issued_at = match claims.iat {
             None => None,
-            Some(issued_at) => Some(NumericDate::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?),
+            Some(issued_at) => {
+                Some(NumericDate::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?)
+            }
         };
         if let Some(issued_at) = issued_at {
             validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
@@ -92,11 +105,14 @@ impl Policy {
         Ok(validity)
     }
 
-    /// Once configured a name is mandatory. One that is present has its type (RFC 7519 §4.1), configured or not.
+    /// Once configured a name is mandatory. One that is present has its type (RFC 7519 §4.1),
+    /// configured or not.
     fn check_names(&self, claims: &NamedClaims<'_>) -> Result<(), RejectionReason> {
         let is = |claim: Option<RawValue<'_>>, wanted: &Option<String>| match claim {
             None => wanted.is_none(),
-            Some(name) => name.as_string().is_some_and(|name| wanted.as_ref().is_none_or(|wanted| name.is(wanted))),
+            Some(name) => name
+                .as_string()
+                .is_some_and(|name| wanted.as_ref().is_none_or(|wanted| name.is(wanted))),
         };
         if !is(claims.iss, &self.issuer) {
             return Err(RejectionReason::WrongIssuer);
@@ -194,7 +210,10 @@ mod tests {
     }
 
     fn validity(policy: &Policy, text: &str, now: u64) -> Result<Validity, R> {
-        policy.check_claims(&NamedClaims::scan(text.replace("NOW", &NOW.to_string()).as_bytes())?, now)
+        policy.check_claims(
+            &NamedClaims::scan(text.replace("NOW", &NOW.to_string()).as_bytes())?,
+            now,
+        )
     }
 
     fn outcome(policy: &Policy, text: &str) -> Option<R> {
@@ -207,9 +226,17 @@ mod tests {
 
     #[test]
     fn exp_is_required_and_a_number() {
-        for exp in
-            ["null", "\"1900000000\"", "true", "[1900000000]", "{}", "-1", "-0.5", "1e308", "18446744073709551616"]
-        {
+        for exp in [
+            "null",
+            "\"1900000000\"",
+            "true",
+            "[1900000000]",
+            "{}",
+            "-1",
+            "-0.5",
+            "1e308",
+            "18446744073709551616",
+        ] {
             assert_eq!(with_exp(exp), Some(R::MalformedExpiration), "{exp}");
         }
         for exp in ["18446744073709551615", "9007199254740992", "9007199254740992.0"] {
@@ -248,9 +275,10 @@ mod tests {
 
     #[test]
     fn nbf_and_iat_are_numbers_and_not_ahead() {
-        for (name, malformed, ahead) in
-            [("nbf", R::MalformedNotBefore, R::NotYetValid), ("iat", R::MalformedIssuedAt, R::IssuedInFuture)]
-        {
+        for (name, malformed, ahead) in [
+            ("nbf", R::MalformedNotBefore, R::NotYetValid),
+            ("iat", R::MalformedIssuedAt, R::IssuedInFuture),
+        ] {
             let cases = [
                 ("1800000030", None),
                 ("1800000031", Some(ahead)),
@@ -276,7 +304,11 @@ mod tests {
         let seconds = [NOW - 20, NOW - 19, NOW + 129, NOW + 130];
         assert_eq!(seconds.map(|now| holding.holds(now)), [false, true, true, false]);
         for now in [NOW - 20, NOW - 19, NOW + 129, NOW + 130] {
-            assert_eq!(validity(&Policy::default(), text, now).is_ok(), holding.holds(now), "{now}");
+            assert_eq!(
+                validity(&Policy::default(), text, now).is_ok(),
+                holding.holds(now),
+                "{now}"
+            );
         }
     }
 
@@ -311,10 +343,17 @@ mod tests {
             (r#""iss":"https://a","aud":"billing","sub":7"#, Some(R::WrongSubject)),
         ];
         for (names, expected) in cases {
-            assert_eq!(outcome(&policy, &format!(r#"{{"exp":4953600000,{names}}}"#)), expected, "{names}");
+            assert_eq!(
+                outcome(&policy, &format!(r#"{{"exp":4953600000,{names}}}"#)),
+                expected,
+                "{names}"
+            );
         }
         // SuperTokens tokens may carry an audience that nobody asked for.
-        assert_eq!(outcome(&Policy::default(), r#"{"exp":4953600000,"aud":"anyone","iss":"i","sub":"s"}"#), None);
+        assert_eq!(
+            outcome(&Policy::default(), r#"{"exp":4953600000,"aud":"anyone","iss":"i","sub":"s"}"#),
+            None
+        );
     }
 
     #[test]
@@ -332,7 +371,11 @@ mod tests {
             (r#""sub":"orders""#, None),
         ];
         for (text, expected) in cases {
-            assert_eq!(outcome(&Policy::default(), &format!(r#"{{"exp":4953600000,{text}}}"#)), expected, "{text}");
+            assert_eq!(
+                outcome(&Policy::default(), &format!(r#"{{"exp":4953600000,{text}}}"#)),
+                expected,
+                "{text}"
+            );
         }
     }
 

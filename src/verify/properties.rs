@@ -1,11 +1,13 @@
-//! What holds for every token: no byte of a good one can be changed, and what is let in here is let in by the library
-//! underneath as well.
+//! What holds for every token: no byte of a good one can be changed, and what is let in here is let
+//! in by the library underneath as well.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, Validation};
@@ -36,10 +38,16 @@ enum Signer {
 
 impl Signer {
     fn sign(self, header: &str, claims: &str) -> String {
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = match self {
             Self::Ed25519 => AUTHORITY.ed25519.sign(input.as_bytes()).as_ref().to_vec(),
-            Self::P256 => AUTHORITY.p256.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref().to_vec(),
+            Self::P256 => AUTHORITY
+                .p256
+                .sign(&SystemRandom::new(), input.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec(),
         };
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -78,12 +86,16 @@ fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
 
 /// Good tokens whose parts end at each of the places in a group of four characters.
 fn good_tokens() -> Vec<String> {
-    let tokens =
-        [(Signer::Ed25519, "EdDSA", "ed"), (Signer::P256, "ES256", "ec")].into_iter().flat_map(|(signer, alg, kid)| {
+    let tokens = [(Signer::Ed25519, "EdDSA", "ed"), (Signer::P256, "ES256", "ec")]
+        .into_iter()
+        .flat_map(|(signer, alg, kid)| {
             (0..3).map(move |padding| {
                 let padding = "x".repeat(padding);
                 let header = format!(r#"{{"alg":"{alg}","kid":"{kid}","x":"{padding}"}}"#);
-                signer.sign(&header, &format!(r#"{{"exp":4953600000,"source":"microservice","x":"{padding}"}}"#))
+                signer.sign(
+                    &header,
+                    &format!(r#"{{"exp":4953600000,"source":"microservice","x":"{padding}"}}"#),
+                )
             })
         });
     let tokens: Vec<String> = tokens.collect();
@@ -98,7 +110,8 @@ fn good_tokens() -> Vec<String> {
 fn a_byte_that_is_changed_added_or_removed_is_noticed() {
     let (verifier, tokens) = (verifier(), good_tokens());
     let edits = (0..tokens.len(), any::<prop::sample::Index>(), 0..=127_u8, 0..3);
-    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
     let result = runner.run(&edits, |(token, at, byte, edit)| {
         let good = tokens[token].as_bytes();
         let mut changed = good.to_vec();
@@ -132,7 +145,8 @@ fn the_last_character_of_each_part_can_be_written_in_one_way() {
             }
         }
     }
-    // A signature of 64 bytes leaves four bits over, and two of three lengths of the other parts some as well.
+    // A signature of 64 bytes leaves four bits over, and two of three lengths of the other parts
+    // some as well.
     assert!(not_canonical > 6 * 45, "only {not_canonical} of the changes left bits over");
 }
 
@@ -141,7 +155,8 @@ fn the_second_spelling_of_an_ecdsa_signature_is_accepted() {
     // n of P-256: FIPS 186-5, SP 800-186 §3.2.1.3.
     const ORDER: [u8; 32] = *b"\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\
         \xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51";
-    let token = Signer::P256.sign(r#"{"alg":"ES256","kid":"ec"}"#, r#"{"exp":4953600000,"source":"microservice"}"#);
+    let token = Signer::P256
+        .sign(r#"{"alg":"ES256","kid":"ec"}"#, r#"{"exp":4953600000,"source":"microservice"}"#);
     let (input, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
     let mut borrow = 0;
@@ -185,7 +200,8 @@ fn some(values: impl IntoIterator<Item = Value>) -> Vec<Option<Value>> {
 
 /// Members in the order given, as text, so that one may stand there twice.
 fn object(members: impl IntoIterator<Item = (String, Option<Value>)>) -> String {
-    let members = members.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", json!(name), value?)));
+    let members =
+        members.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", json!(name), value?)));
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
@@ -205,21 +221,43 @@ fn headers() -> impl Strategy<Value = (Signer, String)> {
         prop_oneof![20 => Just(None), 1 => prop::sample::select(vec![Some("crit"), Some("b64"), Some("zip"), Some("enc")])],
         prop_oneof![10 => Just(true), 1 => Just(false)],
     );
-    (algorithms, others).prop_map(|((signer, alg, kid), (typ, cty, jku, extra, refused, right_kid))| {
-        let kid = if right_kid { kid.into() } else { Value::from("another") };
-        let named = [("alg", Some(alg.into())), ("kid", Some(kid)), ("typ", typ), ("cty", cty), ("jku", jku)];
-        let refused = refused.map(|name| (name, Some(json!([]))));
-        let members = named.into_iter().chain(refused).map(|(name, value)| (name.to_owned(), value));
-        (signer, object(members.chain(extra.into_iter().map(|(name, value)| (name, Some(value))))))
-    })
+    (algorithms, others).prop_map(
+        |((signer, alg, kid), (typ, cty, jku, extra, refused, right_kid))| {
+            let kid = if right_kid { kid.into() } else { Value::from("another") };
+            let named = [
+                ("alg", Some(alg.into())),
+                ("kid", Some(kid)),
+                ("typ", typ),
+                ("cty", cty),
+                ("jku", jku),
+            ];
+            let refused = refused.map(|name| (name, Some(json!([]))));
+            let members =
+                named.into_iter().chain(refused).map(|(name, value)| (name.to_owned(), value));
+            (
+                signer,
+                object(members.chain(extra.into_iter().map(|(name, value)| (name, Some(value))))),
+            )
+        },
+    )
 }
 
 fn claims() -> impl Strategy<Value = String> {
     // Far from now, so that what is compared does not depend on when.
     let names = vec!["billing".into(), json!(["billing"]), json!(["orders", "billing"])];
     let members = (
-        usually(some([json!(4_953_600_000_u64), json!(4_953_600_000.5), json!(9_007_199_254_740_991_u64)])),
-        usually(vec![None, None, Some(json!(1_500_000_000)), Some(json!(0.5)), Some(json!(4_953_600_000_u64))]),
+        usually(some([
+            json!(4_953_600_000_u64),
+            json!(4_953_600_000.5),
+            json!(9_007_199_254_740_991_u64),
+        ])),
+        usually(vec![
+            None,
+            None,
+            Some(json!(1_500_000_000)),
+            Some(json!(0.5)),
+            Some(json!(4_953_600_000_u64)),
+        ]),
         usually(vec![None, None, Some(json!(1_500_000_000)), Some(json!(1.6e9))]),
         usually(some(["https://api.example.com".into()])),
         usually(some(names)),
@@ -228,8 +266,15 @@ fn claims() -> impl Strategy<Value = String> {
         prop::collection::vec(("(x-[a-z]{1,2}|iss)", any_json()), 0..2),
     );
     members.prop_map(|(exp, nbf, iat, iss, aud, sub, source, extra)| {
-        let named =
-            [("exp", exp), ("nbf", nbf), ("iat", iat), ("iss", iss), ("aud", aud), ("sub", sub), ("source", source)];
+        let named = [
+            ("exp", exp),
+            ("nbf", nbf),
+            ("iat", iat),
+            ("iss", iss),
+            ("aud", aud),
+            ("sub", sub),
+            ("source", source),
+        ];
         let named = named.into_iter().map(|(name, value)| (name.to_owned(), value));
         object(named.chain(extra.into_iter().map(|(name, value)| (name, Some(value)))))
     })
@@ -239,14 +284,15 @@ fn claims() -> impl Strategy<Value = String> {
 fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
     let accepted = Cell::new(0);
     let cases = (headers(), claims(), any::<[bool; 3]>());
-    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
     let result = runner.run(&cases, |((signer, header), claims, [issuer, audience, subject])| {
         let token = signer.sign(&header, &claims);
         let (mut verifier, mut validation) = (verifier(), Validation::new(signer.algorithm()));
         validation.leeway = 30;
         validation.validate_nbf = true;
-        // Deliberately no check of an audience that nobody configured: RFC 7519 §4.1.3 would have it refused, but tokens
-        // of SuperTokens may carry one.
+        // Deliberately no check of an audience that nobody configured: RFC 7519 §4.1.3 would have
+        // it refused, but tokens of SuperTokens may carry one.
         validation.validate_aud = audience;
         let mut required = vec!["exp"];
         if issuer {
@@ -269,11 +315,16 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
         let comparable = !header.contains(r#""alg":"Ed25519""#);
         if outcome(&verifier, &token).is_ok() && comparable {
             accepted.set(accepted.get() + 1);
-            let decoded = jsonwebtoken::decode::<Value>(&token, &signer.decoding_key(), &validation);
+            let decoded =
+                jsonwebtoken::decode::<Value>(&token, &signer.decoding_key(), &validation);
             prop_assert!(decoded.is_ok(), "{header} {claims}: {decoded:?}");
         }
         Ok(())
     });
     result.unwrap();
-    assert!((300..2700).contains(&accepted.get()), "{} of 3000 are accepted: that compares too little", accepted.get());
+    assert!(
+        (300..2700).contains(&accepted.get()),
+        "{} of 3000 are accepted: that compares too little",
+        accepted.get()
+    );
 }

@@ -45,7 +45,10 @@ impl Authority {
     }
 
     fn good(&self, key: usize) -> String {
-        self.sign(key, &format!(r#"{{"exp":{},"source":"microservice","service":"s{key}"}}"#, NOW + 100))
+        self.sign(
+            key,
+            &format!(r#"{{"exp":{},"source":"microservice","service":"s{key}"}}"#, NOW + 100),
+        )
     }
 
     fn verifier(&self, clock: &Clock) -> Verifier {
@@ -89,7 +92,8 @@ async fn a_verdict_says_what_the_first_verification_said() {
 async fn a_verdict_ends_at_the_second_the_token_does() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
-    let token = authority.sign(0, &format!(r#"{{"exp":{},"nbf":{NOW},"source":"microservice"}}"#, NOW + 100));
+    let token = authority
+        .sign(0, &format!(r#"{{"exp":{},"nbf":{NOW},"source":"microservice"}}"#, NOW + 100));
     verify_often(&verifier, &token).await;
     clock.shift(99);
     assert!(is_cached(&verifier, &token));
@@ -156,7 +160,9 @@ async fn a_token_that_differs_in_one_byte_is_not_known() {
         other[position] ^= 1;
         assert!(verifier.cached(&other).is_none(), "at {position}");
     }
-    for other in [&token[1..], &token[..token.len() - 1], &format!("{token}A"), &format!("A{token}"), ""] {
+    for other in
+        [&token[1..], &token[..token.len() - 1], &format!("{token}A"), &format!("A{token}"), ""]
+    {
         assert!(!is_cached(&verifier, other), "{other}");
     }
 }
@@ -166,7 +172,8 @@ async fn only_good_signatures_are_remembered() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let (good, other) = (authority.good(0), authority.good(1));
-    let forged = format!("{}.{}", good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
+    let forged =
+        format!("{}.{}", good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
     let expired = authority.sign(0, r#"{"exp":1,"source":"microservice"}"#);
     for token in [forged.as_str(), &expired, "garbage", "a.b.c"] {
         verifier.verify(token).await.unwrap_err();
@@ -176,7 +183,10 @@ async fn only_good_signatures_are_remembered() {
     // An authentic token without the marker is remembered as what it is.
     let user = authority.sign(0, &format!(r#"{{"exp":{},"sub":"user"}}"#, NOW + 100));
     for _ in 0..3 {
-        assert_eq!(verifier.verify(&user).await.unwrap_err().reason(), RejectionReason::NotMicroservice);
+        assert_eq!(
+            verifier.verify(&user).await.unwrap_err().reason(),
+            RejectionReason::NotMicroservice
+        );
     }
     assert!(is_cached(&verifier, &user));
 }
@@ -196,9 +206,13 @@ async fn without_capacity_nothing_is_cached() {
 async fn signed_token_with_duplicate_claims_is_cached() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
-    let twice = authority.sign(0, &format!(r#"{{"exp":{},"source":"microservice","a":1,"a":1}}"#, NOW + 100));
+    let twice = authority
+        .sign(0, &format!(r#"{{"exp":{},"source":"microservice","a":1,"a":1}}"#, NOW + 100));
     for _ in 0..3 {
-        assert_eq!(verifier.verify(&twice).await.unwrap_err().reason(), RejectionReason::MalformedClaims);
+        assert_eq!(
+            verifier.verify(&twice).await.unwrap_err().reason(),
+            RejectionReason::MalformedClaims
+        );
         assert!(is_cached(&verifier, &twice));
     }
 }
@@ -230,13 +244,24 @@ fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
                 0 => Ok(ServiceClaims::proven(serde_json::Map::new(), NOW)),
                 _ => Err(RejectionReason::NotMicroservice),
             };
-            cache.insert(CachedToken::new(&token, outcome, authority.key(0), Validity::until(NOW + 100)));
+            cache.insert(CachedToken::new(
+                &token,
+                outcome,
+                authority.key(0),
+                Validity::until(NOW + 100),
+            ));
             cache.get(token.as_bytes(), NOW);
         }
         let (count, weight) = cache.count_and_weight();
         let tokens = 1000 + 1000 / 16;
-        assert!(count <= tokens && weight <= 4 * tokens as u64, "{count} entries of weight {weight}");
-        assert!(count * token_len <= tokens * 4096, "{count} entries of {token_len} bytes, {bytes_offered} offered");
+        assert!(
+            count <= tokens && weight <= 4 * tokens as u64,
+            "{count} entries of weight {weight}"
+        );
+        assert!(
+            count * token_len <= tokens * 4096,
+            "{count} entries of {token_len} bytes, {bytes_offered} offered"
+        );
         assert!(count > 50, "{count} entries");
     }
 }

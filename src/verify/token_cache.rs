@@ -1,18 +1,19 @@
-//! Tokens that were verified before: a service's token is the same for its whole life, so its signature is checked once.
+//! Tokens that were verified before: a service's token is the same for its whole life, so its
+//! signature is checked once.
 //!
-//! A cached token is found by all of its bytes, and counts only while its dates hold and **the very key that proved it may
-//! still be used**. Each verifier has a cache of its own. Only tokens with a good signature are inserted, so an attacker
-//! cannot fill the cache with invented tokens.
+//! A cached token is found by all of its bytes, and counts only while its dates hold and **the very
+//! key that proved it may still be used**. Each verifier has a cache of its own. Only tokens with a
+//! good signature are inserted, so an attacker cannot fill the cache with invented tokens.
 //!
-//! Two levels: a small cache for each thread, in front of one shared cache. Without the first level, threads that serve
-//! one caller would contend for a lock and a reference count.
+//! Two levels: a small cache for each thread, in front of one shared cache. Without the first
+//! level, threads that serve one caller would contend for a lock and a reference count.
 //!
 //! # Memory
 //!
-//! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for tokens that
-//! were refused. The first level shares the entries of the second one. It can hold entries that the second level has
-//! evicted: at most 512 KiB for each of its caches, of which there are at most 64. The last clone of the verifier frees all
-//! of it.
+//! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for
+//! tokens that were refused. The first level shares the entries of the second one. It can hold
+//! entries that the second level has evicted: at most 512 KiB for each of its caches, of which
+//! there are at most 64. The last clone of the verifier frees all of it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -69,7 +70,8 @@ impl TokenCache {
             None => (&levels.refused, levels.refused.get(&sought)?),
         };
         if !cached.holds(now) {
-            // Dates that have passed stay passed. A key may become usable again: perhaps its set was stale.
+            // Dates that have passed stay passed. A key may become usable again: perhaps its set
+            // was stale.
             level.remove_if(&sought, |cached| !cached.has_valid_dates(now));
             return None;
         }
@@ -89,14 +91,19 @@ impl TokenCache {
     /// Whether the first level of the current thread holds the token.
     #[cfg(test)]
     pub(super) fn is_near(&self, token: &[u8], now: u64) -> bool {
-        self.levels.get().is_some_and(|levels| matches!(levels.near.get(token, now), Near::Found(_)))
+        self.levels
+            .get()
+            .is_some_and(|levels| matches!(levels.near.get(token, now), Near::Found(_)))
     }
 
     /// How many tokens the second level holds, and their weight.
     #[cfg(test)]
     pub(super) fn count_and_weight(&self) -> (usize, u64) {
         let Some(levels) = self.levels.get() else { return (0, 0) };
-        (levels.admitted.len() + levels.refused.len(), levels.admitted.weight() + levels.refused.weight())
+        (
+            levels.admitted.len() + levels.refused.len(),
+            levels.admitted.weight() + levels.refused.weight(),
+        )
     }
 }
 
@@ -111,7 +118,13 @@ impl Levels {
         let level = |capacity: usize| {
             let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
             let weighter = ByWeight { least: TOKEN_WEIGHT };
-            Cache::with(capacity, weight, weighter, DefaultHashBuilder::default(), Default::default())
+            Cache::with(
+                capacity,
+                weight,
+                weighter,
+                DefaultHashBuilder::default(),
+                Default::default(),
+            )
         };
         let refused = level((capacity / REFUSED_PART).max(1));
         Self { near: NearCaches::default(), admitted: level(capacity), refused }

@@ -1,8 +1,9 @@
 //! How many signatures are checked at once.
 //!
-//! A check takes a worker thread for some twenty microseconds, and whoever names a known key makes this service do one for
-//! each request, whatever he signs with. So one core at least is left to what needs no check: tokens that were verified
-//! before, and the rest of the service. Beyond the cap a token is not refused; it waits, first come, first served.
+//! A check takes a worker thread for some twenty microseconds, and whoever names a known key makes
+//! this service do one for each request, whatever he signs with. So one core at least is left to
+//! what needs no check: tokens that were verified before, and the rest of the service. Beyond the
+//! cap a token is not refused; it waits, first come, first served.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -26,9 +27,9 @@ const THREAD_NAME: &str = "tower-m2m-turns";
 
 /// Turns at checking signatures.
 ///
-/// Who finds one free checks where he stands. Who has to wait is served by one of a few threads that do nothing else: a
-/// turn that were handed to a task would be lost to all others for as long as nobody polls it, and its worker may be busy,
-/// or its runtime driven by nobody.
+/// Who finds one free checks where he stands. Who has to wait is served by one of a few threads
+/// that do nothing else: a turn that were handed to a task would be lost to all others for as long
+/// as nobody polls it, and its worker may be busy, or its runtime driven by nobody.
 #[derive(Debug)]
 pub(super) struct Turns {
     at_once: usize,
@@ -87,7 +88,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.turns.state();
         state.places -= 1;
-        // Still there only if whoever waits for it gives up. Dropped without the lock, as all that is not this module's.
+        // Still there only if whoever waits for it gives up. Dropped without the lock, as all that
+        // is not this module's.
         let given_up = state.queue.binary_search_by_key(&self.job, |job| Some(job.number)).ok();
         let given_up = given_up.and_then(|position| state.queue.remove(position));
         drop(state);
@@ -110,8 +112,14 @@ impl Turns {
     }
 
     pub(super) fn new(at_once: usize) -> Self {
-        let state =
-            State { free: at_once, places: 0, queue: VecDeque::new(), last_job: 0, threads: 0, idle_threads: 0 };
+        let state = State {
+            free: at_once,
+            places: 0,
+            queue: VecDeque::new(),
+            last_job: 0,
+            threads: 0,
+            idle_threads: 0,
+        };
         Self { at_once, idle: IDLE, state: Mutex::new(state), work_or_turn: Condvar::new() }
     }
 
@@ -140,8 +148,8 @@ impl Turns {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the work done in a turn, after all that came before; dropped, if there is no thread to do it nor can one be
-    /// had. Answers with the job's number.
+    /// Has the work done in a turn, after all that came before; dropped, if there is no thread to
+    /// do it nor can one be had. Answers with the job's number.
     fn enqueue(self: &Arc<Self>, work: Box<dyn FnOnce(Turn<'_>) + Send>) -> u64 {
         let mut state = self.state();
         state.last_job += 1;
@@ -155,11 +163,13 @@ impl Turns {
         state.threads += 1;
         drop(state);
         let turns = Arc::clone(self);
-        let spawned = thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || turns.serve());
+        let spawned =
+            thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || turns.serve());
         if spawned.is_err() {
             let mut state = self.state();
             state.threads -= 1;
-            let unserved = if state.threads == 0 { mem::take(&mut state.queue) } else { VecDeque::new() };
+            let unserved =
+                if state.threads == 0 { mem::take(&mut state.queue) } else { VecDeque::new() };
             drop(state);
             drop(unserved);
         }
@@ -175,19 +185,23 @@ impl Turns {
             {
                 state.free -= 1;
                 drop(state);
-                // Whoever waits behind it is not to wait for ever. What it panicked with might panic when it is dropped.
+                // Whoever waits behind it is not to wait for ever. What it panicked with might
+                // panic when it is dropped.
                 let done = catch_unwind(AssertUnwindSafe(|| (job.work)(Turn(self))));
                 done.unwrap_or_else(mem::forget);
                 state = self.state();
                 continue;
             }
             state.idle_threads += 1;
-            let (woken, idle) =
-                self.work_or_turn.wait_timeout(state, self.idle).unwrap_or_else(PoisonError::into_inner);
+            let (woken, idle) = self
+                .work_or_turn
+                .wait_timeout(state, self.idle)
+                .unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle_threads -= 1;
             if idle.timed_out() && state.queue.is_empty() {
-                // Under the lock that saw the queue empty: whoever comes next starts another thread.
+                // Under the lock that saw the queue empty: whoever comes next starts another
+                // thread.
                 state.threads -= 1;
                 return;
             }
@@ -264,7 +278,8 @@ mod tests {
         let told = Arc::new(Mutex::new(told));
         let waiting: Vec<_> = (0..3)
             .map(|number| {
-                let (place, done, told) = (turns.queue().unwrap(), Arc::clone(&done), Arc::clone(&told));
+                let (place, done, told) =
+                    (turns.queue().unwrap(), Arc::clone(&done), Arc::clone(&told));
                 tokio::spawn(place.in_turn(move |_turn| {
                     told.lock().unwrap().recv().unwrap();
                     done.lock().unwrap().push(number);
@@ -324,7 +339,8 @@ mod tests {
 
     #[test]
     fn a_runtime_that_nobody_drives_keeps_nobody_waiting() {
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let turns = Arc::new(Turns::new(1));
         let wait = || Box::pin(turns.queue().unwrap().in_turn(|_turn| Ok(())));
         let turn = turns.take().unwrap();
@@ -355,7 +371,8 @@ mod tests {
         assert!(served.is_ok());
     }
 
-    /// The turn's last holder goes on for as long as it likes, on the worker that the waiter's task was woken on.
+    /// The turn's last holder goes on for as long as it likes, on the worker that the waiter's task
+    /// was woken on.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_worker_that_is_busy_keeps_nobody_waiting() {
         let turns = Arc::new(Turns::new(1));
@@ -397,10 +414,18 @@ mod tests {
         settle().await;
         drop(taken);
         for task in waiting {
-            tokio::time::timeout(SOON, task).await.expect("they wait for one another").unwrap().unwrap();
+            tokio::time::timeout(SOON, task)
+                .await
+                .expect("they wait for one another")
+                .unwrap()
+                .unwrap();
         }
         assert_eq!(turns.state().threads, 3);
-        assert_eq!(std::iter::from_fn(|| turns.take().map(mem::forget)).count(), 3, "no turn came of it");
+        assert_eq!(
+            std::iter::from_fn(|| turns.take().map(mem::forget)).count(),
+            3,
+            "no turn came of it"
+        );
     }
 
     #[tokio::test]
@@ -434,7 +459,8 @@ mod tests {
     async fn work_that_panics_costs_its_caller_the_answer_and_nobody_the_turn() {
         let turns = Arc::new(Turns::new(1));
         let turn = turns.take().unwrap();
-        let lost = tokio::spawn(turns.queue().unwrap().in_turn::<(), _>(|_turn| panic!("deliberately")));
+        let lost =
+            tokio::spawn(turns.queue().unwrap().in_turn::<(), _>(|_turn| panic!("deliberately")));
         let behind = tokio::spawn(turns.queue().unwrap().in_turn(|_turn| Ok(())));
         settle().await;
         drop(turn);
@@ -447,8 +473,11 @@ mod tests {
     async fn work_is_done_on_a_thread_of_its_own_as_if_on_its_callers_runtime() {
         let turns = Arc::new(Turns::new(1));
         let place = turns.queue().unwrap();
-        let done =
-            place.in_turn(|_turn| Ok((Handle::current().id(), thread::current().name().map(str::to_owned)))).await;
+        let done = place
+            .in_turn(|_turn| {
+                Ok((Handle::current().id(), thread::current().name().map(str::to_owned)))
+            })
+            .await;
         assert_eq!(done.unwrap(), (Handle::current().id(), Some(THREAD_NAME.to_owned())));
     }
 }

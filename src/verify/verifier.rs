@@ -18,9 +18,10 @@ use crate::rejection::{Rejection, RejectionReason};
 
 /// Judges tokens: a policy over a source of keys. Cheap to clone.
 ///
-/// By default a token must be signed by one of the keys, be current with a leeway of 30 s, be at most 8 KiB long, and
-/// hold `"source": "microservice"`. Issuer, audience and subject are mandatory once configured; **configure at least the
-/// audience** where several services share one authority, or a token made for one of them is good for all.
+/// By default a token must be signed by one of the keys, be current with a leeway of 30 s, be at
+/// most 8 KiB long, and hold `"source": "microservice"`. Issuer, audience and subject are mandatory
+/// once configured; **configure at least the audience** where several services share one authority,
+/// or a token made for one of them is good for all.
 ///
 /// ```
 /// use tower_m2m::{FixedJwks, RejectionKind, Verifier};
@@ -83,8 +84,8 @@ impl Verifier {
         self.with(|policy| policy.issuer = Some(issuer.into()))
     }
 
-    /// Requires `aud` to be, or to hold, this string (RFC 7519 §4.1.3). Called again it accepts one more audience. Not
-    /// required by default.
+    /// Requires `aud` to be, or to hold, this string (RFC 7519 §4.1.3). Called again it accepts one
+    /// more audience. Not required by default.
     pub fn audience(self, audience: impl Into<String>) -> Self {
         self.with(|policy| policy.audience.push(audience.into()))
     }
@@ -94,19 +95,20 @@ impl Verifier {
         self.with(|policy| policy.subject = Some(subject.into()))
     }
 
-    /// Allows these algorithms alone (RFC 8725 §3.1). By default every [`Algorithm`] is allowed that the key is for.
+    /// Allows these algorithms alone (RFC 8725 §3.1). By default every [`Algorithm`] is allowed
+    /// that the key is for.
     pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.with(|policy| policy.algorithms = algorithms.into_iter().collect())
     }
 
-    /// How far the clocks of the two sides may be apart, in whole seconds. 30 s by default; more than 5 min is cut to
-    /// 5 min.
+    /// How far the clocks of the two sides may be apart, in whole seconds. 30 s by default; more
+    /// than 5 min is cut to 5 min.
     pub fn leeway(self, leeway: Duration) -> Self {
         self.with(|policy| policy.set_leeway(leeway))
     }
 
-    /// Refuses tokens whose `exp` − `iat` is more than this, in whole seconds; `iat` becomes mandatory. Unbounded by
-    /// default, since SuperTokens' own default is 100 years.
+    /// Refuses tokens whose `exp` − `iat` is more than this, in whole seconds; `iat` becomes
+    /// mandatory. Unbounded by default, since SuperTokens' own default is 100 years.
     pub fn max_lifetime(self, lifetime: Duration) -> Self {
         self.with(|policy| policy.max_lifetime = Some(lifetime))
     }
@@ -116,52 +118,60 @@ impl Verifier {
         self.with(|policy| policy.max_token_len = bytes)
     }
 
-    /// The claim that tells a microservice's token from others, and its exact value. `source` and `microservice` by
-    /// default.
+    /// The claim that tells a microservice's token from others, and its exact value. `source` and
+    /// `microservice` by default.
     pub fn marker(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|policy| policy.marker = (name.into(), Value::String(value.into())))
     }
 
-    /// For authorities that cannot set a marker: requires `claim` to be exactly `value` instead, of whatever JSON type.
-    /// An OAuth2 access token of SuperTokens, for instance, has `stt` 1.
+    /// For authorities that cannot set a marker: requires `claim` to be exactly `value` instead, of
+    /// whatever JSON type. An OAuth2 access token of SuperTokens, for instance, has `stt` 1.
     ///
-    /// The marker is a wall between services and end users whose tokens the same keys sign. This replaces it by another
-    /// wall, never by none: choose a claim that no end user's token can have.
-    pub fn without_marker_requiring(self, claim: impl Into<String>, value: impl Into<Value>) -> Self {
+    /// The marker is a wall between services and end users whose tokens the same keys sign. This
+    /// replaces it by another wall, never by none: choose a claim that no end user's token can
+    /// have.
+    pub fn without_marker_requiring(
+        self,
+        claim: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Self {
         self.with(|policy| policy.marker = (claim.into(), value.into()))
     }
 
-    /// How many verified tokens are cached, so that their signature is not checked again. 4 096 by default; zero caches
-    /// none.
+    /// How many verified tokens are cached, so that their signature is not checked again. 4 096 by
+    /// default; zero caches none.
     ///
-    /// A cached token is admitted only while its dates hold, by a clock that may be some milliseconds behind, and the very
-    /// key that proved it may still be used.
+    /// A cached token is admitted only while its dates hold, by a clock that may be some
+    /// milliseconds behind, and the very key that proved it may still be used.
     ///
     /// # Memory
     ///
-    /// `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once: by default 19 MiB with two threads
-    /// and 50 MiB with 64 or more. Further threads use only the cache that all share. With a capacity of zero nothing is
-    /// taken. In a container plan for twice that: allocators fragment under constant eviction of tokens of varied size.
+    /// `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once: by
+    /// default 19 MiB with two threads and 50 MiB with 64 or more. Further threads use only the
+    /// cache that all share. With a capacity of zero nothing is taken. In a container plan for
+    /// twice that: allocators fragment under constant eviction of tokens of varied size.
     ///
-    /// Set the capacity to the number of tokens in use at one time; the number of threads does not matter for it. A token
-    /// that takes more than 4 KiB together with its claims counts more than once. Each verifier has a cache of its own,
-    /// which clones share and the last clone frees.
+    /// Set the capacity to the number of tokens in use at one time; the number of threads does not
+    /// matter for it. A token that takes more than 4 KiB together with its claims counts more than
+    /// once. Each verifier has a cache of its own, which clones share and the last clone frees.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));
         self
     }
 
-    /// Judges one token: the text between `Bearer ` and the end of the header, or whatever a message carries.
+    /// Judges one token: the text between `Bearer ` and the end of the header, or whatever a
+    /// message carries.
     ///
     /// # Errors
     ///
-    /// The first check that failed. [`RejectionKind::KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says
-    /// nothing about the token.
+    /// The first check that failed.
+    /// [`RejectionKind::KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says nothing about
+    /// the token.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing else; a fetch that is
-    /// under way goes on.
+    /// Dropping the future gives up the wait, for a key or for the signature's turn, and nothing
+    /// else; a fetch that is under way goes on.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(decided) = self.cached(token.as_bytes()) {
             return decided;
@@ -172,7 +182,8 @@ impl Verifier {
         }
     }
 
-    /// The outcome for a token that was verified before. Takes any bytes: cached tokens are well-formed.
+    /// The outcome for a token that was verified before. Takes any bytes: cached tokens are
+    /// well-formed.
     pub(crate) fn cached(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
         self.cache.get(token, self.clock.coarse_unix_now())
     }
@@ -193,10 +204,13 @@ impl Verifier {
         self.policy.max_token_len
     }
 
-    /// Judges a token as far as that needs no waiting, which is all the way unless its key is unknown or
-    /// too many signatures are being checked.
+    /// Judges a token as far as that needs no waiting, which is all the way unless its key is
+    /// unknown or too many signatures are being checked.
     pub(crate) fn attempt(&self, token: &str) -> Attempt {
-        let (jws, lookup) = match self.parse(token).and_then(|jws| self.look_up(&jws).map(|lookup| (jws, lookup))) {
+        let (jws, lookup) = match self
+            .parse(token)
+            .and_then(|jws| self.look_up(&jws).map(|lookup| (jws, lookup)))
+        {
             Ok(found) => found,
             Err(reason) => return Attempt::Decided(Err(reason.into())),
         };
@@ -213,8 +227,13 @@ impl Verifier {
         }
     }
 
-    /// Judges a token that had to wait. It is parsed again: time has passed, and the dates must hold now.
-    pub(crate) async fn resume(self, token: String, wait: Wait) -> Result<ServiceClaims, Rejection> {
+    /// Judges a token that had to wait. It is parsed again: time has passed, and the dates must
+    /// hold now.
+    pub(crate) async fn resume(
+        self,
+        token: String,
+        wait: Wait,
+    ) -> Result<ServiceClaims, Rejection> {
         let place = match wait {
             Wait::Turn(place) => place,
             Wait::Key(ticket) => {
@@ -269,15 +288,23 @@ impl Verifier {
         Ok(self.keys.look_up(kid, jws.algorithm, now))
     }
 
-    /// Steps 3 to 6. Caches every token with a good signature and current claims, including those refused for the rest.
-    fn prove(&self, token: &str, jws: &Jws<'_>, key: Arc<Key>, turn: Turn<'_>) -> Result<ServiceClaims, Rejection> {
+    /// Steps 3 to 6. Caches every token with a good signature and current claims, including those
+    /// refused for the rest.
+    fn prove(
+        &self,
+        token: &str,
+        jws: &Jws<'_>,
+        key: Arc<Key>,
+        turn: Turn<'_>,
+    ) -> Result<ServiceClaims, Rejection> {
         let good = key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);
         drop(turn);
         if !good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        let validity = self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, self.clock.unix_now())?;
+        let validity =
+            self.policy.check_claims(&NamedClaims::scan(&jws.payload)?, self.clock.unix_now())?;
         let outcome = jws.claims().and_then(|claims| {
             self.policy.check_marker(&claims)?;
             Ok(ServiceClaims::proven(claims, validity.expires_at))
@@ -305,19 +332,22 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
-    /// A verifier that checks one signature at once, and tokens for it: good ones, numbered, and a forged one.
+    /// A verifier that checks one signature at once, and tokens for it: good ones, numbered, and a
+    /// forged one.
     fn one_at_once() -> (Verifier, impl Fn(u32) -> String, String) {
         let pair = Ed25519KeyPair::generate().unwrap();
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": URL_SAFE_NO_PAD.encode(pair.public_key())});
         let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
         let verifier = Verifier { turns: Arc::new(Turns::new(1)), ..Verifier::new(keys) };
         let sign = move |number: u32| {
-            let claims = json!({"exp": 4_953_600_000_u64, "source": "microservice", "n": number}).to_string();
+            let claims = json!({"exp": 4_953_600_000_u64, "source": "microservice", "n": number})
+                .to_string();
             let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
             let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
             format!("{input}.{}", URL_SAFE_NO_PAD.encode(pair.sign(input.as_bytes())))
         };
-        let forged = format!("{}.{}", sign(0).rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]));
+        let forged =
+            format!("{}.{}", sign(0).rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]));
         (verifier, sign, forged)
     }
 
@@ -371,7 +401,10 @@ mod tests {
         let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
         verifier.clock.shift(30);
         drop(turn);
-        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::Expired));
+        assert_eq!(
+            reason(verifier.clone().resume(token, wait).await),
+            Some(RejectionReason::Expired)
+        );
     }
 
     #[tokio::test]
@@ -379,10 +412,15 @@ mod tests {
         let (verifier, sign, _) = one_at_once();
         let (turn, token) = (verifier.turns.take().unwrap(), sign(1));
         let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
-        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else {
+            panic!("no key")
+        };
         key.use_until(0);
         drop(turn);
-        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::UnknownKey));
+        assert_eq!(
+            reason(verifier.clone().resume(token, wait).await),
+            Some(RejectionReason::UnknownKey)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -391,11 +429,16 @@ mod tests {
         let verifier = Verifier { clock: Clock::driven(4_953_600_000), ..verifier };
         let (turn, token) = (verifier.turns.take().unwrap(), sign(1));
         let Attempt::Waiting(wait) = verifier.attempt(&token) else { panic!("it does not wait") };
-        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else {
+            panic!("no key")
+        };
         key.use_until(0);
         verifier.clock.shift(30);
         drop(turn);
-        assert_eq!(reason(verifier.clone().resume(token, wait).await), Some(RejectionReason::Expired));
+        assert_eq!(
+            reason(verifier.clone().resume(token, wait).await),
+            Some(RejectionReason::Expired)
+        );
     }
 
     #[tokio::test]
@@ -415,7 +458,9 @@ mod tests {
         let (verifier, sign, _) = one_at_once();
         let token = sign(1);
         verifier.verify(&token).await.unwrap();
-        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else { panic!("no key") };
+        let Lookup::Found(key) = verifier.keys.look_up(Some("k"), Algorithm::EdDSA, 0) else {
+            panic!("no key")
+        };
         key.use_until(0);
         assert!(verifier.cached(token.as_bytes()).is_none());
         key.use_until(u64::MAX);

@@ -26,13 +26,22 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let sources = files(&root).into_iter().filter_map(|file| {
-        let path = file.strip_prefix(&root).unwrap().components().map(|part| part.as_os_str().to_str().unwrap());
+        let path = file
+            .strip_prefix(&root)
+            .unwrap()
+            .components()
+            .map(|part| part.as_os_str().to_str().unwrap());
         let path = path.collect::<Vec<_>>().join("/");
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n");
         // Tests of several files may do as they like.
-        (!path.contains("simulation/") && !path.starts_with("vectors")).then_some(Source { path, code })
+        (!path.contains("simulation/") && !path.starts_with("vectors"))
+            .then_some(Source { path, code })
     });
     sources.collect()
 }
@@ -43,7 +52,14 @@ fn each_module_names_only_what_it_may() {
     let rules: &[(&[&str], &[&str])] = &[
         (
             &["verify", "jwks"],
-            &["http::Request", "tower_service", "tower_layer", "axum::", "axum_core", "StatusCode::"],
+            &[
+                "http::Request",
+                "tower_service",
+                "tower_layer",
+                "axum::",
+                "axum_core",
+                "StatusCode::",
+            ],
         ),
         (&["client"], &["crate::server", "crate::verify", "crate::jwks"]),
         (&["server"], &["crate::client", "crate::mint", "crate::token", "StatusCode::"]),
@@ -53,7 +69,9 @@ fn each_module_names_only_what_it_may() {
     assert!(sources.len() > 40, "the sources are not where they were");
     for source in &sources {
         for (modules, names) in rules {
-            let named = names.iter().find(|name| modules.contains(&source.module()) && source.code.contains(**name));
+            let named = names
+                .iter()
+                .find(|name| modules.contains(&source.module()) && source.code.contains(**name));
             // Reading a status is not picking one.
             let reads = source.path == "jwks/refresh/exchange.rs" && named == Some(&"StatusCode::");
             assert!(named.is_none() || reads, "{} names {named:?}", source.path);
@@ -63,7 +81,9 @@ fn each_module_names_only_what_it_may() {
         assert!(!proves, "{} makes claims that nobody verified", source.path);
         let connects = source.code.contains(".send()");
         assert!(
-            !connects || source.path.starts_with("mint/") || source.path.starts_with("jwks/refresh/"),
+            !connects
+                || source.path.starts_with("mint/")
+                || source.path.starts_with("jwks/refresh/"),
             "{} does network I/O",
             source.path
         );
@@ -73,20 +93,24 @@ fn each_module_names_only_what_it_may() {
 #[test]
 fn the_graph_of_modules_has_no_cycle() {
     let sources = sources();
-    let modules: BTreeSet<&str> = sources.iter().map(Source::module).filter(|module| *module != "lib").collect();
+    let modules: BTreeSet<&str> =
+        sources.iter().map(Source::module).filter(|module| *module != "lib").collect();
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for source in sources.iter().filter(|source| source.path != "lib.rs") {
         let named = source.code.split("crate::").skip(1).map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
             &rest[..end]
         });
-        let others = named.filter_map(|name| modules.get(name)).filter(|name| **name != source.module());
+        let others =
+            named.filter_map(|name| modules.get(name)).filter(|name| **name != source.module());
         uses.entry(source.module()).or_default().extend(others);
     }
     assert!(uses["server"].contains("verify"), "nothing is read off");
     // What uses nothing that is left goes, until nothing does.
     let mut left = uses;
-    while let Some(leaf) = left.iter().find(|(_, used)| used.is_empty()).map(|(module, _)| *module) {
+    while let Some(leaf) = left.iter().find(|(_, used)| used.is_empty()).map(|(module, _)| *module)
+    {
         left.remove(leaf);
         for used in left.values_mut() {
             used.remove(leaf);

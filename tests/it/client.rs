@@ -21,8 +21,9 @@ fn token() -> (ServiceToken, HeaderValue) {
 
 /// What the inner service sees of an `http::Request`.
 async fn sent(layer: &AddServiceTokenLayer, request: Request<()>) -> HeaderMap {
-    let inner =
-        service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(Response::new(request.headers().clone())) });
+    let inner = service_fn(|request: Request<()>| async move {
+        Ok::<_, Infallible>(Response::new(request.headers().clone()))
+    });
     layer.layer(inner).oneshot(request).await.unwrap().into_body()
 }
 
@@ -57,8 +58,10 @@ async fn the_token_is_put_where_it_is_asked_for() {
     let keeping = plain.clone().if_not_present();
     let elsewhere = plain.clone().header(custom.clone());
     let elsewhere_keeping = elsewhere.clone().if_not_present();
-    // (the layer, the headers that are there, and what becomes of Authorization and of the other header)
-    type Case<'c> = (&'c AddServiceTokenLayer, &'c [(&'c HeaderName, &'c str)], &'c [&'c str], &'c [&'c str]);
+    // (the layer, the headers that are there, and what becomes of Authorization and of the other
+    // header)
+    type Case<'c> =
+        (&'c AddServiceTokenLayer, &'c [(&'c HeaderName, &'c str)], &'c [&'c str], &'c [&'c str]);
     let cases: &[Case<'_>] = &[
         (&plain, &[], &[good], &[]),
         (&plain, &[(&AUTHORIZATION, "Bearer old")], &[good], &[]),
@@ -76,11 +79,16 @@ async fn the_token_is_put_where_it_is_asked_for() {
         let request = get("https://a.example/x", headers);
         let by_reqwest = sent_by_reqwest(layer, &request).await;
         for seen in [sent(layer, request).await, by_reqwest] {
-            let values = |name| seen.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+            let values = |name| {
+                seen.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
+            };
             assert_eq!(values(&AUTHORIZATION), *authorization, "case {index}");
             assert_eq!(values(&custom), *other, "case {index}");
             let ours = seen.values().filter(|value| *value == good);
-            assert!(ours.into_iter().all(HeaderValue::is_sensitive), "case {index}: the value is sensitive");
+            assert!(
+                ours.into_iter().all(HeaderValue::is_sensitive),
+                "case {index}: the value is sensitive"
+            );
         }
     }
 }
@@ -164,7 +172,8 @@ async fn the_readied_service_is_the_one_called() {
 #[tokio::test]
 async fn poll_ready_forwards_back_pressure_and_errors() {
     let layer = AddServiceTokenLayer::new(token().0);
-    let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(layer.clone());
+    let (mut service, mut handle) =
+        mock::spawn_layer::<Request<()>, Response<()>, _>(layer.clone());
     handle.allow(0);
     assert!(service.poll_ready().is_pending());
     handle.allow(1);
@@ -172,7 +181,8 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
     handle.send_error("broken");
     assert!(matches!(service.poll_ready(), Poll::Ready(Err(_))));
 
-    let (mut service, mut handle) = mock::spawn_layer::<reqwest::Request, reqwest::Response, _>(layer);
+    let (mut service, mut handle) =
+        mock::spawn_layer::<reqwest::Request, reqwest::Response, _>(layer);
     handle.allow(0);
     assert!(service.poll_ready().is_pending());
     handle.allow(1);
@@ -188,7 +198,12 @@ fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
 
     let layer = check(AddServiceTokenLayer::new(token().0));
     let mut service = check(layer.layer(reqwest::Client::new()));
-    send(service.call(reqwest::Request::new(reqwest::Method::GET, "http://127.0.0.1:1".parse().unwrap())));
+    send(
+        service.call(reqwest::Request::new(
+            reqwest::Method::GET,
+            "http://127.0.0.1:1".parse().unwrap(),
+        )),
+    );
     check(layer.layer(crate::support::Inner::default()));
 }
 

@@ -20,7 +20,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_m2m::{AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken, Verifier};
+use tower_m2m::{
+    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken,
+    Verifier,
+};
 
 use crate::support::{DeadPort, Endpoint, Script, Signer, caller, key_set, serve};
 
@@ -126,7 +129,11 @@ async fn tonic_calls_tonic_through_both_layers() {
 
     let refused = [
         (ask(channel.clone()).await, Code::Unauthenticated, "no credential"),
-        (ask(token(Signer::new("x").good()).layer(channel.clone())).await, Code::Unauthenticated, "not known"),
+        (
+            ask(token(Signer::new("x").good()).layer(channel.clone())).await,
+            Code::Unauthenticated,
+            "not known",
+        ),
         (ask(token(signer.user()).layer(channel)).await, Code::PermissionDenied, "microservice"),
     ];
     for (outcome, code, message) in refused {
@@ -136,10 +143,15 @@ async fn tonic_calls_tonic_through_both_layers() {
     }
 
     let nowhere = DeadPort::new();
-    let address =
-        serve_grpc(RequireServiceTokenLayer::new(Verifier::new(RemoteJwks::new(nowhere.url()).unwrap()))).await;
+    let address = serve_grpc(RequireServiceTokenLayer::new(Verifier::new(
+        RemoteJwks::new(nowhere.url()).unwrap(),
+    )))
+    .await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(ask(token(signer.good()).layer(channel)).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        ask(token(signer.good()).layer(channel)).await.unwrap_err().code(),
+        Code::Unavailable
+    );
 }
 
 #[tokio::test]
@@ -149,7 +161,10 @@ async fn tonic_client_maps_http_answers() {
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(ask(token(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
     assert_eq!(ask(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
-    assert_eq!(ask(token(signer.user()).layer(channel)).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        ask(token(signer.user()).layer(channel)).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use serde_json::json;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RemoteJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore,
-    Verifier,
+    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RemoteJwks, RequireServiceTokenLayer,
+    ServiceToken, SuperTokensCore, Verifier,
 };
 
 use crate::support::{Inner, bearer, core, mint};
@@ -34,7 +34,8 @@ async fn token_never_appears_in_debug() {
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
-    let asking = supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
+    let asking =
+        supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
     let embedded = EmbeddedCore::builder().api_key(API_KEY);
     // What the inner service sees, as a log further in would print it.
     let mut seen = bearer(&jwt);
@@ -52,7 +53,10 @@ async fn token_never_appears_in_debug() {
 
     let printed = [
         print("builder of a key set", &RemoteJwks::builder(&url)),
-        print("builder with a user in its URL", &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example"))),
+        print(
+            "builder with a user in its URL",
+            &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example")),
+        ),
         print("server layer over a key set", &remote_layer),
         print("token", &token),
         print("header value", &token.header_value()),

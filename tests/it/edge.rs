@@ -41,8 +41,10 @@ fn read(answer: &str) -> (u16, Option<String>, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let challenges: Vec<_> =
-        lines.filter_map(|line| line.split_once(": ")).filter(|(name, _)| *name == "www-authenticate").collect();
+    let challenges: Vec<_> = lines
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(name, _)| *name == "www-authenticate")
+        .collect();
     assert!(challenges.len() <= 1, "{head}");
     (status, challenges.first().map(|(_, value)| (*value).to_owned()), body.to_owned())
 }
@@ -51,7 +53,8 @@ fn read(answer: &str) -> (u16, Option<String>, String) {
 async fn header_lines_get_their_answers() {
     let signer = Signer::new("k");
     let (address, good) = (m2(&signer).await, signer.good());
-    let line = |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
+    let line =
+        |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
     let two = |one: &str, other: &str| [line(one), line(other)].concat();
     let bytes = |before: &str, byte: u8, after: &str| {
         let mut value = format!("Authorization: {before}").into_bytes();
@@ -62,7 +65,12 @@ async fn header_lines_get_their_answers() {
         ("good", line("Bearer GOOD"), 200, None),
         (
             "the name in upper case",
-            b"AUTHORIZATION: Bearer ".iter().chain(good.as_bytes()).chain(b"\r\n").copied().collect(),
+            b"AUTHORIZATION: Bearer "
+                .iter()
+                .chain(good.as_bytes())
+                .chain(b"\r\n")
+                .copied()
+                .collect(),
             200,
             None,
         ),
@@ -100,7 +108,12 @@ async fn header_lines_get_their_answers() {
         ("bad UTF-8", bytes("Bearer ", 0xFF, "GOOD"), 400, INVALID_REQUEST),
         ("9 KiB", line(&format!("Bearer {}", "a".repeat(9 * 1024))), 401, TOO_LONG),
         // The length comes first: nothing in what is too long is looked at.
-        ("9 KiB and obs-text", bytes(&format!("Bearer {}", "a".repeat(9 * 1024)), 0xE9, ""), 401, TOO_LONG),
+        (
+            "9 KiB and obs-text",
+            bytes(&format!("Bearer {}", "a".repeat(9 * 1024)), 0xE9, ""),
+            401,
+            TOO_LONG,
+        ),
         ("60 KB", line(&format!("Bearer {}", "a".repeat(60_000))), 401, TOO_LONG),
         ("60 KB of dots", line(&format!("Bearer {}", ".".repeat(60_000))), 401, TOO_LONG),
         ("60 KB of spaces", line(&format!("Bearer {}GOOD", " ".repeat(60_000))), 200, None),
@@ -117,7 +130,11 @@ async fn header_lines_get_their_answers() {
 async fn public_and_unknown_paths_stay_what_they_are() {
     let signer = Signer::new("k");
     let address = m2(&signer).await;
-    let cases = [("/health", "", 200), ("/health", "Authorization: Bearer x\r\n", 200), ("/nowhere", "", 404)];
+    let cases = [
+        ("/health", "", 200),
+        ("/health", "Authorization: Bearer x\r\n", 200),
+        ("/nowhere", "", 404),
+    ];
     for (path, lines, status) in cases {
         let (seen, challenge, _) = exchange(address, path, lines.as_bytes()).await;
         assert_eq!((seen, challenge), (status, None), "{path}");
@@ -149,7 +166,12 @@ async fn grpc_content_type_on_http_1_is_answered_401() {
         .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
     let address = serve(app).await;
     for version in ["HTTP/1.1", "HTTP/1.0"] {
-        for content_type in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc;x=y"] {
+        for content_type in [
+            "application/grpc",
+            "Application/gRPC",
+            "application/grpc+proto",
+            "application/grpc;x=y",
+        ] {
             let exchange = async {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 let request = format!(
@@ -162,7 +184,11 @@ async fn grpc_content_type_on_http_1_is_answered_401() {
                 answer
             };
             let answer = timeout(PATIENCE, exchange).await.unwrap();
-            assert_eq!(read(&answer), (401, NO_ERROR.map(str::to_owned), String::new()), "{version} {content_type}");
+            assert_eq!(
+                read(&answer),
+                (401, NO_ERROR.map(str::to_owned), String::new()),
+                "{version} {content_type}"
+            );
             assert!(!answer.contains("grpc-status"), "{version} {content_type}");
         }
     }

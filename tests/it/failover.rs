@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
-use tower_m2m::{ConfigError, EmbeddedCore, FixedJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier};
+use tower_m2m::{
+    ConfigError, EmbeddedCore, FixedJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore,
+    Verifier,
+};
 
 use crate::scripted::{API_KEY, Answer, ISSUER, SIGNATURE, Scripted, dead, good, status};
 
@@ -46,7 +49,11 @@ async fn a_dead_host_is_passed_over_wherever_it_stands() {
 
 #[tokio::test]
 async fn mints_go_round_the_hosts_whoever_makes_them() {
-    let hosts = [Scripted::start([good()]).await, Scripted::start([good()]).await, Scripted::start([good()]).await];
+    let hosts = [
+        Scripted::start([good()]).await,
+        Scripted::start([good()]).await,
+        Scripted::start([good()]).await,
+    ];
     let core = core(&hosts.each_ref().map(|host| host.url.as_str()).join(";"));
     for _ in 0..2 {
         mint(&core).await.unwrap();
@@ -61,7 +68,10 @@ async fn an_answer_is_the_cores_and_no_other_host_is_asked() {
     let refusing = Scripted::start([status(401, "", "Invalid API key\n")]).await;
     let other = Scripted::start([good()]).await;
     let err = mint(&core(&format!("{};{}", refusing.url, other.url))).await.unwrap_err();
-    assert_eq!(err.to_string(), format!("the core at {} refused with status 401: Invalid API key", refusing.url));
+    assert_eq!(
+        err.to_string(),
+        format!("the core at {} refused with status 401: Invalid API key", refusing.url)
+    );
     assert_eq!(other.count(), 0);
 }
 
@@ -80,7 +90,10 @@ async fn a_host_that_hangs_is_given_up_and_another_is_tried() {
     let hanging = Scripted::start([Answer::Silence]).await;
     let hung = core(&hanging.url).timeout(Duration::from_millis(200));
     let err = mint(&hung).await.unwrap_err();
-    assert_eq!(err.to_string(), format!("the core at {} cannot be reached: no answer in time", hanging.url));
+    assert_eq!(
+        err.to_string(),
+        format!("the core at {} cannot be reached: no answer in time", hanging.url)
+    );
 
     let good = Scripted::start([good()]).await;
     let uri = format!("{};{}", hanging.url, good.url);
@@ -99,7 +112,10 @@ async fn a_storm_of_429_is_waited_out_with_the_sdks_delays() {
     let start = Instant::now();
     mint(&core(&storm.url).start_up_timeout(SOON)).await.unwrap();
     let waited = start.elapsed();
-    assert!(waited >= Duration::from_millis(10 + 260 + 510) && waited < Duration::from_secs(3), "{waited:?}");
+    assert!(
+        waited >= Duration::from_millis(10 + 260 + 510) && waited < Duration::from_secs(3),
+        "{waited:?}"
+    );
 
     let asking = Scripted::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
     let start = Instant::now();
@@ -107,8 +123,12 @@ async fn a_storm_of_429_is_waited_out_with_the_sdks_delays() {
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
 
     let endless = Scripted::start([too_many()]).await;
-    let err = mint(&core(&endless.url).start_up_timeout(Duration::from_millis(400))).await.unwrap_err();
-    assert_eq!(err.to_string(), format!("the core at {} refused with status 429: slow down", endless.url));
+    let err =
+        mint(&core(&endless.url).start_up_timeout(Duration::from_millis(400))).await.unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        format!("the core at {} refused with status 429: slow down", endless.url)
+    );
     assert_eq!(endless.count(), 3, "at once, after 10 ms, after 260 ms; 510 ms more are too many");
 }
 
@@ -119,8 +139,10 @@ async fn a_core_that_fails_is_tried_again_until_the_deadline() {
     assert_eq!(recovering.count(), 3);
 
     let broken = Scripted::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
-    let err = mint(&core(&broken.url).start_up_timeout(Duration::from_millis(300))).await.unwrap_err();
-    let expected = format!(r"the core at {} refused with status 500: \u{{1b}}[31mboom at line 1", broken.url);
+    let err =
+        mint(&core(&broken.url).start_up_timeout(Duration::from_millis(300))).await.unwrap_err();
+    let expected =
+        format!(r"the core at {} refused with status 500: \u{{1b}}[31mboom at line 1", broken.url);
     assert_eq!(err.to_string(), expected);
     assert!(broken.count() > 1);
 }
@@ -133,9 +155,15 @@ async fn what_is_no_core_fails_at_once() {
             status(200, "", "<html>It works!</html>"),
             "does not answer as a core does: a status 200 came that is not JSON",
         ),
-        (status(302, "location: http://127.0.0.1:1/\r\n", ""), "does not answer as a core does: status 302 came"),
+        (
+            status(302, "location: http://127.0.0.1:1/\r\n", ""),
+            "does not answer as a core does: status 302 came",
+        ),
         (status(404, "", "Not found"), "refused with status 404: Not found"),
-        (status(400, "", &echo), "refused with status 400: (text withheld: it may hold the api key or a token)"),
+        (
+            status(400, "", &echo),
+            "refused with status 400: (text withheld: it may hold the api key or a token)",
+        ),
         (status(400, "", &"x".repeat(100_000)), "refused with status 400: (more than 64 KiB)"),
     ];
     for (answer, expected) in cases {
@@ -152,8 +180,14 @@ async fn a_token_that_no_service_would_admit_fails_at_once() {
         (json!({ "source": "microservice", "exp": -5 }), "the token has expired"),
         (json!({ "sub": "user-1" }), "it has no `source` of `microservice`"),
         (json!({ "source": "Microservice" }), "it has no `source` of `microservice`"),
-        (json!({ "source": "microservice", "iss": "https://other" }), "its issuer is not the JWKS domain"),
-        (json!({ "source": "microservice", "exp": null }), "the token has no valid expiration time"),
+        (
+            json!({ "source": "microservice", "iss": "https://other" }),
+            "its issuer is not the JWKS domain",
+        ),
+        (
+            json!({ "source": "microservice", "exp": null }),
+            "the token has no valid expiration time",
+        ),
     ];
     for (claims, expected) in cases {
         let minting = Scripted::start([Answer::Token(claims), good()]).await;
@@ -180,7 +214,12 @@ async fn what_is_asked_for_is_what_is_sent() {
     let core = core(&format!("{}/base/", scripted.url)).cdi_version("5.4");
     core.service_token(ISSUER).claim("service", "orders").mint().await.unwrap();
     core.service_token(ISSUER).dynamic_key().mint().await.unwrap();
-    core.service_token(ISSUER).dynamic_key().validity(Duration::from_millis(90_500)).mint().await.unwrap();
+    core.service_token(ISSUER)
+        .dynamic_key()
+        .validity(Duration::from_millis(90_500))
+        .mint()
+        .await
+        .unwrap();
     let bodies = [
         r#"{"payload":{"source":"microservice","service":"orders"},"validity":3153600000,"useStaticSigningKey":true,"algorithm":"RS256","jwksDomain":"https://api.example.com"}"#,
         r#"{"payload":{"source":"microservice"},"validity":3600,"useStaticSigningKey":false,"algorithm":"RS256","jwksDomain":"https://api.example.com"}"#,
@@ -191,7 +230,10 @@ async fn what_is_asked_for_is_what_is_sent() {
     for (request, body) in requests.iter().zip(bodies) {
         assert!(request.starts_with("POST /base/recipe/jwt HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\ncdi-version: 5.4\r\n"), "{request}");
-        assert!(request.contains("\r\ncontent-type: application/json; charset=utf-8\r\n"), "{request}");
+        assert!(
+            request.contains("\r\ncontent-type: application/json; charset=utf-8\r\n"),
+            "{request}"
+        );
         let (_, sent) = request.split_once("\r\n\r\n").unwrap();
         let read = |text| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(read(sent), read(body));
@@ -205,7 +247,12 @@ async fn what_cannot_be_asked_for_is_not_asked() {
         let err = mint(&core(&scripted.url).cdi_version(version)).await.unwrap_err();
         assert!(matches!(err, MintError::Config(ConfigError::CdiVersion(_))), "{version:?}: {err}");
     }
-    let err = core(&scripted.url).service_token(ISSUER).validity(Duration::from_millis(999)).mint().await.unwrap_err();
+    let err = core(&scripted.url)
+        .service_token(ISSUER)
+        .validity(Duration::from_millis(999))
+        .mint()
+        .await
+        .unwrap_err();
     assert_eq!(err, MintError::Config(ConfigError::Validity));
     assert_eq!(scripted.count(), 0);
 }
@@ -218,18 +265,24 @@ async fn a_token_is_judged_by_the_policy_of_the_called_service() {
     let jwks = embedded.jwks().await;
     tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
     let core = core(&url);
-    let m2 = || Verifier::new(FixedJwks::from_json(&jwks).unwrap()).issuer(ISSUER).audience("billing");
+    let m2 =
+        || Verifier::new(FixedJwks::from_json(&jwks).unwrap()).issuer(ISSUER).audience("billing");
     let request = || core.service_token(ISSUER).audience("billing");
 
     request().verify_with(&m2()).mint().await.unwrap();
-    let err = request().verify_with(&m2().audience("other").issuer("https://other")).mint().await.unwrap_err();
+    let err = request()
+        .verify_with(&m2().audience("other").issuer("https://other"))
+        .mint()
+        .await
+        .unwrap_err();
     assert!(err.to_string().starts_with("misconfigured: "), "{err}");
     assert!(matches!(err, MintError::Misconfigured { .. }));
 
     let err = core.service_token(ISSUER).verify_with(&m2()).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
-    let other_keys = FixedJwks::from_json(EmbeddedCore::builder().build().await.unwrap().jwks().await).unwrap();
+    let other_keys =
+        FixedJwks::from_json(EmbeddedCore::builder().build().await.unwrap().jwks().await).unwrap();
     let err = request().verify_with(&Verifier::new(other_keys)).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 

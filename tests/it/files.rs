@@ -1,4 +1,5 @@
-//! Files that decide which keys are accepted, as an attacker with access to the machine leaves them.
+//! Files that decide which keys are accepted, as an attacker with access to the machine leaves
+//! them.
 
 use std::fs;
 use std::io;
@@ -22,7 +23,9 @@ type Spoil = fn(&Path) -> io::Result<()>;
 async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
     let cases: [(&str, Spoil); 6] = [
         ("fsGroup", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o660))),
-        ("all users can write it", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o646))),
+        ("all users can write it", |path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o646))
+        }),
         ("belongs to user 54321", |path| chown(path, Some(54321), None)),
         ("symbolic link", |path| {
             fs::rename(path, path.with_extension("target"))?;

@@ -1,7 +1,9 @@
-//! A core that is killed with SIGKILL, again and again, while its keys rotate every second and tokens are minted.
+//! A core that is killed with SIGKILL, again and again, while its keys rotate every second and
+//! tokens are minted.
 //!
-//! After each restart every key that was ever listed and has not expired is listed, with the same numbers, and every
-//! token that was minted before is admitted. `M2M_KILLS` says how many times it is killed, `M2M_SEED` repeats a run.
+//! After each restart every key that was ever listed and has not expired is listed, with the same
+//! numbers, and every token that was minted before is admitted. `M2M_KILLS` says how many times it
+//! is killed, `M2M_SEED` repeats a run.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and shows its figures
 
 use std::cell::RefCell;
@@ -19,7 +21,8 @@ use tower_m2m::{FixedJwks, Verifier};
 
 const ISSUER: &str = "https://api.example.com";
 
-/// Seconds. A key is made every half interval, and stays listed for the interval and twice the validity.
+/// Seconds. A key is made every half interval, and stays listed for the interval and twice the
+/// validity.
 const ROTATE_EVERY: u64 = 1;
 const ACCESS_TOKEN_VALIDITY: u64 = 5;
 const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
@@ -27,12 +30,15 @@ const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
 /// Longer than it takes until the next key is made, so that some processes die while they write it.
 const LONGEST_LIFE: f64 = 0.8;
 
-/// How many of the tokens from before the last life are judged after each restart. In the end all of them are.
+/// How many of the tokens from before the last life are judged after each restart. In the end all
+/// of them are.
 const SAMPLE: usize = 50;
 
 #[tokio::test]
 async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
-    let number = |name: &str, default| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number = |name: &str, default| {
+        env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
     let kills = number("M2M_KILLS", 10);
     let seed = number("M2M_SEED", u64::from(std::process::id()));
     println!("seed {seed}");
@@ -126,15 +132,22 @@ impl Core {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|err| panic!("{}: {err}; `cargo build --example core` makes it", program.display()));
+            .unwrap_or_else(|err| {
+                panic!("{}: {err}; `cargo build --example core` makes it", program.display())
+            });
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}")).to_owned();
+        let url = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| panic!("it said {line:?}"))
+            .to_owned();
         Self(child, url, client.clone())
     }
 
-    /// Mints and lists, on and on, until `ends` says so of whether there is a new key. Two list beside the one who mints:
-    /// whoever asks while a key is being made must not see it before it is kept.
+    /// Mints and lists, on and on, until `ends` says so of whether there is a new key. Two list
+    /// beside the one who mints: whoever asks while a key is being made must not see it before it
+    /// is kept.
     async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
         let seen = RefCell::new(seen);
         let mint = async {

@@ -1,5 +1,5 @@
-//! Behaviour across modules, as a user of the crate sees it: in process where that is enough, over loopback sockets
-//! where HTTP itself matters.
+//! Behaviour across modules, as a user of the crate sees it: in process where that is enough, over
+//! loopback sockets where HTTP itself matters.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod architecture;

@@ -66,8 +66,13 @@ async fn the_api_key_decides_at_once() {
         // Were it tried again, it would be for longer than a test waits.
         let core = core.start_up_timeout(Duration::from_secs(3600));
         let minting = core.service_token(ISSUER).mint();
-        let error = tokio::time::timeout(crate::support::PATIENCE, minting).await.unwrap().unwrap_err();
-        let expected = MintError::Refused { core: url.clone(), status: 401, message: "Invalid API key".into() };
+        let error =
+            tokio::time::timeout(crate::support::PATIENCE, minting).await.unwrap().unwrap_err();
+        let expected = MintError::Refused {
+            core: url.clone(),
+            status: 401,
+            message: "Invalid API key".into(),
+        };
         assert_eq!(error, expected);
         assert!(!format!("{error} {error:?}").contains("7f3a"));
     }
@@ -90,10 +95,16 @@ async fn a_core_that_cannot_be_reached_is_named_in_one_line() {
     for timeout in [Duration::ZERO, Duration::from_millis(300)] {
         let core = at(&port.url()).api_key(API_KEY).start_up_timeout(timeout);
         let error = core.service_token(ISSUER).mint().await.unwrap_err();
-        assert!(matches!(&error, MintError::Unreachable { core, .. } if *core == port.url()), "{error:?}");
+        assert!(
+            matches!(&error, MintError::Unreachable { core, .. } if *core == port.url()),
+            "{error:?}"
+        );
         let text = error.to_string();
         assert!(!text.contains('\n') && !text.contains(API_KEY), "{text}");
-        assert!(text.starts_with(&format!("the core at {} cannot be reached: ", port.url())), "{text}");
+        assert!(
+            text.starts_with(&format!("the core at {} cannot be reached: ", port.url())),
+            "{text}"
+        );
     }
     // Given any time at all, it is said what happened.
     let core = at(&port.url()).start_up_timeout(Duration::from_millis(500));
@@ -121,15 +132,18 @@ async fn a_core_that_comes_up_late_is_waited_for() {
 #[tokio::test]
 async fn the_next_host_is_asked_where_the_first_is_dead() {
     let (port, url) = (DeadPort::new(), serve_core(core().await).await);
-    for hosts in
-        [format!("{};{url}", port.url()), format!(" {} ; {url} ;", port.url()), format!("{url};{}", port.url())]
-    {
+    for hosts in [
+        format!("{};{url}", port.url()),
+        format!(" {} ; {url} ;", port.url()),
+        format!("{url};{}", port.url()),
+    ] {
         // Without a second round.
         let core = at(&hosts).start_up_timeout(Duration::from_secs(10));
         assert!(core.service_token(ISSUER).mint().await.is_ok(), "{hosts}");
     }
     let other = DeadPort::new();
-    let core = at(&format!("{};{}", port.url(), other.url())).start_up_timeout(Duration::from_millis(200));
+    let core =
+        at(&format!("{};{}", port.url(), other.url())).start_up_timeout(Duration::from_millis(200));
     assert!(matches!(core.service_token(ISSUER).mint().await, Err(MintError::Unreachable { .. })));
 }
 
@@ -137,14 +151,20 @@ async fn the_next_host_is_asked_where_the_first_is_dead() {
 async fn what_is_not_to_be_set_is_refused_before_anything_is_sent() {
     let untouched = Untouched::new().await;
     for name in ["iat", "exp", "nbf", "iss", "source"] {
-        let asking = at(&untouched.url()).service_token(ISSUER).claim("service", "orders").claim(name, 1).claim("x", 2);
+        let asking = at(&untouched.url())
+            .service_token(ISSUER)
+            .claim("service", "orders")
+            .claim(name, 1)
+            .claim("x", 2);
         let expected = MintError::Config(ConfigError::ReservedClaim(name.into()));
         assert_eq!(asking.mint().await.unwrap_err(), expected, "{name}");
     }
     let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
-    let error = at(&untouched.url()).service_token(ISSUER).claim("x", unwritable).mint().await.unwrap_err();
+    let error =
+        at(&untouched.url()).service_token(ISSUER).claim("x", unwritable).mint().await.unwrap_err();
     assert_eq!(error, MintError::Config(ConfigError::UnwritableClaim("x".into())));
-    let error = at(&untouched.url()).api_key("line\nbreak").service_token(ISSUER).mint().await.unwrap_err();
+    let error =
+        at(&untouched.url()).api_key("line\nbreak").service_token(ISSUER).mint().await.unwrap_err();
     assert_eq!(error, MintError::Config(ConfigError::ApiKey));
     untouched.check().await;
 }
@@ -156,7 +176,9 @@ async fn plain_http_beyond_loopback_is_refused() {
         // One of several is enough to refuse them all.
         for hosts in [host.to_owned(), format!("{};{host}", untouched.url())] {
             let error = at(&hosts).api_key(API_KEY).service_token(ISSUER).mint().await.unwrap_err();
-            assert!(matches!(&error, MintError::Config(ConfigError::PlainHttp(origin)) if host.starts_with(origin)));
+            assert!(
+                matches!(&error, MintError::Config(ConfigError::PlainHttp(origin)) if host.starts_with(origin))
+            );
         }
     }
     untouched.check().await;

@@ -63,7 +63,11 @@ async fn answer(
 }
 
 fn scripted(status: u16, headers: &[(&'static str, &str)], body: impl Into<String>) -> Scripted {
-    (status, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.into())
+    (
+        status,
+        headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+        body.into(),
+    )
 }
 
 fn ok(jwt: &str) -> Scripted {
@@ -72,8 +76,13 @@ fn ok(jwt: &str) -> Scripted {
 
 async fn mint(url: &str) -> Result<ServiceToken, MintError> {
     // So long that whoever tries again when he should not runs into the limit of the test.
-    let core = SuperTokensCore::new(url).unwrap().api_key(API_KEY).start_up_timeout(Duration::from_secs(3600));
-    tokio::time::timeout(PATIENCE, core.service_token(ISSUER).claim("service", "orders").mint()).await.unwrap()
+    let core = SuperTokensCore::new(url)
+        .unwrap()
+        .api_key(API_KEY)
+        .start_up_timeout(Duration::from_secs(3600));
+    tokio::time::timeout(PATIENCE, core.service_token(ISSUER).claim("service", "orders").mint())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -99,8 +108,16 @@ async fn an_answer_that_is_no_token_is_said_to_be_none() {
     let good = json!({"status": "OK", "jwt": signer.good()}).to_string();
     let padded = |len: usize| format!("{good}{}", " ".repeat(len - good.len()));
     let cases = [
-        ("HTML", scripted(200, &[("content-type", "text/html")], "<html>Sign in</html>"), "that is not JSON"),
-        ("a token as text", scripted(200, &[("content-type", "text/plain")], &good), "that is not JSON"),
+        (
+            "HTML",
+            scripted(200, &[("content-type", "text/html")], "<html>Sign in</html>"),
+            "that is not JSON",
+        ),
+        (
+            "a token as text",
+            scripted(200, &[("content-type", "text/plain")], &good),
+            "that is not JSON",
+        ),
         ("no content type", scripted(200, &[], &good), "that is not JSON"),
         ("no JSON", scripted(200, JSON, "Hello"), "malformed"),
         ("half of it", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
@@ -117,7 +134,10 @@ async fn an_answer_that_is_no_token_is_said_to_be_none() {
     for (case, answer, expected) in cases {
         let core = Core::start(vec![answer]).await;
         let error = mint(&core.url).await.unwrap_err();
-        assert!(matches!(&error, MintError::NotACore { core: name, .. } if *name == core.url), "{case}: {error:?}");
+        assert!(
+            matches!(&error, MintError::NotACore { core: name, .. } if *name == core.url),
+            "{case}: {error:?}"
+        );
         assert!(error.to_string().contains(expected), "{case}: {error}");
         assert_eq!(core.asked(), 1, "{case}: it fails at once");
     }
@@ -143,13 +163,21 @@ async fn a_token_that_no_service_would_admit_is_refused() {
             "its exp is not later than its iat",
         ),
         ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
-        ("another marker", with(json!({"exp": exp, "iss": ISSUER, "source": "user"})), "microservice"),
+        (
+            "another marker",
+            with(json!({"exp": exp, "iss": ISSUER, "source": "user"})),
+            "microservice",
+        ),
         (
             "a marker of another type",
             with(json!({"exp": exp, "iss": ISSUER, "source": ["microservice"]})),
             "microservice",
         ),
-        ("another issuer", with(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})), "issuer"),
+        (
+            "another issuer",
+            with(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})),
+            "issuer",
+        ),
         ("no issuer", with(json!({"exp": exp, "source": "microservice"})), "issuer"),
         ("no JWT", "eyJ.x".to_owned(), "not a compact JWS"),
         ("a line break", format!("{}\n", signer.good()), "base64url"),
@@ -159,7 +187,10 @@ async fn a_token_that_no_service_would_admit_is_refused() {
     for (case, jwt, expected) in cases {
         let core = Core::start(vec![ok(&jwt)]).await;
         let error = mint(&core.url).await.unwrap_err();
-        assert!(matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url), "{case}: {error:?}");
+        assert!(
+            matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url),
+            "{case}: {error:?}"
+        );
         assert!(error.to_string().contains(expected), "{case}: {error}");
         assert_eq!(core.asked(), 1, "{case}: it fails at once");
     }
@@ -170,7 +201,10 @@ async fn the_core_that_answered_is_the_one_that_is_named() {
     let dead = DeadPort::new();
     let core = Core::start(vec![ok(&Signer::new("k").expired())]).await;
     let error = mint(&format!("{};{}", dead.url(), core.url)).await.unwrap_err();
-    assert!(matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url), "{error}");
+    assert!(
+        matches!(&error, MintError::Unusable { core: name, .. } if *name == core.url),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -179,7 +213,9 @@ async fn a_redirect_is_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let core = Core::start(vec![scripted(status, &[("location", &elsewhere.url())], "")]).await;
         let error = mint(&core.url).await.unwrap_err();
-        assert!(matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("status {status} came")));
+        assert!(
+            matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("status {status} came"))
+        );
         assert_eq!(core.asked(), 1);
     }
     elsewhere.check().await;
@@ -204,8 +240,11 @@ async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
     for status in [400, 401, 403, 404, 405, 413, 418] {
         let core = Core::start(vec![scripted(status, &[], "no\u{1b}[31m\nreally\n")]).await;
         let error = mint(&core.url).await.unwrap_err();
-        let expected =
-            MintError::Refused { core: core.url.clone(), status, message: "no\\u{1b}[31m really".to_owned() };
+        let expected = MintError::Refused {
+            core: core.url.clone(),
+            status,
+            message: "no\\u{1b}[31m really".to_owned(),
+        };
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));
         assert_eq!(core.asked(), 1, "{status}");
@@ -290,8 +329,11 @@ async fn encoded_secrets_are_withheld() {
     let json = |text: &str| each(text, |c| format!("\\u{:04x}", u32::from(c)));
     let html = |text: &str| each(text, |c| format!("&#{};", u32::from(c)));
     let percent = |text: &str| each(text, |c| format!("%{:02X}", u32::from(c)));
-    let some_json =
-        |text: &str| each(text, |c| if "eZ".contains(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
+    let some_json = |text: &str| {
+        each(text, |c| {
+            if "eZ".contains(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+        })
+    };
     let basic = STANDARD.encode(format!("m1:{API_KEY}"));
     let (head, signature) = good.rsplit_once('.').unwrap();
     let cases = [
@@ -316,14 +358,19 @@ async fn encoded_secrets_are_withheld() {
         ("token in base64", STANDARD.encode(&good)),
         ("token in two lines", format!("{head}.\n{signature}")),
         ("token in two lines of JSON", format!("{head}.\\n{signature}")),
-        ("token in short lines", each(&good, |c| if c == 'I' { "\nI".to_owned() } else { c.to_string() })),
+        (
+            "token in short lines",
+            each(&good, |c| if c == 'I' { "\nI".to_owned() } else { c.to_string() }),
+        ),
         ("signature of a token", signature.to_owned()),
     ];
     let mut printed = Vec::new();
     for (case, secret) in cases {
         let core = Core::start(vec![scripted(403, &[], format!("refused: {secret}"))]).await;
         let error = mint(&core.url).await.unwrap_err();
-        let MintError::Refused { status: 403, message, .. } = &error else { panic!("{case}: {error:?}") };
+        let MintError::Refused { status: 403, message, .. } = &error else {
+            panic!("{case}: {error:?}")
+        };
         if message != "(text withheld: it may hold the api key or a token)" {
             printed.push((case, message.clone()));
         }

@@ -1,5 +1,5 @@
-//! A `tracing` subscriber that asks every handle for its state on each event. It deadlocks where an event is logged while
-//! a lock is held.
+//! A `tracing` subscriber that asks every handle for its state on each event. It deadlocks where an
+//! event is logged while a lock is held.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -17,13 +17,16 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::{
-    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken,
+    SuperTokensCore, Verifier,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 
-use crate::support::{DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe};
+use crate::support::{
+    DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe,
+};
 
 type Ask = Arc<dyn Fn() + Send + Sync>;
 
@@ -79,7 +82,12 @@ impl Observer {
         let token = token.clone();
         let client = AddServiceTokenLayer::new(token.clone()).layer(Inner::default());
         self.ask(move || {
-            let _ = (token.health(), token.expires_at(), token.header_value(), format!("{token:?} {client:?}"));
+            let _ = (
+                token.health(),
+                token.expires_at(),
+                token.header_value(),
+                format!("{token:?} {client:?}"),
+            );
             token.apply(&mut HeaderMap::new());
             poll_once(client.clone().call(Request::new(())));
         });
@@ -104,7 +112,8 @@ fn minted(jwt: &str) -> Script {
 
 /// The called service: refuses every token as invalid.
 async fn refuse(_: Request<()>) -> Result<Response<()>, Infallible> {
-    let response = Response::builder().status(401).header(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);
+    let response =
+        Response::builder().status(401).header(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);
     Ok(response.body(()).unwrap())
 }
 
@@ -147,7 +156,8 @@ async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
 
     let core = Endpoint::start(Script::Status(500)).await;
     let hosts = format!("{};{}", DeadPort::new().url(), core.url);
-    let request = SuperTokensCore::new(hosts).unwrap().service_token(ISSUER).validity(Duration::from_secs(3));
+    let request =
+        SuperTokensCore::new(hosts).unwrap().service_token(ISSUER).validity(Duration::from_secs(3));
     let (token, ()) = tokio::join!(request.mint(), async {
         observer.seen("no token yet").await;
         let short = json!({"exp": now() + 3, "source": "microservice", "iss": ISSUER});
@@ -192,7 +202,10 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
         done.send(()).unwrap();
     });
     if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(PATIENCE) {
-        panic!("a deadlock, or an event is missing; the last ones: {:?}", observer.0.messages.lock().unwrap());
+        panic!(
+            "a deadlock, or an event is missing; the last ones: {:?}",
+            observer.0.messages.lock().unwrap()
+        );
     }
     thread.join().unwrap();
     let messages = observer.0.messages.lock().unwrap();

@@ -1,4 +1,5 @@
-//! Keys behind a real endpoint: how often it is asked, and what requests get while it is slow or down.
+//! Keys behind a real endpoint: how often it is asked, and what requests get while it is slow or
+//! down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,9 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
-use tower_m2m::{RejectionReason as R, RemoteJwks, RequireServiceToken, RequireServiceTokenLayer, Verifier};
+use tower_m2m::{
+    RejectionReason as R, RemoteJwks, RequireServiceToken, RequireServiceTokenLayer, Verifier,
+};
 
 use crate::support::{Answer, Endpoint, Inner, PATIENCE, Script, Signer, bearer, key_set};
 
@@ -37,12 +40,16 @@ pub(crate) async fn ask(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) {
 
 type Answers = JoinSet<Response<String>>;
 
-/// Sends requests at once, and returns when each of them is under way. On one thread a request that was sent goes on
-/// until it has to wait.
-async fn send<S>(service: &RequireServiceToken<S>, tokens: impl IntoIterator<Item = String>) -> Answers
+/// Sends requests at once, and returns when each of them is under way. On one thread a request that
+/// was sent goes on until it has to wait.
+async fn send<S>(
+    service: &RequireServiceToken<S>,
+    tokens: impl IntoIterator<Item = String>,
+) -> Answers
 where
     S: Clone + Send + 'static,
-    RequireServiceToken<S>: tower::Service<http::Request<()>, Response = Response<String>> + Clone + Send,
+    RequireServiceToken<S>:
+        tower::Service<http::Request<()>, Response = Response<String>> + Clone + Send,
     <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Future: Send,
     <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Error: std::fmt::Debug,
 {
@@ -70,7 +77,8 @@ async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Hold).await;
     let inner = Inner::default();
-    let answers = send(&layer(&jwks(&endpoint)).layer(inner.clone()), vec![signer.good(); 1000]).await;
+    let answers =
+        send(&layer(&jwks(&endpoint)).layer(inner.clone()), vec![signer.good(); 1000]).await;
     endpoint.fetched(1).await;
     assert_eq!(inner.calls(), 0);
     endpoint.set(Script::Keys(key_set(&[&signer])));
@@ -134,7 +142,12 @@ async fn an_outage_lets_known_keys_through() {
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks = jwks(&endpoint);
     assert_eq!(ask(&jwks, &known.good()).await, (200, None));
-    for down in [Script::Status(500), Script::Status(404), Script::Keys("{}".into()), Script::Keys("<html>".into())] {
+    for down in [
+        Script::Status(500),
+        Script::Status(404),
+        Script::Keys("{}".into()),
+        Script::Keys("<html>".into()),
+    ] {
         endpoint.set(down.clone());
         assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)), "{down:?}");
         assert_eq!(ask(&jwks, &known.good()).await, (200, None), "{down:?}");
@@ -150,7 +163,11 @@ async fn an_outage_lets_known_keys_through() {
 
     endpoint.set(Script::Keys(key_set(&[&known, &unknown])));
     jwks.refresh().await.unwrap();
-    assert_eq!(ask(&jwks, &unknown.good()).await, (200, None), "nobody is shut out for an outage's sake");
+    assert_eq!(
+        ask(&jwks, &unknown.good()).await,
+        (200, None),
+        "nobody is shut out for an outage's sake"
+    );
 }
 
 #[tokio::test]
@@ -188,7 +205,10 @@ async fn a_waiting_request_holds_no_permit() {
     let waiting = tokio::spawn(readied.call(bearer(&rotated.good())));
     endpoint.fetched(2).await;
     for _ in 0..3 {
-        let answer = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good()))).await.unwrap().unwrap();
+        let answer = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good())))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(answer.into_body(), "orders");
     }
     assert_eq!((inner.calls(), unknown.len(), rotated_in.len()), (3, 50, 50), "the others wait");
@@ -224,7 +244,8 @@ async fn the_fetch_outlives_the_request_that_asked_for_it() {
 async fn nobody_waits_for_longer_than_the_timeout() {
     let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
-    let jwks = RemoteJwks::builder(&endpoint.url).timeout(Duration::from_millis(300)).build().unwrap();
+    let jwks =
+        RemoteJwks::builder(&endpoint.url).timeout(Duration::from_millis(300)).build().unwrap();
     jwks.ready().await.unwrap();
     endpoint.set(Script::Hold);
     assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
@@ -239,7 +260,8 @@ async fn more_than_1024_do_not_wait() {
     let service = layer(&jwks(&endpoint)).layer(Inner::default());
     let waiting = send(&service, vec![signer.good(); 1024]).await;
     endpoint.fetched(1).await;
-    let response = timeout(PATIENCE, service.clone().oneshot(bearer(&signer.good()))).await.unwrap().unwrap();
+    let response =
+        timeout(PATIENCE, service.clone().oneshot(bearer(&signer.good()))).await.unwrap().unwrap();
     assert_eq!(Answer::of(&response).reason, Some(R::TooManyWaiting));
     assert_eq!(response.status(), 503);
     endpoint.set(Script::Keys(key_set(&[&signer])));

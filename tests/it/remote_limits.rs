@@ -14,7 +14,9 @@ use tower::Layer;
 use tower_m2m::{ConfigError, FetchError, RejectionReason as R, RemoteJwks, Verifier};
 
 use crate::remote::{ask, jwks, layer};
-use crate::support::{DeadPort, Endpoint, Inner, PATIENCE, Script, Signer, Untouched, key_set, serve};
+use crate::support::{
+    DeadPort, Endpoint, Inner, PATIENCE, Script, Signer, Untouched, key_set, serve,
+};
 
 #[test]
 fn constructors_work_outside_a_runtime() {
@@ -114,7 +116,8 @@ fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Res
     response.body(body.into()).unwrap()
 }
 
-const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+const KEY: &str =
+    r#"{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
 #[tokio::test]
 async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
@@ -124,12 +127,18 @@ async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
         (|| response(200, &[], format!("[[{KEY}]]")), FetchError::NotAKeySet),
         (|| response(200, &[], format!(r#"{{"keys":[{KEY}],"keys":[]}}"#)), FetchError::NotAKeySet),
         (|| response(200, &[], r#"{"keys":[]}"#), FetchError::NoUsableKey),
-        (|| response(200, &[], r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#), FetchError::NoUsableKey),
+        (
+            || response(200, &[], r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#),
+            FetchError::NoUsableKey,
+        ),
         (
             || response(200, &[], format!(r#"{{"keys":[{}1]}}"#, "1,".repeat(100))),
             FetchError::TooManyKeys { limit: 100 },
         ),
-        (|| response(200, &[], " ".repeat(128 * 1024 + 1)), FetchError::TooLarge { limit: 128 * 1024 }),
+        (
+            || response(200, &[], " ".repeat(128 * 1024 + 1)),
+            FetchError::TooLarge { limit: 128 * 1024 },
+        ),
         (|| response(201, &[], format!(r#"{{"keys":[{KEY}]}}"#)), FetchError::Status(201)),
         (|| response(204, &[], ""), FetchError::Status(204)),
         (|| response(304, &[], ""), FetchError::Status(304)),
@@ -140,9 +149,15 @@ async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
         let jwks = RemoteJwks::new(answering(answer).await).unwrap();
         assert_eq!(jwks.refresh().await, Err(expected.clone()), "case {index}");
         assert_eq!(jwks.health().last_error, Some(expected), "case {index}");
-        assert_eq!(ask(&jwks, &Signer::new("k").good()).await, (503, Some(R::NoKeysYet)), "case {index}");
+        assert_eq!(
+            ask(&jwks, &Signer::new("k").good()).await,
+            (503, Some(R::NoKeysYet)),
+            "case {index}"
+        );
     }
-    let jwks = RemoteJwks::new(answering(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await).unwrap();
+    let jwks =
+        RemoteJwks::new(answering(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await)
+            .unwrap();
     assert_eq!(jwks.refresh().await, Ok(()), "one bad entry costs itself alone");
     assert_eq!(jwks.health().keys, 1);
 }
@@ -169,8 +184,13 @@ async fn an_endpoint_that_is_not_there_is_said_to_refuse() {
 
 #[tokio::test]
 async fn absurd_limits_do_no_harm() {
-    let answer =
-        || response(200, &[("cache-control", "max-age=18446744073709551615")], format!(r#"{{"keys":[{KEY}]}}"#));
+    let answer = || {
+        response(
+            200,
+            &[("cache-control", "max-age=18446744073709551615")],
+            format!(r#"{{"keys":[{KEY}]}}"#),
+        )
+    };
     let builder = RemoteJwks::builder(answering(answer).await);
     let jwks = builder.max_age(Duration::MAX).stale_limit(Duration::MAX).build().unwrap();
     assert_eq!(timeout(PATIENCE, jwks.refresh()).await.unwrap(), Ok(()));
@@ -194,7 +214,11 @@ fn limits_that_cannot_work_are_refused() {
         let shown = format!("{refused:?}");
         assert!(matches!(refused.build(), Err(ConfigError::Inconsistent(_))), "{shown}");
     }
-    let cases = [("http://keys.example.com/", true), ("http://10.0.0.1/", true), ("ftp://127.0.0.1/", false)];
+    let cases = [
+        ("http://keys.example.com/", true),
+        ("http://10.0.0.1/", true),
+        ("ftp://127.0.0.1/", false),
+    ];
     for (url, plain) in cases {
         match RemoteJwks::new(url).unwrap_err() {
             ConfigError::PlainHttp(_) => assert!(plain, "{url}"),

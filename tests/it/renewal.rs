@@ -33,7 +33,10 @@ async fn a_token_renews_itself_through_a_failure_of_its_core() {
     let short = || Answer::Token(json!({ "source": "microservice", "exp": 2 }));
     let expired = Answer::Token(json!({ "source": "microservice", "exp": -2 }));
     let core = Scripted::start([short(), status(500, "", "boom"), expired, short(), good()]).await;
-    let token = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).validity(Duration::from_secs(2));
+    let token = SuperTokensCore::new(&core.url)
+        .unwrap()
+        .service_token(ISSUER)
+        .validity(Duration::from_secs(2));
     let token = token.mint().await.unwrap();
     assert!(token.health().renewing);
     let first = token.header_value();
@@ -46,7 +49,8 @@ async fn a_token_renews_itself_through_a_failure_of_its_core() {
 #[tokio::test]
 async fn a_token_that_is_refused_is_replaced_and_the_answer_goes_through() {
     let core = Scripted::start([good()]).await;
-    let token = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
+    let token =
+        SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
     let old = token.header_value();
     let refused = old.clone();
     let m2 = service_fn(move |request: Request<()>| {
@@ -59,7 +63,8 @@ async fn a_token_that_is_refused_is_replaced_and_the_answer_goes_through() {
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut m1 = ServiceBuilder::new().layer(AddServiceTokenLayer::new(token.clone())).service(m2);
-    let mut call = async || m1.ready().await.unwrap().call(Request::new(())).await.unwrap().status();
+    let mut call =
+        async || m1.ready().await.unwrap().call(Request::new(())).await.unwrap().status();
     assert!(!token.health().renewing);
     assert_eq!(call().await, StatusCode::UNAUTHORIZED);
     renewed(&token, &old).await;
@@ -70,17 +75,24 @@ async fn a_token_that_is_refused_is_replaced_and_the_answer_goes_through() {
 #[tokio::test]
 async fn a_refusal_of_a_request_that_carried_no_token_of_ours_changes_nothing() {
     let core = Scripted::start([good()]).await;
-    let token = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
+    let token =
+        SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
     let m2 = service_fn(|_: Request<()>| {
         let challenge = r#"Bearer realm="m2m", error="invalid_token""#;
-        let response = Response::builder().status(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, challenge);
+        let response = Response::builder()
+            .status(StatusCode::UNAUTHORIZED)
+            .header(WWW_AUTHENTICATE, challenge);
         std::future::ready(Ok::<_, Infallible>(response.body(()).unwrap()))
     });
-    let layer = AddServiceTokenLayer::new(token.clone()).only_to(["https://billing.internal"]).unwrap();
+    let layer =
+        AddServiceTokenLayer::new(token.clone()).only_to(["https://billing.internal"]).unwrap();
     let elsewhere = Request::get("https://elsewhere.example/").body(()).unwrap();
     let m1 = ServiceBuilder::new().layer(layer.if_not_present()).service(m2);
     m1.clone().oneshot(elsewhere).await.unwrap();
-    let users = Request::get("https://billing.internal/").header(AUTHORIZATION, "Bearer another").body(()).unwrap();
+    let users = Request::get("https://billing.internal/")
+        .header(AUTHORIZATION, "Bearer another")
+        .body(())
+        .unwrap();
     m1.oneshot(users).await.unwrap();
     assert!(!token.health().renewing);
 }

@@ -56,7 +56,9 @@ impl Scripted {
                 };
                 let text = match &script[(count - 1).min(script.len() - 1)] {
                     Answer::Text(text) => text.clone(),
-                    Answer::Token(claims) => ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string()),
+                    Answer::Token(claims) => {
+                        ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string())
+                    }
                     Answer::Silence => {
                         silent.push(stream);
                         continue;
@@ -110,7 +112,8 @@ fn ok(body: &str) -> String {
     )
 }
 
-/// `iat`, `exp` and `iss` as a core sets them, which the claims may override, and the number of the token.
+/// `iat`, `exp` and `iss` as a core sets them, which the claims may override, and the number of the
+/// token.
 fn jwt(claims: &Value, number: usize) -> String {
     // Tokens and tests share no other clock.
     #[allow(clippy::disallowed_methods)]
@@ -123,7 +126,11 @@ fn jwt(claims: &Value, number: usize) -> String {
         };
     }
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    format!("{}.{}.{SIGNATURE}", encode(r#"{"kid":"s-1","typ":"JWT","alg":"RS256"}"#), encode(&all.to_string()))
+    format!(
+        "{}.{}.{SIGNATURE}",
+        encode(r#"{"kid":"s-1","typ":"JWT","alg":"RS256"}"#),
+        encode(&all.to_string())
+    )
 }
 
 async fn read(stream: &mut TcpStream) -> String {
@@ -131,7 +138,8 @@ async fn read(stream: &mut TcpStream) -> String {
     loop {
         let whole = String::from_utf8_lossy(&text).to_ascii_lowercase();
         if let Some((head, body)) = whole.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return String::from_utf8(text).unwrap();
             }

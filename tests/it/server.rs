@@ -8,7 +8,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, Request, Response, Version};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_m2m::{Rejection, RejectionKind, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier};
+use tower_m2m::{
+    Rejection, RejectionKind, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier,
+};
 use tower_test::mock;
 
 use crate::support::{Answer, DeadPort, Inner, Signer, bearer, forged, header, request};
@@ -40,7 +42,8 @@ async fn the_readied_service_is_the_one_called() {
     for _ in 0..3 {
         assert_eq!(service.ready().await.unwrap().call(bearer("x")).await.unwrap().status(), 401);
         let mut other = service.clone();
-        let ready = poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut other, cx))).await;
+        let ready =
+            poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut other, cx))).await;
         assert!(matches!(ready, Poll::Ready(Ok(()))));
     }
 }
@@ -56,8 +59,9 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
     assert!(service.is_woken());
     assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
 
-    let (mut service, mut handle) =
-        mock::spawn_layer::<Request<()>, Response<()>, _>(RequireServiceTokenLayer::new(Signer::new("k").verifier()));
+    let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(
+        RequireServiceTokenLayer::new(Signer::new("k").verifier()),
+    );
     handle.send_error("broken");
     match service.poll_ready() {
         Poll::Ready(Err(error)) => assert_eq!(error.to_string(), "broken"),
@@ -71,7 +75,8 @@ async fn missing_keys_are_no_back_pressure() {
     let jwks = RemoteJwks::new(port.url()).unwrap();
     let layer = RequireServiceTokenLayer::new(Verifier::new(jwks.clone()));
     let mut service = layer.layer(Inner::default());
-    let first = poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
+    let first =
+        poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
     assert!(matches!(first, Poll::Ready(Ok(()))));
     assert!(!jwks.health().running, "readiness fetches nothing");
 }
@@ -121,14 +126,38 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
     vec![
         ("nothing", vec![], 401, NO_ERROR.into(), R::NoCredential),
         ("another scheme", vec!["Basic dTpw".into()], 401, NO_ERROR.into(), R::OtherScheme),
-        ("two", vec!["Bearer a".into(), "Bearer a".into()], 400, INVALID_REQUEST.into(), R::SeveralCredentials),
+        (
+            "two",
+            vec!["Bearer a".into(), "Bearer a".into()],
+            400,
+            INVALID_REQUEST.into(),
+            R::SeveralCredentials,
+        ),
         ("not b64token", bearer("a b".into()), 400, INVALID_REQUEST.into(), R::MalformedCredential),
         ("no token", vec!["Bearer".into()], 400, INVALID_REQUEST.into(), R::MalformedCredential),
         ("too long", bearer("a".repeat(8193)), 401, token("the token is too long"), R::TooLong),
-        ("garbage", bearer("garbage".into()), 401, token("the token is not a compact JWS"), R::NotThreeParts),
+        (
+            "garbage",
+            bearer("garbage".into()),
+            401,
+            token("the token is not a compact JWS"),
+            R::NotThreeParts,
+        ),
         ("expired", bearer(signer.expired()), 401, token("the token has expired"), R::Expired),
-        ("forged", bearer(forged(&signer.good())), 401, token("the signature is not valid"), R::BadSignature),
-        ("unknown key", bearer(Signer::new("n").good()), 401, token("the signing key is not known"), R::UnknownKey),
+        (
+            "forged",
+            bearer(forged(&signer.good())),
+            401,
+            token("the signature is not valid"),
+            R::BadSignature,
+        ),
+        (
+            "unknown key",
+            bearer(Signer::new("n").good()),
+            401,
+            token("the signing key is not known"),
+            R::UnknownKey,
+        ),
         (
             "a user",
             bearer(signer.user()),
@@ -146,9 +175,14 @@ async fn each_refusal_has_its_answer_and_ends_at_the_layer() {
     let service = layer(&signer).layer(inner.clone());
     for (case, credentials, status, challenge, reason) in refusals(&signer) {
         let response = service.clone().oneshot(request(&credentials)).await.unwrap();
-        let expected = Answer { status, challenge: Some(challenge), retry_after: None, reason: Some(reason) };
+        let expected =
+            Answer { status, challenge: Some(challenge), retry_after: None, reason: Some(reason) };
         assert_eq!(Answer::of(&response), expected, "{case}");
-        assert_eq!(response.extensions().get::<Rejection>().unwrap().kind(), reason.kind(), "{case}");
+        assert_eq!(
+            response.extensions().get::<Rejection>().unwrap().kind(),
+            reason.kind(),
+            "{case}"
+        );
         assert!(response.body().is_empty(), "{case}");
     }
     assert_eq!(inner.calls(), 0);
@@ -160,10 +194,18 @@ async fn each_refusal_has_its_answer_and_ends_at_the_layer() {
 async fn missing_keys_are_answered_503() {
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
-    for layer in [RequireServiceTokenLayer::new(verifier.clone()), RequireServiceTokenLayer::optional(verifier)] {
-        let response = layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
-        let expected =
-            Answer { status: 503, challenge: None, retry_after: Some("1".into()), reason: Some(R::NoKeysYet) };
+    for layer in [
+        RequireServiceTokenLayer::new(verifier.clone()),
+        RequireServiceTokenLayer::optional(verifier),
+    ] {
+        let response =
+            layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
+        let expected = Answer {
+            status: 503,
+            challenge: None,
+            retry_after: Some("1".into()),
+            reason: Some(R::NoKeysYet),
+        };
         assert_eq!(Answer::of(&response), expected);
         assert!(response.body().is_empty());
     }
@@ -182,7 +224,9 @@ async fn grpc_calls_are_answered_in_grpc() {
         call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap());
         call
     };
-    let grpc = |media_type: &str, credentials: &[String]| call(Version::HTTP_2, Method::POST, media_type, credentials);
+    let grpc = |media_type: &str, credentials: &[String]| {
+        call(Version::HTTP_2, Method::POST, media_type, credentials)
+    };
     let mut cases: Vec<_> = refusals(&signer)
         .into_iter()
         .map(|(case, credentials, _, _, reason)| {
@@ -191,17 +235,33 @@ async fn grpc_calls_are_answered_in_grpc() {
         })
         .collect();
     let judged_by_nobody = vec![format!("Bearer {}", signer.good())];
-    cases.push(("no keys", RequireServiceTokenLayer::new(verifier), judged_by_nobody, "14", R::NoKeysYet));
+    cases.push((
+        "no keys",
+        RequireServiceTokenLayer::new(verifier),
+        judged_by_nobody,
+        "14",
+        R::NoKeysYet,
+    ));
 
     for (case, layer, credentials, code, reason) in cases {
         for media_type in ["application/grpc", "application/grpc+proto"] {
-            let response = layer.layer(inner.clone()).oneshot(grpc(media_type, &credentials)).await.unwrap();
-            let expected = Answer { status: 200, challenge: None, retry_after: None, reason: Some(reason) };
+            let response =
+                layer.layer(inner.clone()).oneshot(grpc(media_type, &credentials)).await.unwrap();
+            let expected =
+                Answer { status: 200, challenge: None, retry_after: None, reason: Some(reason) };
             assert_eq!(Answer::of(&response), expected, "{case}");
             let headers = response.headers();
             assert_eq!(header(headers, "grpc-status").as_deref(), Some(code), "{case}");
-            assert_eq!(header(headers, "grpc-message").as_deref(), Some(reason.description()), "{case}");
-            assert_eq!(header(headers, "content-type").as_deref(), Some("application/grpc"), "{case}");
+            assert_eq!(
+                header(headers, "grpc-message").as_deref(),
+                Some(reason.description()),
+                "{case}"
+            );
+            assert_eq!(
+                header(headers, "content-type").as_deref(),
+                Some("application/grpc"),
+                "{case}"
+            );
             assert!(response.body().is_empty(), "{case}");
         }
     }
@@ -217,7 +277,11 @@ async fn grpc_calls_are_answered_in_grpc() {
         ("another media type", &default, grpc("application/grpcfoo", &expired)),
         ("HTTP/1.0", &default, call(Version::HTTP_10, Method::POST, "application/grpc", &expired)),
         ("HTTP/1.1", &default, call(Version::HTTP_11, Method::POST, "application/grpc", &expired)),
-        ("HTTP/1.1 with a format", &default, call(Version::HTTP_11, Method::POST, "application/grpc+proto", &expired)),
+        (
+            "HTTP/1.1 with a format",
+            &default,
+            call(Version::HTTP_11, Method::POST, "application/grpc+proto", &expired),
+        ),
         ("HTTP/3", &default, call(Version::HTTP_3, Method::POST, "application/grpc", &expired)),
         ("HTTP answers", &http, grpc("application/grpc", &expired)),
         ("HTTP answers with a format", &http, grpc("application/grpc+proto", &expired)),
@@ -246,10 +310,20 @@ async fn the_credential_is_sensitive_behind_the_layer() {
         let seen = name.clone();
         let inner = service_fn(move |request: Request<()>| {
             let sensitive = request.headers().get(&seen).is_some_and(HeaderValue::is_sensitive);
-            async move { Ok::<_, std::convert::Infallible>(Response::new(if sensitive { "hidden" } else { "shown" })) }
+            async move {
+                Ok::<_, std::convert::Infallible>(Response::new(if sensitive {
+                    "hidden"
+                } else {
+                    "shown"
+                }))
+            }
         });
         let request = Request::get("/").header(&name, credential).body(()).unwrap();
-        assert_eq!(layer.layer(inner).oneshot(request).await.unwrap().into_body(), "hidden", "{name}");
+        assert_eq!(
+            layer.layer(inner).oneshot(request).await.unwrap().into_body(),
+            "hidden",
+            "{name}"
+        );
     }
 }
 
@@ -311,6 +385,10 @@ async fn an_optional_layer_admits_others_without_claims() {
     ];
     for (case, credentials, status, body) in cases {
         let response = service.clone().oneshot(request(&credentials)).await.unwrap();
-        assert_eq!((response.status().as_u16(), response.body().as_str()), (status, body), "{case}");
+        assert_eq!(
+            (response.status().as_u16(), response.body().as_str()),
+            (status, body),
+            "{case}"
+        );
     }
 }

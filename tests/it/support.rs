@@ -1,5 +1,5 @@
-//! What the tests share: an authority, keys that sign whatever text a test writes, services to stand behind the layer,
-//! and a key endpoint that does as it is told.
+//! What the tests share: an authority, keys that sign whatever text a test writes, services to
+//! stand behind the layer, and a key endpoint that does as it is told.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -34,8 +34,8 @@ pub(crate) const ISSUER: &str = "https://api.example.com";
 /// Nothing here takes this long; a test that waits for longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The wall clock, which tokens are made for. It cannot be driven from outside the crate, so tests keep well away from
-/// the edges of what it decides.
+/// The wall clock, which tokens are made for. It cannot be driven from outside the crate, so tests
+/// keep well away from the edges of what it decides.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -47,7 +47,8 @@ pub(crate) fn encode(text: impl AsRef<[u8]>) -> String {
 
 /// One part of a token, decoded as JSON.
 pub(crate) fn decode(jwt: &str, part: usize) -> Value {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').nth(part).unwrap()).unwrap()).unwrap()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').nth(part).unwrap()).unwrap())
+        .unwrap()
 }
 
 /// The embedded core that tests share: its RSA keys take a while to make.
@@ -63,7 +64,8 @@ pub(crate) async fn mint(core: &EmbeddedCore, payload: Value) -> String {
     let request = Request::post("/recipe/jwt").body(Body::from(body.to_string())).unwrap();
     let response = core.router().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    let answer: Value = serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await.unwrap()).unwrap();
     answer["jwt"].as_str().unwrap().to_owned()
 }
 
@@ -83,7 +85,8 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// A port of which no connection is accepted, and that nobody else gets: bound, and not listened on until `listen`.
+/// A port of which no connection is accepted, and that nobody else gets: bound, and not listened on
+/// until `listen`.
 pub(crate) struct DeadPort(TcpSocket);
 
 impl DeadPort {
@@ -114,7 +117,8 @@ impl Untouched {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// Connections are accepted in the order in which they were made: if this test's own is the first, there was none.
+    /// Connections are accepted in the order in which they were made: if this test's own is the
+    /// first, there was none.
     pub(crate) async fn check(self) {
         let own = tokio::net::TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
         let (_, peer) = self.0.accept().await.unwrap();
@@ -138,7 +142,11 @@ impl Signer {
     }
 
     pub(crate) fn jwk(&self) -> String {
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{}","x":"{}"}}"#, self.kid, encode(self.public()))
+        format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","kid":"{}","x":"{}"}}"#,
+            self.kid,
+            encode(self.public())
+        )
     }
 
     pub(crate) fn header(&self) -> String {
@@ -181,7 +189,10 @@ impl Signer {
 }
 
 pub(crate) fn key_set(signers: &[&Signer]) -> String {
-    format!(r#"{{"keys":[{}]}}"#, signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>().join(","))
+    format!(
+        r#"{{"keys":[{}]}}"#,
+        signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>().join(",")
+    )
 }
 
 /// A good token with its signature flipped in one bit.
@@ -219,7 +230,9 @@ impl Service<Request<()>> for Inner {
 
 /// Who called: the claim `service`, or `nobody`.
 pub(crate) fn caller(claims: Option<&ServiceClaims>) -> String {
-    let name = |claims: &ServiceClaims| claims.get("service").and_then(Value::as_str).unwrap_or("nameless").to_owned();
+    let name = |claims: &ServiceClaims| {
+        claims.get("service").and_then(Value::as_str).unwrap_or("nameless").to_owned()
+    };
     claims.map_or_else(|| "nobody".to_owned(), name)
 }
 
@@ -325,7 +338,9 @@ impl Endpoint {
     }
 }
 
-async fn answer(State((mut script, counts)): State<(watch::Receiver<Script>, Arc<Counts>)>) -> AxumResponse {
+async fn answer(
+    State((mut script, counts)): State<(watch::Receiver<Script>, Arc<Counts>)>,
+) -> AxumResponse {
     struct GivenUp<'c>(&'c Counts);
     impl Drop for GivenUp<'_> {
         fn drop(&mut self) {
@@ -336,7 +351,10 @@ async fn answer(State((mut script, counts)): State<(watch::Receiver<Script>, Arc
     counts.fetches.fetch_add(1, Ordering::SeqCst);
     counts.changed.notify_waiters();
     let given_up = GivenUp(&counts);
-    let script = script.wait_for(|script| !matches!(script, Script::Hold)).await.map(|script| script.clone());
+    let script = script
+        .wait_for(|script| !matches!(script, Script::Hold))
+        .await
+        .map(|script| script.clone());
     std::mem::forget(given_up);
     match script {
         Ok(Script::Keys(keys)) => ([("content-type", "application/json")], keys).into_response(),
@@ -347,9 +365,9 @@ async fn answer(State((mut script, counts)): State<(watch::Receiver<Script>, Arc
 
 /// Makes `subscriber` the default of this thread.
 ///
-/// While there is only one subscriber, tracing-core asks the thread that reaches an event first whether it is wanted, and
-/// keeps the answer for all: a test on another thread, which has no subscriber, would switch the event off. So there is
-/// always a second one.
+/// While there is only one subscriber, tracing-core asks the thread that reaches an event first
+/// whether it is wanted, and keeps the answer for all: a test on another thread, which has no
+/// subscriber, would switch the event off. So there is always a second one.
 pub(crate) fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
     static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
     LazyLock::force(&SECOND);

@@ -1,21 +1,27 @@
-//! What a token's header and encoding may be, through the layer and with good signatures, so that nothing but the form
-//! is what refuses them.
+//! What a token's header and encoding may be, through the layer and with good signatures, so that
+//! nothing but the form is what refuses them.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA512};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA512,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
-use tower_m2m::{Algorithm, FixedJwks, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier};
-
-use crate::support::{
-    Answer, Endpoint, Inner, Script, Signer, Untouched, bearer, core, decode, encode, key_set, mint, now,
+use tower_m2m::{
+    Algorithm, FixedJwks, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier,
 };
 
-/// What the layer makes of a token: `Ok` with the caller's name, or the reason, whose status is checked here.
+use crate::support::{
+    Answer, Endpoint, Inner, Script, Signer, Untouched, bearer, core, decode, encode, key_set,
+    mint, now,
+};
+
+/// What the layer makes of a token: `Ok` with the caller's name, or the reason, whose status is
+/// checked here.
 pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R> {
     let inner = Inner::default();
     let layer = RequireServiceTokenLayer::new(verifier.clone());
@@ -45,7 +51,8 @@ async fn the_header_is_read_strictly() {
     let signer = Signer::new("k");
     let with = |members: &str| format!(r#"{{"alg":"EdDSA","kid":"k"{members}}}"#);
     let deep = |depth: usize| with(&format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth)));
-    let padded = |len: usize| with(&format!(r#","x":"{}""#, "x".repeat(len - with(r#","x":"""#).len())));
+    let padded =
+        |len: usize| with(&format!(r#","x":"{}""#, "x".repeat(len - with(r#","x":"""#).len())));
     let kid = |kid: &str| format!(r#"{{"alg":"EdDSA","kid":{kid}}}"#);
     let cases = [
         (with(""), None),
@@ -114,9 +121,17 @@ async fn the_header_is_read_strictly() {
     let verifier = signer.verifier();
     for (header, refusal) in cases {
         let expected = refusal.map_or(Ok("orders".to_owned()), Err);
-        assert_eq!(judge(&verifier, &signer.token(&header, &good_claims())).await, expected, "{header}");
+        assert_eq!(
+            judge(&verifier, &signer.token(&header, &good_claims())).await,
+            expected,
+            "{header}"
+        );
     }
-    let broken = signer.sign(&format!("{}.{}", encode(b"{\"alg\":\"EdDSA\",\"x\":\"\xff\"}"), encode(good_claims())));
+    let broken = signer.sign(&format!(
+        "{}.{}",
+        encode(b"{\"alg\":\"EdDSA\",\"x\":\"\xff\"}"),
+        encode(good_claims())
+    ));
     assert_eq!(judge(&verifier, &broken).await, Err(R::MalformedHeader));
     let megabyte = kid(&format!(r#""{}""#, "k".repeat(1 << 20)));
     assert_eq!(judge(&verifier, &signer.token(&megabyte, &good_claims())).await, Err(R::TooLong));
@@ -127,17 +142,35 @@ async fn neither_none_nor_a_public_key_as_secret_signs() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
     for alg in ["none", "None", "nOnE", "NONE", ""] {
-        let unsigned = format!("{}.{}.", encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)), encode(good_claims()));
+        let unsigned = format!(
+            "{}.{}.",
+            encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)),
+            encode(good_claims())
+        );
         assert_eq!(judge(&verifier, &unsigned).await, Err(R::NotThreeParts), "{alg}");
-        assert_eq!(judge(&verifier, &format!("{unsigned}AA")).await, Err(R::UnsupportedAlgorithm), "{alg}");
-        assert_eq!(judge(&verifier, &unsigned[..unsigned.len() - 1]).await, Err(R::NotThreeParts), "{alg}");
+        assert_eq!(
+            judge(&verifier, &format!("{unsigned}AA")).await,
+            Err(R::UnsupportedAlgorithm),
+            "{alg}"
+        );
+        assert_eq!(
+            judge(&verifier, &unsigned[..unsigned.len() - 1]).await,
+            Err(R::NotThreeParts),
+            "{alg}"
+        );
     }
     // RFC 8410 §4: the prefix of an Ed25519 key in DER.
     let der = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", signer.public()].concat();
     let jwk = signer.jwk();
-    for (alg, method) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)] {
+    for (alg, method) in
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
         for secret in [signer.public(), &der, jwk.as_bytes(), b""] {
-            let input = format!("{}.{}", encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)), encode(good_claims()));
+            let input = format!(
+                "{}.{}",
+                encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)),
+                encode(good_claims())
+            );
             let tag = hmac::sign(&hmac::Key::new(method, secret), input.as_bytes());
             let token = format!("{input}.{}", encode(tag));
             assert_eq!(judge(&verifier, &token).await, Err(R::UnsupportedAlgorithm), "{alg}");
@@ -151,13 +184,25 @@ async fn the_algorithm_is_the_keys_not_the_tokens() {
     let jwk = |alg: &str| {
         let part = |bytes: &[u8]| encode(bytes);
         let (n, e) = (key.public_key().modulus(), key.public_key().exponent());
-        let (n, e) = (part(n.big_endian_without_leading_zero()), part(e.big_endian_without_leading_zero()));
-        FixedJwks::from_json(format!(r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"{n}","e":"{e}"{alg}}}]}}"#)).unwrap()
+        let (n, e) =
+            (part(n.big_endian_without_leading_zero()), part(e.big_endian_without_leading_zero()));
+        FixedJwks::from_json(format!(
+            r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"{n}","e":"{e}"{alg}}}]}}"#
+        ))
+        .unwrap()
     };
     let token = |alg: &str, pss: bool| {
-        let input = format!("{}.{}", encode(format!(r#"{{"alg":"{alg}","kid":"r"}}"#)), encode(good_claims()));
+        let input = format!(
+            "{}.{}",
+            encode(format!(r#"{{"alg":"{alg}","kid":"r"}}"#)),
+            encode(good_claims())
+        );
         let mut signature = vec![0; key.public_modulus_len()];
-        let encoding = if pss { &RSA_PSS_SHA512 as &dyn aws_lc_rs::signature::RsaEncoding } else { &RSA_PKCS1_SHA256 };
+        let encoding = if pss {
+            &RSA_PSS_SHA512 as &dyn aws_lc_rs::signature::RsaEncoding
+        } else {
+            &RSA_PKCS1_SHA256
+        };
         key.sign(encoding, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
         format!("{input}.{}", encode(signature))
     };
@@ -185,7 +230,10 @@ async fn the_embedded_cores_tokens_are_admitted() {
     let verifier = Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap());
     let token = mint(core, json!({"source": "microservice", "service": "billing"})).await;
     assert_eq!(judge(&verifier, &token).await, Ok("billing".to_owned()));
-    assert_eq!(judge(&verifier, &mint(core, json!({"sub": "u"})).await).await, Err(R::NotMicroservice));
+    assert_eq!(
+        judge(&verifier, &mint(core, json!({"sub": "u"})).await).await,
+        Err(R::NotMicroservice)
+    );
     assert_eq!(decode(&token, 0)["alg"], "RS256");
 }
 
@@ -195,7 +243,8 @@ async fn encoding_is_canonical() {
     let verifier = signer.verifier();
     // Lengths that leave bits over in the last character of each part.
     let header = encode(r#"{"alg":"EdDSA","kid":"k" }"#);
-    let payload = encode(format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600));
+    let payload =
+        encode(format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600));
     let good = signer.sign(&format!("{header}.{payload}"));
     let signature = good.rsplit('.').next().unwrap();
     assert_eq!(judge(&verifier, &good).await, Ok("orders".to_owned()));
@@ -204,7 +253,8 @@ async fn encoding_is_canonical() {
     fn with_trailing_bits(part: &str) -> Option<String> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let last = ALPHABET.iter().position(|byte| *byte == *part.as_bytes().last().unwrap())?;
-        let spare = if part.len().is_multiple_of(4) { return None } else { ALPHABET[last | 1] as char };
+        let spare =
+            if part.len().is_multiple_of(4) { return None } else { ALPHABET[last | 1] as char };
         Some(format!("{}{spare}", &part[..part.len() - 1]))
     }
     let loose = |part: &str| with_trailing_bits(part).expect("a part with bits to spare");
@@ -227,7 +277,10 @@ async fn encoding_is_canonical() {
         (format!("{header}.{payload}."), R::NotThreeParts),
         (".".repeat(8192), R::NotThreeParts),
         (".".repeat(1_000_000), R::TooLong),
-        (signer.token(&signer.header(), &format!("{}{}", good_claims(), " ".repeat(6100))), R::TooLong),
+        (
+            signer.token(&signer.header(), &format!("{}{}", good_claims(), " ".repeat(6100))),
+            R::TooLong,
+        ),
     ];
     for (index, (token, reason)) in cases.into_iter().enumerate() {
         assert_eq!(judge(&verifier, &token).await, Err(reason), "case {index}: {:.120}", token);
@@ -252,7 +305,8 @@ async fn one_changed_character_is_refused() {
 async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
     /// The order of P-256 (SEC 2 §2.4.2).
     const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-    let order: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&N[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let order: Vec<u8> =
+        (0..32).map(|at| u8::from_str_radix(&N[2 * at..2 * at + 2], 16).unwrap()).collect();
 
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let point = pair.public_key().as_ref();
@@ -296,7 +350,8 @@ async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
 #[tokio::test]
 async fn keys_that_a_token_brings_along_are_never_used() {
     let (signer, attacker) = (Signer::new("k"), Signer::new("k"));
-    let (untouched, endpoint) = (Untouched::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
+    let (untouched, endpoint) =
+        (Untouched::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
     let remote = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
     let url = untouched.url();
     let certificate = URL_SAFE_NO_PAD.encode(attacker.public());
@@ -316,7 +371,10 @@ async fn keys_that_a_token_brings_along_are_never_used() {
             let outcome = judge(verifier, &attacker.token(&unknown, &good_claims())).await;
             assert_eq!(outcome, Err(R::UnknownKey), "{members}");
             // They do no harm to a good token either.
-            assert!(judge(verifier, &signer.token(&known, &good_claims())).await.is_ok(), "{members}");
+            assert!(
+                judge(verifier, &signer.token(&known, &good_claims())).await.is_ok(),
+                "{members}"
+            );
         }
     }
     untouched.check().await;

@@ -11,18 +11,21 @@ use tower_m2m::{RejectionReason as R, Verifier};
 use crate::support::{ISSUER, Signer, core, encode, now};
 use crate::tokens::judge;
 
-/// Judges tokens whose claims are the marker, the service's name and what each case adds; `NOW±n` stands for a time.
+/// Judges tokens whose claims are the marker, the service's name and what each case adds; `NOW±n`
+/// stands for a time.
 async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]) {
     let now = i64::try_from(now()).unwrap();
     for (members, refusal) in cases {
         let mut members = (*members).to_owned();
         while let Some(at) = members.find("NOW") {
             let rest = &members[at + 3..];
-            let end = rest.find(|c: char| !matches!(c, '+' | '-' | '0'..='9')).unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !matches!(c, '+' | '-' | '0'..='9')).unwrap_or(rest.len());
             let offset: i64 = rest[..end].parse().unwrap_or(0);
             members = format!("{}{}{}", &members[..at], now + offset, &rest[end..]);
         }
-        let token = signer.claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
+        let token =
+            signer.claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
         let expected = refusal.map_or(Ok("orders".to_owned()), Err);
         assert_eq!(judge(verifier, &token).await, expected, "{members}");
     }
@@ -61,10 +64,16 @@ async fn exp_is_a_number_that_has_not_passed() {
     check(&signer.verifier(), &signer, &cases).await;
 
     let strict = signer.verifier().leeway(Duration::ZERO);
-    check(&strict, &signer, &[(r#","exp":NOW"#, Some(R::Expired)), (r#","exp":NOW-1"#, Some(R::Expired))]).await;
+    check(
+        &strict,
+        &signer,
+        &[(r#","exp":NOW"#, Some(R::Expired)), (r#","exp":NOW-1"#, Some(R::Expired))],
+    )
+    .await;
     // More than five minutes of leeway is cut to five.
     let lax = signer.verifier().leeway(Duration::MAX);
-    check(&lax, &signer, &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))]).await;
+    check(&lax, &signer, &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))])
+        .await;
 }
 
 #[tokio::test]
@@ -105,7 +114,8 @@ async fn lifetimes_are_bounded_where_configured() {
 #[tokio::test]
 async fn configured_names_are_mandatory_and_typed() {
     let signer = Signer::new("k");
-    let verifier = signer.verifier().issuer(ISSUER).audience("billing").audience("ledger").subject("orders");
+    let verifier =
+        signer.verifier().issuer(ISSUER).audience("billing").audience("ledger").subject("orders");
     let good = r#","exp":NOW+60,"iss":"https://api.example.com","aud":"billing","sub":"orders""#;
     let with = |from: &str, to: &str| good.replace(from, to);
     let cases = [
@@ -115,7 +125,10 @@ async fn configured_names_are_mandatory_and_typed() {
         (with(r#""billing""#, r#""b\u0069lling""#), None),
         (with("https://api", "https:\\/\\/api"), None),
         (with(r#","iss":"https://api.example.com""#, ""), Some(R::WrongIssuer)),
-        (with(r#""https://api.example.com""#, r#"["https://api.example.com"]"#), Some(R::WrongIssuer)),
+        (
+            with(r#""https://api.example.com""#, r#"["https://api.example.com"]"#),
+            Some(R::WrongIssuer),
+        ),
         (with(r#""https://api.example.com""#, "null"), Some(R::WrongIssuer)),
         (with("example.com", "example.com/"), Some(R::WrongIssuer)),
         (with("example.com", "example.com/auth"), Some(R::WrongIssuer)),
@@ -131,7 +144,8 @@ async fn configured_names_are_mandatory_and_typed() {
         (with(r#""orders""#, "[\"orders\"]"), Some(R::WrongSubject)),
         (with(r#""orders""#, "\"Orders\""), Some(R::WrongSubject)),
     ];
-    let cases: Vec<_> = cases.iter().map(|(members, refusal)| (members.as_str(), *refusal)).collect();
+    let cases: Vec<_> =
+        cases.iter().map(|(members, refusal)| (members.as_str(), *refusal)).collect();
     check(&verifier, &signer, &cases).await;
     // A token may carry names that nobody asked for, if they are names.
     let unasked = [
@@ -149,8 +163,13 @@ async fn claims_are_one_object_without_duplicates() {
     let verifier = signer.verifier();
     let exp = format!(r#""exp":{}"#, now() + 60);
     let good = format!(r#"{{{exp},"source":"microservice"}}"#);
-    let deep =
-        |depth: usize| format!(r#"{{{exp},"source":"microservice","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let deep = |depth: usize| {
+        format!(
+            r#"{{{exp},"source":"microservice","x":{}{}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
     let cases = [
         (good.clone(), true),
         (format!(" {good}\n"), true),
@@ -174,9 +193,14 @@ async fn claims_are_one_object_without_duplicates() {
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::MalformedClaims) };
         assert_eq!(judge(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
     }
-    // With serde_json's `raw_value`, which is on here, these would be read as another value than the one that is written.
+    // With serde_json's `raw_value`, which is on here, these would be read as another value than
+    // the one that is written.
     let magic = r#"{"$serde_json::private::RawValue":"\"microservice\""}"#;
-    let deep = format!(r#"{{"$serde_json::private::RawValue":"{}1{}"}}"#, "[".repeat(2000), "]".repeat(2000));
+    let deep = format!(
+        r#"{{"$serde_json::private::RawValue":"{}1{}"}}"#,
+        "[".repeat(2000),
+        "]".repeat(2000)
+    );
     for claims in [
         good.replace(r#""microservice""#, magic),
         good.replace('}', &format!(r#","x":{magic}}}"#)),
@@ -184,7 +208,11 @@ async fn claims_are_one_object_without_duplicates() {
         good.replace('}', r#","x":{"$serde_json::private::Number":"1"}}"#),
         good.replace('{', r#"{"\u0024serde_json::private::RawValue":"{}","#),
     ] {
-        assert_eq!(judge(&verifier, &signer.claims(&claims)).await, Err(R::MalformedClaims), "{claims}");
+        assert_eq!(
+            judge(&verifier, &signer.claims(&claims)).await,
+            Err(R::MalformedClaims),
+            "{claims}"
+        );
     }
     let broken = [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat();
     let token = signer.sign(&format!("{}.{}", encode(signer.header()), encode(broken)));
@@ -224,15 +252,23 @@ async fn the_marker_is_one_exact_string() {
 #[tokio::test]
 async fn another_wall_stands_where_the_marker_cannot() {
     let signer = Signer::new("k");
-    let token = |name: &str, value: serde_json::Value| signer.claims(json!({"exp": now() + 60, name: value}));
+    let token = |name: &str, value: serde_json::Value| {
+        signer.claims(json!({"exp": now() + 60, name: value}))
+    };
     let renamed = signer.verifier().marker("kind", "service");
     assert!(judge(&renamed, &token("kind", "service".into())).await.is_ok());
-    assert_eq!(judge(&renamed, &token("source", "microservice".into())).await, Err(R::NotMicroservice));
+    assert_eq!(
+        judge(&renamed, &token("source", "microservice".into())).await,
+        Err(R::NotMicroservice)
+    );
     let oauth = signer.verifier().without_marker_requiring("stt", 1);
     assert!(judge(&oauth, &token("stt", 1.into())).await.is_ok());
-    for (name, value) in
-        [("stt", json!(0)), ("stt", json!("1")), ("stt", json!(true)), ("source", "microservice".into())]
-    {
+    for (name, value) in [
+        ("stt", json!(0)),
+        ("stt", json!("1")),
+        ("stt", json!(true)),
+        ("source", "microservice".into()),
+    ] {
         assert_eq!(judge(&oauth, &token(name, value)).await, Err(R::NotMicroservice), "{name}");
     }
 }
@@ -274,8 +310,8 @@ async fn user_session_token_is_refused() {
     }
 }
 
-/// With serde_json's `raw_value`, which is on here, each of these was read as another payload than the one that a filter
-/// in front of the core sees.
+/// With serde_json's `raw_value`, which is on here, each of these was read as another payload than
+/// the one that a filter in front of the core sees.
 #[tokio::test]
 async fn payload_with_a_reserved_name_is_not_minted() {
     let router = core().await.router();
@@ -288,9 +324,14 @@ async fn payload_with_a_reserved_name_is_not_minted() {
         r#"{"x":{"$serde_json::private::Number":"1"}}"#.to_owned(),
     ];
     for payload in payloads {
-        let body = format!(r#"{{"payload":{payload},"validity":60,"algorithm":"RS256","jwksDomain":"x"}}"#);
-        let response =
-            router.clone().oneshot(Request::post("/recipe/jwt").body(Body::from(body)).unwrap()).await.unwrap();
+        let body = format!(
+            r#"{{"payload":{payload},"validity":60,"algorithm":"RS256","jwksDomain":"x"}}"#
+        );
+        let response = router
+            .clone()
+            .oneshot(Request::post("/recipe/jwt").body(Body::from(body)).unwrap())
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{payload}");
     }
 }

@@ -1,4 +1,5 @@
-//! What a layer finds and what handlers make of it: nothing leaks from one layer, policy or request to another.
+//! What a layer finds and what handlers make of it: nothing leaks from one layer, policy or request
+//! to another.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -40,7 +41,12 @@ async fn an_extractor_without_a_layer_answers_500() {
             assert_eq!((seen.status, seen.challenge, body.as_str()), (500, None, ""), "{route}");
         }
     }
-    assert_eq!(logs.text().matches("ERROR").count(), 4, "a forgotten layer is logged: {}", logs.text());
+    assert_eq!(
+        logs.text().matches("ERROR").count(),
+        4,
+        "a forgotten layer is logged: {}",
+        logs.text()
+    );
 }
 
 #[tokio::test]
@@ -53,7 +59,11 @@ async fn extractors_behind_a_layer_see_the_caller() {
     for route in ["/required", "/optional"] {
         let (seen, body) = answer(&app, path(bearer(&signer.good()), route)).await;
         assert_eq!((seen.status, body.as_str()), (200, "orders"), "{route}");
-        assert_eq!(answer(&app, path(bearer(&signer.user()), route)).await.0.status, 403, "{route}");
+        assert_eq!(
+            answer(&app, path(bearer(&signer.user()), route)).await.0.status,
+            403,
+            "{route}"
+        );
     }
 }
 
@@ -80,7 +90,10 @@ async fn claims_behind_an_optional_layer_are_refused_as_the_layer_would() {
 }
 
 /// An outer layer reads `x-outer`; the inner one reads `Authorization`.
-fn nested(outer: Verifier, inner: Verifier) -> impl Service<Request<()>, Response = http::Response<String>> + Clone {
+fn nested(
+    outer: Verifier,
+    inner: Verifier,
+) -> impl Service<Request<()>, Response = http::Response<String>> + Clone {
     let outer = RequireServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer"));
     outer.layer(RequireServiceTokenLayer::optional(inner).layer(Inner::default()))
 }
@@ -97,15 +110,20 @@ async fn an_outer_verdict_does_not_survive_an_inner_layer() {
     ];
     for (credentials, expected) in cases {
         let mut request = request(&credentials);
-        request.headers_mut().insert("x-outer", format!("Bearer {}", outer.good()).parse().unwrap());
-        let Ok(response) = service.clone().oneshot(request).await else { panic!("the inner service never fails") };
+        request
+            .headers_mut()
+            .insert("x-outer", format!("Bearer {}", outer.good()).parse().unwrap());
+        let Ok(response) = service.clone().oneshot(request).await else {
+            panic!("the inner service never fails")
+        };
         assert_eq!(response.into_body(), expected, "{credentials:?}");
     }
 }
 
 #[tokio::test]
 async fn a_verdict_survives_only_until_the_next_layer_even_in_a_request_that_comes_with_one() {
-    // A request that went through one service and is sent into another, as a proxy in the same process would.
+    // A request that went through one service and is sent into another, as a proxy in the same
+    // process would.
     let (first, second) = (Signer::new("first"), Signer::new("second"));
     let forward = RequireServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
     let proxy = tower::service_fn(move |mut request: Request<()>| {
@@ -156,7 +174,9 @@ async fn two_policies_never_share_a_verdict() {
         (base.clone().issuer("https://elsewhere"), 401),
         (base.algorithms([]), 401),
     ]
-    .map(|(verifier, status)| (RequireServiceTokenLayer::new(verifier).layer(Inner::default()), status));
+    .map(|(verifier, status)| {
+        (RequireServiceTokenLayer::new(verifier).layer(Inner::default()), status)
+    });
     // Each judges the token before and after each other.
     for round in 0..3 {
         for (index, (service, status)) in services.iter().enumerate() {

@@ -37,7 +37,11 @@ fn answer() -> Ready<&'static str> {
 impl App {
     pub fn new<S>(make: impl Fn() -> S + 'static) -> Self
     where
-        S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+        S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
     {
         let routes = Routes::Axum08(axum::Router::new().route_service("/", make()));
         Self { driver: Box::new(Driver::new(make)), routes }
@@ -45,7 +49,11 @@ impl App {
 
     pub fn of<S>(wrap: impl Fn(Bare) -> S + 'static) -> Self
     where
-        S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+        S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
     {
         Self::new(move || wrap(Handler::with_state(answer as fn() -> _, ())))
     }
@@ -53,19 +61,27 @@ impl App {
     pub fn layered<L>(layer: L) -> Self
     where
         L: Layer<Bare> + 'static,
-        L::Service: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync,
+        L::Service: Service<Request, Response = Response, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync,
     {
         Self::of(move |bare| layer.layer(bare))
     }
 
-    pub fn extracting<T: 'static, S: Clone + Send + Sync + 'static>(handler: impl Handler<T, S>, state: S) -> Self {
+    pub fn extracting<T: 'static, S: Clone + Send + Sync + 'static>(
+        handler: impl Handler<T, S>,
+        state: S,
+    ) -> Self {
         Self::new(move || handler.clone().with_state(state.clone()))
     }
 
     pub fn layered_07<L>(layer: L) -> Self
     where
         L: Layer<Bare07> + 'static,
-        L::Service: Service<Request07, Response = Response07, Error = Infallible, Future: Send> + Clone + Send,
+        L::Service: Service<Request07, Response = Response07, Error = Infallible, Future: Send>
+            + Clone
+            + Send,
     {
         let make = move || layer.layer(Handler07::with_state(answer as fn() -> _, ()));
         let routes = Routes::Axum07(axum_07::Router::new().route_service("/", make()));

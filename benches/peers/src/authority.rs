@@ -1,4 +1,5 @@
-//! The one authority of a run: it mints all tokens, serves the keys over loopback, and counts who asks for them.
+//! The one authority of a run: it mints all tokens, serves the keys over loopback, and counts who
+//! asks for them.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -81,8 +82,11 @@ async fn start(tokens: usize) -> Result<Fixture> {
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
-    let keys =
-        Keys { jwks: signing_key_first(&core.jwks().await, &known)?, base: base.clone(), fetches: Arc::default() };
+    let keys = Keys {
+        jwks: signing_key_first(&core.jwks().await, &known)?,
+        base: base.clone(),
+        fetches: Arc::default(),
+    };
     let routes = Router::new()
         .route("/{contestant}/jwks.json", get(jwks))
         .route("/{contestant}/fetches", get(fetches))
@@ -91,22 +95,27 @@ async fn start(tokens: usize) -> Result<Fixture> {
     tokio::spawn(axum::serve(listener, routes).into_future());
     Ok(Fixture {
         base,
-        unknown_kid: (0..tokens).map(|number| unknown_kid(&known, number)).collect::<Result<_, _>>()?,
+        unknown_kid: (0..tokens)
+            .map(|number| unknown_kid(&known, number))
+            .collect::<Result<_, _>>()?,
         bad_signature: bad_signature(&known),
         known,
         new,
     })
 }
 
-/// What every contestant accepts: huskarl demands `iat` and `jti`, keycloak's `typ` and `azp` too, aliri `scope`.
+/// What every contestant accepts: huskarl demands `iat` and `jti`, keycloak's `typ` and `azp` too,
+/// aliri `scope`.
 async fn mint(core: Router, number: usize) -> Result<String> {
     let payload = json!({
         "aud": AUDIENCE, "sub": "orders", "azp": "orders", "jti": format!("{number:020}"), "typ": "Bearer",
         "scope": "charge", "source": "microservice",
     });
-    let body = json!({"payload": payload, "validity": 86_400, "algorithm": "RS256", "jwksDomain": ISSUER});
+    let body =
+        json!({"payload": payload, "validity": 86_400, "algorithm": "RS256", "jwksDomain": ISSUER});
     let answer = loop {
-        let request = Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
+        let request =
+            Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
         let answer = core.clone().oneshot(request).await?;
         // So many at once that some are sent away.
         if answer.status() != http::StatusCode::TOO_MANY_REQUESTS {
@@ -114,7 +123,8 @@ async fn mint(core: Router, number: usize) -> Result<String> {
         }
         tokio::task::yield_now().await;
     };
-    let answer: Value = serde_json::from_slice(&axum::body::to_bytes(answer.into_body(), 1 << 16).await?)?;
+    let answer: Value =
+        serde_json::from_slice(&axum::body::to_bytes(answer.into_body(), 1 << 16).await?)?;
     Ok(answer["jwt"].as_str().ok_or("no token")?.to_owned())
 }
 
@@ -166,11 +176,20 @@ async fn jwks(State(keys): State<Keys>, Path(contestant): Path<String>) -> impl 
 }
 
 async fn fetches(State(keys): State<Keys>, Path(contestant): Path<String>) -> String {
-    keys.fetches.lock().expect("no panic holds it").get(&contestant).copied().unwrap_or_default().to_string()
+    keys.fetches
+        .lock()
+        .expect("no panic holds it")
+        .get(&contestant)
+        .copied()
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// What Keycloak would say of a realm.
-async fn discovery(State(keys): State<Keys>, Path((contestant, _)): Path<(String, String)>) -> Json<Value> {
+async fn discovery(
+    State(keys): State<Keys>,
+    Path((contestant, _)): Path<(String, String)>,
+) -> Json<Value> {
     let jwks_uri = format!("{}/{contestant}/jwks.json", keys.base);
     keys.count(contestant);
     Json(json!({

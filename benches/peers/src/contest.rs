@@ -1,5 +1,5 @@
-//! The contest of one process, in which one provider is installed: each case in rounds, in which each contestant has
-//! its turn, so that what else the machine does meets them all.
+//! The contest of one process, in which one provider is installed: each case in rounds, in which
+//! each contestant has its turn, so that what else the machine does meets them all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,12 +47,18 @@ pub type Figures = BTreeMap<String, BTreeMap<String, Figure>>;
 
 /// All contestants; with the provider that is not the best one, those alone that make use of it.
 fn entrants(provider: Provider) -> Vec<&'static str> {
-    let peers = PEERS.into_iter().filter(|peer| provider == Provider::AwsLc || contestants::takes_a_provider(peer));
+    let peers = PEERS
+        .into_iter()
+        .filter(|peer| provider == Provider::AwsLc || contestants::takes_a_provider(peer));
     [NONE, NONE_07, THIS].into_iter().chain(peers).collect()
 }
 
 /// Those that cannot be had are missing from the figures, and named with the reason.
-pub async fn run(provider: Provider, fixture: &Fixture, effort: Effort) -> Result<(Figures, BTreeMap<String, String>)> {
+pub async fn run(
+    provider: Provider,
+    fixture: &Fixture,
+    effort: Effort,
+) -> Result<(Figures, BTreeMap<String, String>)> {
     let mut apps = Vec::new();
     let mut absent = BTreeMap::new();
     for name in entrants(provider) {
@@ -105,9 +111,14 @@ async fn run_case(
         // Twice: to warm up, and to see how often it can be called in a turn.
         turn(app, &credentials, 64, status).await;
         let calls = turn(app, &credentials, 64, status).await;
-        let count =
-            (u128::from(effort.turn_ms) * 1_000_000 * calls.count as u128 / calls.taken.as_nanos().max(1)) as usize;
-        turns.push(Turns { status, fetches, count: count.clamp(64, most), done: Vec::with_capacity(effort.rounds) });
+        let count = (u128::from(effort.turn_ms) * 1_000_000 * calls.count as u128
+            / calls.taken.as_nanos().max(1)) as usize;
+        turns.push(Turns {
+            status,
+            fetches,
+            count: count.clamp(64, most),
+            done: Vec::with_capacity(effort.rounds),
+        });
     }
     for round in 0..effort.rounds {
         for place in 0..apps.len() {
@@ -121,7 +132,11 @@ async fn run_case(
     }
     let mut figures = Vec::new();
     for ((name, _), turns) in apps.iter().zip(turns) {
-        let expected = if good || contestants::bare(name) == *name { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        let expected = if good || contestants::bare(name) == *name {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        };
         let fetches = fixture.fetches(name).await? - turns.fetches;
         figures.push((*name, turns.figure(expected, fetches)));
     }
@@ -138,7 +153,8 @@ struct Turns {
 
 impl Turns {
     fn figure(&self, expected: StatusCode, fetches: u64) -> Figure {
-        let mut means: Vec<_> = self.done.iter().map(|turn| turn.taken.as_nanos() as f64 / turn.count as f64).collect();
+        let mut means: Vec<_> =
+            self.done.iter().map(|turn| turn.taken.as_nanos() as f64 / turn.count as f64).collect();
         means.sort_by(f64::total_cmp);
         let at = |part: f64| means[(part * (means.len() - 1) as f64).round() as usize];
         Figure {
@@ -154,9 +170,15 @@ impl Turns {
     }
 }
 
-async fn turn(app: &mut App, credentials: &[Credential], count: usize, status: StatusCode) -> Calls {
+async fn turn(
+    app: &mut App,
+    credentials: &[Credential],
+    count: usize,
+    status: StatusCode,
+) -> Calls {
     // What contestants do in the background is done between turns.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    // A server's connections have a budget each; here one task makes all calls, and is not to be paused for it.
+    // A server's connections have a budget each; here one task makes all calls, and is not to be
+    // paused for it.
     unconstrained(app.driver.calls(credentials, count, status)).await
 }

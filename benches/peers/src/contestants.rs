@@ -1,7 +1,9 @@
-//! This crate and its peers, each set up as its documentation says, with the checks of issuer and audience it offers.
+//! This crate and its peers, each set up as its documentation says, with the checks of issuer and
+//! audience it offers.
 //!
-//! Which backend checks signatures is each peer's own choice, but for those on jsonwebtoken 10 and 11: these ship with
-//! `rust_crypto`, and take `aws_lc_rs` if the application installs it, once for the whole process.
+//! Which backend checks signatures is each peer's own choice, but for those on jsonwebtoken 10 and
+//! 11: these ship with `rust_crypto`, and take `aws_lc_rs` if the application installs it, once for
+//! the whole process.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -58,7 +60,9 @@ impl Provider {
         use {jsonwebtoken_10::crypto as of_10, jsonwebtoken_11::crypto as of_11};
         let (first, second) = match self {
             Self::AwsLc => (&of_10::aws_lc::DEFAULT_PROVIDER, &of_11::aws_lc::DEFAULT_PROVIDER),
-            Self::RustCrypto => (&of_10::rust_crypto::DEFAULT_PROVIDER, &of_11::rust_crypto::DEFAULT_PROVIDER),
+            Self::RustCrypto => {
+                (&of_10::rust_crypto::DEFAULT_PROVIDER, &of_11::rust_crypto::DEFAULT_PROVIDER)
+            }
         };
         first.install_default().expect("the first to be installed");
         second.install_default().expect("the first to be installed");
@@ -76,7 +80,8 @@ impl FromStr for Provider {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let named = [Self::AwsLc, Self::RustCrypto].into_iter().find(|provider| provider.name() == name);
+        let named =
+            [Self::AwsLc, Self::RustCrypto].into_iter().find(|provider| provider.name() == name);
         named.ok_or_else(|| format!("there is no provider named {name}"))
     }
 }
@@ -152,7 +157,10 @@ async fn axum_jwt_auth(jwks: String) -> Result<App> {
     let mut validation = jsonwebtoken_10::Validation::new(jsonwebtoken_10::Algorithm::RS256);
     validation.set_audience(&[AUDIENCE]);
     validation.set_issuer(&[ISSUER]);
-    let decoder = axum_jwt_auth::RemoteJwksDecoder::builder().jwks_url(jwks).validation(validation).build()?;
+    let decoder = axum_jwt_auth::RemoteJwksDecoder::builder()
+        .jwks_url(jwks)
+        .validation(validation)
+        .build()?;
     decoder.initialize().await?;
     let decoder: axum_jwt_auth::Decoder<Caller> = Arc::new(decoder);
     async fn handler(_: axum_jwt_auth::Claims<Caller>) -> &'static str {
@@ -201,13 +209,18 @@ async fn axum_jwks(jwks: &str) -> Result<App> {
 
 async fn jwt_authorizer(jwks: &str) -> Result<App> {
     let validation = jwt_authorizer::Validation::new().iss(&[ISSUER]).aud(&[AUDIENCE]);
-    let authorizer = JwtAuthorizer::<Caller>::from_jwks_url(jwks).validation(validation).build().await?;
+    let authorizer =
+        JwtAuthorizer::<Caller>::from_jwks_url(jwks).validation(validation).build().await?;
     Ok(App::layered_07(authorizer.into_layer()))
 }
 
 async fn tower_oauth2_resource_server(jwks: String) -> Result<App> {
     let claims = ClaimsValidationSpec::new().iss(ISSUER).aud(&vec![AUDIENCE.to_owned()]).exp(true);
-    let tenant = TenantConfiguration::builder(ISSUER).jwks_url(jwks).claims_validation(claims).build().await?;
+    let tenant = TenantConfiguration::builder(ISSUER)
+        .jwks_url(jwks)
+        .claims_validation(claims)
+        .build()
+        .await?;
     let server = OAuth2ResourceServer::<Caller>::builder().add_tenant(tenant).build().await?;
     Ok(App::layered(server.into_layer()))
 }

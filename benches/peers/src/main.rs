@@ -4,16 +4,18 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml --bin peers -- --out peers.json
 //! ```
 //!
-//! All of them are given the same RS256 tokens of one embedded core, fetch the same key set over loopback, and are
-//! called in the process through `poll_ready` and `call`, without sockets. A layer stands around an axum handler, an
-//! extractor is an argument of one; what is printed is what a call takes more than the bare handler. A refusal saves
-//! the handler, so it can cost less than nothing. A new token is one that the contestant has not seen; with an unknown
-//! kid each request names another of 1 024 keys.
+//! All of them are given the same RS256 tokens of one embedded core, fetch the same key set over
+//! loopback, and are called in the process through `poll_ready` and `call`, without sockets. A
+//! layer stands around an axum handler, an extractor is an argument of one; what is printed is what
+//! a call takes more than the bare handler. A refusal saves the handler, so it can cost less than
+//! nothing. A new token is one that the contestant has not seen; with an unknown kid each request
+//! names another of 1 024 keys.
 //!
-//! Of jsonwebtoken's two providers a process has one, so there are two processes, one after the other, with the same
-//! authority. Those who make no use of it are measured in the first.
+//! Of jsonwebtoken's two providers a process has one, so there are two processes, one after the
+//! other, with the same authority. Those who make no use of it are measured in the first.
 //!
-//! `server.rs` is the same over sockets: see `whole-server`. `../plot.py` turns the output into a table and a plot.
+//! `server.rs` is the same over sockets: see `whole-server`. `../plot.py` turns the output into a
+//! table and a plot.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -76,7 +78,12 @@ fn drive(flags: &Flags) -> Result<()> {
     for provider in [Provider::AwsLc, Provider::RustCrypto] {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--provider", provider.name()])
-            .args(["--rounds", &flags.effort.rounds.to_string(), "--turn", &flags.effort.turn_ms.to_string()])
+            .args([
+                "--rounds",
+                &flags.effort.rounds.to_string(),
+                "--turn",
+                &flags.effort.turn_ms.to_string(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -98,7 +105,8 @@ fn contest(provider: Provider, effort: Effort) -> Result<()> {
     provider.install();
     let fixture: Fixture = serde_json::from_reader(stdin())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome: (Figures, BTreeMap<_, _>) = runtime.block_on(contest::run(provider, &fixture, effort))?;
+    let outcome: (Figures, BTreeMap<_, _>) =
+        runtime.block_on(contest::run(provider, &fixture, effort))?;
     serde_json::to_writer(std::io::stdout(), &outcome)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! How a service is driven: in this process, by `poll_ready` and `call`, one request after the other.
+//! How a service is driven: in this process, by `poll_ready` and `call`, one request after the
+//! other.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -10,8 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-/// Requests are made, untimed, so many at once: few enough to stay in the processor's caches, as what a server has just
-/// read from a socket does.
+/// Requests are made, untimed, so many at once: few enough to stay in the processor's caches, as
+/// what a server has just read from a socket does.
 const AT_ONCE: usize = 32;
 
 /// `None` sends no `Authorization`.
@@ -83,7 +84,8 @@ where
                 calls.count += requests.len();
                 let start = Instant::now();
                 for request in requests {
-                    calls.unexpected += usize::from(call(&mut self.service, request).await.status() != expected);
+                    calls.unexpected +=
+                        usize::from(call(&mut self.service, request).await.status() != expected);
                 }
                 calls.taken += start.elapsed();
             }

@@ -20,7 +20,8 @@ pub struct Machine {
 impl Machine {
     pub fn this() -> Self {
         let rustc = Command::new("rustc").arg("--version").output().ok();
-        let rustc = rustc.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+        let rustc =
+            rustc.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
         let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         Self {
@@ -60,7 +61,12 @@ impl Report {
     }
 
     /// Takes up the figures of a process; those of another that are the same here are left out.
-    pub fn add(&mut self, provider: Provider, mut figures: Figures, mut absent: BTreeMap<String, String>) {
+    pub fn add(
+        &mut self,
+        provider: Provider,
+        mut figures: Figures,
+        mut absent: BTreeMap<String, String>,
+    ) {
         let over = |cases: Option<&BTreeMap<String, Figure>>| Some(cases?.get(HIT)?.over_ns);
         let shown = self.rows.iter().find(|row| row.contestant == THIS).map(|row| &row.cases);
         let this = over(shown.or(figures.get(THIS)));
@@ -77,7 +83,10 @@ impl Report {
                 axum: if contestants::bare(contestant) == NONE { "0.8" } else { "0.7" },
                 backend: contestants::backend(contestant, provider),
                 chosen_backend: choice && provider == Provider::AwsLc,
-                ratio: over(cases.as_ref()).zip(this).map(|(its, this)| its / this).filter(|_| !is_bare),
+                ratio: over(cases.as_ref())
+                    .zip(this)
+                    .map(|(its, this)| its / this)
+                    .filter(|_| !is_bare),
                 cases: cases.unwrap_or_default(),
                 absent,
             });
@@ -88,12 +97,18 @@ impl Report {
         let Machine { date, rustc, cpu, cores } = &self.machine;
         let mut text = format!("{date}\n{rustc}\n{cpu}, {cores} cores\n\n");
         let mut notes = Vec::new();
-        let heads = ["contestant", "version", "axum", "backend"].into_iter().chain(CASES).chain(["ratio"]);
+        let heads =
+            ["contestant", "version", "axum", "backend"].into_iter().chain(CASES).chain(["ratio"]);
         line(&mut text, heads.map(str::to_owned));
         for row in &self.rows {
             let bare = contestants::bare(row.contestant) == row.contestant;
-            let backend = if row.chosen_backend { format!("{}, chosen", row.backend) } else { row.backend.to_owned() };
-            let first = [row.contestant.to_owned(), row.version.clone(), row.axum.to_owned(), backend];
+            let backend = if row.chosen_backend {
+                format!("{}, chosen", row.backend)
+            } else {
+                row.backend.to_owned()
+            };
+            let first =
+                [row.contestant.to_owned(), row.version.clone(), row.axum.to_owned(), backend];
             let cases = CASES.map(|case| match row.cases.get(case) {
                 Some(figure) => {
                     notes.extend(note(row, case, figure));
@@ -106,7 +121,10 @@ impl Report {
             notes.extend(row.absent.as_ref().map(|reason| format!("{}: {reason}", row.contestant)));
         }
         let Effort { rounds, turn_ms } = self.effort;
-        let _ = write!(text, "\nmedians of {rounds} turns of {turn_ms} ms, over the bare handler (`none`, in full)");
+        let _ = write!(
+            text,
+            "\nmedians of {rounds} turns of {turn_ms} ms, over the bare handler (`none`, in full)"
+        );
         text.push_str("; ratio: for a token seen before\n");
         for note in notes {
             let _ = writeln!(text, "- {note}");
@@ -122,11 +140,19 @@ fn note(row: &Row, case: &str, figure: &Figure) -> Option<String> {
         let _ = write!(note, " answers {} instead of {}", figure.status, figure.expected);
     }
     if figure.answered_otherwise > 0 {
-        let _ = write!(note, " answers {} of {} calls otherwise", figure.answered_otherwise, figure.calls);
+        let _ = write!(
+            note,
+            " answers {} of {} calls otherwise",
+            figure.answered_otherwise, figure.calls
+        );
     }
     if figure.fetches > 0 {
         let rate = figure.fetches as f64 * 1000.0 / figure.calls as f64;
-        let _ = write!(note, " fetches keys {} times in {} calls, {rate:.3} of 1000", figure.fetches, figure.calls);
+        let _ = write!(
+            note,
+            " fetches keys {} times in {} calls, {rate:.3} of 1000",
+            figure.fetches, figure.calls
+        );
     }
     (!note.is_empty()).then(|| format!("{} ({}), {case}:{note}", row.contestant, row.backend))
 }
@@ -151,7 +177,8 @@ fn time(ns: f64) -> String {
 /// As locked.
 fn version(contestant: &str) -> String {
     let locked = include_str!("../Cargo.lock").split("[[package]]").find_map(|package| {
-        let (name, rest) = package.trim().strip_prefix("name = \"")?.split_once("\"\nversion = \"")?;
+        let (name, rest) =
+            package.trim().strip_prefix("name = \"")?.split_once("\"\nversion = \"")?;
         (name == contestant).then(|| rest.split('"').next())?
     });
     locked.unwrap_or_default().to_owned()

@@ -30,7 +30,8 @@ impl Place {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -82,10 +83,16 @@ fn what_everybody_can_read_is_refused_and_what_is_made_is_private() {
     let place = Place::new();
     DataFolder::open(&place.path()).unwrap().store(&keys()).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&place.path()), mode(&place.keys()), mode(&place.path().join("lock"))), (0o700, 0o600, 0o600));
+    assert_eq!(
+        (mode(&place.path()), mode(&place.keys()), mode(&place.path().join("lock"))),
+        (0o700, 0o600, 0o600)
+    );
 
-    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    let load = || DataFolder::open(&place.path()).and_then(|folder| folder.load()).map(|keys| keys.is_some());
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let load = || {
+        DataFolder::open(&place.path()).and_then(|folder| folder.load()).map(|keys| keys.is_some())
+    };
     for (folder, file, reason) in [
         (0o700, 0o600, None),
         (0o750, 0o640, None),
@@ -125,13 +132,17 @@ fn links_and_files_of_other_users_are_refused() {
     }
     let cases: [(&str, &str, Spoil); 10] = [
         ("", "symbolic link", move_and_link),
-        ("", "not a folder", |path| fs::remove_dir_all(path).and_then(|()| fs::write(path, "a file"))),
+        ("", "not a folder", |path| {
+            fs::remove_dir_all(path).and_then(|()| fs::write(path, "a file"))
+        }),
         ("", "belongs to user 54321", |path| chown(path, Some(54321), None)),
         ("lock", "`lock` in it: it is a symbolic link", move_and_link),
         ("lock", "`lock` in it: it belongs to user 54321", |path| chown(path, Some(54321), None)),
         ("lock", "`lock` in it:", make_fifo),
         ("keys.json", "symbolic link", move_and_link),
-        ("keys.json", "symbolic link", |path| fs::remove_file(path).and_then(|()| symlink("nowhere", path))),
+        ("keys.json", "symbolic link", |path| {
+            fs::remove_file(path).and_then(|()| symlink("nowhere", path))
+        }),
         ("keys.json", "belongs to user 54321", |path| chown(path, Some(54321), None)),
         ("keys.json", "not a regular file", make_fifo),
     ];
@@ -146,8 +157,12 @@ fn links_and_files_of_other_users_are_refused() {
         }
         for suffix in ["", "/", "/."] {
             let path = PathBuf::from(format!("{}{suffix}", place.path().display()));
-            let err = DataFolder::open(&path).and_then(|folder| folder.load()).map(|keys| keys.is_some());
-            assert!(err.as_ref().is_err_and(|err| err.to_string().contains(reason)), "{name} {reason}: {err:?}");
+            let err =
+                DataFolder::open(&path).and_then(|folder| folder.load()).map(|keys| keys.is_some());
+            assert!(
+                err.as_ref().is_err_and(|err| err.to_string().contains(reason)),
+                "{name} {reason}: {err:?}"
+            );
         }
     }
 }
@@ -226,7 +241,10 @@ async fn a_corrupt_file_is_named_and_left_as_it_is() {
     for content in [&whole[..whole.len() - 9], b"", b"{}"] {
         fs::write(place.keys(), content).unwrap();
         let err = open().await.unwrap_err().to_string();
-        assert!(err.contains(&place.keys().display().to_string()) && err.contains("corrupt"), "{err}");
+        assert!(
+            err.contains(&place.keys().display().to_string()) && err.contains("corrupt"),
+            "{err}"
+        );
         assert_eq!(fs::read(place.keys()).unwrap(), content);
     }
     fs::write(place.keys(), &whole).unwrap();
@@ -245,7 +263,8 @@ fn a_folder_that_cannot_be_made_is_named() {
 fn temporary_file_left_by_a_failed_store_is_replaced() {
     let place = Place::new();
     let folder = DataFolder::open(&place.path()).unwrap();
-    // A store leaves it if both the write and the clean-up fail, as on a disk that became read-only for a moment.
+    // A store leaves it if both the write and the clean-up fail, as on a disk that became read-only
+    // for a moment.
     fs::write(place.path().join("keys.json.new"), "half a ke").unwrap();
     folder.store(&keys()).unwrap();
     assert_eq!(place.names(), ["keys.json", "lock"]);
@@ -260,7 +279,8 @@ fn nested_new_data_folder_is_created_and_private() {
     DataFolder::open(&nested).unwrap().store(&keys()).unwrap();
     #[cfg(unix)]
     for folder in nested.ancestors().take(4) {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder).unwrap().permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
     }
 }
@@ -271,7 +291,8 @@ fn nested_new_data_folder_is_created_and_private() {
 fn relative_data_folder_is_held_by_its_absolute_path() {
     let place = Place::new();
     let levels = std::env::current_dir().unwrap().components().count() - 1;
-    let relative = PathBuf::from("../".repeat(levels)).join(place.path().strip_prefix("/").unwrap());
+    let relative =
+        PathBuf::from("../".repeat(levels)).join(place.path().strip_prefix("/").unwrap());
     let folder = DataFolder::open(&relative).unwrap();
     assert!(folder.path.is_absolute(), "{}", folder.path.display());
     folder.store(&keys()).unwrap();

@@ -2,9 +2,11 @@ use std::{sync::LazyLock, time::Duration};
 
 use super::*;
 
-/// One pair under every name: generating is slow, and these tests tell keys apart by creation time or identity.
+/// One pair under every name: generating is slow, and these tests tell keys apart by creation time
+/// or identity.
 fn key() -> Arc<SigningKey> {
-    static KEYS: LazyLock<Arc<SigningKey>> = LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
+    static KEYS: LazyLock<Arc<SigningKey>> =
+        LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
     KEYS.clone()
 }
 
@@ -66,7 +68,8 @@ fn max_age_ends_when_the_next_key_is_due() {
 
 #[test]
 fn new_key_is_due_by_either_clock() {
-    // Wall and monotonic time since the newest key was made by this process, and the seconds until it is due.
+    // Wall and monotonic time since the newest key was made by this process, and the seconds until
+    // it is due.
     let made = [
         (0, WEEK - 60_000, 1, true),
         (WEEK - 60_000, 60_000, 1, true),
@@ -79,7 +82,11 @@ fn new_key_is_due_by_either_clock() {
     let rotation = default_rotation();
     for (wall, elapsed, max_age, due) in made {
         let now = Moment { wall: BORN + wall, elapsed };
-        assert_eq!((set().max_age(now, rotation), set().is_due(now, rotation)), (max_age, due), "{wall} {elapsed}");
+        assert_eq!(
+            (set().max_age(now, rotation), set().is_due(now, rotation)),
+            (max_age, due),
+            "{wall} {elapsed}"
+        );
     }
     // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
     let behind = |elapsed| Moment { wall: BORN - 1, elapsed };
@@ -193,10 +200,18 @@ fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
     for (created, wall, ages) in cases {
         let now = Moment { wall, elapsed: 0 };
         let set = loaded(created, wall);
-        assert_eq!(set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(), ages, "{created:?}");
+        assert_eq!(
+            set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(),
+            ages,
+            "{created:?}"
+        );
         let later = Moment { wall: wall + 100, elapsed: 100 };
         let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
-        assert_eq!(set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(), older, "{created:?}");
+        assert_eq!(
+            set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(),
+            older,
+            "{created:?}"
+        );
     }
 }
 
@@ -235,13 +250,22 @@ fn keys_that_all_seem_old_are_kept_for_their_time() {
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
     // Where the newest is young the clock is right, and so is the age of the others.
     let wall = BORN + 2 * HOUR + 60_000;
-    assert_eq!(made(&loaded(&[BORN, BORN - WEEK], wall), Moment { wall, elapsed: 0 }), [wall, BORN]);
+    assert_eq!(
+        made(&loaded(&[BORN, BORN - WEEK], wall), Moment { wall, elapsed: 0 }),
+        [wall, BORN]
+    );
 }
 
 #[test]
 fn no_two_keys_share_a_name() {
     let set = loaded(&[BORN + 2, BORN, BORN + 1], BORN);
-    let cases = [(BORN + 5, BORN + 5), (BORN, BORN + 3), (BORN + 1, BORN + 3), (BORN + 2, BORN + 3), (3, 3)];
+    let cases = [
+        (BORN + 5, BORN + 5),
+        (BORN, BORN + 3),
+        (BORN + 1, BORN + 3),
+        (BORN + 2, BORN + 3),
+        (3, 3),
+    ];
     for (wall, created) in cases {
         assert_eq!(set.next_creation(Moment { wall, elapsed: 0 }), created);
     }
@@ -264,11 +288,17 @@ fn a_short_interval_lists_a_key_for_half_of_it_first() {
 #[test]
 fn key_that_signed_before_a_doubtful_start_is_kept() {
     let rotation = default_rotation();
-    // Names, newest first; how far ahead the wall clock is at the start; how long the next key takes to be due.
+    // Names, newest first; how far ahead the wall clock is at the start; how long the next key
+    // takes to be due.
     let cases: [(&str, &[u64], u64, u64); 4] = [
         ("a week ahead", &[BORN, BORN - WEEK + 60_000], WEEK, 0),
         ("due after a second", &[BORN, BORN - WEEK + 60_000], WEEK - 61_000, 1_000),
-        ("due in two validities", &[BORN, BORN - WEEK + 60_000], WEEK - 60_000 - 2 * HOUR, 2 * HOUR),
+        (
+            "due in two validities",
+            &[BORN, BORN - WEEK + 60_000],
+            WEEK - 60_000 - 2 * HOUR,
+            2 * HOUR,
+        ),
         ("names out of order", &[BORN, BORN + TEN_YEARS - HOUR, BORN - HOUR], TEN_YEARS, 0),
     ];
     for (name, created, ahead, elapsed) in cases {
@@ -291,14 +321,17 @@ fn key_that_signs_by_a_clock_set_back_stays_listed() {
     assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
     // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
     assert!(set.rotating(now(WEEK - 10 * HOUR, 5), rotation).is_some());
-    for (elapsed, expected) in [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])] {
+    for (elapsed, expected) in
+        [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])]
+    {
         assert_eq!(listed(&set, now(WEEK + 30 * HOUR + elapsed, elapsed)), expected, "{elapsed}");
     }
 }
 
 #[test]
 fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
-    // Names, newest first; the wall time at the start; how long this process lists the last key once it has a successor.
+    // Names, newest first; the wall time at the start; how long this process lists the last key
+    // once it has a successor.
     let cases: [(&str, &[u64], u64, u64); 5] = [
         ("newest, long overdue", &[BORN - TEN_YEARS], BORN, 2 * HOUR),
         ("newest, young", &[BORN], BORN, WEEK + 2 * HOUR),
@@ -309,8 +342,9 @@ fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
     for (name, created, wall, until) in cases {
         let set = loaded(created, wall);
         let set = set.with(dynamic(wall + 1), Moment { wall, elapsed: 0 }, default_rotation());
-        let is_listed =
-            |elapsed| listed(&set, Moment { wall: wall + elapsed, elapsed }).contains(created.last().unwrap());
+        let is_listed = |elapsed| {
+            listed(&set, Moment { wall: wall + elapsed, elapsed }).contains(created.last().unwrap())
+        };
         assert!(is_listed(until - 1), "{name}");
         assert!(!is_listed(until), "{name}");
     }
@@ -323,7 +357,9 @@ fn clock_at_1970_at_each_start_does_not_end_rotation() {
     for day in 1..=80 {
         let boot = day * 1_000;
         let set = loaded(&names, boot);
-        let newest = |set: &KeySet, now| set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation));
+        let newest = |set: &KeySet, now| {
+            set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation))
+        };
         let set = newest(&set, Moment { wall: boot, elapsed: 0 }).unwrap_or(set);
         // The clock is set after 20 s. The machine runs for a day.
         let moments = (1..144).map(|step| step * 600_000);
@@ -342,7 +378,8 @@ fn clock_at_1970_at_each_start_does_not_end_rotation() {
 fn full_set_drops_no_key_whose_tokens_may_be_valid() {
     let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
-    // An earlier process may have signed with the oldest key until its successor, 97 ms old, was listed for a minute.
+    // An earlier process may have signed with the oldest key until its successor, 97 ms old, was
+    // listed for a minute.
     let spent = 2 * HOUR + 60_000 - 97;
     let now = |elapsed| Moment { wall: BORN + TEN_YEARS, elapsed };
     assert!(!full.is_due(now(spent - 1), rotation));

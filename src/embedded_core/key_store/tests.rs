@@ -107,7 +107,11 @@ async fn the_static_key_never_rotates() {
     let first = store.settled().await.fixed().kid().to_owned();
     tokio::time::advance(100 * WEEK).await;
     assert_eq!(store.settled().await.fixed().kid(), first);
-    assert_eq!(dynamic_kids(&store).await.len(), 1, "idle for long, the only dynamic key is the new one");
+    assert_eq!(
+        dynamic_kids(&store).await.len(),
+        1,
+        "idle for long, the only dynamic key is the new one"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +129,8 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
     assert_eq!(listed.len(), 2);
     drop(store);
 
-    // Down for five minutes: the newest key is old enough to sign, but no verifier may have seen it.
+    // Down for five minutes: the newest key is old enough to sign, but no verifier may have seen
+    // it.
     tokio::time::advance(Duration::from_secs(300)).await;
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, listed);
@@ -139,7 +144,10 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
 async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
-    let store = KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap();
+    let store =
+        KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock)
+            .await
+            .unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
     // Root may write anywhere, so a folder takes the name of the temporary file.
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
@@ -191,7 +199,10 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
     tokio::time::advance(WEEK - Duration::from_secs(61)).await;
     assert_eq!(dynamic_kids(&store).await[0], back[0]);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(dynamic_kids(&store).await[0], format!("d-{}", (START + 2 * WEEK.as_secs() + 60) * 1000));
+    assert_eq!(
+        dynamic_kids(&store).await[0],
+        format!("d-{}", (START + 2 * WEEK.as_secs() + 60) * 1000)
+    );
     tokio::time::advance(2 * HOUR - Duration::from_secs(1)).await;
     let listed = dynamic_kids(&store).await;
     assert_eq!(listed[1..], [&*back[0], &*ahead[0]]);
@@ -204,7 +215,8 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
     let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
-    let [first, future, sane] = [0, TEN_YEARS as u64, 600].map(|seconds| format!("d-{}", (START + seconds) * 1000));
+    let [first, future, sane] =
+        [0, TEN_YEARS as u64, 600].map(|seconds| format!("d-{}", (START + seconds) * 1000));
     drop(open().await.unwrap());
 
     clock.shift(TEN_YEARS);
@@ -228,7 +240,8 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
     assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
 }
 
-/// The clock is ahead for a moment in a running process, and once more at the start of the next one.
+/// The clock is ahead for a moment in a running process, and once more at the start of the next
+/// one.
 #[tokio::test(start_paused = true)]
 async fn key_that_just_signed_survives_clock_ahead_at_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -291,7 +304,9 @@ async fn slow_store() -> (KeyStore, mpsc::Sender<io::Result<()>>) {
     let (release, slow) = mpsc::channel();
     let slow = Box::new(SlowDisk(slow.into()));
     let generate = move |clock: &Clock| Ok((generate(clock)?, Some(slow as Box<dyn Storage>)));
-    let store = KeyStore::start(Rotation::new(WEEK, HOUR).unwrap(), Clock::driven(START), generate).await.unwrap();
+    let store = KeyStore::start(Rotation::new(WEEK, HOUR).unwrap(), Clock::driven(START), generate)
+        .await
+        .unwrap();
     (store, release)
 }
 
@@ -301,7 +316,8 @@ async fn mint(minter: &Minter, dynamic: bool) -> Result<String, Refusal> {
         r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{{}},"validity":60,"useStaticSigningKey":{}}}"#,
         !dynamic
     );
-    let request = MintRequest::read(body.as_bytes(), Version::of(&HeaderMap::new()).unwrap()).unwrap();
+    let request =
+        MintRequest::read(body.as_bytes(), Version::of(&HeaderMap::new()).unwrap()).unwrap();
     let jwt = minter.mint(request).await?;
     let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
@@ -388,7 +404,8 @@ fn events_are_logged_without_the_lock() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (store, release) = runtime.block_on(slow_store());
     let free = Arc::<Mutex<Vec<bool>>>::default();
-    // With a single subscriber in the process, tracing asks the thread that first logs an event whether it has one.
+    // With a single subscriber in the process, tracing asks the thread that first logs an event
+    // whether it has one.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     tracing::subscriber::with_default(LockProbe(store.shared.clone(), free.clone()), || {
         for result in [Ok(()), Err(io::ErrorKind::StorageFull.into())] {

@@ -2,9 +2,9 @@
 
 use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::signature::{
-    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
-    RsaPublicKeyComponents,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
 };
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
@@ -13,9 +13,9 @@ use crate::algorithm::Algorithm;
 
 /// A key as it is used.
 ///
-/// jsonwebtoken's provider would build an RSA key anew for each check: of 16.4 µs at 2048 bits that is 2.3. So these
-/// are built once, when they are read, and then used by the same calls that the provider makes. For the curves that
-/// would gain 2 % at most.
+/// jsonwebtoken's provider would build an RSA key anew for each check: of 16.4 µs at 2048 bits that
+/// is 2.3. So these are built once, when they are read, and then used by the same calls that the
+/// provider makes. For the curves that would gain 2 % at most.
 #[derive(Debug)]
 pub(super) enum Check {
     /// One for each algorithm of the key: aws-lc-rs binds to an algorithm what it has built.
@@ -38,18 +38,25 @@ impl Check {
     pub(super) fn rsa(n: &[u8], e: &[u8], algorithms: &[Algorithm]) -> Result<Self, &'static str> {
         let numbers = RsaPublicKeyComponents { n, e };
         let bound = RSA.iter().filter(|(algorithm, _)| algorithms.contains(algorithm));
-        let built = bound.map(|(algorithm, parameters)| Ok((*algorithm, numbers.to_parsed_public_key(parameters)?)));
-        built.collect::<Result<_, _>>().map(Self::Rsa).map_err(|_: KeyRejected| "the numbers are no RSA key")
+        let built = bound.map(|(algorithm, parameters)| {
+            Ok((*algorithm, numbers.to_parsed_public_key(parameters)?))
+        });
+        built
+            .collect::<Result<_, _>>()
+            .map(Self::Rsa)
+            .map_err(|_: KeyRejected| "the numbers are no RSA key")
     }
 
-    /// Whether the signature is good. The caller has made sure that the algorithm fits the key: a curve has only one.
+    /// Whether the signature is good. The caller has made sure that the algorithm fits the key: a
+    /// curve has only one.
     pub(super) fn passes(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
         match self {
-            Self::Rsa(built) => {
-                built.iter().any(|(bound, key)| *bound == algorithm && key.verify_sig(message, signature).is_ok())
-            }
-            // Deliberately not `jsonwebtoken::crypto::verify`: it asks for the process-wide default provider, which
-            // panics once another crate in the build enables jsonwebtoken's second backend.
+            Self::Rsa(built) => built.iter().any(|(bound, key)| {
+                *bound == algorithm && key.verify_sig(message, signature).is_ok()
+            }),
+            // Deliberately not `jsonwebtoken::crypto::verify`: it asks for the process-wide default
+            // provider, which panics once another crate in the build enables jsonwebtoken's second
+            // backend.
             Self::Curve(only, key) => (DEFAULT_PROVIDER.verifier_factory)(only, key)
                 .is_ok_and(|verifier| verifier.verify(message, signature).is_ok()),
         }
@@ -62,8 +69,8 @@ mod tests {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{
-        KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
-        RsaEncoding, RsaKeyPair,
+        KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+        RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
     };
 
     #[test]
@@ -77,7 +84,8 @@ mod tests {
             (Algorithm::PS512, jsonwebtoken::Algorithm::PS512, &RSA_PSS_SHA512),
         ];
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+        let RsaPublicKeyComponents { n, e } =
+            RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
         let key = Check::rsa(&n, &e, &algorithms.map(|(algorithm, ..)| algorithm)).unwrap();
         let decoding = DecodingKey::from_rsa_raw_components(&n, &e);
         for (signed_by, _, encoding) in algorithms {
@@ -105,7 +113,10 @@ mod tests {
                     assert_eq!(key.passes(algorithm, b"message", signature), passes, "{case}");
                     assert_eq!(bound.passes(algorithm, b"message", signature), passes, "{case}");
                     assert_eq!(provider.verify(b"message", signature).is_ok(), passes, "{case}");
-                    assert!(!bound.passes(signed_by, b"message", signature) || signed_by == algorithm, "{case}");
+                    assert!(
+                        !bound.passes(signed_by, b"message", signature) || signed_by == algorithm,
+                        "{case}"
+                    );
                     assert!(!key.passes(algorithm, b"massage", signature), "{case}");
                 }
             }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyUncompressedBin};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, KeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
 };
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::json;
@@ -36,7 +36,8 @@ fn text(bytes: impl AsRef<[u8]>) -> Value {
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
-/// A number of exactly `bits` bits: the highest and the lowest one are set. Judged by its size, never factored.
+/// A number of exactly `bits` bits: the highest and the lowest one are set. Judged by its size,
+/// never factored.
 fn modulus(bits: usize) -> Vec<u8> {
     let mut number = vec![0; bits.div_ceil(8)];
     number[0] = 1 << ((bits - 1) % 8);
@@ -56,7 +57,11 @@ fn point(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
 }
 
 fn ec(curve: &str) -> Value {
-    let algorithm = if curve == "P-256" { &ECDSA_P256_SHA256_FIXED_SIGNING } else { &ECDSA_P384_SHA384_FIXED_SIGNING };
+    let algorithm = if curve == "P-256" {
+        &ECDSA_P256_SHA256_FIXED_SIGNING
+    } else {
+        &ECDSA_P384_SHA384_FIXED_SIGNING
+    };
     let point = point(algorithm);
     let (x, y) = point[1..].split_at(point.len() / 2);
     json!({"kty": "EC", "kid": "k", "crv": curve, "x": text(x), "y": text(y)})
@@ -98,7 +103,10 @@ fn keys_of_each_type_are_used_for_their_family() {
 
 #[test]
 fn an_oct_key_is_skipped() {
-    assert_eq!(skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0"})), Some(SECRET));
+    assert_eq!(
+        skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0"})),
+        Some(SECRET)
+    );
     assert_eq!(skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256"})), Some(KEY_TYPE));
 }
 
@@ -146,7 +154,18 @@ fn a_key_whose_key_ops_lack_verify_is_skipped() {
 
 #[test]
 fn a_key_of_an_unknown_alg_is_skipped() {
-    for alg in ["none", "HS256", "RS1", "rs256", "RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ES256K", "ES512", ""] {
+    for alg in [
+        "none",
+        "HS256",
+        "RS1",
+        "rs256",
+        "RSA-OAEP",
+        "RSA-OAEP-256",
+        "ECDH-ES",
+        "ES256K",
+        "ES512",
+        "",
+    ] {
         for jwk in [rsa(), ec("P-256"), ed25519()] {
             assert_eq!(skipped(&with(jwk, "alg", alg)), Some(ALGORITHM), "{alg}");
         }
@@ -158,7 +177,8 @@ fn a_key_of_an_unknown_alg_is_skipped() {
 
 #[test]
 fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
-    let keys = [("RSA", rsa()), ("P-256", ec("P-256")), ("P-384", ec("P-384")), ("Ed25519", ed25519())];
+    let keys =
+        [("RSA", rsa()), ("P-256", ec("P-256")), ("P-384", ec("P-384")), ("Ed25519", ed25519())];
     for (type_and_curve, jwk) in keys {
         for algorithm in Algorithm::ALL {
             let of_this_type = matches!(
@@ -233,7 +253,8 @@ fn n_and_e_are_base64url_text() {
     }
 }
 
-/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j · 2 · 3 · 5 · … · 167.
+/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j ·
+/// 2 · 3 · 5 · … · 167.
 fn roca_modulus() -> Vec<u8> {
     let is_prime = |n: &u32| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
     let mut little_endian = vec![1_u8];
@@ -266,17 +287,23 @@ fn a_roca_modulus_is_skipped() {
 
 #[test]
 fn the_roca_moduli_of_wycheproof_are_skipped() {
-    let vectors = std::env::var_os("M2M_VECTORS")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")), PathBuf::from);
+    let vectors = std::env::var_os("M2M_VECTORS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")),
+        PathBuf::from,
+    );
     if !vectors.is_dir() {
-        eprintln!("no vectors in {}: the ROCA moduli of wycheproof are not tried", vectors.display());
+        eprintln!(
+            "no vectors in {}: the ROCA moduli of wycheproof are not tried",
+            vectors.display()
+        );
         assert_ne!(std::env::var("REQUIRE_VECTORS").as_deref(), Ok("1"));
         return;
     }
     let file = std::fs::read(vectors.join("wycheproof/json_web_key_test.json")).unwrap();
     let file: Value = serde_json::from_slice(&file).unwrap();
     let groups = file["testGroups"].as_array().unwrap().iter();
-    let roca = groups.filter(|group| group["comment"].as_str().is_some_and(|comment| comment.contains("roca")));
+    let roca = groups
+        .filter(|group| group["comment"].as_str().is_some_and(|comment| comment.contains("roca")));
     let keys: Vec<_> = roca.flat_map(|group| group["public"]["keys"].as_array().unwrap()).collect();
     assert!(!keys.is_empty());
     for jwk in keys {
@@ -319,8 +346,14 @@ fn ec_coordinates_have_exactly_the_fields_length() {
         assert_eq!(skipped(&moved), Some(COORDINATE), "{curve}");
         for (member, value) in [("x", &x), ("y", &y)] {
             let longer = [&[0], value.as_slice()].concat();
-            for other in [&longer, &value[1..].to_vec(), &[value.as_slice(), &[0]].concat(), &Vec::new()] {
-                assert_eq!(skipped(&with(jwk.clone(), member, text(other))), Some(COORDINATE), "{curve} {member}");
+            for other in
+                [&longer, &value[1..].to_vec(), &[value.as_slice(), &[0]].concat(), &Vec::new()]
+            {
+                assert_eq!(
+                    skipped(&with(jwk.clone(), member, text(other))),
+                    Some(COORDINATE),
+                    "{curve} {member}"
+                );
             }
             assert_eq!(skipped(&without(jwk.clone(), member)), Some(MEMBER));
             assert_eq!(skipped(&with(jwk.clone(), member, "+/+/")), Some(BASE64));
@@ -350,7 +383,12 @@ fn an_okp_x_that_is_not_32_bytes_is_skipped() {
     let x = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
     let spki = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", &x[..]].concat(); // the provider reads it too
     for other in [&x[..31], &[&x[..], &[0]].concat(), &[&[0], &x[..]].concat(), &spki, &[]] {
-        assert_eq!(skipped(&with(jwk.clone(), "x", text(other))), Some(ED25519_POINT), "{}", other.len());
+        assert_eq!(
+            skipped(&with(jwk.clone(), "x", text(other))),
+            Some(ED25519_POINT),
+            "{}",
+            other.len()
+        );
     }
     assert_eq!(skipped(&without(jwk.clone(), "x")), Some(MEMBER));
     assert_eq!(skipped(&with(jwk, "x", "+/+/")), Some(BASE64));
@@ -425,11 +463,16 @@ fn keys_clash_under_one_kid_and_alg_with_different_material() {
 fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let public = pair.public_key().as_ref();
-    let jwk = json!({"kty": "EC", "crv": "P-256", "x": text(&public[1..33]), "y": text(&public[33..])});
+    let jwk =
+        json!({"kty": "EC", "crv": "P-256", "x": text(&public[1..33]), "y": text(&public[33..])});
     let key = Key::from_jwk(&jwk).unwrap();
     let signature = pair.sign(&SystemRandom::new(), b"message").unwrap().as_ref().to_vec();
     for algorithm in Algorithm::ALL {
-        assert_eq!(key.verify(algorithm, b"message", &signature), algorithm == Algorithm::ES256, "{algorithm}");
+        assert_eq!(
+            key.verify(algorithm, b"message", &signature),
+            algorithm == Algorithm::ES256,
+            "{algorithm}"
+        );
     }
     assert!(!key.verify(Algorithm::ES256, b"massage", &signature));
     // RFC 7518 §3.4: r and s are from 1 to n − 1; CVE-2022-21449.

@@ -25,7 +25,8 @@ const MAX_WAITING: usize = 1024;
 /// How many key ids that were asked for in vain are remembered.
 const MAX_IN_VAIN: u64 = 4096;
 
-/// Seconds that a cached set may be dated ahead of the wall clock, which may have been corrected since.
+/// Seconds that a cached set may be dated ahead of the wall clock, which may have been corrected
+/// since.
 const MAX_AHEAD: u64 = 60;
 
 /// The numbers of one cache; the builder documents each.
@@ -49,13 +50,18 @@ pub(in crate::jwks) struct Cache {
     pub(super) report: Report,
     kept_in: Option<KeptFile>,
     plan: Mutex<Plan>,
-    /// Until when a key id counts as unknown without another fetch. The deadline is the entry's own, on the clock that
-    /// tests drive; moka bounds the memory.
+    /// Until when a key id counts as unknown without another fetch. The deadline is the entry's
+    /// own, on the clock that tests drive; moka bounds the memory.
     in_vain: moka::sync::Cache<String, Instant>,
 }
 
 impl Cache {
-    pub(in crate::jwks) fn new(limits: Limits, exchange: Box<dyn Exchange>, clock: Clock, rng: fastrand::Rng) -> Self {
+    pub(in crate::jwks) fn new(
+        limits: Limits,
+        exchange: Box<dyn Exchange>,
+        clock: Clock,
+        rng: fastrand::Rng,
+    ) -> Self {
         let published = Published {
             set: Arc::default(),
             json: Arc::default(),
@@ -90,16 +96,21 @@ impl Cache {
         }
     }
 
-    /// Starts from a set that was fetched `age` ago and counted as fresh for `lifetime` then, instead of from none. It is
-    /// refreshed with the first use. The error says why it cannot be used.
+    /// Starts from a set that was fetched `age` ago and counted as fresh for `lifetime` then,
+    /// instead of from none. It is refreshed with the first use. The error says why it cannot be
+    /// used.
     pub(in crate::jwks) fn preload(
         &mut self,
         json: &[u8],
         age: Duration,
         lifetime: Duration,
     ) -> Result<(), &'static str> {
-        let set = KeySet::from_json(json, self.limits.max_keys, &KeySet::default()).map_err(SetError::reason)?;
-        let usable = lifetime.min(self.limits.max_age).saturating_add(self.limits.stale_limit).saturating_sub(age);
+        let set = KeySet::from_json(json, self.limits.max_keys, &KeySet::default())
+            .map_err(SetError::reason)?;
+        let usable = lifetime
+            .min(self.limits.max_age)
+            .saturating_add(self.limits.stale_limit)
+            .saturating_sub(age);
         if usable.is_zero() {
             return Err("it is past the stale limit");
         }
@@ -115,7 +126,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Starts from the set in this file, if it is there and good, and keeps every good set there from now on.
+    /// Starts from the set in this file, if it is there and good, and keeps every good set there
+    /// from now on.
     pub(in crate::jwks) fn start_from(&mut self, file: KeptFile, max_body: usize) {
         if let Some(Kept { json, fetched, lifetime }) = file.load(max_body) {
             let now = self.clock.unix_now();
@@ -137,19 +149,28 @@ impl Cache {
     pub(super) fn keep(&self, json: &[u8], age: Duration, lifetime: Duration) {
         let Some(file) = &self.kept_in else { return };
         let fetched = self.clock.unix_now().saturating_sub(age.as_secs());
-        file.store_in_background(Kept { json: json.to_vec(), fetched, lifetime: lifetime.as_secs() });
+        file.store_in_background(Kept {
+            json: json.to_vec(),
+            fetched,
+            lifetime: lifetime.as_secs(),
+        });
     }
 
-    /// Starts the task if there is none, on the current runtime. False if there is no runtime to start it on.
+    /// Starts the task if there is none, on the current runtime. False if there is no runtime to
+    /// start it on.
     pub(in crate::jwks) fn ensure_running(self: &Arc<Self>) -> bool {
         if self.published.borrow().running {
             return true;
         }
         let Ok(runtime) = Handle::try_current() else { return false };
-        // Claimed, started and noted under one lock: else a task that dies at once on a runtime that is shutting down
-        // could be noted over a live one, which nobody would ever end. A task that ends takes no lock of the plan.
+        // Claimed, started and noted under one lock: else a task that dies at once on a runtime
+        // that is shutting down could be noted over a live one, which nobody would ever end. A task
+        // that ends takes no lock of the plan.
         let mut plan = self.plan();
-        if self.published.send_if_modified(|published| !std::mem::replace(&mut published.running, true)) {
+        if self
+            .published
+            .send_if_modified(|published| !std::mem::replace(&mut published.running, true))
+        {
             plan.task = Some(runtime.spawn(task::run(Arc::clone(self))).abort_handle());
         }
         true
@@ -163,7 +184,8 @@ impl Cache {
         }
     }
 
-    /// Asks for a fetch that begins after now, for a key id that is in no set so far. False if the gate is closed.
+    /// Asks for a fetch that begins after now, for a key id that is in no set so far. False if the
+    /// gate is closed.
     pub(in crate::jwks) fn ask_for_unknown_key(&self) -> bool {
         let now = self.clock.now();
         let mut plan = self.plan();
@@ -178,8 +200,9 @@ impl Cache {
         true
     }
 
-    /// Asks for a fetch in the background, since a signature was bad under a known key: perhaps the authority gave the
-    /// key's id to new material. An attacker can send bad signatures at will, so the gate has a budget of its own for it.
+    /// Asks for a fetch in the background, since a signature was bad under a known key: perhaps the
+    /// authority gave the key's id to new material. An attacker can send bad signatures at will, so
+    /// the gate has a budget of its own for it.
     pub(in crate::jwks) fn suspect(&self) {
         let now = self.clock.now();
         let (fetched, fetching) = {
@@ -207,8 +230,9 @@ impl Cache {
         Rejection::retry_after(reason, wait)
     }
 
-    /// Refuses at once where there are no usable keys, and asks for a fetch all the same: the back-off of an outage may
-    /// last a minute, and a key has to be accepted sooner once the endpoint answers.
+    /// Refuses at once where there are no usable keys, and asks for a fetch all the same: the
+    /// back-off of an outage may last a minute, and a key has to be accepted sooner once the
+    /// endpoint answers.
     pub(in crate::jwks) fn refuse_and_ask(&self, reason: RejectionReason) -> Rejection {
         self.ask_for_unknown_key();
         self.unavailable(reason)
@@ -232,15 +256,17 @@ impl Cache {
         self.in_vain.entry_count()
     }
 
-    /// Puts the deadlines of the keys on wall time, which may have been set since, by what is left on monotonic time.
-    /// A key that was retired stays so: it is in no set. Without a task the deadlines stay at zero: whoever holds on to a
-    /// key then has to look it up each time, until one of them can start the task again.
+    /// Puts the deadlines of the keys on wall time, which may have been set since, by what is left
+    /// on monotonic time. A key that was retired stays so: it is in no set. Without a task the
+    /// deadlines stay at zero: whoever holds on to a key then has to look it up each time, until
+    /// one of them can start the task again.
     pub(in crate::jwks) fn renew_deadlines(&self) {
         let published = self.published.borrow();
         if !published.running {
             return;
         }
-        let left = published.stale_at.map(|stale_at| stale_at.saturating_duration_since(self.clock.now()));
+        let left =
+            published.stale_at.map(|stale_at| stale_at.saturating_duration_since(self.clock.now()));
         let deadline = match left {
             None | Some(Duration::ZERO) => 0,
             Some(left) => self.clock.unix_now().saturating_add(left.as_secs().max(1)),
@@ -258,6 +284,9 @@ impl Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("limits", &self.limits).field("exchange", &self.exchange).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("limits", &self.limits)
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
     }
 }

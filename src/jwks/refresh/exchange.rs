@@ -4,7 +4,9 @@ use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER};
+use http::header::{
+    ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response};
 use url::Url;
@@ -16,14 +18,16 @@ use crate::outbound;
 
 /// Fetches a key set. Real over HTTP, in memory where a test drives time.
 pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
-    /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the caller.
+    /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the
+    /// caller.
     fn get(&self, cause: Cause, known: Validators) -> Fetching<'_>;
 
     /// The endpoint's origin, which metrics are labelled with.
     fn endpoint(&self) -> String;
 }
 
-pub(in crate::jwks) type Fetching<'e> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
+pub(in crate::jwks) type Fetching<'e> =
+    Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
 
 /// Why a fetch is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,8 @@ pub(in crate::jwks) enum Cause {
     Refresh,
 }
 
-/// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110 §13.1).
+/// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110
+/// §13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::jwks) struct Validators {
     pub(in crate::jwks) etag: Option<HeaderValue>,
@@ -102,7 +107,10 @@ impl Exchange for HttpExchange {
                 }),
                 status => Err(Failure {
                     error: FetchError::Status(status.as_u16()),
-                    retry_after: outbound::retry_after(response.headers().get(RETRY_AFTER), self.clock.unix_now()),
+                    retry_after: outbound::retry_after(
+                        response.headers().get(RETRY_AFTER),
+                        self.clock.unix_now(),
+                    ),
                 }),
             }
         })
@@ -130,7 +138,10 @@ impl fmt::Debug for HttpExchange {
 }
 
 fn validators(headers: &HeaderMap) -> Validators {
-    Validators { etag: headers.get(ETAG).cloned(), last_modified: headers.get(LAST_MODIFIED).cloned() }
+    Validators {
+        etag: headers.get(ETAG).cloned(),
+        last_modified: headers.get(LAST_MODIFIED).cloned(),
+    }
 }
 
 fn lifetime(headers: &HeaderMap) -> Option<Duration> {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bad signature under a known key may cause one fetch in this time, and only if the set is at least this old.
+/// A bad signature under a known key may cause one fetch in this time, and only if the set is at
+/// least this old.
 const SUSPICION_COOLDOWN: Duration = Duration::from_secs(60);
 
-/// Counts the fetches that requests caused, by when they began, whether they succeeded or failed: counting successes
-/// alone would let anybody hammer an endpoint that is down.
+/// Counts the fetches that requests caused, by when they began, whether they succeeded or failed:
+/// counting successes alone would let anybody hammer an endpoint that is down.
 #[derive(Debug)]
 pub(super) struct Gate {
     cooldown: Duration,
@@ -36,8 +37,9 @@ impl Gate {
         opens.map_or(Duration::ZERO, |opens| opens.saturating_duration_since(now))
     }
 
-    /// Whether a fetch for a bad signature may begin: at most one in any minute, and only if the set, which was fetched at
-    /// `fetched`, is older than that. Otherwise the signature says more about its sender than about the set.
+    /// Whether a fetch for a bad signature may begin: at most one in any minute, and only if the
+    /// set, which was fetched at `fetched`, is older than that. Otherwise the signature says more
+    /// about its sender than about the set.
     pub(super) fn admits_suspicion(&self, now: Instant, fetched: Option<Instant>) -> bool {
         let rested = |since: Instant| now.duration_since(since) >= SUSPICION_COOLDOWN;
         self.closed_until.is_none_or(|until| now >= until)
@@ -72,7 +74,9 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut gate = Gate::new(Duration::from_secs(10));
         // (second, whether a fetch that is asked for then may begin)
-        for (second, admitted) in [(0, true), (4, true), (5, false), (9, false), (10, true), (13, false), (14, true)] {
+        for (second, admitted) in
+            [(0, true), (4, true), (5, false), (9, false), (10, true), (13, false), (14, true)]
+        {
             assert_eq!(gate.admits_unknown_key(at(second)), admitted, "at {second} s");
             if admitted {
                 gate.unknown_key_began(at(second));

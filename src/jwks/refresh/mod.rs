@@ -1,10 +1,11 @@
 //! The task that owns every fetch of one JWKS endpoint.
 //!
-//! What the cache guarantees stands in the docs of [`jwks`](crate::jwks); [`gate`] keeps bound (a), [`task`] the others.
+//! What the cache guarantees stands in the docs of [`jwks`](crate::jwks); [`gate`] keeps bound (a),
+//! [`task`] the others.
 //!
-//! Every published key carries the wall time until which it may be used. The task moves it ahead at each successful
-//! fetch and sets it to zero when the key leaves the set or the stale limit passes, so staleness, removal and a dead task
-//! all reach every reader as one atomic load.
+//! Every published key carries the wall time until which it may be used. The task moves it ahead at
+//! each successful fetch and sets it to zero when the key leaves the set or the stale limit passes,
+//! so staleness, removal and a dead task all reach every reader as one atomic load.
 
 mod cache;
 mod exchange;

@@ -18,7 +18,10 @@ pub(super) struct Report {
 }
 
 // Without the feature these have little to say, and the same signatures all the same.
-#[cfg_attr(not(feature = "metrics"), allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables))]
+#[cfg_attr(
+    not(feature = "metrics"),
+    allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables)
+)]
 impl Report {
     pub(super) fn new(endpoint: String) -> Self {
         Self {
@@ -40,7 +43,8 @@ impl Report {
         }
         self.count(cause, "success");
         #[cfg(feature = "metrics")]
-        metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone()).set(set.keys().len() as f64);
+        metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone())
+            .set(set.keys().len() as f64);
     }
 
     /// Once at warn for each change of state, or an outage fills the log.

@@ -1,4 +1,5 @@
-//! When to fetch: what an endpoint's headers say, and how long to wait before the next attempt. Pure functions.
+//! When to fetch: what an endpoint's headers say, and how long to wait before the next attempt.
+//! Pure functions.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,8 +13,9 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
-/// `Cache-Control: max-age` less `Age` (RFC 9111 §4.2). `None` without a `max-age`. A figure that cannot be read counts
-/// as zero, as does a directive that forbids keeping: RFC 9111 §4.2.1 asks to treat such answers as stale.
+/// `Cache-Control: max-age` less `Age` (RFC 9111 §4.2). `None` without a `max-age`. A figure that
+/// cannot be read counts as zero, as does a directive that forbids keeping: RFC 9111 §4.2.1 asks to
+/// treat such answers as stale.
 pub(crate) fn freshness<'h>(
     cache_control: impl IntoIterator<Item = &'h HeaderValue>,
     age: Option<&HeaderValue>,
@@ -42,14 +44,20 @@ pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
 }
 
-/// How long after the beginning of a fetch to begin the next one: 80 % of the lifetime, ±10 %, so that a fleet does not
-/// come at once; but early enough to end within the lifetime, unless that is too short for two fetches.
-pub(super) fn refresh_ahead(lifetime: Duration, timeout: Duration, rng: &mut fastrand::Rng) -> Duration {
+/// How long after the beginning of a fetch to begin the next one: 80 % of the lifetime, ±10 %, so
+/// that a fleet does not come at once; but early enough to end within the lifetime, unless that is
+/// too short for two fetches.
+pub(super) fn refresh_ahead(
+    lifetime: Duration,
+    timeout: Duration,
+    rng: &mut fastrand::Rng,
+) -> Duration {
     let in_time = lifetime.saturating_sub(timeout).max(lifetime / 2);
     lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(in_time)
 }
 
-/// How long to wait after the `failures`th failure in a row: 1 s doubling to 60 s, drawn from the upper half.
+/// How long to wait after the `failures`th failure in a row: 1 s doubling to 60 s, drawn from the
+/// upper half.
 pub(super) fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(MAX_BACK_OFF).mul_f64(draw(rng, 0.5..=1.0))
@@ -75,7 +83,8 @@ mod tests {
     use super::*;
 
     fn read(cache_control: &[&str], age: Option<&str>) -> Option<u64> {
-        let values: Vec<_> = cache_control.iter().map(|value| HeaderValue::from_str(value).unwrap()).collect();
+        let values: Vec<_> =
+            cache_control.iter().map(|value| HeaderValue::from_str(value).unwrap()).collect();
         let age = age.map(|age| HeaderValue::from_str(age).unwrap());
         freshness(&values, age.as_ref()).map(|lifetime| lifetime.as_secs())
     }
@@ -109,7 +118,8 @@ mod tests {
     #[test]
     fn lifetimes_are_clamped() {
         let hour = Duration::from_secs(3600);
-        let cases = [(None, 600), (Some(0), 30), (Some(29), 30), (Some(31), 31), (Some(u64::MAX), 3600)];
+        let cases =
+            [(None, 600), (Some(0), 30), (Some(29), 30), (Some(31), 31), (Some(u64::MAX), 3600)];
         for (lifetime, expected) in cases {
             assert_eq!(clamp(lifetime.map(Duration::from_secs), hour).as_secs(), expected);
         }
@@ -123,10 +133,12 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let timeout = Duration::from_secs(5);
             for (lifetime, least, most) in [(100, 72.0, 88.0), (30, 21.6, 25.0), (8, 4.0, 4.0)] {
-                let ahead = refresh_ahead(Duration::from_secs(lifetime), timeout, &mut rng).as_secs_f64();
+                let ahead =
+                    refresh_ahead(Duration::from_secs(lifetime), timeout, &mut rng).as_secs_f64();
                 assert!((least..=most).contains(&ahead), "{ahead}");
             }
-            for (failures, doubled) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (u32::MAX, 60.0)] {
+            for (failures, doubled) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (u32::MAX, 60.0)]
+            {
                 let wait = back_off(failures, &mut rng).as_secs_f64();
                 assert!((doubled / 2.0..=doubled).contains(&wait), "{failures}: {wait}");
             }

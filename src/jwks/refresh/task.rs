@@ -13,10 +13,11 @@ use super::schedule;
 use crate::error::FetchError;
 use crate::jwks::set::{KeySet, SetError};
 
-/// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it published stays valid for its
-/// own deadlines, and the next need starts it again.
+/// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it
+/// published stays valid for its own deadlines, and the next need starts it again.
 pub(super) fn run(cache: Arc<Cache>) -> impl Future<Output = ()> + Send {
-    // Made before the first poll: a runtime that is shutting down drops the future without polling it.
+    // Made before the first poll: a runtime that is shutting down drops the future without polling
+    // it.
     let end = End(cache);
     async move {
         let cache = &*end.0;
@@ -33,8 +34,9 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.published.send_modify(|published| {
             published.running = false;
-            // Whoever holds on to a key comes to look it up then, which makes it good again and starts the task again:
-            // else a removal could pass unnoticed for as long as nobody sends a token that is new.
+            // Whoever holds on to a key comes to look it up then, which makes it good again and
+            // starts the task again: else a removal could pass unnoticed for as long as nobody
+            // sends a token that is new.
             published.set.keys().iter().for_each(|key| key.use_until(0));
             if published.is_fetching() {
                 published.ended = published.begun;
@@ -54,12 +56,14 @@ async fn next(cache: &Cache) -> Cause {
             let mut plan = cache.plan();
             let demand = std::mem::take(&mut plan.demand);
             if plan.due <= now {
-                // One fetch answers whatever was asked for too. Should the task die of it, it counts as a failure.
+                // One fetch answers whatever was asked for too. Should the task die of it, it
+                // counts as a failure.
                 plan.failures = plan.failures.saturating_add(1);
                 plan.due = now + back_off(&mut plan);
                 return Cause::Scheduled;
             }
-            // The gate is asked again: a fetch may have ended since, and the endpoint have asked to be left alone.
+            // The gate is asked again: a fetch may have ended since, and the endpoint have asked to
+            // be left alone.
             if demand.unknown_key && plan.gate.admits_unknown_key(now) {
                 plan.gate.unknown_key_began(now);
                 return Cause::UnknownKey;
@@ -73,9 +77,11 @@ async fn next(cache: &Cache) -> Cause {
             }
             plan.due
         };
-        // Staleness is due as well: the keys' deadlines are on wall time, which may have been set back.
+        // Staleness is due as well: the keys' deadlines are on wall time, which may have been set
+        // back.
         cache.report.until_stale(stale_at.map(|stale_at| stale_at.saturating_duration_since(now)));
-        let until = stale_at.filter(|stale_at| *stale_at > now).map_or(due, |stale_at| stale_at.min(due));
+        let until =
+            stale_at.filter(|stale_at| *stale_at > now).map_or(due, |stale_at| stale_at.min(due));
         let until = cache.report.next().map_or(until, |next| until.min(now + next));
         tokio::select! {
             () = cache.wake.notified() => {}
@@ -136,7 +142,8 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
     }
 }
 
-/// Everything counts from when the fetch began (RFC 9111 §4.2.3): what was removed while the answer travelled is in it.
+/// Everything counts from when the fetch began (RFC 9111 §4.2.3): what was removed while the answer
+/// travelled is in it.
 fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
     let Good { set, json, validators, lifetime } = good;
     let now = cache.clock.now();
@@ -153,8 +160,9 @@ fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
     let Published { set: before, newest, .. } = cache.published.borrow().clone();
     let usable = fresh.saturating_add(cache.limits.stale_limit).saturating_sub(now - begun);
     let deadline = cache.clock.unix_now().saturating_add(usable.as_secs());
-    // First the new deadlines, then the set, then the end of what left it: at no time is a listed key unusable. Whoever
-    // renews deadlines holds the same lock, so an old one never overwrites a new one.
+    // First the new deadlines, then the set, then the end of what left it: at no time is a listed
+    // key unusable. Whoever renews deadlines holds the same lock, so an old one never overwrites a
+    // new one.
     cache.published.send_modify(|published| {
         set.keys().iter().for_each(|key| key.use_until(deadline));
         published.set = Arc::clone(&set);

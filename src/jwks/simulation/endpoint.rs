@@ -42,7 +42,8 @@ impl Identity {
 
 /// Made once: generating keys would be most of the work of a seed.
 static POOL: LazyLock<BTreeMap<Identity, (Value, Key)>> = LazyLock::new(|| {
-    let identities = (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| Identity { kid, material }));
+    let identities =
+        (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| Identity { kid, material }));
     let made = identities.map(|identity| {
         let x = URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key().as_ref());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": identity.id(), "x": x});
@@ -123,7 +124,10 @@ impl Endpoint {
     /// How many fetches it has seen, and how many of those requests with unknown keys caused.
     pub(super) fn fetches(&self) -> (usize, usize) {
         let world = self.world();
-        (world.fetches.len(), world.fetches.iter().filter(|fetch| fetch.cause == Cause::UnknownKey).count())
+        (
+            world.fetches.len(),
+            world.fetches.iter().filter(|fetch| fetch.cause == Cause::UnknownKey).count(),
+        )
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -133,8 +137,11 @@ impl Endpoint {
     /// What it says, read halfway through the exchange.
     fn answer(&self, known: &Validators) -> (Result<Answer, Failure>, BTreeMap<u8, u8>) {
         let mut world = self.world();
-        let keys: Vec<&Value> =
-            world.listed.iter().map(|(kid, material)| Identity { kid: *kid, material: *material }.jwk()).collect();
+        let keys: Vec<&Value> = world
+            .listed
+            .iter()
+            .map(|(kid, material)| Identity { kid: *kid, material: *material }.jwk())
+            .collect();
         let body = json!({ "keys": keys }).to_string();
         let etag = HeaderValue::try_from(format!("\"{:?}\"", world.listed)).unwrap();
         let lifetime = world.max_age.map(Duration::from_secs);
@@ -146,7 +153,8 @@ impl Endpoint {
                 Ok(Answer { body: None, validators: Validators::default(), lifetime })
             }
             Behaviour::Answers => {
-                let validators = Validators { etag: world.gives_etags.then_some(etag), last_modified: None };
+                let validators =
+                    Validators { etag: world.gives_etags.then_some(etag), last_modified: None };
                 Ok(Answer { body: Some(body.into()), validators, lifetime })
             }
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
@@ -169,7 +177,11 @@ impl Endpoint {
 }
 
 fn bad(body: &str) -> Answer {
-    Answer { body: Some(body.as_bytes().to_vec()), validators: Validators::default(), lifetime: None }
+    Answer {
+        body: Some(body.as_bytes().to_vec()),
+        validators: Validators::default(),
+        lifetime: None,
+    }
 }
 
 impl Exchange for Endpoint {
@@ -225,7 +237,9 @@ impl Drop for End<'_> {
 /// Whether an answer brings a set, as far as its body tells.
 fn brings_a_set(answer: &Result<Answer, Failure>) -> bool {
     match answer {
-        Ok(Answer { body: Some(body), .. }) => body.starts_with(b"{\"keys\":[{") && body.ends_with(b"}]}"),
+        Ok(Answer { body: Some(body), .. }) => {
+            body.starts_with(b"{\"keys\":[{") && body.ends_with(b"}]}")
+        }
         Ok(Answer { body: None, .. }) => true,
         Err(_) => false,
     }

@@ -21,7 +21,11 @@ pub(super) const OLD: Identity = Identity { kid: 0, material: 0 };
 pub(super) const NEW: Identity = Identity { kid: 1, material: 0 };
 
 /// What a request that names this key id gets, and it waits if it may.
-pub(super) async fn request(jwks: &RemoteJwks, clock: &Clock, id: &str) -> Result<Arc<Key>, Rejection> {
+pub(super) async fn request(
+    jwks: &RemoteJwks,
+    clock: &Clock,
+    id: &str,
+) -> Result<Arc<Key>, Rejection> {
     match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
         Lookup::Found(key) => Ok(key),
         Lookup::Refused(rejection) => Err(rejection),
@@ -51,7 +55,9 @@ async fn a_fetches_are_bounded_whatever_requests_arrive() {
             let mut attack = JoinSet::new();
             for number in 0..10_000 {
                 let (attacked, now) = (jwks.clone(), clock.clone());
-                attack.spawn(async move { request(&attacked, &now, &format!("random-{number}")).await.is_ok() });
+                attack.spawn(async move {
+                    request(&attacked, &now, &format!("random-{number}")).await.is_ok()
+                });
                 sleep(Duration::from_millis(3)).await;
                 assert!(!warm || has(&jwks, &clock, OLD), "a known key waits at request {number}");
             }
@@ -60,8 +66,10 @@ async fn a_fetches_are_bounded_whatever_requests_arrive() {
 
             let (_, asked) = endpoint.fetches();
             assert!(asked <= 2 * 4, "{asked} fetches in 35 s, {behaviour:?}, warm: {warm}");
-            let scheduled =
-                endpoint.world().fetches[before..].iter().filter(|fetch| fetch.cause == Cause::Scheduled).count();
+            let scheduled = endpoint.world().fetches[before..]
+                .iter()
+                .filter(|fetch| fetch.cause == Cause::Scheduled)
+                .count();
             let back_offs = if behaviour == Behaviour::Answers { 1 } else { 8 };
             assert!(scheduled <= back_offs, "{scheduled} scheduled, {behaviour:?}, warm: {warm}");
         }
@@ -98,7 +106,8 @@ async fn c_a_removed_key_ends_within_the_lifetime_and_at_last_with_the_stale_lim
         let limits = Limits { stale_limit: Duration::from_secs(1000), ..default_limits() };
         let (jwks, clock) = remote(&endpoint, limits);
         jwks.ready().await.unwrap();
-        let Lookup::Found(held) = jwks.look_up(Some(&NEW.id()), Algorithm::EdDSA, clock.unix_now()) else {
+        let Lookup::Found(held) = jwks.look_up(Some(&NEW.id()), Algorithm::EdDSA, clock.unix_now())
+        else {
             panic!("it is listed");
         };
 
@@ -113,7 +122,10 @@ async fn c_a_removed_key_ends_within_the_lifetime_and_at_last_with_the_stale_lim
             sleep(bound).await;
         }
         assert!(!has(&jwks, &clock, NEW), "{behaviour:?}");
-        assert!(!held.is_usable(clock.unix_now()), "whoever holds on to it goes on using it, {behaviour:?}");
+        assert!(
+            !held.is_usable(clock.unix_now()),
+            "whoever holds on to it goes on using it, {behaviour:?}"
+        );
         assert_eq!(has(&jwks, &clock, OLD), behaviour == Behaviour::Answers);
     }
 }

@@ -1,4 +1,5 @@
-//! What must hold, said without looking into the cache: from what the endpoint did and what callers got.
+//! What must hold, said without looking into the cache: from what the endpoint did and what callers
+//! got.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -24,7 +25,8 @@ pub(super) struct Laws {
     stale_limit: Duration,
     timeout: Duration,
     cooldown: Duration,
-    /// Since when the endpoint answers whoever asks, however long ago it was asked to. `None` while it does not.
+    /// Since when the endpoint answers whoever asks, however long ago it was asked to. `None` while
+    /// it does not.
     answers_since: Option<Instant>,
     /// When each key was listed, and when an honest caller first used it since.
     keys: BTreeMap<Identity, (Instant, Option<Instant>)>,
@@ -123,10 +125,12 @@ impl Laws {
         self.answers_since = None;
     }
 
-    /// A fetch that was begun in the trouble may hang on for its time-out, and whoever was asked to come back later does.
+    /// A fetch that was begun in the trouble may hang on for its time-out, and whoever was asked to
+    /// come back later does.
     pub(super) fn answers(&mut self, retry_at: Option<Instant>) {
         let now = Instant::now();
-        self.answers_since = Some(retry_at.map_or(now, |retry_at| retry_at.max(now)) + self.timeout);
+        self.answers_since =
+            Some(retry_at.map_or(now, |retry_at| retry_at.max(now)) + self.timeout);
     }
 
     pub(super) fn used(&mut self, identity: Identity) {
@@ -135,7 +139,8 @@ impl Laws {
         }
     }
 
-    /// (b): while the endpoint answers, a listed key is accepted 10 s and one fetch after its first use at the latest.
+    /// (b): while the endpoint answers, a listed key is accepted 10 s and one fetch after its first
+    /// use at the latest.
     pub(super) fn answered(
         &mut self,
         identity: Identity,
@@ -143,12 +148,14 @@ impl Laws {
         result: Result<Arc<Key>, Rejection>,
     ) -> Result<(), String> {
         let first_use = self.keys.get(&identity).and_then(|(_, first_use)| *first_use);
-        let answered_throughout = |first_use| self.answers_since.is_some_and(|since| since <= first_use);
+        let answered_throughout =
+            |first_use| self.answers_since.is_some_and(|since| since <= first_use);
         match (first_use, result) {
             (first_use, Ok(key)) => {
                 self.seen.accepted_in_time += u64::from(first_use.is_some_and(answered_throughout));
                 let held = self.held.entry(identity).or_default();
-                if key.is_same(identity.key()) && !held.iter().any(|other| Arc::ptr_eq(other, &key)) {
+                if key.is_same(identity.key()) && !held.iter().any(|other| Arc::ptr_eq(other, &key))
+                {
                     held.push(key);
                 }
                 Ok(())
@@ -156,7 +163,9 @@ impl Laws {
             (Some(first_use), Err(rejection)) if answered_throughout(first_use) => {
                 if sent >= first_use + self.cooldown + FETCH {
                     let late = sent - first_use;
-                    return Err(format!("(b) {identity:?}, first used {late:?} before, is refused: {rejection:?}"));
+                    return Err(format!(
+                        "(b) {identity:?}, first used {late:?} before, is refused: {rejection:?}"
+                    ));
                 }
                 Ok(())
             }
@@ -178,11 +187,18 @@ impl Laws {
                 let identity = Identity { kid: *kid, material: *material };
                 match look_up(identity) {
                     Lookup::Found(key) if key.is_same(identity.key()) => {}
-                    Lookup::Found(_) => return Err(format!("(d) {identity:?} was served, another key is in use")),
-                    Lookup::Refused(rejection) => {
-                        return Err(format!("(d) {identity:?} was served {:?} ago, but {rejection:?}", now - *at));
+                    Lookup::Found(_) => {
+                        return Err(format!("(d) {identity:?} was served, another key is in use"));
                     }
-                    Lookup::Wait(_) => return Err(format!("(e) {identity:?} was served, and has to wait")),
+                    Lookup::Refused(rejection) => {
+                        return Err(format!(
+                            "(d) {identity:?} was served {:?} ago, but {rejection:?}",
+                            now - *at
+                        ));
+                    }
+                    Lookup::Wait(_) => {
+                        return Err(format!("(e) {identity:?} was served, and has to wait"));
+                    }
                 }
                 self.seen.known_without_waiting += 1;
                 self.seen.kept_through_failure += u64::from(self.answers_since.is_none());
@@ -193,7 +209,8 @@ impl Laws {
             let regularly = self.answers_since.is_some_and(|since| since + RECOVERY <= removed);
             let in_time = regularly && now >= removed + self.lifetime;
             // Deadlines are in whole seconds.
-            let at_last = now >= removed + self.lifetime + self.stale_limit + Duration::from_secs(1);
+            let at_last =
+                now >= removed + self.lifetime + self.stale_limit + Duration::from_secs(1);
             if !in_time && !at_last {
                 continue;
             }
@@ -201,8 +218,14 @@ impl Laws {
             if matches!(look_up(identity), Lookup::Found(key) if key.is_same(identity.key())) {
                 return Err(format!("(c) {identity:?} is found {late:?} after its removal"));
             }
-            if self.held.get(&identity).is_some_and(|held| held.iter().any(|key| key.is_usable(unix_now))) {
-                return Err(format!("(c) a verdict of {identity:?} lives {late:?} after its removal"));
+            if self
+                .held
+                .get(&identity)
+                .is_some_and(|held| held.iter().any(|key| key.is_usable(unix_now)))
+            {
+                return Err(format!(
+                    "(c) a verdict of {identity:?} lives {late:?} after its removal"
+                ));
             }
             self.seen.removals += u64::from(in_time);
             self.seen.stale_removals += u64::from(at_last);
@@ -215,10 +238,15 @@ impl Laws {
         self.lifetime.mul_f64(0.8 * 0.9).min((self.lifetime - self.timeout).max(self.lifetime / 2))
     }
 
-    /// (a): the fetches that requests caused, by when they began; and the schedule keeps its own pace.
+    /// (a): the fetches that requests caused, by when they began; and the schedule keeps its own
+    /// pace.
     pub(super) fn check_fetches(&mut self, fetches: &[Fetch]) -> Result<(), String> {
-        let begun = |cause: Cause| fetches.iter().filter(move |fetch| fetch.cause == cause).map(|fetch| fetch.begun);
-        for (cause, count, interval) in [(Cause::UnknownKey, 2, self.cooldown), (Cause::BadSignature, 1, MINUTE)] {
+        let begun = |cause: Cause| {
+            fetches.iter().filter(move |fetch| fetch.cause == cause).map(|fetch| fetch.begun)
+        };
+        for (cause, count, interval) in
+            [(Cause::UnknownKey, 2, self.cooldown), (Cause::BadSignature, 1, MINUTE)]
+        {
             let times: Vec<_> = begun(cause).collect();
             for window in times.windows(count + 1) {
                 if window[count] - window[0] < interval {
@@ -237,10 +265,13 @@ impl Laws {
         for fetch in fetches {
             let scheduled = fetch.cause == Cause::Scheduled;
             // Timers have a resolution of 1 ms.
-            let early = rest.filter(|(from, least)| fetch.begun + Duration::from_millis(2) < *from + *least);
+            let early = rest
+                .filter(|(from, least)| fetch.begun + Duration::from_millis(2) < *from + *least);
             if let Some((from, least)) = early.filter(|_| scheduled) {
                 let waited = fetch.begun - from;
-                return Err(format!("(a) a scheduled fetch after {waited:?} of {least:?}, {failures} failures before"));
+                return Err(format!(
+                    "(a) a scheduled fetch after {waited:?} of {least:?}, {failures} failures before"
+                ));
             }
             match fetch.ended {
                 Some((_, true)) => (failures, rest) = (0, Some((fetch.begun, self.least_rest()))),

@@ -60,9 +60,15 @@ async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
     endpoint.set(Behaviour::Hangs);
     let (jwks, clock) = remote(&endpoint, default_limits());
     let start = Instant::now();
-    assert_eq!(request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(), RejectionReason::NoKeysYet);
+    assert_eq!(
+        request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
+        RejectionReason::NoKeysYet
+    );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
-    assert_eq!(request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(), RejectionReason::NoKeysYet);
+    assert_eq!(
+        request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
+        RejectionReason::NoKeysYet
+    );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(jwks.ready().await, Err(FetchError::Timeout));
     endpoint.set(Behaviour::Answers);
@@ -115,10 +121,13 @@ async fn at_most_1024_requests_wait() {
     let endpoint = Endpoint::listing(&[OLD]);
     endpoint.set(Behaviour::Hangs);
     let (jwks, clock) = remote(&endpoint, default_limits());
-    let look_up = |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
+    let look_up =
+        |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
     let mut tickets = Vec::new();
     for number in 0..1024 {
-        let Lookup::Wait(ticket) = look_up(number) else { panic!("request {number} does not wait") };
+        let Lookup::Wait(ticket) = look_up(number) else {
+            panic!("request {number} does not wait")
+        };
         tickets.push(ticket);
     }
     let Lookup::Refused(rejection) = look_up(1024) else { panic!("one too many waits") };
@@ -131,7 +140,8 @@ async fn at_most_1024_requests_wait() {
 async fn the_fetch_goes_on_when_the_request_that_asked_is_dropped() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, default_limits());
-    let Lookup::Wait(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now()) else {
+    let Lookup::Wait(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now())
+    else {
         panic!("nothing is there yet");
     };
     drop(ticket);
@@ -166,7 +176,9 @@ async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
     jwks.ready().await.unwrap();
     let reused = Identity { material: 1, ..OLD };
     endpoint.world().listed.insert(reused.kid, reused.material);
-    let suspected = || endpoint.world().fetches.iter().filter(|fetch| fetch.cause == Cause::BadSignature).count();
+    let suspected = || {
+        endpoint.world().fetches.iter().filter(|fetch| fetch.cause == Cause::BadSignature).count()
+    };
     for _ in 0..590 {
         jwks.bad_signature_seen();
         sleep(Duration::from_millis(100)).await;
@@ -190,7 +202,10 @@ async fn an_endpoint_that_asks_for_time_gets_it() {
     assert_eq!(refused.reason(), RejectionReason::FetchFailed);
     assert_eq!(endpoint.fetches(), (2, 1));
     for _ in 0..119 {
-        assert_eq!(request(&jwks, &clock, "k9").await.unwrap_err().reason(), RejectionReason::FetchFailed);
+        assert_eq!(
+            request(&jwks, &clock, "k9").await.unwrap_err().reason(),
+            RejectionReason::FetchFailed
+        );
         sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(endpoint.fetches(), (2, 1));
@@ -314,7 +329,10 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     let clock = Clock::driven(1_800_000_000);
     let mut second = cache(&endpoint, default_limits(), &clock);
     let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
-    assert_eq!(second.preload(json.as_bytes(), hour + day, hour), Err("it is past the stale limit"));
+    assert_eq!(
+        second.preload(json.as_bytes(), hour + day, hour),
+        Err("it is past the stale limit")
+    );
     assert_eq!(second.preload(b"{}", hour, hour), Err("not a JSON Web Key Set"));
     second.preload(json.as_bytes(), hour, hour).unwrap();
     let second = RemoteJwks::from_cache(second);
@@ -337,7 +355,8 @@ async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
     let json = first.export().unwrap();
     endpoint.set(Behaviour::Refuses);
     let folder = tempfile::tempdir().unwrap();
-    let file = KeptFile::new(folder.path().join("keys.json"), &"https://a.example".parse().unwrap());
+    let file =
+        KeptFile::new(folder.path().join("keys.json"), &"https://a.example".parse().unwrap());
 
     for (fetched, lifetime, usable_for) in [
         (NOW, MAX_AGE, LONGEST),
@@ -383,7 +402,8 @@ fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
     });
     let mut seen: Vec<(String, f64)> = Vec::new();
     for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
-        let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let labels: Vec<_> =
+            key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         let value = match value {
             DebugValue::Counter(count) => count as f64,
             DebugValue::Gauge(gauge) => gauge.into_inner(),

@@ -1,8 +1,9 @@
-//! Rotation, outages and an attacker, in virtual time: the guarantees (a) to (e) are checked after every step.
+//! Rotation, outages and an attacker, in virtual time: the guarantees (a) to (e) are checked after
+//! every step.
 //!
-//! A seed decides everything: what the endpoint does, which keys it lists, who calls with what, when the wall clock is
-//! set and when the task dies. `M2M_SIMULATION_SEEDS` sets how many seeds are run, 500 by default;
-//! `M2M_SIMULATION_SEED` runs one.
+//! A seed decides everything: what the endpoint does, which keys it lists, who calls with what,
+//! when the wall clock is set and when the task dies. `M2M_SIMULATION_SEEDS` sets how many seeds
+//! are run, 500 by default; `M2M_SIMULATION_SEED` runs one.
 
 #![allow(clippy::unwrap_used)] // all of it is a test, which clippy does not see behind two conditions
 
@@ -83,7 +84,12 @@ impl Simulation {
         });
         let clock = Clock::driven(1_800_000_000);
         let laws = Laws::new(&limits, max_age);
-        let cache = Cache::new(limits, Box::new(endpoint.clone()), clock.clone(), fastrand::Rng::with_seed(seed));
+        let cache = Cache::new(
+            limits,
+            Box::new(endpoint.clone()),
+            clock.clone(),
+            fastrand::Rng::with_seed(seed),
+        );
         let jwks = RemoteJwks::from_cache(cache);
         let attack = rng.choice([0, 1, 20]).unwrap();
         Self { rng, endpoint, jwks, clock, laws, attack, outcomes: mpsc::unbounded_channel() }
@@ -153,7 +159,11 @@ impl Simulation {
     fn call(&mut self) {
         let listed: Vec<Identity> = {
             let world = self.endpoint.world();
-            world.listed.iter().map(|(kid, material)| Identity { kid: *kid, material: *material }).collect()
+            world
+                .listed
+                .iter()
+                .map(|(kid, material)| Identity { kid: *kid, material: *material })
+                .collect()
         };
         let honest = self.rng.choice(&listed).copied().unwrap();
         self.laws.used(honest);
@@ -189,7 +199,9 @@ impl Simulation {
         while let Ok(Outcome { caller, sent, result }) = self.outcomes.1.try_recv() {
             match (caller, result) {
                 (Caller::Honest(identity), result) => self.laws.answered(identity, sent, result)?,
-                (Caller::Attacker, Ok(_)) => return Err("a key that was never listed was found".to_owned()),
+                (Caller::Attacker, Ok(_)) => {
+                    return Err("a key that was never listed was found".to_owned());
+                }
                 (Caller::Attacker | Caller::Guesser, _) => {}
             }
         }
@@ -201,7 +213,8 @@ impl Simulation {
             return Err(complaint);
         }
         let now = self.clock.unix_now();
-        let look_up = |identity: Identity| self.jwks.look_up(Some(&identity.id()), Algorithm::EdDSA, now);
+        let look_up =
+            |identity: Identity| self.jwks.look_up(Some(&identity.id()), Algorithm::EdDSA, now);
         self.laws.check_keys(served.as_ref(), now, look_up)
     }
 }
@@ -220,12 +233,18 @@ const TROUBLE: [Behaviour; 10] = [
 ];
 
 fn run_seed(seed: u64) -> Result<Seen, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(async { Simulation::new(seed).run().await })
 }
 
 fn from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 #[test]
@@ -245,7 +264,9 @@ fn the_guarantees_hold_through_rotation_outage_and_attack() {
             }
             match run_seed(seed) {
                 Ok(of_this_seed) => seen += of_this_seed,
-                Err(violation) => panic!("seed {seed}: {violation} (M2M_SIMULATION_SEED={seed} repeats it)"),
+                Err(violation) => {
+                    panic!("seed {seed}: {violation} (M2M_SIMULATION_SEED={seed} repeats it)")
+                }
             }
         }
     };
@@ -257,5 +278,8 @@ fn the_guarantees_hold_through_rotation_outage_and_attack() {
             seen += worker.join().expect("a seed failed; it is printed above");
         }
     });
-    assert!(seen.says_something_of_each(seeds.end - seeds.start), "a law had nothing to say: {seen:?}");
+    assert!(
+        seen.says_something_of_each(seeds.end - seeds.start),
+        "a law had nothing to say: {seen:?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! A metrics recorder that asks the key set for its state. It deadlocks where a metric is recorded while a lock is held.
+//! A metrics recorder that asks the key set for its state. It deadlocks where a metric is recorded
+//! while a lock is held.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -59,7 +60,8 @@ impl Recorder for AskingRecorder {
 
 async fn rotate_and_fail(endpoint: &Endpoint, jwks: &RemoteJwks, clock: &Clock) {
     jwks.ready().await.unwrap();
-    for behaviour in [Behaviour::Fails, Behaviour::Hangs, Behaviour::SendsHtml, Behaviour::Answers] {
+    for behaviour in [Behaviour::Fails, Behaviour::Hangs, Behaviour::SendsHtml, Behaviour::Answers]
+    {
         endpoint.set(behaviour);
         let _ = jwks.refresh().await;
         let _ = request(jwks, clock, "k8").await;
@@ -76,11 +78,14 @@ fn recorder_that_asks_the_key_set_never_deadlocks() {
     let (done, finished) = channel();
     // A thread of its own: a deadlocked one never ends.
     let thread = std::thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let endpoint = Endpoint::listing(&[OLD]);
         let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
         let recorder = AskingRecorder { jwks: jwks.clone(), clock: clock.clone() };
-        metrics::with_local_recorder(&recorder, || runtime.block_on(rotate_and_fail(&endpoint, &jwks, &clock)));
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(rotate_and_fail(&endpoint, &jwks, &clock))
+        });
         done.send(()).unwrap();
     });
     assert_ne!(finished.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout), "a deadlock");

@@ -14,7 +14,8 @@ use crate::token::Current;
 
 const START: u64 = 1_700_000_000;
 
-/// A core in memory: counts what it is asked for, and fails while it is down. Its `n`th token has `n` in it.
+/// A core in memory: counts what it is asked for, and fails while it is down. Its `n`th token has
+/// `n` in it.
 #[derive(Clone)]
 struct Core(Arc<Inner>);
 
@@ -75,7 +76,10 @@ fn encode(text: &str) -> String {
 }
 
 fn down() -> MintError {
-    MintError::Unreachable { core: "http://core".to_owned(), reason: "Connection refused".to_owned() }
+    MintError::Unreachable {
+        core: "http://core".to_owned(),
+        reason: "Connection refused".to_owned(),
+    }
 }
 
 /// Lets virtual time pass in steps, so that whatever is due happens when it is.
@@ -183,7 +187,8 @@ async fn a_refused_token_stays_while_no_other_can_be_had() {
 
 #[test]
 fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
-    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let first_runtime = runtime();
     let (core, token) = first_runtime.block_on(async {
         let core = Core::new(3600);
@@ -204,8 +209,8 @@ fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
     assert!(core.count() > 1);
 }
 
-/// A core that answers each mint after 1 ms with a token of these `iat` and `exp`, which pass through the same checks as
-/// an answer over HTTP.
+/// A core that answers each mint after 1 ms with a token of these `iat` and `exp`, which pass
+/// through the same checks as an answer over HTTP.
 struct Answers {
     exchange: Exchange,
     clock: Clock,
@@ -222,7 +227,9 @@ impl Source for Answers {
             sleep(Duration::from_millis(1)).await;
             let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
             let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-            let claims = format!(r#"{{"iat":{iat},"exp":{exp},"iss":"https://api","source":"microservice"}}"#);
+            let claims = format!(
+                r#"{{"iat":{iat},"exp":{exp},"iss":"https://api","source":"microservice"}}"#
+            );
             let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
             self.exchange.check(&jwt, "http://core").map_err(Refusal::from)
         })
@@ -248,18 +255,33 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
         for (case, claims) in cases {
             let core = Core::new(1);
             let clock = core.0.clock.clone();
-            let url = SuperTokensCore { clock: clock.clone(), ..SuperTokensCore::new("http://core").unwrap() };
-            let exchange = Exchange::new(url.allow_plain_http(), vec![], "https://api".to_owned(), None).unwrap();
+            let url = SuperTokensCore {
+                clock: clock.clone(),
+                ..SuperTokensCore::new("http://core").unwrap()
+            };
+            let exchange =
+                Exchange::new(url.allow_plain_http(), vec![], "https://api".to_owned(), None)
+                    .unwrap();
             let asked = Arc::<Mutex<Vec<_>>>::default();
-            let answers = Answers { exchange, clock: clock.clone(), claims, asked: Arc::clone(&asked) };
+            let answers =
+                Answers { exchange, clock: clock.clone(), claims, asked: Arc::clone(&asked) };
             let minted = clock.now();
             let token = token(core.minted().ok().unwrap(), plan, Box::new(answers), clock);
             pass(60).await;
             drop(token);
-            let asked: Vec<Instant> = std::iter::once(minted).chain(asked.lock().unwrap().clone()).collect();
+            let asked: Vec<Instant> =
+                std::iter::once(minted).chain(asked.lock().unwrap().clone()).collect();
             let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
-            assert!(shortest >= Duration::from_secs(1), "{plan:?}, {case}: {} mints, {shortest:?} apart", asked.len());
-            assert!(asked.len() >= 15, "{plan:?}, {case}: {} mints, so it is hardly renewed", asked.len());
+            assert!(
+                shortest >= Duration::from_secs(1),
+                "{plan:?}, {case}: {} mints, {shortest:?} apart",
+                asked.len()
+            );
+            assert!(
+                asked.len() >= 15,
+                "{plan:?}, {case}: {} mints, so it is hardly renewed",
+                asked.len()
+            );
         }
     }
 }
@@ -275,7 +297,8 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
         }
     }
 
-    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let asked = Arc::<Mutex<Vec<_>>>::default();
     let source = Box::new(Hanging(Arc::clone(&asked)));
     let token = runtime().block_on(async {
@@ -291,7 +314,10 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
     }
     let asked = asked.lock().unwrap();
     let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
-    assert!(!asked.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)), "{shortest:?}");
+    assert!(
+        !asked.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)),
+        "{shortest:?}"
+    );
 }
 
 /// A core that takes its time, and that asks to be left alone.
@@ -308,7 +334,9 @@ impl Source for Slow {
             pass(self.seconds).await;
             match self.retry_after {
                 None => self.core.minted(),
-                Some(_) => Err(Refusal { error: down(), is_passing: true, retry_after: self.retry_after }),
+                Some(_) => {
+                    Err(Refusal { error: down(), is_passing: true, retry_after: self.retry_after })
+                }
             }
         })
     }
@@ -318,7 +346,12 @@ impl Source for Slow {
 async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
     let core = Core::new(3600);
     let source = Slow { core: core.clone(), seconds: 5, retry_after: None };
-    let token = token(core.minted().ok().unwrap(), Plan::BeforeItsEnd, Box::new(source), core.0.clock.clone());
+    let token = token(
+        core.minted().ok().unwrap(),
+        Plan::BeforeItsEnd,
+        Box::new(source),
+        core.0.clock.clone(),
+    );
     while core.0.asked.lock().unwrap().is_empty() {
         pass(1).await;
     }
@@ -330,8 +363,10 @@ async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
 #[tokio::test(start_paused = true)]
 async fn retry_after_holds_for_mints_that_refusals_cause() {
     let core = Core::new(3_153_600_000);
-    let source = Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
-    let token = token(core.minted().ok().unwrap(), Plan::OnRefusal, Box::new(source), core.0.clock.clone());
+    let source =
+        Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
+    let token =
+        token(core.minted().ok().unwrap(), Plan::OnRefusal, Box::new(source), core.0.clock.clone());
     for _ in 0..280 {
         pass(1).await;
         token.refused(token.current().generation);

@@ -15,7 +15,8 @@ async fn redirects_301_302_303_307_308_are_failed_fetches_and_their_target_is_ne
     let target = Server::start(Script::ok(&good));
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}", target.url());
-        is_a_failed_fetch(Script::answer(status, &[&location], &good), FetchError::Status(status)).await;
+        is_a_failed_fetch(Script::answer(status, &[&location], &good), FetchError::Status(status))
+            .await;
     }
     assert_eq!(target.seen().connections, 0);
 }
@@ -58,7 +59,8 @@ async fn status_5xx_is_a_failed_fetch() {
     }
 }
 
-/// Asks with this `Retry-After` to be left alone, cold and warm; answers how long requests are told to stay away.
+/// Asks with this `Retry-After` to be left alone, cold and warm; answers how long requests are told
+/// to stay away.
 async fn left_alone(retry_after: &str) -> u64 {
     let unknown = || Authority::new("unknown").token();
     let refusal = Script::answer(429, &[&format!("retry-after: {retry_after}")], "");
@@ -129,7 +131,11 @@ async fn status_304_without_having_asked_or_without_a_stored_body_is_a_failed_fe
 
 #[tokio::test]
 async fn a_failed_answers_validators_are_not_sent_back() {
-    let script = Script::answer(200, &["etag: \"bad\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"], "<html>");
+    let script = Script::answer(
+        200,
+        &["etag: \"bad\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"],
+        "<html>",
+    );
     let server = Server::start(script);
     let jwks = RemoteJwks::new(server.url()).unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::NotAKeySet));
@@ -155,7 +161,10 @@ async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
         let seen = server.seen();
         let head = seen.heads.last().unwrap();
         assert!(head.contains("\r\nif-none-match: w/\"v1\"\r\n"), "{head}");
-        assert!(head.contains("\r\nif-modified-since: sun, 06 nov 1994 08:49:37 gmt\r\n"), "{head}");
+        assert!(
+            head.contains("\r\nif-modified-since: sun, 06 nov 1994 08:49:37 gmt\r\n"),
+            "{head}"
+        );
         assert_eq!(status(&jwks, &authority.token()).await, 200);
     }
     let health = jwks.health();
@@ -171,7 +180,10 @@ async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
     assert_eq!(status(&jwks, &next.token()).await, 200);
     assert_eq!(status(&jwks, &authority.token()).await, 401);
     let head = server.has_seen(|seen| seen.heads.len() >= 5).await.heads.pop().unwrap();
-    assert!(head.contains("\r\nif-none-match: \"v2\"\r\n") && !head.contains("if-modified-since"), "{head}");
+    assert!(
+        head.contains("\r\nif-none-match: \"v2\"\r\n") && !head.contains("if-modified-since"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
@@ -189,7 +201,8 @@ async fn what_is_asked_for_is_json_without_content_coding() {
 #[tokio::test]
 async fn a_gzip_body_was_not_asked_for_and_is_a_failed_fetch() {
     let zipped = gzip(Authority::new("k").jwks().as_bytes());
-    let script = Script::answer(200, &["content-type: application/json", "content-encoding: gzip"], zipped);
+    let script =
+        Script::answer(200, &["content-type: application/json", "content-encoding: gzip"], zipped);
     is_a_failed_fetch(script, FetchError::NotAKeySet).await;
 }
 

@@ -30,7 +30,8 @@ impl Authority {
     pub(crate) fn token(&self) -> String {
         let header = json!({"alg": "EdDSA", "kid": self.id}).to_string();
         let claims = json!({"exp": 4_102_444_800_u64, "source": "microservice"}).to_string();
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes()));
         format!("{input}.{signature}")
     }

@@ -1,4 +1,5 @@
-//! Tests of what depends on the environment, which belongs to the whole process: each runs again in one of its own.
+//! Tests of what depends on the environment, which belongs to the whole process: each runs again in
+//! one of its own.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,9 +15,12 @@ pub(crate) fn is_child() -> bool {
     env::var_os(IN_CHILD).is_some()
 }
 
-/// Runs the test of this name in a process with these variables, and with nothing else that could name a proxy or a
-/// certificate.
-pub(crate) async fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(test: &str, variables: impl IntoIterator<Item = (K, V)>) {
+/// Runs the test of this name in a process with these variables, and with nothing else that could
+/// name a proxy or a certificate.
+pub(crate) async fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+    test: &str,
+    variables: impl IntoIterator<Item = (K, V)>,
+) {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--test-threads=1"]).kill_on_drop(true);
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {

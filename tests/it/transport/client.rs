@@ -12,7 +12,11 @@ use super::scripted::{Script, Server};
 /// Follows redirects, waits for an hour, and takes gzip.
 fn lax() -> reqwest::ClientBuilder {
     let hour = Duration::from_secs(3600);
-    reqwest::Client::builder().redirect(Policy::limited(10)).timeout(hour).connect_timeout(hour).gzip(true)
+    reqwest::Client::builder()
+        .redirect(Policy::limited(10))
+        .timeout(hour)
+        .connect_timeout(hour)
+        .gzip(true)
 }
 
 #[tokio::test]
@@ -28,7 +32,9 @@ async fn a_redirect_policy_of_the_clients_own_is_overridden() {
 async fn no_time_out_of_the_clients_own_is_overridden() {
     for client in [lax(), reqwest::Client::builder()] {
         let server = Server::start(Script::Stall(Vec::new()));
-        let builder = RemoteJwks::builder(server.url()).timeout(Duration::from_millis(1000)).http_client(client);
+        let builder = RemoteJwks::builder(server.url())
+            .timeout(Duration::from_millis(1000))
+            .http_client(client);
         let start = Instant::now();
         assert_eq!(builder.build().unwrap().refresh().await, Err(FetchError::Timeout));
         assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());

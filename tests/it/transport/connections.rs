@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout};
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
 use super::authority::Authority;
-use super::outcome::{fails_cold, fails_warm, is_a_failed_fetch_within, no_connection, unavailable_for};
+use super::outcome::{
+    fails_cold, fails_warm, is_a_failed_fetch_within, no_connection, unavailable_for,
+};
 use super::scripted::{Script, Server};
 
 const CAP: usize = 4096;
@@ -31,7 +33,13 @@ async fn connect_refused_is_a_failed_fetch() {
     let authority = Authority::new("k");
     let mut server = Server::start(Script::ok(authority.jwks()));
     let url = server.url();
-    fails_warm(RemoteJwks::builder(&url), &authority, async || server.stop().await, no_connection("refused")).await;
+    fails_warm(
+        RemoteJwks::builder(&url),
+        &authority,
+        async || server.stop().await,
+        no_connection("refused"),
+    )
+    .await;
     fails_cold(RemoteJwks::builder(&url), no_connection("refused")).await;
 }
 
@@ -58,7 +66,8 @@ async fn a_reset_connection_is_a_failed_fetch() {
 #[tokio::test]
 async fn a_connection_closed_without_an_answer_is_a_failed_fetch() {
     for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-le"] {
-        is_a_failed_fetch_within(Script::Send(bytes.into()), |builder| builder, no_connection("")).await;
+        is_a_failed_fetch_within(Script::Send(bytes.into()), |builder| builder, no_connection(""))
+            .await;
     }
 }
 
@@ -72,10 +81,12 @@ async fn an_answer_that_is_not_http_is_a_failed_fetch() {
 async fn a_truncated_body_is_a_failed_fetch_though_what_came_is_a_key_set() {
     let json = Authority::new("k").jwks();
     let short = format!("{HEAD}content-length: {}\r\n\r\n{json}", json.len() + 1);
-    is_a_failed_fetch_within(Script::Send(short.into()), |builder| builder, no_connection("")).await;
+    is_a_failed_fetch_within(Script::Send(short.into()), |builder| builder, no_connection(""))
+        .await;
     // The same without the last chunk.
     let short = format!("{HEAD}transfer-encoding: chunked\r\n\r\n{:x}\r\n{json}\r\n", json.len());
-    is_a_failed_fetch_within(Script::Send(short.into()), |builder| builder, no_connection("")).await;
+    is_a_failed_fetch_within(Script::Send(short.into()), |builder| builder, no_connection(""))
+        .await;
 }
 
 /// Resolves to loopback until it is broken.
@@ -103,9 +114,12 @@ async fn dns_failure_is_a_failed_fetch() {
     let server = Server::start(Script::ok(authority.jwks()));
     let resolver = Resolver::default();
     let builder = || {
-        RemoteJwks::builder(format!("http://nonexistent.invalid:{}/jwks.json", server.address.port()))
-            .allow_plain_http()
-            .http_client(reqwest::Client::builder().dns_resolver(Arc::new(resolver.clone())))
+        RemoteJwks::builder(format!(
+            "http://nonexistent.invalid:{}/jwks.json",
+            server.address.port()
+        ))
+        .allow_plain_http()
+        .http_client(reqwest::Client::builder().dns_resolver(Arc::new(resolver.clone())))
     };
     let break_it = async || resolver.broken.store(true, Ordering::Relaxed);
     fails_warm(builder(), &authority, break_it, no_connection("no such host")).await;
@@ -115,7 +129,10 @@ async fn dns_failure_is_a_failed_fetch() {
 
 #[tokio::test]
 async fn no_answer_at_all_is_cut_at_the_total_deadline() {
-    is_a_failed_fetch_within(Script::Stall(Vec::new()), briefly, |error| *error == FetchError::Timeout).await;
+    is_a_failed_fetch_within(Script::Stall(Vec::new()), briefly, |error| {
+        *error == FetchError::Timeout
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -9,7 +9,11 @@ use super::scripted::Script;
 #[tokio::test]
 async fn html_with_status_200_is_a_failed_fetch() {
     let page = "<!doctype html><title>Sign in</title><p>This network asks you to sign in.";
-    is_a_failed_fetch(Script::answer(200, &["content-type: text/html"], page), FetchError::NotAKeySet).await;
+    is_a_failed_fetch(
+        Script::answer(200, &["content-type: text/html"], page),
+        FetchError::NotAKeySet,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -26,9 +30,11 @@ async fn truncated_json_is_a_failed_fetch() {
 #[tokio::test]
 async fn bad_json_is_a_failed_fetch() {
     let jwk = Authority::new("k").jwk();
-    for json in
-        [format!(r#"{{"keys":[{jwk}]}} trailing"#), format!("\u{feff}{{\"keys\":[{jwk}]}}"), "{'keys':[]}".into()]
-    {
+    for json in [
+        format!(r#"{{"keys":[{jwk}]}} trailing"#),
+        format!("\u{feff}{{\"keys\":[{jwk}]}}"),
+        "{'keys':[]}".into(),
+    ] {
         is_a_failed_fetch(Script::ok(json), FetchError::NotAKeySet).await;
     }
 }
@@ -49,7 +55,8 @@ async fn more_than_max_keys_is_a_failed_fetch() {
     let keys: Vec<_> = (0..4).map(|n| Authority::new(&format!("k{n}")).jwk()).collect();
     let script = Script::ok(format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
     let too_many = FetchError::TooManyKeys { limit: 3 };
-    is_a_failed_fetch_within(script, |builder| builder.max_keys(3), |error| *error == too_many).await;
+    is_a_failed_fetch_within(script, |builder| builder.max_keys(3), |error| *error == too_many)
+        .await;
 }
 
 #[tokio::test]
@@ -73,5 +80,9 @@ async fn keys_that_are_null_or_an_object_are_a_failed_fetch() {
 #[tokio::test]
 async fn duplicate_keys_members_are_a_failed_fetch() {
     let jwk = Authority::new("k").jwk();
-    is_a_failed_fetch(Script::ok(format!(r#"{{"keys":[{jwk}],"keys":[{jwk}]}}"#)), FetchError::NotAKeySet).await;
+    is_a_failed_fetch(
+        Script::ok(format!(r#"{{"keys":[{jwk}],"keys":[{jwk}]}}"#)),
+        FetchError::NotAKeySet,
+    )
+    .await;
 }

@@ -8,7 +8,8 @@ use super::outcome::status;
 use super::scripted::{Script, Server};
 use super::tls::Ca;
 
-const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+const PROXIES: [&str; 6] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Runs the test in a process whose environment names a proxy, and answers what that proxy saw.
 async fn with_proxy(test: &str) -> Vec<String> {
@@ -21,7 +22,8 @@ async fn with_proxy(test: &str) -> Vec<String> {
 #[tokio::test]
 async fn environment_proxies_are_not_used_for_http() {
     if !child::is_child() {
-        let seen = with_proxy("transport::environment::environment_proxies_are_not_used_for_http").await;
+        let seen =
+            with_proxy("transport::environment::environment_proxies_are_not_used_for_http").await;
         assert!(seen.is_empty(), "{seen:?}");
         return;
     }
@@ -37,12 +39,14 @@ async fn environment_proxies_are_not_used_for_http() {
 #[tokio::test]
 async fn environment_proxies_are_used_for_https() {
     if !child::is_child() {
-        let seen = with_proxy("transport::environment::environment_proxies_are_used_for_https").await;
+        let seen =
+            with_proxy("transport::environment::environment_proxies_are_used_for_https").await;
         assert_eq!(seen.len(), 1, "{seen:?}");
         assert!(seen[0].starts_with("connect keys.invalid:443 "), "{seen:?}");
         return;
     }
-    let builder = RemoteJwks::builder("https://keys.invalid/jwks.json").http_client(Ca::new().client());
+    let builder =
+        RemoteJwks::builder("https://keys.invalid/jwks.json").http_client(Ca::new().client());
     let refused = builder.build().unwrap().refresh().await;
     assert!(matches!(refused, Err(FetchError::Connection(_))), "{refused:?}");
 }
@@ -52,7 +56,8 @@ async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so(
     if !child::is_child() {
         let folder = tempfile::tempdir().unwrap();
         let nothing = folder.path();
-        let variables = [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.to_owned())];
+        let variables =
+            [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.to_owned())];
         let test = "transport::environment::without_ca_certificates_plain_http_to_loopback_works_and_https_says_so";
         child::run(test, variables).await;
         return;

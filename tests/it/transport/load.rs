@@ -22,11 +22,16 @@ fn made_up(count: usize) -> impl Iterator<Item = String> {
 }
 
 /// Judges all of them at once, and answers how many met which refusal.
-async fn outcomes(verifier: &Verifier, tokens: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+async fn outcomes(
+    verifier: &Verifier,
+    tokens: impl Iterator<Item = String>,
+) -> BTreeMap<String, usize> {
     let mut under_way = JoinSet::new();
     for token in tokens {
         let verifier = verifier.clone();
-        under_way.spawn(async move { verifier.verify(&token).await.map(drop).map_err(|rejection| rejection.kind()) });
+        under_way.spawn(async move {
+            verifier.verify(&token).await.map(drop).map_err(|rejection| rejection.kind())
+        });
     }
     let mut counts = BTreeMap::new();
     while let Some(outcome) = under_way.join_next().await {
@@ -51,7 +56,8 @@ async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch_and_all_are_answere
 
 #[tokio::test]
 async fn ten_thousand_made_up_kids_cause_two_fetches_while_the_known_kid_is_admitted() {
-    let [unknown, unavailable] = [RejectionKind::InvalidToken, RejectionKind::KeysUnavailable].map(refused_with);
+    let [unknown, unavailable] =
+        [RejectionKind::InvalidToken, RejectionKind::KeysUnavailable].map(refused_with);
     // While it is up a fetch settles the matter for those that wait, who are 1024 at most.
     let cases = [
         ("up", None, vec![&unknown, &unavailable]),
@@ -61,7 +67,8 @@ async fn ten_thousand_made_up_kids_cause_two_fetches_while_the_known_kid_is_admi
     for (endpoint, script, refusals) in cases {
         let authority = Authority::new("k");
         let server = Server::start(Script::ok(authority.jwks()));
-        // Ten thousand requests keep a machine busy for a while, and a fetch that is answered must not be cut off by that.
+        // Ten thousand requests keep a machine busy for a while, and a fetch that is answered must
+        // not be cut off by that.
         let timeout = Duration::from_millis(if endpoint == "hanging" { 400 } else { 5000 });
         let jwks = RemoteJwks::builder(server.url()).timeout(timeout).build().unwrap();
         jwks.ready().await.unwrap();
@@ -77,10 +84,17 @@ async fn ten_thousand_made_up_kids_cause_two_fetches_while_the_known_kid_is_admi
             }
         });
         assert!(refused.contains_key(refusals[0]), "{endpoint}: {refused:?}");
-        assert!(refused.keys().all(|refusal| refusals.contains(&refusal)), "{endpoint}: {refused:?}");
+        assert!(
+            refused.keys().all(|refusal| refusals.contains(&refusal)),
+            "{endpoint}: {refused:?}"
+        );
         assert_eq!(refused.values().sum::<usize>(), 10_000, "{endpoint}");
         let windows = usize::try_from(start.elapsed().as_secs()).unwrap() / 10 + 1;
         let fetches = server.seen().connections - warm;
-        assert!((1..=2 * windows).contains(&fetches), "{endpoint}: {fetches} in {:?}", start.elapsed());
+        assert!(
+            (1..=2 * windows).contains(&fetches),
+            "{endpoint}: {fetches} in {:?}",
+            start.elapsed()
+        );
     }
 }

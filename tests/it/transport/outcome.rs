@@ -15,7 +15,8 @@ use super::scripted::{Script, Server};
 pub(crate) async fn answer(jwks: &RemoteJwks, token: &str) -> Response<()> {
     let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
     let service = RequireServiceTokenLayer::new(Verifier::new(jwks.clone())).layer(inner);
-    let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let request =
+        Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
     service.oneshot(request).await.unwrap()
 }
 
@@ -45,7 +46,8 @@ pub(crate) async fn fails_cold(builder: RemoteJwksBuilder, expected: impl Fn(&Fe
     assert_eq!(jwks.export(), None);
 }
 
-/// A later fetch fails: the last good set is kept, its key admits as before, and an unknown key is an outage's 503.
+/// A later fetch fails: the last good set is kept, its key admits as before, and an unknown key is
+/// an outage's 503.
 pub(crate) async fn fails_warm(
     builder: RemoteJwksBuilder,
     authority: &Authority,

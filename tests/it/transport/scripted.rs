@@ -31,10 +31,14 @@ impl Script {
     /// A whole answer with this status, further header lines and body.
     pub(crate) fn answer(status: u16, headers: &[&str], body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
-        let length =
-            if status == 204 || status == 304 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length = if status == 204 || status == 304 {
+            String::new()
+        } else {
+            format!("content-length: {}\r\n", body.len())
+        };
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let head = format!("HTTP/1.1 {status} scripted\r\n{length}{lines}connection: close\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {status} scripted\r\n{length}{lines}connection: close\r\n\r\n");
         Self::Send([head.as_bytes(), body].concat())
     }
 
@@ -63,7 +67,8 @@ pub(crate) struct Server {
     play: Arc<Mutex<Play>>,
     seen: watch::Sender<Seen>,
     task: JoinHandle<()>,
-    /// Bound, not listening: once the server has stopped nobody else gets its port, and whoever connects is refused.
+    /// Bound, not listening: once the server has stopped nobody else gets its port, and whoever
+    /// connects is refused.
     _place: TcpSocket,
 }
 
@@ -178,7 +183,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut head = Vec::new();
-    // A client that speaks TLS to a server of plain http is answered as well: it must not take that for an answer.
+    // A client that speaks TLS to a server of plain http is answered as well: it must not take that
+    // for an answer.
     while !head.ends_with(b"\r\n\r\n") && head.first() != Some(&TLS_HANDSHAKE) {
         head.push(stream.read_u8().await?);
     }
@@ -203,7 +209,9 @@ where
         }
         Script::Flood(bytes) => {
             stream.write_all(&bytes).await?;
-            let chunk = [format!("{CHUNK:x}\r\n").into_bytes(), vec![b' '; CHUNK], b"\r\n".to_vec()].concat();
+            let chunk =
+                [format!("{CHUNK:x}\r\n").into_bytes(), vec![b' '; CHUNK], b"\r\n".to_vec()]
+                    .concat();
             loop {
                 stream.write_all(&chunk).await?;
                 seen.send_modify(|seen| seen.flooded += CHUNK);

@@ -43,21 +43,26 @@ impl Ca {
 
 fn acceptor(certificate: &CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.clone()], key);
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key);
     TlsAcceptor::from(Arc::new(config.unwrap()))
 }
 
 fn self_signed() -> TlsAcceptor {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     acceptor(certificate.der(), &key)
 }
 
 fn https(server: &Server, ca: &Ca) -> RemoteJwksBuilder {
-    RemoteJwks::builder(format!("https://localhost:{}/jwks.json", server.address.port())).http_client(ca.client())
+    RemoteJwks::builder(format!("https://localhost:{}/jwks.json", server.address.port()))
+        .http_client(ca.client())
 }
 
-/// What the server presents is a failed fetch, cold and warm, and nothing is asked for over plain http instead.
+/// What the server presents is a failed fetch, cold and warm, and nothing is asked for over plain
+/// http instead.
 async fn is_not_trusted(ca: &Ca, bad: TlsAcceptor, expected: impl Fn(&FetchError) -> bool) {
     let authority = Authority::new("k");
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
@@ -87,13 +92,19 @@ async fn an_expired_certificate_is_a_failed_fetch() {
 #[tokio::test]
 async fn a_certificate_that_is_not_yet_valid_is_a_failed_fetch() {
     let ca = Ca::new();
-    is_not_trusted(&ca, ca.acceptor("localhost", [2098, 2099]), no_connection("not valid yet")).await;
+    is_not_trusted(&ca, ca.acceptor("localhost", [2098, 2099]), no_connection("not valid yet"))
+        .await;
 }
 
 #[tokio::test]
 async fn a_certificate_with_a_wrong_name_is_a_failed_fetch() {
     let ca = Ca::new();
-    is_not_trusted(&ca, ca.acceptor("other.example", GOOD_YEARS), no_connection("not valid for name")).await;
+    is_not_trusted(
+        &ca,
+        ca.acceptor("other.example", GOOD_YEARS),
+        no_connection("not valid for name"),
+    )
+    .await;
 }
 
 #[tokio::test]

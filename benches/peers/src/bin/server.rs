@@ -1,4 +1,5 @@
-//! An axum server with one route behind one contestant, for a load generator: see `whole-server`, which runs it.
+//! An axum server with one route behind one contestant, for a load generator: see `whole-server`,
+//! which runs it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -27,7 +28,8 @@ struct Flags {
 
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut flags = Flags { layer: String::new(), token_file: String::new(), provider: Provider::AwsLc };
+    let mut flags =
+        Flags { layer: String::new(), token_file: String::new(), provider: Provider::AwsLc };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -60,7 +62,8 @@ fn main() -> Result<()> {
 
 /// Readable by its owner alone.
 fn write_token(path: &str, token: &str) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     Ok(file.write_all(token.as_bytes())?)
 }
 
@@ -70,7 +73,9 @@ async fn serve(layer: &str, fixture: &Fixture) -> Result<()> {
     println!("listening on http://{}", listener.local_addr()?);
     match routes {
         Routes::Axum08(routes) => drop(tokio::spawn(axum::serve(listener, routes).into_future())),
-        Routes::Axum07(routes) => drop(tokio::spawn(axum_07::serve(listener, routes).into_future())),
+        Routes::Axum07(routes) => {
+            drop(tokio::spawn(axum_07::serve(listener, routes).into_future()))
+        }
     }
     let mut terminated = signal(SignalKind::terminate())?;
     let mut rest = Vec::new();
