@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn claims(text: &str) -> ServiceClaims {
-        ServiceClaims::proven(crate::json::object(text.as_bytes()).unwrap(), u64::MAX)
+        ServiceClaims::proven(crate::jose::json::object(text.as_bytes()).unwrap(), u64::MAX)
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         for text in texts {
             let mut claims = None;
             let taken =
-                allocation_counter::measure(|| claims = crate::json::object(text.as_bytes()))
+                allocation_counter::measure(|| claims = crate::jose::json::object(text.as_bytes()))
                     .bytes_current;
             let claims = ServiceClaims::proven(claims.unwrap(), 0);
             let taken = usize::try_from(taken).unwrap();

@@ -38,7 +38,6 @@
 #[cfg(target_family = "wasm")]
 compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
-mod algorithm;
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 mod atomic_file;
 mod bearer;
@@ -50,28 +49,23 @@ pub mod embedded_core;
 mod error;
 #[cfg(feature = "axum")]
 pub mod extract;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
-mod json;
+#[cfg(feature = "reqwest")]
+mod http_client;
+mod jose;
 pub mod jwks;
-mod jws;
 #[cfg(doc)]
 pub mod migration;
 #[cfg(feature = "reqwest")]
 pub mod mint;
-mod numeric_date;
-#[cfg(feature = "reqwest")]
-mod outbound;
 mod rejection;
 pub mod server;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod tests;
 mod token;
 mod trusted_file;
-#[cfg(test)]
-mod vectors;
 mod verify;
 
-pub use crate::algorithm::Algorithm;
 pub use crate::claims::{ClaimsError, ServiceClaims};
 pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[cfg(feature = "embedded-core")]
@@ -82,6 +76,7 @@ pub use crate::error::ConfigError;
 pub use crate::error::{FetchError, MintError};
 #[cfg(feature = "axum")]
 pub use crate::extract::ServiceClaimsRejection;
+pub use crate::jose::Algorithm;
 pub use crate::jwks::{FixedJwks, KeySource};
 #[cfg(feature = "reqwest")]
 pub use crate::jwks::{JwksHealth, RemoteJwks, RemoteJwksBuilder};

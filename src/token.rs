@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::ConfigError;
 #[cfg(feature = "reqwest")]
 use crate::error::MintError;
-use crate::jws::Jws;
+use crate::jose::Jws;
 
 /// A token longer than this is not sent: no server would read it.
 const MAX_TOKEN_LEN: usize = 64 * 1024;

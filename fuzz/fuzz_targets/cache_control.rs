@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::fuzzing::cache_control(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::tests::fuzzing::cache_control(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::fuzzing::claims(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::tests::fuzzing::claims(bytes));

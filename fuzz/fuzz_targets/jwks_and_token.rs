@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::fuzzing::jwks_and_token(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tower_m2m::tests::fuzzing::jwks_and_token(bytes));

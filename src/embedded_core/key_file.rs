@@ -15,7 +15,7 @@ use super::{
     key_set::{DynamicKey, KeySet},
     signing_key::SigningKey,
 };
-use crate::json::{self, RawString, RawValue};
+use crate::jose::json::{self, RawString, RawValue};
 
 /// The content of a key file.
 pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {

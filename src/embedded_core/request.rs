@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::{answer::Refusal, version::Version};
-use crate::json::{self, RawValue};
+use crate::jose::json::{self, RawValue};
 
 /// What a caller asks to have signed. Read and checked field by field, in a core's order.
 #[derive(Debug)]

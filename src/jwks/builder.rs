@@ -9,7 +9,7 @@ use super::refresh::{Cache, HttpExchange, Limits};
 use super::remote::RemoteJwks;
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::outbound;
+use crate::http_client;
 
 /// Sets the limits of a [`RemoteJwks`].
 #[must_use]
@@ -122,9 +122,9 @@ impl RemoteJwksBuilder {
     /// is zero or out of its range, [`ConfigError::KeySet`] if the seed cannot be used,
     /// [`ConfigError::NoCaCertificates`] or [`ConfigError::HttpClient`].
     pub fn build(self) -> Result<RemoteJwks, ConfigError> {
-        let url = outbound::parse_url(&self.url)?;
+        let url = http_client::parse_url(&self.url)?;
         if !self.plain_http_allowed {
-            outbound::refuse_plain_http(&url)?;
+            http_client::refuse_plain_http(&url)?;
         }
         let limits = self.limits;
         let zero = [limits.max_age, limits.timeout, limits.cooldown].iter().any(Duration::is_zero);
@@ -139,7 +139,7 @@ impl RemoteJwksBuilder {
         if limits.cooldown > MAX_COOLDOWN {
             return Err(ConfigError::Inconsistent("cooldown must be at most 1 h"));
         }
-        let client = outbound::client(self.http_client, &url, limits.timeout)?;
+        let client = http_client::client(self.http_client, &url, limits.timeout)?;
         let kept_at = self.kept_at.map(|path| KeptFile::new(path, &url));
         let clock = Clock::default();
         let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };

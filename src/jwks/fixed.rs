@@ -6,10 +6,8 @@ use std::sync::Arc;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::key::Key;
-use super::set::KeySet;
-use super::spki;
 use crate::error::ConfigError;
+use crate::jose::{Jwk, JwkSet};
 use crate::trusted_file;
 
 /// How many keys a fixed set may have: a bound for scanning it, not a limit anyone meets.
@@ -22,7 +20,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 ///
 /// Nothing revokes its keys but a new deployment.
 #[derive(Clone, Debug)]
-pub struct FixedJwks(pub(super) Arc<KeySet>);
+pub struct FixedJwks(pub(super) Arc<JwkSet>);
 
 impl FixedJwks {
     /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with
@@ -32,12 +30,12 @@ impl FixedJwks {
     ///
     /// [`ConfigError::KeySet`] if the text is no JWK Set or holds no usable key.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        let set = KeySet::from_json(json.as_ref(), MAX_KEYS, &KeySet::default());
+        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, &JwkSet::default());
         set.map(|set| Self(Arc::new(set))).map_err(|error| ConfigError::KeySet(error.reason()))
     }
 
     #[cfg(test)]
-    pub(crate) fn keys(&self) -> &[Arc<Key>] {
+    pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
         self.0.keys()
     }
 
@@ -51,9 +49,8 @@ impl FixedJwks {
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_ref())
             .map_err(|_| ConfigError::KeySet("not a public key in PEM"))?;
-        let jwk = spki::to_jwk(&der).ok_or(ConfigError::KeySet("the key type is unknown"))?;
-        let key = Key::from_jwk(&jwk).map_err(ConfigError::KeySet)?;
-        Ok(Self(Arc::new(KeySet::from(vec![key]))))
+        let key = Jwk::from_spki(&der).map_err(ConfigError::KeySet)?;
+        Ok(Self(Arc::new(JwkSet::from(vec![key]))))
     }
 
     /// Reads a file that holds what [`from_json`](Self::from_json) or [`from_pem`](Self::from_pem)
@@ -95,7 +92,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
-    use crate::algorithm::Algorithm;
+    use crate::jose::Algorithm;
 
     const JSON: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
@@ -141,7 +138,7 @@ mod tests {
         for (pem, algorithm, signature) in signers() {
             let FixedJwks(set) = FixedJwks::from_pem(&pem).unwrap();
             let key = set.find(None, algorithm).unwrap();
-            assert_eq!(key.id(), None);
+            assert_eq!(key.kid(), None);
             assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
             assert!(!key.verify(algorithm, b"massage", &signature), "{algorithm}");
             let fitting =

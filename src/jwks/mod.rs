@@ -55,24 +55,19 @@ mod builder;
 mod fixed;
 #[cfg(feature = "reqwest")]
 mod keep;
-mod key;
 #[cfg(feature = "reqwest")]
 mod refresh;
 #[cfg(feature = "reqwest")]
 mod remote;
-mod roca;
-mod set;
 #[cfg(all(test, feature = "reqwest"))]
 mod simulation;
 mod source;
-mod spki;
 #[cfg(feature = "reqwest")]
 mod waiter;
 
 #[cfg(feature = "reqwest")]
 pub use builder::RemoteJwksBuilder;
 pub use fixed::FixedJwks;
-pub(crate) use key::Key;
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use refresh::{clamp, freshness};
 #[cfg(feature = "reqwest")]

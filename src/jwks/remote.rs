@@ -7,12 +7,11 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::builder::RemoteJwksBuilder;
-use super::key::Key;
 use super::refresh::{Cache, Newest};
 use super::source::Lookup;
 use super::waiter::Waiter;
-use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, FetchError};
+use crate::jose::{Algorithm, Jwk};
 use crate::rejection::RejectionReason;
 
 /// How long [`RemoteJwks::ready`] tries.
@@ -162,7 +161,7 @@ impl RemoteJwks {
         kid: Option<&str>,
         algorithm: Algorithm,
         now: u64,
-    ) -> Option<Arc<Key>> {
+    ) -> Option<Arc<Jwk>> {
         let cache = &self.0.cache;
         let published = cache.published.borrow();
         let is_served = published.running && published.is_usable(cache.clock.now());

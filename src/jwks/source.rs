@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::FixedJwks;
-use super::key::Key;
 #[cfg(feature = "reqwest")]
 use super::remote::RemoteJwks;
 #[cfg(feature = "reqwest")]
 use super::waiter::Waiter;
-use crate::algorithm::Algorithm;
+use crate::jose::{Algorithm, Jwk};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`FixedJwks`] or a
@@ -25,7 +24,7 @@ enum Source {
 
 /// What a look-up finds without waiting.
 pub(crate) enum Lookup {
-    Found(Arc<Key>),
+    Found(Arc<Jwk>),
     Refused(Rejection),
     /// Either the key was just rotated in, or the sender made it up: one fetch settles which.
     Wait(Ticket),
@@ -46,7 +45,7 @@ impl KeySource {
         kid: Option<&str>,
         algorithm: Algorithm,
         now: u64,
-    ) -> Option<Arc<Key>> {
+    ) -> Option<Arc<Jwk>> {
         match &self.0 {
             Source::Fixed(FixedJwks(set)) => {
                 set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
@@ -81,7 +80,7 @@ impl KeySource {
 
 impl Ticket {
     /// Waits for the fetch that settles whether there is such a key.
-    pub(crate) async fn wait(self) -> Result<Arc<Key>, Rejection> {
+    pub(crate) async fn wait(self) -> Result<Arc<Jwk>, Rejection> {
         match self {
             #[cfg(feature = "reqwest")]
             Self::Remote(waiter) => waiter.wait().await,

@@ -6,11 +6,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::key::Key;
 use super::refresh::{Newest, Published};
 use super::remote::RemoteJwks;
 use super::source::{Lookup, Ticket};
-use crate::algorithm::Algorithm;
+use crate::jose::{Algorithm, Jwk};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody
@@ -38,7 +37,7 @@ struct Asker {
 
 /// How a request stands.
 enum Standing {
-    Found(Arc<Key>),
+    Found(Arc<Jwk>),
     Refused(Rejection),
     Waits,
 }
@@ -70,7 +69,7 @@ impl Waiter {
     }
 
     /// Waits until the key is there, a fetch proves that it is not, or one time-out has passed.
-    pub(super) async fn wait(mut self) -> Result<Arc<Key>, Rejection> {
+    pub(super) async fn wait(mut self) -> Result<Arc<Jwk>, Rejection> {
         loop {
             self.asker.jwks.cache().ensure_running();
             let published = self.receiver.borrow_and_update().clone();

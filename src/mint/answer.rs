@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::printable::printable;
 use super::supertokens::SuperTokensCore;
 use crate::error::MintError;
-use crate::json;
-use crate::jws::Jws;
-use crate::outbound;
+use crate::http_client;
+use crate::jose::Jws;
+use crate::jose::json;
 
 /// The largest answer that is read, and so the longest token.
 const MAX_BODY: usize = 64 * 1024;
@@ -28,7 +28,7 @@ impl Refusal {
     pub(super) fn unreachable(name: String, error: reqwest::Error, core: &SuperTokensCore) -> Self {
         let reason = match error.is_timeout() {
             true => "no answer in time".to_owned(),
-            false => printable(&outbound::reason(error), core.api_key.as_deref()),
+            false => printable(&http_client::reason(error), core.api_key.as_deref()),
         };
         Self {
             error: MintError::Unreachable { core: name, reason },
@@ -52,7 +52,7 @@ pub(super) async fn read(
 ) -> Result<String, Refusal> {
     let status = response.status();
     let headers = response.headers().clone();
-    let body = outbound::read_body(response, MAX_BODY).await;
+    let body = http_client::read_body(response, MAX_BODY).await;
     let body = body.map_err(|error| Refusal::unreachable(name.clone(), error, core))?;
     if status == StatusCode::OK {
         let body = body.ok_or("more than 64 KiB came");
@@ -68,7 +68,7 @@ pub(super) async fn read(
         None => "(more than 64 KiB)".to_owned(),
     };
     let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    let retry_after = outbound::retry_after(headers.get(RETRY_AFTER), core.clock.unix_now());
+    let retry_after = http_client::retry_after(headers.get(RETRY_AFTER), core.clock.unix_now());
     Err(Refusal {
         error: MintError::Refused { core: name, status: status.as_u16(), message },
         is_passing,

@@ -13,7 +13,7 @@ use url::Url;
 use super::answer::{self, Refusal};
 use super::supertokens::SuperTokensCore;
 use crate::error::{ConfigError, MintError};
-use crate::outbound;
+use crate::http_client;
 use crate::rejection::RejectionKind;
 use crate::token::Current;
 use crate::verify::Verifier;
@@ -173,16 +173,16 @@ struct Host {
 impl Host {
     fn new(url: &Url, core: &SuperTokensCore) -> Result<Self, ConfigError> {
         if !core.plain_http_allowed {
-            outbound::refuse_plain_http(url)?;
+            http_client::refuse_plain_http(url)?;
         }
         // No connection is kept: the next mint is far away, and may be on another runtime.
         let client =
-            outbound::client(Client::builder().pool_max_idle_per_host(0), url, core.timeout)?;
+            http_client::client(Client::builder().pool_max_idle_per_host(0), url, core.timeout)?;
         Ok(Self { client, url: url.clone() })
     }
 
     fn name(&self) -> String {
-        outbound::origin(&self.url)
+        http_client::origin(&self.url)
     }
 }
 

@@ -7,7 +7,7 @@
 //! around one another, would print the secret. This is against echoes; a server that sets out to
 //! print a secret in pieces can do so.
 
-use crate::outbound;
+use crate::http_client;
 
 /// Printed in place of a text that is withheld.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
@@ -32,15 +32,15 @@ const MAX_PART: usize = 12;
 /// seven.
 const MIN_BYTES: usize = 12;
 
-/// What a server said, on one line, cut to [`outbound::MAX_TEXT`] characters before control
+/// What a server said, on one line, cut to [`http_client::MAX_TEXT`] characters before control
 /// characters are escaped; or that it is withheld.
 pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     // More than is printed, so that no secret is too short to be recognized because it is cut.
-    let judged: String = words.join(" ").chars().take(2 * outbound::MAX_TEXT).collect();
+    let judged: String = words.join(" ").chars().take(2 * http_client::MAX_TEXT).collect();
     let is_secret =
         !is_plain(&judged) || api_key.is_some_and(|api_key| holds_key(&judged, api_key));
-    if is_secret { WITHHELD.to_owned() } else { outbound::one_line(&judged) }
+    if is_secret { WITHHELD.to_owned() } else { http_client::one_line(&judged) }
 }
 
 /// Whether nothing in the line can be a token or an encoded secret.
@@ -144,9 +144,9 @@ mod tests {
             assert_eq!(printable(text, Some(KEY)), expected);
         }
         let long = "words ".repeat(1000);
-        assert_eq!(printable(&long, None).len(), outbound::MAX_TEXT);
+        assert_eq!(printable(&long, None).len(), http_client::MAX_TEXT);
         // Not printed, so not looked at.
-        assert_eq!(printable(&format!("{long}{KEY}"), Some(KEY)).len(), outbound::MAX_TEXT);
+        assert_eq!(printable(&format!("{long}{KEY}"), Some(KEY)).len(), http_client::MAX_TEXT);
     }
 
     #[test]

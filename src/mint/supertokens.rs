@@ -10,7 +10,7 @@ use url::Url;
 use super::request::ServiceTokenRequest;
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::outbound;
+use crate::http_client;
 
 /// How long a core that is still starting is waited for.
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -105,11 +105,11 @@ impl SuperTokensCore {
 }
 
 fn parse_host(text: &str) -> Result<Url, ConfigError> {
-    let mut url = outbound::parse_url(text)?;
+    let mut url = http_client::parse_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(ConfigError::Url(format!(
             "{} with a query or fragment",
-            outbound::origin(&url)
+            http_client::origin(&url)
         )));
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));

@@ -7,7 +7,7 @@ use quick_cache::{Equivalent, Weighter};
 
 use super::policy::Validity;
 use crate::claims::ServiceClaims;
-use crate::jwks::Key;
+use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
 
 /// The memory that one unit of weight stands for, in bytes.
@@ -22,7 +22,7 @@ const ENTRY_OVERHEAD: usize = 512;
 pub(super) struct CachedToken {
     pub(super) token: Token,
     pub(super) outcome: Result<ServiceClaims, RejectionReason>,
-    key: Arc<Key>,
+    key: Arc<Jwk>,
     validity: Validity,
     /// The memory that the entry takes, in KiB, rounded up.
     weight: u64,
@@ -32,7 +32,7 @@ impl CachedToken {
     pub(super) fn new(
         token: &str,
         outcome: Result<ServiceClaims, RejectionReason>,
-        key: Arc<Key>,
+        key: Arc<Jwk>,
         validity: Validity,
     ) -> Self {
         let claims = outcome.as_ref().map_or(0, ServiceClaims::heap_size);

@@ -114,20 +114,21 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::jwks::{FixedJwks, Key};
+    use crate::jose::Jwk;
+    use crate::jwks::FixedJwks;
     use crate::rejection::RejectionReason;
     use crate::verify::policy::Validity;
 
     const NOW: u64 = 1_800_000_000;
 
-    fn key() -> Arc<Key> {
+    fn key() -> Arc<Jwk> {
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
         let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
         Arc::clone(&keys.keys()[0])
     }
 
     /// A token that was admitted, until its key is retired or `NOW + 100`.
-    fn admitted(token: &str, key: &Arc<Key>) -> CachedToken {
+    fn admitted(token: &str, key: &Arc<Jwk>) -> CachedToken {
         let claims = ServiceClaims::proven(Map::new(), NOW + 100);
         CachedToken::new(token, Ok(claims), Arc::clone(key), Validity::until(NOW + 100))
     }

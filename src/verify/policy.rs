@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::algorithm::Algorithm;
-use crate::json::{self, RawString, RawValue};
-use crate::numeric_date::NumericDate;
+use crate::jose::json::{self, RawString, RawValue};
+use crate::jose::{Algorithm, NumericDate};
 use crate::rejection::RejectionReason;
 
 /// More leeway than this is cut to it: beyond a few minutes it is a longer lifetime under another
@@ -206,7 +205,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn claims(text: &str) -> Map<String, Value> {
-        crate::json::object(text.replace("NOW", &NOW.to_string()).as_bytes()).unwrap()
+        crate::jose::json::object(text.replace("NOW", &NOW.to_string()).as_bytes()).unwrap()
     }
 
     fn validity(policy: &Policy, text: &str, now: u64) -> Result<Validity, R> {

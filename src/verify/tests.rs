@@ -15,7 +15,8 @@ use super::token_cache::TokenCache;
 use super::verifier::Verifier;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
-use crate::jwks::{FixedJwks, Key};
+use crate::jose::Jwk;
+use crate::jwks::FixedJwks;
 use crate::rejection::RejectionReason;
 
 const NOW: u64 = 1_800_000_000;
@@ -55,7 +56,7 @@ impl Authority {
         Verifier::new(self.jwks.clone()).leeway(Duration::ZERO).on_clock(clock.clone())
     }
 
-    fn key(&self, number: usize) -> Arc<Key> {
+    fn key(&self, number: usize) -> Arc<Jwk> {
         Arc::clone(&self.jwks.keys()[number])
     }
 }

@@ -9,11 +9,10 @@ use super::cached_token::CachedToken;
 use super::policy::{NamedClaims, Policy};
 use super::token_cache::TokenCache;
 use super::turns::{Place, Turn, Turns};
-use crate::algorithm::Algorithm;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
-use crate::jwks::{Key, KeySource, Lookup, Ticket};
-use crate::jws::Jws;
+use crate::jose::{Algorithm, Jwk, Jws};
+use crate::jwks::{KeySource, Lookup, Ticket};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Judges tokens: a policy over a source of keys. Cheap to clone.
@@ -280,7 +279,7 @@ impl Verifier {
 
     /// Step 2. Only a token whose claims would pass may ask for a fetch.
     fn look_up(&self, jws: &Jws<'_>) -> Result<Lookup, RejectionReason> {
-        let (kid, now) = (jws.key_id.as_deref(), self.clock.unix_now());
+        let (kid, now) = (jws.kid.as_deref(), self.clock.unix_now());
         if let Some(key) = self.keys.find(kid, jws.algorithm, now) {
             return Ok(Lookup::Found(key));
         }
@@ -294,7 +293,7 @@ impl Verifier {
         &self,
         token: &str,
         jws: &Jws<'_>,
-        key: Arc<Key>,
+        key: Arc<Jwk>,
         turn: Turn<'_>,
     ) -> Result<ServiceClaims, Rejection> {
         let good = key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);

@@ -15,8 +15,8 @@ use super::published::{Newest, Published};
 use super::report::Report;
 use super::task;
 use crate::clock::Clock;
+use crate::jose::{JwkSet, JwkSetError};
 use crate::jwks::keep::{Kept, KeptFile};
-use crate::jwks::set::{KeySet, SetError};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// How many requests may wait for a fetch at once.
@@ -105,8 +105,8 @@ impl Cache {
         age: Duration,
         lifetime: Duration,
     ) -> Result<(), &'static str> {
-        let set = KeySet::from_json(json, self.limits.max_keys, &KeySet::default())
-            .map_err(SetError::reason)?;
+        let set = JwkSet::from_json(json, self.limits.max_keys, &JwkSet::default())
+            .map_err(JwkSetError::reason)?;
         let usable = lifetime
             .min(self.limits.max_age)
             .saturating_add(self.limits.stale_limit)

@@ -14,7 +14,7 @@ use url::Url;
 use super::schedule;
 use crate::clock::Clock;
 use crate::error::FetchError;
-use crate::outbound;
+use crate::http_client;
 
 /// Fetches a key set. Real over HTTP, in memory where a test drives time.
 pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
@@ -107,7 +107,7 @@ impl Exchange for HttpExchange {
                 }),
                 status => Err(Failure {
                     error: FetchError::Status(status.as_u16()),
-                    retry_after: outbound::retry_after(
+                    retry_after: http_client::retry_after(
                         response.headers().get(RETRY_AFTER),
                         self.clock.unix_now(),
                     ),
@@ -117,14 +117,14 @@ impl Exchange for HttpExchange {
     }
 
     fn endpoint(&self) -> String {
-        outbound::origin(&self.url)
+        http_client::origin(&self.url)
     }
 }
 
 impl HttpExchange {
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
-        let body = outbound::read_body(response, self.max_body).await.map_err(refusal)?;
+        let body = http_client::read_body(response, self.max_body).await.map_err(refusal)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(Answer { body: Some(body), validators, lifetime })
     }
@@ -150,6 +150,6 @@ fn lifetime(headers: &HeaderMap) -> Option<Duration> {
 
 fn refusal(error: reqwest::Error) -> Failure {
     let timed_out = error.is_timeout();
-    let reason = outbound::reason(error);
+    let reason = http_client::reason(error);
     if timed_out { FetchError::Timeout.into() } else { FetchError::Connection(reason).into() }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::error::FetchError;
-use crate::jwks::set::KeySet;
+use crate::jose::JwkSet;
 
 /// The current state of the set.
 #[derive(Clone, Debug)]
 pub(in crate::jwks) struct Published {
-    pub(in crate::jwks) set: Arc<KeySet>,
+    pub(in crate::jwks) set: Arc<JwkSet>,
     /// The document that `set` was read from.
     pub(in crate::jwks) json: Arc<[u8]>,
     /// When `set` was fetched or confirmed. `None` before the first set.

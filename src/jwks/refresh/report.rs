@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::exchange::Cause;
 use crate::error::FetchError;
-use crate::jwks::set::KeySet;
+use crate::jose::JwkSet;
 
 /// The gauge of staleness is brought up to date this often.
 #[cfg(feature = "metrics")]
@@ -31,12 +31,12 @@ impl Report {
     }
 
     /// A set was fetched, or confirmed.
-    pub(super) fn good(&self, before: &KeySet, set: &KeySet, cause: Cause, had_failed: bool) {
+    pub(super) fn good(&self, before: &JwkSet, set: &JwkSet, cause: Cause, had_failed: bool) {
         for gone in before.keys().iter().filter(|key| !set.contains(key)) {
-            tracing::info!(kid = ?gone.id(), "key removed");
+            tracing::info!(kid = ?gone.kid(), "key removed");
         }
         for new in set.keys().iter().filter(|key| !before.contains(key)) {
-            tracing::info!(kid = ?new.id(), "key added");
+            tracing::info!(kid = ?new.kid(), "key added");
         }
         if had_failed {
             tracing::info!(keys = set.keys().len(), "the key set is fetched again");

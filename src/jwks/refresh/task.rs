@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::published::{Newest, Published};
 use super::schedule;
 use crate::error::FetchError;
-use crate::jwks::set::{KeySet, SetError};
+use crate::jose::{JwkSet, JwkSetError};
 
 /// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it
 /// published stays valid for its own deadlines, and the next need starts it again.
@@ -110,7 +110,7 @@ async fn fetch(cache: &Cache, cause: Cause) {
 
 /// A set that was read, or confirmed.
 struct Good {
-    set: Arc<KeySet>,
+    set: Arc<JwkSet>,
     json: Arc<[u8]>,
     validators: Validators,
     lifetime: Option<Duration>,
@@ -130,10 +130,10 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
     match body {
         Some(body) if fetched.is_none() || *body != *json => {
             let max_keys = cache.limits.max_keys;
-            let set = KeySet::from_json(&body, max_keys, &set).map_err(|error| match error {
-                SetError::NotAKeySet => FetchError::NotAKeySet,
-                SetError::TooManyKeys => FetchError::TooManyKeys { limit: max_keys },
-                SetError::NoUsableKey => FetchError::NoUsableKey,
+            let set = JwkSet::from_json(&body, max_keys, &set).map_err(|error| match error {
+                JwkSetError::NotAKeySet => FetchError::NotAKeySet,
+                JwkSetError::TooManyKeys => FetchError::TooManyKeys { limit: max_keys },
+                JwkSetError::NoUsableKey => FetchError::NoUsableKey,
             })?;
             Ok(Good { set: Arc::new(set), json: body.into(), lifetime, validators })
         }

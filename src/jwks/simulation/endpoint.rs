@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::error::FetchError;
-use crate::jwks::key::Key;
+use crate::jose::Jwk;
 use crate::jwks::refresh::{Answer, Cause, Exchange, Failure, Fetching, Validators};
 
 pub(super) const KIDS: u8 = 6;
@@ -35,19 +35,19 @@ impl Identity {
     }
 
     /// The same key as the cache would have read it.
-    pub(super) fn key(self) -> &'static Key {
+    pub(super) fn key(self) -> &'static Jwk {
         &POOL[&self].1
     }
 }
 
 /// Made once: generating keys would be most of the work of a seed.
-static POOL: LazyLock<BTreeMap<Identity, (Value, Key)>> = LazyLock::new(|| {
+static POOL: LazyLock<BTreeMap<Identity, (Value, Jwk)>> = LazyLock::new(|| {
     let identities =
         (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| Identity { kid, material }));
     let made = identities.map(|identity| {
         let x = URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key().as_ref());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": identity.id(), "x": x});
-        let key = Key::from_jwk(&jwk).unwrap();
+        let key = Jwk::from_jwk(&jwk).unwrap();
         (identity, (jwk, key))
     });
     made.collect()

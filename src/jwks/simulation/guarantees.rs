@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 use super::TROUBLE;
 use super::endpoint::{Behaviour, Endpoint, Identity};
 use super::lifecycle::{default_limits, remote};
-use crate::algorithm::Algorithm;
 use crate::clock::Clock;
-use crate::jwks::key::Key;
+use crate::jose::Algorithm;
+use crate::jose::Jwk;
 use crate::jwks::refresh::{Cause, Limits};
 use crate::jwks::remote::RemoteJwks;
 use crate::jwks::source::Lookup;
@@ -25,7 +25,7 @@ pub(super) async fn request(
     jwks: &RemoteJwks,
     clock: &Clock,
     id: &str,
-) -> Result<Arc<Key>, Rejection> {
+) -> Result<Arc<Jwk>, Rejection> {
     match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
         Lookup::Found(key) => Ok(key),
         Lookup::Refused(rejection) => Err(rejection),

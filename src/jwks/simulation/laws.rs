@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::{Fetch, Identity};
-use crate::jwks::key::Key;
+use crate::jose::Jwk;
 use crate::jwks::refresh::{Cause, Limits};
 use crate::jwks::source::Lookup;
 use crate::rejection::Rejection;
@@ -32,7 +32,7 @@ pub(super) struct Laws {
     keys: BTreeMap<Identity, (Instant, Option<Instant>)>,
     removed: BTreeMap<Identity, Instant>,
     /// Keys that callers hold on to, as whoever remembers a verdict does.
-    held: BTreeMap<Identity, Vec<Arc<Key>>>,
+    held: BTreeMap<Identity, Vec<Arc<Jwk>>>,
     seen: Seen,
 }
 
@@ -145,7 +145,7 @@ impl Laws {
         &mut self,
         identity: Identity,
         sent: Instant,
-        result: Result<Arc<Key>, Rejection>,
+        result: Result<Arc<Jwk>, Rejection>,
     ) -> Result<(), String> {
         let first_use = self.keys.get(&identity).and_then(|(_, first_use)| *first_use);
         let answered_throughout =

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::endpoint::{Behaviour, Endpoint, Identity};
 use super::guarantees::{NEW, OLD, has, request};
-use crate::algorithm::Algorithm;
 use crate::clock::Clock;
 use crate::error::FetchError;
+use crate::jose::Algorithm;
 use crate::jwks::keep::{Kept, KeptFile};
 use crate::jwks::refresh::{Cache, Cause, Limits};
 use crate::jwks::remote::RemoteJwks;

@@ -24,12 +24,12 @@ use tokio::time::{Instant, sleep};
 
 use self::endpoint::{Behaviour, Endpoint, Identity, KIDS, MATERIALS, World};
 use self::laws::{Laws, Seen};
-use super::key::Key;
 use super::refresh::{Cache, Limits};
 use super::remote::RemoteJwks;
 use super::source::Lookup;
-use crate::algorithm::Algorithm;
 use crate::clock::Clock;
+use crate::jose::Algorithm;
+use crate::jose::Jwk;
 use crate::rejection::Rejection;
 
 const STEPS: usize = 250;
@@ -47,7 +47,7 @@ enum Caller {
 struct Outcome {
     caller: Caller,
     sent: Instant,
-    result: Result<Arc<Key>, Rejection>,
+    result: Result<Arc<Jwk>, Rejection>,
 }
 
 struct Simulation {

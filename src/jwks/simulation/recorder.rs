@@ -11,8 +11,8 @@ use tokio::time::sleep;
 use super::endpoint::{Behaviour, Endpoint};
 use super::guarantees::{NEW, OLD, request};
 use super::lifecycle::{default_limits, remote};
-use crate::algorithm::Algorithm;
 use crate::clock::Clock;
+use crate::jose::Algorithm;
 use crate::jwks::remote::RemoteJwks;
 
 /// A deadlock is one after this time, in which nothing else takes so long.

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::key::Key;
-use crate::algorithm::Algorithm;
-use crate::json::{self, RawValue};
+use super::algorithm::Algorithm;
+use super::json::{self, RawValue};
+use super::jwk::Jwk;
 
 /// The usable keys of one JWK Set.
 #[derive(Debug, Default)]
-pub(crate) struct KeySet {
-    keys: Vec<Arc<Key>>,
+pub(crate) struct JwkSet {
+    keys: Vec<Arc<Jwk>>,
 }
 
 /// Why a document is no key set to work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SetError {
+pub(crate) enum JwkSetError {
     /// Not one JSON object with one array `keys`.
     NotAKeySet,
     /// More entries than allowed.
@@ -25,7 +25,7 @@ pub(crate) enum SetError {
     NoUsableKey,
 }
 
-impl SetError {
+impl JwkSetError {
     /// What a configuration error says of it.
     pub(crate) fn reason(self) -> &'static str {
         match self {
@@ -36,22 +36,22 @@ impl SetError {
     }
 }
 
-impl KeySet {
+impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared
     /// with it, so that whoever holds on to that key sees its deadline move.
     pub(crate) fn from_json(
         json: &[u8],
         max_keys: usize,
         previous: &Self,
-    ) -> Result<Self, SetError> {
-        let entries = entries(json).ok_or(SetError::NotAKeySet)?;
+    ) -> Result<Self, JwkSetError> {
+        let entries = entries(json).ok_or(JwkSetError::NotAKeySet)?;
         if entries.len() > max_keys {
-            return Err(SetError::TooManyKeys);
+            return Err(JwkSetError::TooManyKeys);
         }
-        let mut keys: Vec<Arc<Key>> = Vec::with_capacity(entries.len());
+        let mut keys: Vec<Arc<Jwk>> = Vec::with_capacity(entries.len());
         for entry in entries {
             let jwk = json::object(entry.as_bytes()).map_or(Value::Null, Value::Object);
-            match Key::from_jwk(&jwk) {
+            match Jwk::from_jwk(&jwk) {
                 Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(reason) => {
@@ -65,12 +65,12 @@ impl KeySet {
         keys.retain(|key| {
             let clashes = clashes.next().unwrap_or_default();
             if clashes {
-                tracing::warn!(kid = ?key.id(), "different keys of the key set share this id; none is used");
+                tracing::warn!(kid = ?key.kid(), "different keys of the key set share this id; none is used");
             }
             !clashes
         });
         if keys.is_empty() {
-            return Err(SetError::NoUsableKey);
+            return Err(JwkSetError::NoUsableKey);
         }
         for key in &mut keys {
             if let Some(known) = previous.keys.iter().find(|known| known.is_same(key)) {
@@ -82,24 +82,24 @@ impl KeySet {
 
     /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the
     /// only one. A key that is listed twice, with its algorithm and without for instance, is one.
-    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Key>> {
+    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
         let mut fitting =
-            self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.id() == id));
+            self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.kid() == id));
         let found = fitting.next()?;
         fitting.all(|other| other.has_material_of(found)).then_some(found)
     }
 
-    pub(crate) fn keys(&self) -> &[Arc<Key>] {
+    pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
         &self.keys
     }
 
-    pub(crate) fn contains(&self, key: &Arc<Key>) -> bool {
+    pub(crate) fn contains(&self, key: &Arc<Jwk>) -> bool {
         self.keys.iter().any(|own| Arc::ptr_eq(own, key))
     }
 }
 
-impl From<Vec<Key>> for KeySet {
-    fn from(keys: Vec<Key>) -> Self {
+impl From<Vec<Jwk>> for JwkSet {
+    fn from(keys: Vec<Jwk>) -> Self {
         Self { keys: keys.into_iter().map(Arc::new).collect() }
     }
 }
@@ -150,16 +150,16 @@ mod tests {
         )
     }
 
-    fn read(json: impl AsRef<[u8]>) -> Result<KeySet, SetError> {
-        KeySet::from_json(json.as_ref(), 100, &KeySet::default())
+    fn read(json: impl AsRef<[u8]>) -> Result<JwkSet, JwkSetError> {
+        JwkSet::from_json(json.as_ref(), 100, &JwkSet::default())
     }
 
-    fn set(entries: &[&str]) -> Result<KeySet, SetError> {
+    fn set(entries: &[&str]) -> Result<JwkSet, JwkSetError> {
         read(format!(r#"{{"keys":[{}]}}"#, entries.join(",")))
     }
 
-    fn ids(set: &KeySet) -> Vec<Option<&str>> {
-        set.keys().iter().map(|key| key.id()).collect()
+    fn ids(set: &JwkSet) -> Vec<Option<&str>> {
+        set.keys().iter().map(|key| key.kid()).collect()
     }
 
     #[derive(Clone, Default)]
@@ -227,12 +227,12 @@ mod tests {
         for text in cases {
             assert_eq!(
                 read(text.replace("GOOD", GOOD)).err(),
-                Some(SetError::NotAKeySet),
+                Some(JwkSetError::NotAKeySet),
                 "{text}"
             );
         }
         let not_utf8 = [br#"{"keys":[{"kid":""#.as_slice(), &[0xff], br#""}]}"#].concat();
-        assert_eq!(read(not_utf8).err(), Some(SetError::NotAKeySet));
+        assert_eq!(read(not_utf8).err(), Some(JwkSetError::NotAKeySet));
     }
 
     #[test]
@@ -241,16 +241,16 @@ mod tests {
         let cases: [&[&str]; 5] =
             [&[], &["null"], &["{}", "[]"], &[r#"{"kty":"oct","k":"AQAB"}"#], &[&one, &other]];
         for entries in cases {
-            assert_eq!(set(entries).err(), Some(SetError::NoUsableKey), "{entries:?}");
+            assert_eq!(set(entries).err(), Some(JwkSetError::NoUsableKey), "{entries:?}");
         }
     }
 
     #[test]
     fn a_set_of_more_than_max_keys_is_refused() {
         let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
-        for (max_keys, expected) in [(2, Some(SetError::TooManyKeys)), (3, None)] {
+        for (max_keys, expected) in [(2, Some(JwkSetError::TooManyKeys)), (3, None)] {
             assert_eq!(
-                KeySet::from_json(json.as_bytes(), max_keys, &KeySet::default()).err(),
+                JwkSet::from_json(json.as_bytes(), max_keys, &JwkSet::default()).err(),
                 expected
             );
         }
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn keys_are_found_by_kid_and_alg() {
         let set = set(&[GOOD, &fresh("other")]).unwrap();
-        let found = |id, algorithm| set.find(id, algorithm).map(|key| key.id());
+        let found = |id, algorithm| set.find(id, algorithm).map(|key| key.kid());
         assert_eq!(found(Some("good"), Algorithm::EdDSA), Some(Some("good")));
         assert_eq!(found(Some("other"), Algorithm::EdDSA), Some(Some("other")));
         assert_eq!(found(Some("Good"), Algorithm::EdDSA), None);
@@ -374,12 +374,12 @@ mod tests {
     fn a_key_that_stays_is_shared_with_the_previous_set() {
         let previous = set(&[GOOD, &fresh("gone")]).unwrap();
         let next = format!(r#"{{"keys":[{},{GOOD}]}}"#, fresh("new"));
-        let next = KeySet::from_json(next.as_bytes(), 100, &previous).unwrap();
+        let next = JwkSet::from_json(next.as_bytes(), 100, &previous).unwrap();
         let shared: Vec<bool> = next.keys().iter().map(|key| previous.contains(key)).collect();
         assert_eq!(shared, [false, true]);
         // The same id on new material is another key.
         let reused = format!(r#"{{"keys":[{}]}}"#, fresh("good"));
-        let reused = KeySet::from_json(reused.as_bytes(), 100, &previous).unwrap();
+        let reused = JwkSet::from_json(reused.as_bytes(), 100, &previous).unwrap();
         assert!(!previous.contains(&reused.keys()[0]));
     }
 }

@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 
-use crate::algorithm::Algorithm;
+use super::algorithm::Algorithm;
 
 /// A key as it is used.
 ///
@@ -17,7 +17,7 @@ use crate::algorithm::Algorithm;
 /// is 2.3. So these are built once, when they are read, and then used by the same calls that the
 /// provider makes. For the curves that would gain 2 % at most.
 #[derive(Debug)]
-pub(super) enum Check {
+pub(super) enum SignatureVerifier {
     /// One for each algorithm of the key: aws-lc-rs binds to an algorithm what it has built.
     Rsa(Vec<(Algorithm, ParsedPublicKey)>),
     Curve(jsonwebtoken::Algorithm, DecodingKey),
@@ -33,7 +33,7 @@ const RSA: [(Algorithm, &RsaParameters); 6] = [
     (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
 ];
 
-impl Check {
+impl SignatureVerifier {
     /// Of an RSA key whose modulus and exponent, both big-endian, have been judged.
     pub(super) fn rsa(n: &[u8], e: &[u8], algorithms: &[Algorithm]) -> Result<Self, &'static str> {
         let numbers = RsaPublicKeyComponents { n, e };
@@ -86,7 +86,8 @@ mod tests {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let RsaPublicKeyComponents { n, e } =
             RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-        let key = Check::rsa(&n, &e, &algorithms.map(|(algorithm, ..)| algorithm)).unwrap();
+        let key =
+            SignatureVerifier::rsa(&n, &e, &algorithms.map(|(algorithm, ..)| algorithm)).unwrap();
         let decoding = DecodingKey::from_rsa_raw_components(&n, &e);
         for (signed_by, _, encoding) in algorithms {
             let mut good = vec![0; 256];
@@ -105,7 +106,7 @@ mod tests {
                 good,
             ];
             for (algorithm, provided, _) in algorithms {
-                let bound = Check::rsa(&n, &e, &[algorithm]).unwrap();
+                let bound = SignatureVerifier::rsa(&n, &e, &[algorithm]).unwrap();
                 let provider = (DEFAULT_PROVIDER.verifier_factory)(&provided, &decoding).unwrap();
                 for (number, signature) in signatures.iter().enumerate() {
                     let passes = algorithm == signed_by && number == signatures.len() - 1;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::jose::Jws;
 use crate::jwks::{FixedJwks, KeySource, Lookup};
-use crate::jws::Jws;
 
 /// Wycheproof cases that are labelled valid and refused here, each for a fault of the vector or for
 /// an algorithm that the crypto provider does not have.
@@ -73,7 +73,7 @@ impl Tally {
 fn accepts(keys: &Value, token: &str) -> bool {
     let Ok(keys) = FixedJwks::from_json(keys.to_string()) else { return false };
     let Ok(jws) = Jws::parse(token, 8192) else { return false };
-    match KeySource::from(keys).look_up(jws.key_id.as_deref(), jws.algorithm, 0) {
+    match KeySource::from(keys).look_up(jws.kid.as_deref(), jws.algorithm, 0) {
         Lookup::Found(key) => {
             key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature)
         }

@@ -8,10 +8,14 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
 };
+use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::*;
+use serde_json::Value;
+
+use crate::jose::Algorithm;
+use crate::jose::Jwk;
 
 const NOT_OBJECT: &str = "not an object";
 const SECRET: &str = "a private or symmetric key";
@@ -84,11 +88,11 @@ fn without(mut jwk: Value, name: &str) -> Value {
 
 /// Why the key is skipped, `None` if it is used.
 fn skipped(jwk: &Value) -> Option<&'static str> {
-    Key::from_jwk(jwk).err()
+    Jwk::from_jwk(jwk).err()
 }
 
 fn fitting(jwk: &Value) -> Vec<Algorithm> {
-    let key = Key::from_jwk(jwk).unwrap();
+    let key = Jwk::from_jwk(jwk).unwrap();
     Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).collect()
 }
 
@@ -313,7 +317,7 @@ fn the_roca_moduli_of_wycheproof_are_skipped() {
 
 #[test]
 fn one_leading_zero_or_padding_in_n_and_e_is_accepted_as_the_same_key() {
-    let (plain, n, e) = (Key::from_jwk(&rsa()).unwrap(), modulus(2048), [1, 0, 1]);
+    let (plain, n, e) = (Jwk::from_jwk(&rsa()).unwrap(), modulus(2048), [1, 0, 1]);
     let zero_in_front = |number: &[u8]| [&[0], number].concat();
     let spellings = [
         with(rsa(), "n", text(zero_in_front(&n))),
@@ -323,7 +327,7 @@ fn one_leading_zero_or_padding_in_n_and_e_is_accepted_as_the_same_key() {
         with(rsa(), "e", URL_SAFE.encode(zero_in_front(&e))),
     ];
     for jwk in spellings {
-        assert!(Key::from_jwk(&jwk).unwrap().is_same(&plain), "{jwk}");
+        assert!(Jwk::from_jwk(&jwk).unwrap().is_same(&plain), "{jwk}");
     }
     // A zero in front adds no bit to a modulus that is too small.
     assert_eq!(skipped(&with(rsa(), "n", text(zero_in_front(&modulus(2047))))), Some(MODULUS));
@@ -430,13 +434,13 @@ fn a_kid_that_is_no_text_is_skipped() {
     for id in [json!(7), Value::Null, json!(""), json!(["k"]), json!({})] {
         assert_eq!(skipped(&with(rsa(), "kid", id.clone())), Some(KEY_ID), "{id}");
     }
-    assert_eq!(Key::from_jwk(&rsa()).unwrap().id(), Some("k"));
-    assert_eq!(Key::from_jwk(&without(rsa(), "kid")).unwrap().id(), None);
+    assert_eq!(Jwk::from_jwk(&rsa()).unwrap().kid(), Some("k"));
+    assert_eq!(Jwk::from_jwk(&without(rsa(), "kid")).unwrap().kid(), None);
 }
 
 #[test]
 fn keys_clash_under_one_kid_and_alg_with_different_material() {
-    let key = |jwk: &Value| Key::from_jwk(jwk).unwrap();
+    let key = |jwk: &Value| Jwk::from_jwk(jwk).unwrap();
     let (rsa, other_rsa) = (rsa(), with(rsa(), "e", "Aw"));
     // (one, other, whether they are the same, whether they clash)
     let cases = [
@@ -465,7 +469,7 @@ fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
     let public = pair.public_key().as_ref();
     let jwk =
         json!({"kty": "EC", "crv": "P-256", "x": text(&public[1..33]), "y": text(&public[33..])});
-    let key = Key::from_jwk(&jwk).unwrap();
+    let key = Jwk::from_jwk(&jwk).unwrap();
     let signature = pair.sign(&SystemRandom::new(), b"message").unwrap().as_ref().to_vec();
     for algorithm in Algorithm::ALL {
         assert_eq!(
@@ -483,7 +487,7 @@ fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
 
 #[test]
 fn a_key_is_usable_until_its_deadline() {
-    let key = Key::from_jwk(&rsa()).unwrap();
+    let key = Jwk::from_jwk(&rsa()).unwrap();
     assert!(key.is_usable(u64::MAX - 1));
     key.use_until(100);
     assert!(key.is_usable(99));

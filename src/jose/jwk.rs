@@ -11,11 +11,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use self::check::Check;
+use super::algorithm::Algorithm;
 use super::roca;
-use crate::algorithm::Algorithm;
-
-mod check;
+use super::signature::SignatureVerifier;
+use super::spki;
 
 /// Cores before 3.6.1 padded `n`.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -29,11 +28,11 @@ const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", 
 
 /// A public key that may verify tokens until a deadline.
 #[derive(Debug)]
-pub(crate) struct Key {
-    id: Option<String>,
+pub(crate) struct Jwk {
+    kid: Option<String>,
     /// Bound by the key's `alg`, or else by its type and curve; never by the token.
     algorithms: &'static [Algorithm],
-    check: Check,
+    verifier: SignatureVerifier,
     material: Material,
     /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never
     /// goes.
@@ -48,16 +47,16 @@ enum Material {
     Okp { x: Vec<u8> },
 }
 
-impl Key {
+impl Jwk {
     /// Reads one entry of a set's `keys`. The error says why the entry is skipped.
     pub(crate) fn from_jwk(jwk: &Value) -> Result<Self, &'static str> {
         let jwk = jwk.as_object().ok_or("not an object")?;
         if SECRET_MEMBERS.iter().any(|name| jwk.contains_key(*name)) {
             return Err("a private or symmetric key");
         }
-        let id = match jwk.get("kid") {
+        let kid = match jwk.get("kid") {
             None => None,
-            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(Value::String(kid)) if !kid.is_empty() => Some(kid.clone()),
             Some(_) => return Err("the key id is not a string"),
         };
         if !matches!(jwk.get("use").map(Value::as_str), None | Some(Some("sig"))) {
@@ -69,17 +68,22 @@ impl Key {
             Some(_) => return Err("not for verifying"),
         }
 
-        let (algorithms, check, material) = match text(jwk, "kty")? {
+        let (algorithms, verifier, material) = match text(jwk, "kty")? {
             "RSA" => read_rsa(jwk)?,
             "EC" => read_ec(jwk)?,
             "OKP" => read_okp(jwk)?,
             _ => return Err("the key type is unknown"),
         };
-        Ok(Self { id, algorithms, check, material, usable_until: AtomicU64::new(u64::MAX) })
+        Ok(Self { kid, algorithms, verifier, material, usable_until: AtomicU64::new(u64::MAX) })
     }
 
-    pub(crate) fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+    /// Reads a DER-encoded SubjectPublicKeyInfo (RFC 5280 §4.1.2.7). The key has no `kid`.
+    pub(crate) fn from_spki(der: &[u8]) -> Result<Self, &'static str> {
+        Self::from_jwk(&spki::to_jwk(der).ok_or("the key type is unknown")?)
+    }
+
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
@@ -92,7 +96,7 @@ impl Key {
 
     /// The same id, algorithms and material: a verdict that one proved, the other would prove too.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.kid == other.kid
             && self.algorithms == other.algorithms
             && self.material == other.material
     }
@@ -100,8 +104,8 @@ impl Key {
     /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that
     /// was meant.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        self.id.is_some()
-            && self.id == other.id
+        self.kid.is_some()
+            && self.kid == other.kid
             && self.material != other.material
             && self.algorithms.iter().any(|algorithm| other.fits(*algorithm))
     }
@@ -118,7 +122,7 @@ impl Key {
 
     /// Checks a signature (RFC 7515 §5.2). It is bad under an algorithm that does not fit this key.
     pub(crate) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
-        self.fits(algorithm) && self.check.passes(algorithm, message, signature)
+        self.fits(algorithm) && self.verifier.passes(algorithm, message, signature)
     }
 }
 
@@ -137,7 +141,9 @@ const P256: Family = &[Algorithm::ES256];
 const P384: Family = &[Algorithm::ES384];
 const ED25519_ONLY: Family = &[Algorithm::EdDSA];
 
-fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
+fn read_rsa(
+    jwk: &Map<String, Value>,
+) -> Result<(Family, SignatureVerifier, Material), &'static str> {
     let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
     if !(2048..=8192).contains(&bits) {
@@ -155,10 +161,12 @@ fn read_rsa(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'sta
         return Err("the public exponent is out of range");
     }
     let algorithms = bind(jwk, RSA)?;
-    Ok((algorithms, Check::rsa(&n, &e, algorithms)?, Material::Rsa { n, e }))
+    Ok((algorithms, SignatureVerifier::rsa(&n, &e, algorithms)?, Material::Rsa { n, e }))
 }
 
-fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
+fn read_ec(
+    jwk: &Map<String, Value>,
+) -> Result<(Family, SignatureVerifier, Material), &'static str> {
     let (family, field_len, curve, algorithm) = match text(jwk, "crv")? {
         "P-256" => (P256, 32, &ECDSA_P256_SHA256_FIXED, jsonwebtoken::Algorithm::ES256),
         "P-384" => (P384, 48, &ECDSA_P384_SHA384_FIXED, jsonwebtoken::Algorithm::ES384),
@@ -171,11 +179,13 @@ fn read_ec(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'stat
     }
     let point = [&[0x04][..], &x, &y].concat();
     ParsedPublicKey::new(curve, &point).map_err(|_| "the point is not on the curve")?;
-    let check = Check::Curve(algorithm, DecodingKey::from_ec_der(&point));
-    Ok((bind(jwk, family)?, check, Material::Ec { point }))
+    let verifier = SignatureVerifier::Curve(algorithm, DecodingKey::from_ec_der(&point));
+    Ok((bind(jwk, family)?, verifier, Material::Ec { point }))
 }
 
-fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'static str> {
+fn read_okp(
+    jwk: &Map<String, Value>,
+) -> Result<(Family, SignatureVerifier, Material), &'static str> {
     if text(jwk, "crv")? != "Ed25519" {
         return Err("the curve is unknown");
     }
@@ -183,8 +193,9 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<(Family, Check, Material), &'sta
     if x.len() != 32 || ParsedPublicKey::new(&ED25519, &x).is_err() {
         return Err("not an Ed25519 point");
     }
-    let check = Check::Curve(jsonwebtoken::Algorithm::EdDSA, DecodingKey::from_ed_der(&x));
-    Ok((bind(jwk, ED25519_ONLY)?, check, Material::Okp { x }))
+    let verifier =
+        SignatureVerifier::Curve(jsonwebtoken::Algorithm::EdDSA, DecodingKey::from_ed_der(&x));
+    Ok((bind(jwk, ED25519_ONLY)?, verifier, Material::Okp { x }))
 }
 
 /// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).
@@ -219,6 +230,3 @@ fn unsigned(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static st
         Some(_) => Ok(number),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,8 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::algorithm::Algorithm;
-use crate::json::{self, RawValue};
+use super::algorithm::Algorithm;
+use super::json::{self, RawValue};
 use crate::rejection::RejectionReason;
 
 /// The longest header, in bytes as it is sent: 2 KiB when decoded.
@@ -25,7 +25,7 @@ const MAX_KEY_ID_LEN: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Jws<'t> {
     pub(crate) algorithm: Algorithm,
-    pub(crate) key_id: Option<String>,
+    pub(crate) kid: Option<String>,
     /// The first two parts as they were sent: what the signature covers.
     pub(crate) signing_input: &'t str,
     header: Vec<u8>,
@@ -47,10 +47,10 @@ impl<'t> Jws<'t> {
             return Err(RejectionReason::MalformedHeader);
         }
         let header = decode(header)?;
-        let (algorithm, key_id) =
+        let (algorithm, kid) =
             Header::scan(&header).ok_or(RejectionReason::MalformedHeader)?.check()?;
         let (payload, signature) = (decode(payload)?, decode(signature)?);
-        Ok(Self { algorithm, key_id, signing_input, header, payload, signature })
+        Ok(Self { algorithm, kid, signing_input, header, payload, signature })
     }
 
     /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also
@@ -145,12 +145,12 @@ impl<'h> Header<'h> {
 
         let algorithm = self.alg.and_then(text).and_then(|alg| Algorithm::from_name(&alg));
         let algorithm = algorithm.ok_or(RejectionReason::UnsupportedAlgorithm)?;
-        let key_id = match self.kid.map(text) {
+        let kid = match self.kid.map(text) {
             None => None,
-            Some(Some(key_id)) if (1..=MAX_KEY_ID_LEN).contains(&key_id.len()) => Some(key_id),
+            Some(Some(kid)) if (1..=MAX_KEY_ID_LEN).contains(&kid.len()) => Some(kid),
             Some(_) => return Err(RejectionReason::MalformedKeyId),
         };
-        Ok((algorithm, key_id))
+        Ok((algorithm, kid))
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
         let token = token(r#"{"alg":"ES256","kid":"k"}"#, "{}");
         let jws = Jws::parse(&token, 8192).unwrap();
         assert_eq!(jws.signing_input, token.rsplit_once('.').unwrap().0);
-        assert_eq!((jws.algorithm, jws.key_id.as_deref()), (Algorithm::ES256, Some("k")));
+        assert_eq!((jws.algorithm, jws.kid.as_deref()), (Algorithm::ES256, Some("k")));
         assert_eq!((jws.payload.as_slice(), jws.signature.as_slice()), (&b"{}"[..], &b"sig"[..]));
     }
 }

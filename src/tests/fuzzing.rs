@@ -7,11 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::Value;
 
-use crate::algorithm::Algorithm;
 use crate::bearer;
-use crate::json;
+use crate::jose::json;
+use crate::jose::{Algorithm, Jws};
 use crate::jwks::{FixedJwks, KeySource, Lookup};
-use crate::jws::Jws;
 use crate::rejection::RejectionReason;
 use crate::verify::{Attempt, NamedClaims, Policy, Verifier};
 
@@ -54,7 +53,7 @@ pub fn compact_jws(bytes: &[u8]) {
     let Ok(jws) = Jws::parse(token, MAX_LEN) else { return };
     assert!(token.len() <= MAX_LEN);
     assert_canonical(token);
-    assert!(jws.key_id.as_ref().is_none_or(|id| (1..=256).contains(&id.len())));
+    assert!(jws.kid.as_ref().is_none_or(|id| (1..=256).contains(&id.len())));
     assert_eq!(
         token.strip_prefix(jws.signing_input).and_then(|rest| rest.strip_prefix('.')),
         token.split('.').nth(2)
@@ -82,10 +81,7 @@ pub fn header(bytes: &[u8]) {
     let name = header["alg"].as_str().unwrap_or_default();
     assert_eq!(Algorithm::from_name(name), Some(jws.algorithm));
     assert!(!name.starts_with("HS") && !name.eq_ignore_ascii_case("none"));
-    assert_eq!(
-        header.get("kid").map(Value::as_str),
-        jws.key_id.as_ref().map(|id| Some(id.as_str()))
-    );
+    assert_eq!(header.get("kid").map(Value::as_str), jws.kid.as_ref().map(|id| Some(id.as_str())));
 }
 
 /// Reads a token's claims, by the default policy and by one that asks for everything.
@@ -147,7 +143,7 @@ pub fn jwks(bytes: &[u8]) {
             let Lookup::Found(key) = source.look_up(id, algorithm, NOW) else { continue };
             found += 1;
             assert!(key.fits(algorithm) && key.is_usable(NOW));
-            assert!(id.is_none() || key.id() == id);
+            assert!(id.is_none() || key.kid() == id);
             assert!(
                 !key.verify(algorithm, b"header.claims", &vec![1; 64]),
                 "a made-up signature is good"

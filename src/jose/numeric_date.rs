@@ -1,6 +1,6 @@
 //! Dates as claims hold them.
 
-use crate::json::RawValue;
+use super::json::RawValue;
 
 /// Dates from here on cannot be told apart as JSON numbers (RFC 7493 §2.2).
 const LIMIT: u64 = 1 << 53;
@@ -65,7 +65,7 @@ mod tests {
     fn read(text: &str) -> Option<(u64, u64)> {
         let json = format!(r#"{{"exp":{text}}}"#);
         let mut date = None;
-        crate::json::members(json.as_bytes(), |_, value| {
+        super::super::json::members(json.as_bytes(), |_, value| {
             date = NumericDate::read(value);
             Some(())
         });

@@ -1,0 +1,3 @@
+//! Tests of this room that are too long for the file that they test.
+
+mod jwk;
