@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request};
 use tower::Layer;
-use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
+use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 
 use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
 
@@ -42,7 +42,7 @@ fn main() {
             let credentials = &CALLERS.1[..callers];
             scaling("bare service", callers, nothing, credentials);
             scaling("a layer for each", callers, || behind(verifier(&CALLERS.0)), credentials);
-            let layer = RequireServiceTokenLayer::new(verifier(&CALLERS.0));
+            let layer = VerifyServiceTokenLayer::new(verifier(&CALLERS.0));
             scaling("one layer", callers, || layer.layer(nothing()), credentials);
         }
     }
@@ -132,7 +132,7 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
 /// Latency of known tokens on one thread while another one floods.
 fn flood() {
     // With next to no room for end users' tokens: none that is sent is remembered.
-    let layer = RequireServiceTokenLayer::new(verifier(&RS256.jwks).cache_capacity(16));
+    let layer = VerifyServiceTokenLayer::new(verifier(&RS256.jwks).cache_capacity(16));
     let known = bearer(&RS256.service);
     let users: Vec<_> = RS256.users.iter().map(|token| bearer(token)).collect();
     let forged: Vec<_> = RS256.users.iter().map(|token| bearer(&forge(token))).collect();

@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, RequireServiceTokenLayer, ServiceClaims,
-    SuperTokensCore, Verifier,
+    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, ServiceClaims, SuperTokensCore, Verifier,
+    VerifyServiceTokenLayer,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -62,7 +62,7 @@ async fn run() -> Outcome<Table> {
     // M2, the called microservice.
     let jwks = || RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN);
     let only_m1 =
-        |jwks| RequireServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
+        |jwks| VerifyServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
     let whoami = get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) });
     let app = Router::new()
         .route("/whoami", whoami.clone().route_layer(only_m1(jwks().build()?)))

@@ -201,7 +201,7 @@ fn until(caller: &ServiceClaims) -> String {
 
 /// The checks in their order, each with the reasons for which it refuses.
 const CHECKS: [(&str, &[Reason]); 9] = [
-    ("length: at most 8 KiB", &[Reason::TooLong]),
+    ("length: at most 8 KiB", &[Reason::TokenTooLong]),
     ("form: three parts of canonical base64url", &[Reason::NotThreeParts, Reason::NotBase64Url]),
     (
         "header: one JSON object, no extension, encryption, nesting or foreign type",
@@ -210,7 +210,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::CriticalHeader,
             Reason::EncryptedToken,
             Reason::NestedToken,
-            Reason::WrongType,
+            Reason::UnsupportedTokenType,
             Reason::MalformedKeyId,
         ],
     ),
@@ -239,7 +239,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         "key: known by kid and algorithm",
         &[
             Reason::UnknownKey,
-            Reason::NoKeysYet,
+            Reason::KeysNotLoaded,
             Reason::KeysStale,
             Reason::FetchFailed,
             Reason::TooManyWaiting,
@@ -271,7 +271,7 @@ fn advice(
 ) -> String {
     let kids = || {
         let keys = jwks
-            .export()
+            .to_json()
             .and_then(|json| serde_json::from_str::<Value>(&json).ok())
             .unwrap_or_default();
         let kids: Vec<_> =
@@ -279,7 +279,7 @@ fn advice(
         kids.join(", ")
     };
     match reason {
-        Reason::TooLong => "Put less into the token, or raise M2's max_token_len.".to_owned(),
+        Reason::TokenTooLong => "Put less into the token, or raise M2's max_token_len.".to_owned(),
         Reason::NotThreeParts | Reason::NotBase64Url => {
             "This is no JWT, or not all of one: copy it whole, without quotes and line breaks.".to_owned()
         }
@@ -295,7 +295,7 @@ fn advice(
         Reason::CriticalHeader | Reason::EncryptedToken | Reason::NestedToken => {
             "It needs something that M2 does not do: mint a plain signed JWT.".to_owned()
         }
-        Reason::WrongType => format!("Its typ is {}: M2 takes JWT and at+jwt.", seen.header("typ")),
+        Reason::UnsupportedTokenType => format!("Its typ is {}: M2 takes JWT and at+jwt.", seen.header("typ")),
         Reason::MalformedKeyId => "Its kid is no string of 1 to 256 bytes: ask whoever minted it.".to_owned(),
         Reason::MalformedExpiration => {
             "It never expires, or says so in a way that is no number: mint one that does.".to_owned()

@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
 const USAGE: &str = "usage: m2 --listen ADDR --jwks URL [--issuer ISS] [--allow-plain-http]
 
@@ -83,7 +83,7 @@ async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     }
     let app = Router::new()
         .route("/whoami", get(whoami).post(whoami))
-        .route_layer(RequireServiceTokenLayer::new(verifier))
+        .route_layer(VerifyServiceTokenLayer::new(verifier))
         .route("/health", get(|| async { "ok\n" })); // added after the layer: public
 
     let listener = TcpListener::bind(&flags.listen)

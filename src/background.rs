@@ -23,7 +23,7 @@ pub(crate) trait Work: Send + Sync + 'static {
 ///
 /// Not a bare [`tokio::task::JoinHandle`]: the task must restart when the runtime that it started
 /// on has ended, and callers ask on every request whether it runs.
-pub(crate) struct BackgroundTask<W> {
+pub(crate) struct BackgroundTask<W: Work> {
     work: Arc<W>,
     is_running: Arc<AtomicBool>,
     handle: Mutex<Option<AbortHandle>>,
@@ -74,11 +74,9 @@ impl<W: Work> BackgroundTask<W> {
     }
 }
 
-impl<W> Drop for BackgroundTask<W> {
+impl<W: Work> Drop for BackgroundTask<W> {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            handle.abort();
-        }
+        self.abort();
     }
 }
 

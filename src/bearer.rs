@@ -16,12 +16,12 @@ pub(crate) fn credential<'h>(
     header: &HeaderName,
 ) -> Result<&'h [u8], RejectionReason> {
     let mut credentials = headers.get_all(header).iter();
-    let credential = credentials.next().ok_or(RejectionReason::NoCredential)?.as_bytes();
+    let credential = credentials.next().ok_or(RejectionReason::MissingCredentials)?.as_bytes();
     if credentials.next().is_some() {
-        return Err(RejectionReason::SeveralCredentials);
+        return Err(RejectionReason::MultipleCredentials);
     }
     if credential.is_empty() {
-        return Err(RejectionReason::NoCredential);
+        return Err(RejectionReason::MissingCredentials);
     }
     let token = match credential.split_at_checked(SCHEME.len()) {
         Some((scheme, rest))
@@ -29,13 +29,13 @@ pub(crate) fn credential<'h>(
         {
             rest
         }
-        _ if joins_bearer(credential) => return Err(RejectionReason::SeveralCredentials),
-        _ => return Err(RejectionReason::OtherScheme),
+        _ if joins_bearer(credential) => return Err(RejectionReason::MultipleCredentials),
+        _ => return Err(RejectionReason::UnsupportedScheme),
     };
     let spaces = token.iter().take_while(|byte| **byte == b' ').count();
     let token = &token[spaces..];
     if spaces == 0 {
-        return Err(RejectionReason::MalformedCredential);
+        return Err(RejectionReason::MalformedCredentials);
     }
     Ok(token)
 }
@@ -43,11 +43,11 @@ pub(crate) fn credential<'h>(
 /// The token in a credential, if it is one b64token of at most `max_len` bytes.
 pub(crate) fn b64token(token: &[u8], max_len: usize) -> Result<&str, RejectionReason> {
     if token.len() > max_len {
-        return Err(RejectionReason::TooLong);
+        return Err(RejectionReason::TokenTooLong);
     }
     match std::str::from_utf8(token) {
         Ok(token) if is_b64token(token.as_bytes()) => Ok(token),
-        _ => Err(RejectionReason::MalformedCredential),
+        _ => Err(RejectionReason::MalformedCredentials),
     }
 }
 
@@ -116,33 +116,33 @@ mod tests {
     #[test]
     fn anything_else_is_refused_for_its_own_reason() {
         let cases: &[(&[&[u8]], R)] = &[
-            (&[], R::NoCredential),
-            (&[b""], R::NoCredential),
-            (&[b"Basic dTpw"], R::OtherScheme),
-            (&[b"BearerX abc"], R::OtherScheme),
-            (&[b"Bear"], R::OtherScheme),
-            (&[b"Digest username=\"bearer\", realm=\"x\""], R::OtherScheme),
-            (&[b"Basic dTpw, Digest abc"], R::OtherScheme),
-            (&[b"Basic dTpw, BearerX abc"], R::OtherScheme),
-            (&[b"Basic dTpw, Bearer"], R::SeveralCredentials),
-            (&[b"Bearer abc", b"Bearer abc"], R::SeveralCredentials),
-            (&[b"Basic dTpw", b"Bearer abc"], R::SeveralCredentials),
-            (&[b"Basic dTpw, Bearer abc"], R::SeveralCredentials),
-            (&[b"Bearer"], R::MalformedCredential),
-            (&[b"Bearer "], R::MalformedCredential),
-            (&[b"Bearer\tabc"], R::MalformedCredential),
-            (&[b"Bearer \tabc"], R::MalformedCredential),
-            (&[b"Bearer,abc"], R::MalformedCredential),
-            (&[b"Bearer abc "], R::MalformedCredential),
-            (&[b"Bearer a b"], R::MalformedCredential),
-            (&[b"Bearer abc,Bearer d"], R::MalformedCredential),
-            (&[b"Bearer abc\xe9"], R::MalformedCredential),
-            (&[b"Bearer\xa0abc"], R::MalformedCredential),
-            (&[b"Bearer \"abc\""], R::MalformedCredential),
-            (&[b"Bearer =="], R::MalformedCredential),
-            (&[b"Bearer a=b"], R::MalformedCredential),
-            (&[b"Bearer 12345678901234567"], R::TooLong),
-            (&[b"Bearer 1234567890123456\xe9"], R::TooLong),
+            (&[], R::MissingCredentials),
+            (&[b""], R::MissingCredentials),
+            (&[b"Basic dTpw"], R::UnsupportedScheme),
+            (&[b"BearerX abc"], R::UnsupportedScheme),
+            (&[b"Bear"], R::UnsupportedScheme),
+            (&[b"Digest username=\"bearer\", realm=\"x\""], R::UnsupportedScheme),
+            (&[b"Basic dTpw, Digest abc"], R::UnsupportedScheme),
+            (&[b"Basic dTpw, BearerX abc"], R::UnsupportedScheme),
+            (&[b"Basic dTpw, Bearer"], R::MultipleCredentials),
+            (&[b"Bearer abc", b"Bearer abc"], R::MultipleCredentials),
+            (&[b"Basic dTpw", b"Bearer abc"], R::MultipleCredentials),
+            (&[b"Basic dTpw, Bearer abc"], R::MultipleCredentials),
+            (&[b"Bearer"], R::MalformedCredentials),
+            (&[b"Bearer "], R::MalformedCredentials),
+            (&[b"Bearer\tabc"], R::MalformedCredentials),
+            (&[b"Bearer \tabc"], R::MalformedCredentials),
+            (&[b"Bearer,abc"], R::MalformedCredentials),
+            (&[b"Bearer abc "], R::MalformedCredentials),
+            (&[b"Bearer a b"], R::MalformedCredentials),
+            (&[b"Bearer abc,Bearer d"], R::MalformedCredentials),
+            (&[b"Bearer abc\xe9"], R::MalformedCredentials),
+            (&[b"Bearer\xa0abc"], R::MalformedCredentials),
+            (&[b"Bearer \"abc\""], R::MalformedCredentials),
+            (&[b"Bearer =="], R::MalformedCredentials),
+            (&[b"Bearer a=b"], R::MalformedCredentials),
+            (&[b"Bearer 12345678901234567"], R::TokenTooLong),
+            (&[b"Bearer 1234567890123456\xe9"], R::TokenTooLong),
         ];
         for (values, expected) in cases {
             assert_eq!(

@@ -17,7 +17,7 @@ const LAST_SHOWN: u64 = 253_402_300_799;
 /// The claims of a verified token (RFC 7519 §4). Only a [`Verifier`](crate::Verifier) makes one, so
 /// holding it is the proof that every check passed. Cheap to clone.
 ///
-/// Behind [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) it is an axum extractor;
+/// Behind [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) it is an axum extractor;
 /// elsewhere [`from_extensions`](Self::from_extensions) reads it from the request.
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Proven>);
@@ -51,7 +51,7 @@ impl ServiceClaims {
     }
 
     /// The claims that the nearest layer in front left in a request's extensions. `None` if there
-    /// is no layer in front, or if it is an [`optional`](crate::RequireServiceTokenLayer::optional)
+    /// is no layer in front, or if it is an [`optional`](crate::VerifyServiceTokenLayer::optional)
     /// one and the caller is no microservice.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {

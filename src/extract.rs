@@ -2,7 +2,7 @@
 //!
 //! A handler that takes `ServiceClaims` is reached by microservices alone, whatever layer stands in
 //! front; one that takes `Option<ServiceClaims>` tells them from others behind an
-//! [`optional`](crate::RequireServiceTokenLayer::optional) layer. With no layer in front both
+//! [`optional`](crate::VerifyServiceTokenLayer::optional) layer. With no layer in front both
 //! answer 500 and log an error: a forgotten layer fails closed.
 
 use std::fmt;
@@ -45,7 +45,7 @@ fn verdict(parts: &Parts) -> Result<Verdict, ServiceClaimsRejection> {
 }
 
 /// Why claims could not be extracted: 500 if no
-/// [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) stands in front, else what that
+/// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) stands in front, else what that
 /// layer would have answered had it not been optional.
 #[derive(Debug)]
 pub struct ServiceClaimsRejection(Cause);
@@ -61,7 +61,7 @@ impl IntoResponse for ServiceClaimsRejection {
         match self.0 {
             Cause::NoLayer => {
                 tracing::error!(
-                    "a handler reads ServiceClaims, but no RequireServiceTokenLayer stands in front of it"
+                    "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it"
                 );
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }

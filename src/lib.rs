@@ -10,20 +10,20 @@
 //!
 //! - M1: a [`SuperTokensCore`](mint) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`]
 //!   carries. See [`client`] and [`mint`].
-//! - M2: a [`RemoteJwks`](jwks) or [`FixedJwks`] gives keys to a [`Verifier`], which a
-//!   [`RequireServiceTokenLayer`] asks. See [`server`], which says what is checked in which order,
+//! - M2: a [`RemoteJwks`](jwks) or [`LocalJwks`] gives keys to a [`Verifier`], which a
+//!   [`VerifyServiceTokenLayer`] asks. See [`server`], which says what is checked in which order,
 //!   and [`jwks`], which says what the key cache guarantees.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
-//! use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
 //! # fn main() -> Result<(), tower_m2m::ConfigError> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
 //! let app: Router = Router::new()
 //!     .route("/charge", post(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
-//!     .route_layer(RequireServiceTokenLayer::new(verifier));
+//!     .route_layer(VerifyServiceTokenLayer::new(verifier));
 //! # Ok(())
 //! # }
 //! ```
@@ -77,13 +77,13 @@ pub use crate::error::{FetchError, MintError};
 #[cfg(feature = "axum")]
 pub use crate::extract::ServiceClaimsRejection;
 pub use crate::jose::Algorithm;
-pub use crate::jwks::{FixedJwks, KeySource};
 #[cfg(feature = "reqwest")]
 pub use crate::jwks::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
+pub use crate::jwks::{KeySource, LocalJwks};
 #[cfg(feature = "reqwest")]
 pub use crate::mint::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
-pub use crate::server::{RequireServiceToken, RequireServiceTokenLayer};
+pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 pub use crate::token::{ServiceToken, TokenHealth};
 pub use crate::verify::Verifier;
 

@@ -105,7 +105,7 @@
 //! | library | this crate |
 //! |---|---|
 //! | the URL of the key set: the SDK's route, `https://api.example.com/auth/jwt/jwks.json`, or the core's `/.well-known/jwks.json` | the argument of [`RemoteJwks::new`](crate::RemoteJwks::new) |
-//! | a key pasted as PEM | [`FixedJwks::from_pem`](crate::FixedJwks::from_pem); take the key whose `kid` begins with `s-` |
+//! | a key pasted as PEM | [`LocalJwks::from_pem`](crate::LocalJwks::from_pem); take the key whose `kid` begins with `s-` |
 //! | the list of algorithms | asymmetric ones only, bound to the key; [`algorithms`](crate::Verifier::algorithms) narrows it |
 //! | the comparison of `source` | made already; cannot be forgotten |
 //! | a claims object | [`ServiceClaims`](crate::ServiceClaims), which only a verified request has |
@@ -162,14 +162,14 @@
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
-//! use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
 //! # fn m2() -> Result<Router, tower_m2m::ConfigError> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com");
 //! let app = Router::new()
 //!     .route("/charge", post(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
-//!     .route_layer(RequireServiceTokenLayer::new(verifier));
+//!     .route_layer(VerifyServiceTokenLayer::new(verifier));
 //! # Ok(app)
 //! # }
 //! ```
@@ -193,10 +193,10 @@
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
-//! use tower_m2m::{RequireServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower_m2m::{VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
 //! # fn likes(verifier: Verifier) -> Router {
-//! Router::new().route("/like", post(like)).route_layer(RequireServiceTokenLayer::optional(verifier))
+//! Router::new().route("/like", post(like)).route_layer(VerifyServiceTokenLayer::optional(verifier))
 //! # }
 //!
 //! async fn like(caller: Option<ServiceClaims>) -> &'static str {

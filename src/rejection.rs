@@ -189,15 +189,15 @@ macro_rules! reasons {
 
 reasons! {
     /// No credential in the header.
-    NoCredential => MissingToken, "no credential";
+    MissingCredentials => MissingToken, "no credential";
     /// A credential of another scheme than `Bearer`.
-    OtherScheme => MissingToken, "the credential is not of the Bearer scheme";
+    UnsupportedScheme => MissingToken, "the credential is not of the Bearer scheme";
     /// More than one credential.
-    SeveralCredentials => MalformedRequest, "more than one credential";
+    MultipleCredentials => MalformedRequest, "more than one credential";
     /// Not `Bearer`, spaces, and one b64token (RFC 6750 §2.1).
-    MalformedCredential => MalformedRequest, "the credential is malformed";
+    MalformedCredentials => MalformedRequest, "the credential is malformed";
     /// Longer than the policy's `max_token_len`.
-    TooLong => InvalidToken, "the token is too long";
+    TokenTooLong => InvalidToken, "the token is too long";
     /// Not three non-empty parts.
     NotThreeParts => InvalidToken, "the token is not a compact JWS";
     /// A part that is not canonical unpadded base64url (RFC 7515 §2).
@@ -213,7 +213,7 @@ reasons! {
     /// `cty` says that the payload is a token again.
     NestedToken => InvalidToken, "the token is nested";
     /// `typ` is none of `JWT` and `at+jwt` (RFC 8725 §3.11).
-    WrongType => InvalidToken, "the token is of another type";
+    UnsupportedTokenType => InvalidToken, "the token is of another type";
     /// `kid` is not a string of 1 to 256 bytes.
     MalformedKeyId => InvalidToken, "the key id is malformed";
     /// An algorithm that the policy does not allow.
@@ -247,7 +247,7 @@ reasons! {
     /// The marker is missing, no string, or has another value.
     NotMicroservice => NotMicroservice, "the token is not a microservice's";
     /// No key set was fetched so far.
-    NoKeysYet => KeysUnavailable, "the keys are not there yet";
+    KeysNotLoaded => KeysUnavailable, "the keys are not there yet";
     /// The last good key set is older than the stale limit.
     KeysStale => KeysUnavailable, "the keys are too old";
     /// The key may be new, and the fetch that would tell failed.
@@ -304,10 +304,10 @@ mod tests {
         use RejectionReason as R;
         let some = |text: &str| Some(text.to_owned());
         let cases = [
-            (R::NoCredential, (401, some(r#"Bearer realm="m2m""#), None)),
-            (R::OtherScheme, (401, some(r#"Bearer realm="m2m""#), None)),
+            (R::MissingCredentials, (401, some(r#"Bearer realm="m2m""#), None)),
+            (R::UnsupportedScheme, (401, some(r#"Bearer realm="m2m""#), None)),
             (
-                R::MalformedCredential,
+                R::MalformedCredentials,
                 (400, some(r#"Bearer realm="m2m", error="invalid_request""#), None),
             ),
             (
@@ -330,7 +330,7 @@ mod tests {
                     None,
                 ),
             ),
-            (R::NoKeysYet, (503, None, some("1"))),
+            (R::KeysNotLoaded, (503, None, some("1"))),
         ];
         for (reason, expected) in cases {
             assert_eq!(answer(reason), expected, "{reason:?}");
@@ -351,8 +351,8 @@ mod tests {
     fn grpc_calls_are_answered_in_grpc() {
         use RejectionReason as R;
         for (reason, code) in [
-            (R::NoCredential, "16"),
-            (R::MalformedCredential, "16"),
+            (R::MissingCredentials, "16"),
+            (R::MalformedCredentials, "16"),
             (R::BadSignature, "16"),
             (R::NotMicroservice, "7"),
             (R::KeysStale, "14"),

@@ -14,8 +14,8 @@ use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RequireServiceToken, RequireServiceTokenLayer,
-    ServiceToken, Verifier,
+    AddServiceTokenLayer, EmbeddedCore, LocalJwks, ServiceToken, Verifier, VerifyServiceToken,
+    VerifyServiceTokenLayer,
 };
 
 /// Of two signatures that are checked at once, one waits for its turn, which is counted too.
@@ -63,7 +63,7 @@ async fn token() -> (ServiceToken, Verifier) {
     let answer = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
     let token = ServiceToken::from_jwt(answer["jwt"].as_str().unwrap()).unwrap();
-    (token, Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap()))
+    (token, Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap()))
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_token_seen_before_costs_the_extension_and_nothing_else() {
     let (token, verifier) = token().await;
     let request =
         || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
-    let mut behind_the_layer = RequireServiceTokenLayer::new(verifier).layer(service(|_| {}));
+    let mut behind_the_layer = VerifyServiceTokenLayer::new(verifier).layer(service(|_| {}));
     let what_the_layer_inserts = |request: &mut Request<()>| {
         request.extensions_mut().insert(std::sync::Weak::<u8>::new());
     };
@@ -106,10 +106,10 @@ async fn cached_token_allocates_no_more_with_fifty_verifiers() {
         // Each policy has a cache of its own.
         let verifiers = (0..count).map(|_| verifier.clone().cache_capacity(4096));
         verifiers
-            .map(|verifier| RequireServiceTokenLayer::new(verifier).layer(service(|_| {})))
+            .map(|verifier| VerifyServiceTokenLayer::new(verifier).layer(service(|_| {})))
             .collect()
     };
-    let count_all = |services: &mut [RequireServiceToken<_>]| -> u64 {
+    let count_all = |services: &mut [VerifyServiceToken<_>]| -> u64 {
         let mut counts = 0;
         for _ in 0..10 {
             counts = services.iter_mut().map(|service| count_once(service, request())).sum();
@@ -137,7 +137,7 @@ async fn no_shape_of_a_forged_token_allocates_more() {
     let (token, verifier) = token().await;
     let value = token.header_value();
     let good = value.to_str().unwrap().trim_start_matches("Bearer ");
-    let mut layered = RequireServiceTokenLayer::new(verifier).layer(service(|_| {}));
+    let mut layered = VerifyServiceTokenLayer::new(verifier).layer(service(|_| {}));
     let mut count = |fill: &str| {
         let value = HeaderValue::try_from(format!("Bearer {}", forged(good, fill))).unwrap();
         count(&mut layered, || {

@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cap::Cap;
-use tower_m2m::{FixedJwks, Verifier};
+use tower_m2m::{LocalJwks, Verifier};
 
 /// Counts what all threads hold.
 #[global_allocator]
@@ -41,7 +41,7 @@ impl Authority {
     fn verifier(&self) -> Verifier {
         let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
         let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
-        Verifier::new(FixedJwks::from_json(jwks).unwrap())
+        Verifier::new(LocalJwks::from_json(jwks).unwrap())
     }
 
     fn sign(&self, claims: &str) -> String {

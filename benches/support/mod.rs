@@ -18,7 +18,7 @@ use http::{HeaderValue, Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::{
-    EmbeddedCore, FixedJwks, RequireServiceTokenLayer, ServiceToken, SuperTokensCore, Verifier,
+    EmbeddedCore, LocalJwks, ServiceToken, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
 /// The service that does nothing: takes a request and answers.
@@ -109,11 +109,11 @@ pub(crate) fn own(credential: &HeaderValue) -> HeaderValue {
 }
 
 pub(crate) fn verifier(jwks: &str) -> Verifier {
-    Verifier::new(FixedJwks::from_json(jwks).expect("a key set"))
+    Verifier::new(LocalJwks::from_json(jwks).expect("a key set"))
 }
 
 pub(crate) fn behind(verifier: Verifier) -> impl Answers + Send {
-    RequireServiceTokenLayer::new(verifier).layer(nothing())
+    VerifyServiceTokenLayer::new(verifier).layer(nothing())
 }
 
 pub(crate) trait Answers:

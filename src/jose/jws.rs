@@ -37,7 +37,7 @@ impl<'t> Jws<'t> {
     /// Parses `token`, which may be at most `max_len` bytes long.
     pub(crate) fn parse(token: &'t str, max_len: usize) -> Result<Self, RejectionReason> {
         if token.len() > max_len {
-            return Err(RejectionReason::TooLong);
+            return Err(RejectionReason::TokenTooLong);
         }
         let (header, payload, signature) =
             three_parts(token).ok_or(RejectionReason::NotThreeParts)?;
@@ -140,7 +140,7 @@ impl<'h> Header<'h> {
         match self.typ.map(text) {
             None => {}
             Some(Some(typ)) if is_media_type(&typ, "jwt") || is_media_type(&typ, "at+jwt") => {}
-            Some(_) => return Err(RejectionReason::WrongType),
+            Some(_) => return Err(RejectionReason::UnsupportedTokenType),
         }
 
         let algorithm = self.alg.and_then(text).and_then(|alg| Algorithm::from_name(&alg));
@@ -214,11 +214,11 @@ mod tests {
             (r#"{"alg":"RS256","cty":"JWT"}"#, Some(R::NestedToken)),
             (r#"{"alg":"RS256","cty":"application/jwt"}"#, Some(R::NestedToken)),
             (r#"{"alg":"RS256","cty":1}"#, Some(R::NestedToken)),
-            (r#"{"alg":"RS256","typ":"dpop+jwt"}"#, Some(R::WrongType)),
-            (r#"{"alg":"RS256","typ":"secevent+jwt"}"#, Some(R::WrongType)),
-            (r#"{"alg":"RS256","typ":"JOSE+JSON"}"#, Some(R::WrongType)),
-            (r#"{"alg":"RS256","typ":"application-jwt"}"#, Some(R::WrongType)),
-            (r#"{"alg":"RS256","typ":null}"#, Some(R::WrongType)),
+            (r#"{"alg":"RS256","typ":"dpop+jwt"}"#, Some(R::UnsupportedTokenType)),
+            (r#"{"alg":"RS256","typ":"secevent+jwt"}"#, Some(R::UnsupportedTokenType)),
+            (r#"{"alg":"RS256","typ":"JOSE+JSON"}"#, Some(R::UnsupportedTokenType)),
+            (r#"{"alg":"RS256","typ":"application-jwt"}"#, Some(R::UnsupportedTokenType)),
+            (r#"{"alg":"RS256","typ":null}"#, Some(R::UnsupportedTokenType)),
             (r#"{"alg":"RS256","alg":"RS256"}"#, Some(R::MalformedHeader)),
             (r#"{"alg":"RS256","\u0061lg":"RS256"}"#, Some(R::MalformedHeader)),
             (r#"{"alg":"RS256","\u0063rit":[]}"#, Some(R::CriticalHeader)),
@@ -265,7 +265,7 @@ mod tests {
             (format!("{header}.{payload}=.c2ln"), Some(R::NotBase64Url)),
             (format!("{header}=.{payload}.c2ln"), Some(R::NotBase64Url)),
             (format!("{header}.{payload}.c2 n"), Some(R::NotBase64Url)),
-            ("x".repeat(8193), Some(R::TooLong)),
+            ("x".repeat(8193), Some(R::TokenTooLong)),
             (String::new(), Some(R::NotThreeParts)),
         ];
         for (token, expected) in cases {

@@ -29,7 +29,7 @@ impl RemoteJwksBuilder {
             url: url.to_owned(),
             limits: Limits {
                 max_age: Duration::from_secs(3600),
-                stale_limit: Duration::from_secs(24 * 3600),
+                stale_if_error: Duration::from_secs(24 * 3600),
                 timeout: Duration::from_secs(5),
                 cooldown: Duration::from_secs(10),
                 max_keys: 100,
@@ -51,8 +51,8 @@ impl RemoteJwksBuilder {
 
     /// How long past its freshness the last good set goes on serving while the endpoint fails. 24 h
     /// by default; then requests get 503.
-    pub fn stale_limit(self, stale_limit: Duration) -> Self {
-        self.with(|limits| limits.stale_limit = stale_limit)
+    pub fn stale_if_error(self, stale_if_error: Duration) -> Self {
+        self.with(|limits| limits.stale_if_error = stale_if_error)
     }
 
     /// How long one fetch may take from first to last byte, and how long a request waits for one. 5
@@ -109,7 +109,7 @@ impl RemoteJwksBuilder {
     /// other than root and that of this process, or is writable by its group or by all users. In a
     /// Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default
     /// makes the file group-writable at each start of a pod.
-    pub fn keep_at(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn cache_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.kept_at = Some(path.into());
         self
     }

@@ -52,9 +52,9 @@
 
 #[cfg(feature = "reqwest")]
 mod builder;
-mod fixed;
 #[cfg(feature = "reqwest")]
 mod keep;
+mod local;
 #[cfg(feature = "reqwest")]
 mod refresh;
 #[cfg(feature = "reqwest")]
@@ -67,7 +67,7 @@ mod waiter;
 
 #[cfg(feature = "reqwest")]
 pub use builder::RemoteJwksBuilder;
-pub use fixed::FixedJwks;
+pub use local::LocalJwks;
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use refresh::{clamp, freshness};
 #[cfg(feature = "reqwest")]

@@ -148,7 +148,7 @@ impl RemoteJwks {
     /// The last good set as the endpoint sent it, to look at or to keep. `None` before there is
     /// one.
     #[must_use]
-    pub fn export(&self) -> Option<String> {
+    pub fn to_json(&self) -> Option<String> {
         let published = self.0.cache.published.borrow();
         published.fetched?;
         String::from_utf8(published.json.to_vec()).ok()

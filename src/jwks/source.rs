@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::FixedJwks;
+use super::LocalJwks;
 #[cfg(feature = "reqwest")]
 use super::remote::RemoteJwks;
 #[cfg(feature = "reqwest")]
@@ -10,14 +10,14 @@ use super::waiter::Waiter;
 use crate::jose::{Algorithm, Jwk};
 use crate::rejection::{Rejection, RejectionReason};
 
-/// Where a [`Verifier`](crate::Verifier) gets its keys: a [`FixedJwks`] or a
+/// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
 /// [`RemoteJwks`](crate::RemoteJwks), either of which converts into it.
 #[derive(Clone, Debug)]
 pub struct KeySource(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    Fixed(FixedJwks),
+    Local(LocalJwks),
     #[cfg(feature = "reqwest")]
     Remote(RemoteJwks),
 }
@@ -47,7 +47,7 @@ impl KeySource {
         now: u64,
     ) -> Option<Arc<Jwk>> {
         match &self.0 {
-            Source::Fixed(FixedJwks(set)) => {
+            Source::Local(LocalJwks(set)) => {
                 set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
             }
             #[cfg(feature = "reqwest")]
@@ -58,7 +58,7 @@ impl KeySource {
     /// Looks the key up for a token. `now` is in Unix seconds.
     pub(crate) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         match &self.0 {
-            Source::Fixed(FixedJwks(set)) => match set.find(id, algorithm) {
+            Source::Local(LocalJwks(set)) => match set.find(id, algorithm) {
                 Some(key) if key.is_usable(now) => Lookup::Found(Arc::clone(key)),
                 _ => Lookup::Refused(RejectionReason::UnknownKey.into()),
             },
@@ -71,7 +71,7 @@ impl KeySource {
     /// material.
     pub(crate) fn bad_signature_seen(&self) {
         match &self.0 {
-            Source::Fixed(_) => {}
+            Source::Local(_) => {}
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.bad_signature_seen(),
         }
@@ -88,9 +88,9 @@ impl Ticket {
     }
 }
 
-impl From<FixedJwks> for KeySource {
-    fn from(keys: FixedJwks) -> Self {
-        Self(Source::Fixed(keys))
+impl From<LocalJwks> for KeySource {
+    fn from(keys: LocalJwks) -> Self {
+        Self(Source::Local(keys))
     }
 }
 

@@ -140,7 +140,7 @@ impl Asker {
 
 fn no_keys(published: &Published) -> RejectionReason {
     if published.fetched.is_none() {
-        RejectionReason::NoKeysYet
+        RejectionReason::KeysNotLoaded
     } else {
         RejectionReason::KeysStale
     }
@@ -148,7 +148,7 @@ fn no_keys(published: &Published) -> RejectionReason {
 
 fn no_answer(published: &Published) -> RejectionReason {
     if published.fetched.is_none() {
-        RejectionReason::NoKeysYet
+        RejectionReason::KeysNotLoaded
     } else {
         RejectionReason::FetchFailed
     }

@@ -1,4 +1,4 @@
-//! The future of [`RequireServiceToken`](super::RequireServiceToken).
+//! The future of [`VerifyServiceToken`](super::VerifyServiceToken).
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::service::{Gate, Pending};
 
 pin_project! {
-    /// Response future of [`RequireServiceToken`](crate::RequireServiceToken).
+    /// Response future of [`VerifyServiceToken`](crate::VerifyServiceToken).
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderName};
 use tower_layer::Layer;
 
-use super::RequireServiceToken;
+use super::VerifyServiceToken;
 use crate::rejection::Realm;
 use crate::verify::Verifier;
 
@@ -15,7 +15,7 @@ use crate::verify::Verifier;
 /// On an axum router use `route_layer`, so that an unknown path stays a 404.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct RequireServiceTokenLayer(Arc<Shared>);
+pub struct VerifyServiceTokenLayer(Arc<Shared>);
 
 /// What every service that one layer made has in common: one reference count to clone for all of
 /// it.
@@ -41,7 +41,7 @@ pub(super) enum Answers {
     Http,
 }
 
-impl RequireServiceTokenLayer {
+impl VerifyServiceTokenLayer {
     /// A layer that refuses every request without a good token.
     pub fn new(verifier: Verifier) -> Self {
         Self::with_mode(verifier, Mode::Required)
@@ -92,10 +92,10 @@ impl RequireServiceTokenLayer {
     }
 }
 
-impl<S> Layer<S> for RequireServiceTokenLayer {
-    type Service = RequireServiceToken<S>;
+impl<S> Layer<S> for VerifyServiceTokenLayer {
+    type Service = VerifyServiceToken<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireServiceToken::new(inner, Arc::clone(&self.0))
+        VerifyServiceToken::new(inner, Arc::clone(&self.0))
     }
 }

@@ -1,11 +1,11 @@
 //! The called side: only microservices come in.
 //!
-//! What [`RequireServiceTokenLayer`] does with a request, in this order:
+//! What [`VerifyServiceTokenLayer`] does with a request, in this order:
 //!
 //! 0. The verdict of a layer further out is replaced by this one's, and the incoming credential is
 //!    marked sensitive.
 //! 1. Exactly one credential: one `Authorization` value (or the header set with
-//!    [`header`](RequireServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one
+//!    [`header`](VerifyServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one
 //!    b64token of at most 8 KiB.
 //! 2. Parsing of the token in one pass; `alg` must be asymmetric and allowed.
 //! 3. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated
@@ -23,7 +23,7 @@
 //! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the
 //! inner service is not called. gRPC calls (`POST` over HTTP/2 with media type `application/grpc`
 //! or `application/grpc+…`) are answered in gRPC, with HTTP status 200, unless
-//! [`http_answers`](RequireServiceTokenLayer::http_answers) is set. gRPC-Web, and
+//! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. gRPC-Web, and
 //! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP answer, which
 //! their clients map. An outage of the key endpoint is never a 401: known keys go on working, and a
 //! token that cannot be judged gets 503.
@@ -31,14 +31,14 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_m2m::{FixedJwks, RequireServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower_m2m::{LocalJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-//! let verifier = Verifier::new(FixedJwks::from_json(jwks)?).audience("billing");
+//! let verifier = Verifier::new(LocalJwks::from_json(jwks)?).audience("billing");
 //! let service = ServiceBuilder::new()
-//!     .layer(RequireServiceTokenLayer::new(verifier))
+//!     .layer(VerifyServiceTokenLayer::new(verifier))
 //!     .service(service_fn(|request: Request<String>| async move {
 //!         let caller = ServiceClaims::from_extensions(request.extensions()).expect("behind the layer");
 //!         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", caller.get("service"))))
@@ -55,5 +55,5 @@ mod layer;
 mod service;
 
 pub use future::ResponseFuture;
-pub use layer::RequireServiceTokenLayer;
-pub use service::RequireServiceToken;
+pub use layer::VerifyServiceTokenLayer;
+pub use service::VerifyServiceToken;

@@ -16,14 +16,14 @@ use crate::claims::{Refusal, ServiceClaims, Verdict};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::verify::Attempt;
 
-/// The service that [`RequireServiceTokenLayer`](crate::RequireServiceTokenLayer) makes.
+/// The service that [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) makes.
 #[derive(Clone)]
-pub struct RequireServiceToken<S> {
+pub struct VerifyServiceToken<S> {
     inner: S,
     gate: Gate,
 }
 
-impl<S> RequireServiceToken<S> {
+impl<S> VerifyServiceToken<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self { inner, gate: Gate(shared) }
     }
@@ -38,7 +38,7 @@ impl<S> RequireServiceToken<S> {
     }
 }
 
-impl<S, B, ResBody> Service<Request<B>> for RequireServiceToken<S>
+impl<S, B, ResBody> Service<Request<B>> for VerifyServiceToken<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
     ResBody: Default,
@@ -75,9 +75,9 @@ where
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for RequireServiceToken<S> {
+impl<S: fmt::Debug> fmt::Debug for VerifyServiceToken<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireServiceToken").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("VerifyServiceToken").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::bearer;
 use crate::jose::json;
 use crate::jose::{Algorithm, Jws};
-use crate::jwks::{FixedJwks, KeySource, Lookup};
+use crate::jwks::{KeySource, LocalJwks, Lookup};
 use crate::rejection::RejectionReason;
 use crate::verify::{Attempt, NamedClaims, Policy, Verifier};
 
@@ -130,7 +130,7 @@ pub fn claims(bytes: &[u8]) {
 
 /// Reads a key set.
 pub fn jwks(bytes: &[u8]) {
-    let Ok(keys) = FixedJwks::from_json(bytes) else { return };
+    let Ok(keys) = LocalJwks::from_json(bytes) else { return };
     // What no key is read from, another parser may refuse for its numbers.
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     let entries = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -160,7 +160,7 @@ pub fn jwks(bytes: &[u8]) {
 pub fn jwks_and_token(bytes: &[u8]) {
     let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (Ok(keys), Ok(token)) =
-        (FixedJwks::from_json(&bytes[..at]), std::str::from_utf8(&bytes[at + 1..]))
+        (LocalJwks::from_json(&bytes[..at]), std::str::from_utf8(&bytes[at + 1..]))
     else {
         return;
     };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::jose::Jws;
-use crate::jwks::{FixedJwks, KeySource, Lookup};
+use crate::jwks::{KeySource, LocalJwks, Lookup};
 
 /// Wycheproof cases that are labelled valid and refused here, each for a fault of the vector or for
 /// an algorithm that the crypto provider does not have.
@@ -71,7 +71,7 @@ impl Tally {
 
 /// Whether the signature layer accepts `token` under the JWK Set `keys`.
 fn accepts(keys: &Value, token: &str) -> bool {
-    let Ok(keys) = FixedJwks::from_json(keys.to_string()) else { return false };
+    let Ok(keys) = LocalJwks::from_json(keys.to_string()) else { return false };
     let Ok(jws) = Jws::parse(token, 8192) else { return false };
     match KeySource::from(keys).look_up(jws.kid.as_deref(), jws.algorithm, 0) {
         Lookup::Found(key) => {

@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::jose::Jwk;
-    use crate::jwks::FixedJwks;
+    use crate::jwks::LocalJwks;
     use crate::rejection::RejectionReason;
     use crate::verify::policy::Validity;
 
@@ -123,7 +123,7 @@ mod tests {
 
     fn key() -> Arc<Jwk> {
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        let keys = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
         Arc::clone(&keys.keys()[0])
     }
 

@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::{Attempt, Verifier};
-use crate::jwks::FixedJwks;
+use crate::jwks::LocalJwks;
 use crate::rejection::RejectionReason;
 
 /// Two keys that sign in microseconds.
@@ -74,7 +74,7 @@ fn verifier() -> Verifier {
         {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": URL_SAFE_NO_PAD.encode(AUTHORITY.ed25519.public_key())},
         {"kty": "EC", "crv": "P-256", "kid": "ec", "x": x, "y": y},
     ]});
-    Verifier::new(FixedJwks::from_json(set.to_string()).unwrap())
+    Verifier::new(LocalJwks::from_json(set.to_string()).unwrap())
 }
 
 fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {

@@ -16,7 +16,7 @@ use super::verifier::Verifier;
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
 use crate::jose::Jwk;
-use crate::jwks::FixedJwks;
+use crate::jwks::LocalJwks;
 use crate::rejection::RejectionReason;
 
 const NOW: u64 = 1_800_000_000;
@@ -24,7 +24,7 @@ const NOW: u64 = 1_800_000_000;
 /// Signs tokens, one key for each kid `k0`, `k1`...
 struct Authority {
     keys: Vec<Ed25519KeyPair>,
-    jwks: FixedJwks,
+    jwks: LocalJwks,
 }
 
 impl Authority {
@@ -35,7 +35,7 @@ impl Authority {
             json!({"kty": "OKP", "crv": "Ed25519", "kid": format!("k{number}"), "x": x})
         };
         let set = json!({"keys": keys.iter().enumerate().map(jwk).collect::<Vec<_>>()});
-        Self { jwks: FixedJwks::from_json(set.to_string()).unwrap(), keys }
+        Self { jwks: LocalJwks::from_json(set.to_string()).unwrap(), keys }
     }
 
     fn sign(&self, key: usize, claims: &str) -> String {

@@ -23,11 +23,11 @@ use crate::rejection::{Rejection, RejectionReason};
 /// or a token made for one of them is good for all.
 ///
 /// ```
-/// use tower_m2m::{FixedJwks, RejectionKind, Verifier};
+/// use tower_m2m::{LocalJwks, RejectionKind, Verifier};
 ///
 /// # fn main() -> Result<(), tower_m2m::ConfigError> {
 /// # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-/// let verifier = Verifier::new(FixedJwks::from_json(jwks)?).issuer("https://api.example.com").audience("billing");
+/// let verifier = Verifier::new(LocalJwks::from_json(jwks)?).issuer("https://api.example.com").audience("billing");
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
 /// let rejection = runtime.block_on(verifier.verify("not.a.token")).unwrap_err();
@@ -65,7 +65,7 @@ pub(crate) enum Wait {
 
 impl Verifier {
     /// A verifier with the default policy over `keys`, a [`RemoteJwks`](crate::RemoteJwks) or a
-    /// [`FixedJwks`](crate::FixedJwks).
+    /// [`LocalJwks`](crate::LocalJwks).
     pub fn new(keys: impl Into<KeySource>) -> Self {
         Self {
             keys: keys.into(),
@@ -117,24 +117,14 @@ impl Verifier {
         self.with(|policy| policy.max_token_len = bytes)
     }
 
-    /// The claim that tells a microservice's token from others, and its exact value. `source` and
-    /// `microservice` by default.
-    pub fn marker(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.with(|policy| policy.marker = (name.into(), Value::String(value.into())))
-    }
-
-    /// For authorities that cannot set a marker: requires `claim` to be exactly `value` instead, of
-    /// whatever JSON type. An OAuth2 access token of SuperTokens, for instance, has `stt` 1.
+    /// Replaces the marker: the claim that only service tokens hold, and its exact value, of any
+    /// JSON type. `source` and `microservice` by default.
     ///
-    /// The marker is a wall between services and end users whose tokens the same keys sign. This
-    /// replaces it by another wall, never by none: choose a claim that no end user's token can
-    /// have.
-    pub fn without_marker_requiring(
-        self,
-        claim: impl Into<String>,
-        value: impl Into<Value>,
-    ) -> Self {
-        self.with(|policy| policy.marker = (claim.into(), value.into()))
+    /// The marker separates services from end users whose tokens the same keys sign. Choose a claim
+    /// that no end user's token can have: an OAuth2 access token of SuperTokens, for instance, has
+    /// `stt` 1.
+    pub fn marker(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.with(|policy| policy.marker = (name.into(), value.into()))
     }
 
     /// How many verified tokens are cached, so that their signature is not checked again. 4 096 by
@@ -325,7 +315,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jwks::FixedJwks;
+    use crate::jwks::LocalJwks;
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -336,7 +326,7 @@ mod tests {
     fn one_at_once() -> (Verifier, impl Fn(u32) -> String, String) {
         let pair = Ed25519KeyPair::generate().unwrap();
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": URL_SAFE_NO_PAD.encode(pair.public_key())});
-        let keys = FixedJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        let keys = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
         let verifier = Verifier { turns: Arc::new(Turns::new(1)), ..Verifier::new(keys) };
         let sign = move |number: u32| {
             let claims = json!({"exp": 4_953_600_000_u64, "source": "microservice", "n": number})
@@ -445,7 +435,7 @@ mod tests {
         let (verifier, sign, _) = one_at_once();
         assert_eq!(verifier.longest_token(), 8192);
         let token = sign(1);
-        for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TooLong))] {
+        for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TokenTooLong))] {
             let verifier = verifier.clone().max_token_len(token.len() - shorter_by);
             assert_eq!(verifier.longest_token(), token.len() - shorter_by);
             assert_eq!(reason(verifier.verify(&token).await), expected);

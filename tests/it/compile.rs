@@ -21,8 +21,8 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::{
-    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken,
-    Verifier,
+    AddServiceTokenLayer, RemoteJwks, ServiceClaims, ServiceToken, Verifier,
+    VerifyServiceTokenLayer,
 };
 
 use crate::support::{DeadPort, Endpoint, Script, Signer, caller, key_set, serve};
@@ -92,7 +92,7 @@ impl Service<Request<Body>> for Who {
     }
 }
 
-async fn serve_grpc(layer: RequireServiceTokenLayer) -> SocketAddr {
+async fn serve_grpc(layer: VerifyServiceTokenLayer) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder().layer(layer).add_service(Who);
@@ -121,7 +121,7 @@ async fn tonic_calls_tonic_through_both_layers() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
     let verifier = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
-    let address = serve_grpc(RequireServiceTokenLayer::new(verifier)).await;
+    let address = serve_grpc(VerifyServiceTokenLayer::new(verifier)).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
 
     let admitted = ServiceBuilder::new().layer(token(signer.good())).service(channel.clone());
@@ -143,7 +143,7 @@ async fn tonic_calls_tonic_through_both_layers() {
     }
 
     let nowhere = DeadPort::new();
-    let address = serve_grpc(RequireServiceTokenLayer::new(Verifier::new(
+    let address = serve_grpc(VerifyServiceTokenLayer::new(Verifier::new(
         RemoteJwks::new(nowhere.url()).unwrap(),
     )))
     .await;
@@ -157,7 +157,7 @@ async fn tonic_calls_tonic_through_both_layers() {
 #[tokio::test]
 async fn tonic_client_maps_http_answers() {
     let signer = Signer::new("k");
-    let address = serve_grpc(RequireServiceTokenLayer::new(signer.verifier()).http_answers()).await;
+    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier()).http_answers()).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(ask(token(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
     assert_eq!(ask(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
@@ -170,7 +170,7 @@ async fn tonic_client_maps_http_answers() {
 #[tokio::test]
 async fn a_layer_that_knows_origins_leaves_a_channel_alone() {
     let signer = Signer::new("k");
-    let address = serve_grpc(RequireServiceTokenLayer::new(signer.verifier())).await;
+    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier())).await;
     let origin = format!("http://{address}");
     let channel = Channel::from_shared(origin.clone()).unwrap().connect_lazy();
     // A channel's requests name no authority, which the docs of `only_to` say.
@@ -181,7 +181,7 @@ async fn a_layer_that_knows_origins_leaves_a_channel_alone() {
 #[tokio::test]
 async fn an_optional_layer_fits_a_tonic_server() {
     let signer = Signer::new("k");
-    let address = serve_grpc(RequireServiceTokenLayer::optional(signer.verifier())).await;
+    let address = serve_grpc(VerifyServiceTokenLayer::optional(signer.verifier())).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(ask(channel.clone()).await.unwrap(), "nobody");
     assert_eq!(ask(token(signer.good()).layer(channel)).await.unwrap(), "orders");
@@ -190,7 +190,7 @@ async fn an_optional_layer_fits_a_tonic_server() {
 async fn m2(signer: &Signer) -> String {
     let app = Router::new()
         .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
+        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
     format!("http://{}", serve(app).await)
 }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, FixedJwks, RemoteJwks, RequireServiceTokenLayer,
-    ServiceToken, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, EmbeddedCore, LocalJwks, RemoteJwks, ServiceToken, SuperTokensCore,
+    Verifier, VerifyServiceTokenLayer,
 };
 
 use crate::support::{Inner, bearer, core, mint};
@@ -27,10 +27,10 @@ async fn token_never_appears_in_debug() {
     let core = core().await;
     let jwt = mint(core, json!({"source": "microservice", "service": SECRET_CLAIM})).await;
     let token = ServiceToken::from_jwt(&jwt).unwrap();
-    let verifier = Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap());
+    let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
     let claims = verifier.verify(&jwt).await.unwrap();
     let add = AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();
-    let require = RequireServiceTokenLayer::new(verifier.clone());
+    let require = VerifyServiceTokenLayer::new(verifier.clone());
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
@@ -49,7 +49,7 @@ async fn token_never_appears_in_debug() {
         http::HeaderValue::from_static(API_KEY),
     )]));
     let remote = || RemoteJwks::builder(&url).http_client(client);
-    let remote_layer = RequireServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
+    let remote_layer = VerifyServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
 
     let printed = [
         print("builder of a key set", &RemoteJwks::builder(&url)),

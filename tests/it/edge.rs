@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower_m2m::{RequireServiceTokenLayer, ServiceClaims};
+use tower_m2m::{ServiceClaims, VerifyServiceTokenLayer};
 
 use crate::support::{PATIENCE, Signer, caller, serve};
 
@@ -19,7 +19,7 @@ const TOO_LONG: Option<&str> =
 async fn m2(signer: &Signer) -> SocketAddr {
     let app = Router::new()
         .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(RequireServiceTokenLayer::new(signer.verifier()))
+        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
         .route("/health", get(|| async { "ok" }));
     serve(app).await
 }
@@ -163,7 +163,7 @@ async fn grpc_content_type_on_http_1_is_answered_401() {
     let signer = Signer::new("k");
     let app = Router::new()
         .route("/test.Who/Ask", post(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
+        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
     let address = serve(app).await;
     for version in ["HTTP/1.1", "HTTP/1.0"] {
         for content_type in [

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tower_m2m::{
-    ConfigError, EmbeddedCore, FixedJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore,
+    ConfigError, EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore,
     Verifier,
 };
 
@@ -266,7 +266,7 @@ async fn a_token_is_judged_by_the_policy_of_the_called_service() {
     tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
     let core = core(&url);
     let m2 =
-        || Verifier::new(FixedJwks::from_json(&jwks).unwrap()).issuer(ISSUER).audience("billing");
+        || Verifier::new(LocalJwks::from_json(&jwks).unwrap()).issuer(ISSUER).audience("billing");
     let request = || core.service_token(ISSUER).audience("billing");
 
     request().verify_with(&m2()).mint().await.unwrap();
@@ -282,7 +282,7 @@ async fn a_token_is_judged_by_the_policy_of_the_called_service() {
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
     let other_keys =
-        FixedJwks::from_json(EmbeddedCore::builder().build().await.unwrap().jwks().await).unwrap();
+        LocalJwks::from_json(EmbeddedCore::builder().build().await.unwrap().jwks().await).unwrap();
     let err = request().verify_with(&Verifier::new(other_keys)).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 

@@ -48,7 +48,7 @@ async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
     for (reason, spoil) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");
-        let start = || RemoteJwks::builder(&endpoint.url).keep_at(&path).build().unwrap();
+        let start = || RemoteJwks::builder(&endpoint.url).cache_file(&path).build().unwrap();
         endpoint.set(keys.clone());
         start().refresh().await.unwrap();
         written(&path, None).await;

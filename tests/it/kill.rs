@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tower_m2m::{FixedJwks, Verifier};
+use tower_m2m::{LocalJwks, Verifier};
 
 const ISSUER: &str = "https://api.example.com";
 
@@ -58,7 +58,7 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
             }
         }
         let listed: Vec<_> = keys.values().collect();
-        let jwks = FixedJwks::from_json(json!({ "keys": listed }).to_string()).unwrap();
+        let jwks = LocalJwks::from_json(json!({ "keys": listed }).to_string()).unwrap();
         let verifier = Verifier::new(jwks).issuer(ISSUER);
         let last = kill == kills;
         if !last {

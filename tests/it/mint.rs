@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
-use tower_m2m::{ConfigError, EmbeddedCore, FixedJwks, MintError, SuperTokensCore, Verifier};
+use tower_m2m::{ConfigError, EmbeddedCore, LocalJwks, MintError, SuperTokensCore, Verifier};
 
 use crate::support::{DeadPort, ISSUER, Logs, Untouched, core, decode, now, serve_core};
 
@@ -52,7 +52,7 @@ async fn a_token_is_minted_as_asked_for() {
     assert!((asked..=now()).contains(&iat));
     assert_eq!(token.expires_at(), Some(UNIX_EPOCH + Duration::from_secs(exp)));
 
-    let keys = FixedJwks::from_json(core.jwks().await).unwrap();
+    let keys = LocalJwks::from_json(core.jwks().await).unwrap();
     let caller = Verifier::new(keys).issuer(ISSUER).audience("billing").verify(jwt).await.unwrap();
     assert_eq!(caller.subject(), Some("m1"));
 }

@@ -17,8 +17,8 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::{
-    AddServiceTokenLayer, RemoteJwks, RequireServiceTokenLayer, ServiceClaims, ServiceToken,
-    SuperTokensCore, Verifier,
+    AddServiceTokenLayer, RemoteJwks, ServiceClaims, ServiceToken, SuperTokensCore, Verifier,
+    VerifyServiceTokenLayer,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -122,12 +122,12 @@ async fn keys_rotate_and_fetches_fail(observer: &Observer) {
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
     let jwks = RemoteJwks::new(&endpoint.url).unwrap();
     let verifier = Verifier::new(jwks.clone());
-    let service = RequireServiceTokenLayer::new(verifier.clone()).layer(Inner::default());
+    let service = VerifyServiceTokenLayer::new(verifier.clone()).layer(Inner::default());
     let tokens = [old.good(), new.good(), Signer::new("unknown").good()];
     {
         let (jwks, verifier, service) = (jwks.clone(), verifier.clone(), service.clone());
         observer.ask(move || {
-            let _ = (jwks.health(), jwks.export(), format!("{jwks:?} {verifier:?} {service:?}"));
+            let _ = (jwks.health(), jwks.to_json(), format!("{jwks:?} {verifier:?} {service:?}"));
             poll_once(jwks.ready());
             for token in &tokens {
                 poll_once(verifier.verify(token));
@@ -228,7 +228,7 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
         "a server refused the service token as invalid, another one is minted",
         "the service token was refused as invalid, and nothing can renew it",
         "a request has no authority, so it is to no allowed origin and carries no token",
-        "a handler reads ServiceClaims, but no RequireServiceTokenLayer stands in front of it",
+        "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it",
     ];
     for message in expected {
         assert!(messages.iter().any(|seen| seen == message), "not logged: {message}");

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_m2m::{
-    RejectionReason as R, RemoteJwks, RequireServiceToken, RequireServiceTokenLayer, Verifier,
+    RejectionReason as R, RemoteJwks, Verifier, VerifyServiceToken, VerifyServiceTokenLayer,
 };
 
 use crate::support::{Answer, Endpoint, Inner, PATIENCE, Script, Signer, bearer, key_set};
 
-pub(crate) fn layer(jwks: &RemoteJwks) -> RequireServiceTokenLayer {
-    RequireServiceTokenLayer::new(Verifier::new(jwks.clone()))
+pub(crate) fn layer(jwks: &RemoteJwks) -> VerifyServiceTokenLayer {
+    VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()))
 }
 
 /// A cache that no clock changes while a test runs: unknown keys may cause two fetches altogether.
@@ -43,15 +43,15 @@ type Answers = JoinSet<Response<String>>;
 /// Sends requests at once, and returns when each of them is under way. On one thread a request that
 /// was sent goes on until it has to wait.
 async fn send<S>(
-    service: &RequireServiceToken<S>,
+    service: &VerifyServiceToken<S>,
     tokens: impl IntoIterator<Item = String>,
 ) -> Answers
 where
     S: Clone + Send + 'static,
-    RequireServiceToken<S>:
+    VerifyServiceToken<S>:
         tower::Service<http::Request<()>, Response = Response<String>> + Clone + Send,
-    <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Future: Send,
-    <RequireServiceToken<S> as tower::Service<http::Request<()>>>::Error: std::fmt::Debug,
+    <VerifyServiceToken<S> as tower::Service<http::Request<()>>>::Future: Send,
+    <VerifyServiceToken<S> as tower::Service<http::Request<()>>>::Error: std::fmt::Debug,
 {
     let sent = Arc::new(AtomicUsize::new(0));
     let mut answers = JoinSet::new();
@@ -177,7 +177,7 @@ async fn no_keys_yet_is_503() {
     let jwks = jwks(&endpoint);
     // The first waits for the first fetch. While that backs off nobody waits, and nobody fetches.
     for _ in 0..3 {
-        assert_eq!(ask(&jwks, &signer.good()).await, (503, Some(R::NoKeysYet)));
+        assert_eq!(ask(&jwks, &signer.good()).await, (503, Some(R::KeysNotLoaded)));
     }
     assert_eq!(endpoint.fetches(), 1);
     endpoint.set(Script::Keys(key_set(&[&signer])));

@@ -24,7 +24,7 @@ fn constructors_work_outside_a_runtime() {
     let stack = layer(&jwks).layer(Inner::default());
     let _app: Router = Router::new().route("/", get(|| async {})).route_layer(layer(&jwks));
     assert!(!jwks.health().running);
-    assert_eq!(jwks.export(), None);
+    assert_eq!(jwks.to_json(), None);
 
     // What needs a runtime says so, and does not panic.
     let mut cx = Context::from_waker(Waker::noop());
@@ -151,7 +151,7 @@ async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
         assert_eq!(jwks.health().last_error, Some(expected), "case {index}");
         assert_eq!(
             ask(&jwks, &Signer::new("k").good()).await,
-            (503, Some(R::NoKeysYet)),
+            (503, Some(R::KeysNotLoaded)),
             "case {index}"
         );
     }
@@ -192,7 +192,7 @@ async fn absurd_limits_do_no_harm() {
         )
     };
     let builder = RemoteJwks::builder(answering(answer).await);
-    let jwks = builder.max_age(Duration::MAX).stale_limit(Duration::MAX).build().unwrap();
+    let jwks = builder.max_age(Duration::MAX).stale_if_error(Duration::MAX).build().unwrap();
     assert_eq!(timeout(PATIENCE, jwks.refresh()).await.unwrap(), Ok(()));
     assert!(jwks.health().running);
     assert_eq!(ask(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
@@ -235,7 +235,7 @@ async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
-    let start = || RemoteJwks::builder(&endpoint.url).keep_at(&path).build().unwrap();
+    let start = || RemoteJwks::builder(&endpoint.url).cache_file(&path).build().unwrap();
 
     let first = start();
     first.refresh().await.unwrap();

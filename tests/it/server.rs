@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::{
-    Rejection, RejectionKind, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier,
+    Rejection, RejectionKind, RejectionReason as R, RemoteJwks, Verifier, VerifyServiceTokenLayer,
 };
 use tower_test::mock;
 
@@ -18,8 +18,8 @@ use crate::support::{Answer, DeadPort, Inner, Signer, bearer, forged, header, re
 const NO_ERROR: &str = r#"Bearer realm="m2m""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="m2m", error="invalid_request""#;
 
-fn layer(signer: &Signer) -> RequireServiceTokenLayer {
-    RequireServiceTokenLayer::new(signer.verifier())
+fn layer(signer: &Signer) -> VerifyServiceTokenLayer {
+    VerifyServiceTokenLayer::new(signer.verifier())
 }
 
 /// A verifier whose keys cannot be had.
@@ -60,7 +60,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
     assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
 
     let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(
-        RequireServiceTokenLayer::new(Signer::new("k").verifier()),
+        VerifyServiceTokenLayer::new(Signer::new("k").verifier()),
     );
     handle.send_error("broken");
     match service.poll_ready() {
@@ -73,7 +73,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
 async fn missing_keys_are_no_back_pressure() {
     let port = DeadPort::new();
     let jwks = RemoteJwks::new(port.url()).unwrap();
-    let layer = RequireServiceTokenLayer::new(Verifier::new(jwks.clone()));
+    let layer = VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()));
     let mut service = layer.layer(Inner::default());
     let first =
         poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
@@ -124,18 +124,30 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
     };
     let token = |description: &str| invalid("invalid_token", description);
     vec![
-        ("nothing", vec![], 401, NO_ERROR.into(), R::NoCredential),
-        ("another scheme", vec!["Basic dTpw".into()], 401, NO_ERROR.into(), R::OtherScheme),
+        ("nothing", vec![], 401, NO_ERROR.into(), R::MissingCredentials),
+        ("another scheme", vec!["Basic dTpw".into()], 401, NO_ERROR.into(), R::UnsupportedScheme),
         (
             "two",
             vec!["Bearer a".into(), "Bearer a".into()],
             400,
             INVALID_REQUEST.into(),
-            R::SeveralCredentials,
+            R::MultipleCredentials,
         ),
-        ("not b64token", bearer("a b".into()), 400, INVALID_REQUEST.into(), R::MalformedCredential),
-        ("no token", vec!["Bearer".into()], 400, INVALID_REQUEST.into(), R::MalformedCredential),
-        ("too long", bearer("a".repeat(8193)), 401, token("the token is too long"), R::TooLong),
+        (
+            "not b64token",
+            bearer("a b".into()),
+            400,
+            INVALID_REQUEST.into(),
+            R::MalformedCredentials,
+        ),
+        ("no token", vec!["Bearer".into()], 400, INVALID_REQUEST.into(), R::MalformedCredentials),
+        (
+            "too long",
+            bearer("a".repeat(8193)),
+            401,
+            token("the token is too long"),
+            R::TokenTooLong,
+        ),
         (
             "garbage",
             bearer("garbage".into()),
@@ -195,8 +207,8 @@ async fn missing_keys_are_answered_503() {
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
     for layer in [
-        RequireServiceTokenLayer::new(verifier.clone()),
-        RequireServiceTokenLayer::optional(verifier),
+        VerifyServiceTokenLayer::new(verifier.clone()),
+        VerifyServiceTokenLayer::optional(verifier),
     ] {
         let response =
             layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
@@ -204,7 +216,7 @@ async fn missing_keys_are_answered_503() {
             status: 503,
             challenge: None,
             retry_after: Some("1".into()),
-            reason: Some(R::NoKeysYet),
+            reason: Some(R::KeysNotLoaded),
         };
         assert_eq!(Answer::of(&response), expected);
         assert!(response.body().is_empty());
@@ -237,10 +249,10 @@ async fn grpc_calls_are_answered_in_grpc() {
     let judged_by_nobody = vec![format!("Bearer {}", signer.good())];
     cases.push((
         "no keys",
-        RequireServiceTokenLayer::new(verifier),
+        VerifyServiceTokenLayer::new(verifier),
         judged_by_nobody,
         "14",
-        R::NoKeysYet,
+        R::KeysNotLoaded,
     ));
 
     for (case, layer, credentials, code, reason) in cases {
@@ -268,7 +280,7 @@ async fn grpc_calls_are_answered_in_grpc() {
     // What only looks like gRPC is answered over HTTP, and so is gRPC where the layer says so.
     let default = layer(&signer);
     let http = layer(&signer).http_answers();
-    let optional = RequireServiceTokenLayer::optional(signer.verifier()).http_answers();
+    let optional = VerifyServiceTokenLayer::optional(signer.verifier()).http_answers();
     let expired = vec![format!("Bearer {}", signer.expired())];
     let cases = [
         ("GET", &default, call(Version::HTTP_2, Method::GET, "application/grpc", &expired)),
@@ -304,7 +316,7 @@ async fn the_credential_is_sensitive_behind_the_layer() {
     let cases = [
         (layer(&signer), AUTHORIZATION, good.as_str()),
         (layer(&signer).header(custom.clone()), custom, &good),
-        (RequireServiceTokenLayer::optional(signer.verifier()), AUTHORIZATION, "Basic dTpw"),
+        (VerifyServiceTokenLayer::optional(signer.verifier()), AUTHORIZATION, "Basic dTpw"),
     ];
     for (layer, name, credential) in cases {
         let seen = name.clone();
@@ -368,7 +380,7 @@ async fn the_realm_is_named_and_cannot_break_out() {
 #[tokio::test]
 async fn an_optional_layer_admits_others_without_claims() {
     let signer = Signer::new("k");
-    let service = RequireServiceTokenLayer::optional(signer.verifier()).layer(Inner::default());
+    let service = VerifyServiceTokenLayer::optional(signer.verifier()).layer(Inner::default());
     let bearer = |token: &str| vec![format!("Bearer {token}")];
     let cases = [
         ("a service", bearer(&signer.good()), 200, "orders"),

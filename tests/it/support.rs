@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
 use tower::{Service, ServiceExt};
-use tower_m2m::{EmbeddedCore, FixedJwks, Rejection, RejectionReason, ServiceClaims, Verifier};
+use tower_m2m::{EmbeddedCore, LocalJwks, Rejection, RejectionReason, ServiceClaims, Verifier};
 use tracing::dispatcher::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Subscriber, subscriber};
@@ -184,7 +184,7 @@ impl Signer {
 
     /// The default policy over this key alone.
     pub(crate) fn verifier(&self) -> Verifier {
-        Verifier::new(FixedJwks::from_json(key_set(&[self])).unwrap())
+        Verifier::new(LocalJwks::from_json(key_set(&[self])).unwrap())
     }
 }
 

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_m2m::{
-    Algorithm, FixedJwks, RejectionReason as R, RemoteJwks, RequireServiceTokenLayer, Verifier,
+    Algorithm, LocalJwks, RejectionReason as R, RemoteJwks, Verifier, VerifyServiceTokenLayer,
 };
 
 use crate::support::{
@@ -24,7 +24,7 @@ use crate::support::{
 /// checked here.
 pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R> {
     let inner = Inner::default();
-    let layer = RequireServiceTokenLayer::new(verifier.clone());
+    let layer = VerifyServiceTokenLayer::new(verifier.clone());
     let response = layer.layer(inner.clone()).oneshot(bearer(token)).await.unwrap();
     let Answer { status, reason, .. } = Answer::of(&response);
     let Some(reason) = reason else {
@@ -34,8 +34,8 @@ pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R>
     assert_eq!(inner.calls(), 0, "a refused request went on");
     let expected = match reason {
         R::NotMicroservice => 403,
-        R::MalformedCredential | R::SeveralCredentials => 400,
-        R::NoKeysYet | R::FetchFailed | R::KeysStale | R::TooManyWaiting => 503,
+        R::MalformedCredentials | R::MultipleCredentials => 400,
+        R::KeysNotLoaded | R::FetchFailed | R::KeysStale | R::TooManyWaiting => 503,
         _ => 401,
     };
     assert_eq!(status, expected, "{reason:?}");
@@ -60,11 +60,11 @@ async fn the_header_is_read_strictly() {
         (with(r#","typ":"jwt""#), None),
         (with(r#","typ":"at+jwt""#), None),
         (with(r#","typ":"application/at+JWT""#), None),
-        (with(r#","typ":"dpop+jwt""#), Some(R::WrongType)),
-        (with(r#","typ":"secevent+jwt""#), Some(R::WrongType)),
-        (with(r#","typ":"JOSE+JSON""#), Some(R::WrongType)),
-        (with(r#","typ":"id_token+jwt""#), Some(R::WrongType)),
-        (with(r#","typ":["JWT"]"#), Some(R::WrongType)),
+        (with(r#","typ":"dpop+jwt""#), Some(R::UnsupportedTokenType)),
+        (with(r#","typ":"secevent+jwt""#), Some(R::UnsupportedTokenType)),
+        (with(r#","typ":"JOSE+JSON""#), Some(R::UnsupportedTokenType)),
+        (with(r#","typ":"id_token+jwt""#), Some(R::UnsupportedTokenType)),
+        (with(r#","typ":["JWT"]"#), Some(R::UnsupportedTokenType)),
         (with(r#","cty":"JWT""#), Some(R::NestedToken)),
         (with(r#","cty":"application/jwt""#), Some(R::NestedToken)),
         (with(r#","cty":"json""#), None),
@@ -134,7 +134,10 @@ async fn the_header_is_read_strictly() {
     ));
     assert_eq!(judge(&verifier, &broken).await, Err(R::MalformedHeader));
     let megabyte = kid(&format!(r#""{}""#, "k".repeat(1 << 20)));
-    assert_eq!(judge(&verifier, &signer.token(&megabyte, &good_claims())).await, Err(R::TooLong));
+    assert_eq!(
+        judge(&verifier, &signer.token(&megabyte, &good_claims())).await,
+        Err(R::TokenTooLong)
+    );
 }
 
 #[tokio::test]
@@ -186,7 +189,7 @@ async fn the_algorithm_is_the_keys_not_the_tokens() {
         let (n, e) = (key.public_key().modulus(), key.public_key().exponent());
         let (n, e) =
             (part(n.big_endian_without_leading_zero()), part(e.big_endian_without_leading_zero()));
-        FixedJwks::from_json(format!(
+        LocalJwks::from_json(format!(
             r#"{{"keys":[{{"kty":"RSA","kid":"r","n":"{n}","e":"{e}"{alg}}}]}}"#
         ))
         .unwrap()
@@ -227,7 +230,7 @@ async fn the_algorithm_is_the_keys_not_the_tokens() {
 #[tokio::test]
 async fn the_embedded_cores_tokens_are_admitted() {
     let core = core().await;
-    let verifier = Verifier::new(FixedJwks::from_json(core.jwks().await).unwrap());
+    let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
     let token = mint(core, json!({"source": "microservice", "service": "billing"})).await;
     assert_eq!(judge(&verifier, &token).await, Ok("billing".to_owned()));
     assert_eq!(
@@ -262,11 +265,11 @@ async fn encoding_is_canonical() {
         (signer.sign(&format!("{}.{payload}", loose(&header))), R::NotBase64Url),
         (signer.sign(&format!("{header}.{}", loose(&payload))), R::NotBase64Url),
         (format!("{header}.{payload}.{}", loose(signature)), R::NotBase64Url),
-        (signer.sign(&format!("{header}.{payload}=")), R::MalformedCredential),
+        (signer.sign(&format!("{header}.{payload}=")), R::MalformedCredentials),
         (format!("{good}=="), R::NotBase64Url),
         (good.replace('.', "+."), R::NotBase64Url),
         (signer.sign(&format!("{header}.{}/{}", &payload[..4], &payload[5..])), R::NotBase64Url),
-        (format!("{good}\u{20}"), R::MalformedCredential),
+        (format!("{good}\u{20}"), R::MalformedCredentials),
         (format!("{header}.{payload}"), R::NotThreeParts),
         (format!("{good}."), R::NotThreeParts),
         (format!(".{good}"), R::NotThreeParts),
@@ -276,10 +279,10 @@ async fn encoding_is_canonical() {
         (format!(".{payload}.{signature}"), R::NotThreeParts),
         (format!("{header}.{payload}."), R::NotThreeParts),
         (".".repeat(8192), R::NotThreeParts),
-        (".".repeat(1_000_000), R::TooLong),
+        (".".repeat(1_000_000), R::TokenTooLong),
         (
             signer.token(&signer.header(), &format!("{}{}", good_claims(), " ".repeat(6100))),
-            R::TooLong,
+            R::TokenTooLong,
         ),
     ];
     for (index, (token, reason)) in cases.into_iter().enumerate() {
@@ -287,7 +290,7 @@ async fn encoding_is_canonical() {
     }
     let short = signer.verifier().max_token_len(good.len());
     assert_eq!(judge(&short, &good).await, Ok("orders".to_owned()));
-    assert_eq!(judge(&short.max_token_len(good.len() - 1), &good).await, Err(R::TooLong));
+    assert_eq!(judge(&short.max_token_len(good.len() - 1), &good).await, Err(R::TokenTooLong));
 }
 
 #[tokio::test]
@@ -312,7 +315,7 @@ async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
     let point = pair.public_key().as_ref();
     let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
     let jwk = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","kid":"e","x":"{x}","y":"{y}"}}]}}"#);
-    let verifier = Verifier::new(FixedJwks::from_json(jwk).unwrap());
+    let verifier = Verifier::new(LocalJwks::from_json(jwk).unwrap());
 
     let input = format!("{}.{}", encode(r#"{"alg":"ES256","kid":"e"}"#), encode(good_claims()));
     let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();

@@ -261,7 +261,7 @@ async fn another_wall_stands_where_the_marker_cannot() {
         judge(&renamed, &token("source", "microservice".into())).await,
         Err(R::NotMicroservice)
     );
-    let oauth = signer.verifier().without_marker_requiring("stt", 1);
+    let oauth = signer.verifier().marker("stt", 1);
     assert!(judge(&oauth, &token("stt", 1.into())).await.is_ok());
     for (name, value) in [
         ("stt", json!(0)),

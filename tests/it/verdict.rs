@@ -7,7 +7,7 @@ use axum::routing::get;
 use http::Request;
 use http::header::HeaderName;
 use tower::{Layer, Service, ServiceExt};
-use tower_m2m::{RequireServiceTokenLayer, ServiceClaims, Verifier};
+use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
 use crate::support::{Answer, Inner, Logs, Signer, bearer, caller, request};
 
@@ -55,7 +55,7 @@ async fn extractors_behind_a_layer_see_the_caller() {
     let app = Router::new()
         .route("/required", get(required))
         .route("/optional", get(optional))
-        .route_layer(RequireServiceTokenLayer::new(signer.verifier()));
+        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
     for route in ["/required", "/optional"] {
         let (seen, body) = answer(&app, path(bearer(&signer.good()), route)).await;
         assert_eq!((seen.status, body.as_str()), (200, "orders"), "{route}");
@@ -70,7 +70,7 @@ async fn extractors_behind_a_layer_see_the_caller() {
 #[tokio::test]
 async fn claims_behind_an_optional_layer_are_refused_as_the_layer_would() {
     let signer = Signer::new("k");
-    let layer = RequireServiceTokenLayer::optional(signer.verifier()).realm("billing");
+    let layer = VerifyServiceTokenLayer::optional(signer.verifier()).realm("billing");
     let app = Router::new().route("/whoami", get(required)).route_layer(layer);
     let cases = [
         (request::<&str>(&[]), 401, r#"Bearer realm="billing""#.to_owned()),
@@ -94,8 +94,8 @@ fn nested(
     outer: Verifier,
     inner: Verifier,
 ) -> impl Service<Request<()>, Response = http::Response<String>> + Clone {
-    let outer = RequireServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer"));
-    outer.layer(RequireServiceTokenLayer::optional(inner).layer(Inner::default()))
+    let outer = VerifyServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer"));
+    outer.layer(VerifyServiceTokenLayer::optional(inner).layer(Inner::default()))
 }
 
 #[tokio::test]
@@ -125,13 +125,13 @@ async fn a_verdict_survives_only_until_the_next_layer_even_in_a_request_that_com
     // A request that went through one service and is sent into another, as a proxy in the same
     // process would.
     let (first, second) = (Signer::new("first"), Signer::new("second"));
-    let forward = RequireServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
+    let forward = VerifyServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
     let proxy = tower::service_fn(move |mut request: Request<()>| {
         assert!(ServiceClaims::from_extensions(request.extensions()).is_some());
         request.headers_mut().remove("authorization");
         forward.clone().oneshot(request)
     });
-    let service = RequireServiceTokenLayer::new(first.verifier()).layer(proxy);
+    let service = VerifyServiceTokenLayer::new(first.verifier()).layer(proxy);
     assert_eq!(service.oneshot(bearer(&first.good())).await.unwrap().into_body(), "nobody");
 }
 
@@ -140,7 +140,7 @@ async fn route_layer_keeps_404() {
     let signer = Signer::new("k");
     let app = Router::new()
         .route("/whoami", get(required))
-        .route_layer(RequireServiceTokenLayer::new(signer.verifier()))
+        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
         .route("/health", get(|| async { "ok" }));
     let cases = [
         (path(request::<&str>(&[]), "/nowhere"), 404),
@@ -175,7 +175,7 @@ async fn two_policies_never_share_a_verdict() {
         (base.algorithms([]), 401),
     ]
     .map(|(verifier, status)| {
-        (RequireServiceTokenLayer::new(verifier).layer(Inner::default()), status)
+        (VerifyServiceTokenLayer::new(verifier).layer(Inner::default()), status)
     });
     // Each judges the token before and after each other.
     for round in 0..3 {

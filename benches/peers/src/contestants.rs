@@ -24,7 +24,7 @@ use jwt_authorizer::{IntoLayer, JwtAuthorizer};
 use oauth_resource_server::{KeyNaming, OAuthConfig, OAuthValidator};
 use serde::Deserialize;
 use tower::Layer;
-use tower_m2m::{RemoteJwks, RequireServiceTokenLayer, Verifier};
+use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, Verifier};
 use tower_oauth2_resource_server::server::OAuth2ResourceServer;
 use tower_oauth2_resource_server::tenant::TenantConfiguration;
 use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
@@ -149,7 +149,7 @@ async fn tower_m2m(jwks: &str) -> Result<App> {
     // A new verifier for each service: it remembers the tokens it has seen.
     Ok(App::of(move |inner| {
         let verifier = Verifier::new(jwks.clone()).issuer(ISSUER).audience(AUDIENCE);
-        RequireServiceTokenLayer::new(verifier).layer(inner)
+        VerifyServiceTokenLayer::new(verifier).layer(inner)
     }))
 }
 

@@ -33,7 +33,7 @@ const MAX_AHEAD: u64 = 60;
 #[derive(Clone, Debug)]
 pub(in crate::jwks) struct Limits {
     pub(in crate::jwks) max_age: Duration,
-    pub(in crate::jwks) stale_limit: Duration,
+    pub(in crate::jwks) stale_if_error: Duration,
     pub(in crate::jwks) timeout: Duration,
     pub(in crate::jwks) cooldown: Duration,
     pub(in crate::jwks) max_keys: usize,
@@ -109,7 +109,7 @@ impl Cache {
             .map_err(JwkSetError::reason)?;
         let usable = lifetime
             .min(self.limits.max_age)
-            .saturating_add(self.limits.stale_limit)
+            .saturating_add(self.limits.stale_if_error)
             .saturating_sub(age);
         if usable.is_zero() {
             return Err("it is past the stale limit");

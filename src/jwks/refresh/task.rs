@@ -158,7 +158,7 @@ fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
         plan.lifetime = lifetime;
     }
     let Published { set: before, newest, .. } = cache.published.borrow().clone();
-    let usable = fresh.saturating_add(cache.limits.stale_limit).saturating_sub(now - begun);
+    let usable = fresh.saturating_add(cache.limits.stale_if_error).saturating_sub(now - begun);
     let deadline = cache.clock.unix_now().saturating_add(usable.as_secs());
     // First the new deadlines, then the set, then the end of what left it: at no time is a listed
     // key unusable. Whoever renews deadlines holds the same lock, so an old one never overwrites a

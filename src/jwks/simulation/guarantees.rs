@@ -103,7 +103,7 @@ async fn c_a_removed_key_ends_within_the_lifetime_and_at_last_with_the_stale_lim
     for behaviour in [Behaviour::Answers, Behaviour::Refuses] {
         let endpoint = Endpoint::listing(&[OLD, NEW]);
         endpoint.world().max_age = Some(100);
-        let limits = Limits { stale_limit: Duration::from_secs(1000), ..default_limits() };
+        let limits = Limits { stale_if_error: Duration::from_secs(1000), ..default_limits() };
         let (jwks, clock) = remote(&endpoint, limits);
         jwks.ready().await.unwrap();
         let Lookup::Found(held) = jwks.look_up(Some(&NEW.id()), Algorithm::EdDSA, clock.unix_now())

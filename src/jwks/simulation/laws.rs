@@ -22,7 +22,7 @@ const RECOVERY: Duration = Duration::from_secs(300 + 5);
 
 pub(super) struct Laws {
     lifetime: Duration,
-    stale_limit: Duration,
+    stale_if_error: Duration,
     timeout: Duration,
     cooldown: Duration,
     /// Since when the endpoint answers whoever asks, however long ago it was asked to. `None` while
@@ -91,7 +91,7 @@ impl Laws {
         let shortest = Duration::from_secs(30).min(limits.max_age);
         Self {
             lifetime: lifetime.clamp(shortest, limits.max_age),
-            stale_limit: limits.stale_limit,
+            stale_if_error: limits.stale_if_error,
             timeout: limits.timeout,
             cooldown: limits.cooldown,
             answers_since: None,
@@ -182,7 +182,7 @@ impl Laws {
     ) -> Result<(), String> {
         let now = Instant::now();
         if let Some((served, at)) = served {
-            let stale_at = *at + self.lifetime + self.stale_limit;
+            let stale_at = *at + self.lifetime + self.stale_if_error;
             for (kid, material) in served.iter().filter(|_| now < stale_at) {
                 let identity = Identity { kid: *kid, material: *material };
                 match look_up(identity) {
@@ -210,7 +210,7 @@ impl Laws {
             let in_time = regularly && now >= removed + self.lifetime;
             // Deadlines are in whole seconds.
             let at_last =
-                now >= removed + self.lifetime + self.stale_limit + Duration::from_secs(1);
+                now >= removed + self.lifetime + self.stale_if_error + Duration::from_secs(1);
             if !in_time && !at_last {
                 continue;
             }

@@ -21,7 +21,7 @@ use crate::rejection::RejectionReason;
 pub(super) fn default_limits() -> Limits {
     Limits {
         max_age: Duration::from_secs(3600),
-        stale_limit: Duration::from_secs(24 * 3600),
+        stale_if_error: Duration::from_secs(24 * 3600),
         timeout: Duration::from_secs(5),
         cooldown: Duration::from_secs(10),
         max_keys: 100,
@@ -62,12 +62,12 @@ async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
     let start = Instant::now();
     assert_eq!(
         request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
-        RejectionReason::NoKeysYet
+        RejectionReason::KeysNotLoaded
     );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(
         request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
-        RejectionReason::NoKeysYet
+        RejectionReason::KeysNotLoaded
     );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(jwks.ready().await, Err(FetchError::Timeout));
@@ -323,7 +323,7 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, _) = remote(&endpoint, default_limits());
     first.ready().await.unwrap();
-    let json = first.export().unwrap();
+    let json = first.to_json().unwrap();
     endpoint.set(Behaviour::Refuses);
 
     let clock = Clock::driven(1_800_000_000);
@@ -352,7 +352,7 @@ async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, _) = remote(&endpoint, default_limits());
     first.ready().await.unwrap();
-    let json = first.export().unwrap();
+    let json = first.to_json().unwrap();
     endpoint.set(Behaviour::Refuses);
     let folder = tempfile::tempdir().unwrap();
     let file =

@@ -66,7 +66,7 @@ impl Simulation {
         let max_age = rng.choice([None, Some(0), Some(40), Some(300), Some(100_000)]).flatten();
         let limits = Limits {
             max_age: Duration::from_secs(rng.choice([60, 600, 3600]).unwrap()),
-            stale_limit: Duration::from_secs(rng.choice([0, 120, 24 * 3600]).unwrap()),
+            stale_if_error: Duration::from_secs(rng.choice([0, 120, 24 * 3600]).unwrap()),
             timeout: Duration::from_secs(5),
             cooldown: Duration::from_secs(10),
             max_keys: 100,

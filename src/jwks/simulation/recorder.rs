@@ -25,7 +25,7 @@ struct AskingRecorder {
 
 impl AskingRecorder {
     fn ask(&self) {
-        let _ = (self.jwks.health(), self.jwks.export(), format!("{:?}", self.jwks));
+        let _ = (self.jwks.health(), self.jwks.to_json(), format!("{:?}", self.jwks));
         for id in [OLD.id(), NEW.id(), "k9".to_owned()] {
             self.jwks.look_up(Some(&id), Algorithm::EdDSA, self.clock.unix_now());
         }

@@ -170,7 +170,7 @@ async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
     let health = jwks.health();
     assert_eq!((health.keys, &health.last_error), (1, &None));
     assert!(health.usable_for > first + Duration::from_secs(1100), "{health:?}");
-    assert_eq!(jwks.export(), Some(authority.jwks()));
+    assert_eq!(jwks.to_json(), Some(authority.jwks()));
     assert!(!server.seen().heads[0].contains("\r\nif-"));
 
     // A set that changed is read, and its validators take the place of the old ones.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder, RequireServiceTokenLayer, Verifier};
+use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder, Verifier, VerifyServiceTokenLayer};
 
 use super::authority::Authority;
 use super::scripted::{Script, Server};
@@ -14,7 +14,7 @@ use super::scripted::{Script, Server};
 /// What the layer answers to a request with this token.
 pub(crate) async fn answer(jwks: &RemoteJwks, token: &str) -> Response<()> {
     let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
-    let service = RequireServiceTokenLayer::new(Verifier::new(jwks.clone())).layer(inner);
+    let service = VerifyServiceTokenLayer::new(Verifier::new(jwks.clone())).layer(inner);
     let request =
         Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
     service.oneshot(request).await.unwrap()
@@ -43,7 +43,7 @@ pub(crate) async fn fails_cold(builder: RemoteJwksBuilder, expected: impl Fn(&Fe
     let health = jwks.health();
     assert_eq!((health.keys, health.age, health.usable_for), (0, None, Duration::ZERO));
     assert!(health.last_error.as_ref().is_some_and(&expected), "{health:?}");
-    assert_eq!(jwks.export(), None);
+    assert_eq!(jwks.to_json(), None);
 }
 
 /// A later fetch fails: the last good set is kept, its key admits as before, and an unknown key is
@@ -57,7 +57,7 @@ pub(crate) async fn fails_warm(
     let jwks = builder.build().unwrap();
     jwks.ready().await.unwrap();
     assert_eq!(status(&jwks, &authority.token()).await, 200);
-    let good = jwks.export().unwrap();
+    let good = jwks.to_json().unwrap();
 
     break_it().await;
     let error = jwks.refresh().await.unwrap_err();
@@ -70,7 +70,7 @@ pub(crate) async fn fails_warm(
     assert_eq!(health.keys, 1);
     assert!(health.usable_for > Duration::from_secs(24 * 3600), "{health:?}");
     assert!(health.last_error.as_ref().is_some_and(&expected), "{health:?}");
-    assert_eq!(jwks.export().as_deref(), Some(&*good));
+    assert_eq!(jwks.to_json().as_deref(), Some(&*good));
 }
 
 /// What a server plays is a failed fetch, cold and warm.

@@ -20,9 +20,9 @@ const MAX_FILE: u64 = 1024 * 1024;
 ///
 /// Nothing revokes its keys but a new deployment.
 #[derive(Clone, Debug)]
-pub struct FixedJwks(pub(super) Arc<JwkSet>);
+pub struct LocalJwks(pub(super) Arc<JwkSet>);
 
-impl FixedJwks {
+impl LocalJwks {
     /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with
     /// a logged reason.
     ///
@@ -129,14 +129,14 @@ mod tests {
         ]
     }
 
-    fn error(outcome: Result<FixedJwks, ConfigError>) -> String {
+    fn error(outcome: Result<LocalJwks, ConfigError>) -> String {
         outcome.unwrap_err().to_string()
     }
 
     #[test]
     fn a_pem_of_rsa_p256_p384_or_ed25519_verifies_what_its_private_half_signed() {
         for (pem, algorithm, signature) in signers() {
-            let FixedJwks(set) = FixedJwks::from_pem(&pem).unwrap();
+            let LocalJwks(set) = LocalJwks::from_pem(&pem).unwrap();
             let key = set.find(None, algorithm).unwrap();
             assert_eq!(key.kid(), None);
             assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
@@ -158,11 +158,11 @@ mod tests {
             "ENCRYPTED PRIVATE KEY",
             "CERTIFICATE",
         ] {
-            let refused = error(FixedJwks::from_pem(pem(label, der.as_ref())));
+            let refused = error(LocalJwks::from_pem(pem(label, der.as_ref())));
             assert_eq!(refused, "the key set cannot be used: not a public key in PEM", "{label}");
         }
         // Under a public key's label too.
-        let refused = error(FixedJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
+        let refused = error(LocalJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
         assert_eq!(refused, "the key set cannot be used: the key type is unknown");
     }
 
@@ -193,7 +193,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(
-                error(FixedJwks::from_pem(&text)),
+                error(LocalJwks::from_pem(&text)),
                 format!("the key set cannot be used: {expected}"),
                 "{text}"
             );
@@ -210,11 +210,11 @@ mod tests {
         ];
         for (json, expected) in cases {
             assert_eq!(
-                error(FixedJwks::from_json(&json)),
+                error(LocalJwks::from_json(&json)),
                 format!("the key set cannot be used: {expected}")
             );
         }
-        assert!(FixedJwks::from_json(JSON).is_ok());
+        assert!(LocalJwks::from_json(JSON).is_ok());
     }
 
     #[test]
@@ -234,13 +234,13 @@ mod tests {
         ];
         for file in files {
             assert_eq!(
-                FixedJwks::from_file(&file).unwrap().0.keys().len(),
+                LocalJwks::from_file(&file).unwrap().0.keys().len(),
                 1,
                 "{}",
                 file.display()
             );
         }
-        assert!(FixedJwks::from_file(file("neither", "neither")).is_err());
+        assert!(LocalJwks::from_file(file("neither", "neither")).is_err());
     }
 
     #[cfg(unix)]
@@ -264,7 +264,7 @@ mod tests {
             write(&file, content).unwrap();
             set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             for path in [&file, &link] {
-                let read = FixedJwks::from_file(path).map(|_| ()).map_err(|err| err.to_string());
+                let read = LocalJwks::from_file(path).map(|_| ()).map_err(|err| err.to_string());
                 let expected = reason.map_or(read.is_ok(), |reason| {
                     read.as_ref().is_err_and(|err| err.contains(reason))
                 });
@@ -280,7 +280,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("fifo");
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        let err = error(FixedJwks::from_file(&path));
+        let err = error(LocalJwks::from_file(&path));
         assert!(err.ends_with("fifo cannot be used: it is not a regular file"), "{err}");
     }
 
@@ -290,9 +290,9 @@ mod tests {
         let path = folder.path().join("keys.json");
         let expected =
             ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
-        assert_eq!(FixedJwks::from_file(&path).unwrap_err(), expected);
-        assert!(error(FixedJwks::from_file(&path)).contains("keys.json"));
+        assert_eq!(LocalJwks::from_file(&path).unwrap_err(), expected);
+        assert!(error(LocalJwks::from_file(&path)).contains("keys.json"));
         // A folder is no file either.
-        assert!(matches!(FixedJwks::from_file(folder.path()), Err(ConfigError::KeyFile { .. })));
+        assert!(matches!(LocalJwks::from_file(folder.path()), Err(ConfigError::KeyFile { .. })));
     }
 }
