@@ -1,27 +1,47 @@
-//! What can go wrong outside a request: while configuring, fetching keys or minting.
+//! Errors that several rooms share. Each room has its own errors besides.
 //!
-//! No variant holds a token, a key or an api key, and none prints one. Foreign error types stay out
-//! of the signatures: what they say is carried as text.
+//! No error holds a token, a key or an api key, and none prints one.
 
+use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Something in the configuration cannot work. Found by constructors, before anything is sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A URL is not one, or not one to connect to: `http` or `https`, a host, no user or password.
-    #[error("not a URL to connect to: {0}")]
-    Url(String),
-    /// Plain http to a host beyond loopback, where whoever sits between can swap the keys or read
-    /// the token.
-    #[error("plain http to {0}, beyond loopback; use https or allow_plain_http()")]
-    PlainHttp(String),
-    /// An origin is not `http://` or `https://`, a host and perhaps a port.
-    #[error("not an origin: {0}")]
-    Origin(String),
-    /// A key set cannot be used; the text says why.
-    #[error("the key set cannot be used: {0}")]
-    KeySet(&'static str),
+    /// Not a URL to connect to: `http` or `https`, a host, no user or password.
+    #[error("not a URL to connect to: {url:?}")]
+    Url {
+        /// The beginning of the text, without query and fragment.
+        url: String,
+    },
+    /// A URL with a user or password.
+    #[error("a URL to connect to must not hold a user or password")]
+    UrlCredentials,
+    /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and read
+    /// tokens.
+    #[error("plain http to {origin}, beyond loopback; use https or allow_plain_http()")]
+    PlainHttp {
+        /// Scheme, host and port of the URL.
+        origin: String,
+    },
+    /// Not an origin: `http://` or `https://`, a host and an optional port.
+    #[error("not an origin: {origin:?}")]
+    Origin {
+        /// The beginning of the text, without query and fragment.
+        origin: String,
+    },
+    /// This machine has no CA certificates, so no https connection can be trusted.
+    #[error("no CA certificates on this machine, so https cannot be used")]
+    NoCaCertificates,
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
+    HttpClient {
+        /// What the HTTP library reports.
+        source: SourceError,
+    },
     /// A key file cannot be read, or breaks a rule for its owner, mode, type or size.
     #[error("the key file {} cannot be used: {reason}", .path.display())]
     KeyFile {
@@ -48,15 +68,6 @@ pub enum ConfigError {
     /// An api key holds characters that a header cannot carry.
     #[error("the api key is not fit for a header")]
     ApiKey,
-    /// Two options contradict each other; the text says which.
-    #[error("{0}")]
-    Inconsistent(&'static str),
-    /// This machine has no CA certificates, so no https connection can be trusted.
-    #[error("no CA certificates on this machine, so https cannot be used")]
-    NoCaCertificates,
-    /// The HTTP client cannot be built; the text says why.
-    #[error("the HTTP client cannot be built: {0}")]
-    HttpClient(String),
     /// The embedded core would listen beyond loopback with no api key, so whoever reaches it could
     /// mint.
     #[error(
@@ -112,45 +123,6 @@ pub enum ConfigError {
         /// What the operating system said.
         reason: String,
     },
-}
-
-/// Why a key set could not be fetched.
-#[cfg(feature = "reqwest")]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// No answer, or not all of it, within the time-out.
-    #[error("no complete answer within the time-out")]
-    Timeout,
-    /// The connection was refused, reset or broken off, the host is unknown, or its certificate is
-    /// not trusted. The text says which.
-    #[error("the connection failed: {0}")]
-    Connection(String),
-    /// A status other than 200, or 304 where nothing was asked for conditionally.
-    #[error("the endpoint answered with status {0}")]
-    Status(u16),
-    /// The body is larger than `max_body`.
-    #[error("the answer is larger than {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: usize,
-    },
-    /// The body is no JWK Set (RFC 7517 §5).
-    #[error("the answer is not a JSON Web Key Set")]
-    NotAKeySet,
-    /// The set has more entries than `max_keys`.
-    #[error("the key set has more than {limit} keys")]
-    TooManyKeys {
-        /// The limit.
-        limit: usize,
-    },
-    /// No entry of the set can be used.
-    #[error("the key set holds no usable key")]
-    NoUsableKey,
-    /// Nothing can be fetched here: there is no tokio runtime, or the task that fetches ended while
-    /// it did.
-    #[error("the fetching task is not running")]
-    NotRunning,
 }
 
 /// Why no token could be minted.
@@ -217,4 +189,64 @@ pub enum MintError {
         /// Why there are no keys.
         reason: &'static str,
     },
+}
+
+/// An error of another library: opaque and cheap to clone. Two are equal if they print the same.
+#[derive(Clone)]
+pub struct SourceError(Arc<dyn Error + Send + Sync>);
+
+impl SourceError {
+    pub(crate) fn new(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Arc::from(err.into()))
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain(self), f)
+    }
+}
+
+impl Error for SourceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl PartialEq for SourceError {
+    fn eq(&self, other: &Self) -> bool {
+        Chain(self).to_string() == Chain(other).to_string()
+    }
+}
+
+impl Eq for SourceError {}
+
+/// Prints an error and its sources on one line, for log events.
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut sources = std::iter::successors(self.0.source(), |err| (*err).source());
+        sources.try_for_each(|source| write!(f, ": {source}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_a_chain_is_printed_once() {
+        let inner = std::io::Error::other("inner");
+        let err = ConfigError::HttpClient { source: SourceError::new(inner) };
+        assert_eq!(Chain(&err).to_string(), "the HTTP client cannot be built: inner");
+        assert_eq!(err, err.clone());
+    }
 }

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use reqwest::{Client, ClientBuilder, Response, redirect};
 use url::{Host, Url};
 
-use crate::error::ConfigError;
+use crate::error::{Chain, ConfigError, SourceError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -26,11 +26,11 @@ pub(crate) const MAX_TEXT: usize = 200;
 /// query may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let invalid = || {
-        let shown: String =
-            text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
-        let shown =
-            if text.contains('@') { "user and password do not belong into a URL" } else { &shown };
-        ConfigError::Url(shown.escape_debug().to_string())
+        if text.contains('@') {
+            return ConfigError::UrlCredentials;
+        }
+        let shown = text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
+        ConfigError::Url { url: shown }
     };
     let url = Url::parse(text).map_err(|_| invalid())?;
     let connectable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
@@ -43,7 +43,7 @@ pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
     if url.scheme() == "https" || is_loopback(url) {
         Ok(())
     } else {
-        Err(ConfigError::PlainHttp(origin(url)))
+        Err(ConfigError::PlainHttp { origin: origin(url) })
     }
 }
 
@@ -90,14 +90,13 @@ pub(crate) fn client(
         }
     }
     builder.build().map_err(|err| {
-        let reason = reason(err);
-        // rustls-platform-verifier and rustls say it in these words.
-        let no_certificates =
-            reason.contains("CA certificates") || reason.contains("root certificates");
-        if no_certificates {
+        let source = SourceError::new(err.without_url());
+        let reason = Chain(&source).to_string();
+        // The words of rustls-platform-verifier and rustls.
+        if reason.contains("CA certificates") || reason.contains("root certificates") {
             ConfigError::NoCaCertificates
         } else {
-            ConfigError::HttpClient(reason)
+            ConfigError::HttpClient { source }
         }
     })
 }

@@ -71,15 +71,15 @@ pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
-pub use crate::error::ConfigError;
 #[cfg(feature = "reqwest")]
-pub use crate::error::{FetchError, MintError};
+pub use crate::error::MintError;
+pub use crate::error::{ConfigError, SourceError};
 #[cfg(feature = "axum")]
 pub use crate::extract::ServiceClaimsRejection;
 pub use crate::jose::Algorithm;
 #[cfg(feature = "reqwest")]
-pub use crate::jwks::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
-pub use crate::jwks::{KeySource, LocalJwks};
+pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
+pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 #[cfg(feature = "reqwest")]
 pub use crate::mint::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};

@@ -18,7 +18,7 @@ pub(super) struct Origin {
 impl Origin {
     /// Reads `https://host` or `http://host`, with a port or without, and nothing behind it.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let invalid = || ConfigError::Origin(printable(text));
+        let invalid = || ConfigError::Origin { origin: printable(text) };
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();

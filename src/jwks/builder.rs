@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::error::{BuildError, KeySetError};
 use super::keep::KeptFile;
 use super::refresh::{Cache, HttpExchange, Limits};
 use super::remote::RemoteJwks;
 use crate::clock::Clock;
-use crate::error::ConfigError;
 use crate::http_client;
 
 /// Sets the limits of a [`RemoteJwks`].
@@ -118,36 +118,28 @@ impl RemoteJwksBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`], [`ConfigError::PlainHttp`], [`ConfigError::Inconsistent`] if a limit
-    /// is zero or out of its range, [`ConfigError::KeySet`] if the seed cannot be used,
-    /// [`ConfigError::NoCaCertificates`] or [`ConfigError::HttpClient`].
-    pub fn build(self) -> Result<RemoteJwks, ConfigError> {
+    /// [`BuildError`]: the URL cannot be used, the HTTP client cannot be built, a limit is out of its
+    /// range, or the seed is no usable key set.
+    pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
         if !self.plain_http_allowed {
             http_client::refuse_plain_http(&url)?;
         }
         let limits = self.limits;
-        let zero = [limits.max_age, limits.timeout, limits.cooldown].iter().any(Duration::is_zero);
-        if zero || self.max_body == 0 || limits.max_keys == 0 {
-            return Err(ConfigError::Inconsistent(
-                "max_age, timeout, cooldown, max_body and max_keys must not be zero",
-            ));
-        }
-        if limits.timeout > MAX_TIMEOUT {
-            return Err(ConfigError::Inconsistent("timeout must be at most 1 min"));
-        }
-        if limits.cooldown > MAX_COOLDOWN {
-            return Err(ConfigError::Inconsistent("cooldown must be at most 1 h"));
-        }
+        check("max_age", limits.max_age, Duration::MAX, "more than zero")?;
+        check("timeout", limits.timeout, MAX_TIMEOUT, "more than zero and at most 1 min")?;
+        check("cooldown", limits.cooldown, MAX_COOLDOWN, "more than zero and at most 1 h")?;
+        check("max_body", self.max_body, usize::MAX, "more than zero")?;
+        check("max_keys", limits.max_keys, usize::MAX, "more than zero")?;
         let client = http_client::client(self.http_client, &url, limits.timeout)?;
         let kept_at = self.kept_at.map(|path| KeptFile::new(path, &url));
         let clock = Clock::default();
         let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
         let mut cache = Cache::new(limits, Box::new(exchange), clock, fastrand::Rng::new());
         if let Some(seed) = self.seed {
-            cache
-                .preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO)
-                .map_err(ConfigError::KeySet)?;
+            cache.preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO).map_err(|reason| {
+                BuildError::Seed { source: KeySetError::UnusableKey { reason } }
+            })?;
         }
         if let Some(file) = kept_at {
             cache.start_from(file, self.max_body);
@@ -172,3 +164,13 @@ impl fmt::Debug for RemoteJwksBuilder {
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// A new key may stay unknown for this long at most.
 const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
+
+fn check<T: Default + PartialOrd>(
+    option: &'static str,
+    value: T,
+    most: T,
+    range: &'static str,
+) -> Result<(), BuildError> {
+    let fits = value > T::default() && value <= most;
+    if fits { Ok(()) } else { Err(BuildError::Limit { option, range }) }
+}

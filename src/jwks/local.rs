@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::error::ConfigError;
+use super::error::KeySetError;
+use crate::error::SourceError;
 use crate::jose::{Jwk, JwkSet};
 use crate::trusted_file;
 
@@ -28,10 +29,10 @@ impl LocalJwks {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::KeySet`] if the text is no JWK Set or holds no usable key.
-    pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+    /// [`KeySetError`] if the text is no JWK Set or holds no usable key.
+    pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
         let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, &JwkSet::default());
-        set.map(|set| Self(Arc::new(set))).map_err(|error| ConfigError::KeySet(error.reason()))
+        set.map(|set| Self(Arc::new(set))).map_err(|err| KeySetError::new(err, MAX_KEYS))
     }
 
     #[cfg(test)]
@@ -45,11 +46,11 @@ impl LocalJwks {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::KeySet`] if the text is no such key; a private key is refused too.
-    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+    /// [`KeySetError`] if the text is no such key; a private key is refused too.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
         let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_ref())
-            .map_err(|_| ConfigError::KeySet("not a public key in PEM"))?;
-        let key = Jwk::from_spki(&der).map_err(ConfigError::KeySet)?;
+            .map_err(|_| KeySetError::NotPem)?;
+        let key = Jwk::from_spki(&der).map_err(|reason| KeySetError::UnusableKey { reason })?;
         Ok(Self(Arc::new(JwkSet::from(vec![key]))))
     }
 
@@ -61,14 +62,12 @@ impl LocalJwks {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::KeyFile`] if the file cannot be read or breaks one of these rules, else as
+    /// [`KeySetError::File`] if the file cannot be read or breaks one of these rules, else as
     /// those two.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeySetError> {
         let path = path.as_ref();
         let content = trusted_file::read_others(path, MAX_FILE).map_err(|err| {
-            // A broken rule has a text of its own; of the system's errors the kind is enough.
-            let reason = err.get_ref().map_or_else(|| err.kind().to_string(), ToString::to_string);
-            ConfigError::KeyFile { path: path.to_owned(), reason }
+            KeySetError::File { path: path.to_owned(), source: SourceError::new(err) }
         })?;
         if content.trim_ascii_start().starts_with(b"-----BEGIN") {
             Self::from_pem(content)
@@ -92,6 +91,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+    use crate::error::Chain;
     use crate::jose::Algorithm;
 
     const JSON: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
@@ -129,8 +129,8 @@ mod tests {
         ]
     }
 
-    fn error(outcome: Result<LocalJwks, ConfigError>) -> String {
-        outcome.unwrap_err().to_string()
+    fn error(outcome: Result<LocalJwks, KeySetError>) -> String {
+        Chain(&outcome.unwrap_err()).to_string()
     }
 
     #[test]
@@ -159,11 +159,11 @@ mod tests {
             "CERTIFICATE",
         ] {
             let refused = error(LocalJwks::from_pem(pem(label, der.as_ref())));
-            assert_eq!(refused, "the key set cannot be used: not a public key in PEM", "{label}");
+            assert_eq!(refused, "not a public key in PEM", "{label}");
         }
         // Under a public key's label too.
         let refused = error(LocalJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
-        assert_eq!(refused, "the key set cannot be used: the key type is unknown");
+        assert_eq!(refused, "the key cannot be used: the key type is unknown");
     }
 
     #[test]
@@ -192,11 +192,7 @@ mod tests {
             (JSON.to_owned(), "not a public key in PEM"),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                error(LocalJwks::from_pem(&text)),
-                format!("the key set cannot be used: {expected}"),
-                "{text}"
-            );
+            assert!(error(LocalJwks::from_pem(&text)).ends_with(expected), "{text}");
         }
     }
 
@@ -206,13 +202,10 @@ mod tests {
             ("{}".to_owned(), "not a JSON Web Key Set"),
             ("<html>".to_owned(), "not a JSON Web Key Set"),
             (r#"{"keys":[]}"#.to_owned(), "no usable key"),
-            (format!(r#"{{"keys":[{}0]}}"#, "0,".repeat(1000)), "too many keys"),
+            (format!(r#"{{"keys":[{}0]}}"#, "0,".repeat(1000)), "more than 1000 keys"),
         ];
         for (json, expected) in cases {
-            assert_eq!(
-                error(LocalJwks::from_json(&json)),
-                format!("the key set cannot be used: {expected}")
-            );
+            assert!(error(LocalJwks::from_json(&json)).ends_with(expected), "{expected}");
         }
         assert!(LocalJwks::from_json(JSON).is_ok());
     }
@@ -264,7 +257,8 @@ mod tests {
             write(&file, content).unwrap();
             set_permissions(&file, Permissions::from_mode(mode)).unwrap();
             for path in [&file, &link] {
-                let read = LocalJwks::from_file(path).map(|_| ()).map_err(|err| err.to_string());
+                let read =
+                    LocalJwks::from_file(path).map(|_| ()).map_err(|err| Chain(&err).to_string());
                 let expected = reason.map_or(read.is_ok(), |reason| {
                     read.as_ref().is_err_and(|err| err.contains(reason))
                 });
@@ -288,11 +282,10 @@ mod tests {
     fn a_missing_file_is_named() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("keys.json");
-        let expected =
-            ConfigError::KeyFile { path: path.clone(), reason: "entity not found".to_owned() };
-        assert_eq!(LocalJwks::from_file(&path).unwrap_err(), expected);
+        let err = LocalJwks::from_file(&path).unwrap_err();
+        assert!(matches!(&err, KeySetError::File { path: named, .. } if *named == path), "{err:?}");
         assert!(error(LocalJwks::from_file(&path)).contains("keys.json"));
         // A folder is no file either.
-        assert!(matches!(LocalJwks::from_file(folder.path()), Err(ConfigError::KeyFile { .. })));
+        assert!(matches!(LocalJwks::from_file(folder.path()), Err(KeySetError::File { .. })));
     }
 }

@@ -52,9 +52,11 @@
 
 #[cfg(feature = "reqwest")]
 mod builder;
+mod error;
 #[cfg(feature = "reqwest")]
 mod keep;
 mod local;
+mod lookup;
 #[cfg(feature = "reqwest")]
 mod refresh;
 #[cfg(feature = "reqwest")]
@@ -67,10 +69,14 @@ mod waiter;
 
 #[cfg(feature = "reqwest")]
 pub use builder::RemoteJwksBuilder;
+pub use error::KeySetError;
+pub(crate) use error::LookupError;
+#[cfg(feature = "reqwest")]
+pub use error::{BuildError, FetchError};
 pub use local::LocalJwks;
+pub(crate) use lookup::{Lookup, PendingKey};
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use refresh::{clamp, freshness};
 #[cfg(feature = "reqwest")]
 pub use remote::{JwksHealth, RemoteJwks};
 pub use source::KeySource;
-pub(crate) use source::{Lookup, Ticket};

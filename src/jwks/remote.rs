@@ -7,12 +7,11 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::builder::RemoteJwksBuilder;
-use super::refresh::{Cache, Newest};
-use super::source::Lookup;
+use super::error::{BuildError, FetchError};
+use super::lookup::Lookup;
+use super::refresh::{Cache, Newest, Unavailable};
 use super::waiter::Waiter;
-use crate::error::{ConfigError, FetchError};
 use crate::jose::{Algorithm, Jwk};
-use crate::rejection::RejectionReason;
 
 /// How long [`RemoteJwks::ready`] tries.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -47,7 +46,7 @@ impl RemoteJwks {
     /// # Errors
     ///
     /// As [`RemoteJwksBuilder::build`].
-    pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+    pub fn new(url: impl AsRef<str>) -> Result<Self, BuildError> {
         Self::builder(url).build()
     }
 
@@ -193,7 +192,7 @@ impl RemoteJwks {
         if usable {
             Lookup::Found(key)
         } else {
-            Lookup::Refused(cache.refuse_and_ask(RejectionReason::KeysStale))
+            Lookup::Refused(cache.refuse_and_ask(Unavailable::KeysStale))
         }
     }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::LocalJwks;
+use super::error::LookupError;
+use super::local::LocalJwks;
+use super::lookup::Lookup;
 #[cfg(feature = "reqwest")]
 use super::remote::RemoteJwks;
-#[cfg(feature = "reqwest")]
-use super::waiter::Waiter;
 use crate::jose::{Algorithm, Jwk};
-use crate::rejection::{Rejection, RejectionReason};
 
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
 /// [`RemoteJwks`](crate::RemoteJwks), either of which converts into it.
@@ -20,21 +19,6 @@ enum Source {
     Local(LocalJwks),
     #[cfg(feature = "reqwest")]
     Remote(RemoteJwks),
-}
-
-/// What a look-up finds without waiting.
-pub(crate) enum Lookup {
-    Found(Arc<Jwk>),
-    Refused(Rejection),
-    /// Either the key was just rotated in, or the sender made it up: one fetch settles which.
-    Wait(Ticket),
-}
-
-/// The right to wait for a fetch.
-#[derive(Debug)]
-pub(crate) enum Ticket {
-    #[cfg(feature = "reqwest")]
-    Remote(Waiter),
 }
 
 impl KeySource {
@@ -60,7 +44,7 @@ impl KeySource {
         match &self.0 {
             Source::Local(LocalJwks(set)) => match set.find(id, algorithm) {
                 Some(key) if key.is_usable(now) => Lookup::Found(Arc::clone(key)),
-                _ => Lookup::Refused(RejectionReason::UnknownKey.into()),
+                _ => Lookup::Refused(LookupError::UnknownKey),
             },
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.look_up(id, algorithm, now),
@@ -74,16 +58,6 @@ impl KeySource {
             Source::Local(_) => {}
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.bad_signature_seen(),
-        }
-    }
-}
-
-impl Ticket {
-    /// Waits for the fetch that settles whether there is such a key.
-    pub(crate) async fn wait(self) -> Result<Arc<Jwk>, Rejection> {
-        match self {
-            #[cfg(feature = "reqwest")]
-            Self::Remote(waiter) => waiter.wait().await,
         }
     }
 }

@@ -6,11 +6,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::refresh::{Newest, Published};
+use super::error::LookupError;
+use super::lookup::Lookup;
+use super::refresh::{Newest, Published, Unavailable};
 use super::remote::RemoteJwks;
-use super::source::{Lookup, Ticket};
 use crate::jose::{Algorithm, Jwk};
-use crate::rejection::{Rejection, RejectionReason};
 
 /// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody
 /// waits for it.
@@ -38,7 +38,7 @@ struct Asker {
 /// How a request stands.
 enum Standing {
     Found(Arc<Jwk>),
-    Refused(Rejection),
+    Refused(LookupError),
     Waits,
 }
 
@@ -48,7 +48,7 @@ impl Waiter {
         let cache = Arc::clone(jwks.cache());
         // The wait has a deadline, for which it needs a runtime of its own, wherever the task runs.
         if Handle::try_current().is_err() || !cache.ensure_running() {
-            return Lookup::Refused(cache.unavailable(RejectionReason::FetchFailed));
+            return Lookup::Refused(cache.unavailable(Unavailable::FetchFailed));
         }
         let receiver = cache.published.subscribe();
         let published = receiver.borrow().clone();
@@ -62,14 +62,14 @@ impl Waiter {
         match Arc::clone(&cache.waiting).try_acquire_owned() {
             Ok(_place) => {
                 let deadline = cache.clock.after(cache.limits.timeout);
-                Lookup::Wait(Ticket::Remote(Self { asker, receiver, deadline, _place }))
+                Lookup::Pending(Box::pin(Self { asker, receiver, deadline, _place }.wait()))
             }
-            Err(_) => Lookup::Refused(RejectionReason::TooManyWaiting.into()),
+            Err(_) => Lookup::Refused(LookupError::QueueFull),
         }
     }
 
     /// Waits until the key is there, a fetch proves that it is not, or one time-out has passed.
-    pub(super) async fn wait(mut self) -> Result<Arc<Jwk>, Rejection> {
+    pub(super) async fn wait(mut self) -> Result<Arc<Jwk>, LookupError> {
         loop {
             self.asker.jwks.cache().ensure_running();
             let published = self.receiver.borrow_and_update().clone();
@@ -103,7 +103,7 @@ impl Asker {
             if let Some(id) = &self.id {
                 cache.remember_in_vain(id);
             }
-            return Standing::Refused(RejectionReason::UnknownKey.into());
+            return Standing::Refused(LookupError::UnknownKey);
         }
         if published.fetched.is_none() && !failed {
             // The first fetch is under way or about to begin.
@@ -117,7 +117,7 @@ impl Asker {
         }
         match &self.id {
             Some(id) if cache.was_asked_for_in_vain(id) => {
-                Standing::Refused(RejectionReason::UnknownKey.into())
+                Standing::Refused(LookupError::UnknownKey)
             }
             Some(_) if cache.ask_for_unknown_key() => {
                 self.asked = true;
@@ -127,29 +127,21 @@ impl Asker {
             Some(_) => {
                 cache.report_refusal_at_the_gate();
                 Standing::Refused(match failed {
-                    true => cache.unavailable(RejectionReason::FetchFailed),
-                    false => RejectionReason::UnknownKey.into(),
+                    true => cache.unavailable(Unavailable::FetchFailed),
+                    false => LookupError::UnknownKey,
                 })
             }
             // A token that names no key is judged by the set as it is: no fetch would tell which
             // key it meant.
-            None => Standing::Refused(RejectionReason::UnknownKey.into()),
+            None => Standing::Refused(LookupError::UnknownKey),
         }
     }
 }
 
-fn no_keys(published: &Published) -> RejectionReason {
-    if published.fetched.is_none() {
-        RejectionReason::KeysNotLoaded
-    } else {
-        RejectionReason::KeysStale
-    }
+fn no_keys(published: &Published) -> Unavailable {
+    if published.fetched.is_none() { Unavailable::KeysNotLoaded } else { Unavailable::KeysStale }
 }
 
-fn no_answer(published: &Published) -> RejectionReason {
-    if published.fetched.is_none() {
-        RejectionReason::KeysNotLoaded
-    } else {
-        RejectionReason::FetchFailed
-    }
+fn no_answer(published: &Published) -> Unavailable {
+    if published.fetched.is_none() { Unavailable::KeysNotLoaded } else { Unavailable::FetchFailed }
 }

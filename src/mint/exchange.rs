@@ -87,7 +87,8 @@ impl Exchange {
                 Err(error) => return Err(Refusal::unreachable(host.name(), error, &self.core)),
             }
         }
-        Err(refusal.unwrap_or_else(|| MintError::from(ConfigError::Url(String::new())).into()))
+        Err(refusal
+            .unwrap_or_else(|| MintError::from(ConfigError::Url { url: String::new() }).into()))
     }
 
     async fn ask(

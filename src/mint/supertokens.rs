@@ -49,7 +49,7 @@ impl SuperTokensCore {
             connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
         let hosts: Vec<Url> = hosts.map(parse_host).collect::<Result<_, _>>()?;
         if hosts.is_empty() {
-            return Err(ConfigError::Url(String::new()));
+            return Err(ConfigError::Url { url: connection_uri.as_ref().to_owned() });
         }
         Ok(Self {
             hosts,
@@ -107,10 +107,9 @@ impl SuperTokensCore {
 fn parse_host(text: &str) -> Result<Url, ConfigError> {
     let mut url = http_client::parse_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::Url(format!(
-            "{} with a query or fragment",
-            http_client::origin(&url)
-        )));
+        return Err(ConfigError::Url {
+            url: format!("{} with a query or fragment", http_client::origin(&url)),
+        });
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
     url.set_path(&path);

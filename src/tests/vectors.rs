@@ -77,7 +77,7 @@ fn accepts(keys: &Value, token: &str) -> bool {
         Lookup::Found(key) => {
             key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature)
         }
-        Lookup::Refused(_) | Lookup::Wait(_) => false,
+        Lookup::Refused(_) | Lookup::Pending(_) => false,
     }
 }
 

@@ -12,7 +12,7 @@ use super::turns::{Place, Turn, Turns};
 use crate::claims::ServiceClaims;
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk, Jws};
-use crate::jwks::{KeySource, Lookup, Ticket};
+use crate::jwks::{KeySource, Lookup, LookupError, PendingKey};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Judges tokens: a policy over a source of keys. Cheap to clone.
@@ -55,12 +55,29 @@ pub(crate) enum Attempt {
 }
 
 /// What a token waits for.
-#[derive(Debug)]
 pub(crate) enum Wait {
     /// The key is not in the set; the ticket lets the caller wait for the fetch that settles it.
-    Key(Ticket),
+    Key(PendingKey),
     /// As many signatures as may be are being checked.
     Turn(Place),
+}
+
+impl From<LookupError> for Rejection {
+    fn from(err: LookupError) -> Self {
+        match err {
+            LookupError::UnknownKey => RejectionReason::UnknownKey.into(),
+            LookupError::QueueFull => RejectionReason::TooManyWaiting.into(),
+            LookupError::NotLoaded { retry_after } => {
+                Self::retry_after(RejectionReason::KeysNotLoaded, retry_after)
+            }
+            LookupError::Stale { retry_after } => {
+                Self::retry_after(RejectionReason::KeysStale, retry_after)
+            }
+            LookupError::FetchFailed { retry_after } => {
+                Self::retry_after(RejectionReason::FetchFailed, retry_after)
+            }
+        }
+    }
 }
 
 impl Verifier {
@@ -211,8 +228,8 @@ impl Verifier {
                     Err(rejection) => Attempt::Decided(Err(rejection)),
                 },
             },
-            Lookup::Refused(rejection) => Attempt::Decided(Err(rejection)),
-            Lookup::Wait(ticket) => Attempt::Waiting(Wait::Key(ticket)),
+            Lookup::Refused(err) => Attempt::Decided(Err(err.into())),
+            Lookup::Pending(ticket) => Attempt::Waiting(Wait::Key(ticket)),
         }
     }
 
@@ -226,7 +243,7 @@ impl Verifier {
         let place = match wait {
             Wait::Turn(place) => place,
             Wait::Key(ticket) => {
-                let key = ticket.wait().await?;
+                let key = ticket.await?;
                 // Of many that came with one token, the first is the one to check its signature.
                 if let Some(decided) = self.cached(token.as_bytes()) {
                     return decided;
@@ -249,9 +266,9 @@ impl Verifier {
         let jws = self.parse(token)?;
         match self.look_up(&jws)? {
             Lookup::Found(key) => self.prove(token, &jws, key, turn),
-            Lookup::Refused(rejection) => Err(rejection),
+            Lookup::Refused(err) => Err(err.into()),
             // The key was removed by a refresh while the token was queued.
-            Lookup::Wait(_) => Err(RejectionReason::UnknownKey.into()),
+            Lookup::Pending(_) => Err(RejectionReason::UnknownKey.into()),
         }
     }
 

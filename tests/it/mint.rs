@@ -177,7 +177,7 @@ async fn plain_http_beyond_loopback_is_refused() {
         for hosts in [host.to_owned(), format!("{};{host}", untouched.url())] {
             let error = at(&hosts).api_key(API_KEY).service_token(ISSUER).mint().await.unwrap_err();
             assert!(
-                matches!(&error, MintError::Config(ConfigError::PlainHttp(origin)) if host.starts_with(origin))
+                matches!(&error, MintError::Config(ConfigError::PlainHttp { origin }) if host.starts_with(origin))
             );
         }
     }

@@ -11,7 +11,8 @@ use axum::routing::get;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tower::Layer;
-use tower_m2m::{ConfigError, FetchError, RejectionReason as R, RemoteJwks, Verifier};
+use tower_m2m::jwks::BuildError;
+use tower_m2m::{ConfigError, FetchError, KeySetError, RejectionReason as R, RemoteJwks, Verifier};
 
 use crate::remote::{ask, jwks, layer};
 use crate::support::{
@@ -122,28 +123,49 @@ const KEY: &str =
 #[tokio::test]
 async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
     let cases: [(fn() -> Response, FetchError); 13] = [
-        (|| response(200, &[("content-type", "text/html")], "<html>"), FetchError::NotAKeySet),
-        (|| response(200, &[], format!(r#"{{"keys":[{KEY}"#)), FetchError::NotAKeySet),
-        (|| response(200, &[], format!("[[{KEY}]]")), FetchError::NotAKeySet),
-        (|| response(200, &[], format!(r#"{{"keys":[{KEY}],"keys":[]}}"#)), FetchError::NotAKeySet),
-        (|| response(200, &[], r#"{"keys":[]}"#), FetchError::NoUsableKey),
+        (
+            || response(200, &[("content-type", "text/html")], "<html>"),
+            FetchError::KeySet { source: KeySetError::NotAKeySet },
+        ),
+        (
+            || response(200, &[], format!(r#"{{"keys":[{KEY}"#)),
+            FetchError::KeySet { source: KeySetError::NotAKeySet },
+        ),
+        (
+            || response(200, &[], format!("[[{KEY}]]")),
+            FetchError::KeySet { source: KeySetError::NotAKeySet },
+        ),
+        (
+            || response(200, &[], format!(r#"{{"keys":[{KEY}],"keys":[]}}"#)),
+            FetchError::KeySet { source: KeySetError::NotAKeySet },
+        ),
+        (
+            || response(200, &[], r#"{"keys":[]}"#),
+            FetchError::KeySet { source: KeySetError::NoUsableKey },
+        ),
         (
             || response(200, &[], r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#),
-            FetchError::NoUsableKey,
+            FetchError::KeySet { source: KeySetError::NoUsableKey },
         ),
         (
             || response(200, &[], format!(r#"{{"keys":[{}1]}}"#, "1,".repeat(100))),
-            FetchError::TooManyKeys { limit: 100 },
+            FetchError::KeySet { source: KeySetError::TooManyKeys { limit: 100 } },
         ),
         (
             || response(200, &[], " ".repeat(128 * 1024 + 1)),
             FetchError::TooLarge { limit: 128 * 1024 },
         ),
-        (|| response(201, &[], format!(r#"{{"keys":[{KEY}]}}"#)), FetchError::Status(201)),
-        (|| response(204, &[], ""), FetchError::Status(204)),
-        (|| response(304, &[], ""), FetchError::Status(304)),
-        (|| response(404, &[], format!(r#"{{"keys":[{KEY}]}}"#)), FetchError::Status(404)),
-        (|| response(503, &[("retry-after", "1")], ""), FetchError::Status(503)),
+        (
+            || response(201, &[], format!(r#"{{"keys":[{KEY}]}}"#)),
+            FetchError::Status { status: 201 },
+        ),
+        (|| response(204, &[], ""), FetchError::Status { status: 204 }),
+        (|| response(304, &[], ""), FetchError::Status { status: 304 }),
+        (
+            || response(404, &[], format!(r#"{{"keys":[{KEY}]}}"#)),
+            FetchError::Status { status: 404 },
+        ),
+        (|| response(503, &[("retry-after", "1")], ""), FetchError::Status { status: 503 }),
     ];
     for (index, (answer, expected)) in cases.into_iter().enumerate() {
         let jwks = RemoteJwks::new(answering(answer).await).unwrap();
@@ -169,7 +191,7 @@ async fn a_redirect_is_a_failed_fetch() {
     let redirecting = get(move || async move { response(302, &[("location", &url)], "") });
     let address = serve(Router::new().fallback(redirecting)).await;
     let jwks = RemoteJwks::new(format!("http://{address}/")).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status(302)));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
     elsewhere.check().await;
 }
 
@@ -177,7 +199,9 @@ async fn a_redirect_is_a_failed_fetch() {
 async fn an_endpoint_that_is_not_there_is_said_to_refuse() {
     let port = DeadPort::new();
     match RemoteJwks::new(port.url()).unwrap().refresh().await.unwrap_err() {
-        FetchError::Connection(reason) => assert!(reason.contains("refused"), "{reason}"),
+        FetchError::Connection { source } => {
+            assert!(format!("{source:?}").contains("refused"), "{source:?}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -212,7 +236,7 @@ fn limits_that_cannot_work_are_refused() {
         builder().cooldown(3601 * second),
     ] {
         let shown = format!("{refused:?}");
-        assert!(matches!(refused.build(), Err(ConfigError::Inconsistent(_))), "{shown}");
+        assert!(matches!(refused.build(), Err(BuildError::Limit { .. })), "{shown}");
     }
     let cases = [
         ("http://keys.example.com/", true),
@@ -221,8 +245,10 @@ fn limits_that_cannot_work_are_refused() {
     ];
     for (url, plain) in cases {
         match RemoteJwks::new(url).unwrap_err() {
-            ConfigError::PlainHttp(_) => assert!(plain, "{url}"),
-            ConfigError::Url(_) => assert!(!plain, "{url}"),
+            BuildError::Config(ConfigError::PlainHttp { .. }) => assert!(plain, "{url}"),
+            BuildError::Config(ConfigError::Url { .. } | ConfigError::UrlCredentials) => {
+                assert!(!plain, "{url}")
+            }
             other => panic!("{url}: {other}"),
         }
     }

@@ -16,8 +16,15 @@ use super::report::Report;
 use super::task;
 use crate::clock::Clock;
 use crate::jose::{JwkSet, JwkSetError};
+use crate::jwks::error::LookupError;
 use crate::jwks::keep::{Kept, KeptFile};
-use crate::rejection::{Rejection, RejectionReason};
+
+/// X
+pub(in crate::jwks) enum Unavailable {
+    KeysNotLoaded,
+    KeysStale,
+    FetchFailed,
+}
 
 /// How many requests may wait for a fetch at once.
 const MAX_WAITING: usize = 1024;
@@ -223,19 +230,23 @@ impl Cache {
     }
 
     /// A refusal that asks to come back when the next attempt may begin.
-    pub(in crate::jwks) fn unavailable(&self, reason: RejectionReason) -> Rejection {
+    pub(in crate::jwks) fn unavailable(&self, unavailable: Unavailable) -> LookupError {
         let now = self.clock.now();
         let plan = self.plan();
         let wait = plan.due.saturating_duration_since(now).min(plan.gate.until_unknown_key(now));
-        Rejection::retry_after(reason, wait)
+        match unavailable {
+            Unavailable::KeysNotLoaded => LookupError::NotLoaded { retry_after: wait },
+            Unavailable::KeysStale => LookupError::Stale { retry_after: wait },
+            Unavailable::FetchFailed => LookupError::FetchFailed { retry_after: wait },
+        }
     }
 
     /// Refuses at once where there are no usable keys, and asks for a fetch all the same: the
     /// back-off of an outage may last a minute, and a key has to be accepted sooner once the
     /// endpoint answers.
-    pub(in crate::jwks) fn refuse_and_ask(&self, reason: RejectionReason) -> Rejection {
+    pub(in crate::jwks) fn refuse_and_ask(&self, unavailable: Unavailable) -> LookupError {
         self.ask_for_unknown_key();
-        self.unavailable(reason)
+        self.unavailable(unavailable)
     }
 
     pub(in crate::jwks) fn report_refusal_at_the_gate(&self) {

@@ -13,8 +13,9 @@ use url::Url;
 
 use super::schedule;
 use crate::clock::Clock;
-use crate::error::FetchError;
+use crate::error::SourceError;
 use crate::http_client;
+use crate::jwks::error::FetchError;
 
 /// Fetches a key set. Real over HTTP, in memory where a test drives time.
 pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
@@ -106,7 +107,7 @@ impl Exchange for HttpExchange {
                     lifetime: lifetime(response.headers()),
                 }),
                 status => Err(Failure {
-                    error: FetchError::Status(status.as_u16()),
+                    error: FetchError::Status { status: status.as_u16() },
                     retry_after: http_client::retry_after(
                         response.headers().get(RETRY_AFTER),
                         self.clock.unix_now(),
@@ -150,6 +151,6 @@ fn lifetime(headers: &HeaderMap) -> Option<Duration> {
 
 fn refusal(error: reqwest::Error) -> Failure {
     let timed_out = error.is_timeout();
-    let reason = http_client::reason(error);
-    if timed_out { FetchError::Timeout.into() } else { FetchError::Connection(reason).into() }
+    let source = SourceError::new(error.without_url());
+    if timed_out { FetchError::Timeout.into() } else { FetchError::Connection { source }.into() }
 }

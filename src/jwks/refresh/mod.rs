@@ -16,7 +16,7 @@ mod report;
 mod schedule;
 mod task;
 
-pub(super) use cache::{Cache, Limits};
+pub(super) use cache::{Cache, Limits, Unavailable};
 pub(super) use exchange::HttpExchange;
 #[cfg(test)]
 pub(super) use exchange::{Answer, Cause, Exchange, Failure, Fetching, Validators};

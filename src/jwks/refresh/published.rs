@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::error::FetchError;
 use crate::jose::JwkSet;
+use crate::jwks::error::FetchError;
 
 /// The current state of the set.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::exchange::Cause;
-use crate::error::FetchError;
 use crate::jose::JwkSet;
+use crate::jwks::error::{FetchError, KeySetError};
 
 /// The gauge of staleness is brought up to date this often.
 #[cfg(feature = "metrics")]
@@ -56,11 +56,12 @@ impl Report {
         }
         let outcome = match error {
             FetchError::Timeout => "timeout",
-            FetchError::Connection(_) => "connection",
-            FetchError::Status(_) => "status",
+            FetchError::Connection { .. } => "connection",
+            FetchError::Status { .. } => "status",
             FetchError::NotRunning => "not_running",
-            FetchError::TooLarge { .. } | FetchError::TooManyKeys { .. } => "too_large",
-            FetchError::NotAKeySet | FetchError::NoUsableKey => "unusable",
+            FetchError::TooLarge { .. }
+            | FetchError::KeySet { source: KeySetError::TooManyKeys { .. } } => "too_large",
+            FetchError::KeySet { .. } => "unusable",
         };
         self.count(cause, outcome);
     }

@@ -10,8 +10,8 @@ use super::exchange::{Answer, Cause, Failure, Validators};
 use super::plan::Plan;
 use super::published::{Newest, Published};
 use super::schedule;
-use crate::error::FetchError;
-use crate::jose::{JwkSet, JwkSetError};
+use crate::jose::JwkSet;
+use crate::jwks::error::{FetchError, KeySetError};
 
 /// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it
 /// published stays valid for its own deadlines, and the next need starts it again.
@@ -130,11 +130,8 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
     match body {
         Some(body) if fetched.is_none() || *body != *json => {
             let max_keys = cache.limits.max_keys;
-            let set = JwkSet::from_json(&body, max_keys, &set).map_err(|error| match error {
-                JwkSetError::NotAKeySet => FetchError::NotAKeySet,
-                JwkSetError::TooManyKeys => FetchError::TooManyKeys { limit: max_keys },
-                JwkSetError::NoUsableKey => FetchError::NoUsableKey,
-            })?;
+            let set = JwkSet::from_json(&body, max_keys, &set)
+                .map_err(|err| FetchError::KeySet { source: KeySetError::new(err, max_keys) })?;
             Ok(Good { set: Arc::new(set), json: body.into(), lifetime, validators })
         }
         // Not read again, so what is wrong with an entry is not logged again.

@@ -11,8 +11,9 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::error::FetchError;
+use crate::error::SourceError;
 use crate::jose::Jwk;
+use crate::jwks::error::FetchError;
 use crate::jwks::refresh::{Answer, Cause, Exchange, Failure, Fetching, Validators};
 
 pub(super) const KIDS: u8 = 6;
@@ -158,12 +159,12 @@ impl Endpoint {
                 Ok(Answer { body: Some(body.into()), validators, lifetime })
             }
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
-                Err(FetchError::Connection("refused".to_owned()).into())
+                Err(FetchError::Connection { source: SourceError::new("refused") }.into())
             }
-            Behaviour::Fails => Err(FetchError::Status(500).into()),
+            Behaviour::Fails => Err(FetchError::Status { status: 500 }.into()),
             Behaviour::AsksToRetryAfter(wait) => {
                 world.retry_at = Some(Instant::now() + wait);
-                Err(Failure { error: FetchError::Status(429), retry_after: Some(wait) })
+                Err(Failure { error: FetchError::Status { status: 429 }, retry_after: Some(wait) })
             }
             Behaviour::SendsHtml => Ok(bad("<html></html>")),
             Behaviour::SendsHalf => Ok(bad(&body[..body.len() / 2])),

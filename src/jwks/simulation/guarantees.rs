@@ -12,9 +12,9 @@ use super::lifecycle::{default_limits, remote};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
+use crate::jwks::lookup::Lookup;
 use crate::jwks::refresh::{Cause, Limits};
 use crate::jwks::remote::RemoteJwks;
-use crate::jwks::source::Lookup;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 
 pub(super) const OLD: Identity = Identity { kid: 0, material: 0 };
@@ -28,8 +28,8 @@ pub(super) async fn request(
 ) -> Result<Arc<Jwk>, Rejection> {
     match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
         Lookup::Found(key) => Ok(key),
-        Lookup::Refused(rejection) => Err(rejection),
-        Lookup::Wait(ticket) => ticket.wait().await,
+        Lookup::Refused(err) => Err(err.into()),
+        Lookup::Pending(key) => key.await.map_err(Rejection::from),
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::endpoint::{Fetch, Identity};
 use crate::jose::Jwk;
+use crate::jwks::lookup::Lookup;
 use crate::jwks::refresh::{Cause, Limits};
-use crate::jwks::source::Lookup;
 use crate::rejection::Rejection;
 
 /// The longest fetch of an endpoint that answers.
@@ -196,7 +196,7 @@ impl Laws {
                             now - *at
                         ));
                     }
-                    Lookup::Wait(_) => {
+                    Lookup::Pending(_) => {
                         return Err(format!("(e) {identity:?} was served, and has to wait"));
                     }
                 }

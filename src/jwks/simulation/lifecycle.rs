@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep};
 use super::endpoint::{Behaviour, Endpoint, Identity};
 use super::guarantees::{NEW, OLD, has, request};
 use crate::clock::Clock;
-use crate::error::FetchError;
 use crate::jose::Algorithm;
+use crate::jwks::error::{FetchError, LookupError};
 use crate::jwks::keep::{Kept, KeptFile};
+use crate::jwks::lookup::Lookup;
 use crate::jwks::refresh::{Cache, Cause, Limits};
 use crate::jwks::remote::RemoteJwks;
-use crate::jwks::source::Lookup;
-use crate::rejection::RejectionReason;
+use crate::rejection::{Rejection, RejectionReason};
 
 pub(super) fn default_limits() -> Limits {
     Limits {
@@ -125,22 +125,22 @@ async fn at_most_1024_requests_wait() {
         |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
     let mut tickets = Vec::new();
     for number in 0..1024 {
-        let Lookup::Wait(ticket) = look_up(number) else {
+        let Lookup::Pending(ticket) = look_up(number) else {
             panic!("request {number} does not wait")
         };
         tickets.push(ticket);
     }
-    let Lookup::Refused(rejection) = look_up(1024) else { panic!("one too many waits") };
-    assert_eq!(rejection.reason(), RejectionReason::TooManyWaiting);
+    let Lookup::Refused(err) = look_up(1024) else { panic!("one too many waits") };
+    assert_eq!(err, LookupError::QueueFull);
     tickets.pop();
-    assert!(matches!(look_up(1024), Lookup::Wait(_)));
+    assert!(matches!(look_up(1024), Lookup::Pending(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_fetch_goes_on_when_the_request_that_asked_is_dropped() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, default_limits());
-    let Lookup::Wait(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now())
+    let Lookup::Pending(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now())
     else {
         panic!("nothing is there yet");
     };
@@ -309,7 +309,7 @@ fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
     let runtime = paused();
     let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
     let refused = |id: &str| match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
-        Lookup::Refused(rejection) => rejection.reason(),
+        Lookup::Refused(err) => Rejection::from(err).reason(),
         _ => panic!("not refused"),
     };
     assert_eq!(refused("k0"), RejectionReason::FetchFailed);

@@ -24,9 +24,9 @@ use tokio::time::{Instant, sleep};
 
 use self::endpoint::{Behaviour, Endpoint, Identity, KIDS, MATERIALS, World};
 use self::laws::{Laws, Seen};
+use super::lookup::Lookup;
 use super::refresh::{Cache, Limits};
 use super::remote::RemoteJwks;
-use super::source::Lookup;
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
@@ -188,9 +188,9 @@ impl Simulation {
         let done = move |result| drop(outcomes.send(Outcome { caller, sent, result }));
         match self.jwks.look_up(Some(id), Algorithm::EdDSA, self.clock.unix_now()) {
             Lookup::Found(key) => done(Ok(key)),
-            Lookup::Refused(rejection) => done(Err(rejection)),
-            Lookup::Wait(ticket) => {
-                tokio::spawn(async move { done(ticket.wait().await) });
+            Lookup::Refused(err) => done(Err(err.into())),
+            Lookup::Pending(key) => {
+                tokio::spawn(async move { done(key.await.map_err(Rejection::from)) });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_m2m::{FetchError, RemoteJwks};
+use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 
 use super::authority::Authority;
 use super::outcome::{is_a_failed_fetch, status, unavailable_for};
@@ -15,8 +15,11 @@ async fn redirects_301_302_303_307_308_are_failed_fetches_and_their_target_is_ne
     let target = Server::start(Script::ok(&good));
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}", target.url());
-        is_a_failed_fetch(Script::answer(status, &[&location], &good), FetchError::Status(status))
-            .await;
+        is_a_failed_fetch(
+            Script::answer(status, &[&location], &good),
+            FetchError::Status { status },
+        )
+        .await;
     }
     assert_eq!(target.seen().connections, 0);
 }
@@ -25,21 +28,21 @@ async fn redirects_301_302_303_307_308_are_failed_fetches_and_their_target_is_ne
 async fn a_redirect_to_the_same_host_is_not_followed_either() {
     let server = Server::start(Script::answer(302, &["location: /moved.json"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status(302)));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
     let seen = server.seen();
     assert!(seen.heads.iter().all(|head| head.starts_with("get /jwks.json ")), "{seen:?}");
 }
 
 #[tokio::test]
 async fn status_204_is_a_failed_fetch() {
-    is_a_failed_fetch(Script::answer(204, &[], ""), FetchError::Status(204)).await;
+    is_a_failed_fetch(Script::answer(204, &[], ""), FetchError::Status { status: 204 }).await;
 }
 
 #[tokio::test]
 async fn other_2xx_are_failed_fetches_whatever_they_bring() {
     let good = Authority::new("k").jwks();
     for status in [201, 202, 203, 206] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status(status)).await;
+        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
     }
 }
 
@@ -47,7 +50,7 @@ async fn other_2xx_are_failed_fetches_whatever_they_bring() {
 async fn status_4xx_is_a_failed_fetch() {
     let good = Authority::new("k").jwks();
     for status in [400, 401, 403, 404, 410, 429] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status(status)).await;
+        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
     }
 }
 
@@ -55,7 +58,7 @@ async fn status_4xx_is_a_failed_fetch() {
 async fn status_5xx_is_a_failed_fetch() {
     let good = Authority::new("k").jwks();
     for status in [500, 502, 503, 504] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status(status)).await;
+        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
     }
 }
 
@@ -76,7 +79,7 @@ async fn left_alone(retry_after: &str) -> u64 {
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
     server.play(refusal);
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status(429)));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 429 }));
     for _ in 0..20 {
         unavailable_for(&jwks, &unknown()).await;
     }
@@ -124,9 +127,13 @@ async fn an_endpoint_that_asked_to_be_left_alone_is_asked_again_afterwards() {
 
 #[tokio::test]
 async fn status_304_without_having_asked_or_without_a_stored_body_is_a_failed_fetch() {
-    is_a_failed_fetch(Script::answer(304, &[], ""), FetchError::Status(304)).await;
+    is_a_failed_fetch(Script::answer(304, &[], ""), FetchError::Status { status: 304 }).await;
     // Its own validators make it no answer to anything.
-    is_a_failed_fetch(Script::answer(304, &["etag: \"1\""], ""), FetchError::Status(304)).await;
+    is_a_failed_fetch(
+        Script::answer(304, &["etag: \"1\""], ""),
+        FetchError::Status { status: 304 },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -138,8 +145,8 @@ async fn a_failed_answers_validators_are_not_sent_back() {
     );
     let server = Server::start(script);
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::NotAKeySet));
-    assert_eq!(jwks.refresh().await, Err(FetchError::NotAKeySet));
+    assert_eq!(jwks.refresh().await, Err(FetchError::KeySet { source: KeySetError::NotAKeySet }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::KeySet { source: KeySetError::NotAKeySet }));
     for head in server.seen().heads {
         assert!(!head.contains("\r\nif-"), "{head}");
     }
@@ -203,7 +210,7 @@ async fn a_gzip_body_was_not_asked_for_and_is_a_failed_fetch() {
     let zipped = gzip(Authority::new("k").jwks().as_bytes());
     let script =
         Script::answer(200, &["content-type: application/json", "content-encoding: gzip"], zipped);
-    is_a_failed_fetch(script, FetchError::NotAKeySet).await;
+    is_a_failed_fetch(script, FetchError::KeySet { source: KeySetError::NotAKeySet }).await;
 }
 
 /// A gzip member (RFC 1952) of one stored block.
@@ -236,9 +243,9 @@ async fn ready_says_after_half_a_minute_why_the_newest_fetch_failed() {
     // Nothing is fetched within the half minute, so that time can be left to run.
     let server = Server::start(Script::answer(500, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status(500)));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 500 }));
     tokio::time::pause();
     let start = Instant::now();
-    assert_eq!(jwks.ready().await, Err(FetchError::Status(500)));
+    assert_eq!(jwks.ready().await, Err(FetchError::Status { status: 500 }));
     assert_eq!(start.elapsed().as_secs(), 30);
 }

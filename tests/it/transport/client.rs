@@ -24,7 +24,7 @@ async fn a_redirect_policy_of_the_clients_own_is_overridden() {
     let target = Server::start(Script::ok(Authority::new("k").jwks()));
     let server = Server::start(Script::answer(307, &[&format!("location: {}", target.url())], ""));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status(307)));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 307 }));
     assert_eq!(target.seen().connections, 0);
 }
 

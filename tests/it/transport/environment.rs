@@ -1,5 +1,6 @@
 //! What the machine says: proxies, and CA certificates or none.
 
+use tower_m2m::jwks::BuildError;
 use tower_m2m::{ConfigError, FetchError, MintError, RemoteJwks, SuperTokensCore};
 
 use super::authority::Authority;
@@ -48,7 +49,7 @@ async fn environment_proxies_are_used_for_https() {
     let builder =
         RemoteJwks::builder("https://keys.invalid/jwks.json").http_client(Ca::new().client());
     let refused = builder.build().unwrap().refresh().await;
-    assert!(matches!(refused, Err(FetchError::Connection(_))), "{refused:?}");
+    assert!(matches!(refused, Err(FetchError::Connection { .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -71,7 +72,7 @@ async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so(
     }
 
     let refused = RemoteJwks::new("https://keys.invalid/jwks.json").unwrap_err();
-    assert_eq!(refused, ConfigError::NoCaCertificates);
+    assert_eq!(refused, BuildError::Config(ConfigError::NoCaCertificates));
     assert!(refused.to_string().contains("no CA certificates"), "{refused}");
 
     let core = SuperTokensCore::new("https://core.invalid").unwrap();

@@ -95,5 +95,5 @@ pub(crate) async fn is_a_failed_fetch_within(
 
 /// No connection, for a reason that holds these words.
 pub(crate) fn no_connection(words: &str) -> impl Fn(&FetchError) -> bool {
-    move |error| matches!(error, FetchError::Connection(reason) if reason.contains(words))
+    move |error| matches!(error, FetchError::Connection { source } if format!("{source:?}").contains(words))
 }

@@ -131,7 +131,7 @@ async fn a_redirect_from_https_to_plain_http_is_not_followed() {
     let target = Server::start(Script::ok(Authority::new("k").jwks()));
     let redirect = Script::answer(301, &[&format!("location: {}", target.url())], "");
     let server = Server::start_tls(redirect, ca.good());
-    fails_cold(https(&server, &ca), |error| *error == FetchError::Status(301)).await;
+    fails_cold(https(&server, &ca), |error| *error == FetchError::Status { status: 301 }).await;
     assert_eq!(target.seen().connections, 0);
 }
 
