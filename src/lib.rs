@@ -18,7 +18,7 @@
 //! use axum::{Router, routing::post};
 //! use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
-//! # fn main() -> Result<(), tower_m2m::ConfigError> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
 //! let app: Router = Router::new()

@@ -164,7 +164,7 @@
 //! use axum::{Router, routing::post};
 //! use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
 //!
-//! # fn m2() -> Result<Router, tower_m2m::ConfigError> {
+//! # fn m2() -> Result<Router, Box<dyn std::error::Error>> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com");
 //! let app = Router::new()

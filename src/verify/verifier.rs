@@ -25,7 +25,7 @@ use crate::rejection::{Rejection, RejectionReason};
 /// ```
 /// use tower_m2m::{LocalJwks, RejectionKind, Verifier};
 ///
-/// # fn main() -> Result<(), tower_m2m::ConfigError> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 /// let verifier = Verifier::new(LocalJwks::from_json(jwks)?).issuer("https://api.example.com").audience("billing");
 ///
