@@ -56,7 +56,8 @@ impl<W: Work> BackgroundTask<W> {
         let mut handle = self.handle();
         if !self.is_running.swap(true, Ordering::AcqRel) {
             // Before the first poll: a runtime that is shutting down drops the future unpolled.
-            let end = End { work: Arc::clone(&self.work), is_running: Arc::clone(&self.is_running) };
+            let end =
+                End { work: Arc::clone(&self.work), is_running: Arc::clone(&self.is_running) };
             let task = async move { end.work.run().await };
             *handle = Some(runtime.spawn(task).abort_handle());
         }

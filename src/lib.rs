@@ -40,6 +40,8 @@ compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm 
 
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 mod atomic_file;
+#[cfg(feature = "reqwest")]
+mod background;
 mod bearer;
 mod claims;
 pub mod client;
