@@ -50,33 +50,21 @@
 // Without fetching, no key has a deadline and no look-up waits.
 #![cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 
-#[cfg(feature = "reqwest")]
-mod builder;
 mod error;
-#[cfg(feature = "reqwest")]
-mod keep;
 mod local;
 mod lookup;
 #[cfg(feature = "reqwest")]
-mod refresh;
-#[cfg(feature = "reqwest")]
 mod remote;
-#[cfg(all(test, feature = "reqwest"))]
-mod simulation;
 mod source;
-#[cfg(feature = "reqwest")]
-mod waiter;
 
-#[cfg(feature = "reqwest")]
-pub use builder::RemoteJwksBuilder;
 pub use error::KeySetError;
 pub(crate) use error::LookupError;
 #[cfg(feature = "reqwest")]
 pub use error::{BuildError, FetchError};
 pub use local::LocalJwks;
 pub(crate) use lookup::{Lookup, PendingKey};
-#[cfg(all(any(test, fuzzing), feature = "reqwest"))]
-pub(crate) use refresh::{clamp, freshness};
 #[cfg(feature = "reqwest")]
-pub use remote::{JwksHealth, RemoteJwks};
+pub use remote::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
+#[cfg(all(any(test, fuzzing), feature = "reqwest"))]
+pub(crate) use remote::{clamp, freshness};
 pub use source::KeySource;

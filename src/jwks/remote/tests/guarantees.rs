@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
 use crate::jwks::lookup::Lookup;
-use crate::jwks::refresh::{Cause, Limits};
-use crate::jwks::remote::RemoteJwks;
+use crate::jwks::remote::handle::RemoteJwks;
+use crate::jwks::remote::{fetch::Cause, key_cache::Limits};
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 
 pub(super) const OLD: Identity = Identity { kid: 0, material: 0 };

@@ -12,10 +12,13 @@ use super::guarantees::{NEW, OLD, has, request};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jwks::error::{FetchError, LookupError};
-use crate::jwks::keep::{Kept, KeptFile};
 use crate::jwks::lookup::Lookup;
-use crate::jwks::refresh::{Cache, Cause, Limits};
-use crate::jwks::remote::RemoteJwks;
+use crate::jwks::remote::disk_cache::{Kept, KeptFile};
+use crate::jwks::remote::handle::RemoteJwks;
+use crate::jwks::remote::{
+    fetch::Cause,
+    key_cache::{Cache, Limits},
+};
 use crate::rejection::{Rejection, RejectionReason};
 
 pub(super) fn default_limits() -> Limits {

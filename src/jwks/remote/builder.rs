@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::{BuildError, KeySetError};
-use super::keep::KeptFile;
-use super::refresh::{Cache, HttpExchange, Limits};
-use super::remote::RemoteJwks;
+use super::disk_cache::KeptFile;
+use super::fetch::HttpExchange;
+use super::handle::RemoteJwks;
+use super::key_cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::http_client;
+use crate::jwks::error::{BuildError, KeySetError};
 
 /// Sets the limits of a [`RemoteJwks`].
 #[must_use]

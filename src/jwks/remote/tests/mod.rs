@@ -24,12 +24,12 @@ use tokio::time::{Instant, sleep};
 
 use self::endpoint::{Behaviour, Endpoint, Identity, KIDS, MATERIALS, World};
 use self::laws::{Laws, Seen};
-use super::lookup::Lookup;
-use super::refresh::{Cache, Limits};
-use super::remote::RemoteJwks;
+use super::handle::RemoteJwks;
+use super::key_cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
+use crate::jwks::lookup::Lookup;
 use crate::rejection::Rejection;
 
 const STEPS: usize = 250;

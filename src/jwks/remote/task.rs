@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::cache::Cache;
-use super::exchange::{Answer, Cause, Failure, Validators};
+use super::fetch::{Answer, Cause, Failure, Validators};
+use super::freshness;
+use super::key_cache::Cache;
 use super::plan::Plan;
-use super::published::{Newest, Published};
-use super::schedule;
+use super::snapshot::{Newest, Published};
 use crate::jose::JwkSet;
 use crate::jwks::error::{FetchError, KeySetError};
 
@@ -91,7 +91,7 @@ async fn next(cache: &Cache) -> Cause {
 }
 
 fn back_off(plan: &mut Plan) -> Duration {
-    schedule::back_off(plan.failures, &mut plan.rng)
+    freshness::back_off(plan.failures, &mut plan.rng)
 }
 
 async fn fetch(cache: &Cache, cause: Cause) {
@@ -144,10 +144,10 @@ fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
 fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
     let Good { set, json, validators, lifetime } = good;
     let now = cache.clock.now();
-    let fresh = schedule::clamp(lifetime, cache.limits.max_age);
+    let fresh = freshness::clamp(lifetime, cache.limits.max_age);
     {
         let mut plan = cache.plan();
-        let ahead = schedule::refresh_ahead(fresh, cache.limits.timeout, &mut plan.rng);
+        let ahead = freshness::refresh_ahead(fresh, cache.limits.timeout, &mut plan.rng);
         plan.due = cache.clock.after(ahead.saturating_sub(now - begun));
         plan.failures = 0;
         plan.gate.reopen();

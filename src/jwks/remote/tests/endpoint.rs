@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::SourceError;
 use crate::jose::Jwk;
 use crate::jwks::error::FetchError;
-use crate::jwks::refresh::{Answer, Cause, Exchange, Failure, Fetching, Validators};
+use crate::jwks::remote::fetch::{Answer, Cause, Exchange, Failure, Fetching, Validators};
 
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;

@@ -13,7 +13,7 @@ use super::guarantees::{NEW, OLD, request};
 use super::lifecycle::{default_limits, remote};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
-use crate::jwks::remote::RemoteJwks;
+use crate::jwks::remote::handle::RemoteJwks;
 
 /// A deadlock is one after this time, in which nothing else takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::endpoint::{Fetch, Identity};
 use crate::jose::Jwk;
 use crate::jwks::lookup::Lookup;
-use crate::jwks::refresh::{Cause, Limits};
+use crate::jwks::remote::{fetch::Cause, key_cache::Limits};
 use crate::rejection::Rejection;
 
 /// The longest fetch of an endpoint that answers.

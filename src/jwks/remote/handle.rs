@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::builder::RemoteJwksBuilder;
-use super::error::{BuildError, FetchError};
-use super::lookup::Lookup;
-use super::refresh::{Cache, Newest, Unavailable};
-use super::waiter::Waiter;
+use super::key_cache::{Cache, Unavailable};
+use super::pending_lookup::Waiter;
+use super::snapshot::Newest;
 use crate::jose::{Algorithm, Jwk};
+use crate::jwks::error::{BuildError, FetchError};
+use crate::jwks::lookup::Lookup;
 
 /// How long [`RemoteJwks::ready`] tries.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -155,7 +156,7 @@ impl RemoteJwks {
 
     /// The key, if the current set holds it and it may be used. Asks for no fetch. `now` is in Unix
     /// seconds.
-    pub(super) fn find(
+    pub(in crate::jwks) fn find(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
@@ -168,7 +169,12 @@ impl RemoteJwks {
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.
-    pub(super) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
+    pub(in crate::jwks) fn look_up(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: u64,
+    ) -> Lookup {
         let cache = &self.0.cache;
         let (found, running, usable) = {
             let published = cache.published.borrow();
@@ -196,7 +202,7 @@ impl RemoteJwks {
         }
     }
 
-    pub(super) fn bad_signature_seen(&self) {
+    pub(in crate::jwks) fn bad_signature_seen(&self) {
         self.0.cache.suspect();
     }
 

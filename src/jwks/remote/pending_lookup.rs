@@ -6,11 +6,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::error::LookupError;
-use super::lookup::Lookup;
-use super::refresh::{Newest, Published, Unavailable};
-use super::remote::RemoteJwks;
+use super::handle::RemoteJwks;
+use super::key_cache::Unavailable;
+use super::snapshot::{Newest, Published};
 use crate::jose::{Algorithm, Jwk};
+use crate::jwks::error::LookupError;
+use crate::jwks::lookup::Lookup;
 
 /// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody
 /// waits for it.
@@ -44,7 +45,11 @@ enum Standing {
 
 impl Waiter {
     /// A place for a request that asks for a key, or the answer at once where waiting is of no use.
-    pub(super) fn look_up(jwks: RemoteJwks, id: Option<&str>, algorithm: Algorithm) -> Lookup {
+    pub(in crate::jwks) fn look_up(
+        jwks: RemoteJwks,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Lookup {
         let cache = Arc::clone(jwks.cache());
         // The wait has a deadline, for which it needs a runtime of its own, wherever the task runs.
         if Handle::try_current().is_err() || !cache.ensure_running() {

@@ -8,16 +8,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, Validators};
-use super::gate::Gate;
+use super::fetch::{Exchange, Validators};
+use super::fetch_limit::Gate;
 use super::plan::{Demand, Plan};
-use super::published::{Newest, Published};
-use super::report::Report;
+use super::snapshot::{Newest, Published};
 use super::task;
+use super::telemetry::Report;
 use crate::clock::Clock;
 use crate::jose::{JwkSet, JwkSetError};
 use crate::jwks::error::LookupError;
-use crate::jwks::keep::{Kept, KeptFile};
+use crate::jwks::remote::disk_cache::{Kept, KeptFile};
 
 /// X
 pub(in crate::jwks) enum Unavailable {

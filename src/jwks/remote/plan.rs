@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::exchange::Validators;
-use super::gate::Gate;
+use super::fetch::Validators;
+use super::fetch_limit::Gate;
 
 /// What the task will do next. Behind a mutex that is held for a few instructions at a time.
 pub(super) struct Plan {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::exchange::Cause;
+use super::fetch::Cause;
 use crate::jose::JwkSet;
 use crate::jwks::error::{FetchError, KeySetError};
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response};
 use url::Url;
 
-use super::schedule;
+use super::freshness;
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
@@ -146,7 +146,7 @@ fn validators(headers: &HeaderMap) -> Validators {
 }
 
 fn lifetime(headers: &HeaderMap) -> Option<Duration> {
-    schedule::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
+    freshness::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
 fn refusal(error: reqwest::Error) -> Failure {
