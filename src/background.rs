@@ -11,11 +11,14 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// Runs until the task is aborted.
     fn run(&self) -> impl Future<Output = ()> + Send;
 
-    /// Runs once the task has ended: by a panic, an abort or the end of its runtime.
+    /// Runs once the task has ended: by a panic, an abort or the end of its runtime. Has to call
+    /// `stopped`, after which the task may start again.
     ///
     /// May run inside [`BackgroundTask::ensure_running`], on a runtime that is shutting down, so it
     /// must not call that method.
-    fn ended(&self) {}
+    fn ended(&self, stopped: impl FnOnce()) {
+        stopped();
+    }
 }
 
 /// One task on a tokio runtime. Starts on first use, restarts on the next use after it has ended,
@@ -68,7 +71,7 @@ impl<W: Work> BackgroundTask<W> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn abort(&self) {
+    pub(crate) fn abort(&self) {
         if let Some(handle) = self.handle().take() {
             handle.abort();
         }
@@ -89,8 +92,6 @@ struct End<W: Work> {
 
 impl<W: Work> Drop for End<W> {
     fn drop(&mut self) {
-        // First: what `ended` wakes may start the task again.
-        self.is_running.store(false, Ordering::Release);
-        self.work.ended();
+        self.work.ended(|| self.is_running.store(false, Ordering::Release));
     }
 }

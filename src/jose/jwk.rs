@@ -115,7 +115,8 @@ impl Jwk {
         now < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Moves the deadline, in Unix seconds; 0 retires the key for every reader at once.
+    /// Moves the deadline, in Unix seconds; 0 ends the key for every holder at once.
+    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn use_until(&self, deadline: u64) {
         self.usable_until.store(deadline, Ordering::Release);
     }

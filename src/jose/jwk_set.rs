@@ -25,17 +25,6 @@ pub(crate) enum JwkSetError {
     NoUsableKey,
 }
 
-impl JwkSetError {
-    /// What a configuration error says of it.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::NotAKeySet => "not a JSON Web Key Set",
-            Self::TooManyKeys => "too many keys",
-            Self::NoUsableKey => "no usable key",
-        }
-    }
-}
-
 impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared
     /// with it, so that whoever holds on to that key sees its deadline move.
@@ -89,10 +78,12 @@ impl JwkSet {
         fitting.all(|other| other.has_material_of(found)).then_some(found)
     }
 
+    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
         &self.keys
     }
 
+    #[cfg(feature = "reqwest")]
     pub(crate) fn contains(&self, key: &Arc<Jwk>) -> bool {
         self.keys.iter().any(|own| Arc::ptr_eq(own, key))
     }

@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::error::KeySetError;
 use crate::error::SourceError;
-use crate::jose::{Jwk, JwkSet};
+use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::trusted_file;
 
 /// How many keys a fixed set may have: a bound for scanning it, not a limit anyone meets.
@@ -21,7 +21,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 ///
 /// Nothing revokes its keys but a new deployment.
 #[derive(Clone, Debug)]
-pub struct LocalJwks(pub(super) Arc<JwkSet>);
+pub struct LocalJwks(Arc<JwkSet>);
 
 impl LocalJwks {
     /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with
@@ -33,6 +33,16 @@ impl LocalJwks {
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
         let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, &JwkSet::default());
         set.map(|set| Self(Arc::new(set))).map_err(|err| KeySetError::new(err, MAX_KEYS))
+    }
+
+    /// The key, if the set holds it and it may be used. `now` is in Unix seconds.
+    pub(super) fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: u64,
+    ) -> Option<Arc<Jwk>> {
+        self.0.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
     }
 
     #[cfg(test)]
@@ -92,7 +102,6 @@ mod tests {
 
     use super::*;
     use crate::error::Chain;
-    use crate::jose::Algorithm;
 
     const JSON: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 

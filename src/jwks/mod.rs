@@ -47,9 +47,6 @@
 //! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
 //! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
 
-// Without fetching, no key has a deadline and no look-up waits.
-#![cfg_attr(not(feature = "reqwest"), allow(dead_code))]
-
 mod error;
 mod local;
 mod lookup;
@@ -59,12 +56,10 @@ mod source;
 
 pub use error::KeySetError;
 pub(crate) use error::LookupError;
-#[cfg(feature = "reqwest")]
-pub use error::{BuildError, FetchError};
 pub use local::LocalJwks;
 pub(crate) use lookup::{Lookup, PendingKey};
 #[cfg(feature = "reqwest")]
-pub use remote::{JwksHealth, RemoteJwks, RemoteJwksBuilder};
+pub use remote::{BuildError, FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use remote::{clamp, freshness};
 pub use source::KeySource;

@@ -1,4 +1,4 @@
-//! The one thing that a verifier asks for keys, whatever stands behind it.
+//! The one interface through which a verifier gets keys.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ enum Source {
 }
 
 impl KeySource {
-    /// The key, if it is in the set and usable. Asks for no fetch, unlike
-    /// [`look_up`](Self::look_up).
+    /// The key, if the current set holds it and it may be used. Requests no fetch, unlike
+    /// [`look_up`](Self::look_up). `now` is in Unix seconds.
     pub(crate) fn find(
         &self,
         kid: Option<&str>,
@@ -31,28 +31,25 @@ impl KeySource {
         now: u64,
     ) -> Option<Arc<Jwk>> {
         match &self.0 {
-            Source::Local(LocalJwks(set)) => {
-                set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
-            }
+            Source::Local(local) => local.find(kid, algorithm, now),
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.find(kid, algorithm, now),
         }
     }
 
-    /// Looks the key up for a token. `now` is in Unix seconds.
-    pub(crate) fn look_up(&self, id: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
+    /// Looks a key up for a token. `now` is in Unix seconds. Never waits.
+    pub(crate) fn look_up(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         match &self.0 {
-            Source::Local(LocalJwks(set)) => match set.find(id, algorithm) {
-                Some(key) if key.is_usable(now) => Lookup::Found(Arc::clone(key)),
-                _ => Lookup::Refused(LookupError::UnknownKey),
-            },
+            Source::Local(local) => local
+                .find(kid, algorithm, now)
+                .map_or(Lookup::Refused(LookupError::UnknownKey), Lookup::Found),
             #[cfg(feature = "reqwest")]
-            Source::Remote(remote) => remote.look_up(id, algorithm, now),
+            Source::Remote(remote) => remote.look_up(kid, algorithm, now),
         }
     }
 
-    /// Says that a signature was bad under a known key: the authority may have given its id to new
-    /// material.
+    /// Reports a bad signature under a known key: the authority may have given its kid to a new
+    /// key.
     pub(crate) fn bad_signature_seen(&self) {
         match &self.0 {
             Source::Local(_) => {}

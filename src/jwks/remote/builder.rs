@@ -4,13 +4,21 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::disk_cache::KeptFile;
+use super::disk_cache::DiskCache;
+use super::error::BuildError;
 use super::fetch::HttpExchange;
 use super::handle::RemoteJwks;
-use super::key_cache::{Cache, Limits};
+use super::limits::Limits;
+use super::snapshot::Snapshot;
+use super::task::FetchTask;
 use crate::clock::Clock;
 use crate::http_client;
-use crate::jwks::error::{BuildError, KeySetError};
+
+/// A request waits for at most this long, with its connection open.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A new key may stay unknown for at most this long.
+const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 
 /// Sets the limits of a [`RemoteJwks`].
 #[must_use]
@@ -18,27 +26,37 @@ pub struct RemoteJwksBuilder {
     url: String,
     limits: Limits,
     max_body: usize,
-    plain_http_allowed: bool,
+    is_plain_http_allowed: bool,
     seed: Option<String>,
-    kept_at: Option<PathBuf>,
+    cache_file: Option<PathBuf>,
     http_client: reqwest::ClientBuilder,
 }
 
+impl RemoteJwks {
+    /// The keys of this endpoint, with the default limits: `builder(url).build()`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RemoteJwksBuilder::build`].
+    pub fn new(url: impl AsRef<str>) -> Result<Self, BuildError> {
+        Self::builder(url).build()
+    }
+
+    /// The keys of this endpoint, with limits of your own.
+    pub fn builder(url: impl AsRef<str>) -> RemoteJwksBuilder {
+        RemoteJwksBuilder::new(url.as_ref())
+    }
+}
+
 impl RemoteJwksBuilder {
-    pub(super) fn new(url: &str) -> Self {
+    fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            limits: Limits {
-                max_age: Duration::from_secs(3600),
-                stale_if_error: Duration::from_secs(24 * 3600),
-                timeout: Duration::from_secs(5),
-                cooldown: Duration::from_secs(10),
-                max_keys: 100,
-            },
+            limits: Limits::default(),
             max_body: 128 * 1024,
-            plain_http_allowed: false,
+            is_plain_http_allowed: false,
             seed: None,
-            kept_at: None,
+            cache_file: None,
             http_client: reqwest::Client::builder(),
         }
     }
@@ -81,7 +99,7 @@ impl RemoteJwksBuilder {
     /// Allows plain http to hosts beyond loopback. **Whoever sits between can then swap the keys,
     /// and with them decide who comes in**: only for networks that are encrypted below HTTP.
     pub fn allow_plain_http(mut self) -> Self {
-        self.plain_http_allowed = true;
+        self.is_plain_http_allowed = true;
         self
     }
 
@@ -111,7 +129,7 @@ impl RemoteJwksBuilder {
     /// Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default
     /// makes the file group-writable at each start of a pod.
     pub fn cache_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kept_at = Some(path.into());
+        self.cache_file = Some(path.into());
         self
     }
 
@@ -123,7 +141,7 @@ impl RemoteJwksBuilder {
     /// range, or the seed is no usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
-        if !self.plain_http_allowed {
+        if !self.is_plain_http_allowed {
             http_client::refuse_plain_http(&url)?;
         }
         let limits = self.limits;
@@ -133,19 +151,21 @@ impl RemoteJwksBuilder {
         check("max_body", self.max_body, usize::MAX, "more than zero")?;
         check("max_keys", limits.max_keys, usize::MAX, "more than zero")?;
         let client = http_client::client(self.http_client, &url, limits.timeout)?;
-        let kept_at = self.kept_at.map(|path| KeptFile::new(path, &url));
+        let disk_cache = self.cache_file.map(|path| DiskCache::new(path, &url, self.max_body));
         let clock = Clock::default();
-        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
-        let mut cache = Cache::new(limits, Box::new(exchange), clock, fastrand::Rng::new());
+        let mut snapshot = Snapshot::new(&limits, &clock);
         if let Some(seed) = self.seed {
-            cache.preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO).map_err(|reason| {
-                BuildError::Seed { source: KeySetError::UnusableKey { reason } }
-            })?;
+            snapshot
+                .preload(seed.as_bytes(), Duration::ZERO, Duration::ZERO, &limits, &clock)
+                .map_err(|source| BuildError::Seed { source })?;
         }
-        if let Some(file) = kept_at {
-            cache.start_from(file, self.max_body);
+        if let Some(disk_cache) = &disk_cache {
+            disk_cache.load_into(&mut snapshot, &limits, &clock);
         }
-        Ok(RemoteJwks::from_cache(cache))
+        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
+        let (exchange, rng) = (Box::new(exchange), fastrand::Rng::new());
+        let task = FetchTask::new(limits, snapshot, disk_cache, exchange, clock, rng);
+        Ok(RemoteJwks::from_task(task))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -161,12 +181,7 @@ impl fmt::Debug for RemoteJwksBuilder {
     }
 }
 
-/// A request waits for this long at most, holding a connection.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
-/// A new key may stay unknown for this long at most.
-const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
-
-fn check<T: Default + PartialOrd>(
+fn check<T: Copy + Default + PartialOrd>(
     option: &'static str,
     value: T,
     most: T,

@@ -1,10 +1,12 @@
 //! The last good key set on disk, so that a process that is restarted in an outage serves.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -13,13 +15,21 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
-use crate::{atomic_file, trusted_file};
+use super::limits::Limits;
+use super::snapshot::Snapshot;
+use crate::atomic_file;
+use crate::clock::Clock;
+use crate::trusted_file;
+
+/// Seconds that a cached set may be dated ahead of the wall clock, which may have been corrected.
+const MAX_AHEAD: u64 = 60;
 
 /// A file that holds one endpoint's key set.
 #[derive(Clone, Debug)]
-pub(super) struct KeptFile {
+pub(super) struct DiskCache {
     path: PathBuf,
-    /// The endpoint, for whoever reads the file: without its query, which may hold a secret.
+    max_body: usize,
+    /// The endpoint, for readers of the file: without its query, which may hold a secret.
     endpoint: String,
     /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may
     /// tell endpoints apart.
@@ -31,13 +41,13 @@ pub(super) struct KeptFile {
 #[derive(Debug, Default)]
 struct Outbox {
     /// The newest set. Older ones that were not written yet are not missed.
-    next: Option<Kept>,
+    next: Option<CachedSet>,
     writer: Option<JoinHandle<()>>,
 }
 
 /// What is in it.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedSet {
     pub(super) json: Vec<u8>,
     /// When it was fetched, in Unix seconds.
     pub(super) fetched: u64,
@@ -55,54 +65,67 @@ struct Document<'a> {
     jwks: Cow<'a, str>,
 }
 
-impl KeptFile {
-    pub(super) fn new(path: PathBuf, url: &Url) -> Self {
+impl DiskCache {
+    /// `max_body`: the length of the largest set that is read, in bytes.
+    pub(super) fn new(path: PathBuf, url: &Url, max_body: usize) -> Self {
         let mut endpoint = url.clone();
         endpoint.set_query(None);
         endpoint.set_fragment(None);
         let url_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, url.as_str().as_bytes()));
-        Self { path, endpoint: endpoint.into(), url_sha256, outbox: Arc::default() }
+        Self { path, max_body, endpoint: endpoint.into(), url_sha256, outbox: Arc::default() }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Starts from the cached set, if the file exists and can be used. Otherwise logs why not.
+    pub(super) fn load_into(&self, snapshot: &mut Snapshot, limits: &Limits, clock: &Clock) {
+        let Some(CachedSet { json, fetched, lifetime }) = self.load() else { return };
+        let now = clock.unix_now();
+        // Otherwise it would count as new at each restart, past every limit.
+        if fetched > now.saturating_add(MAX_AHEAD) {
+            return self.ignore(&"it is dated in the future");
+        }
+        let age = Duration::from_secs(now.saturating_sub(fetched));
+        let lifetime = Duration::from_secs(lifetime);
+        if let Err(err) = snapshot.preload(&json, age, lifetime, limits, clock) {
+            self.ignore(&err);
+        }
     }
 
-    /// Reads the file, whose set may be `max_body` bytes long. `None` if there is none, or none to
-    /// use, which is logged.
-    pub(super) fn load(&self, max_body: usize) -> Option<Kept> {
-        match self.read(max_body) {
-            Ok(kept) => Some(kept),
+    /// Reads the file. `None` if there is none, or none to use, which is logged.
+    fn load(&self) -> Option<CachedSet> {
+        match self.read() {
+            Ok(cached) => Some(cached),
             Err(err) if err.kind() == io::ErrorKind::NotFound => None,
             Err(err) => {
-                tracing::warn!(path = %self.path.display(), reason = %err, "the kept key set is ignored");
+                self.ignore(&err);
                 None
             }
         }
     }
 
-    fn read(&self, max_body: usize) -> io::Result<Kept> {
+    fn ignore(&self, reason: &dyn fmt::Display) {
+        tracing::warn!(path = %self.path.display(), %reason, "the kept key set is ignored");
+    }
+
+    fn read(&self) -> io::Result<CachedSet> {
         let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
         // As a JSON string each byte of the set takes two at most; the rest is for the other
         // members.
-        let text = trusted_file::read_at_most(
-            file,
-            (max_body as u64).saturating_mul(2).saturating_add(4096),
-        )?;
+        let limit = (self.max_body as u64).saturating_mul(2).saturating_add(4096);
+        let text = trusted_file::read_at_most(file, limit)?;
         let document: Document<'_> =
             serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
         if document.url_sha256 != self.url_sha256 {
             return Err(io::Error::other("it is of another endpoint"));
         }
         let Document { fetched, lifetime, jwks, .. } = document;
-        Ok(Kept { json: jwks.into_owned().into_bytes(), fetched, lifetime })
+        Ok(CachedSet { json: jwks.into_owned().into_bytes(), fetched, lifetime })
     }
 
     /// Writes the set on a thread that may block, after the one that is being written, if there is
     /// one. Needs a runtime.
-    pub(super) fn store_in_background(&self, kept: Kept) {
+    pub(super) fn store_in_background(&self, cached: CachedSet) {
         let mut outbox = self.outbox();
-        outbox.next = Some(kept);
+        outbox.next = Some(cached);
         // One that is finished and still noted went with its runtime.
         if outbox.writer.as_ref().is_none_or(JoinHandle::is_finished) {
             let file = self.clone();
@@ -111,13 +134,13 @@ impl KeptFile {
     }
 
     fn empty_outbox(&self) {
-        while let Some(kept) = self.take_next() {
-            self.store(&kept);
+        while let Some(cached) = self.take_next() {
+            self.store(&cached);
         }
     }
 
     /// Whoever finds nothing left is no writer any more, which is noted under the same lock.
-    fn take_next(&self) -> Option<Kept> {
+    fn take_next(&self) -> Option<CachedSet> {
         let mut outbox = self.outbox();
         let next = outbox.next.take();
         if next.is_none() {
@@ -133,19 +156,19 @@ impl KeptFile {
 
     /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the
     /// old one or the new one. Blocks.
-    pub(super) fn store(&self, kept: &Kept) {
-        if let Err(err) = self.write(kept) {
+    pub(super) fn store(&self, cached: &CachedSet) {
+        if let Err(err) = self.write(cached) {
             tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
         }
     }
 
-    fn write(&self, kept: &Kept) -> io::Result<()> {
+    fn write(&self, cached: &CachedSet) -> io::Result<()> {
         let document = Document {
             endpoint: Cow::Borrowed(&self.endpoint),
             url_sha256: Cow::Borrowed(&self.url_sha256),
-            fetched: kept.fetched,
-            lifetime: kept.lifetime,
-            jwks: std::str::from_utf8(&kept.json).map_err(io::Error::other)?.into(),
+            fetched: cached.fetched,
+            lifetime: cached.lifetime,
+            jwks: std::str::from_utf8(&cached.json).map_err(io::Error::other)?.into(),
         };
         let document = serde_json::to_vec(&document)?;
         // Of a name of its own, since several processes may keep one file; in containers all of
@@ -164,25 +187,25 @@ mod tests {
 
     use super::*;
 
-    fn kept_file(folder: &TempDir, url: &str) -> KeptFile {
-        KeptFile::new(folder.path().join("keys.json"), &url.parse().unwrap())
+    fn disk_cache(folder: &TempDir, url: &str) -> DiskCache {
+        DiskCache::new(folder.path().join("keys.json"), &url.parse().unwrap(), 1000)
     }
 
-    fn kept() -> Kept {
-        Kept { json: br#"{"keys": []}"#.to_vec(), fetched: 1_800_000_000, lifetime: 600 }
+    fn cached_set() -> CachedSet {
+        CachedSet { json: br#"{"keys": []}"#.to_vec(), fetched: 1_800_000_000, lifetime: 600 }
     }
 
     #[test]
     fn what_is_stored_is_loaded_again() {
         let folder = tempdir().unwrap();
-        let file = kept_file(&folder, "https://a.example/jwks.json?secret=7f3a");
-        assert!(file.load(1000).is_none());
-        file.store(&kept());
-        file.store(&kept());
-        let loaded = file.load(1000).unwrap();
+        let file = disk_cache(&folder, "https://a.example/jwks.json?secret=7f3a");
+        assert!(file.load().is_none());
+        file.store(&cached_set());
+        file.store(&cached_set());
+        let loaded = file.load().unwrap();
         assert_eq!(
             (loaded.json, loaded.fetched, loaded.lifetime),
-            (kept().json, 1_800_000_000, 600)
+            (cached_set().json, 1_800_000_000, 600)
         );
         assert!(!fs::read_to_string(&file.path).unwrap().contains("7f3a"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
@@ -191,15 +214,15 @@ mod tests {
     #[test]
     fn set_of_the_largest_size_is_loaded_again() {
         let folder = tempdir().unwrap();
-        let file = kept_file(&folder, "https://a.example/jwks.json");
+        let file = disk_cache(&folder, "https://a.example/jwks.json");
         // Each of its bytes is escaped in the file.
-        let largest = Kept { json: "\"\\\n\t".repeat(250).into_bytes(), ..kept() };
+        let largest = CachedSet { json: "\"\\\n\t".repeat(250).into_bytes(), ..cached_set() };
         file.store(&largest);
-        assert_eq!(file.load(1000).map(|kept| kept.json), Some(largest.json));
+        assert_eq!(file.load().map(|cached| cached.json), Some(largest.json));
     }
 
     /// Waits until everything is written.
-    async fn written(file: &KeptFile) {
+    async fn written(file: &DiskCache) {
         let writer = file.outbox().writer.take();
         if let Some(writer) = writer {
             writer.await.unwrap();
@@ -209,34 +232,34 @@ mod tests {
     #[tokio::test]
     async fn what_comes_while_another_set_is_being_written_is_written_after_it() {
         let folder = tempdir().unwrap();
-        let file = kept_file(&folder, "https://a.example/jwks.json");
+        let file = disk_cache(&folder, "https://a.example/jwks.json");
         for fetched in 0..100 {
-            file.store_in_background(Kept { fetched, ..kept() });
+            file.store_in_background(CachedSet { fetched, ..cached_set() });
             if fetched % 7 == 0 {
                 tokio::task::yield_now().await;
             }
         }
         written(&file).await;
-        assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(99));
+        assert_eq!(file.load().map(|cached| cached.fetched), Some(99));
         // A writer that went with its runtime is no writer.
         file.outbox().writer = Some(tokio::spawn(async {}));
         tokio::task::yield_now().await;
-        file.store_in_background(Kept { fetched: 100, ..kept() });
+        file.store_in_background(CachedSet { fetched: 100, ..cached_set() });
         written(&file).await;
-        assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(100));
+        assert_eq!(file.load().map(|cached| cached.fetched), Some(100));
     }
 
     #[test]
     fn a_file_that_cannot_be_trusted_is_ignored() {
         let folder = tempdir().unwrap();
-        let file = kept_file(&folder, "https://a.example/jwks.json");
-        file.store(&kept());
+        let file = disk_cache(&folder, "https://a.example/jwks.json");
+        file.store(&cached_set());
         for other in [
             "https://b.example/jwks.json",
             "https://a.example/jwks.json?tenant=b",
             "https://a.example/jwks",
         ] {
-            assert!(kept_file(&folder, other).load(1000).is_none(), "{other}");
+            assert!(disk_cache(&folder, other).load().is_none(), "{other}");
         }
 
         let good = fs::read(&file.path).unwrap();
@@ -244,10 +267,10 @@ mod tests {
             [&b""[..], b"{}", b"not json", &good[..good.len() - 1], &[0xff; 100], &[b' '; 6000]]
         {
             fs::write(&file.path, bad).unwrap();
-            assert!(file.load(1000).is_none(), "{}", String::from_utf8_lossy(bad));
+            assert!(file.load().is_none(), "{}", String::from_utf8_lossy(bad));
         }
         fs::write(&file.path, &good).unwrap();
-        assert!(file.load(1000).is_some());
+        assert!(file.load().is_some());
     }
 
     #[cfg(unix)]
@@ -255,11 +278,11 @@ mod tests {
     fn the_file_is_private_and_a_public_one_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempdir().unwrap();
-        let file = kept_file(&folder, "https://a.example/jwks.json");
-        file.store(&kept());
+        let file = disk_cache(&folder, "https://a.example/jwks.json");
+        file.store(&cached_set());
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&file.path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(file.load(1000).is_none());
+        assert!(file.load().is_none());
     }
 
     #[cfg(unix)]
@@ -289,20 +312,20 @@ mod tests {
         ];
         let folder = tempdir().unwrap();
         let elsewhere = folder.path().join("elsewhere");
-        let file = kept_file(&folder, "https://a.example/jwks.json");
+        let file = disk_cache(&folder, "https://a.example/jwks.json");
         for (case, reason, spoil) in cases {
-            file.store(&kept());
+            file.store(&cached_set());
             if let Err(err) = spoil(&file.path, &elsewhere) {
                 eprintln!("{case}: skipped: {err}");
                 continue;
             }
-            let err = file.read(1000).map(|kept| kept.fetched).expect_err(case).to_string();
+            let err = file.read().map(|cached| cached.fetched).expect_err(case).to_string();
             assert!(err.contains(reason), "{case}: {err}");
-            assert!(file.load(1000).is_none(), "{case}");
+            assert!(file.load().is_none(), "{case}");
 
             let linked = fs::read(&elsewhere).ok();
-            file.store(&Kept { fetched: 1_800_000_001, ..kept() });
-            assert_eq!(file.load(1000).map(|kept| kept.fetched), Some(1_800_000_001), "{case}");
+            file.store(&CachedSet { fetched: 1_800_000_001, ..cached_set() });
+            assert_eq!(file.load().map(|cached| cached.fetched), Some(1_800_000_001), "{case}");
             assert_eq!(fs::read(&elsewhere).ok(), linked, "{case}");
             assert!(!folder.path().join("nowhere").exists(), "{case}");
         }
@@ -316,11 +339,12 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_no_panic() {
-        let file = KeptFile::new(
+        let file = DiskCache::new(
             "/nonexistent/folder/keys.json".into(),
             &"https://a.example".parse().unwrap(),
+            1000,
         );
-        file.store(&kept());
-        assert!(file.load(1000).is_none());
+        file.store(&cached_set());
+        assert!(file.load().is_none());
     }
 }

@@ -11,28 +11,27 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response};
 use url::Url;
 
-use super::freshness;
+use super::error::FetchError;
+use super::freshness::freshness;
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
-use crate::jwks::error::FetchError;
 
 /// Fetches a key set. Real over HTTP, in memory where a test drives time.
-pub(in crate::jwks) trait Exchange: Debug + Send + Sync {
+pub(super) trait Exchange: Debug + Send + Sync {
     /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the
     /// caller.
-    fn get(&self, cause: Cause, known: Validators) -> Fetching<'_>;
+    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_>;
 
     /// The endpoint's origin, which metrics are labelled with.
     fn endpoint(&self) -> String;
 }
 
-pub(in crate::jwks) type Fetching<'e> =
-    Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
+pub(super) type Fetching<'e> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
 
 /// Why a fetch is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::jwks) enum Cause {
+pub(super) enum FetchCause {
     /// Its time has come: the first one, a refresh ahead, or a retry.
     Scheduled,
     /// A request's key is in no set.
@@ -46,30 +45,30 @@ pub(in crate::jwks) enum Cause {
 /// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110
 /// §13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::jwks) struct Validators {
-    pub(in crate::jwks) etag: Option<HeaderValue>,
-    pub(in crate::jwks) last_modified: Option<HeaderValue>,
+pub(super) struct Validators {
+    pub(super) etag: Option<HeaderValue>,
+    pub(super) last_modified: Option<HeaderValue>,
 }
 
 impl Validators {
-    pub(in crate::jwks) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
 }
 
 #[derive(Debug)]
-pub(in crate::jwks) struct Answer {
+pub(super) struct Answer {
     /// `None`: the set that is held is current still.
-    pub(in crate::jwks) body: Option<Vec<u8>>,
-    pub(in crate::jwks) validators: Validators,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) validators: Validators,
     /// What the endpoint says of freshness, unclamped. `None` if it says nothing.
-    pub(in crate::jwks) lifetime: Option<Duration>,
+    pub(super) lifetime: Option<Duration>,
 }
 
 #[derive(Debug)]
-pub(in crate::jwks) struct Failure {
-    pub(in crate::jwks) error: FetchError,
-    pub(in crate::jwks) retry_after: Option<Duration>,
+pub(super) struct Failure {
+    pub(super) error: FetchError,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl From<FetchError> for Failure {
@@ -79,15 +78,15 @@ impl From<FetchError> for Failure {
 }
 
 /// The real exchange.
-pub(in crate::jwks) struct HttpExchange {
-    pub(in crate::jwks) client: Client,
-    pub(in crate::jwks) url: Url,
-    pub(in crate::jwks) max_body: usize,
-    pub(in crate::jwks) clock: Clock,
+pub(super) struct HttpExchange {
+    pub(super) client: Client,
+    pub(super) url: Url,
+    pub(super) max_body: usize,
+    pub(super) clock: Clock,
 }
 
 impl Exchange for HttpExchange {
-    fn get(&self, cause: Cause, known: Validators) -> Fetching<'_> {
+    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_> {
         Box::pin(async move {
             let asked_conditionally = !known.is_empty();
             tracing::debug!(?cause, asked_conditionally, "fetching the key set");
@@ -98,7 +97,7 @@ impl Exchange for HttpExchange {
             if let Some(last_modified) = known.last_modified {
                 request = request.header(IF_MODIFIED_SINCE, last_modified);
             }
-            let response = request.send().await.map_err(refusal)?;
+            let response = request.send().await.map_err(failure)?;
             match response.status() {
                 StatusCode::OK => self.read(response).await,
                 StatusCode::NOT_MODIFIED if asked_conditionally => Ok(Answer {
@@ -125,7 +124,7 @@ impl Exchange for HttpExchange {
 impl HttpExchange {
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
-        let body = http_client::read_body(response, self.max_body).await.map_err(refusal)?;
+        let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(Answer { body: Some(body), validators, lifetime })
     }
@@ -146,11 +145,11 @@ fn validators(headers: &HeaderMap) -> Validators {
 }
 
 fn lifetime(headers: &HeaderMap) -> Option<Duration> {
-    freshness::freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
+    freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
-fn refusal(error: reqwest::Error) -> Failure {
-    let timed_out = error.is_timeout();
-    let source = SourceError::new(error.without_url());
-    if timed_out { FetchError::Timeout.into() } else { FetchError::Connection { source }.into() }
+fn failure(err: reqwest::Error) -> Failure {
+    let is_timeout = err.is_timeout();
+    let source = SourceError::new(err.without_url());
+    if is_timeout { FetchError::Timeout.into() } else { FetchError::Connection { source }.into() }
 }

@@ -2,13 +2,15 @@
 
 mod builder;
 mod disk_cache;
+mod error;
 mod fetch;
 mod fetch_limit;
 mod freshness;
 mod handle;
 mod key_cache;
+mod limits;
 mod pending_lookup;
-mod plan;
+mod pending_requests;
 mod snapshot;
 mod task;
 mod telemetry;
@@ -16,6 +18,7 @@ mod telemetry;
 mod tests;
 
 pub use builder::RemoteJwksBuilder;
+pub use error::{BuildError, FetchError};
 #[cfg(any(test, fuzzing))]
 pub(crate) use freshness::{clamp, freshness};
 pub use handle::{JwksHealth, RemoteJwks};

@@ -1,4 +1,4 @@
-//! A request whose key is in no set: what it may do, and its wait for the fetch that settles it.
+//! The look-up of a key that the current snapshot lacks.
 
 use std::sync::Arc;
 
@@ -6,147 +6,138 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::RemoteJwks;
-use super::key_cache::Unavailable;
-use super::snapshot::{Newest, Published};
+use super::fetch::FetchCause;
+use super::key_cache::KeyCache;
+use super::snapshot::Snapshot;
 use crate::jose::{Algorithm, Jwk};
 use crate::jwks::error::LookupError;
 use crate::jwks::lookup::Lookup;
 
-/// A place among the requests that wait. Holds the key set open: the fetch goes on while anybody
-/// waits for it.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    asker: Asker,
-    receiver: watch::Receiver<Published>,
-    deadline: Instant,
-    _place: OwnedSemaphorePermit,
-}
-
-/// Who asks for which key.
-#[derive(Debug)]
-struct Asker {
-    jwks: RemoteJwks,
-    id: Option<String>,
+/// A look-up of an unknown key. It keeps the fetch task alive.
+struct PendingLookup {
+    cache: Arc<KeyCache>,
+    kid: Option<String>,
     algorithm: Algorithm,
-    /// How many fetches had begun when the key was asked for: only a later one can prove that there
-    /// is no such key.
-    asked_at: u64,
-    /// Whether this request asked the task for a fetch; once is enough.
-    asked: bool,
+    /// How many fetches had started when the key was asked for: only a later one proves that the
+    /// key does not exist.
+    started: u64,
+    /// One request for a fetch per look-up is enough.
+    has_requested_fetch: bool,
 }
 
-/// How a request stands.
-enum Standing {
-    Found(Arc<Jwk>),
-    Refused(LookupError),
-    Waits,
-}
-
-impl Waiter {
-    /// A place for a request that asks for a key, or the answer at once where waiting is of no use.
-    pub(in crate::jwks) fn look_up(
-        jwks: RemoteJwks,
-        id: Option<&str>,
-        algorithm: Algorithm,
-    ) -> Lookup {
-        let cache = Arc::clone(jwks.cache());
-        // The wait has a deadline, for which it needs a runtime of its own, wherever the task runs.
-        if Handle::try_current().is_err() || !cache.ensure_running() {
-            return Lookup::Refused(cache.unavailable(Unavailable::FetchFailed));
-        }
-        let receiver = cache.published.subscribe();
-        let published = receiver.borrow().clone();
-        let id = id.map(str::to_owned);
-        let mut asker = Asker { jwks, id, algorithm, asked_at: published.begun, asked: false };
-        match asker.stand(&published) {
-            Standing::Found(key) => return Lookup::Found(key),
-            Standing::Refused(rejection) => return Lookup::Refused(rejection),
-            Standing::Waits => {}
-        }
-        match Arc::clone(&cache.waiting).try_acquire_owned() {
-            Ok(_place) => {
-                let deadline = cache.clock.after(cache.limits.timeout);
-                Lookup::Pending(Box::pin(Self { asker, receiver, deadline, _place }.wait()))
-            }
-            Err(_) => Lookup::Refused(LookupError::QueueFull),
-        }
+/// Looks up a key that was not in the snapshot. Decides at once where waiting is of no use.
+pub(super) fn look_up(cache: &Arc<KeyCache>, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
+    // The wait needs a timer, so it needs a runtime even if the task runs on another one.
+    if Handle::try_current().is_err() || !cache.ensure_running() {
+        let retry_after = cache.fetches().snapshot().retry_after(cache.fetches().clock().now());
+        return Lookup::Refused(LookupError::FetchFailed { retry_after });
     }
+    let receiver = cache.fetches().subscribe();
+    let snapshot = receiver.borrow().clone();
+    let mut lookup = PendingLookup {
+        cache: Arc::clone(cache),
+        kid: kid.map(str::to_owned),
+        algorithm,
+        started: snapshot.started(),
+        has_requested_fetch: false,
+    };
+    match lookup.decide(&snapshot) {
+        Some(Ok(key)) => Lookup::Found(key),
+        Some(Err(err)) => Lookup::Refused(err),
+        None => match cache.enqueue() {
+            Some(permit) => {
+                let deadline = cache.fetches().clock().after(cache.fetches().limits().timeout);
+                Lookup::Pending(Box::pin(lookup.wait(receiver, deadline, permit)))
+            }
+            None => Lookup::Refused(LookupError::QueueFull),
+        },
+    }
+}
 
-    /// Waits until the key is there, a fetch proves that it is not, or one time-out has passed.
-    pub(super) async fn wait(mut self) -> Result<Arc<Jwk>, LookupError> {
+impl PendingLookup {
+    /// Waits until the key is found, a fetch proves that it does not exist, or the deadline.
+    async fn wait(
+        mut self,
+        mut receiver: watch::Receiver<Snapshot>,
+        deadline: Instant,
+        _permit: OwnedSemaphorePermit,
+    ) -> Result<Arc<Jwk>, LookupError> {
         loop {
-            self.asker.jwks.cache().ensure_running();
-            let published = self.receiver.borrow_and_update().clone();
-            match self.asker.stand(&published) {
-                Standing::Found(key) => return Ok(key),
-                Standing::Refused(rejection) => return Err(rejection),
-                Standing::Waits => {}
+            self.cache.ensure_running();
+            let snapshot = receiver.borrow_and_update().clone();
+            if let Some(decided) = self.decide(&snapshot) {
+                return decided;
             }
-            if timeout_at(self.deadline, self.receiver.changed()).await.is_err() {
-                return Err(self.asker.jwks.cache().unavailable(no_answer(&published)));
+            if timeout_at(deadline, receiver.changed()).await.is_err() {
+                return Err(self.fetch_failed(&snapshot));
             }
         }
     }
-}
 
-impl Asker {
-    /// The set first, then what a fetch has proved, then whether one may be asked for.
-    fn stand(&mut self, published: &Published) -> Standing {
-        let cache = self.jwks.cache();
-        let failed = matches!(published.newest, Newest::Failed(_));
-        let usable = published.is_usable(cache.clock.now());
-        if let Some(key) = published.set.find(self.id.as_deref(), self.algorithm).filter(|_| usable)
+    /// `None`: the look-up has to wait. The order of the checks: the key set, what a fetch has
+    /// proved, whether a fetch may be asked for.
+    fn decide(&mut self, snapshot: &Snapshot) -> Option<Result<Arc<Jwk>, LookupError>> {
+        let is_usable = snapshot.is_usable(self.cache.fetches().clock().now());
+        if let Some(key) = snapshot.find(self.kid.as_deref(), self.algorithm)
+            && is_usable
         {
-            return Standing::Found(Arc::clone(key));
+            return Some(Ok(Arc::clone(key)));
         }
-        if published.ended > self.asked_at {
-            // A fetch that began after the key was asked for has ended: it settles the matter.
-            if failed {
-                return Standing::Refused(cache.unavailable(no_answer(published)));
+        let has_failed = snapshot.last_error().is_some();
+        if snapshot.has_ended_after(self.started) {
+            if has_failed {
+                return Some(Err(self.fetch_failed(snapshot)));
             }
-            if let Some(id) = &self.id {
-                cache.remember_in_vain(id);
+            if let Some(kid) = &self.kid {
+                self.cache.insert_missing(kid);
             }
-            return Standing::Refused(LookupError::UnknownKey);
+            return Some(Err(LookupError::UnknownKey));
         }
-        if published.fetched.is_none() && !failed {
-            // The first fetch is under way or about to begin.
-            return Standing::Waits;
+        if !snapshot.is_loaded() && !has_failed {
+            // The first fetch is running or about to start.
+            return None;
         }
-        if !usable {
-            return Standing::Refused(cache.refuse_and_ask(no_keys(published)));
+        if !is_usable {
+            return Some(Err(refuse_and_fetch(&self.cache)));
         }
-        if self.asked || published.is_fetching() {
-            return Standing::Waits;
+        if self.has_requested_fetch || snapshot.is_fetching() {
+            return None;
         }
-        match &self.id {
-            Some(id) if cache.was_asked_for_in_vain(id) => {
-                Standing::Refused(LookupError::UnknownKey)
+        match &self.kid {
+            Some(kid) if self.cache.is_missing(kid) => Some(Err(LookupError::UnknownKey)),
+            Some(_) if self.cache.fetches().request_fetch(FetchCause::UnknownKey) => {
+                self.has_requested_fetch = true;
+                None
             }
-            Some(_) if cache.ask_for_unknown_key() => {
-                self.asked = true;
-                Standing::Waits
-            }
-            // Beyond the gate. What the newest fetch says decides.
+            // The fetch limit is exhausted: answer from the last result.
             Some(_) => {
-                cache.report_refusal_at_the_gate();
-                Standing::Refused(match failed {
-                    true => cache.unavailable(Unavailable::FetchFailed),
-                    false => LookupError::UnknownKey,
-                })
+                self.cache.fetches().telemetry().fetch_refused();
+                let err =
+                    if has_failed { self.fetch_failed(snapshot) } else { LookupError::UnknownKey };
+                Some(Err(err))
             }
-            // A token that names no key is judged by the set as it is: no fetch would tell which
-            // key it meant.
-            None => Standing::Refused(LookupError::UnknownKey),
+            // A token without a kid is judged by the current set: no fetch tells which key it means.
+            None => Some(Err(LookupError::UnknownKey)),
+        }
+    }
+
+    fn fetch_failed(&self, snapshot: &Snapshot) -> LookupError {
+        let retry_after = snapshot.retry_after(self.cache.fetches().clock().now());
+        match snapshot.is_loaded() {
+            true => LookupError::FetchFailed { retry_after },
+            false => LookupError::NotLoaded { retry_after },
         }
     }
 }
 
-fn no_keys(published: &Published) -> Unavailable {
-    if published.fetched.is_none() { Unavailable::KeysNotLoaded } else { Unavailable::KeysStale }
-}
-
-fn no_answer(published: &Published) -> Unavailable {
-    if published.fetched.is_none() { Unavailable::KeysNotLoaded } else { Unavailable::FetchFailed }
+/// The refusal while no key is usable. Asks for a fetch all the same: the back-off of an outage can
+/// take a minute, and a key has to be accepted sooner once the endpoint answers.
+pub(super) fn refuse_and_fetch(cache: &KeyCache) -> LookupError {
+    cache.fetches().request_fetch(FetchCause::UnknownKey);
+    let snapshot = cache.fetches().snapshot();
+    let retry_after = snapshot.retry_after(cache.fetches().clock().now());
+    match snapshot.is_loaded() {
+        true => LookupError::Stale { retry_after },
+        false => LookupError::NotLoaded { retry_after },
+    }
 }

@@ -1,45 +1,248 @@
-//! What the task publishes: the current state of the set, which everyone reads.
+//! The published state of a key set: read by requests, changed by the fetch task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::jose::JwkSet;
-use crate::jwks::error::FetchError;
+use super::error::FetchError;
+use super::fetch::FetchCause;
+use super::fetch_limit::FetchLimit;
+use super::limits::Limits;
+use super::pending_requests::Causes;
+use crate::clock::Clock;
+use crate::jose::{Algorithm, Jwk, JwkSet};
+use crate::jwks::error::KeySetError;
 
-/// The current state of the set.
+/// The state of a key set. This file alone moves the deadlines of its keys.
+///
+/// Every key carries the wall time until which it may be used, so that staleness, removal and a
+/// dead task reach each holder of the key, cached tokens included, as one atomic load.
 #[derive(Clone, Debug)]
-pub(in crate::jwks) struct Published {
-    pub(in crate::jwks) set: Arc<JwkSet>,
+pub(super) struct Snapshot {
+    set: Arc<JwkSet>,
     /// The document that `set` was read from.
-    pub(in crate::jwks) json: Arc<[u8]>,
+    json: Arc<[u8]>,
     /// When `set` was fetched or confirmed. `None` before the first set.
-    pub(in crate::jwks) fetched: Option<Instant>,
-    /// Until when its keys may be used.
-    pub(in crate::jwks) stale_at: Option<Instant>,
-    /// How many fetches began, and how many of those ended; they run one at a time.
-    pub(in crate::jwks) begun: u64,
-    pub(in crate::jwks) ended: u64,
-    pub(in crate::jwks) newest: Newest,
-    /// Whether there is a task.
-    pub(in crate::jwks) running: bool,
+    fetched: Option<Instant>,
+    /// Until when the keys of `set` may be used.
+    stale_at: Option<Instant>,
+    /// How many fetches have started, and how many of them have ended. One runs at a time.
+    started: u64,
+    ended: u64,
+    /// Why the last fetch failed. `None` if it succeeded or none has ended.
+    last_error: Option<FetchError>,
+    /// When the next scheduled fetch starts.
+    due: Instant,
+    limit: FetchLimit,
 }
 
-/// How the fetch that ended last went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::jwks) enum Newest {
-    None,
-    Succeeded,
-    Failed(FetchError),
+/// A key set that was fetched or confirmed.
+pub(super) struct FetchedSet {
+    pub(super) set: Arc<JwkSet>,
+    pub(super) json: Arc<[u8]>,
+    /// How long ago its fetch started.
+    pub(super) age: Duration,
+    /// For how long it is fresh, from the start of the fetch.
+    pub(super) lifetime: Duration,
 }
 
-impl Published {
-    pub(in crate::jwks) fn is_fetching(&self) -> bool {
-        self.begun > self.ended
+impl Snapshot {
+    /// No key set yet, and a fetch that is due.
+    pub(super) fn new(limits: &Limits, clock: &Clock) -> Self {
+        Self {
+            set: Arc::default(),
+            json: Arc::default(),
+            fetched: None,
+            stale_at: None,
+            started: 0,
+            ended: 0,
+            last_error: None,
+            due: clock.now(),
+            limit: FetchLimit::new(limits.cooldown),
+        }
     }
 
-    /// Whether its keys may be used, by monotonic time.
-    pub(in crate::jwks) fn is_usable(&self, now: Instant) -> bool {
+    /// Starts from a set that was fetched `age` ago and fresh for `lifetime` then. The next fetch
+    /// stays due.
+    pub(super) fn preload(
+        &mut self,
+        json: &[u8],
+        age: Duration,
+        lifetime: Duration,
+        limits: &Limits,
+        clock: &Clock,
+    ) -> Result<(), KeySetError> {
+        let set = JwkSet::from_json(json, limits.max_keys, &JwkSet::default())
+            .map_err(|err| KeySetError::new(err, limits.max_keys))?;
+        let lifetime = lifetime.min(limits.max_age);
+        if lifetime.saturating_add(limits.stale_if_error) <= age {
+            return Err(KeySetError::TooOld);
+        }
+        self.replace(
+            FetchedSet { set: Arc::new(set), json: json.into(), age, lifetime },
+            limits,
+            clock,
+        );
+        let now = clock.now();
+        self.fetched = Some(now.checked_sub(age).unwrap_or(now));
+        Ok(())
+    }
+
+    /// The key of this kid and algorithm, usable or not.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
+        self.set.find(kid, algorithm)
+    }
+
+    pub(super) fn set(&self) -> &Arc<JwkSet> {
+        &self.set
+    }
+
+    pub(super) fn json(&self) -> &Arc<[u8]> {
+        &self.json
+    }
+
+    /// When the set was fetched or confirmed. `None` before the first set.
+    pub(super) fn fetched(&self) -> Option<Instant> {
+        self.fetched
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.fetched.is_some()
+    }
+
+    /// Whether the keys may be used, by monotonic time.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
         self.stale_at.is_some_and(|stale_at| now < stale_at)
+    }
+
+    /// For how long the keys may still be used. `None` before the first set.
+    pub(super) fn usable_for(&self, now: Instant) -> Option<Duration> {
+        Some(self.stale_at?.saturating_duration_since(now))
+    }
+
+    pub(super) fn is_fetching(&self) -> bool {
+        self.started > self.ended
+    }
+
+    /// How many fetches have started.
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// Whether a fetch that started after the first `started` ones has ended.
+    pub(super) fn has_ended_after(&self, started: u64) -> bool {
+        self.ended > started
+    }
+
+    /// Why the last fetch failed. `None` if it succeeded or none has ended.
+    pub(super) fn last_error(&self) -> Option<&FetchError> {
+        self.last_error.as_ref()
+    }
+
+    /// Whether a request may ask for a fetch now.
+    pub(super) fn admits(&self, cause: FetchCause, now: Instant) -> bool {
+        match cause {
+            FetchCause::Scheduled => self.due <= now,
+            FetchCause::UnknownKey => self.limit.admits_unknown_key(now),
+            FetchCause::BadSignature => self.limit.admits_bad_signature(now, self.fetched),
+            FetchCause::Refresh => true,
+        }
+    }
+
+    /// How long until the next fetch may start.
+    pub(super) fn retry_after(&self, now: Instant) -> Duration {
+        self.due.saturating_duration_since(now).min(self.limit.until_unknown_key(now))
+    }
+
+    /// Why a fetch has to start now: one that is due also serves every request for one. Limits are
+    /// checked again, since a fetch may have ended after a request was posted.
+    pub(super) fn next_cause(&self, requested: Causes, now: Instant) -> Option<FetchCause> {
+        if self.admits(FetchCause::Scheduled, now) {
+            return Some(FetchCause::Scheduled);
+        }
+        [FetchCause::UnknownKey, FetchCause::BadSignature, FetchCause::Refresh]
+            .into_iter()
+            .find(|cause| requested.contains(*cause) && self.admits(*cause, now))
+    }
+
+    /// When the task has something to do again: a scheduled fetch, or the end of the keys, whose
+    /// deadlines are on a wall clock that may have been set back.
+    pub(super) fn next_step(&self, now: Instant) -> Instant {
+        self.stale_at.filter(|stale_at| *stale_at > now).map_or(self.due, |at| at.min(self.due))
+    }
+
+    /// Counts the start of a fetch.
+    pub(super) fn start(&mut self, cause: FetchCause, now: Instant) {
+        self.started += 1;
+        match cause {
+            FetchCause::UnknownKey => self.limit.count_unknown_key(now),
+            FetchCause::BadSignature => self.limit.count_bad_signature(now),
+            FetchCause::Scheduled | FetchCause::Refresh => {}
+        }
+    }
+
+    /// Sets the start of the next scheduled fetch.
+    pub(super) fn schedule(&mut self, due: Instant) {
+        self.due = due;
+    }
+
+    /// A fetch brought a set. Keys that it lacks end at once.
+    pub(super) fn succeed(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) {
+        self.limit.reopen();
+        self.ended = self.started;
+        self.last_error = None;
+        self.fetched = Some(clock.now());
+        let before = self.replace(fetched, limits, clock);
+        before.keys().iter().filter(|key| !self.set.contains(key)).for_each(|key| key.use_until(0));
+    }
+
+    /// A fetch failed. The set stays in use.
+    pub(super) fn fail(&mut self, err: FetchError) {
+        self.ended = self.started;
+        self.last_error = Some(err);
+    }
+
+    /// The endpoint asked for no fetch before `until`.
+    pub(super) fn close_until(&mut self, until: Instant) {
+        self.due = self.due.max(until);
+        self.limit.close_until(until);
+    }
+
+    /// The fetch task has ended.
+    ///
+    /// Ends all keys, so that a cached token looks its key up again: that look-up renews the
+    /// deadlines and restarts the task. Otherwise a removal could go unnoticed as long as no new
+    /// token arrives.
+    pub(super) fn interrupt(&mut self) {
+        self.set.keys().iter().for_each(|key| key.use_until(0));
+        if self.is_fetching() {
+            self.fail(FetchError::NotRunning);
+        }
+    }
+
+    /// Moves the deadlines of the keys to the wall time that is left on the monotonic clock. The
+    /// wall clock may have been set since the last move.
+    ///
+    /// Call it on a borrowed snapshot, never on a clone: the borrow keeps the task from publishing
+    /// newer deadlines meanwhile.
+    pub(super) fn renew_deadlines(&self, clock: &Clock) {
+        let deadline = match self.usable_for(clock.now()) {
+            None | Some(Duration::ZERO) => 0,
+            Some(left) => clock.unix_now().saturating_add(left.as_secs().max(1)),
+        };
+        self.set.keys().iter().for_each(|key| key.use_until(deadline));
+    }
+
+    /// Replaces the set and returns the old one. The new deadlines come first: at no time is a
+    /// listed key unusable.
+    fn replace(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) -> Arc<JwkSet> {
+        let FetchedSet { set, json, age, lifetime } = fetched;
+        let usable_for = lifetime.saturating_add(limits.stale_if_error).saturating_sub(age);
+        let deadline = clock.unix_now().saturating_add(usable_for.as_secs());
+        set.keys().iter().for_each(|key| key.use_until(deadline));
+        self.stale_at = Some(clock.after(usable_for));
+        self.json = json;
+        std::mem::replace(&mut self.set, set)
     }
 }

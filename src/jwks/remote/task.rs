@@ -1,203 +1,276 @@
-//! The task itself: waits until a fetch is due or asked for, fetches, publishes.
+//! The task that owns every fetch: waits until one is due or asked for, fetches, publishes.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::fetch::{Answer, Cause, Failure, Validators};
+use super::disk_cache::{CachedSet, DiskCache};
+use super::error::FetchError;
+use super::fetch::{Answer, Exchange, Failure, FetchCause, Validators};
 use super::freshness;
-use super::key_cache::Cache;
-use super::plan::Plan;
-use super::snapshot::{Newest, Published};
+use super::limits::Limits;
+use super::pending_requests::PendingRequests;
+use super::snapshot::{FetchedSet, Snapshot};
+use super::telemetry::Telemetry;
+use crate::background::Work;
+use crate::clock::Clock;
 use crate::jose::JwkSet;
-use crate::jwks::error::{FetchError, KeySetError};
+use crate::jwks::error::KeySetError;
 
-/// Runs until it is aborted. When it ends, by a panic or with its runtime, the set that it
-/// published stays valid for its own deadlines, and the next need starts it again.
-pub(super) fn run(cache: Arc<Cache>) -> impl Future<Output = ()> + Send {
-    // Made before the first poll: a runtime that is shutting down drops the future without polling
-    // it.
-    let end = End(cache);
-    async move {
-        let cache = &*end.0;
-        loop {
-            let cause = next(cache).await;
-            fetch(cache, cause).await;
+/// The fetches of one endpoint. Requests read its snapshot and post messages to it.
+pub(super) struct FetchTask {
+    limits: Limits,
+    clock: Clock,
+    exchange: Box<dyn Exchange>,
+    disk_cache: Option<DiskCache>,
+    telemetry: Telemetry,
+    snapshot: watch::Sender<Snapshot>,
+    requests: PendingRequests,
+    state: Mutex<FetchState>,
+}
+
+/// What only the task itself needs. Behind a mutex because a restarted task takes it over, and held
+/// for a few instructions at a time.
+struct FetchState {
+    /// Scheduled fetches that failed in a row.
+    failures: u32,
+    /// What the endpoint sent with the current set.
+    validators: Validators,
+    lifetime: Option<Duration>,
+    rng: fastrand::Rng,
+}
+
+impl FetchTask {
+    pub(super) fn new(
+        limits: Limits,
+        snapshot: Snapshot,
+        disk_cache: Option<DiskCache>,
+        exchange: Box<dyn Exchange>,
+        clock: Clock,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let state =
+            FetchState { failures: 0, validators: Validators::default(), lifetime: None, rng };
+        Self {
+            limits,
+            clock,
+            telemetry: Telemetry::new(exchange.endpoint()),
+            exchange,
+            disk_cache,
+            snapshot: watch::Sender::new(snapshot),
+            requests: PendingRequests::default(),
+            state: Mutex::new(state),
         }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The current snapshot. Blocks publishing while it is held, so it must not be held for long.
+    pub(super) fn snapshot(&self) -> watch::Ref<'_, Snapshot> {
+        self.snapshot.borrow()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    /// Asks for a fetch that starts after now. Returns false if the fetch limit is exhausted.
+    pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
+        // A request that is posted before the fetch has started shares it.
+        let is_admitted =
+            self.requests.contains(cause) || self.snapshot().admits(cause, self.clock.now());
+        if is_admitted {
+            self.requests.post(cause);
+        }
+        is_admitted
+    }
+
+    /// Waits until there is a reason to fetch.
+    async fn next(&self) -> FetchCause {
+        loop {
+            let now = self.clock.now();
+            let requested = self.requests.take();
+            let (usable_for, next_step) = {
+                let snapshot = self.snapshot();
+                snapshot.renew_deadlines(&self.clock);
+                if let Some(cause) = snapshot.next_cause(requested, now) {
+                    return cause;
+                }
+                (snapshot.usable_for(now), snapshot.next_step(now))
+            };
+            // Without the snapshot's lock, which a recorder may take.
+            self.telemetry.keys_usable_for(usable_for);
+            let next_report = self.telemetry.next_report().map(|interval| now + interval);
+            let until = next_report.map_or(next_step, |report| report.min(next_step));
+            tokio::select! {
+                () = self.requests.posted() => {}
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    async fn fetch(&self, cause: FetchCause) {
+        let started = self.clock.now();
+        let validators = self.start(cause, started);
+        let fetched = match timeout(self.limits.timeout, self.exchange.get(cause, validators)).await
+        {
+            Ok(fetched) => fetched.and_then(|answer| self.read(answer, started)),
+            Err(_) => Err(FetchError::Timeout.into()),
+        };
+        match fetched {
+            Ok(fetched) => self.succeed(cause, fetched),
+            Err(failure) => self.fail(cause, failure),
+        }
+    }
+
+    /// Counts the fetch before it is sent: one that ends the task counts as failed.
+    fn start(&self, cause: FetchCause, now: Instant) -> Validators {
+        let mut state = self.state();
+        let due = (cause == FetchCause::Scheduled).then(|| {
+            state.failures = state.failures.saturating_add(1);
+            now + state.back_off()
+        });
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.start(cause, now);
+            if let Some(due) = due {
+                snapshot.schedule(due);
+            }
+        });
+        state.validators.clone()
+    }
+
+    /// Reads an answer. A set that has not changed is not parsed again, so an entry that is skipped
+    /// is logged once.
+    ///
+    /// All times count from the start of the fetch (RFC 9111 §4.2.3): a key that was removed while
+    /// the answer was on its way is still in it.
+    fn read(&self, answer: Answer, started: Instant) -> Result<FetchedSet, Failure> {
+        let Answer { body, validators, lifetime } = answer;
+        let (set, json, is_loaded) = {
+            let snapshot = self.snapshot();
+            (Arc::clone(snapshot.set()), Arc::clone(snapshot.json()), snapshot.is_loaded())
+        };
+        let is_confirmed = body.is_none();
+        let (set, json) = match body {
+            Some(body) if !is_loaded || *body != *json => {
+                let max_keys = self.limits.max_keys;
+                let set = JwkSet::from_json(&body, max_keys, &set).map_err(|err| {
+                    FetchError::KeySet { source: KeySetError::new(err, max_keys) }
+                })?;
+                (Arc::new(set), body.into())
+            }
+            _ => (set, json),
+        };
+        let mut state = self.state();
+        // RFC 9111 §4.3.4: a 304 keeps what it does not repeat.
+        if !is_confirmed || lifetime.is_some() {
+            state.lifetime = lifetime;
+        }
+        if !is_confirmed || !validators.is_empty() {
+            state.validators = validators;
+        }
+        let lifetime = freshness::clamp(state.lifetime, self.limits.max_age);
+        Ok(FetchedSet { set, json, age: self.clock.now() - started, lifetime })
+    }
+
+    fn succeed(&self, cause: FetchCause, fetched: FetchedSet) {
+        let FetchedSet { age, lifetime, .. } = fetched;
+        let (set, json) = (Arc::clone(&fetched.set), Arc::clone(&fetched.json));
+        let (before, had_failed) = {
+            let snapshot = self.snapshot();
+            (Arc::clone(snapshot.set()), snapshot.last_error().is_some())
+        };
+        let due = {
+            let mut state = self.state();
+            state.failures = 0;
+            let ahead = freshness::refresh_ahead(lifetime, self.limits.timeout, &mut state.rng);
+            self.clock.after(ahead.saturating_sub(age))
+        };
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.schedule(due);
+            snapshot.succeed(fetched, &self.limits, &self.clock);
+        });
+        self.cache_on_disk(&json, age, lifetime);
+        // Without the snapshot's lock, which a subscriber or recorder may take.
+        self.telemetry.fetch_succeeded(&before, &set, cause, had_failed);
+    }
+
+    /// Keeps the set. Only a scheduled fetch schedules a retry: otherwise requests would set the
+    /// pace.
+    fn fail(&self, cause: FetchCause, failure: Failure) {
+        let Failure { error, retry_after } = failure;
+        let now = self.clock.now();
+        let retry = (cause == FetchCause::Scheduled).then(|| now + self.state().back_off());
+        let had_failed = self.snapshot().last_error().is_some();
+        self.snapshot.send_modify(|snapshot| {
+            if let Some(retry) = retry {
+                snapshot.schedule(retry);
+            }
+            if let Some(retry_after) = retry_after {
+                snapshot.close_until(now + retry_after);
+            }
+            snapshot.fail(error.clone());
+        });
+        // Without the snapshot's lock, which a subscriber or recorder may take.
+        self.telemetry.fetch_failed(&error, cause, had_failed);
+    }
+
+    /// Writes the set to the cache file in the background: a disk that hangs delays no fetch.
+    fn cache_on_disk(&self, json: &[u8], age: Duration, lifetime: Duration) {
+        if let Some(disk_cache) = &self.disk_cache {
+            let fetched = self.clock.unix_now().saturating_sub(age.as_secs());
+            let lifetime = lifetime.as_secs();
+            disk_cache.store_in_background(CachedSet { json: json.to_vec(), fetched, lifetime });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FetchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct End(Arc<Cache>);
+impl FetchState {
+    fn back_off(&mut self) -> Duration {
+        freshness::back_off(self.failures, &mut self.rng)
+    }
+}
 
-impl Drop for End {
-    fn drop(&mut self) {
-        self.0.published.send_modify(|published| {
-            published.running = false;
-            // Whoever holds on to a key comes to look it up then, which makes it good again and
-            // starts the task again: else a removal could pass unnoticed for as long as nobody
-            // sends a token that is new.
-            published.set.keys().iter().for_each(|key| key.use_until(0));
-            if published.is_fetching() {
-                published.ended = published.begun;
-                published.newest = Newest::Failed(FetchError::NotRunning);
-            }
+impl Work for FetchTask {
+    async fn run(&self) {
+        loop {
+            let cause = self.next().await;
+            self.fetch(cause).await;
+        }
+    }
+
+    fn ended(&self, stopped: impl FnOnce()) {
+        // In one step: a task that restarts in between would be interrupted.
+        self.snapshot.send_modify(|snapshot| {
+            stopped();
+            snapshot.interrupt();
         });
     }
 }
 
-/// Waits until there is something to fetch for, and counts the attempt.
-async fn next(cache: &Cache) -> Cause {
-    loop {
-        let now = cache.clock.now();
-        cache.renew_deadlines();
-        let Published { fetched, stale_at, .. } = cache.published.borrow().clone();
-        let due = {
-            let mut plan = cache.plan();
-            let demand = std::mem::take(&mut plan.demand);
-            if plan.due <= now {
-                // One fetch answers whatever was asked for too. Should the task die of it, it
-                // counts as a failure.
-                plan.failures = plan.failures.saturating_add(1);
-                plan.due = now + back_off(&mut plan);
-                return Cause::Scheduled;
-            }
-            // The gate is asked again: a fetch may have ended since, and the endpoint have asked to
-            // be left alone.
-            if demand.unknown_key && plan.gate.admits_unknown_key(now) {
-                plan.gate.unknown_key_began(now);
-                return Cause::UnknownKey;
-            }
-            if demand.suspicion && plan.gate.admits_suspicion(now, fetched) {
-                plan.gate.suspicion_began(now);
-                return Cause::BadSignature;
-            }
-            if demand.refresh {
-                return Cause::Refresh;
-            }
-            plan.due
-        };
-        // Staleness is due as well: the keys' deadlines are on wall time, which may have been set
-        // back.
-        cache.report.until_stale(stale_at.map(|stale_at| stale_at.saturating_duration_since(now)));
-        let until =
-            stale_at.filter(|stale_at| *stale_at > now).map_or(due, |stale_at| stale_at.min(due));
-        let until = cache.report.next().map_or(until, |next| until.min(now + next));
-        tokio::select! {
-            () = cache.wake.notified() => {}
-            () = sleep_until(until) => {}
-        }
+impl fmt::Debug for FetchTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("FetchTask");
+        debug
+            .field("limits", &self.limits)
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
     }
-}
-
-fn back_off(plan: &mut Plan) -> Duration {
-    freshness::back_off(plan.failures, &mut plan.rng)
-}
-
-async fn fetch(cache: &Cache, cause: Cause) {
-    let begun = cache.clock.now();
-    cache.published.send_modify(|published| published.begun += 1);
-    let known = cache.plan().validators.clone();
-    let fetched = match timeout(cache.limits.timeout, cache.exchange.get(cause, known)).await {
-        Ok(fetched) => fetched.and_then(|answer| read(cache, answer)),
-        Err(_) => Err(FetchError::Timeout.into()),
-    };
-    match fetched {
-        Ok(good) => succeed(cache, cause, begun, good),
-        Err(failure) => fail(cache, cause, failure),
-    }
-}
-
-/// A set that was read, or confirmed.
-struct Good {
-    set: Arc<JwkSet>,
-    json: Arc<[u8]>,
-    validators: Validators,
-    lifetime: Option<Duration>,
-}
-
-fn read(cache: &Cache, answer: Answer) -> Result<Good, Failure> {
-    let Answer { body, mut validators, mut lifetime } = answer;
-    let Published { set, json, fetched, .. } = cache.published.borrow().clone();
-    if body.is_none() {
-        // RFC 9111 §4.3.4: what a 304 does not say again stands.
-        let plan = cache.plan();
-        lifetime = lifetime.or(plan.lifetime);
-        if validators.is_empty() {
-            validators = plan.validators.clone();
-        }
-    }
-    match body {
-        Some(body) if fetched.is_none() || *body != *json => {
-            let max_keys = cache.limits.max_keys;
-            let set = JwkSet::from_json(&body, max_keys, &set)
-                .map_err(|err| FetchError::KeySet { source: KeySetError::new(err, max_keys) })?;
-            Ok(Good { set: Arc::new(set), json: body.into(), lifetime, validators })
-        }
-        // Not read again, so what is wrong with an entry is not logged again.
-        _ => Ok(Good { set, json, lifetime, validators }),
-    }
-}
-
-/// Everything counts from when the fetch began (RFC 9111 §4.2.3): what was removed while the answer
-/// travelled is in it.
-fn succeed(cache: &Cache, cause: Cause, begun: Instant, good: Good) {
-    let Good { set, json, validators, lifetime } = good;
-    let now = cache.clock.now();
-    let fresh = freshness::clamp(lifetime, cache.limits.max_age);
-    {
-        let mut plan = cache.plan();
-        let ahead = freshness::refresh_ahead(fresh, cache.limits.timeout, &mut plan.rng);
-        plan.due = cache.clock.after(ahead.saturating_sub(now - begun));
-        plan.failures = 0;
-        plan.gate.reopen();
-        plan.validators = validators;
-        plan.lifetime = lifetime;
-    }
-    let Published { set: before, newest, .. } = cache.published.borrow().clone();
-    let usable = fresh.saturating_add(cache.limits.stale_if_error).saturating_sub(now - begun);
-    let deadline = cache.clock.unix_now().saturating_add(usable.as_secs());
-    // First the new deadlines, then the set, then the end of what left it: at no time is a listed
-    // key unusable. Whoever renews deadlines holds the same lock, so an old one never overwrites a
-    // new one.
-    cache.published.send_modify(|published| {
-        set.keys().iter().for_each(|key| key.use_until(deadline));
-        published.set = Arc::clone(&set);
-        published.json = Arc::clone(&json);
-        published.fetched = Some(now);
-        published.stale_at = Some(cache.clock.after(usable));
-        published.ended = published.begun;
-        published.newest = Newest::Succeeded;
-    });
-    for gone in before.keys().iter().filter(|key| !set.contains(key)) {
-        gone.use_until(0);
-    }
-    cache.keep(&json, now - begun, fresh);
-    // After `send_modify`, which holds a lock that a subscriber or recorder may also take.
-    cache.report.good(&before, &set, cause, matches!(newest, Newest::Failed(_)));
-}
-
-/// Keeps the set. A fetch that requests asked for schedules no retry, or they would set the pace.
-fn fail(cache: &Cache, cause: Cause, failure: Failure) {
-    let Failure { error, retry_after } = failure;
-    let now = cache.clock.now();
-    {
-        let mut plan = cache.plan();
-        if cause == Cause::Scheduled {
-            plan.due = now + back_off(&mut plan);
-        }
-        // What it said of coming back is cut to 5 min already.
-        if let Some(retry_after) = retry_after {
-            plan.due = plan.due.max(now + retry_after);
-            plan.gate.close_until(now + retry_after);
-        }
-    }
-    let mut had_failed = false;
-    cache.published.send_modify(|published| {
-        published.ended = published.begun;
-        let newest = std::mem::replace(&mut published.newest, Newest::Failed(error.clone()));
-        had_failed = matches!(newest, Newest::Failed(_));
-    });
-    // After `send_modify`, which holds a lock that a subscriber or recorder may also take.
-    cache.report.failed(&error, cause, had_failed);
 }

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use super::fetch::Cause;
+use super::error::FetchError;
+use super::fetch::FetchCause;
 use crate::jose::JwkSet;
-use crate::jwks::error::{FetchError, KeySetError};
+use crate::jwks::error::KeySetError;
 
 /// The gauge of staleness is brought up to date this often.
 #[cfg(feature = "metrics")]
-const EVERY: Duration = Duration::from_secs(15);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct Telemetry {
     #[cfg(feature = "metrics")]
     endpoint: String,
 }
@@ -22,7 +23,7 @@ pub(super) struct Report {
     not(feature = "metrics"),
     allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables)
 )]
-impl Report {
+impl Telemetry {
     pub(super) fn new(endpoint: String) -> Self {
         Self {
             #[cfg(feature = "metrics")]
@@ -31,7 +32,13 @@ impl Report {
     }
 
     /// A set was fetched, or confirmed.
-    pub(super) fn good(&self, before: &JwkSet, set: &JwkSet, cause: Cause, had_failed: bool) {
+    pub(super) fn fetch_succeeded(
+        &self,
+        before: &JwkSet,
+        set: &JwkSet,
+        cause: FetchCause,
+        had_failed: bool,
+    ) {
         for gone in before.keys().iter().filter(|key| !set.contains(key)) {
             tracing::info!(kid = ?gone.kid(), "key removed");
         }
@@ -48,7 +55,7 @@ impl Report {
     }
 
     /// Once at warn for each change of state, or an outage fills the log.
-    pub(super) fn failed(&self, error: &FetchError, cause: Cause, had_failed: bool) {
+    pub(super) fn fetch_failed(&self, error: &FetchError, cause: FetchCause, had_failed: bool) {
         if had_failed {
             tracing::debug!(%error, "fetching the key set failed again");
         } else {
@@ -67,34 +74,34 @@ impl Report {
     }
 
     /// A request with an unknown key was refused without a fetch.
-    pub(super) fn refused_at_the_gate(&self) {
+    pub(super) fn fetch_refused(&self) {
         #[cfg(feature = "metrics")]
         metrics::counter!("tower_m2m_jwks_gate_refusals_total", "endpoint" => self.endpoint.clone()).increment(1);
     }
 
     /// How long the keys may still be used. `None` before there are any.
-    pub(super) fn until_stale(&self, left: Option<Duration>) {
+    pub(super) fn keys_usable_for(&self, left: Option<Duration>) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
             .set(left.unwrap_or_default().as_secs_f64());
     }
 
     /// When there is something to report again. `None` if that is not a matter of time.
-    pub(super) fn next(&self) -> Option<Duration> {
+    pub(super) fn next_report(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
-        return Some(EVERY);
+        return Some(GAUGE_INTERVAL);
         #[cfg(not(feature = "metrics"))]
         None
     }
 
-    fn count(&self, cause: Cause, outcome: &'static str) {
+    fn count(&self, cause: FetchCause, outcome: &'static str) {
         #[cfg(feature = "metrics")]
         {
             let cause = match cause {
-                Cause::Scheduled => "scheduled",
-                Cause::UnknownKey => "unknown_key",
-                Cause::BadSignature => "bad_signature",
-                Cause::Refresh => "refresh",
+                FetchCause::Scheduled => "scheduled",
+                FetchCause::UnknownKey => "unknown_key",
+                FetchCause::BadSignature => "bad_signature",
+                FetchCause::Refresh => "refresh",
             };
             metrics::counter!(
                 "tower_m2m_jwks_fetches_total",

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::SourceError;
 use crate::jose::Jwk;
-use crate::jwks::error::FetchError;
-use crate::jwks::remote::fetch::{Answer, Cause, Exchange, Failure, Fetching, Validators};
+use crate::jwks::remote::error::FetchError;
+use crate::jwks::remote::fetch::{Answer, Exchange, Failure, FetchCause, Fetching, Validators};
 
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;
@@ -74,7 +74,7 @@ pub(super) enum Behaviour {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetch {
     pub(super) begun: Instant,
-    pub(super) cause: Cause,
+    pub(super) cause: FetchCause,
     /// When it ended, or was cut off, and whether it brought a set. `None` while it is under way.
     pub(super) ended: Option<(Instant, bool)>,
 }
@@ -127,7 +127,7 @@ impl Endpoint {
         let world = self.world();
         (
             world.fetches.len(),
-            world.fetches.iter().filter(|fetch| fetch.cause == Cause::UnknownKey).count(),
+            world.fetches.iter().filter(|fetch| fetch.cause == FetchCause::UnknownKey).count(),
         )
     }
 
@@ -186,7 +186,7 @@ fn bad(body: &str) -> Answer {
 }
 
 impl Exchange for Endpoint {
-    fn get(&self, cause: Cause, known: Validators) -> Fetching<'_> {
+    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_> {
         Box::pin(async move {
             let (number, latency, behaviour) = {
                 let mut world = self.world();

@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::TROUBLE;
 use super::endpoint::{Behaviour, Endpoint, Identity};
-use super::lifecycle::{default_limits, remote};
+use super::lifecycle::remote;
+use super::simulation::TROUBLE;
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
 use crate::jwks::lookup::Lookup;
+use crate::jwks::remote::fetch::FetchCause;
 use crate::jwks::remote::handle::RemoteJwks;
-use crate::jwks::remote::{fetch::Cause, key_cache::Limits};
+use crate::jwks::remote::limits::Limits;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 
 pub(super) const OLD: Identity = Identity { kid: 0, material: 0 };
@@ -44,7 +45,7 @@ async fn a_fetches_are_bounded_whatever_requests_arrive() {
     for behaviour in [Behaviour::Answers, Behaviour::Refuses, Behaviour::Hangs] {
         for warm in [true, false] {
             let endpoint = Endpoint::listing(&[OLD]);
-            let (jwks, clock) = remote(&endpoint, default_limits());
+            let (jwks, clock) = remote(&endpoint, Limits::default());
             if warm {
                 jwks.ready().await.unwrap();
             }
@@ -68,7 +69,7 @@ async fn a_fetches_are_bounded_whatever_requests_arrive() {
             assert!(asked <= 2 * 4, "{asked} fetches in 35 s, {behaviour:?}, warm: {warm}");
             let scheduled = endpoint.world().fetches[before..]
                 .iter()
-                .filter(|fetch| fetch.cause == Cause::Scheduled)
+                .filter(|fetch| fetch.cause == FetchCause::Scheduled)
                 .count();
             let back_offs = if behaviour == Behaviour::Answers { 1 } else { 8 };
             assert!(scheduled <= back_offs, "{scheduled} scheduled, {behaviour:?}, warm: {warm}");
@@ -79,7 +80,7 @@ async fn a_fetches_are_bounded_whatever_requests_arrive() {
 #[tokio::test(start_paused = true)]
 async fn b_a_listed_key_is_accepted_in_time_whatever_an_attacker_sends() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     // The attacker has just closed the gate, and goes on.
     for number in 0..2 {
@@ -103,7 +104,7 @@ async fn c_a_removed_key_ends_within_the_lifetime_and_at_last_with_the_stale_lim
     for behaviour in [Behaviour::Answers, Behaviour::Refuses] {
         let endpoint = Endpoint::listing(&[OLD, NEW]);
         endpoint.world().max_age = Some(100);
-        let limits = Limits { stale_if_error: Duration::from_secs(1000), ..default_limits() };
+        let limits = Limits { stale_if_error: Duration::from_secs(1000), ..Limits::default() };
         let (jwks, clock) = remote(&endpoint, limits);
         jwks.ready().await.unwrap();
         let Lookup::Found(held) = jwks.look_up(Some(&NEW.id()), Algorithm::EdDSA, clock.unix_now())
@@ -134,7 +135,7 @@ async fn c_a_removed_key_ends_within_the_lifetime_and_at_last_with_the_stale_lim
 async fn d_no_failure_shrinks_the_set() {
     for behaviour in TROUBLE {
         let endpoint = Endpoint::listing(&[OLD]);
-        let (jwks, clock) = remote(&endpoint, default_limits());
+        let (jwks, clock) = remote(&endpoint, Limits::default());
         jwks.ready().await.unwrap();
         endpoint.set(behaviour);
         jwks.refresh().await.unwrap_err();
@@ -150,7 +151,7 @@ async fn d_no_failure_shrinks_the_set() {
 #[tokio::test(start_paused = true)]
 async fn e_a_known_key_never_waits() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     endpoint.set(Behaviour::Hangs);
     let mut waiting = JoinSet::new();

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::endpoint::{Fetch, Identity};
 use crate::jose::Jwk;
 use crate::jwks::lookup::Lookup;
-use crate::jwks::remote::{fetch::Cause, key_cache::Limits};
+use crate::jwks::remote::fetch::FetchCause;
+use crate::jwks::remote::limits::Limits;
 use crate::rejection::Rejection;
 
 /// The longest fetch of an endpoint that answers.
@@ -241,11 +242,11 @@ impl Laws {
     /// (a): the fetches that requests caused, by when they began; and the schedule keeps its own
     /// pace.
     pub(super) fn check_fetches(&mut self, fetches: &[Fetch]) -> Result<(), String> {
-        let begun = |cause: Cause| {
+        let begun = |cause: FetchCause| {
             fetches.iter().filter(move |fetch| fetch.cause == cause).map(|fetch| fetch.begun)
         };
         for (cause, count, interval) in
-            [(Cause::UnknownKey, 2, self.cooldown), (Cause::BadSignature, 1, MINUTE)]
+            [(FetchCause::UnknownKey, 2, self.cooldown), (FetchCause::BadSignature, 1, MINUTE)]
         {
             let times: Vec<_> = begun(cause).collect();
             for window in times.windows(count + 1) {
@@ -263,7 +264,7 @@ impl Laws {
         // From when on, and for how long, the schedule rests.
         let mut rest: Option<(Instant, Duration)> = None;
         for fetch in fetches {
-            let scheduled = fetch.cause == Cause::Scheduled;
+            let scheduled = fetch.cause == FetchCause::Scheduled;
             // Timers have a resolution of 1 ms.
             let early = rest
                 .filter(|(from, least)| fetch.begun + Duration::from_millis(2) < *from + *least);

@@ -9,35 +9,22 @@ use tokio::time::{Instant, sleep};
 
 use super::endpoint::{Behaviour, Endpoint, Identity};
 use super::guarantees::{NEW, OLD, has, request};
+use super::simulation::{remote_jwks, start_from};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
-use crate::jwks::error::{FetchError, LookupError};
+use crate::jwks::error::{KeySetError, LookupError};
 use crate::jwks::lookup::Lookup;
-use crate::jwks::remote::disk_cache::{Kept, KeptFile};
+use crate::jwks::remote::disk_cache::{CachedSet, DiskCache};
+use crate::jwks::remote::error::FetchError;
+use crate::jwks::remote::fetch::FetchCause;
 use crate::jwks::remote::handle::RemoteJwks;
-use crate::jwks::remote::{
-    fetch::Cause,
-    key_cache::{Cache, Limits},
-};
+use crate::jwks::remote::limits::Limits;
+use crate::jwks::remote::snapshot::Snapshot;
 use crate::rejection::{Rejection, RejectionReason};
-
-pub(super) fn default_limits() -> Limits {
-    Limits {
-        max_age: Duration::from_secs(3600),
-        stale_if_error: Duration::from_secs(24 * 3600),
-        timeout: Duration::from_secs(5),
-        cooldown: Duration::from_secs(10),
-        max_keys: 100,
-    }
-}
-
-pub(super) fn cache(endpoint: &Endpoint, limits: Limits, clock: &Clock) -> Cache {
-    Cache::new(limits, Box::new(endpoint.clone()), clock.clone(), fastrand::Rng::with_seed(7))
-}
 
 pub(super) fn remote(endpoint: &Endpoint, limits: Limits) -> (RemoteJwks, Clock) {
     let clock = Clock::driven(1_800_000_000);
-    (RemoteJwks::from_cache(cache(endpoint, limits, &clock)), clock)
+    (remote_jwks(endpoint, limits, &clock, 7), clock)
 }
 
 fn paused() -> Runtime {
@@ -47,7 +34,7 @@ fn paused() -> Runtime {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     let mut requests = JoinSet::new();
     for _ in 0..1000 {
         let (jwks, clock) = (jwks.clone(), clock.clone());
@@ -61,7 +48,7 @@ async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
 async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
     let endpoint = Endpoint::listing(&[OLD]);
     endpoint.set(Behaviour::Hangs);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     let start = Instant::now();
     assert_eq!(
         request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
@@ -82,7 +69,7 @@ async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_kid_triggers_one_fetch_that_all_who_asked_share() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     endpoint.world().listed.insert(NEW.kid, NEW.material);
     let mut requests = JoinSet::new();
@@ -97,7 +84,7 @@ async fn an_unknown_kid_triggers_one_fetch_that_all_who_asked_share() {
 #[tokio::test(start_paused = true)]
 async fn a_kid_asked_for_in_vain_costs_one_fetch_in_ten_seconds() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     for second in 0..10 {
         let refused = request(&jwks, &clock, "stale").await.unwrap_err();
@@ -112,18 +99,18 @@ async fn a_kid_asked_for_in_vain_costs_one_fetch_in_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn kids_asked_for_in_vain_take_bounded_memory() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, _) = remote(&endpoint, default_limits());
+    let (jwks, _) = remote(&endpoint, Limits::default());
     for number in 0..20_000 {
-        jwks.cache().remember_in_vain(&format!("random-{number}"));
+        jwks.cache().insert_missing(&format!("random-{number}"));
     }
-    assert!(jwks.cache().count_in_vain() <= 4096);
+    assert!(jwks.cache().count_missing() <= 4096);
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_most_1024_requests_wait() {
     let endpoint = Endpoint::listing(&[OLD]);
     endpoint.set(Behaviour::Hangs);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     let look_up =
         |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
     let mut tickets = Vec::new();
@@ -142,7 +129,7 @@ async fn at_most_1024_requests_wait() {
 #[tokio::test(start_paused = true)]
 async fn the_fetch_goes_on_when_the_request_that_asked_is_dropped() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     let Lookup::Pending(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now())
     else {
         panic!("nothing is there yet");
@@ -160,7 +147,7 @@ async fn a_304_renews_freshness_and_keeps_what_it_does_not_say_again() {
         let mut world = endpoint.world();
         (world.gives_etags, world.max_age) = (true, Some(100));
     }
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     // The 304s that follow say nothing of freshness.
     endpoint.world().max_age = None;
@@ -175,12 +162,17 @@ async fn a_304_renews_freshness_and_keeps_what_it_does_not_say_again() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     let reused = Identity { material: 1, ..OLD };
     endpoint.world().listed.insert(reused.kid, reused.material);
     let suspected = || {
-        endpoint.world().fetches.iter().filter(|fetch| fetch.cause == Cause::BadSignature).count()
+        endpoint
+            .world()
+            .fetches
+            .iter()
+            .filter(|fetch| fetch.cause == FetchCause::BadSignature)
+            .count()
     };
     for _ in 0..590 {
         jwks.bad_signature_seen();
@@ -198,7 +190,7 @@ async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_asks_for_time_gets_it() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     endpoint.set(Behaviour::AsksToRetryAfter(Duration::from_secs(120)));
     let refused = request(&jwks, &clock, "k9").await.unwrap_err();
@@ -221,7 +213,7 @@ async fn an_endpoint_that_asks_for_time_gets_it() {
 async fn setting_the_wall_clock_changes_nothing() {
     for shift in [-3600, 3600, -10 * 365 * 86_400, 10 * 365 * 86_400] {
         let endpoint = Endpoint::listing(&[OLD]);
-        let (jwks, clock) = remote(&endpoint, default_limits());
+        let (jwks, clock) = remote(&endpoint, Limits::default());
         jwks.ready().await.unwrap();
         clock.shift(shift);
         assert!(has(&jwks, &clock, OLD), "{shift}");
@@ -236,7 +228,7 @@ async fn setting_the_wall_clock_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_panicked_is_started_by_the_next_need_while_its_set_serves() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, default_limits());
+    let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     endpoint.set(Behaviour::Panics);
     assert_eq!(jwks.refresh().await, Err(FetchError::NotRunning));
@@ -252,7 +244,7 @@ async fn a_task_that_panicked_is_started_by_the_next_need_while_its_set_serves()
 fn a_cache_outlives_the_runtime_that_it_began_on() {
     let endpoint = Endpoint::listing(&[OLD]);
     let first = paused();
-    let (jwks, clock) = first.block_on(async { remote(&endpoint, default_limits()) });
+    let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
     first.block_on(jwks.ready()).unwrap();
     drop(first);
     assert!(!jwks.health().running);
@@ -268,7 +260,7 @@ fn a_cache_outlives_the_runtime_that_it_began_on() {
 fn whoever_waits_on_another_runtime_starts_a_dead_task_again() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, second) = (paused(), paused());
-    let (jwks, clock) = first.block_on(async { remote(&endpoint, default_limits()) });
+    let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
     first.block_on(jwks.ready()).unwrap();
     second.block_on(async {
         let refresh = tokio::spawn({
@@ -288,7 +280,7 @@ fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_hand
     let runtime = paused();
     runtime.block_on(async {
         let endpoint = Endpoint::listing(&[OLD]);
-        let (jwks, clock) = remote(&endpoint, default_limits());
+        let (jwks, clock) = remote(&endpoint, Limits::default());
         let tasks = || Handle::current().metrics().num_alive_tasks();
         assert_eq!(tasks(), 0);
         jwks.ready().await.unwrap();
@@ -310,7 +302,7 @@ fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_hand
 fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
     let endpoint = Endpoint::listing(&[OLD]);
     let runtime = paused();
-    let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
+    let (jwks, clock) = runtime.block_on(async { remote(&endpoint, Limits::default()) });
     let refused = |id: &str| match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
         Lookup::Refused(err) => Rejection::from(err).reason(),
         _ => panic!("not refused"),
@@ -324,21 +316,20 @@ fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     let endpoint = Endpoint::listing(&[OLD]);
-    let (first, _) = remote(&endpoint, default_limits());
+    let (first, _) = remote(&endpoint, Limits::default());
     first.ready().await.unwrap();
     let json = first.to_json().unwrap();
     endpoint.set(Behaviour::Refuses);
 
     let clock = Clock::driven(1_800_000_000);
-    let mut second = cache(&endpoint, default_limits(), &clock);
     let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
-    assert_eq!(
-        second.preload(json.as_bytes(), hour + day, hour),
-        Err("it is past the stale limit")
-    );
-    assert_eq!(second.preload(b"{}", hour, hour), Err("not a JSON Web Key Set"));
-    second.preload(json.as_bytes(), hour, hour).unwrap();
-    let second = RemoteJwks::from_cache(second);
+    let limits = Limits::default();
+    let mut snapshot = Snapshot::new(&limits, &clock);
+    let mut preload = |json: &[u8], age| snapshot.preload(json, age, hour, &limits, &clock);
+    assert_eq!(preload(json.as_bytes(), hour + day), Err(KeySetError::TooOld));
+    assert_eq!(preload(b"{}", hour), Err(KeySetError::NotAKeySet));
+    preload(json.as_bytes(), hour).unwrap();
+    let second = start_from(snapshot, &endpoint, limits, &clock, 7);
     assert!(has(&second, &clock, OLD), "the first request, with the endpoint down");
     sleep(day - Duration::from_secs(2)).await;
     assert!(has(&second, &clock, OLD));
@@ -353,13 +344,16 @@ async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
     const MAX_AGE: u64 = 3600;
     const LONGEST: u64 = MAX_AGE + 24 * 3600;
     let endpoint = Endpoint::listing(&[OLD]);
-    let (first, _) = remote(&endpoint, default_limits());
+    let (first, _) = remote(&endpoint, Limits::default());
     first.ready().await.unwrap();
     let json = first.to_json().unwrap();
     endpoint.set(Behaviour::Refuses);
     let folder = tempfile::tempdir().unwrap();
-    let file =
-        KeptFile::new(folder.path().join("keys.json"), &"https://a.example".parse().unwrap());
+    let file = DiskCache::new(
+        folder.path().join("keys.json"),
+        &"https://a.example".parse().unwrap(),
+        10_000,
+    );
 
     for (fetched, lifetime, usable_for) in [
         (NOW, MAX_AGE, LONGEST),
@@ -374,10 +368,11 @@ async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
         (u64::MAX, u64::MAX, 0),
     ] {
         let clock = Clock::driven(NOW);
-        file.store(&Kept { json: json.clone().into(), fetched, lifetime });
-        let mut restarted = cache(&endpoint, default_limits(), &clock);
-        restarted.start_from(file.clone(), 10_000);
-        let restarted = RemoteJwks::from_cache(restarted);
+        file.store(&CachedSet { json: json.clone().into(), fetched, lifetime });
+        let limits = Limits::default();
+        let mut snapshot = Snapshot::new(&limits, &clock);
+        file.load_into(&mut snapshot, &limits, &clock);
+        let restarted = start_from(snapshot, &endpoint, limits, &clock, 7);
         assert_eq!(restarted.health().usable_for.as_secs(), usable_for, "{fetched} {lifetime}");
         assert_eq!(has(&restarted, &clock, OLD), usable_for > 0, "{fetched} {lifetime}");
     }
@@ -392,7 +387,7 @@ fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
     metrics::with_local_recorder(&recorder, || {
         paused().block_on(async {
             let endpoint = Endpoint::listing(&[OLD]);
-            let (jwks, clock) = remote(&endpoint, default_limits());
+            let (jwks, clock) = remote(&endpoint, Limits::default());
             jwks.ready().await.unwrap();
             for number in 0..4 {
                 request(&jwks, &clock, &format!("random-{number}")).await.unwrap_err();

@@ -10,10 +10,11 @@ use tokio::time::sleep;
 
 use super::endpoint::{Behaviour, Endpoint};
 use super::guarantees::{NEW, OLD, request};
-use super::lifecycle::{default_limits, remote};
+use super::lifecycle::remote;
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jwks::remote::handle::RemoteJwks;
+use crate::jwks::remote::limits::Limits;
 
 /// A deadlock is one after this time, in which nothing else takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,7 +82,7 @@ fn recorder_that_asks_the_key_set_never_deadlocks() {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let endpoint = Endpoint::listing(&[OLD]);
-        let (jwks, clock) = runtime.block_on(async { remote(&endpoint, default_limits()) });
+        let (jwks, clock) = runtime.block_on(async { remote(&endpoint, Limits::default()) });
         let recorder = AskingRecorder { jwks: jwks.clone(), clock: clock.clone() };
         metrics::with_local_recorder(&recorder, || {
             runtime.block_on(rotate_and_fail(&endpoint, &jwks, &clock))

@@ -1,0 +1,55 @@
+//! What requests ask of the fetch task.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::Notify;
+
+use super::fetch::FetchCause;
+
+/// The fetches that requests have asked for and that have not started: the fetch task's mailbox.
+/// Equal messages merge, so it never grows.
+///
+/// Not an `mpsc` channel: its receiver would end with the task, and a restarted task needs the
+/// messages of the ended one.
+#[derive(Debug, Default)]
+pub(super) struct PendingRequests {
+    causes: AtomicU8,
+    posted: Notify,
+}
+
+/// A set of causes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Causes(u8);
+
+impl PendingRequests {
+    /// Asks the task for a fetch.
+    pub(super) fn post(&self, cause: FetchCause) {
+        self.causes.fetch_or(bit(cause), Ordering::AcqRel);
+        self.posted.notify_one();
+    }
+
+    /// Whether a fetch for this cause is asked for and has not started.
+    pub(super) fn contains(&self, cause: FetchCause) -> bool {
+        Causes(self.causes.load(Ordering::Acquire)).contains(cause)
+    }
+
+    /// Takes all messages.
+    pub(super) fn take(&self) -> Causes {
+        Causes(self.causes.swap(0, Ordering::AcqRel))
+    }
+
+    /// Waits for a message that was posted since the last wait.
+    pub(super) async fn posted(&self) {
+        self.posted.notified().await;
+    }
+}
+
+impl Causes {
+    pub(super) fn contains(self, cause: FetchCause) -> bool {
+        self.0 & bit(cause) != 0
+    }
+}
+
+fn bit(cause: FetchCause) -> u8 {
+    1 << cause as u8
+}
