@@ -55,7 +55,7 @@ impl Clock {
         now.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// The moment after `wait` from now. A wait that somebody set to anything is cut to a century.
+    /// The moment after `wait` from now. Longer waits are cut to a century.
     #[cfg(feature = "reqwest")]
     pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.now() + wait.min(CENTURY)

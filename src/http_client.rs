@@ -38,7 +38,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     if connectable && anonymous { Ok(url) } else { Err(invalid()) }
 }
 
-/// Refuses plain http beyond loopback, where whoever sits between could swap keys or read tokens.
+/// Refuses plain http beyond loopback, where an attacker on the path can replace keys and read
+/// tokens.
 pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
     if url.scheme() == "https" || is_loopback(url) {
         Ok(())

@@ -27,7 +27,7 @@ pub(crate) enum JwkSetError {
 
 impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared
-    /// with it, so that whoever holds on to that key sees its deadline move.
+    /// with it, so that each holder of that key sees its deadline move.
     pub(crate) fn from_json(
         json: &[u8],
         max_keys: usize,
@@ -127,7 +127,7 @@ mod tests {
 
     const GOOD: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
-    /// A key that nobody has seen before.
+    /// A new key.
     fn fresh(id: &str) -> String {
         let pair = Ed25519KeyPair::generate().unwrap();
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());

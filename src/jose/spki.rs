@@ -6,12 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// What stands in front of an uncompressed point on P-256 (RFC 5480 §2).
+/// The DER prefix of an uncompressed point on P-256 (RFC 5480 §2).
 const P256: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
-/// What stands in front of an uncompressed point on P-384 (RFC 5480 §2).
+/// The DER prefix of an uncompressed point on P-384 (RFC 5480 §2).
 const P384: &[u8] = b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00\x04";
-/// What stands in front of an Ed25519 key (RFC 8410 §4).
+/// The DER prefix of an Ed25519 key (RFC 8410 §4).
 const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// The JWK of a DER-encoded public key, or `None` if it is of no type that can verify a token.

@@ -3,7 +3,7 @@
 //!
 //! A key set is a list of public keys (RFC 7517 §5). Each entry is read alone: one that is private
 //! or symmetric, not for signatures, too small, malformed or of an unknown type is skipped with a
-//! logged reason, and two different keys under one id are both left out.
+//! logged reason, and two different keys under one `kid` are both left out.
 //!
 //! # What `RemoteJwks` guarantees
 //!
@@ -17,13 +17,13 @@
 //! - **(b)** While the endpoint answers, a listed key is accepted at most 10 s and one fetch after
 //!   the first request that uses it, whatever an attacker sends.
 //! - **(c)** A removed key stops being accepted within the freshness lifetime while the endpoint
-//!   answers, and within lifetime and stale limit if it does not.
+//!   answers, and within lifetime and `stale_if_error` if it does not.
 //! - **(d)** A failure never shrinks the key set.
 //! - **(e)** A request with a known key never waits for a fetch, nor for a request that does.
 //!
-//! One edge: a key that is used within 10 s of being listed, while an attacker holds the gate for
-//! unknown keys closed, is refused with 401 until the next fetch. SuperTokens lists keys 60 s
-//! before they sign.
+//! One edge: while an attacker exhausts the fetch limit for unknown keys, a key that is used within
+//! 10 s of being listed is refused with 401 until the next fetch. SuperTokens lists keys 60 s before
+//! they sign.
 //!
 //! # Schedule
 //!
@@ -36,9 +36,9 @@
 //!
 //! # What operators see
 //!
-//! Events of `tracing`: the first failed fetch at warn and those that follow at debug, the first
-//! success after it at info, and each key that comes or goes, by its id, at info. With feature
-//! `metrics`, where no label has a value that callers choose:
+//! Events of `tracing`: the first failed fetch at warn, the following ones at debug, the first
+//! success after them at info, and each added or removed key, by its `kid`, at info. With feature
+//! `metrics`, where callers choose no label's value:
 //!
 //! | metric | kind | labels |
 //! |---|---|---|

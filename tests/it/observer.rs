@@ -211,9 +211,9 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
     let messages = observer.0.messages.lock().unwrap();
     let expected = [
         "fetching the key set",
-        "fetching the key set failed; the last good one stays in use",
-        "fetching the key set failed again",
-        "the key set is fetched again",
+        "key set fetch failed; the last good set stays in use",
+        "key set fetch failed again",
+        "key set fetch recovered",
         "a key of the key set is skipped",
         "different keys of the key set share this id; none is used",
         "key added",

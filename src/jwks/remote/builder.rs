@@ -96,8 +96,9 @@ impl RemoteJwksBuilder {
         self.with(|limits| limits.max_keys = keys)
     }
 
-    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then swap the keys,
-    /// and with them decide who comes in**: only for networks that are encrypted below HTTP.
+    /// Allows plain http to hosts beyond loopback. **An attacker on the path can then replace the
+    /// keys, and so decide which tokens are accepted**: only for networks that are encrypted below
+    /// HTTP.
     pub fn allow_plain_http(mut self) -> Self {
         self.is_plain_http_allowed = true;
         self
@@ -137,8 +138,8 @@ impl RemoteJwksBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`]: the URL cannot be used, the HTTP client cannot be built, a limit is out of its
-    /// range, or the seed is no usable key set.
+    /// [`BuildError`]: the URL cannot be used, the HTTP client cannot be built, a limit is out of
+    /// its range, or the seed is no usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
         if !self.is_plain_http_allowed {

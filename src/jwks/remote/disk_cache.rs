@@ -1,4 +1,4 @@
-//! The last good key set on disk, so that a process that is restarted in an outage serves.
+//! The last good key set on disk: a process that restarts in an outage starts with it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,21 +37,21 @@ pub(super) struct DiskCache {
     outbox: Arc<Mutex<Outbox>>,
 }
 
-/// What is to be written, and by whom.
+/// What the writer has to write.
 #[derive(Debug, Default)]
 struct Outbox {
-    /// The newest set. Older ones that were not written yet are not missed.
+    /// The newest set: it replaces older ones that are not written yet.
     next: Option<CachedSet>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// What is in it.
+/// The contents of the file.
 #[derive(Debug)]
 pub(super) struct CachedSet {
     pub(super) json: Vec<u8>,
-    /// When it was fetched, in Unix seconds.
+    /// When the set was fetched, in Unix seconds.
     pub(super) fetched: u64,
-    /// For how many seconds it counted as fresh then.
+    /// Its freshness lifetime at that time, in seconds.
     pub(super) lifetime: u64,
 }
 
@@ -103,7 +103,8 @@ impl DiskCache {
     }
 
     fn ignore(&self, reason: &dyn fmt::Display) {
-        tracing::warn!(path = %self.path.display(), %reason, "the kept key set is ignored");
+        let path = self.path.display();
+        tracing::warn!(%path, %reason, "cache file ignored");
     }
 
     fn read(&self) -> io::Result<CachedSet> {
@@ -126,7 +127,7 @@ impl DiskCache {
     pub(super) fn store_in_background(&self, cached: CachedSet) {
         let mut outbox = self.outbox();
         outbox.next = Some(cached);
-        // One that is finished and still noted went with its runtime.
+        // A finished writer that is still recorded ended with its runtime.
         if outbox.writer.as_ref().is_none_or(JoinHandle::is_finished) {
             let file = self.clone();
             outbox.writer = Some(spawn_blocking(move || file.empty_outbox()));
@@ -139,7 +140,7 @@ impl DiskCache {
         }
     }
 
-    /// Whoever finds nothing left is no writer any more, which is noted under the same lock.
+    /// The next set to write. If there is none the writer ends, recorded under the same lock.
     fn take_next(&self) -> Option<CachedSet> {
         let mut outbox = self.outbox();
         let next = outbox.next.take();
@@ -154,11 +155,12 @@ impl DiskCache {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the file at once and as a whole: whoever reads it, after a crash even, finds the
-    /// old one or the new one. Blocks.
+    /// Atomically replaces the file. After a crash a reader sees either the old or the new set.
+    /// Blocks.
     pub(super) fn store(&self, cached: &CachedSet) {
         if let Err(err) = self.write(cached) {
-            tracing::warn!(path = %self.path.display(), reason = %err, "the key set could not be kept");
+            let path = self.path.display();
+            tracing::warn!(%path, reason = %err, "cache file not written");
         }
     }
 

@@ -33,8 +33,8 @@ pub enum FetchError {
     /// No complete response within the timeout.
     #[error("no complete response within the timeout")]
     Timeout,
-    /// The connection was refused, reset or closed early, the host is unknown, or its certificate is
-    /// not trusted.
+    /// The connection was refused, reset or closed early, the host is unknown, or its certificate
+    /// is not trusted.
     #[error("the connection failed")]
     Connection {
         /// What the HTTP library reports, without the URL.

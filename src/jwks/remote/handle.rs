@@ -16,8 +16,8 @@ use crate::jwks::lookup::Lookup;
 /// How long [`RemoteJwks::ready`] tries.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The keys of a JWKS endpoint (RFC 7517 §5), fetched, kept fresh and kept through outages. Cheap to
-/// clone; clones share one cache.
+/// The keys of a JWKS endpoint (RFC 7517 §5): fetched, refreshed, and usable through outages. Cheap
+/// to clone; clones share one cache.
 ///
 /// Nothing is fetched or spawned before the first use, so it can be made outside a runtime. From
 /// then on one task owns every fetch, on the tokio runtime of the first use; it ends with the last

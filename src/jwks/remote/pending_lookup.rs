@@ -116,7 +116,7 @@ impl PendingLookup {
                     if has_failed { self.fetch_failed(snapshot) } else { LookupError::UnknownKey };
                 Some(Err(err))
             }
-            // A token without a kid is judged by the current set: no fetch tells which key it means.
+            // Without a kid no fetch tells which key the token means: the current set decides.
             None => Some(Err(LookupError::UnknownKey)),
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::error::FetchError;
 use super::fetch::FetchCause;
+use crate::error::Chain;
 use crate::jose::JwkSet;
 use crate::jwks::error::KeySetError;
 
-/// The gauge of staleness is brought up to date this often.
+/// The gauge of staleness is updated this often.
 #[cfg(feature = "metrics")]
 const GAUGE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -18,7 +19,7 @@ pub(super) struct Telemetry {
     endpoint: String,
 }
 
-// Without the feature these have little to say, and the same signatures all the same.
+// Without the feature the signatures stay the same and some arguments are unused.
 #[cfg_attr(
     not(feature = "metrics"),
     allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables)
@@ -31,7 +32,7 @@ impl Telemetry {
         }
     }
 
-    /// A set was fetched, or confirmed.
+    /// A fetch brought a set or confirmed it.
     pub(super) fn fetch_succeeded(
         &self,
         before: &JwkSet,
@@ -46,7 +47,7 @@ impl Telemetry {
             tracing::info!(kid = ?new.kid(), "key added");
         }
         if had_failed {
-            tracing::info!(keys = set.keys().len(), "the key set is fetched again");
+            tracing::info!(keys = set.keys().len(), "key set fetch recovered");
         }
         self.count(cause, "success");
         #[cfg(feature = "metrics")]
@@ -54,14 +55,15 @@ impl Telemetry {
             .set(set.keys().len() as f64);
     }
 
-    /// Once at warn for each change of state, or an outage fills the log.
-    pub(super) fn fetch_failed(&self, error: &FetchError, cause: FetchCause, had_failed: bool) {
+    /// A fetch failed. Logged at warn once per outage, so that it does not fill the log.
+    pub(super) fn fetch_failed(&self, err: &FetchError, cause: FetchCause, had_failed: bool) {
+        let error = Chain(err);
         if had_failed {
-            tracing::debug!(%error, "fetching the key set failed again");
+            tracing::debug!(%error, "key set fetch failed again");
         } else {
-            tracing::warn!(%error, "fetching the key set failed; the last good one stays in use");
+            tracing::warn!(%error, "key set fetch failed; the last good set stays in use");
         }
-        let outcome = match error {
+        let outcome = match err {
             FetchError::Timeout => "timeout",
             FetchError::Connection { .. } => "connection",
             FetchError::Status { .. } => "status",
@@ -73,10 +75,14 @@ impl Telemetry {
         self.count(cause, outcome);
     }
 
-    /// A request with an unknown key was refused without a fetch.
+    /// A look-up was refused because the fetch limit is exhausted.
     pub(super) fn fetch_refused(&self) {
         #[cfg(feature = "metrics")]
-        metrics::counter!("tower_m2m_jwks_gate_refusals_total", "endpoint" => self.endpoint.clone()).increment(1);
+        metrics::counter!(
+            "tower_m2m_jwks_gate_refusals_total",
+            "endpoint" => self.endpoint.clone()
+        )
+        .increment(1);
     }
 
     /// How long the keys may still be used. `None` before there are any.
@@ -86,7 +92,7 @@ impl Telemetry {
             .set(left.unwrap_or_default().as_secs_f64());
     }
 
-    /// When there is something to report again. `None` if that is not a matter of time.
+    /// The interval of the gauge that changes without events. `None` if there is none.
     pub(super) fn next_report(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
         return Some(GAUGE_INTERVAL);
