@@ -11,6 +11,9 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(any(test, feature = "reqwest", feature = "embedded-core"))]
 use tokio::time::Instant;
 
+#[cfg(feature = "reqwest")]
+const CENTURY: Duration = Duration::from_secs(3_155_760_000);
+
 /// A source of wall and monotonic time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
@@ -67,9 +70,6 @@ impl Clock {
         Instant::now()
     }
 }
-
-#[cfg(feature = "reqwest")]
-const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 
 /// Wall time that a test drives: it starts at a fixed second and moves with tokio's clock.
 #[cfg(test)]

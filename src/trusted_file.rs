@@ -20,6 +20,9 @@ use std::path::Path;
 #[cfg(unix)]
 use rustix::fs::OFlags;
 
+#[cfg(unix)]
+const WRITABLE_BY_ALL: &str = "all users can write it; use chmod o-w";
+
 /// Opens a regular file that this crate writes.
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -131,9 +134,6 @@ fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Resu
     }
     Ok(())
 }
-
-#[cfg(unix)]
-const WRITABLE_BY_ALL: &str = "all users can write it; use chmod o-w";
 
 #[cfg(unix)]
 #[cfg(test)]

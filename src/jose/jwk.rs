@@ -26,6 +26,21 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 /// draft-ietf-cose-dilithium).
 const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
+/// The algorithms of a key type and curve.
+type Family = &'static [Algorithm];
+
+const RSA: Family = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+const P256: Family = &[Algorithm::ES256];
+const P384: Family = &[Algorithm::ES384];
+const ED25519_ONLY: Family = &[Algorithm::EdDSA];
+
 /// A public key that may verify tokens until a deadline.
 #[derive(Debug)]
 pub(crate) struct Jwk {
@@ -46,6 +61,8 @@ enum Material {
     Ec { point: Vec<u8> },
     Okp { x: Vec<u8> },
 }
+
+type Parsed = (Family, SignatureVerifier, Material);
 
 impl Jwk {
     /// Reads one entry of a set's `keys`. The error says why the entry is skipped.
@@ -127,24 +144,7 @@ impl Jwk {
     }
 }
 
-/// What a key of this type and curve can sign with.
-type Family = &'static [Algorithm];
-
-const RSA: Family = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-];
-const P256: Family = &[Algorithm::ES256];
-const P384: Family = &[Algorithm::ES384];
-const ED25519_ONLY: Family = &[Algorithm::EdDSA];
-
-fn read_rsa(
-    jwk: &Map<String, Value>,
-) -> Result<(Family, SignatureVerifier, Material), &'static str> {
+fn read_rsa(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
     if !(2048..=8192).contains(&bits) {
@@ -165,9 +165,7 @@ fn read_rsa(
     Ok((algorithms, SignatureVerifier::rsa(&n, &e, algorithms)?, Material::Rsa { n, e }))
 }
 
-fn read_ec(
-    jwk: &Map<String, Value>,
-) -> Result<(Family, SignatureVerifier, Material), &'static str> {
+fn read_ec(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     let (family, field_len, curve, algorithm) = match text(jwk, "crv")? {
         "P-256" => (P256, 32, &ECDSA_P256_SHA256_FIXED, jsonwebtoken::Algorithm::ES256),
         "P-384" => (P384, 48, &ECDSA_P384_SHA384_FIXED, jsonwebtoken::Algorithm::ES384),
@@ -184,9 +182,7 @@ fn read_ec(
     Ok((bind(jwk, family)?, verifier, Material::Ec { point }))
 }
 
-fn read_okp(
-    jwk: &Map<String, Value>,
-) -> Result<(Family, SignatureVerifier, Material), &'static str> {
+fn read_okp(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     if text(jwk, "crv")? != "Ed25519" {
         return Err("the curve is unknown");
     }

@@ -54,7 +54,8 @@ impl JwkSet {
         keys.retain(|key| {
             let clashes = clashes.next().unwrap_or_default();
             if clashes {
-                tracing::warn!(kid = ?key.kid(), "different keys of the key set share this id; none is used");
+                let kid = key.kid();
+                tracing::warn!(?kid, "different keys of the key set share this kid; none is used");
             }
             !clashes
         });
@@ -69,11 +70,13 @@ impl JwkSet {
         Ok(Self { keys })
     }
 
-    /// The key of this id that fits `algorithm`. Without an id: the key that fits, if it is the
+    /// The key of this `kid` that fits `algorithm`. Without a `kid`: the key that fits, if it is the
     /// only one. A key that is listed twice, with its algorithm and without for instance, is one.
-    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
-        let mut fitting =
-            self.keys.iter().filter(|key| key.fits(algorithm) && (id.is_none() || key.kid() == id));
+    pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
+        let mut fitting = self
+            .keys
+            .iter()
+            .filter(|key| key.fits(algorithm) && (kid.is_none() || key.kid() == kid));
         let found = fitting.next()?;
         fitting.all(|other| other.has_material_of(found)).then_some(found)
     }

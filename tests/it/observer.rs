@@ -215,7 +215,7 @@ fn subscriber_that_asks_every_handle_never_deadlocks() {
         "key set fetch failed again",
         "key set fetch recovered",
         "a key of the key set is skipped",
-        "different keys of the key set share this id; none is used",
+        "different keys of the key set share this kid; none is used",
         "key added",
         "key removed",
         "request refused",
