@@ -1,0 +1,227 @@
+//! What a file names, line by line.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+use syn::{Attribute, BinOp, Expr, Lit};
+
+use super::modules::{Crate, FileId, ModuleId, Target, UseName, absolute, use_leaves};
+
+pub(super) struct Mention {
+    pub(super) line: usize,
+    /// `crate::jose::jwk::Jwk`, `http::StatusCode::OK`, `#![forbid(unsafe_code)]`, or a call: `.send()`,
+    /// `.send(_)`, `.status(number)`.
+    pub(super) name: String,
+    /// Whether the name is compared with or matched against.
+    pub(super) is_read: bool,
+    /// The files that the path leads through.
+    pub(super) files: Vec<FileId>,
+}
+
+/// Everything that the file names outside tests.
+pub(super) fn mentions(krate: &Crate, file: FileId) -> Vec<Mention> {
+    let file = &krate.files[file];
+    let mut collector = Collector {
+        krate,
+        module: file.module,
+        blocks: Vec::new(),
+        is_reading: false,
+        mentions: Vec::new(),
+    };
+    if let Some(syntax) = &file.syntax {
+        collector.visit_file(syntax);
+    }
+    collector.mentions
+}
+
+struct Collector<'a> {
+    krate: &'a Crate,
+    module: ModuleId,
+    /// The names that `use` lines inside functions bring in.
+    blocks: Vec<BTreeMap<String, Vec<String>>>,
+    is_reading: bool,
+    mentions: Vec<Mention>,
+}
+
+impl Collector<'_> {
+    fn add_path(&mut self, path: Vec<String>, line: usize, is_import: bool) {
+        let path = self.through_block(path);
+        let (target, through) = self.krate.resolve(self.module, &path);
+        let mut files: Vec<_> = through.iter().map(|module| self.krate.file_of(*module)).collect();
+        let name = match target {
+            // A variable that has a module's name, or a `pub(super)` of a macro.
+            Target::Module(_) if !is_import => return,
+            Target::External(name) if !is_import && name.len() < 2 => return,
+            Target::External(name) => name,
+            Target::Module(module) => {
+                files.push(self.krate.file_of(module));
+                self.krate.name_in(module, &[])
+            }
+            Target::Item(module, rest) => {
+                files.push(self.krate.file_of(module));
+                self.krate.name_in(module, &rest)
+            }
+        };
+        self.add(name.join("::"), line, files);
+    }
+
+    fn add(&mut self, name: String, line: usize, files: Vec<FileId>) {
+        self.mentions.push(Mention { line, name, is_read: self.is_reading, files });
+    }
+
+    /// The path with its first name as a block's `use` gives it.
+    fn through_block(&self, path: Vec<String>) -> Vec<String> {
+        let import = self.blocks.iter().rev().find_map(|names| names.get(&path[0]));
+        import.map_or(path.clone(), |import| [&import[..], &path[1..]].concat())
+    }
+
+    fn reading(&mut self, visit: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.is_reading, true);
+        visit(self);
+        self.is_reading = outer;
+    }
+
+    /// The paths and calls that a macro's tokens spell out.
+    fn add_tokens(&mut self, tokens: TokenStream, prefix: &[String]) {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        let is_punct = |at: usize, expected: char| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == expected);
+        let is_colons = |at: usize| is_punct(at, ':') && is_punct(at + 1, ':');
+        let mut at = 0;
+        while at < tokens.len() {
+            match &tokens[at] {
+                TokenTree::Group(group) => self.add_tokens(group.stream(), &[]),
+                TokenTree::Ident(first) => {
+                    let line = first.span().start().line;
+                    let before =
+                        |count: usize, expected| at >= count && is_punct(at - count, expected);
+                    if before(1, '.') && !before(2, '.') {
+                        if let Some(TokenTree::Group(arguments)) = tokens.get(at + 1) {
+                            let arguments = if arguments.stream().is_empty() { "" } else { "_" };
+                            self.add(format!(".{first}({arguments})"), line, Vec::new());
+                        }
+                    } else if !before(1, '\'') {
+                        let is_external = before(1, ':') && before(2, ':');
+                        let mut path = [prefix, &[first.to_string()]].concat();
+                        while is_colons(at + 1) {
+                            match tokens.get(at + 3) {
+                                Some(TokenTree::Ident(next)) => {
+                                    path.push(next.to_string());
+                                    at += 3;
+                                }
+                                // A `use` with braces.
+                                Some(TokenTree::Group(group)) => {
+                                    self.add_tokens(group.stream(), &path);
+                                    at += 3;
+                                }
+                                _ => break,
+                            }
+                        }
+                        if path[0] != "Self" {
+                            self.add_path(absolute(path, is_external), line, false);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Collector<'_> {
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        let path = attribute.path();
+        let Some(name) = path.get_ident().filter(|name| *name != "doc") else { return };
+        if let Ok(list) = attribute.meta.require_list() {
+            let line = name.span().start().line;
+            let arguments = list.tokens.to_string().replace(' ', "");
+            let is_inner = matches!(attribute.style, syn::AttrStyle::Inner(_));
+            let mark = if is_inner { "#!" } else { "#" };
+            self.add(format!("{mark}[{name}({arguments})]"), line, Vec::new());
+        }
+    }
+
+    /// The `super` of `pub(super)` is no import.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        let outer = self.module;
+        if module.content.is_some() {
+            self.module = self.krate.child(outer, &module.ident.to_string()).unwrap_or(outer);
+        }
+        visit::visit_item_mod(self, module);
+        self.module = outer;
+    }
+
+    fn visit_item_use(&mut self, import: &'ast syn::ItemUse) {
+        for leaf in use_leaves(&import.tree) {
+            let path = absolute(leaf.path, import.leading_colon.is_some());
+            let (target, _) = self.krate.resolve(self.module, &path);
+            match (leaf.name, target) {
+                (UseName::Glob, Target::External(name)) => {
+                    self.add(format!("{}::*", name.join("::")), leaf.line, Vec::new());
+                }
+                _ => self.add_path(path, leaf.line, true),
+            }
+        }
+    }
+
+    fn visit_block(&mut self, block: &'ast syn::Block) {
+        let mut names = BTreeMap::new();
+        for statement in &block.stmts {
+            let syn::Stmt::Item(syn::Item::Use(import)) = statement else { continue };
+            for leaf in use_leaves(&import.tree) {
+                if let UseName::Bound(name) = leaf.name {
+                    names.insert(name, absolute(leaf.path, import.leading_colon.is_some()));
+                }
+            }
+        }
+        self.blocks.push(names);
+        visit::visit_block(self, block);
+        self.blocks.pop();
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if names[0] != "Self" {
+            let line = path.segments[0].ident.span().start().line;
+            self.add_path(absolute(names, path.leading_colon.is_some()), line, false);
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.visit_path(&call.path);
+        if call.path.is_ident("matches") {
+            self.reading(|this| this.add_tokens(call.tokens.clone(), &[]));
+        } else {
+            self.add_tokens(call.tokens.clone(), &[]);
+        }
+    }
+
+    fn visit_pat(&mut self, pat: &'ast syn::Pat) {
+        self.reading(|this| visit::visit_pat(this, pat));
+    }
+
+    fn visit_expr_binary(&mut self, expr: &'ast syn::ExprBinary) {
+        if matches!(expr.op, BinOp::Eq(_) | BinOp::Ne(_)) {
+            self.reading(|this| visit::visit_expr_binary(this, expr));
+        } else {
+            visit::visit_expr_binary(self, expr);
+        }
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        let is_number =
+            |expr: &Expr| matches!(expr, Expr::Lit(lit) if matches!(lit.lit, Lit::Int(_)));
+        let arguments = match call.args.first() {
+            None => "",
+            Some(first) if is_number(first) => "number",
+            Some(_) => "_",
+        };
+        let line = call.method.span().start().line;
+        self.add(format!(".{}({arguments})", call.method), line, Vec::new());
+        visit::visit_expr_method_call(self, call);
+    }
+}
