@@ -12,10 +12,10 @@ impl Rule {
         let mut add = |path: &str, line: usize, what: &str| {
             found.push(format!("{path}:{line}: {what}: {} ({})", self.name, self.reason));
         };
-        if let Check::Lint { name, .. } = self.check {
-            if !has_lint(manifest, name) {
-                add("Cargo.toml", 1, &format!("[lints.clippy] lacks {name} = \"warn\""));
-            }
+        if let Check::Lint { name, .. } = self.check
+            && !has_lint(manifest, name)
+        {
+            add("Cargo.toml", 1, &format!("[lints.clippy] lacks {name} = \"warn\""));
         }
         for (id, file) in krate.files.iter().enumerate() {
             let path = format!("src/{}", file.path);
@@ -235,13 +235,13 @@ mod tests {
             ("http_client.rs", "fn f(c: C) { c.send() }", &[NETWORK]),
             ("clock.rs", "use tokio::net::TcpStream;", &[NETWORK]),
             ("embedded_core/listener.rs", "use tokio::net::TcpListener;", &[]),
-            ("server/layer.rs", "fn f() { ServiceClaims::proven(1) }", &[CLAIMS]),
+            ("server/layer.rs", "fn f() { ServiceClaims::verified(1) }", &[CLAIMS]),
             (
                 "server/layer.rs",
-                "use crate::verify::ServiceClaims as C; fn f() { C::proven() }",
+                "use crate::verify::ServiceClaims as C; fn f() { C::verified() }",
                 &[CLAIMS],
             ),
-            ("verify/verifier.rs", "fn f() { ServiceClaims::proven(1) }", &[]),
+            ("verify/verifier.rs", "fn f() { ServiceClaims::verified(1) }", &[]),
             ("client/layer.rs", "fn f(s: S) { *s.status_mut() = x; }", &[PICKS]),
             ("client/layer.rs", "fn f(b: B) { b.status(401) }", &[PICKS]),
             ("rejection.rs", "use http::StatusCode; fn f() { (StatusCode::OK, 1) }", &[PICKS]),

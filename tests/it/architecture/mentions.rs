@@ -7,11 +7,12 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, BinOp, Expr, Lit};
 
 use super::modules::{Crate, FileId, ModuleId, Target, UseName, absolute, use_leaves};
+use super::source::is_punct;
 
 pub(super) struct Mention {
     pub(super) line: usize,
-    /// `crate::jose::jwk::Jwk`, `http::StatusCode::OK`, `#![forbid(unsafe_code)]`, or a call: `.send()`,
-    /// `.send(_)`, `.status(number)`.
+    /// `crate::jose::jwk::Jwk`, `http::StatusCode::OK`, `#![forbid(unsafe_code)]`, or a call:
+    /// `.send()`, `.send(_)`, `.status(number)`.
     pub(super) name: String,
     /// Whether the name is compared with or matched against.
     pub(super) is_read: bool,
@@ -45,12 +46,12 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn add_path(&mut self, path: Vec<String>, line: usize, is_import: bool) {
+    fn add_path(&mut self, path: &[String], line: usize, is_import: bool) {
         let path = self.through_block(path);
         let (target, through) = self.krate.resolve(self.module, &path);
         let mut files: Vec<_> = through.iter().map(|module| self.krate.file_of(*module)).collect();
         let name = match target {
-            // A variable that has a module's name, or a `pub(super)` of a macro.
+            // The `super` of `pub(super)`, or a variable that has a module's name.
             Target::Module(_) if !is_import => return,
             Target::External(name) if !is_import && name.len() < 2 => return,
             Target::External(name) => name,
@@ -71,9 +72,9 @@ impl Collector<'_> {
     }
 
     /// The path with its first name as a block's `use` gives it.
-    fn through_block(&self, path: Vec<String>) -> Vec<String> {
+    fn through_block(&self, path: &[String]) -> Vec<String> {
         let import = self.blocks.iter().rev().find_map(|names| names.get(&path[0]));
-        import.map_or(path.clone(), |import| [&import[..], &path[1..]].concat())
+        import.map_or(path.to_vec(), |import| [&import[..], &path[1..]].concat())
     }
 
     fn reading(&mut self, visit: impl FnOnce(&mut Self)) {
@@ -85,47 +86,53 @@ impl Collector<'_> {
     /// The paths and calls that a macro's tokens spell out.
     fn add_tokens(&mut self, tokens: TokenStream, prefix: &[String]) {
         let tokens: Vec<_> = tokens.into_iter().collect();
-        let is_punct = |at: usize, expected: char| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == expected);
-        let is_colons = |at: usize| is_punct(at, ':') && is_punct(at + 1, ':');
         let mut at = 0;
         while at < tokens.len() {
+            let follows = |text: &str| {
+                let before = tokens[..at].iter().rev().zip(text.chars().rev());
+                at >= text.len() && before.into_iter().all(|(token, c)| is_punct(Some(token), c))
+            };
             match &tokens[at] {
+                TokenTree::Group(_) if follows("#") => {} // an attribute
                 TokenTree::Group(group) => self.add_tokens(group.stream(), &[]),
-                TokenTree::Ident(first) => {
-                    let line = first.span().start().line;
-                    let before =
-                        |count: usize, expected| at >= count && is_punct(at - count, expected);
-                    if before(1, '.') && !before(2, '.') {
-                        if let Some(TokenTree::Group(arguments)) = tokens.get(at + 1) {
-                            let arguments = if arguments.stream().is_empty() { "" } else { "_" };
-                            self.add(format!(".{first}({arguments})"), line, Vec::new());
-                        }
-                    } else if !before(1, '\'') {
-                        let is_external = before(1, ':') && before(2, ':');
-                        let mut path = [prefix, &[first.to_string()]].concat();
-                        while is_colons(at + 1) {
-                            match tokens.get(at + 3) {
-                                Some(TokenTree::Ident(next)) => {
-                                    path.push(next.to_string());
-                                    at += 3;
-                                }
-                                // A `use` with braces.
-                                Some(TokenTree::Group(group)) => {
-                                    self.add_tokens(group.stream(), &path);
-                                    at += 3;
-                                }
-                                _ => break,
-                            }
-                        }
-                        if path[0] != "Self" {
-                            self.add_path(absolute(path, is_external), line, false);
-                        }
+                TokenTree::Ident(_) if follows("'") => {} // a lifetime
+                TokenTree::Ident(name) if follows(".") && !follows("..") => {
+                    if let Some(TokenTree::Group(arguments)) = tokens.get(at + 1) {
+                        let arguments = if arguments.stream().is_empty() { "" } else { "_" };
+                        let line = name.span().start().line;
+                        self.add(format!(".{name}({arguments})"), line, Vec::new());
                     }
                 }
+                TokenTree::Ident(_) => at = self.add_path_at(&tokens, at, prefix, follows("::")),
                 _ => {}
             }
             at += 1;
         }
+    }
+
+    /// Adds the path that begins at a token; returns where it ends.
+    fn add_path_at(
+        &mut self,
+        tokens: &[TokenTree],
+        mut at: usize,
+        prefix: &[String],
+        is_external: bool,
+    ) -> usize {
+        let line = tokens[at].span().start().line;
+        let mut path = [prefix, &[tokens[at].to_string()]].concat();
+        while is_punct(tokens.get(at + 1), ':') && is_punct(tokens.get(at + 2), ':') {
+            match tokens.get(at + 3) {
+                Some(TokenTree::Ident(next)) => path.push(next.to_string()),
+                // A `use` with braces.
+                Some(TokenTree::Group(group)) => self.add_tokens(group.stream(), &path),
+                _ => break,
+            }
+            at += 3;
+        }
+        if path[0] != "Self" {
+            self.add_path(&absolute(path, is_external), line, false);
+        }
+        at
     }
 }
 
@@ -141,9 +148,6 @@ impl<'ast> Visit<'ast> for Collector<'_> {
             self.add(format!("{mark}[{name}({arguments})]"), line, Vec::new());
         }
     }
-
-    /// The `super` of `pub(super)` is no import.
-    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         let outer = self.module;
@@ -162,7 +166,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
                 (UseName::Glob, Target::External(name)) => {
                     self.add(format!("{}::*", name.join("::")), leaf.line, Vec::new());
                 }
-                _ => self.add_path(path, leaf.line, true),
+                _ => self.add_path(&path, leaf.line, true),
             }
         }
     }
@@ -186,7 +190,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
         let names: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
         if names[0] != "Self" {
             let line = path.segments[0].ident.span().start().line;
-            self.add_path(absolute(names, path.leading_colon.is_some()), line, false);
+            self.add_path(&absolute(names, path.leading_colon.is_some()), line, false);
         }
         visit::visit_path(self, path);
     }

@@ -107,14 +107,16 @@ impl Crate {
             let is_test = is_test || is_test_only(item);
             if let Item::Mod(child) = item {
                 let name = child.ident.to_string();
-                let path = [&self.modules[module].path[..], &[name.clone()]].concat();
+                let path = [&self.modules[module].path[..], std::slice::from_ref(&name)].concat();
                 let id = if let Some((_, items)) = &child.content {
                     let id = self.add_module(path, module, self.modules[module].file);
                     self.add_items(texts, items, id, &format!("{folder}{name}/"), is_test);
                     id
                 } else {
-                    let file = child_file(texts, folder, &name);
-                    let file = file.unwrap_or_else(|| panic!("src/{folder}: no file of `{name}`"));
+                    let parent = &self.files[self.modules[module].file].path;
+                    let file = child_file(texts, parent, folder, child);
+                    let file =
+                        file.unwrap_or_else(|| panic!("src/{parent}: `mod {name}` has no file"));
                     self.add_file(texts, &file, path, module, is_test)
                 };
                 if !is_test {

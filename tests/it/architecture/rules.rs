@@ -1,7 +1,7 @@
 //! What may be named where, and how long a file may be.
 
 /// The constructor of `ServiceClaims`, which has no other.
-const CLAIMS_CONSTRUCTOR: &str = "ServiceClaims::proven";
+const CLAIMS_CONSTRUCTOR: &str = "ServiceClaims::verified";
 
 pub(super) struct Rule {
     pub(super) name: &'static str,

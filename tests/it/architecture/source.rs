@@ -9,7 +9,7 @@ use quote::ToTokens;
 use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Item, Meta, Token};
+use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta, Token};
 
 /// Conditions that hold for tests alone.
 const TEST_CONDITIONS: [&str; 3] = ["test", "fuzzing", "doctest"];
@@ -159,11 +159,8 @@ pub(super) fn lines_of_code(syntax: &syn::File) -> BTreeSet<usize> {
     fn add(tokens: TokenStream, lines: &mut BTreeSet<usize>) {
         let mut tokens = tokens.into_iter().peekable();
         while let Some(token) = tokens.next() {
-            if matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '#') {
-                // `#!`
-                let _ = tokens.next_if(
-                    |next| matches!(next, TokenTree::Punct(punct) if punct.as_char() == '!'),
-                );
+            if is_punct(Some(&token), '#') {
+                let _ = tokens.next_if(|next| is_punct(Some(next), '!'));
                 if tokens.next_if(is_docs).is_some() {
                     continue;
                 }
@@ -182,6 +179,10 @@ pub(super) fn lines_of_code(syntax: &syn::File) -> BTreeSet<usize> {
     lines
 }
 
+pub(super) fn is_punct(token: Option<&TokenTree>, expected: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == expected)
+}
+
 /// `[doc = "…"]`, which a doc comment is to the parser.
 fn is_docs(token: &TokenTree) -> bool {
     let TokenTree::Group(group) = token else { return false };
@@ -189,9 +190,24 @@ fn is_docs(token: &TokenTree) -> bool {
     first.is_some_and(|first| first.to_string() == "doc")
 }
 
-/// The `mod x;` line's file, and the folder of its own children.
-pub(super) fn child_file(texts: &Texts, folder: &str, name: &str) -> Option<String> {
-    let candidates = [format!("{folder}{name}.rs"), format!("{folder}{name}/mod.rs")];
+/// The file that a `mod x;` line declares in `parent`, whose child modules are in `folder`.
+pub(super) fn child_file(
+    texts: &Texts,
+    parent: &str,
+    folder: &str,
+    declaration: &syn::ItemMod,
+) -> Option<String> {
+    let name = &declaration.ident;
+    let mut candidates = vec![format!("{folder}{name}.rs"), format!("{folder}{name}/mod.rs")];
+    for attribute in declaration.attrs.iter().filter(|attribute| attribute.path().is_ident("path"))
+    {
+        if let Meta::NameValue(path) = &attribute.meta
+            && let Expr::Lit(ExprLit { lit: Lit::Str(path), .. }) = &path.value
+        {
+            let beside = parent.rsplit_once('/').map_or("", |(folder, _)| folder);
+            candidates = vec![format!("{beside}/{}", path.value()).trim_matches('/').to_owned()];
+        }
+    }
     candidates.into_iter().find(|path| texts.contains_key(path))
 }
 
