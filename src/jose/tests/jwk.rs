@@ -1,7 +1,5 @@
 //! What each entry of a key set gets, case by case.
 
-use std::path::PathBuf;
-
 use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyUncompressedBin};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -9,7 +7,7 @@ use aws_lc_rs::signature::{
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
 };
 use base64::Engine;
-use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use serde_json::Value;
@@ -23,12 +21,9 @@ const KEY_ID: &str = "the key id is not a string";
 const USE: &str = "not for signatures";
 const KEY_OPS: &str = "not for verifying";
 const KEY_TYPE: &str = "the key type is unknown";
-const MEMBER: &str = "a member is missing or not a string";
-const BASE64: &str = "a member is not base64url";
-const NUMBER: &str = "a number is empty or has leading zeros";
-const MODULUS: &str = "the modulus is not of 2048 to 8192 bits";
-const ROCA: &str = "the modulus has the ROCA fingerprint";
-const EXPONENT: &str = "the public exponent is out of range";
+pub(super) const MEMBER: &str = "a member is missing or not a string";
+pub(super) const BASE64: &str = "a member is not base64url";
+pub(super) const NUMBER: &str = "a number is empty or has leading zeros";
 const CURVE: &str = "the curve is unknown";
 const COORDINATE: &str = "a coordinate is not of the field's length";
 const OFF_CURVE: &str = "the point is not on the curve";
@@ -36,20 +31,20 @@ const ED25519_POINT: &str = "not an Ed25519 point";
 const ALGORITHM: &str = "the algorithm is unknown";
 const OTHER_TYPE: &str = "the algorithm is not of this key type";
 
-fn text(bytes: impl AsRef<[u8]>) -> Value {
+pub(super) fn text(bytes: impl AsRef<[u8]>) -> Value {
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
 /// A number of exactly `bits` bits: the highest and the lowest one are set. Judged by its size,
 /// never factored.
-fn modulus(bits: usize) -> Vec<u8> {
+pub(super) fn modulus(bits: usize) -> Vec<u8> {
     let mut number = vec![0; bits.div_ceil(8)];
     number[0] = 1 << ((bits - 1) % 8);
     *number.last_mut().unwrap() |= 1;
     number
 }
 
-fn rsa() -> Value {
+pub(super) fn rsa() -> Value {
     json!({"kty": "RSA", "kid": "k", "n": text(modulus(2048)), "e": "AQAB"})
 }
 
@@ -76,18 +71,18 @@ fn ed25519() -> Value {
     json!({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": text(pair.public_key())})
 }
 
-fn with(mut jwk: Value, name: &str, value: impl Into<Value>) -> Value {
+pub(super) fn with(mut jwk: Value, name: &str, value: impl Into<Value>) -> Value {
     jwk[name] = value.into();
     jwk
 }
 
-fn without(mut jwk: Value, name: &str) -> Value {
+pub(super) fn without(mut jwk: Value, name: &str) -> Value {
     jwk.as_object_mut().unwrap().remove(name);
     jwk
 }
 
 /// Why the key is skipped, `None` if it is used.
-fn skipped(jwk: &Value) -> Option<&'static str> {
+pub(super) fn skipped(jwk: &Value) -> Option<&'static str> {
     Jwk::from_jwk(jwk).err()
 }
 
@@ -201,140 +196,6 @@ fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
         }
     }
     assert_eq!(fitting(&with(ed25519(), "alg", "Ed25519")), [Algorithm::EdDSA]);
-}
-
-#[test]
-fn an_rsa_modulus_has_2048_to_8192_bits() {
-    for (bits, expected) in [
-        (8, Some(MODULUS)),
-        (512, Some(MODULUS)),
-        (1024, Some(MODULUS)),
-        (2047, Some(MODULUS)),
-        (2048, None),
-        (3072, None),
-        (4096, None),
-        (8192, None),
-        (8193, Some(MODULUS)),
-        (16384, Some(MODULUS)),
-    ] {
-        assert_eq!(skipped(&with(rsa(), "n", text(modulus(bits)))), expected, "{bits}");
-    }
-}
-
-#[test]
-fn an_rsa_exponent_is_odd_and_from_3_to_under_2_to_the_33() {
-    let cases: &[(&[u8], Option<&str>)] = &[
-        (&[1], Some(EXPONENT)),
-        (&[2], Some(EXPONENT)),
-        (&[3], None),
-        (&[4], Some(EXPONENT)),
-        (&[17], None),
-        (&[1, 0, 0], Some(EXPONENT)),
-        (&[1, 0, 1], None),
-        (&[1, 255, 255, 255, 255], None),
-        (&[2, 0, 0, 0, 0], Some(EXPONENT)),
-        (&[2, 0, 0, 0, 1], Some(EXPONENT)),
-        // A value that wraps to 3 in 64 bits.
-        (&[1, 0, 0, 0, 0, 0, 0, 0, 3], Some(EXPONENT)),
-        (&[0], Some(NUMBER)),
-        (&[], Some(NUMBER)),
-    ];
-    for (e, expected) in cases {
-        assert_eq!(skipped(&with(rsa(), "e", text(e))), *expected, "{e:?}");
-    }
-}
-
-#[test]
-fn n_and_e_are_base64url_text() {
-    for member in ["n", "e"] {
-        assert_eq!(skipped(&without(rsa(), member)), Some(MEMBER));
-        assert_eq!(skipped(&with(rsa(), member, 65537)), Some(MEMBER));
-        assert_eq!(skipped(&with(rsa(), member, Value::Null)), Some(MEMBER));
-        // The standard alphabet, white space, non-zero trailing bits.
-        for malformed in ["+/+/", "AQ AB", "AQABZ", "AQAB\n", "AR"] {
-            assert_eq!(skipped(&with(rsa(), member, malformed)), Some(BASE64), "{malformed}");
-        }
-    }
-}
-
-/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j ·
-/// 2 · 3 · 5 · … · 167.
-fn roca_modulus() -> Vec<u8> {
-    let is_prime = |n: &u32| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
-    let mut little_endian = vec![1_u8];
-    let times = |number: &mut Vec<u8>, factor: u32| {
-        let mut carry = 0;
-        for byte in number.iter_mut() {
-            let product = u32::from(*byte) * factor + carry;
-            *byte = product as u8;
-            carry = product >> 8;
-        }
-        number.extend((carry > 0).then_some(carry as u8));
-    };
-    (2..=167).filter(is_prime).for_each(|prime| times(&mut little_endian, prime));
-    while little_endian.len() < 256 || little_endian[255] < 128 {
-        times(&mut little_endian, 2);
-    }
-    little_endian[0] |= 1;
-    little_endian.into_iter().rev().collect()
-}
-
-#[test]
-fn a_roca_modulus_is_skipped() {
-    let weak = roca_modulus();
-    assert_eq!(weak.len(), 256);
-    assert_eq!(skipped(&with(rsa(), "n", text(&weak))), Some(ROCA));
-    // Two more is zero modulo 3, which is no power.
-    let sound = [&weak[..255], &[weak[255] + 2]].concat();
-    assert_eq!(skipped(&with(rsa(), "n", text(sound))), None);
-}
-
-#[test]
-fn the_roca_moduli_of_wycheproof_are_skipped() {
-    let vectors = std::env::var_os("M2M_VECTORS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")),
-        PathBuf::from,
-    );
-    if !vectors.is_dir() {
-        eprintln!(
-            "no vectors in {}: the ROCA moduli of wycheproof are not tried",
-            vectors.display()
-        );
-        assert_ne!(std::env::var("REQUIRE_VECTORS").as_deref(), Ok("1"));
-        return;
-    }
-    let file = std::fs::read(vectors.join("wycheproof/json_web_key_test.json")).unwrap();
-    let file: Value = serde_json::from_slice(&file).unwrap();
-    let groups = file["testGroups"].as_array().unwrap().iter();
-    let roca = groups
-        .filter(|group| group["comment"].as_str().is_some_and(|comment| comment.contains("roca")));
-    let keys: Vec<_> = roca.flat_map(|group| group["public"]["keys"].as_array().unwrap()).collect();
-    assert!(!keys.is_empty());
-    for jwk in keys {
-        assert_eq!(skipped(jwk), Some(ROCA), "{}", jwk["kid"]);
-    }
-}
-
-#[test]
-fn one_leading_zero_or_padding_in_n_and_e_is_accepted_as_the_same_key() {
-    let (plain, n, e) = (Jwk::from_jwk(&rsa()).unwrap(), modulus(2048), [1, 0, 1]);
-    let zero_in_front = |number: &[u8]| [&[0], number].concat();
-    let spellings = [
-        with(rsa(), "n", text(zero_in_front(&n))),
-        with(rsa(), "e", text(zero_in_front(&e))),
-        with(rsa(), "n", URL_SAFE.encode(&n)),
-        with(rsa(), "n", URL_SAFE.encode(zero_in_front(&n))),
-        with(rsa(), "e", URL_SAFE.encode(zero_in_front(&e))),
-    ];
-    for jwk in spellings {
-        assert!(Jwk::from_jwk(&jwk).unwrap().is_same(&plain), "{jwk}");
-    }
-    // A zero in front adds no bit to a modulus that is too small.
-    assert_eq!(skipped(&with(rsa(), "n", text(zero_in_front(&modulus(2047))))), Some(MODULUS));
-    for member in ["n", "e"] {
-        let twice = zero_in_front(&zero_in_front(if member == "n" { &n } else { &e }));
-        assert_eq!(skipped(&with(rsa(), member, text(twice))), Some(NUMBER), "{member}");
-    }
 }
 
 #[test]
