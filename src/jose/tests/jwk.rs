@@ -8,12 +8,9 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use serde_json::Value;
-
-use crate::jose::Algorithm;
-use crate::jose::Jwk;
+use crate::jose::{Algorithm, Jwk};
 
 const NOT_OBJECT: &str = "not an object";
 const SECRET: &str = "a private or symmetric key";
