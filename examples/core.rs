@@ -7,16 +7,14 @@
 //! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 when it cannot run, 2 when it was
 //! called wrongly.
 
-use std::{
-    env,
-    error::Error,
-    ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use tokio::net::TcpListener;

@@ -1,9 +1,7 @@
 //! What the core answers: every status, text and content type it can send is in this file.
 
-use axum::{
-    http::{HeaderName, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
 use super::version::Version;
 

@@ -1,12 +1,17 @@
 //! How an embedded core is set up.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{
-    api_keys::ApiKeys, core::EmbeddedCore, key_set::Rotation, key_store::KeyStore, mint::Minter,
-    place::BasePath,
-};
-use crate::{ConfigError, clock::Clock};
+use super::api_keys::ApiKeys;
+use super::core::EmbeddedCore;
+use super::key_set::Rotation;
+use super::key_store::KeyStore;
+use super::mint::Minter;
+use super::place::BasePath;
+use crate::ConfigError;
+use crate::clock::Clock;
 
 /// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
 #[derive(Clone)]

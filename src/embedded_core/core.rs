@@ -1,14 +1,18 @@
 //! The embedded core as its user holds it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use tokio::net::TcpListener;
 
-use super::{
-    api_keys::ApiKeys, builder::EmbeddedCoreBuilder, listener::BoundedListener, mint::Minter,
-    place::BasePath, places::Places, routes,
-};
+use super::api_keys::ApiKeys;
+use super::builder::EmbeddedCoreBuilder;
+use super::listener::BoundedListener;
+use super::mint::Minter;
+use super::place::BasePath;
+use super::places::Places;
+use super::routes;
 use crate::ConfigError;
 
 /// An authority in this process that speaks a SuperTokens core's JWT recipe.
@@ -162,11 +166,9 @@ const MOST_BODIES: usize = 512;
 mod tests {
     use std::io;
 
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
-        sync::oneshot,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
 
     use super::*;
 

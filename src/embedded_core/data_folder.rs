@@ -10,16 +10,15 @@
 //! that user alone. Once that is checked on the opened folder, no other user can replace what is in
 //! it, so its files are opened by path.
 
-use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions},
-    io::{self, Read as _},
-    path::{self, Path, PathBuf},
-};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::path::{self, Path, PathBuf};
 
 use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
-use super::{key_file, key_set::KeySet};
+use super::key_file;
+use super::key_set::KeySet;
 use crate::{ConfigError, atomic_file, trusted_file};
 
 /// A data folder that this process holds. Everything here blocks.
@@ -112,7 +111,7 @@ impl DataFolder {
     fn check_in_place(&self) -> io::Result<()> {
         #[cfg(unix)]
         {
-            use std::os::unix::fs::MetadataExt as _;
+            use std::os::unix::fs::MetadataExt;
 
             let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
             let found = match fs::metadata(&self.path) {

@@ -1,16 +1,12 @@
 //! A key that rotates, and its age.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::error::Unspecified;
 
-use super::{
-    rotation::{Moment, Rotation},
-    signing_key::SigningKey,
-};
+use super::rotation::{Moment, Rotation};
+use super::signing_key::SigningKey;
 
 /// A key that rotates. Cheap to clone.
 #[derive(Clone, Debug)]

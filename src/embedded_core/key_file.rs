@@ -3,18 +3,15 @@
 //!
 //! Everything that holds a private key on its way is wiped when it is dropped.
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    error::Unspecified,
-};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::error::Unspecified;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{
-    key_set::{DynamicKey, KeySet},
-    signing_key::SigningKey,
-};
+use super::key_set::{DynamicKey, KeySet};
+use super::signing_key::SigningKey;
 use crate::jose::json::{self, RawString, RawValue};
 
 /// The content of a key file.

@@ -28,11 +28,10 @@
 
 use std::sync::Arc;
 
-pub(super) use super::{
-    dynamic_key::DynamicKey,
-    rotation::{Moment, Rotation},
-};
-use super::{rotation::MOST_KEYS, signing_key::SigningKey};
+pub(super) use super::dynamic_key::DynamicKey;
+use super::rotation::MOST_KEYS;
+pub(super) use super::rotation::{Moment, Rotation};
+use super::signing_key::SigningKey;
 
 /// The keys of one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]

@@ -1,25 +1,21 @@
 //! Where the keys are kept, and how they are replaced while requests go on.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
-use tokio::{
-    sync::watch,
-    task,
-    time::{Instant, timeout},
-};
+use tokio::sync::watch;
+use tokio::task;
+use tokio::time::{Instant, timeout};
 
-use super::{
-    data_folder::DataFolder,
-    key_set::{DynamicKey, KeySet, Moment, Rotation},
-    signing_key::SigningKey,
-};
-use crate::{ConfigError, clock::Clock};
+use super::data_folder::DataFolder;
+use super::key_set::{DynamicKey, KeySet, Moment, Rotation};
+use super::signing_key::SigningKey;
+use crate::ConfigError;
+use crate::clock::Clock;
 
 /// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
 ///

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{
-    answer::Refusal, key_store::KeyStore, request::MintRequest, signers::Signers,
-    signing_key::SigningKey,
-};
+use super::answer::Refusal;
+use super::key_store::KeyStore;
+use super::request::MintRequest;
+use super::signers::Signers;
+use super::signing_key::SigningKey;
 use crate::clock::Clock;
 
 /// Signs what is asked for.

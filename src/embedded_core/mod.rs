@@ -149,4 +149,5 @@ mod signers;
 mod signing_key;
 mod version;
 
-pub use self::{builder::EmbeddedCoreBuilder, core::EmbeddedCore};
+pub use self::builder::EmbeddedCoreBuilder;
+pub use self::core::EmbeddedCore;

@@ -1,6 +1,7 @@
 //! What a path names: a route, and the app and tenant in front of it.
 
-use super::{answer::Refusal, version::Version};
+use super::answer::Refusal;
+use super::version::Version;
 use crate::ConfigError;
 
 /// The path under which every route lives; empty by default.

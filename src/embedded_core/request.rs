@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{answer::Refusal, version::Version};
+use super::answer::Refusal;
+use super::version::Version;
 use crate::jose::json::{self, RawValue};
 
 /// What a caller asks to have signed. Read and checked field by field, in a core's order.

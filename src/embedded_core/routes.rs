@@ -1,24 +1,21 @@
 //! From a request to an answer: the order of checks that the module's docs promise.
 
-use std::{future::poll_fn, time::Duration};
+use std::future::poll_fn;
+use std::time::Duration;
 
-use axum::{
-    body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
-    http::Method,
-    response::{IntoResponse as _, Response},
-};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::{
-    answer::{self, Refusal},
-    core::EmbeddedCore,
-    place::{Place, Route},
-    places::Places,
-    rebinding,
-    request::MintRequest,
-    version::Version,
-};
+use super::answer::{self, Refusal};
+use super::core::EmbeddedCore;
+use super::place::{Place, Route};
+use super::places::Places;
+use super::rebinding;
+use super::request::MintRequest;
+use super::version::Version;
 
 /// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core
 /// does not.
@@ -97,13 +94,11 @@ const MAX_BODY: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        Router,
-        http::{HeaderMap, HeaderName, StatusCode, header},
-    };
-    use http_body_util::{BodyExt as _, Empty};
+    use axum::Router;
+    use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+    use http_body_util::{BodyExt, Empty};
     use serde_json::Value;
-    use tower::ServiceExt as _;
+    use tower::ServiceExt;
 
     use super::*;
     use crate::clock::Clock;

@@ -1,13 +1,12 @@
 //! Signing off the async threads.
 
-use std::{
-    collections::VecDeque,
-    num::NonZero,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
-use tokio::{sync::oneshot, task};
+use tokio::sync::oneshot;
+use tokio::task;
 
 use super::signing_key::SigningKey;
 

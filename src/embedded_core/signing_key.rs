@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use aws_lc_rs::{
-    encoding::{AsDer as _, Pkcs8V1Der},
-    error::Unspecified,
-    rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
-};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 /// An RSA-2048 key pair under its `kid`.

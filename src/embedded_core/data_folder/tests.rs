@@ -1,16 +1,13 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    clock::Clock,
-    embedded_core::{
-        key_set::{DynamicKey, Rotation},
-        key_store::KeyStore,
-        signing_key::SigningKey,
-    },
-};
+use crate::clock::Clock;
+use crate::embedded_core::key_set::{DynamicKey, Rotation};
+use crate::embedded_core::key_store::KeyStore;
+use crate::embedded_core::signing_key::SigningKey;
 
 /// Where a data folder may be made; gone with the value.
 struct Place(TempDir);
@@ -79,7 +76,7 @@ fn what_a_killed_process_left_is_removed() {
 #[cfg(unix)]
 #[test]
 fn what_everybody_can_read_is_refused_and_what_is_made_is_private() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     DataFolder::open(&place.path()).unwrap().store(&keys()).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -1,4 +1,5 @@
-use std::{sync::LazyLock, time::Duration};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use super::*;
 

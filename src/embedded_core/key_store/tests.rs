@@ -1,12 +1,17 @@
-use std::{fs, sync::mpsc};
+use std::fs;
+use std::sync::mpsc;
 
 use axum::http::HeaderMap;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::embedded_core::{answer::Refusal, mint::Minter, request::MintRequest, version::Version};
+use crate::embedded_core::answer::Refusal;
+use crate::embedded_core::mint::Minter;
+use crate::embedded_core::request::MintRequest;
+use crate::embedded_core::version::Version;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
