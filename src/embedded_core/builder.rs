@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::api_keys::ApiKeys;
 use super::core::EmbeddedCore;
-use super::key_set::Rotation;
-use super::key_store::KeyStore;
-use super::mint::Minter;
-use super::place::BasePath;
+use super::http::ApiKeys;
+use super::http::BasePath;
+use super::keys::KeyStore;
+use super::keys::Minter;
+use super::keys::Rotation;
 use crate::ConfigError;
 use crate::clock::Clock;
 
@@ -27,7 +27,7 @@ pub struct EmbeddedCoreBuilder {
 }
 
 impl EmbeddedCoreBuilder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             api_keys: Vec::new(),
             rotate_every: Duration::from_secs(168 * 3600),
@@ -105,7 +105,7 @@ impl EmbeddedCoreBuilder {
     }
 
     #[cfg(test)]
-    pub(super) fn clock(mut self, clock: Clock) -> Self {
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }

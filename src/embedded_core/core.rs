@@ -6,13 +6,13 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::net::TcpListener;
 
-use super::api_keys::ApiKeys;
 use super::builder::EmbeddedCoreBuilder;
-use super::listener::BoundedListener;
-use super::mint::Minter;
-use super::place::BasePath;
-use super::places::Places;
-use super::routes;
+use super::http;
+use super::http::ApiKeys;
+use super::http::BasePath;
+use super::http::BoundedListener;
+use super::http::Places;
+use super::keys::Minter;
 use crate::ConfigError;
 
 /// An authority in this process that speaks a SuperTokens core's JWT recipe.
@@ -41,7 +41,7 @@ impl EmbeddedCore {
         EmbeddedCoreBuilder::new()
     }
 
-    pub(super) fn new(
+    pub(crate) fn new(
         api_keys: ApiKeys,
         base_path: BasePath,
         allow_open: bool,
@@ -71,7 +71,7 @@ impl EmbeddedCore {
         if self.shared.api_keys.is_empty() {
             tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
         }
-        Router::new().fallback(routes::respond).with_state(self.clone())
+        Router::new().fallback(http::respond).with_state(self.clone())
     }
 
     /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or
@@ -132,23 +132,23 @@ impl EmbeddedCore {
     }
 
     /// Whether only callers on this machine, and no web pages of other sites, may be answered.
-    pub(super) fn is_for_loopback_alone(&self) -> bool {
+    pub(crate) fn is_for_loopback_alone(&self) -> bool {
         self.shared.api_keys.is_empty() && !self.shared.allow_open
     }
 
-    pub(super) fn api_keys(&self) -> &ApiKeys {
+    pub(crate) fn api_keys(&self) -> &ApiKeys {
         &self.shared.api_keys
     }
 
-    pub(super) fn base_path(&self) -> &BasePath {
+    pub(crate) fn base_path(&self) -> &BasePath {
         &self.shared.base_path
     }
 
-    pub(super) fn bodies(&self) -> &Places {
+    pub(crate) fn bodies(&self) -> &Places {
         &self.shared.bodies
     }
 
-    pub(super) fn minter(&self) -> &Minter {
+    pub(crate) fn minter(&self) -> &Minter {
         &self.shared.minter
     }
 }

@@ -128,26 +128,10 @@
 //! # }
 //! ```
 
-mod answer;
-mod api_keys;
 mod builder;
 mod core;
-mod data_folder;
-mod dynamic_key;
-mod key_file;
-mod key_set;
-mod key_store;
-mod listener;
-mod mint;
-mod place;
-mod places;
-mod rebinding;
-mod request;
-mod rotation;
-mod routes;
-mod signers;
-mod signing_key;
-mod version;
+mod http;
+mod keys;
 
-pub use self::builder::EmbeddedCoreBuilder;
-pub use self::core::EmbeddedCore;
+pub use builder::EmbeddedCoreBuilder;
+pub use core::EmbeddedCore;

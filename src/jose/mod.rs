@@ -8,6 +8,8 @@ mod jws;
 mod numeric_date;
 mod roca;
 mod signature;
+#[cfg(feature = "embedded-core")]
+mod signing_key;
 mod spki;
 #[cfg(test)]
 mod tests;
@@ -17,3 +19,5 @@ pub(crate) use jwk::Jwk;
 pub(crate) use jwk_set::{JwkSet, JwkSetError};
 pub(crate) use jws::Jws;
 pub(crate) use numeric_date::NumericDate;
+#[cfg(feature = "embedded-core")]
+pub(crate) use signing_key::SigningKey;

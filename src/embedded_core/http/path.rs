@@ -1,17 +1,17 @@
 //! What a path names: a route, and the app and tenant in front of it.
 
-use super::answer::Refusal;
-use super::version::Version;
+use super::cdi_version::Version;
+use super::response::Refusal;
 use crate::ConfigError;
 
 /// The path under which every route lives; empty by default.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BasePath {
+pub(crate) struct BasePath {
     segments: Vec<String>,
 }
 
 impl BasePath {
-    pub(super) fn new(text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn new(text: &str) -> Result<Self, ConfigError> {
         let usable =
             |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
         if !text.bytes().all(usable) {
@@ -23,8 +23,8 @@ impl BasePath {
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) route: Route,
+pub(crate) struct Place {
+    pub(crate) route: Route,
     /// The app, in lower case, unless it is the public one.
     app: Option<String>,
     /// Whether a tenant other than the public one is named.
@@ -32,7 +32,7 @@ pub(super) struct Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Mint,
     WellKnownJwks,
     RecipeJwks,
@@ -44,7 +44,7 @@ pub(super) enum Route {
 impl Route {
     /// Key sets are public, and health checks carry no secrets; everything else asks for the api
     /// key.
-    pub(super) fn needs_api_key(self) -> bool {
+    pub(crate) fn needs_api_key(self) -> bool {
         match self {
             Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
             Self::WellKnownJwks | Self::Hello | Self::Unknown => false,
@@ -62,7 +62,7 @@ impl Route {
 
 impl Place {
     /// What `path` names below `base`.
-    pub(super) fn of(path: &str, base: &BasePath) -> Self {
+    pub(crate) fn of(path: &str, base: &BasePath) -> Self {
         let mut rest = segments(path);
         for expected in &base.segments {
             if !rest.next().is_some_and(|segment| segment.eq_ignore_ascii_case(expected)) {
@@ -98,7 +98,7 @@ impl Place {
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
     /// Before tenants existed, a path with one in it was a path like any other.
-    pub(super) fn check_version(&self, version: Version) -> Result<(), Refusal> {
+    pub(crate) fn check_version(&self, version: Version) -> Result<(), Refusal> {
         if self.foreign_tenant && version < Version::TENANTS {
             Err(Refusal::NotFound)
         } else {
@@ -107,7 +107,7 @@ impl Place {
     }
 
     /// What belongs to the app as a whole is for the public tenant alone.
-    pub(super) fn check_tenant(&self, version: Version) -> Result<(), Refusal> {
+    pub(crate) fn check_tenant(&self, version: Version) -> Result<(), Refusal> {
         if self.foreign_tenant && version >= Version::PUBLIC_TENANT_ONLY {
             return Err(Refusal::NotPublicTenant);
         }
@@ -115,7 +115,7 @@ impl Place {
     }
 
     /// There is one app, the public one.
-    pub(super) fn check_app(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_app(&self) -> Result<(), Refusal> {
         match &self.app {
             Some(app) => Err(Refusal::UnknownApp(app.clone())),
             None => Ok(()),

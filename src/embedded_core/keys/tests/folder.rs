@@ -5,9 +5,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Clock;
-use crate::embedded_core::key_set::{DynamicKey, Rotation};
-use crate::embedded_core::key_store::KeyStore;
-use crate::embedded_core::signing_key::SigningKey;
+use crate::embedded_core::keys::signing_keys::{DynamicKey, Rotation};
+use crate::embedded_core::keys::store::KeyStore;
+use crate::jose::SigningKey;
 
 /// Where a data folder may be made; gone with the value.
 struct Place(TempDir);

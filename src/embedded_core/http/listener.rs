@@ -13,20 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::places::{Place, Places};
+use super::connection_slots::{Place, Places};
 
 /// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no
 /// file descriptors left, the connection whose last answer is the oldest is closed for each new
 /// one: were new ones to wait instead, whoever opens connections and says nothing would keep
 /// everybody out.
 #[derive(Debug)]
-pub(super) struct BoundedListener {
+pub(crate) struct BoundedListener {
     inner: TcpListener,
     places: Places,
 }
 
 impl BoundedListener {
-    pub(super) fn new(inner: TcpListener) -> Self {
+    pub(crate) fn new(inner: TcpListener) -> Self {
         Self::with_places(inner, MOST_CONNECTIONS)
     }
 
@@ -75,7 +75,7 @@ fn is_of_one_connection(err: &io::Error) -> bool {
 /// Only what is written extends the deadline. One that every received byte extended would let a
 /// caller hold a connection with a header sent byte by byte.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub(crate) struct Connection<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
     place: Option<Place>,

@@ -3,11 +3,11 @@
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::version::Version;
+use super::cdi_version::Version;
 
 /// Why a request got no token or key set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     NotLocal,
     InvalidApiKey,
     VersionMalformed,
@@ -92,35 +92,35 @@ impl IntoResponse for Refusal {
 }
 
 /// The health check's answer.
-pub(super) fn hello() -> Response {
+pub(crate) fn hello() -> Response {
     line(StatusCode::OK, TEXT, "Hello".to_owned())
 }
 
 /// A signed token.
-pub(super) fn token(jwt: &str) -> Response {
+pub(crate) fn token(jwt: &str) -> Response {
     // A compact JWS is base64url and dots: nothing in it needs escaping.
     json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#))
 }
 
 /// The algorithm is none that this core signs with. Status 200: the SDKs tell it by the body.
-pub(super) fn unsupported_algorithm() -> Response {
+pub(crate) fn unsupported_algorithm() -> Response {
     json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#.to_owned())
 }
 
 /// The key set, to be kept for `max_age` seconds.
-pub(super) fn key_set(keys: &str, max_age: u64) -> Response {
+pub(crate) fn key_set(keys: &str, max_age: u64) -> Response {
     let cache_control = format!("max-age={max_age}, must-revalidate");
     ([(header::CACHE_CONTROL, cache_control)], json(format!(r#"{{"keys":{keys}}}"#)))
         .into_response()
 }
 
 /// The key set as SDKs before CDI 2.21 ask for it.
-pub(super) fn old_key_set(keys: &str) -> Response {
+pub(crate) fn old_key_set(keys: &str) -> Response {
     json(format!(r#"{{"keys":{keys},"status":"OK"}}"#))
 }
 
 /// The versions that this core speaks.
-pub(super) fn versions() -> Response {
+pub(crate) fn versions() -> Response {
     let versions = Version::SUPPORTED.map(|version| format!(r#""{version}""#)).join(",");
     json(format!(r#"{{"versions":[{versions}]}}"#))
 }

@@ -10,12 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::key_set::{DynamicKey, KeySet};
-use super::signing_key::SigningKey;
+use super::signing_keys::{DynamicKey, KeySet};
+use crate::jose::SigningKey;
 use crate::jose::json::{self, RawString, RawValue};
 
 /// The content of a key file.
-pub(super) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+pub(crate) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     // Of its full size at once: what grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
@@ -47,7 +47,7 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 }
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
-pub(super) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
+pub(crate) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
     let document = Document::read(content)?;
     // Not against an attacker, who could write the digest too: a single changed bit in a kid would
     // void tokens silently.

@@ -8,7 +8,7 @@ use std::thread;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use super::signing_key::SigningKey;
+use crate::jose::SigningKey;
 
 /// As many signers as there are processors, each on a blocking thread for as long as there is
 /// something to sign.
@@ -17,7 +17,7 @@ use super::signing_key::SigningKey;
 /// answered, key sets would wait behind tokens; on a thread woken for each one, a fifth of the time
 /// would go into waking. So a signer that is done takes up the next claims itself.
 #[derive(Clone, Debug)]
-pub(super) struct Signers {
+pub(crate) struct Signers {
     queue: Arc<Mutex<Queue>>,
     most: usize,
 }
@@ -36,7 +36,7 @@ struct Job {
 }
 
 impl Signers {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             queue: Arc::default(),
             most: thread::available_parallelism().map_or(1, NonZero::get),
@@ -44,7 +44,7 @@ impl Signers {
     }
 
     /// `claims`, a JSON object, in a compact JWS. `None` if the key failed.
-    pub(super) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
+    pub(crate) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
         let (signed, jwt) = oneshot::channel();
         let is_wanted = {
             let mut queue = self.queue();

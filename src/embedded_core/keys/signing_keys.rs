@@ -28,14 +28,14 @@
 
 use std::sync::Arc;
 
-pub(super) use super::dynamic_key::DynamicKey;
+pub(crate) use super::dynamic_key::DynamicKey;
 use super::rotation::MOST_KEYS;
-pub(super) use super::rotation::{Moment, Rotation};
-use super::signing_key::SigningKey;
+pub(crate) use super::rotation::{Moment, Rotation};
+use crate::jose::SigningKey;
 
 /// The keys of one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     fixed: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in
     /// another order.
@@ -47,12 +47,12 @@ pub(super) struct KeySet {
 }
 
 impl KeySet {
-    pub(super) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
+    pub(crate) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
         Self { fixed, dynamic: vec![first], is_clock_in_doubt: false }
     }
 
     /// The keys of a file, newest first. `None` if there is no dynamic one, or if two share a name.
-    pub(super) fn kept(fixed: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
+    pub(crate) fn kept(fixed: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
         let mut created: Vec<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
         created.sort_unstable();
         let distinct = created.is_sorted_by(|one, other| one < other);
@@ -72,7 +72,7 @@ impl KeySet {
     /// When a key last signed is not stored. The newest may have signed just now, and each older
     /// one until its successor had been listed for long enough to sign, so all stay listed for two
     /// validities from then.
-    pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
+    pub(crate) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
             latest = latest.max(key.created_millis());
@@ -102,12 +102,12 @@ impl KeySet {
     }
 
     /// The dynamic keys, newest first, whether they are still listed or not.
-    pub(super) fn dynamic(&self) -> &[DynamicKey] {
+    pub(crate) fn dynamic(&self) -> &[DynamicKey] {
         &self.dynamic
     }
 
     /// This set with its newest dynamic key counting as listed from `now` on.
-    pub(super) fn listed_at(mut self, now: Moment) -> Self {
+    pub(crate) fn listed_at(mut self, now: Moment) -> Self {
         self.dynamic[0] = self.dynamic[0].clone().listed_at(now);
         self
     }
@@ -118,7 +118,7 @@ impl KeySet {
 
     /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may
     /// have signed a token that is still valid: that key leaves for the new one.
-    pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
+    pub(crate) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
         let has_room = || self.staying(now, rotation).count() < MOST_KEYS;
         let oldest_is_spent =
             || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
@@ -127,7 +127,7 @@ impl KeySet {
 
     /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys
     /// under one `kid` could not be told apart.
-    pub(super) fn next_creation(&self, now: Moment) -> u64 {
+    pub(crate) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
         (now.wall..=u64::MAX).find(is_free).unwrap_or(now.wall)
     }
@@ -136,7 +136,7 @@ impl KeySet {
     ///
     /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys
     /// of uncertain age stay as the module's docs say.
-    pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
+    pub(crate) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
         let old = self.staying(now, rotation).cloned();
         let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MOST_KEYS).collect();
         Self { fixed: self.fixed.clone(), dynamic, ..*self }
@@ -151,12 +151,12 @@ impl KeySet {
     }
 
     /// The `kid` of the newest dynamic key.
-    pub(super) fn newest_kid(&self) -> &str {
+    pub(crate) fn newest_kid(&self) -> &str {
         self.newest().key().kid()
     }
 
     /// The key that signs where the static one is asked for.
-    pub(super) fn fixed(&self) -> &Arc<SigningKey> {
+    pub(crate) fn fixed(&self) -> &Arc<SigningKey> {
         &self.fixed
     }
 
@@ -166,7 +166,7 @@ impl KeySet {
     ///
     /// The key that is returned stays listed until its tokens expire. Its age does not ensure that:
     /// setting the wall clock back makes loaded keys younger until the clock is right again.
-    pub(super) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
+    pub(crate) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
         let signer =
             young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
@@ -175,13 +175,13 @@ impl KeySet {
     }
 
     /// The newest dynamic key, to sign although it is too old. It stays listed for longer.
-    pub(super) fn stand_in(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
+    pub(crate) fn stand_in(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
         self.newest().extend_listing(now, rotation);
         self.newest().key()
     }
 
     /// The listed keys as a JSON array: dynamic ones, newest first, then the static one.
-    pub(super) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
+    pub(crate) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
         let dynamic = self.listed(now, rotation).map(|key| key.key().jwk());
         let keys: Vec<&str> = dynamic.chain([self.fixed.jwk()]).collect();
         format!("[{}]", keys.join(","))
@@ -195,10 +195,11 @@ impl KeySet {
 
     /// For how many seconds the list may be cached: until the next key may be in it, and at least
     /// 1.
-    pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
+    pub(crate) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
         (self.newest().due_in(now, rotation) / 1000).max(1)
     }
 }
 
 #[cfg(test)]
+#[path = "tests/signing_keys.rs"]
 mod tests;

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 /// Whether `Host`, `Origin` and the URI's authority (HTTP/2, absolute form) are on loopback or
 /// missing.
-pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+pub(crate) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
     uri.authority().is_none_or(|authority| is_loopback(authority.as_str()))
         && is_missing_or(headers, header::HOST, is_loopback)
         && is_missing_or(headers, header::ORIGIN, is_loopback_origin)

@@ -9,12 +9,12 @@ use crate::ConfigError;
 
 /// The configured api keys. None at all admits everyone.
 #[derive(Clone, Default)]
-pub(super) struct ApiKeys {
+pub(crate) struct ApiKeys {
     keys: Vec<String>,
 }
 
 impl ApiKeys {
-    pub(super) fn new(keys: Vec<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(keys: Vec<String>) -> Result<Self, ConfigError> {
         let usable =
             |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
         if !keys.iter().all(usable) {
@@ -23,12 +23,12 @@ impl ApiKeys {
         Ok(Self { keys })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
     /// Whether a request with these headers may go on.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn admit(&self, headers: &HeaderMap) -> bool {
         if self.is_empty() {
             return true;
         }

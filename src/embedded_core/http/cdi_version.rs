@@ -4,26 +4,26 @@ use std::fmt;
 
 use axum::http::HeaderMap;
 
-use super::answer::Refusal;
+use super::response::Refusal;
 
 /// A version of the core driver interface that this core supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version {
+pub(crate) struct Version {
     major: u8,
     minor: u8,
 }
 
 impl Version {
     /// From here on a request may choose between the static and the dynamic keys.
-    pub(super) const CHOICE_OF_KEY: Self = Self::new(2, 21);
+    pub(crate) const CHOICE_OF_KEY: Self = Self::new(2, 21);
     /// From here on a path may name a tenant.
-    pub(super) const TENANTS: Self = Self::new(3, 0);
+    pub(crate) const TENANTS: Self = Self::new(3, 0);
     /// From here on what belongs to the app is refused to every tenant but the public one.
-    pub(super) const PUBLIC_TENANT_ONLY: Self = Self::new(5, 0);
+    pub(crate) const PUBLIC_TENANT_ONLY: Self = Self::new(5, 0);
     const NEWEST: Self = Self::new(5, 4);
 
     /// Every supported version, oldest first: those of core 11.4.7.
-    pub(super) const SUPPORTED: [Self; 23] = [
+    pub(crate) const SUPPORTED: [Self; 23] = [
         Self::new(2, 7),
         Self::new(2, 8),
         Self::new(2, 9),
@@ -54,7 +54,7 @@ impl Version {
     }
 
     /// The version that a request asks for in its `cdi-version` header; without one, the newest.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let Some(value) = headers.get("cdi-version") else { return Ok(Self::NEWEST) };
         let text = value.to_str().map_err(|_| Refusal::VersionMalformed)?;
         // Only digits and dots pass, so the text may be repeated in the answer.

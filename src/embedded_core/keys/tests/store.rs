@@ -8,10 +8,10 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::embedded_core::answer::Refusal;
-use crate::embedded_core::mint::Minter;
-use crate::embedded_core::request::MintRequest;
-use crate::embedded_core::version::Version;
+use crate::embedded_core::http::MintRequest;
+use crate::embedded_core::http::Refusal;
+use crate::embedded_core::http::Version;
+use crate::embedded_core::keys::Minter;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
-use super::data_folder::DataFolder;
-use super::key_set::{DynamicKey, KeySet, Moment, Rotation};
-use super::signing_key::SigningKey;
+use super::folder::DataFolder;
+use super::signing_keys::{DynamicKey, KeySet, Moment, Rotation};
 use crate::ConfigError;
 use crate::clock::Clock;
+use crate::jose::SigningKey;
 
 /// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
 ///
@@ -26,7 +26,7 @@ use crate::clock::Clock;
 /// A key is in the data folder before it is listed or signs: whatever kills the process, no key
 /// that anybody saw is lost.
 #[derive(Clone, Debug)]
-pub(super) struct KeyStore {
+pub(crate) struct KeyStore {
     shared: Arc<Shared>,
 }
 
@@ -65,7 +65,7 @@ struct State {
 
 /// The keys as they stand at one moment.
 #[derive(Debug)]
-pub(super) struct Current {
+pub(crate) struct Current {
     keys: Arc<KeySet>,
     rotation: Rotation,
     now: Moment,
@@ -73,12 +73,12 @@ pub(super) struct Current {
 
 impl KeyStore {
     /// A store in memory with a fresh static and a fresh dynamic key.
-    pub(super) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
+    pub(crate) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
         Self::start(rotation, clock, |clock| Ok((generate(clock)?, None))).await
     }
 
     /// The store in the data folder at `path`, or a fresh one where there is none.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         path: PathBuf,
         rotation: Rotation,
         clock: Clock,
@@ -120,14 +120,14 @@ impl KeyStore {
     }
 
     /// The keys of now. Starts the making of a new key that is due, and does not wait for it.
-    pub(super) fn current(&self) -> Current {
+    pub(crate) fn current(&self) -> Current {
         self.start_if_due();
         let keys = self.shared.state().keys.clone();
         Current { keys, rotation: self.shared.rotation, now: self.shared.now() }
     }
 
     /// Waits for the key that is being made, if there is one, and no longer than [`LONGEST_WAIT`].
-    pub(super) async fn wait_for_new_key(&self) {
+    pub(crate) async fn wait_for_new_key(&self) {
         let mut making = self.shared.state().making.clone();
         // Nothing is ever sent: the wait ends when the sender goes.
         let _ = timeout(LONGEST_WAIT, making.changed()).await;
@@ -225,30 +225,31 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Current {
     /// The key that signs where the static one is asked for.
-    pub(super) fn fixed(&self) -> Arc<SigningKey> {
+    pub(crate) fn fixed(&self) -> Arc<SigningKey> {
         self.keys.fixed().clone()
     }
 
     /// The key that signs where a dynamic one is asked for. `None` if every key is too old.
-    pub(super) fn rotating(&self) -> Option<Arc<SigningKey>> {
+    pub(crate) fn rotating(&self) -> Option<Arc<SigningKey>> {
         self.keys.rotating(self.now, self.rotation).cloned()
     }
 
     /// The key that signs where a dynamic one is asked for. The newest if every key is too old.
-    pub(super) fn rotating_or_newest(&self) -> Arc<SigningKey> {
+    pub(crate) fn rotating_or_newest(&self) -> Arc<SigningKey> {
         self.rotating().unwrap_or_else(|| self.keys.stand_in(self.now, self.rotation).clone())
     }
 
     /// The listed keys as a JSON array.
-    pub(super) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         self.keys.to_json(self.now, self.rotation)
     }
 
     /// For how many seconds the list may be kept.
-    pub(super) fn max_age(&self) -> u64 {
+    pub(crate) fn max_age(&self) -> u64 {
         self.keys.max_age(self.now, self.rotation)
     }
 }
 
 #[cfg(test)]
+#[path = "tests/store.rs"]
 mod tests;

@@ -9,22 +9,22 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::answer::{self, Refusal};
-use super::core::EmbeddedCore;
-use super::place::{Place, Route};
-use super::places::Places;
-use super::rebinding;
-use super::request::MintRequest;
-use super::version::Version;
+use super::cdi_version::Version;
+use super::connection_slots::Places;
+use super::loopback;
+use super::mint_request::MintRequest;
+use super::path::{Place, Route};
+use super::response::{self, Refusal};
+use crate::embedded_core::core::EmbeddedCore;
 
 /// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core
 /// does not.
-pub(super) async fn respond(State(core): State<EmbeddedCore>, request: Request) -> Response {
+pub(crate) async fn respond(State(core): State<EmbeddedCore>, request: Request) -> Response {
     dispatch(&core, request).await.unwrap_or_else(Refusal::into_response)
 }
 
 async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Refusal> {
-    if core.is_for_loopback_alone() && !rebinding::is_local(request.uri(), request.headers()) {
+    if core.is_for_loopback_alone() && !loopback::is_local(request.uri(), request.headers()) {
         return Err(Refusal::NotLocal);
     }
     let place = Place::of(request.uri().path(), core.base_path());
@@ -38,20 +38,20 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
         (Route::WellKnownJwks, &Method::GET) => {
             place.check_app()?;
             let keys = core.minter().keys().current();
-            Ok(answer::key_set(&keys.to_json(), keys.max_age()))
+            Ok(response::key_set(&keys.to_json(), keys.max_age()))
         }
         (Route::RecipeJwks, &Method::GET) => {
             place.check_app()?;
             let keys = core.minter().keys().current();
-            Ok(answer::old_key_set(&keys.to_json()))
+            Ok(response::old_key_set(&keys.to_json()))
         }
         (Route::ApiVersion, &Method::GET) => {
             place.check_app()?;
-            Ok(answer::versions())
+            Ok(response::versions())
         }
         (Route::Hello, method) if method != Method::HEAD => {
             place.check_app()?;
-            Ok(answer::hello())
+            Ok(response::hello())
         }
         (Route::Unknown, method) if method != Method::HEAD => Err(Refusal::NotFound),
         _ => Err(Refusal::MethodNotSupported),
@@ -70,10 +70,10 @@ async fn mint(
     place.check_tenant(version)?;
     place.check_app()?;
     if !request.asks_for_rs256() {
-        return Ok(answer::unsupported_algorithm());
+        return Ok(response::unsupported_algorithm());
     }
     let jwt = core.minter().mint(request).await?;
-    Ok(answer::token(&jwt))
+    Ok(response::token(&jwt))
 }
 
 async fn read(body: Body, places: &Places) -> Result<Bytes, Refusal> {

@@ -6,16 +6,16 @@ use crate::ConfigError;
 
 /// One reading of the wall clock and of the monotonic clock, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     /// Since the Unix epoch, as the wall clock has it. May jump.
-    pub(super) wall: u64,
+    pub(crate) wall: u64,
     /// Since this process loaded its keys or made the first ones, as the monotonic clock has it.
-    pub(super) elapsed: u64,
+    pub(crate) elapsed: u64,
 }
 
 /// How long dynamic keys live. All times in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rotation {
+pub(crate) struct Rotation {
     /// The age at which a key hands over to its successor, under steady traffic.
     interval: u64,
     /// How long a token signed by a dynamic key is meant to stay good.
@@ -25,7 +25,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    pub(super) fn new(
+    pub(crate) fn new(
         rotate_every: Duration,
         access_token_validity: Duration,
     ) -> Result<Self, ConfigError> {
@@ -40,27 +40,27 @@ impl Rotation {
     }
 
     /// The age at which the newest key asks for a successor.
-    pub(super) fn due_after(self) -> u64 {
+    pub(crate) fn due_after(self) -> u64 {
         self.interval - self.ahead
     }
 
     /// How long a key is listed before it signs.
-    pub(super) fn ahead(self) -> u64 {
+    pub(crate) fn ahead(self) -> u64 {
         self.ahead
     }
 
     /// The age at which a key leaves the set.
-    pub(super) fn kept(self) -> u64 {
+    pub(crate) fn kept(self) -> u64 {
         self.interval.saturating_add(self.kept_after_signing())
     }
 
     /// How long a key is listed after it last signed.
-    pub(super) fn kept_after_signing(self) -> u64 {
+    pub(crate) fn kept_after_signing(self) -> u64 {
         self.validity.saturating_mul(2)
     }
 
     /// The age up to which a key may stand in for a successor that has not been listed for long.
-    pub(super) fn may_stand_in(self) -> u64 {
+    pub(crate) fn may_stand_in(self) -> u64 {
         self.interval.saturating_add(self.validity)
     }
 }
@@ -72,7 +72,7 @@ fn millis(duration: Duration) -> u64 {
 /// A key is listed for 60 s before it signs, so that verifiers hold it by then.
 const AHEAD: u64 = 60_000;
 /// Together with the static key, as many as a careful reader of a key set takes.
-pub(super) const MOST_KEYS: usize = 99;
+pub(crate) const MOST_KEYS: usize = 99;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 /// An RSA-2048 key pair under its `kid`.
-pub(super) struct SigningKey {
+pub(crate) struct SigningKey {
     kid: String,
     pair: KeyPair,
     jwk: String,
@@ -20,13 +20,13 @@ pub(super) struct SigningKey {
 
 impl SigningKey {
     /// A key that never rotates. Takes a good part of a second: never call it on an async thread.
-    pub(super) fn generate_static() -> Result<Self, Unspecified> {
+    pub(crate) fn generate_static() -> Result<Self, Unspecified> {
         Ok(Self::new(format!("s-{}", Uuid::new_v4()), KeyPair::generate(KeySize::Rsa2048)?))
     }
 
     /// A key that rotates, and the milliseconds after the Unix epoch at which it counts as created.
     /// As slow as a static one, which is why `created_millis` is only asked when the key is there.
-    pub(super) fn generate_dynamic(
+    pub(crate) fn generate_dynamic(
         created_millis: impl FnOnce() -> u64,
     ) -> Result<(u64, Self), Unspecified> {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
@@ -36,13 +36,13 @@ impl SigningKey {
 
     /// A key that was kept: its `kid`, and its PKCS#8 form (RFC 5208 §5). `None` if that is no
     /// whole RSA-2048 key.
-    pub(super) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
+    pub(crate) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
         let pair = KeyPair::from_pkcs8(pkcs8).ok()?;
         (pair.public_modulus_len() == 256).then(|| Self::new(kid.to_owned(), pair))
     }
 
     /// The private key in its PKCS#8 form, in memory that is wiped when it is dropped.
-    pub(super) fn to_pkcs8(&self) -> Result<Pkcs8V1Der<'static>, Unspecified> {
+    pub(crate) fn to_pkcs8(&self) -> Result<Pkcs8V1Der<'static>, Unspecified> {
         self.pair.as_der()
     }
 
@@ -58,17 +58,17 @@ impl SigningKey {
         Self { kid, pair, jwk }
     }
 
-    pub(super) fn kid(&self) -> &str {
+    pub(crate) fn kid(&self) -> &str {
         &self.kid
     }
 
     /// The public half as a JSON object (RFC 7517 §4).
-    pub(super) fn jwk(&self) -> &str {
+    pub(crate) fn jwk(&self) -> &str {
         &self.jwk
     }
 
     /// Signs `claims`, a JSON object, into a compact JWS (RFC 7515 §7.1) with RS256.
-    pub(super) fn sign(&self, claims: &str) -> Result<String, Unspecified> {
+    pub(crate) fn sign(&self, claims: &str) -> Result<String, Unspecified> {
         // The member order is a core's, and part of the wire.
         let header = format!(r#"{{"kid":"{}","typ":"JWT","alg":"RS256"}}"#, self.kid);
         let mut jwt = URL_SAFE_NO_PAD.encode(header);

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// The places, and who holds them.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     free: Arc<Semaphore>,
     held: Arc<Held>,
 }
@@ -38,12 +38,12 @@ struct Holder {
 }
 
 impl Places {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), held: Arc::default() }
     }
 
     /// A place. If there is none, somebody is asked to leave and waited for.
-    pub(super) async fn take(&self) -> Option<Place> {
+    pub(crate) async fn take(&self) -> Option<Place> {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
@@ -60,7 +60,7 @@ impl Places {
     }
 
     /// Asks the one whose last answer is the oldest. False if nobody is there to be asked.
-    pub(super) fn ask_one_to_leave(&self) -> bool {
+    pub(crate) fn ask_one_to_leave(&self) -> bool {
         let mut holders = self.held.holders();
         let first = holders
             .iter()
@@ -73,7 +73,7 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free.available_permits()
     }
 }
@@ -91,7 +91,7 @@ impl Held {
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     id: u64,
     last: Arc<AtomicU64>,
     asked_to_leave: oneshot::Receiver<()>,
@@ -101,12 +101,12 @@ pub(super) struct Place {
 
 impl Place {
     /// Something was answered.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.last.store(self.held.event(), Ordering::Relaxed);
     }
 
     /// Ready once the place is wanted by somebody else, and from then on.
-    pub(super) fn poll_asked_to_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_asked_to_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.asked_to_leave.is_terminated() {
             return Poll::Ready(());
         }

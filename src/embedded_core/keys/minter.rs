@@ -5,16 +5,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::answer::Refusal;
-use super::key_store::KeyStore;
-use super::request::MintRequest;
 use super::signers::Signers;
-use super::signing_key::SigningKey;
+use super::store::KeyStore;
 use crate::clock::Clock;
+use crate::embedded_core::http::MintRequest;
+use crate::embedded_core::http::Refusal;
+use crate::jose::SigningKey;
 
 /// Signs what is asked for.
 #[derive(Debug)]
-pub(super) struct Minter {
+pub(crate) struct Minter {
     keys: KeyStore,
     clock: Clock,
     /// Bounds the payloads in memory: each mint under way holds at most one.
@@ -26,22 +26,22 @@ pub(super) struct Minter {
 }
 
 impl Minter {
-    pub(super) fn new(keys: KeyStore, clock: Clock) -> Self {
+    pub(crate) fn new(keys: KeyStore, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MOST_UNDER_WAY), Semaphore::new(MOST_WAITING));
         Self { keys, clock, under_way, waiting, signers: Signers::new() }
     }
 
-    pub(super) fn keys(&self) -> &KeyStore {
+    pub(crate) fn keys(&self) -> &KeyStore {
         &self.keys
     }
 
     /// A place among the mints under way, or a refusal at once: whoever waits holds memory too.
-    pub(super) fn admit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.under_way.try_acquire().map_err(|_| Refusal::Busy)
     }
 
     /// The compact JWS that `request` asks for.
-    pub(super) async fn mint(&self, request: MintRequest) -> Result<String, Refusal> {
+    pub(crate) async fn mint(&self, request: MintRequest) -> Result<String, Refusal> {
         if !request.integers_fit {
             return Err(Refusal::IntegerTooLarge);
         }
@@ -107,7 +107,7 @@ mod tests {
     use axum::http::HeaderMap;
 
     use super::*;
-    use crate::embedded_core::version::Version;
+    use crate::embedded_core::http::Version;
 
     #[test]
     fn claims_keep_their_order_and_override_in_place() {

@@ -2,27 +2,27 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::answer::Refusal;
-use super::version::Version;
+use super::cdi_version::Version;
+use super::response::Refusal;
 use crate::jose::json::{self, RawValue};
 
 /// What a caller asks to have signed. Read and checked field by field, in a core's order.
 #[derive(Debug)]
-pub(super) struct MintRequest {
+pub(crate) struct MintRequest {
     algorithm: String,
     /// Becomes `iss`, as it stands.
-    pub(super) jwks_domain: String,
-    pub(super) payload: Map<String, Value>,
+    pub(crate) jwks_domain: String,
+    pub(crate) payload: Map<String, Value>,
     /// Whether the payload holds no integer that a core could not hold.
-    pub(super) integers_fit: bool,
+    pub(crate) integers_fit: bool,
     /// Seconds from issue to expiry; at least 1, at most [`MAX_VALIDITY`].
-    pub(super) validity: u64,
+    pub(crate) validity: u64,
     /// Whether a dynamic key is to sign.
-    pub(super) dynamic: bool,
+    pub(crate) dynamic: bool,
 }
 
 impl MintRequest {
-    pub(super) fn read(body: &[u8], version: Version) -> Result<Self, Refusal> {
+    pub(crate) fn read(body: &[u8], version: Version) -> Result<Self, Refusal> {
         let fields = Fields::read(body).ok_or(Refusal::NotAnObject)?;
 
         let algorithm = string(fields.algorithm).ok_or(Refusal::Field("algorithm"))?;
@@ -41,7 +41,7 @@ impl MintRequest {
     }
 
     /// Whether the algorithm is the one that this core signs with.
-    pub(super) fn asks_for_rs256(&self) -> bool {
+    pub(crate) fn asks_for_rs256(&self) -> bool {
         self.algorithm.eq_ignore_ascii_case("RS256")
     }
 }

@@ -17,8 +17,8 @@ use std::path::{self, Path, PathBuf};
 use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
-use super::key_file;
-use super::key_set::KeySet;
+use super::file as key_file;
+use super::signing_keys::KeySet;
 use crate::{ConfigError, atomic_file, trusted_file};
 
 /// A data folder that this process holds. Everything here blocks.
@@ -26,7 +26,7 @@ use crate::{ConfigError, atomic_file, trusted_file};
 /// A lock lasts for as long as its file is open, at most until the process ends. The folder's is
 /// the last to be released, so that a process that gets it also gets the other one.
 #[derive(Debug)]
-pub(super) struct DataFolder {
+pub(crate) struct DataFolder {
     path: PathBuf,
     /// Locked in addition to the folder, because NFS does not propagate folder locks to other
     /// machines.
@@ -37,7 +37,7 @@ pub(super) struct DataFolder {
 
 impl DataFolder {
     /// Takes hold of the folder, which is made if it is not there.
-    pub(super) fn open(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ConfigError> {
         let unusable = |err: io::Error| ConfigError::DataFolder {
             path: path.to_owned(),
             reason: err.to_string(),
@@ -76,7 +76,7 @@ impl DataFolder {
     }
 
     /// The keys that are kept here. `None` if none ever were.
-    pub(super) fn load(&self) -> Result<Option<KeySet>, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Option<KeySet>, ConfigError> {
         let path = self.keys();
         let cannot_be_read = |reason: String| ConfigError::KeyFile { path: path.clone(), reason };
         let file = match trusted_file::open_own(&path, OpenOptions::new().read(true)) {
@@ -98,7 +98,7 @@ impl DataFolder {
     }
 
     /// Keeps these keys in the place of those that were kept. After `Ok` they outlive a crash.
-    pub(super) fn store(&self, keys: &KeySet) -> io::Result<()> {
+    pub(crate) fn store(&self, keys: &KeySet) -> io::Result<()> {
         self.check_in_place()?;
         self.remove_temporary()?;
         let content =
@@ -219,4 +219,5 @@ const FILE_SHARE_WRITE: u32 = 2;
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
+#[path = "tests/folder.rs"]
 mod tests;
