@@ -11,7 +11,7 @@ use super::http;
 use super::http::ApiKeys;
 use super::http::BasePath;
 use super::http::BoundedListener;
-use super::http::Places;
+use super::http::ConnectionSlots;
 use super::keys::Minter;
 use crate::ConfigError;
 
@@ -32,7 +32,7 @@ struct Shared {
     allow_open: bool,
     minter: Minter,
     /// Bounds the bodies that are being read, so that slow ones keep nobody out.
-    bodies: Places,
+    bodies: ConnectionSlots,
 }
 
 impl EmbeddedCore {
@@ -53,7 +53,7 @@ impl EmbeddedCore {
                 base_path,
                 allow_open,
                 minter,
-                bodies: Places::new(MOST_BODIES),
+                bodies: ConnectionSlots::new(MOST_BODIES),
             }),
         }
     }
@@ -144,7 +144,7 @@ impl EmbeddedCore {
         &self.shared.base_path
     }
 
-    pub(crate) fn bodies(&self) -> &Places {
+    pub(crate) fn bodies(&self) -> &ConnectionSlots {
         &self.shared.bodies
     }
 

@@ -8,12 +8,12 @@ use super::response::Refusal;
 
 /// A version of the core driver interface that this core supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version {
+pub(crate) struct CdiVersion {
     major: u8,
     minor: u8,
 }
 
-impl Version {
+impl CdiVersion {
     /// From here on a request may choose between the static and the dynamic keys.
     pub(crate) const CHOICE_OF_KEY: Self = Self::new(2, 21);
     /// From here on a path may name a tenant.
@@ -54,7 +54,7 @@ impl Version {
     }
 
     /// The version that a request asks for in its `cdi-version` header; without one, the newest.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
         let Some(value) = headers.get("cdi-version") else { return Ok(Self::NEWEST) };
         let text = value.to_str().map_err(|_| Refusal::VersionMalformed)?;
         // Only digits and dots pass, so the text may be repeated in the answer.
@@ -71,7 +71,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for CdiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
@@ -83,19 +83,19 @@ mod tests {
 
     use super::*;
 
-    fn of(value: &[u8]) -> Result<Version, Refusal> {
+    fn of(value: &[u8]) -> Result<CdiVersion, Refusal> {
         let mut headers = HeaderMap::new();
         headers.insert("cdi-version", HeaderValue::from_bytes(value).unwrap());
-        Version::of(&headers)
+        CdiVersion::from_headers(&headers)
     }
 
     #[test]
     fn versions_are_read_by_their_text() {
         let unsupported = |text: &str| Err(Refusal::VersionUnsupported(text.to_owned()));
-        let cases: [(&str, Result<Version, Refusal>); 14] = [
-            ("2.7", Ok(Version::new(2, 7))),
-            ("2.21", Ok(Version::new(2, 21))),
-            ("5.4", Ok(Version::new(5, 4))),
+        let cases: [(&str, Result<CdiVersion, Refusal>); 14] = [
+            ("2.7", Ok(CdiVersion::new(2, 7))),
+            ("2.21", Ok(CdiVersion::new(2, 21))),
+            ("5.4", Ok(CdiVersion::new(5, 4))),
             ("2.6", unsupported("2.6")),
             ("2.22", unsupported("2.22")),
             ("5", unsupported("5")),
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn without_the_header_the_newest_is_spoken() {
-        assert_eq!(Version::of(&HeaderMap::new()), Ok(Version::new(5, 4)));
-        assert!(Version::SUPPORTED.is_sorted());
+        assert_eq!(CdiVersion::from_headers(&HeaderMap::new()), Ok(CdiVersion::new(5, 4)));
+        assert!(CdiVersion::SUPPORTED.is_sorted());
     }
 }

@@ -1,4 +1,4 @@
-//! A bounded number of places. When another is wanted, the one whose holder was answered longest
+//! A bounded number of slots. When another is wanted, the one whose holder was answered longest
 //! ago is given up.
 //!
 //! Deliberately not the one that asks for nothing: whoever sends a request byte by byte asks all
@@ -14,9 +14,9 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// The places, and who holds them.
+/// The slots, and who holds them.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionSlots {
     free: Arc<Semaphore>,
     held: Arc<Held>,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Places {
 struct Held {
     /// Counts accepts and answers: what happened later has the higher number.
     events: AtomicU64,
-    /// The holders who were not asked to leave. Looked through when all places are held, and not
+    /// The holders who were not asked to leave. Looked through when all slots are held, and not
     /// otherwise.
     holders: Mutex<HashMap<u64, Holder>>,
 }
@@ -37,30 +37,30 @@ struct Holder {
     leave: oneshot::Sender<()>,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(crate) fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), held: Arc::default() }
     }
 
-    /// A place. If there is none, somebody is asked to leave and waited for.
-    pub(crate) async fn take(&self) -> Option<Place> {
+    /// A slot. If there is none, somebody is asked to leave and waited for.
+    pub(crate) async fn acquire(&self) -> Option<ConnectionSlot> {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                self.ask_one_to_leave();
-                // The semaphore is never closed, so there always is a place in the end.
+                self.evict_oldest();
+                // The semaphore is never closed, so there always is a slot in the end.
                 self.free.clone().acquire_owned().await.ok()?
             }
         };
         let id = self.held.event();
         let last = Arc::new(id.into());
-        let (leave, asked_to_leave) = oneshot::channel();
+        let (leave, evicted) = oneshot::channel();
         self.held.holders().insert(id, Holder { last: Arc::clone(&last), leave });
-        Some(Place { id, last, asked_to_leave, held: self.held.clone(), _permit: permit })
+        Some(ConnectionSlot { id, last, evicted, held: self.held.clone(), _permit: permit })
     }
 
     /// Asks the one whose last answer is the oldest. False if nobody is there to be asked.
-    pub(crate) fn ask_one_to_leave(&self) -> bool {
+    pub(crate) fn evict_oldest(&self) -> bool {
         let mut holders = self.held.holders();
         let first = holders
             .iter()
@@ -73,7 +73,7 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(crate) fn free(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.free.available_permits()
     }
 }
@@ -89,32 +89,32 @@ impl Held {
     }
 }
 
-/// One place, until it is dropped.
+/// One slot, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     id: u64,
     last: Arc<AtomicU64>,
-    asked_to_leave: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
     held: Arc<Held>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Something was answered.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn record_response(&self) {
         self.last.store(self.held.event(), Ordering::Relaxed);
     }
 
-    /// Ready once the place is wanted by somebody else, and from then on.
-    pub(crate) fn poll_asked_to_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.asked_to_leave.is_terminated() {
+    /// Ready once the slot is wanted by somebody else, and from then on.
+    pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.evicted.is_terminated() {
             return Poll::Ready(());
         }
-        Pin::new(&mut self.asked_to_leave).poll(cx).map(|_| ())
+        Pin::new(&mut self.evicted).poll(cx).map(|_| ())
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.held.holders().remove(&self.id);
     }
@@ -124,21 +124,21 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn is_asked(place: &mut Place) -> bool {
-        place.poll_asked_to_leave(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    fn is_asked(slot: &mut ConnectionSlot) -> bool {
+        slot.poll_evicted(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[tokio::test]
     async fn the_one_whose_last_answer_is_oldest_leaves_first() {
-        let places = Places::new(4);
+        let slots = ConnectionSlots::new(4);
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(places.take().await.unwrap());
+            held.push(slots.acquire().await.unwrap());
         }
-        held[1].answered();
-        held[0].answered();
+        held[1].record_response();
+        held[0].record_response();
         let mut order = Vec::new();
-        while places.ask_one_to_leave() {
+        while slots.evict_oldest() {
             let asked: Vec<_> =
                 (0..4).filter(|at| is_asked(&mut held[*at]) && !order.contains(at)).collect();
             order.extend(asked);
@@ -149,17 +149,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_had_once_somebody_has_left() {
-        let places = Places::new(1);
-        let mut first = places.take().await.unwrap();
-        assert_eq!(places.free(), 0);
+        let slots = ConnectionSlots::new(1);
+        let mut first = slots.acquire().await.unwrap();
+        assert_eq!(slots.available(), 0);
         let leave = async {
-            std::future::poll_fn(|cx| first.poll_asked_to_leave(cx)).await;
+            std::future::poll_fn(|cx| first.poll_evicted(cx)).await;
             drop(first);
         };
-        let (second, ()) = tokio::join!(places.take(), leave);
+        let (second, ()) = tokio::join!(slots.acquire(), leave);
         let mut second = second.unwrap();
         assert!(!is_asked(&mut second));
         drop(second);
-        assert_eq!((places.free(), places.held.holders().len()), (1, 0));
+        assert_eq!((slots.available(), slots.held.holders().len()), (1, 0));
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connection_slots::{Place, Places};
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
 /// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no
 /// file descriptors left, the connection whose last answer is the oldest is closed for each new
@@ -22,16 +22,16 @@ use super::connection_slots::{Place, Places};
 #[derive(Debug)]
 pub(crate) struct BoundedListener {
     inner: TcpListener,
-    places: Places,
+    slots: ConnectionSlots,
 }
 
 impl BoundedListener {
     pub(crate) fn new(inner: TcpListener) -> Self {
-        Self::with_places(inner, MOST_CONNECTIONS)
+        Self::with_slots(inner, MOST_CONNECTIONS)
     }
 
-    fn with_places(inner: TcpListener, count: usize) -> Self {
-        Self { inner, places: Places::new(count) }
+    fn with_slots(inner: TcpListener, count: usize) -> Self {
+        Self { inner, slots: ConnectionSlots::new(count) }
     }
 }
 
@@ -46,12 +46,12 @@ impl Listener for BoundedListener {
                     // Without it an answer may wait for the acknowledgement of the one before; that
                     // it is refused hurts nobody.
                     let _ = stream.set_nodelay(true);
-                    return (Connection::new(stream, self.places.take().await), address);
+                    return (Connection::new(stream, self.slots.acquire().await), address);
                 }
                 Err(err) if is_of_one_connection(&err) => {}
                 Err(err) => {
                     tracing::debug!(reason = %err, "a connection cannot be accepted");
-                    self.places.ask_one_to_leave();
+                    self.slots.evict_oldest();
                     sleep(AFTER_AN_ERROR).await;
                 }
             }
@@ -70,7 +70,7 @@ fn is_of_one_connection(err: &io::Error) -> bool {
 }
 
 /// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`], or when its
-/// place is wanted.
+/// slot is wanted.
 ///
 /// Only what is written extends the deadline. One that every received byte extended would let a
 /// caller hold a connection with a header sent byte by byte.
@@ -78,17 +78,17 @@ fn is_of_one_connection(err: &io::Error) -> bool {
 pub(crate) struct Connection<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
-    place: Option<Place>,
+    slot: Option<ConnectionSlot>,
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, place: Option<Place>) -> Self {
-        Self { stream, deadline: Box::pin(sleep(ANSWER_DEADLINE)), place }
+    fn new(stream: S, slot: Option<ConnectionSlot>) -> Self {
+        Self { stream, deadline: Box::pin(sleep(ANSWER_DEADLINE)), slot }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if let Some(place) = &mut self.place
-            && place.poll_asked_to_leave(cx).is_ready()
+        if let Some(slot) = &mut self.slot
+            && slot.poll_evicted(cx).is_ready()
         {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -119,8 +119,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         self.poll_deadline(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.deadline.as_mut().reset(Instant::now() + ANSWER_DEADLINE);
-        if let Some(place) = &self.place {
-            place.answered();
+        if let Some(slot) = &self.slot {
+            slot.record_response();
         }
         Poll::Ready(Ok(written))
     }
@@ -190,23 +190,23 @@ mod tests {
     #[tokio::test]
     async fn a_closed_connection_frees_its_place() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut listener = BoundedListener::with_places(inner, 1);
+        let mut listener = BoundedListener::with_slots(inner, 1);
         let address = listener.local_addr().unwrap();
         let _callers = [
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         ];
         let (first, _) = Listener::accept(&mut listener).await;
-        assert_eq!(listener.places.free(), 0);
+        assert_eq!(listener.slots.available(), 0);
         drop(first);
         let (_second, _) = Listener::accept(&mut listener).await;
-        assert_eq!(listener.places.free(), 0);
+        assert_eq!(listener.slots.available(), 0);
     }
 
     #[tokio::test]
     async fn neither_idle_connections_nor_slow_ones_keep_a_caller_out() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listener = BoundedListener::with_places(inner, 16);
+        let listener = BoundedListener::with_slots(inner, 16);
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().fallback(|| async { "hello" });
         let server = tokio::spawn(async move { axum::serve(listener, router).await });

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::cdi_version::Version;
+use super::cdi_version::CdiVersion;
 use super::response::Refusal;
 use crate::jose::json::{self, RawValue};
 
@@ -22,7 +22,7 @@ pub(crate) struct MintRequest {
 }
 
 impl MintRequest {
-    pub(crate) fn read(body: &[u8], version: Version) -> Result<Self, Refusal> {
+    pub(crate) fn read(body: &[u8], version: CdiVersion) -> Result<Self, Refusal> {
         let fields = Fields::read(body).ok_or(Refusal::NotAnObject)?;
 
         let algorithm = string(fields.algorithm).ok_or(Refusal::Field("algorithm"))?;
@@ -31,7 +31,7 @@ impl MintRequest {
         let integers_fit = integers_fit(payload);
         let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
         let validity = validity(fields.validity)?;
-        let dynamic = version >= Version::CHOICE_OF_KEY
+        let dynamic = version >= CdiVersion::CHOICE_OF_KEY
             && match fields.use_static_signing_key.map(RawValue::as_bytes) {
                 None | Some(b"true") => false,
                 Some(b"false") => true,
@@ -162,9 +162,9 @@ mod tests {
 
     use super::*;
 
-    fn version(text: &str) -> Version {
+    fn version(text: &str) -> CdiVersion {
         let headers = [("cdi-version".parse().unwrap(), HeaderValue::from_str(text).unwrap())];
-        Version::of(&HeaderMap::from_iter(headers)).unwrap()
+        CdiVersion::from_headers(&HeaderMap::from_iter(headers)).unwrap()
     }
 
     fn read(body: &str) -> Result<MintRequest, Refusal> {

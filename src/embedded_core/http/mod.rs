@@ -12,8 +12,8 @@ mod routes;
 
 pub(crate) use api_keys::ApiKeys;
 #[cfg(test)]
-pub(crate) use cdi_version::Version;
-pub(crate) use connection_slots::Places;
+pub(crate) use cdi_version::CdiVersion;
+pub(crate) use connection_slots::ConnectionSlots;
 pub(crate) use listener::BoundedListener;
 pub(crate) use mint_request::MintRequest;
 pub(crate) use path::BasePath;

@@ -1,6 +1,6 @@
 //! What a path names: a route, and the app and tenant in front of it.
 
-use super::cdi_version::Version;
+use super::cdi_version::CdiVersion;
 use super::response::Refusal;
 use crate::ConfigError;
 
@@ -23,7 +23,7 @@ impl BasePath {
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RequestPath {
     pub(crate) route: Route,
     /// The app, in lower case, unless it is the public one.
     app: Option<String>,
@@ -60,9 +60,9 @@ impl Route {
     }
 }
 
-impl Place {
+impl RequestPath {
     /// What `path` names below `base`.
-    pub(crate) fn of(path: &str, base: &BasePath) -> Self {
+    pub(crate) fn parse(path: &str, base: &BasePath) -> Self {
         let mut rest = segments(path);
         for expected in &base.segments {
             if !rest.next().is_some_and(|segment| segment.eq_ignore_ascii_case(expected)) {
@@ -98,8 +98,8 @@ impl Place {
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
     /// Before tenants existed, a path with one in it was a path like any other.
-    pub(crate) fn check_version(&self, version: Version) -> Result<(), Refusal> {
-        if self.foreign_tenant && version < Version::TENANTS {
+    pub(crate) fn check_version(&self, version: CdiVersion) -> Result<(), Refusal> {
+        if self.foreign_tenant && version < CdiVersion::TENANTS {
             Err(Refusal::NotFound)
         } else {
             Ok(())
@@ -107,8 +107,8 @@ impl Place {
     }
 
     /// What belongs to the app as a whole is for the public tenant alone.
-    pub(crate) fn check_tenant(&self, version: Version) -> Result<(), Refusal> {
-        if self.foreign_tenant && version >= Version::PUBLIC_TENANT_ONLY {
+    pub(crate) fn check_tenant(&self, version: CdiVersion) -> Result<(), Refusal> {
+        if self.foreign_tenant && version >= CdiVersion::PUBLIC_TENANT_ONLY {
             return Err(Refusal::NotPublicTenant);
         }
         Ok(())
@@ -159,43 +159,43 @@ const DEEPEST: usize = 5;
 mod tests {
     use super::*;
 
-    fn place(route: Route, app: Option<&str>, foreign_tenant: bool) -> Place {
-        Place { route, app: app.map(str::to_owned), foreign_tenant }
+    fn path(route: Route, app: Option<&str>, foreign_tenant: bool) -> RequestPath {
+        RequestPath { route, app: app.map(str::to_owned), foreign_tenant }
     }
 
     #[test]
     fn paths_name_a_route_an_app_and_a_tenant() {
         let cases = [
-            ("/", place(Route::Hello, None, false)),
-            ("//", place(Route::Hello, None, false)),
-            ("/hello", place(Route::Hello, None, false)),
-            ("/HELLO/", place(Route::Hello, None, false)),
-            ("/recipe/jwt", place(Route::Mint, None, false)),
-            ("//Recipe/JWT/", place(Route::Mint, None, false)),
-            ("/recipe/jwt/jwks", place(Route::RecipeJwks, None, false)),
-            ("/.well-known/jwks.json", place(Route::WellKnownJwks, None, false)),
-            ("/apiversion", place(Route::ApiVersion, None, false)),
-            ("/public/recipe/jwt", place(Route::Mint, None, false)),
-            ("/PUBLIC/recipe/jwt", place(Route::Mint, None, false)),
-            ("/t1/recipe/jwt", place(Route::Mint, None, true)),
-            ("/appid-public/recipe/jwt", place(Route::Mint, None, false)),
-            ("/APPID-A1/recipe/jwt", place(Route::Mint, Some("a1"), false)),
-            ("/appid-a1/t1/recipe/jwt/jwks", place(Route::RecipeJwks, Some("a1"), true)),
-            ("/appid-a1/public/recipe/jwt", place(Route::Mint, Some("a1"), false)),
-            ("/appid-<x>/recipe/jwt", Place::UNKNOWN),
-            ("/t_1/recipe/jwt", Place::UNKNOWN),
-            ("/t1/t2/recipe/jwt", Place::UNKNOWN),
-            ("/recipe/hello", Place::UNKNOWN),
-            ("/recipe", Place::UNKNOWN),
-            ("/public", Place::UNKNOWN),
-            ("/appid-public", Place::UNKNOWN),
-            ("/recipe/jwt/jwks/x", Place::UNKNOWN),
-            ("/recipejwt", Place::UNKNOWN),
-            ("/é/recipe/jwt", Place::UNKNOWN),
-            ("*", Place::UNKNOWN),
+            ("/", path(Route::Hello, None, false)),
+            ("//", path(Route::Hello, None, false)),
+            ("/hello", path(Route::Hello, None, false)),
+            ("/HELLO/", path(Route::Hello, None, false)),
+            ("/recipe/jwt", path(Route::Mint, None, false)),
+            ("//Recipe/JWT/", path(Route::Mint, None, false)),
+            ("/recipe/jwt/jwks", path(Route::RecipeJwks, None, false)),
+            ("/.well-known/jwks.json", path(Route::WellKnownJwks, None, false)),
+            ("/apiversion", path(Route::ApiVersion, None, false)),
+            ("/public/recipe/jwt", path(Route::Mint, None, false)),
+            ("/PUBLIC/recipe/jwt", path(Route::Mint, None, false)),
+            ("/t1/recipe/jwt", path(Route::Mint, None, true)),
+            ("/appid-public/recipe/jwt", path(Route::Mint, None, false)),
+            ("/APPID-A1/recipe/jwt", path(Route::Mint, Some("a1"), false)),
+            ("/appid-a1/t1/recipe/jwt/jwks", path(Route::RecipeJwks, Some("a1"), true)),
+            ("/appid-a1/public/recipe/jwt", path(Route::Mint, Some("a1"), false)),
+            ("/appid-<x>/recipe/jwt", RequestPath::UNKNOWN),
+            ("/t_1/recipe/jwt", RequestPath::UNKNOWN),
+            ("/t1/t2/recipe/jwt", RequestPath::UNKNOWN),
+            ("/recipe/hello", RequestPath::UNKNOWN),
+            ("/recipe", RequestPath::UNKNOWN),
+            ("/public", RequestPath::UNKNOWN),
+            ("/appid-public", RequestPath::UNKNOWN),
+            ("/recipe/jwt/jwks/x", RequestPath::UNKNOWN),
+            ("/recipejwt", RequestPath::UNKNOWN),
+            ("/é/recipe/jwt", RequestPath::UNKNOWN),
+            ("*", RequestPath::UNKNOWN),
         ];
         for (path, expected) in cases {
-            assert_eq!(Place::of(path, &BasePath::default()), expected, "{path}");
+            assert_eq!(RequestPath::parse(path, &BasePath::default()), expected, "{path}");
         }
     }
 
@@ -203,17 +203,20 @@ mod tests {
     fn routes_live_under_the_base_path_alone() {
         for base in ["/Auth/core", "auth/core/", "/auth//core"] {
             let base = BasePath::new(base).unwrap();
-            assert_eq!(Place::of("/auth/CORE/recipe/jwt", &base).route, Route::Mint);
+            assert_eq!(RequestPath::parse("/auth/CORE/recipe/jwt", &base).route, Route::Mint);
             assert_eq!(
-                Place::of("/auth/core/t1/recipe/jwt", &base),
-                place(Route::Mint, None, true)
+                RequestPath::parse("/auth/core/t1/recipe/jwt", &base),
+                path(Route::Mint, None, true)
             );
-            assert_eq!(Place::of("/auth/core", &base).route, Route::Hello);
-            assert_eq!(Place::of("/auth", &base).route, Route::Unknown);
-            assert_eq!(Place::of("/recipe/jwt", &base).route, Route::Unknown);
-            assert_eq!(Place::of("/t1/auth/core/recipe/jwt", &base).route, Route::Unknown);
+            assert_eq!(RequestPath::parse("/auth/core", &base).route, Route::Hello);
+            assert_eq!(RequestPath::parse("/auth", &base).route, Route::Unknown);
+            assert_eq!(RequestPath::parse("/recipe/jwt", &base).route, Route::Unknown);
+            assert_eq!(RequestPath::parse("/t1/auth/core/recipe/jwt", &base).route, Route::Unknown);
         }
-        assert_eq!(Place::of("/recipe/jwt", &BasePath::new("/").unwrap()).route, Route::Mint);
+        assert_eq!(
+            RequestPath::parse("/recipe/jwt", &BasePath::new("/").unwrap()).route,
+            Route::Mint
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::cdi_version::Version;
+use super::cdi_version::CdiVersion;
 
 /// Why a request got no token or key set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub(crate) fn old_key_set(keys: &str) -> Response {
 
 /// The versions that this core speaks.
 pub(crate) fn versions() -> Response {
-    let versions = Version::SUPPORTED.map(|version| format!(r#""{version}""#)).join(",");
+    let versions = CdiVersion::SUPPORTED.map(|version| format!(r#""{version}""#)).join(",");
     json(format!(r#"{{"versions":[{versions}]}}"#))
 }
 

@@ -9,11 +9,11 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::cdi_version::Version;
-use super::connection_slots::Places;
+use super::cdi_version::CdiVersion;
+use super::connection_slots::ConnectionSlots;
 use super::loopback;
 use super::mint_request::MintRequest;
-use super::path::{Place, Route};
+use super::path::{RequestPath, Route};
 use super::response::{self, Refusal};
 use crate::embedded_core::core::EmbeddedCore;
 
@@ -27,30 +27,30 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
     if core.is_for_loopback_alone() && !loopback::is_local(request.uri(), request.headers()) {
         return Err(Refusal::NotLocal);
     }
-    let place = Place::of(request.uri().path(), core.base_path());
-    if place.route.needs_api_key() && !core.api_keys().admit(request.headers()) {
+    let path = RequestPath::parse(request.uri().path(), core.base_path());
+    if path.route.needs_api_key() && !core.api_keys().admit(request.headers()) {
         return Err(Refusal::InvalidApiKey);
     }
-    let version = Version::of(request.headers())?;
-    place.check_version(version)?;
-    match (place.route, request.method()) {
-        (Route::Mint, &Method::POST) => mint(core, &place, version, request.into_body()).await,
+    let version = CdiVersion::from_headers(request.headers())?;
+    path.check_version(version)?;
+    match (path.route, request.method()) {
+        (Route::Mint, &Method::POST) => mint(core, &path, version, request.into_body()).await,
         (Route::WellKnownJwks, &Method::GET) => {
-            place.check_app()?;
+            path.check_app()?;
             let keys = core.minter().keys().current();
             Ok(response::key_set(&keys.to_json(), keys.max_age()))
         }
         (Route::RecipeJwks, &Method::GET) => {
-            place.check_app()?;
+            path.check_app()?;
             let keys = core.minter().keys().current();
             Ok(response::old_key_set(&keys.to_json()))
         }
         (Route::ApiVersion, &Method::GET) => {
-            place.check_app()?;
+            path.check_app()?;
             Ok(response::versions())
         }
         (Route::Hello, method) if method != Method::HEAD => {
-            place.check_app()?;
+            path.check_app()?;
             Ok(response::hello())
         }
         (Route::Unknown, method) if method != Method::HEAD => Err(Refusal::NotFound),
@@ -60,15 +60,15 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
 
 async fn mint(
     core: &EmbeddedCore,
-    place: &Place,
-    version: Version,
+    path: &RequestPath,
+    version: CdiVersion,
     body: Body,
 ) -> Result<Response, Refusal> {
     let body = read(body, core.bodies()).await?;
-    let _place_among_the_mints = core.minter().admit()?;
+    let _permit = core.minter().admit()?;
     let request = MintRequest::read(&body, version)?;
-    place.check_tenant(version)?;
-    place.check_app()?;
+    path.check_tenant(version)?;
+    path.check_app()?;
     if !request.asks_for_rs256() {
         return Ok(response::unsupported_algorithm());
     }
@@ -76,13 +76,13 @@ async fn mint(
     Ok(response::token(&jwt))
 }
 
-async fn read(body: Body, places: &Places) -> Result<Bytes, Refusal> {
-    let mut place = places.take().await.ok_or(Refusal::Busy)?;
-    let asked_to_leave = poll_fn(|cx| place.poll_asked_to_leave(cx));
+async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
+    let mut slot = slots.acquire().await.ok_or(Refusal::Busy)?;
+    let evicted = poll_fn(|cx| slot.poll_evicted(cx));
     let whole = tokio::select! {
         biased;
         whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => whole.map_err(|_| Refusal::BodyTooSlow)?,
-        () = asked_to_leave => return Err(Refusal::Busy),
+        () = evicted => return Err(Refusal::Busy),
     };
     // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and
     // both end the connection.

@@ -10,12 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::signing_keys::{DynamicKey, KeySet};
+use super::signing_keys::{DynamicKey, SigningKeys};
 use crate::jose::SigningKey;
 use crate::jose::json::{self, RawString, RawValue};
 
 /// The content of a key file.
-pub(crate) fn encode(keys: &KeySet) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+pub(crate) fn encode(keys: &SigningKeys) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     // Of its full size at once: what grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
@@ -47,7 +47,7 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 }
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
-pub(crate) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
+pub(crate) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
     let document = Document::read(content)?;
     // Not against an attacker, who could write the digest too: a single changed bit in a kid would
     // void tokens silently.
@@ -63,7 +63,7 @@ pub(crate) fn decode(content: &[u8]) -> Result<KeySet, &'static str> {
         .map(|entry| DynamicKey::kept(entry.read()?))
         .collect::<Option<Vec<_>>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
-    KeySet::kept(fixed, dynamic).ok_or("its dynamic keys are out of order or missing")
+    SigningKeys::kept(fixed, dynamic).ok_or("its dynamic keys are out of order or missing")
 }
 
 fn sha256(text: &[u8]) -> String {
@@ -146,12 +146,12 @@ mod tests {
 
     use super::*;
 
-    fn keys() -> KeySet {
+    fn keys() -> SigningKeys {
         let first = DynamicKey::generate(|| 1_700_000_000_000).unwrap();
-        KeySet::new(Arc::new(SigningKey::generate_static().unwrap()), first)
+        SigningKeys::new(Arc::new(SigningKey::generate_static().unwrap()), first)
     }
 
-    fn kids(keys: &KeySet) -> Vec<String> {
+    fn kids(keys: &SigningKeys) -> Vec<String> {
         let dynamic = keys.dynamic().iter().map(|dynamic| dynamic.key().kid().to_owned());
         std::iter::once(keys.fixed().kid().to_owned()).chain(dynamic).collect()
     }

@@ -18,7 +18,7 @@ use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
 use super::file as key_file;
-use super::signing_keys::KeySet;
+use super::signing_keys::SigningKeys;
 use crate::{ConfigError, atomic_file, trusted_file};
 
 /// A data folder that this process holds. Everything here blocks.
@@ -76,7 +76,7 @@ impl DataFolder {
     }
 
     /// The keys that are kept here. `None` if none ever were.
-    pub(crate) fn load(&self) -> Result<Option<KeySet>, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Option<SigningKeys>, ConfigError> {
         let path = self.keys();
         let cannot_be_read = |reason: String| ConfigError::KeyFile { path: path.clone(), reason };
         let file = match trusted_file::open_own(&path, OpenOptions::new().read(true)) {
@@ -98,7 +98,7 @@ impl DataFolder {
     }
 
     /// Keeps these keys in the place of those that were kept. After `Ok` they outlive a crash.
-    pub(crate) fn store(&self, keys: &KeySet) -> io::Result<()> {
+    pub(crate) fn store(&self, keys: &SigningKeys) -> io::Result<()> {
         self.check_in_place()?;
         self.remove_temporary()?;
         let content =

@@ -107,7 +107,7 @@ mod tests {
     use axum::http::HeaderMap;
 
     use super::*;
-    use crate::embedded_core::http::Version;
+    use crate::embedded_core::http::CdiVersion;
 
     #[test]
     fn claims_keep_their_order_and_override_in_place() {
@@ -138,7 +138,7 @@ mod tests {
                 r#"{"iat":100,"exp":160,"iss":"i","x":9223372036854775807,"y":1.5}"#,
             ),
         ];
-        let newest = Version::of(&HeaderMap::new()).unwrap();
+        let newest = CdiVersion::from_headers(&HeaderMap::new()).unwrap();
         for (payload, expected) in cases {
             let body = format!(
                 r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{payload},"validity":60}}"#

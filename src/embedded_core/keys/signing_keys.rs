@@ -35,7 +35,7 @@ use crate::jose::SigningKey;
 
 /// The keys of one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
-pub(crate) struct KeySet {
+pub(crate) struct SigningKeys {
     fixed: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in
     /// another order.
@@ -46,7 +46,7 @@ pub(crate) struct KeySet {
     is_clock_in_doubt: bool,
 }
 
-impl KeySet {
+impl SigningKeys {
     pub(crate) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
         Self { fixed, dynamic: vec![first], is_clock_in_doubt: false }
     }

@@ -12,7 +12,7 @@ use tokio::task;
 use tokio::time::{Instant, timeout};
 
 use super::folder::DataFolder;
-use super::signing_keys::{DynamicKey, KeySet, Moment, Rotation};
+use super::signing_keys::{DynamicKey, Moment, Rotation, SigningKeys};
 use crate::ConfigError;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
@@ -44,18 +44,18 @@ struct Shared {
 /// Where keys outlive the process.
 trait Storage: fmt::Debug + Send + Sync {
     /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
-    fn store(&self, keys: &KeySet) -> io::Result<()>;
+    fn store(&self, keys: &SigningKeys) -> io::Result<()>;
 }
 
 impl Storage for DataFolder {
-    fn store(&self, keys: &KeySet) -> io::Result<()> {
+    fn store(&self, keys: &SigningKeys) -> io::Result<()> {
         Self::store(self, keys)
     }
 }
 
 #[derive(Debug)]
 struct State {
-    keys: Arc<KeySet>,
+    keys: Arc<SigningKeys>,
     /// Closed once the key that was being made is in `keys`, or could not be made.
     making: watch::Receiver<()>,
     /// After a failure: not before then. Every request would make a key in vain, which keeps a
@@ -66,7 +66,7 @@ struct State {
 /// The keys as they stand at one moment.
 #[derive(Debug)]
 pub(crate) struct Current {
-    keys: Arc<KeySet>,
+    keys: Arc<SigningKeys>,
     rotation: Rotation,
     now: Moment,
 }
@@ -103,7 +103,7 @@ impl KeyStore {
     async fn start(
         rotation: Rotation,
         clock: Clock,
-        keys: impl FnOnce(&Clock) -> Result<(KeySet, Option<Box<dyn Storage>>), ConfigError>
+        keys: impl FnOnce(&Clock) -> Result<(SigningKeys, Option<Box<dyn Storage>>), ConfigError>
         + Send
         + 'static,
     ) -> Result<Self, ConfigError> {
@@ -198,7 +198,7 @@ impl Shared {
     }
 
     /// The keys with a new dynamic one.
-    fn next_keys(&self) -> Result<KeySet, String> {
+    fn next_keys(&self) -> Result<SigningKeys, String> {
         // Named when it is there and not when its making began. Only one key is made at a time, so
         // the name is still free when the key is listed, and nobody else replaces the keys
         // meanwhile.
@@ -210,11 +210,11 @@ impl Shared {
 }
 
 /// A fresh static and a fresh dynamic key. Slow.
-fn generate(clock: &Clock) -> Result<KeySet, ConfigError> {
+fn generate(clock: &Clock) -> Result<SigningKeys, ConfigError> {
     let failed = |Unspecified| ConfigError::KeyGeneration;
     let fixed = Arc::new(SigningKey::generate_static().map_err(failed)?);
     let first = DynamicKey::generate(|| clock.unix_now_millis()).map_err(failed)?;
-    Ok(KeySet::new(fixed, first))
+    Ok(SigningKeys::new(fixed, first))
 }
 
 /// How long a failure to make a key stands, unless rotation is faster.

@@ -34,9 +34,9 @@ impl Place {
     }
 }
 
-fn keys() -> KeySet {
+fn keys() -> SigningKeys {
     let first = DynamicKey::generate(|| 1_700_000_000_000).unwrap();
-    KeySet::new(Arc::new(SigningKey::generate_static().unwrap()), first)
+    SigningKeys::new(Arc::new(SigningKey::generate_static().unwrap()), first)
 }
 
 #[test]

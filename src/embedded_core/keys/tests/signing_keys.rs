@@ -25,8 +25,8 @@ fn dynamic(created_millis: u64) -> DynamicKey {
 }
 
 /// A set whose first dynamic key was made by this process at [`BORN`].
-fn set() -> KeySet {
-    KeySet::new(key(), dynamic(BORN))
+fn set() -> SigningKeys {
+    SigningKeys::new(key(), dynamic(BORN))
 }
 
 /// The moment at which that key has this age, by clocks that agree.
@@ -34,18 +34,18 @@ fn at(age: u64) -> Moment {
     Moment { wall: BORN + age, elapsed: age }
 }
 
-fn created(set: &KeySet) -> Vec<u64> {
+fn created(set: &SigningKeys) -> Vec<u64> {
     set.dynamic.iter().map(DynamicKey::created_millis).collect()
 }
 
-fn listed(set: &KeySet, now: Moment) -> Vec<u64> {
+fn listed(set: &SigningKeys, now: Moment) -> Vec<u64> {
     set.listed(now, default_rotation()).map(DynamicKey::created_millis).collect()
 }
 
 /// A set of keys with these creation times, newest first, as a process loads it at this wall time.
-fn loaded(created: &[u64], wall: u64) -> KeySet {
+fn loaded(created: &[u64], wall: u64) -> SigningKeys {
     let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-    let set = KeySet { fixed: key(), dynamic, is_clock_in_doubt: false };
+    let set = SigningKeys { fixed: key(), dynamic, is_clock_in_doubt: false };
     set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
 }
 
@@ -243,7 +243,8 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
 #[test]
 fn keys_that_all_seem_old_are_kept_for_their_time() {
     let rotation = default_rotation();
-    let made = |set: &KeySet, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
+    let made =
+        |set: &SigningKeys, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
     let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
     let now = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
@@ -272,7 +273,7 @@ fn no_two_keys_share_a_name() {
     }
     let kept = |created: &[u64]| {
         let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-        KeySet::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
+        SigningKeys::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
     };
     assert!(kept(&[BORN, BORN + 2, BORN + 1]));
     assert!(!kept(&[BORN, BORN + 2, BORN]));
@@ -358,7 +359,7 @@ fn clock_at_1970_at_each_start_does_not_end_rotation() {
     for day in 1..=80 {
         let boot = day * 1_000;
         let set = loaded(&names, boot);
-        let newest = |set: &KeySet, now| {
+        let newest = |set: &SigningKeys, now| {
             set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation))
         };
         let set = newest(&set, Moment { wall: boot, elapsed: 0 }).unwrap_or(set);

@@ -8,9 +8,9 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::embedded_core::http::CdiVersion;
 use crate::embedded_core::http::MintRequest;
 use crate::embedded_core::http::Refusal;
-use crate::embedded_core::http::Version;
 use crate::embedded_core::keys::Minter;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -299,7 +299,7 @@ async fn stand_in_key_stays_listed_after_a_restart() {
 struct SlowDisk(Mutex<mpsc::Receiver<io::Result<()>>>);
 
 impl Storage for SlowDisk {
-    fn store(&self, _: &KeySet) -> io::Result<()> {
+    fn store(&self, _: &SigningKeys) -> io::Result<()> {
         self.0.lock().unwrap().recv_timeout(Duration::from_secs(30)).map_err(io::Error::other)?
     }
 }
@@ -322,7 +322,8 @@ async fn mint(minter: &Minter, dynamic: bool) -> Result<String, Refusal> {
         !dynamic
     );
     let request =
-        MintRequest::read(body.as_bytes(), Version::of(&HeaderMap::new()).unwrap()).unwrap();
+        MintRequest::read(body.as_bytes(), CdiVersion::from_headers(&HeaderMap::new()).unwrap())
+            .unwrap();
     let jwt = minter.mint(request).await?;
     let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
