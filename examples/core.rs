@@ -11,6 +11,7 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 use tokio::net::TcpListener;
-use tower_m2m::{ConfigError, EmbeddedCore};
+use tower_m2m::EmbeddedCore;
+use tower_m2m::embedded_core::BuildError;
 
 const USAGE: &str = "\
 usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [--base-path PATH]
@@ -162,11 +164,11 @@ async fn run(options: Options) -> Result<(), Failure> {
         builder = builder.access_token_validity(validity);
     }
     let core = builder.build().await.map_err(|err| match err {
-        ConfigError::KeyGeneration
-        | ConfigError::KeyFile { .. }
-        | ConfigError::DataFolder { .. }
-        | ConfigError::DataFolderInUse { .. } => Failure::Running(err.to_string()),
-        _ => Failure::Usage(err.to_string()),
+        BuildError::KeyGeneration
+        | BuildError::KeyFile { .. }
+        | BuildError::DataFolder { .. }
+        | BuildError::DataFolderInUse { .. } => Failure::Running(chain(&err)),
+        _ => Failure::Usage(chain(&err)),
     })?;
     let open = |err| {
         Failure::Usage(format!(
@@ -182,7 +184,13 @@ async fn run(options: Options) -> Result<(), Failure> {
     let stop =
         stop_signal().map_err(|err| Failure::Running(format!("cannot wait for signals: {err}")))?;
     say(&format!("listening on http://{address}"))?;
-    core.serve(listener, stop).await.map_err(|err| Failure::Running(err.to_string()))
+    core.serve(listener, stop).await.map_err(|err| Failure::Running(chain(&err)))
+}
+
+/// An error and its sources on one line.
+fn chain(err: &dyn Error) -> String {
+    let sources = iter::successors(err.source(), |err| (*err).source());
+    sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// One line on stdout, at once.

@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Something in the configuration cannot work. Found by constructors, before anything is sent.
@@ -42,14 +41,6 @@ pub enum ConfigError {
         /// What the HTTP library reports.
         source: SourceError,
     },
-    /// A key file cannot be read, or breaks a rule for its owner, mode, type or size.
-    #[error("the key file {} cannot be used: {reason}", .path.display())]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system says, or which rule is broken and how to fix it.
-        reason: String,
-    },
     /// A token cannot be used; the text says why.
     #[error("the token cannot be used: {0}")]
     Token(&'static str),
@@ -68,61 +59,6 @@ pub enum ConfigError {
     /// An api key holds characters that a header cannot carry.
     #[error("the api key is not fit for a header")]
     ApiKey,
-    /// The embedded core would listen beyond loopback with no api key, so whoever reaches it could
-    /// mint.
-    #[error(
-        "the core would listen on {address}, beyond loopback, without an api key; set one or call allow_open()"
-    )]
-    OpenCore {
-        /// The address that was asked for.
-        address: std::net::SocketAddr,
-    },
-    /// A key could not be generated; the system's random source or memory failed.
-    #[error("generating a signing key failed")]
-    KeyGeneration,
-    /// The embedded core's data folder cannot be used: it cannot be made or written, all users can
-    /// read it, another user can write it, or it is a symbolic link.
-    #[error("the data folder {} cannot be used: {reason}", .path.display())]
-    DataFolder {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with it and, where its owner or mode is, how to fix it.
-        reason: String,
-    },
-    /// Another process, or another embedded core in this one, holds the data folder.
-    #[error("the data folder {} is in use by another core", .path.display())]
-    DataFolderInUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// An api key of the embedded core is empty, or holds something other than visible ASCII, so
-    /// that no header could carry it as it stands.
-    #[error("an api key is empty or holds a character that is not visible ascii")]
-    UnusableApiKey,
-    /// The base path of the embedded core holds something that the path of a URL cannot hold as it
-    /// stands.
-    #[error("the base path {base_path:?} cannot be part of a url's path")]
-    UnusableBasePath {
-        /// The base path that was asked for.
-        base_path: String,
-    },
-    /// The embedded core's dynamic keys would be replaced so fast, and stay listed for so long,
-    /// that a reader could refuse the set for its size.
-    #[error(
-        "rotating every {rotate_every:?} with an access token validity of {access_token_validity:?} lists too many keys"
-    )]
-    RotationTooFast {
-        /// The interval that was asked for.
-        rotate_every: std::time::Duration,
-        /// The access token validity, which decides how long an old key stays listed.
-        access_token_validity: std::time::Duration,
-    },
-    /// The listener that the embedded core was given cannot be served on.
-    #[error("the listener cannot be used: {reason}")]
-    UnusableListener {
-        /// What the operating system said.
-        reason: String,
-    },
 }
 
 /// Why no token could be minted.

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::core::EmbeddedCore;
+use super::error::BuildError;
 use super::http::ApiKeys;
 use super::http::BasePath;
 use super::keys::KeyStore;
 use super::keys::Minter;
 use super::keys::Rotation;
-use crate::ConfigError;
 use crate::clock::Clock;
 
 /// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
@@ -116,10 +116,10 @@ impl EmbeddedCoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnusableApiKey`], [`ConfigError::UnusableBasePath`] and
-    /// [`ConfigError::RotationTooFast`] say which setting cannot work;
-    /// [`ConfigError::KeyGeneration`] that the system gave no key. [`ConfigError::DataFolder`],
-    /// [`ConfigError::DataFolderInUse`] and [`ConfigError::KeyFile`] say what is wrong with the
+    /// [`BuildError::UnusableApiKey`], [`BuildError::UnusableBasePath`] and
+    /// [`BuildError::RotationTooFast`] say which setting cannot work;
+    /// [`BuildError::KeyGeneration`] that the system gave no key. [`BuildError::DataFolder`],
+    /// [`BuildError::DataFolderInUse`] and [`BuildError::KeyFile`] say what is wrong with the
     /// data folder; whatever it is, what lies there is left as it is.
     ///
     /// # Panics
@@ -129,7 +129,7 @@ impl EmbeddedCoreBuilder {
     /// # Cancel safety
     ///
     /// If the future is dropped there is no core, and keys half made are thrown away.
-    pub async fn build(self) -> Result<EmbeddedCore, ConfigError> {
+    pub async fn build(self) -> Result<EmbeddedCore, BuildError> {
         let api_keys = ApiKeys::new(self.api_keys)?;
         let base_path = BasePath::new(&self.base_path)?;
         let rotation = Rotation::new(self.rotate_every, self.access_token_validity)?;

@@ -1,5 +1,6 @@
 //! The embedded core as its user holds it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 use super::builder::EmbeddedCoreBuilder;
+use super::error::BuildError;
 use super::http;
 use super::http::ApiKeys;
 use super::http::BasePath;
 use super::http::BoundedListener;
 use super::http::ConnectionSlots;
 use super::keys::Minter;
-use crate::ConfigError;
+use crate::error::SourceError;
 
 /// An authority in this process that speaks a SuperTokens core's JWT recipe.
 ///
@@ -80,14 +82,14 @@ impl EmbeddedCore {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as
+    /// [`BuildError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as
     /// loopback (RFC 4291 §2.5.5.2).
-    pub fn check_exposure(&self, address: SocketAddr) -> Result<(), ConfigError> {
+    pub fn check_exposure(&self, address: SocketAddr) -> Result<(), BuildError> {
         let guarded = address.ip().to_canonical().is_loopback() || !self.shared.api_keys.is_empty();
         if guarded || self.shared.allow_open {
             Ok(())
         } else {
-            Err(ConfigError::OpenCore { address })
+            Err(BuildError::OpenCore { address })
         }
     }
 
@@ -103,8 +105,8 @@ impl EmbeddedCore {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is
-    /// accepted; [`ConfigError::UnusableListener`] if the listener's address cannot be told.
+    /// [`BuildError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is
+    /// accepted; [`BuildError::UnusableListener`] if the listener's address cannot be told.
     ///
     /// # Cancel safety
     ///
@@ -114,7 +116,7 @@ impl EmbeddedCore {
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), BuildError> {
         let address = listener.local_addr().map_err(unusable)?;
         self.check_exposure(address)?;
         let served = axum::serve(BoundedListener::new(listener), self.router())
@@ -153,10 +155,8 @@ impl EmbeddedCore {
     }
 }
 
-// By value, as `map_err` hands it over.
-#[allow(clippy::needless_pass_by_value)]
-fn unusable(err: std::io::Error) -> ConfigError {
-    ConfigError::UnusableListener { reason: err.to_string() }
+fn unusable(err: io::Error) -> BuildError {
+    BuildError::UnusableListener { source: SourceError::new(err) }
 }
 
 /// 32 MiB at the most.
@@ -164,8 +164,6 @@ const MOST_BODIES: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
@@ -189,7 +187,7 @@ mod tests {
         ];
         for (text, loopback) in cases {
             let address: SocketAddr = text.parse().unwrap();
-            let refused = if loopback { Ok(()) } else { Err(ConfigError::OpenCore { address }) };
+            let refused = if loopback { Ok(()) } else { Err(BuildError::OpenCore { address }) };
             assert_eq!(open.check_exposure(address), refused, "{text}");
             assert_eq!(closed.check_exposure(address), Ok(()), "{text}");
             assert_eq!(allowed.check_exposure(address), Ok(()), "{text}");
@@ -202,7 +200,7 @@ mod tests {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = core.serve(listener, std::future::pending()).await;
-        assert_eq!(served, Err(ConfigError::OpenCore { address }));
+        assert_eq!(served, Err(BuildError::OpenCore { address }));
     }
 
     #[tokio::test]
@@ -269,13 +267,13 @@ mod tests {
     async fn settings_that_cannot_work_are_refused() {
         let seconds = std::time::Duration::from_secs;
         let builder = EmbeddedCore::builder;
-        let base_path = ConfigError::UnusableBasePath { base_path: "a?b".to_owned() };
-        let rotation = ConfigError::RotationTooFast {
+        let base_path = BuildError::UnusableBasePath { base_path: "a?b".to_owned() };
+        let rotation = BuildError::RotationTooFast {
             rotate_every: seconds(1),
             access_token_validity: seconds(3600),
         };
         let cases = [
-            (builder().api_key(""), ConfigError::UnusableApiKey),
+            (builder().api_key(""), BuildError::UnusableApiKey),
             (builder().base_path("a?b"), base_path),
             (builder().rotate_every(seconds(1)), rotation),
         ];

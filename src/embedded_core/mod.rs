@@ -130,8 +130,10 @@
 
 mod builder;
 mod core;
+mod error;
 mod http;
 mod keys;
 
 pub use builder::EmbeddedCoreBuilder;
 pub use core::EmbeddedCore;
+pub use error::BuildError;

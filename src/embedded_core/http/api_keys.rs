@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::{HeaderMap, header};
 
-use crate::ConfigError;
+use crate::embedded_core::error::BuildError;
 
 /// The configured api keys. None at all admits everyone.
 #[derive(Clone, Default)]
@@ -14,11 +14,11 @@ pub(crate) struct ApiKeys {
 }
 
 impl ApiKeys {
-    pub(crate) fn new(keys: Vec<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(keys: Vec<String>) -> Result<Self, BuildError> {
         let usable =
             |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
         if !keys.iter().all(usable) {
-            return Err(ConfigError::UnusableApiKey);
+            return Err(BuildError::UnusableApiKey);
         }
         Ok(Self { keys })
     }
@@ -106,7 +106,7 @@ mod tests {
     fn keys_that_no_header_can_carry_are_refused() {
         for key in ["", " ", "with space", "with\nnewline", "umläut"] {
             let refused = ApiKeys::new(vec!["good".to_owned(), key.to_owned()]);
-            assert_eq!(refused.err(), Some(ConfigError::UnusableApiKey), "{key:?}");
+            assert_eq!(refused.err(), Some(BuildError::UnusableApiKey), "{key:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cdi_version::CdiVersion;
 use super::response::Refusal;
-use crate::ConfigError;
+use crate::embedded_core::error::BuildError;
 
 /// The path under which every route lives; empty by default.
 #[derive(Clone, Debug, Default)]
@@ -11,11 +11,11 @@ pub(crate) struct BasePath {
 }
 
 impl BasePath {
-    pub(crate) fn new(text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn new(text: &str) -> Result<Self, BuildError> {
         let usable =
             |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
         if !text.bytes().all(usable) {
-            return Err(ConfigError::UnusableBasePath { base_path: text.to_owned() });
+            return Err(BuildError::UnusableBasePath { base_path: text.to_owned() });
         }
         Ok(Self { segments: segments(text).map(str::to_owned).collect() })
     }
@@ -224,7 +224,7 @@ mod tests {
         for text in ["/a b", "/a?b", "/a#b", "/a%20b", "/ä", "/\n"] {
             assert_eq!(
                 BasePath::new(text).err(),
-                Some(ConfigError::UnusableBasePath { base_path: text.to_owned() })
+                Some(BuildError::UnusableBasePath { base_path: text.to_owned() })
             );
         }
     }

@@ -17,16 +17,27 @@ use std::path::{self, Path, PathBuf};
 use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
-use super::file as key_file;
+use super::file;
 use super::signing_keys::SigningKeys;
-use crate::{ConfigError, atomic_file, trusted_file};
+use crate::atomic_file;
+use crate::embedded_core::error::BuildError;
+use crate::error::SourceError;
+use crate::trusted_file;
 
-/// A data folder that this process holds. Everything here blocks.
+#[cfg(windows)]
+const FILE_SHARE_READ: u32 = 1;
+#[cfg(windows)]
+const FILE_SHARE_WRITE: u32 = 2;
+
+/// Ten times the size of a file with as many keys as rotation allows.
+const MAX_FILE: u64 = 2 * 1024 * 1024;
+
+/// A data folder that this process has locked. Every method blocks.
 ///
-/// A lock lasts for as long as its file is open, at most until the process ends. The folder's is
-/// the last to be released, so that a process that gets it also gets the other one.
+/// A lock lasts for as long as its file is open, at most until the process ends. The folder's lock
+/// is released last, so that a process that gets it also gets the other one.
 #[derive(Debug)]
-pub(crate) struct DataFolder {
+pub(super) struct DataFolder {
     path: PathBuf,
     /// Locked in addition to the folder, because NFS does not propagate folder locks to other
     /// machines.
@@ -36,21 +47,14 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes hold of the folder, which is made if it is not there.
-    pub(crate) fn open(path: &Path) -> Result<Self, ConfigError> {
-        let unusable = |err: io::Error| ConfigError::DataFolder {
-            path: path.to_owned(),
-            reason: err.to_string(),
-        };
+    /// Locks the folder, and creates it if it is missing.
+    pub(super) fn open(path: &Path) -> Result<Self, BuildError> {
         // A relative path would name another folder once the process changes its working directory.
-        let path = &path::absolute(path).map_err(unusable)?;
+        let path = path::absolute(path).map_err(|err| BuildError::data_folder(path, err))?;
         // A slash at the end would make the system follow a link.
         let path = path.components().as_path();
-        let unusable = |err: io::Error| ConfigError::DataFolder {
-            path: path.to_owned(),
-            reason: err.to_string(),
-        };
-        make(path).map_err(unusable)?;
+        let unusable = |err: io::Error| BuildError::data_folder(path, err);
+        create(path).map_err(unusable)?;
         #[cfg(unix)]
         let folder = {
             let folder = trusted_file::open_own_folder(path).map_err(unusable)?;
@@ -59,7 +63,7 @@ impl DataFolder {
             folder
         };
         let lock_file = open_lock(&path.join("lock")).map_err(|err| {
-            unusable(io::Error::new(err.kind(), format!("the file `lock` in it: {err}")))
+            BuildError::data_folder(path, format!("the file `lock` in it: {err}"))
         })?;
         lock(&lock_file, path)?;
         let folder = Self {
@@ -75,38 +79,22 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// The keys that are kept here. `None` if none ever were.
-    pub(crate) fn load(&self) -> Result<Option<SigningKeys>, ConfigError> {
+    /// The stored keys. `None` if none were ever stored.
+    pub(super) fn load(&self) -> Result<Option<SigningKeys>, BuildError> {
         let path = self.keys();
-        let cannot_be_read = |reason: String| ConfigError::KeyFile { path: path.clone(), reason };
-        let file = match trusted_file::open_own(&path, OpenOptions::new().read(true)) {
-            Ok(file) => file,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(cannot_be_read(err.to_string())),
-        };
-        let metadata = file.metadata().map_err(|err| cannot_be_read(err.to_string()))?;
-        check_exposure(&path, &metadata).map_err(|err| cannot_be_read(err.to_string()))?;
-        if metadata.len() > MAX_FILE {
-            return Err(cannot_be_read("it is too large".to_owned()));
-        }
-        // Of its full size at once: what grows leaves copies behind.
-        let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
-        file.take(MAX_FILE)
-            .read_to_end(&mut content)
-            .map_err(|err| cannot_be_read(err.to_string()))?;
-        key_file::decode(&content).map(Some).map_err(|reason| cannot_be_read(reason.to_owned()))
+        read(&path).map_err(|err| BuildError::KeyFile { path, source: SourceError::new(err) })
     }
 
-    /// Keeps these keys in the place of those that were kept. After `Ok` they outlive a crash.
-    pub(crate) fn store(&self, keys: &SigningKeys) -> io::Result<()> {
+    /// Replaces the stored keys. After `Ok` these survive a crash.
+    pub(super) fn store(&self, keys: &SigningKeys) -> io::Result<()> {
         self.check_in_place()?;
         self.remove_temporary()?;
         let content =
-            key_file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
+            file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
         atomic_file::replace(&self.keys(), &self.temporary(), &content)
     }
 
-    /// Whether the path still names the folder that is locked. A folder that was made in its place
+    /// Checks that the path still names the locked folder. A folder that was created in its place
     /// may belong to another core.
     fn check_in_place(&self) -> io::Result<()> {
         #[cfg(unix)]
@@ -149,13 +137,13 @@ impl DataFolder {
 
 /// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent
 /// is synced.
-fn make(path: &Path) -> io::Result<()> {
+fn create(path: &Path) -> io::Result<()> {
     // `symlink_metadata` also finds a dangling link; opening the folder then reports it.
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        make(parent)?;
+        create(parent)?;
     }
     let mut builder = DirBuilder::new();
     // Accepts a folder that another process has created meanwhile.
@@ -181,16 +169,32 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// Locks the folder at `path` or its lock file.
-fn lock(file: &File, path: &Path) -> Result<(), ConfigError> {
-    let path = path.to_owned();
+fn lock(file: &File, path: &Path) -> Result<(), BuildError> {
     // Not the method call: from Rust 1.89 on that is std's, which the minimum version lacks.
     match FileExt::try_lock(file) {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(ConfigError::DataFolderInUse { path }),
+        Err(TryLockError::WouldBlock) => Err(BuildError::DataFolderInUse { path: path.to_owned() }),
         Err(TryLockError::Error(err)) => {
-            Err(ConfigError::DataFolder { path, reason: format!("it cannot be locked: {err}") })
+            Err(BuildError::data_folder(path, format!("it cannot be locked: {err}")))
         }
     }
+}
+
+/// The keys in the file at `path`. `None` if there is no file.
+fn read(path: &Path) -> io::Result<Option<SigningKeys>> {
+    let opened = match trusted_file::open_own(path, OpenOptions::new().read(true)) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = opened.metadata()?;
+    check_exposure(path, &metadata)?;
+    if metadata.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large"));
+    }
+    // Of its full size at once: a buffer that grows leaves copies of private keys behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
+    opened.take(MAX_FILE).read_to_end(&mut content)?;
+    file::decode(&content).map(Some).map_err(io::Error::other)
 }
 
 /// Refuses private keys that all users can read, and warns of those that the group can read.
@@ -209,14 +213,6 @@ fn check_exposure(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let _ = (path, metadata);
     Ok(())
 }
-
-#[cfg(windows)]
-const FILE_SHARE_READ: u32 = 1;
-#[cfg(windows)]
-const FILE_SHARE_WRITE: u32 = 2;
-
-/// Ten times what the most keys that rotation allows take.
-const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 #[cfg(test)]
 #[path = "tests/folder.rs"]

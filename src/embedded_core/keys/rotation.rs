@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ConfigError;
+use crate::embedded_core::error::BuildError;
 
 /// One reading of the wall clock and of the monotonic clock, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +28,13 @@ impl Rotation {
     pub(crate) fn new(
         rotate_every: Duration,
         access_token_validity: Duration,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, BuildError> {
         let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
         let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
         // Under steady traffic a key is made every `due_after`, and each stays for `kept`.
         let kept_at_once = rotation.kept().checked_div(rotation.due_after());
         if kept_at_once.is_none_or(|count| count >= MOST_KEYS as u64) {
-            return Err(ConfigError::RotationTooFast { rotate_every, access_token_validity });
+            return Err(BuildError::RotationTooFast { rotate_every, access_token_validity });
         }
         Ok(rotation)
     }

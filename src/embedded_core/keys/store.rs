@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::folder::DataFolder;
 use super::signing_keys::{DynamicKey, Moment, Rotation, SigningKeys};
-use crate::ConfigError;
 use crate::clock::Clock;
+use crate::embedded_core::error::BuildError;
+use crate::error::Chain;
 use crate::jose::SigningKey;
 
 /// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
@@ -73,7 +74,7 @@ pub(crate) struct Current {
 
 impl KeyStore {
     /// A store in memory with a fresh static and a fresh dynamic key.
-    pub(crate) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, ConfigError> {
+    pub(crate) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, BuildError> {
         Self::start(rotation, clock, |clock| Ok((generate(clock)?, None))).await
     }
 
@@ -82,7 +83,7 @@ impl KeyStore {
         path: PathBuf,
         rotation: Rotation,
         clock: Clock,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, BuildError> {
         let open = move |clock: &Clock| {
             let folder = DataFolder::open(&path)?;
             let keys = if let Some(kept) = folder.load()? {
@@ -90,9 +91,7 @@ impl KeyStore {
                 kept.loaded_at(Moment { wall: clock.unix_now_millis(), elapsed: 0 }, rotation)
             } else {
                 let keys = generate(clock)?;
-                let unwritable =
-                    |err: io::Error| ConfigError::DataFolder { path, reason: err.to_string() };
-                folder.store(&keys).map_err(unwritable)?;
+                folder.store(&keys).map_err(|err| BuildError::data_folder(&path, err))?;
                 keys
             };
             Ok((keys, Some(Box::new(folder) as Box<dyn Storage>)))
@@ -103,15 +102,15 @@ impl KeyStore {
     async fn start(
         rotation: Rotation,
         clock: Clock,
-        keys: impl FnOnce(&Clock) -> Result<(SigningKeys, Option<Box<dyn Storage>>), ConfigError>
+        keys: impl FnOnce(&Clock) -> Result<(SigningKeys, Option<Box<dyn Storage>>), BuildError>
         + Send
         + 'static,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, BuildError> {
         let in_background = {
             let clock = clock.clone();
             task::spawn_blocking(move || keys(&clock))
         };
-        let (keys, storage) = in_background.await.map_err(|_| ConfigError::KeyGeneration)??;
+        let (keys, storage) = in_background.await.map_err(|_| BuildError::KeyGeneration)??;
         let state = State { keys: Arc::new(keys), making: watch::channel(()).1, not_before: None };
         let start = clock.now();
         Ok(Self {
@@ -173,9 +172,8 @@ impl Shared {
 
     /// Makes a dynamic key, stores it and lists it, in this order. Slow.
     fn add_key(&self) {
-        let added = self.next_keys().and_then(|keys| match &self.storage {
-            Some(storage) => storage.store(&keys).map(|()| keys).map_err(|err| err.to_string()),
-            None => Ok(keys),
+        let added = self.next_keys().and_then(|keys| {
+            self.storage.as_ref().map_or(Ok(()), |storage| storage.store(&keys)).map(|()| keys)
         });
         match added {
             Ok(keys) => {
@@ -186,11 +184,11 @@ impl Shared {
                 drop(state);
                 tracing::info!(kid = keys.newest_kid(), "dynamic key made");
             }
-            Err(reason) => {
+            Err(err) => {
                 let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
                 self.state().not_before = Some(self.clock.now() + pause);
                 tracing::warn!(
-                    reason,
+                    reason = %Chain(&err),
                     "new dynamic key could not be made or stored, old keys stay in use"
                 );
             }
@@ -198,20 +196,20 @@ impl Shared {
     }
 
     /// The keys with a new dynamic one.
-    fn next_keys(&self) -> Result<SigningKeys, String> {
+    fn next_keys(&self) -> io::Result<SigningKeys> {
         // Named when it is there and not when its making began. Only one key is made at a time, so
         // the name is still free when the key is listed, and nobody else replaces the keys
         // meanwhile.
         let created_millis = || self.state().keys.next_creation(self.now());
         let newest = DynamicKey::generate(created_millis)
-            .map_err(|Unspecified| "no key was generated".to_owned())?;
+            .map_err(|Unspecified| io::Error::other("no key was generated"))?;
         Ok(self.state().keys.with(newest, self.now(), self.rotation))
     }
 }
 
 /// A fresh static and a fresh dynamic key. Slow.
-fn generate(clock: &Clock) -> Result<SigningKeys, ConfigError> {
-    let failed = |Unspecified| ConfigError::KeyGeneration;
+fn generate(clock: &Clock) -> Result<SigningKeys, BuildError> {
+    let failed = |Unspecified| BuildError::KeyGeneration;
     let fixed = Arc::new(SigningKey::generate_static().map_err(failed)?);
     let first = DynamicKey::generate(|| clock.unix_now_millis()).map_err(failed)?;
     Ok(SigningKeys::new(fixed, first))

@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::embedded_core::keys::signing_keys::{DynamicKey, Rotation};
 use crate::embedded_core::keys::store::KeyStore;
+use crate::error::Chain;
 use crate::jose::SigningKey;
 
 /// Where a data folder may be made; gone with the value.
@@ -57,7 +58,7 @@ fn keys_are_kept_and_found_again() {
 fn a_second_holder_is_refused_until_the_first_is_gone() {
     let place = Place::new();
     let first = DataFolder::open(&place.path()).unwrap();
-    let in_use = ConfigError::DataFolderInUse { path: place.path() };
+    let in_use = BuildError::DataFolderInUse { path: place.path() };
     assert_eq!(DataFolder::open(&place.path()).err(), Some(in_use));
     drop(first);
     assert!(DataFolder::open(&place.path()).is_ok());
@@ -103,7 +104,7 @@ fn what_everybody_can_read_is_refused_and_what_is_made_is_private() {
     ] {
         set(&place.path(), folder);
         set(&place.keys(), file);
-        let loaded = load().map_err(|err| err.to_string());
+        let loaded = load().map_err(|err| Chain(&err).to_string());
         let expected = reason.map_or(loaded == Ok(true), |reason| {
             loaded.as_ref().is_err_and(|err| err.contains(reason) && err.contains("chmod"))
         });
@@ -157,7 +158,7 @@ fn links_and_files_of_other_users_are_refused() {
             let err =
                 DataFolder::open(&path).and_then(|folder| folder.load()).map(|keys| keys.is_some());
             assert!(
-                err.as_ref().is_err_and(|err| err.to_string().contains(reason)),
+                err.as_ref().is_err_and(|err| Chain(err).to_string().contains(reason)),
                 "{name} {reason}: {err:?}"
             );
         }
@@ -169,7 +170,7 @@ fn links_and_files_of_other_users_are_refused() {
 fn removed_lock_file_does_not_admit_a_second_core() {
     let place = Place::new();
     let first = DataFolder::open(&place.path()).unwrap();
-    let in_use = ConfigError::DataFolderInUse { path: place.path() };
+    let in_use = BuildError::DataFolderInUse { path: place.path() };
     fs::remove_file(place.path().join("lock")).unwrap();
     assert_eq!(DataFolder::open(&place.path()).err(), Some(in_use.clone()));
     first.store(&keys()).unwrap();
@@ -187,7 +188,7 @@ fn locked_lock_file_alone_refuses_a_core() {
     // As seen from another machine on NFS, where the lock of the folder does not arrive.
     let lock = OpenOptions::new().write(true).open(place.path().join("lock")).unwrap();
     FileExt::try_lock(&lock).unwrap();
-    let in_use = ConfigError::DataFolderInUse { path: place.path() };
+    let in_use = BuildError::DataFolderInUse { path: place.path() };
     assert_eq!(DataFolder::open(&place.path()).err(), Some(in_use));
 }
 
@@ -237,7 +238,7 @@ async fn a_corrupt_file_is_named_and_left_as_it_is() {
     let whole = fs::read(place.keys()).unwrap();
     for content in [&whole[..whole.len() - 9], b"", b"{}"] {
         fs::write(place.keys(), content).unwrap();
-        let err = open().await.unwrap_err().to_string();
+        let err = Chain(&open().await.unwrap_err()).to_string();
         assert!(
             err.contains(&place.keys().display().to_string()) && err.contains("corrupt"),
             "{err}"
@@ -253,7 +254,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let place = Place::new();
     fs::write(place.path(), "a file").unwrap();
     let err = DataFolder::open(&place.path()).unwrap_err();
-    assert!(matches!(&err, ConfigError::DataFolder { path, .. } if *path == place.path()), "{err}");
+    assert!(matches!(&err, BuildError::DataFolder { path, .. } if *path == place.path()), "{err}");
 }
 
 #[test]
@@ -295,5 +296,5 @@ fn relative_data_folder_is_held_by_its_absolute_path() {
     folder.store(&keys()).unwrap();
     assert_eq!(place.names(), ["keys.json", "lock"]);
     let err = DataFolder::open(Path::new("")).unwrap_err();
-    assert!(matches!(&err, ConfigError::DataFolder { .. }), "{err}");
+    assert!(matches!(&err, BuildError::DataFolder { .. }), "{err}");
 }
