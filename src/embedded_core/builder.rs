@@ -6,12 +6,24 @@ use std::time::Duration;
 
 use super::core::EmbeddedCore;
 use super::error::BuildError;
-use super::http::ApiKeys;
-use super::http::BasePath;
-use super::keys::KeyStore;
-use super::keys::Minter;
-use super::keys::Rotation;
+use super::http::{ApiKeys, BasePath, CoreState};
+use super::keys::{KeyStore, Minter, Rotation};
 use crate::clock::Clock;
+
+impl EmbeddedCore {
+    /// Starts with the defaults: no api key, rotation every 168 h, no base path, keys in memory.
+    pub fn builder() -> EmbeddedCoreBuilder {
+        EmbeddedCoreBuilder {
+            api_keys: Vec::new(),
+            rotate_every: Duration::from_secs(168 * 3600),
+            access_token_validity: Duration::from_secs(3600),
+            base_path: String::new(),
+            data_folder: None,
+            allow_open: false,
+            clock: Clock::default(),
+        }
+    }
+}
 
 /// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
 #[derive(Clone)]
@@ -27,18 +39,6 @@ pub struct EmbeddedCoreBuilder {
 }
 
 impl EmbeddedCoreBuilder {
-    pub(crate) fn new() -> Self {
-        Self {
-            api_keys: Vec::new(),
-            rotate_every: Duration::from_secs(168 * 3600),
-            access_token_validity: Duration::from_secs(3600),
-            base_path: String::new(),
-            data_folder: None,
-            allow_open: false,
-            clock: Clock::default(),
-        }
-    }
-
     /// Adds a key that callers have to present, in the header `api-key` or as `Authorization:
     /// Bearer KEY`. May be called again: each key admits. By default there is none, and everyone
     /// may mint.
@@ -137,7 +137,8 @@ impl EmbeddedCoreBuilder {
             Some(path) => KeyStore::open(path, rotation, self.clock.clone()).await?,
             None => KeyStore::generate(rotation, self.clock.clone()).await?,
         };
-        Ok(EmbeddedCore::new(api_keys, base_path, self.allow_open, Minter::new(keys, self.clock)))
+        let minter = Minter::new(keys, self.clock);
+        Ok(EmbeddedCore::new(CoreState::new(api_keys, base_path, self.allow_open, minter)))
     }
 }
 

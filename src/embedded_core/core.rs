@@ -7,14 +7,8 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::net::TcpListener;
 
-use super::builder::EmbeddedCoreBuilder;
 use super::error::BuildError;
-use super::http;
-use super::http::ApiKeys;
-use super::http::BasePath;
-use super::http::BoundedListener;
-use super::http::ConnectionSlots;
-use super::keys::Minter;
+use super::http::{self, BoundedListener, CoreState};
 use crate::error::SourceError;
 
 /// An authority in this process that speaks a SuperTokens core's JWT recipe.
@@ -24,40 +18,12 @@ use crate::error::SourceError;
 /// and in which order.
 #[derive(Clone, Debug)]
 pub struct EmbeddedCore {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    api_keys: ApiKeys,
-    base_path: BasePath,
-    allow_open: bool,
-    minter: Minter,
-    /// Bounds the bodies that are being read, so that slow ones keep nobody out.
-    bodies: ConnectionSlots,
+    state: Arc<CoreState>,
 }
 
 impl EmbeddedCore {
-    /// Starts with the defaults: no api key, rotation every 168 h, no base path, keys in memory.
-    pub fn builder() -> EmbeddedCoreBuilder {
-        EmbeddedCoreBuilder::new()
-    }
-
-    pub(crate) fn new(
-        api_keys: ApiKeys,
-        base_path: BasePath,
-        allow_open: bool,
-        minter: Minter,
-    ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                api_keys,
-                base_path,
-                allow_open,
-                minter,
-                bodies: ConnectionSlots::new(MOST_BODIES),
-            }),
-        }
+    pub(super) fn new(state: CoreState) -> Self {
+        Self { state: Arc::new(state) }
     }
 
     /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever
@@ -66,18 +32,18 @@ impl EmbeddedCore {
     /// Bodies are bounded and have a deadline here; connections and headers are the business of
     /// whoever serves the router, as [`serve`](Self::serve) does.
     ///
-    /// Without an api key, and unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called,
+    /// Without an api key, and unless [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called,
     /// the router answers 403 to a `Host` or `Origin` that is not on loopback, so a router that is
     /// mounted under a public name needs one of the two. A request with neither header is answered.
     pub fn router(&self) -> Router {
-        if self.shared.api_keys.is_empty() {
+        if self.state.api_keys().is_empty() {
             tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
         }
-        Router::new().fallback(http::respond).with_state(self.clone())
+        http::router(Arc::clone(&self.state))
     }
 
     /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or
-    /// once [`allow_open`](EmbeddedCoreBuilder::allow_open) was called. For programs that want to
+    /// once [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called. For programs that want to
     /// know before they bind.
     ///
     /// # Errors
@@ -85,12 +51,10 @@ impl EmbeddedCore {
     /// [`BuildError::OpenCore`] if it is not. The IPv4-mapped form of a loopback address counts as
     /// loopback (RFC 4291 §2.5.5.2).
     pub fn check_exposure(&self, address: SocketAddr) -> Result<(), BuildError> {
-        let guarded = address.ip().to_canonical().is_loopback() || !self.shared.api_keys.is_empty();
-        if guarded || self.shared.allow_open {
-            Ok(())
-        } else {
-            Err(BuildError::OpenCore { address })
+        if self.state.is_for_loopback_only() && !address.ip().to_canonical().is_loopback() {
+            return Err(BuildError::OpenCore { address });
         }
+        Ok(())
     }
 
     /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is
@@ -101,7 +65,7 @@ impl EmbeddedCore {
     ///
     /// A core without api key answers 403 to a `Host` or `Origin` that is not on loopback, so that
     /// no web page of another site mints through a browser on this machine;
-    /// [`allow_open`](EmbeddedCoreBuilder::allow_open) turns that off.
+    /// [`allow_open`](super::EmbeddedCoreBuilder::allow_open) turns that off.
     ///
     /// # Errors
     ///
@@ -130,37 +94,18 @@ impl EmbeddedCore {
     /// Does not wait for a new dynamic key: if one is due its making starts, and later calls list
     /// it.
     pub async fn jwks(&self) -> String {
-        format!(r#"{{"keys":{}}}"#, self.shared.minter.keys().current().to_json())
+        format!(r#"{{"keys":{}}}"#, self.state.minter().keys().current().to_json())
     }
 
-    /// Whether only callers on this machine, and no web pages of other sites, may be answered.
-    pub(crate) fn is_for_loopback_alone(&self) -> bool {
-        self.shared.api_keys.is_empty() && !self.shared.allow_open
-    }
-
-    pub(crate) fn api_keys(&self) -> &ApiKeys {
-        &self.shared.api_keys
-    }
-
-    pub(crate) fn base_path(&self) -> &BasePath {
-        &self.shared.base_path
-    }
-
-    pub(crate) fn bodies(&self) -> &ConnectionSlots {
-        &self.shared.bodies
-    }
-
-    pub(crate) fn minter(&self) -> &Minter {
-        &self.shared.minter
+    #[cfg(test)]
+    pub(super) fn state(&self) -> &CoreState {
+        &self.state
     }
 }
 
 fn unusable(err: io::Error) -> BuildError {
     BuildError::UnusableListener { source: SourceError::new(err) }
 }
-
-/// 32 MiB at the most.
-const MOST_BODIES: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::http::HeaderMap;
 
-use super::response::Refusal;
+use super::refusal::Refusal;
 
 /// A version of the core driver interface that this core supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

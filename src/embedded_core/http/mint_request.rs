@@ -1,28 +1,26 @@
 //! The body of `POST /recipe/jwt`.
 
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use super::cdi_version::CdiVersion;
-use super::response::Refusal;
+use super::refusal::Refusal;
+use crate::embedded_core::keys::{KeyKind, UnsignedToken};
 use crate::jose::json::{self, RawValue};
 
-/// What a caller asks to have signed. Read and checked field by field, in a core's order.
+/// 142 million years: `exp` stays below 2^53, beyond which readers of JSON disagree about integers.
+const MAX_VALIDITY: u64 = 1 << 52;
+
+/// A request to mint. Read and checked field by field, in a core's order.
 #[derive(Debug)]
-pub(crate) struct MintRequest {
+pub(super) struct MintRequest {
     algorithm: String,
-    /// Becomes `iss`, as it stands.
-    pub(crate) jwks_domain: String,
-    pub(crate) payload: Map<String, Value>,
-    /// Whether the payload holds no integer that a core could not hold.
-    pub(crate) integers_fit: bool,
-    /// Seconds from issue to expiry; at least 1, at most [`MAX_VALIDITY`].
-    pub(crate) validity: u64,
-    /// Whether a dynamic key is to sign.
-    pub(crate) dynamic: bool,
+    /// Whether a core could hold every integer of the payload.
+    integers_fit: bool,
+    token: UnsignedToken,
 }
 
 impl MintRequest {
-    pub(crate) fn read(body: &[u8], version: CdiVersion) -> Result<Self, Refusal> {
+    pub(super) fn read(body: &[u8], version: CdiVersion) -> Result<Self, Refusal> {
         let fields = Fields::read(body).ok_or(Refusal::NotAnObject)?;
 
         let algorithm = string(fields.algorithm).ok_or(Refusal::Field("algorithm"))?;
@@ -31,18 +29,25 @@ impl MintRequest {
         let integers_fit = integers_fit(payload);
         let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
         let validity = validity(fields.validity)?;
-        let dynamic = version >= CdiVersion::CHOICE_OF_KEY
+        let is_dynamic = version >= CdiVersion::CHOICE_OF_KEY
             && match fields.use_static_signing_key.map(RawValue::as_bytes) {
                 None | Some(b"true") => false,
                 Some(b"false") => true,
                 Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
             };
-        Ok(Self { algorithm, jwks_domain, payload, integers_fit, validity, dynamic })
+        let key = if is_dynamic { KeyKind::Dynamic } else { KeyKind::Static };
+        let token = UnsignedToken::new(jwks_domain, payload, validity, key);
+        Ok(Self { algorithm, integers_fit, token })
     }
 
     /// Whether the algorithm is the one that this core signs with.
-    pub(crate) fn asks_for_rs256(&self) -> bool {
+    pub(super) fn asks_for_rs256(&self) -> bool {
         self.algorithm.eq_ignore_ascii_case("RS256")
+    }
+
+    /// The token to sign.
+    pub(super) fn into_token(self) -> Result<UnsignedToken, Refusal> {
+        if self.integers_fit { Ok(self.token) } else { Err(Refusal::IntegerTooLarge) }
     }
 }
 
@@ -153,12 +158,10 @@ fn after_string(rest: &str) -> &str {
     ""
 }
 
-/// 142 million years: `exp` stays below 2^53, beyond which readers of JSON disagree about integers.
-const MAX_VALIDITY: u64 = 1 << 52;
-
 #[cfg(test)]
 mod tests {
     use axum::http::{HeaderMap, HeaderValue};
+    use serde_json::Value;
 
     use super::*;
 
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn of_two_fields_with_one_name_the_last_counts() {
         let twice = body("5").replace(r#""validity":5"#, r#""validity":"x","valid\u0069ty":7"#);
-        assert_eq!(read(&twice).map(|request| request.validity), Ok(7));
+        assert_eq!(read(&twice).map(|request| request.token.validity()), Ok(7));
     }
 
     #[test]
@@ -277,7 +280,7 @@ mod tests {
         ];
         for (validity, expected) in cases {
             assert_eq!(
-                read(&body(validity)).map(|request| request.validity),
+                read(&body(validity)).map(|request| request.token.validity()),
                 expected,
                 "{validity}"
             );
@@ -287,21 +290,21 @@ mod tests {
     #[test]
     fn the_choice_of_key_is_read_from_cdi_2_21_on() {
         let cases = [
-            ("2.20", "false", Some(false)),
-            ("2.20", "\"x\"", Some(false)),
-            ("2.21", "false", Some(true)),
-            ("2.21", "true", Some(false)),
+            ("2.20", "false", Some(KeyKind::Static)),
+            ("2.20", "\"x\"", Some(KeyKind::Static)),
+            ("2.21", "false", Some(KeyKind::Dynamic)),
+            ("2.21", "true", Some(KeyKind::Static)),
             ("2.21", "null", None),
             ("5.4", "\"false\"", None),
         ];
-        for (cdi, use_static, dynamic) in cases {
+        for (cdi, use_static, key) in cases {
             let body =
                 body("5").replace('}', "") + &format!(r#","useStaticSigningKey":{use_static}}}"#);
             let body = body.replace("\"payload\":{", "\"payload\":{}");
             let read = MintRequest::read(body.as_bytes(), version(cdi));
-            assert_eq!(read.ok().map(|request| request.dynamic), dynamic, "{cdi} {use_static}");
+            assert_eq!(read.ok().map(|request| request.token.key()), key, "{cdi} {use_static}");
         }
-        assert!(!read(&body("5")).unwrap().dynamic);
+        assert_eq!(read(&body("5")).unwrap().token.key(), KeyKind::Static);
     }
 
     #[test]

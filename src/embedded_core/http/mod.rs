@@ -7,15 +7,13 @@ mod listener;
 mod loopback;
 mod mint_request;
 mod path;
+mod refusal;
 mod response;
 mod routes;
+mod state;
 
-pub(crate) use api_keys::ApiKeys;
-#[cfg(test)]
-pub(crate) use cdi_version::CdiVersion;
-pub(crate) use connection_slots::ConnectionSlots;
-pub(crate) use listener::BoundedListener;
-pub(crate) use mint_request::MintRequest;
-pub(crate) use path::BasePath;
-pub(crate) use response::Refusal;
-pub(crate) use routes::respond;
+pub(super) use api_keys::ApiKeys;
+pub(super) use listener::BoundedListener;
+pub(super) use path::BasePath;
+pub(super) use routes::router;
+pub(super) use state::CoreState;

@@ -1,8 +1,20 @@
 //! What a path names: a route, and the app and tenant in front of it.
 
 use super::cdi_version::CdiVersion;
-use super::response::Refusal;
+use super::refusal::Refusal;
 use crate::embedded_core::error::BuildError;
+
+const APP: &str = "appid-";
+const PUBLIC: &str = "public";
+const ROUTES: [(&[&str], Route); 5] = [
+    (&["recipe", "jwt"], Route::Mint),
+    (&["recipe", "jwt", "jwks"], Route::RecipeJwks),
+    (&[".well-known", "jwks.json"], Route::WellKnownJwks),
+    (&["apiversion"], Route::ApiVersion),
+    (&["hello"], Route::Hello),
+];
+/// An app, a tenant and the three segments of the longest route.
+const DEEPEST: usize = 5;
 
 /// The path under which every route lives; empty by default.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +36,7 @@ impl BasePath {
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RequestPath {
-    pub(crate) route: Route,
+    route: Route,
     /// The app, in lower case, unless it is the public one.
     app: Option<String>,
     /// Whether a tenant other than the public one is named.
@@ -97,6 +109,10 @@ impl RequestPath {
 
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
+    pub(super) fn route(&self) -> Route {
+        self.route
+    }
+
     /// Before tenants existed, a path with one in it was a path like any other.
     pub(crate) fn check_version(&self, version: CdiVersion) -> Result<(), Refusal> {
         if self.foreign_tenant && version < CdiVersion::TENANTS {
@@ -142,18 +158,6 @@ fn is_tenant(segment: &str) -> bool {
 fn is_id(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
-
-const APP: &str = "appid-";
-const PUBLIC: &str = "public";
-const ROUTES: [(&[&str], Route); 5] = [
-    (&["recipe", "jwt"], Route::Mint),
-    (&["recipe", "jwt", "jwks"], Route::RecipeJwks),
-    (&[".well-known", "jwks.json"], Route::WellKnownJwks),
-    (&["apiversion"], Route::ApiVersion),
-    (&["hello"], Route::Hello),
-];
-/// An app, a tenant and the three segments of the longest route.
-const DEEPEST: usize = 5;
 
 #[cfg(test)]
 mod tests {

@@ -1,35 +1,18 @@
-//! What the core answers: every status, text and content type it can send is in this file.
+//! The responses: the one place that picks statuses, texts and content types.
 
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::cdi_version::CdiVersion;
+use super::refusal::Refusal;
 
-/// Why a request got no token or key set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    NotLocal,
-    InvalidApiKey,
-    VersionMalformed,
-    /// Holds digits and dots alone.
-    VersionUnsupported(String),
-    NotFound,
-    MethodNotSupported,
-    BodyTooLarge,
-    BodyTooSlow,
-    NotAnObject,
-    Field(&'static str),
-    ValidityNotPositive,
-    NotPublicTenant,
-    /// Holds lower-case letters, digits and hyphens alone.
-    UnknownApp(String),
-    IntegerTooLarge,
-    Busy,
-    SigningFailed,
-}
+type ContentType = (HeaderName, &'static str);
+
+const TEXT: ContentType = (header::CONTENT_TYPE, "text/html;charset=UTF-8");
+const JSON: ContentType = (header::CONTENT_TYPE, "application/json;charset=UTF-8");
 
 impl Refusal {
-    /// The one table from a reason to what the caller sees.
+    /// The one table of statuses and texts.
     fn status_and_text(self) -> (StatusCode, String) {
         let (status, text) = match self {
             Self::NotLocal => (
@@ -91,7 +74,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The health check's answer.
+/// The response to a health check.
 pub(crate) fn hello() -> Response {
     line(StatusCode::OK, TEXT, "Hello".to_owned())
 }
@@ -102,24 +85,24 @@ pub(crate) fn token(jwt: &str) -> Response {
     json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#))
 }
 
-/// The algorithm is none that this core signs with. Status 200: the SDKs tell it by the body.
+/// This core does not sign with the algorithm. Status 200: the SDKs read the body.
 pub(crate) fn unsupported_algorithm() -> Response {
     json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#.to_owned())
 }
 
-/// The key set, to be kept for `max_age` seconds.
+/// The key set, which may be cached for `max_age` seconds.
 pub(crate) fn key_set(keys: &str, max_age: u64) -> Response {
     let cache_control = format!("max-age={max_age}, must-revalidate");
     ([(header::CACHE_CONTROL, cache_control)], json(format!(r#"{{"keys":{keys}}}"#)))
         .into_response()
 }
 
-/// The key set as SDKs before CDI 2.21 ask for it.
+/// The key set for SDKs before CDI 2.21.
 pub(crate) fn old_key_set(keys: &str) -> Response {
     json(format!(r#"{{"keys":{keys},"status":"OK"}}"#))
 }
 
-/// The versions that this core speaks.
+/// The supported CDI versions.
 pub(crate) fn versions() -> Response {
     let versions = CdiVersion::SUPPORTED.map(|version| format!(r#""{version}""#)).join(",");
     json(format!(r#"{{"versions":[{versions}]}}"#))
@@ -133,8 +116,3 @@ fn line(status: StatusCode, content_type: ContentType, mut body: String) -> Resp
     body.push('\n');
     (status, [content_type], body).into_response()
 }
-
-type ContentType = (HeaderName, &'static str);
-
-const TEXT: ContentType = (header::CONTENT_TYPE, "text/html;charset=UTF-8");
-const JSON: ContentType = (header::CONTENT_TYPE, "application/json;charset=UTF-8");

@@ -1,8 +1,10 @@
-//! From a request to an answer: the order of checks that the module's docs promise.
+//! From a request to a response: the order of checks that the docs of the module promise.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -14,44 +16,46 @@ use super::connection_slots::ConnectionSlots;
 use super::loopback;
 use super::mint_request::MintRequest;
 use super::path::{RequestPath, Route};
-use super::response::{self, Refusal};
-use crate::embedded_core::core::EmbeddedCore;
+use super::refusal::Refusal;
+use super::response;
+use super::state::CoreState;
 
-/// Answers every request, whatever its path: axum's own router tells letter cases apart, and a core
-/// does not.
-pub(crate) async fn respond(State(core): State<EmbeddedCore>, request: Request) -> Response {
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const MAX_BODY: usize = 64 * 1024;
+
+/// A router that answers every request, whatever its path: axum's own matching tells letter cases
+/// apart, and a core does not.
+pub(crate) fn router(core: Arc<CoreState>) -> Router {
+    Router::new().fallback(respond).with_state(core)
+}
+
+async fn respond(State(core): State<Arc<CoreState>>, request: Request) -> Response {
     dispatch(&core, request).await.unwrap_or_else(Refusal::into_response)
 }
 
-async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Refusal> {
-    if core.is_for_loopback_alone() && !loopback::is_local(request.uri(), request.headers()) {
+async fn dispatch(core: &CoreState, request: Request) -> Result<Response, Refusal> {
+    if core.is_for_loopback_only() && !loopback::is_local(request.uri(), request.headers()) {
         return Err(Refusal::NotLocal);
     }
     let path = RequestPath::parse(request.uri().path(), core.base_path());
-    if path.route.needs_api_key() && !core.api_keys().admit(request.headers()) {
+    if path.route().needs_api_key() && !core.api_keys().admit(request.headers()) {
         return Err(Refusal::InvalidApiKey);
     }
     let version = CdiVersion::from_headers(request.headers())?;
     path.check_version(version)?;
-    match (path.route, request.method()) {
+    let keys = || core.minter().keys().current();
+    match (path.route(), request.method()) {
         (Route::Mint, &Method::POST) => mint(core, &path, version, request.into_body()).await,
-        (Route::WellKnownJwks, &Method::GET) => {
-            path.check_app()?;
-            let keys = core.minter().keys().current();
-            Ok(response::key_set(&keys.to_json(), keys.max_age()))
-        }
+        (Route::WellKnownJwks, &Method::GET) => path.check_app().map(|()| {
+            let keys = keys();
+            response::key_set(&keys.to_json(), keys.max_age())
+        }),
         (Route::RecipeJwks, &Method::GET) => {
-            path.check_app()?;
-            let keys = core.minter().keys().current();
-            Ok(response::old_key_set(&keys.to_json()))
+            path.check_app().map(|()| response::old_key_set(&keys().to_json()))
         }
-        (Route::ApiVersion, &Method::GET) => {
-            path.check_app()?;
-            Ok(response::versions())
-        }
+        (Route::ApiVersion, &Method::GET) => path.check_app().map(|()| response::versions()),
         (Route::Hello, method) if method != Method::HEAD => {
-            path.check_app()?;
-            Ok(response::hello())
+            path.check_app().map(|()| response::hello())
         }
         (Route::Unknown, method) if method != Method::HEAD => Err(Refusal::NotFound),
         _ => Err(Refusal::MethodNotSupported),
@@ -59,7 +63,7 @@ async fn dispatch(core: &EmbeddedCore, request: Request) -> Result<Response, Ref
 }
 
 async fn mint(
-    core: &EmbeddedCore,
+    core: &CoreState,
     path: &RequestPath,
     version: CdiVersion,
     body: Body,
@@ -72,25 +76,22 @@ async fn mint(
     if !request.asks_for_rs256() {
         return Ok(response::unsupported_algorithm());
     }
-    let jwt = core.minter().mint(request).await?;
+    let jwt = core.minter().mint(request.into_token()?).await?;
     Ok(response::token(&jwt))
 }
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
     let mut slot = slots.acquire().await.ok_or(Refusal::Busy)?;
     let evicted = poll_fn(|cx| slot.poll_evicted(cx));
-    let whole = tokio::select! {
+    let body = tokio::select! {
         biased;
-        whole = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => whole.map_err(|_| Refusal::BodyTooSlow)?,
+        body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body.map_err(|_| Refusal::BodyTooSlow)?,
         () = evicted => return Err(Refusal::Busy),
     };
     // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and
     // both end the connection.
-    whole.map_err(|_| Refusal::BodyTooLarge)
+    body.map_err(|_| Refusal::BodyTooLarge)
 }
-
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
-const MAX_BODY: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +102,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::EmbeddedCore;
     use crate::clock::Clock;
 
     const GOOD: &str = r#"{"payload":{},"validity":60,"algorithm":"RS256","jwksDomain":"x"}"#;
@@ -320,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn mints_beyond_the_bound_are_refused_at_once() {
         let core = core().await;
-        let under_way: Vec<_> = std::iter::from_fn(|| core.minter().admit().ok()).collect();
+        let under_way: Vec<_> = std::iter::from_fn(|| core.state().minter().admit().ok()).collect();
         assert_eq!(under_way.len(), 512);
         let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);

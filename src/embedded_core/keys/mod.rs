@@ -9,7 +9,9 @@ mod rotation;
 mod signers;
 mod signing_keys;
 mod store;
+mod unsigned_token;
 
-pub(crate) use minter::Minter;
-pub(crate) use rotation::Rotation;
-pub(crate) use store::KeyStore;
+pub(super) use minter::{Minter, MinterError};
+pub(super) use rotation::Rotation;
+pub(super) use store::KeyStore;
+pub(super) use unsigned_token::{KeyKind, UnsignedToken};

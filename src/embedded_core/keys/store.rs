@@ -223,18 +223,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Current {
     /// The key that signs where the static one is asked for.
-    pub(crate) fn fixed(&self) -> Arc<SigningKey> {
+    pub(crate) fn static_key(&self) -> Arc<SigningKey> {
         self.keys.fixed().clone()
     }
 
     /// The key that signs where a dynamic one is asked for. `None` if every key is too old.
-    pub(crate) fn rotating(&self) -> Option<Arc<SigningKey>> {
+    pub(crate) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
         self.keys.rotating(self.now, self.rotation).cloned()
     }
 
     /// The key that signs where a dynamic one is asked for. The newest if every key is too old.
-    pub(crate) fn rotating_or_newest(&self) -> Arc<SigningKey> {
-        self.rotating().unwrap_or_else(|| self.keys.stand_in(self.now, self.rotation).clone())
+    pub(crate) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
+        self.dynamic_key().unwrap_or_else(|| self.keys.stand_in(self.now, self.rotation).clone())
     }
 
     /// The listed keys as a JSON array.

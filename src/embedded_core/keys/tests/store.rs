@@ -1,17 +1,13 @@
 use std::fs;
 use std::sync::mpsc;
 
-use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::embedded_core::http::CdiVersion;
-use crate::embedded_core::http::MintRequest;
-use crate::embedded_core::http::Refusal;
-use crate::embedded_core::keys::Minter;
+use crate::embedded_core::keys::{KeyKind, Minter, MinterError, UnsignedToken};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
@@ -47,7 +43,7 @@ async fn dynamic_kids(store: &KeyStore) -> Vec<String> {
 }
 
 async fn signer(store: &KeyStore) -> String {
-    store.settled().await.rotating_or_newest().kid().to_owned()
+    store.settled().await.dynamic_or_newest_key().kid().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,9 +105,9 @@ async fn key_set_is_answered_while_its_next_key_is_made() {
 #[tokio::test(start_paused = true)]
 async fn the_static_key_never_rotates() {
     let store = store().await;
-    let first = store.settled().await.fixed().kid().to_owned();
+    let first = store.settled().await.static_key().kid().to_owned();
     tokio::time::advance(100 * WEEK).await;
-    assert_eq!(store.settled().await.fixed().kid(), first);
+    assert_eq!(store.settled().await.static_key().kid(), first);
     assert_eq!(
         dynamic_kids(&store).await.len(),
         1,
@@ -128,7 +124,7 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
     let first_kid = format!("d-{}", START * 1000);
 
     let store = open().await.unwrap();
-    let fixed = store.settled().await.fixed().kid().to_owned();
+    let fixed = store.settled().await.static_key().kid().to_owned();
     tokio::time::advance(WEEK - Duration::from_secs(60)).await;
     let listed = dynamic_kids(&store).await;
     assert_eq!(listed.len(), 2);
@@ -139,7 +135,7 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
     tokio::time::advance(Duration::from_secs(300)).await;
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, listed);
-    assert_eq!(store.settled().await.fixed().kid(), fixed);
+    assert_eq!(store.settled().await.static_key().kid(), fixed);
     assert_eq!(signer(&store).await, first_kid);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(signer(&store).await, listed[0]);
@@ -315,16 +311,10 @@ async fn slow_store() -> (KeyStore, mpsc::Sender<io::Result<()>>) {
     (store, release)
 }
 
-/// Mints with the static or the dynamic key: the `kid` of the token.
-async fn mint(minter: &Minter, dynamic: bool) -> Result<String, Refusal> {
-    let body = format!(
-        r#"{{"algorithm":"RS256","jwksDomain":"i","payload":{{}},"validity":60,"useStaticSigningKey":{}}}"#,
-        !dynamic
-    );
-    let request =
-        MintRequest::read(body.as_bytes(), CdiVersion::from_headers(&HeaderMap::new()).unwrap())
-            .unwrap();
-    let jwt = minter.mint(request).await?;
+/// Mints with this key: the `kid` of the token.
+async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
+    let token = UnsignedToken::new("i".to_owned(), Map::new(), 60, key);
+    let jwt = minter.mint(token).await?;
     let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
     Ok(header["kid"].as_str().unwrap().to_owned())
@@ -335,11 +325,11 @@ async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
     let (store, release) = slow_store().await;
     let minter = Arc::new(Minter::new(store.clone(), store.shared.clock.clone()));
     let old = signer(&store).await;
-    let fixed = store.current().fixed().kid().to_owned();
+    let fixed = store.current().static_key().kid().to_owned();
 
     // A new key is due, and the old one may still sign. Time stands still while the disk is busy.
     tokio::time::advance(WEEK).await;
-    assert_eq!(mint(&minter, true).await.as_ref(), Ok(&old));
+    assert_eq!(mint(&minter, KeyKind::Dynamic).await.as_ref(), Ok(&old));
     assert!(store.is_making());
 
     // The old key is too old.
@@ -347,13 +337,13 @@ async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
     let start = Instant::now();
     let dynamic_mint = || {
         let minter = minter.clone();
-        tokio::spawn(async move { mint(&minter, true).await })
+        tokio::spawn(async move { mint(&minter, KeyKind::Dynamic).await })
     };
     let waiting = dynamic_mint();
     tokio::task::yield_now().await;
     let current = store.current();
     assert_eq!((kids(&current), current.max_age()), (vec![old.clone()], 1));
-    assert_eq!(mint(&minter, false).await, Ok(fixed));
+    assert_eq!(mint(&minter, KeyKind::Static).await, Ok(fixed));
     tokio::time::advance(LONGEST_WAIT - Duration::from_millis(1)).await;
     assert!(!waiting.is_finished());
     tokio::time::advance(Duration::from_millis(1)).await;
@@ -377,12 +367,12 @@ async fn dynamic_mints_that_wait_leave_places_to_others() {
     let mut mints = JoinSet::new();
     for _ in 0..300 {
         let minter = minter.clone();
-        mints.spawn(async move { mint(&minter, true).await });
+        mints.spawn(async move { mint(&minter, KeyKind::Dynamic).await });
     }
     for _ in 0..44 {
-        assert_eq!(mints.join_next().await.unwrap().unwrap(), Err(Refusal::Busy));
+        assert_eq!(mints.join_next().await.unwrap().unwrap(), Err(MinterError::Busy));
     }
-    assert!(mint(&minter, false).await.is_ok());
+    assert!(mint(&minter, KeyKind::Static).await.is_ok());
     assert!(mints.try_join_next().is_none());
 }
 
