@@ -1,72 +1,55 @@
 //! The CDI versions: which revision of a core's interface a request speaks.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use axum::http::HeaderMap;
 
 use super::refusal::Refusal;
 
+/// The supported versions, oldest first, as major and minor numbers: those of core 11.4.7.
+const SUPPORTED: [(u8, RangeInclusive<u8>); 4] = [(2, 7..=21), (3, 0..=1), (4, 0..=0), (5, 0..=4)];
+
 /// A version of the core driver interface that this core supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CdiVersion {
+pub(super) struct CdiVersion {
     major: u8,
     minor: u8,
 }
 
 impl CdiVersion {
-    /// From here on a request may choose between the static and the dynamic keys.
-    pub(crate) const CHOICE_OF_KEY: Self = Self::new(2, 21);
-    /// From here on a path may name a tenant.
-    pub(crate) const TENANTS: Self = Self::new(3, 0);
-    /// From here on what belongs to the app is refused to every tenant but the public one.
-    pub(crate) const PUBLIC_TENANT_ONLY: Self = Self::new(5, 0);
+    /// From this version on a request may choose between the static and the dynamic keys.
+    pub(super) const CHOICE_OF_KEY: Self = Self::new(2, 21);
+    /// From this version on a path may name a tenant.
+    pub(super) const TENANTS: Self = Self::new(3, 0);
+    /// From this version on only the public tenant may call what belongs to the app.
+    pub(super) const PUBLIC_TENANT_ONLY: Self = Self::new(5, 0);
     const NEWEST: Self = Self::new(5, 4);
-
-    /// Every supported version, oldest first: those of core 11.4.7.
-    pub(crate) const SUPPORTED: [Self; 23] = [
-        Self::new(2, 7),
-        Self::new(2, 8),
-        Self::new(2, 9),
-        Self::new(2, 10),
-        Self::new(2, 11),
-        Self::new(2, 12),
-        Self::new(2, 13),
-        Self::new(2, 14),
-        Self::new(2, 15),
-        Self::new(2, 16),
-        Self::new(2, 17),
-        Self::new(2, 18),
-        Self::new(2, 19),
-        Self::new(2, 20),
-        Self::new(2, 21),
-        Self::new(3, 0),
-        Self::new(3, 1),
-        Self::new(4, 0),
-        Self::new(5, 0),
-        Self::new(5, 1),
-        Self::new(5, 2),
-        Self::new(5, 3),
-        Self::NEWEST,
-    ];
 
     const fn new(major: u8, minor: u8) -> Self {
         Self { major, minor }
     }
 
-    /// The version that a request asks for in its `cdi-version` header; without one, the newest.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
+    /// Every supported version, oldest first.
+    pub(super) fn supported() -> impl Iterator<Item = Self> {
+        SUPPORTED
+            .into_iter()
+            .flat_map(|(major, minors)| minors.map(move |minor| Self::new(major, minor)))
+    }
+
+    /// The version in the `cdi-version` header; without one, the newest.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
         let Some(value) = headers.get("cdi-version") else { return Ok(Self::NEWEST) };
         let text = value.to_str().map_err(|_| Refusal::VersionMalformed)?;
-        // Only digits and dots pass, so the text may be repeated in the answer.
-        if !text
-            .split('.')
-            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-        {
+        // Only digits and dots pass, so the response may repeat the text.
+        let is_number =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !text.split('.').all(is_number) {
             return Err(Refusal::VersionMalformed);
         }
         // By its text and not by its value: to a core, `5.3.0` and `05.3` are other versions than
         // `5.3`.
-        let supported = Self::SUPPORTED.into_iter().find(|version| version.to_string() == text);
+        let supported = Self::supported().find(|version| version.to_string() == text);
         supported.ok_or_else(|| Refusal::VersionUnsupported(text.to_owned()))
     }
 }
@@ -115,8 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn without_the_header_the_newest_is_spoken() {
+    fn missing_header_means_the_newest_version() {
         assert_eq!(CdiVersion::from_headers(&HeaderMap::new()), Ok(CdiVersion::new(5, 4)));
-        assert!(CdiVersion::SUPPORTED.is_sorted());
+        assert!(CdiVersion::supported().is_sorted());
+        assert_eq!(CdiVersion::supported().count(), 23);
+        assert_eq!(CdiVersion::supported().last(), Some(CdiVersion::NEWEST));
     }
 }

@@ -7,6 +7,8 @@ use super::refusal::Refusal;
 use crate::embedded_core::keys::{KeyKind, UnsignedToken};
 use crate::jose::json::{self, RawValue};
 
+/// The members that have a meaning, in a core's order.
+const FIELDS: [&str; 5] = ["algorithm", "jwksDomain", "payload", "validity", "useStaticSigningKey"];
 /// 142 million years: `exp` stays below 2^53, beyond which readers of JSON disagree about integers.
 const MAX_VALIDITY: u64 = 1 << 52;
 
@@ -21,16 +23,16 @@ pub(super) struct MintRequest {
 
 impl MintRequest {
     pub(super) fn read(body: &[u8], version: CdiVersion) -> Result<Self, Refusal> {
-        let fields = Fields::read(body).ok_or(Refusal::NotAnObject)?;
-
-        let algorithm = string(fields.algorithm).ok_or(Refusal::Field("algorithm"))?;
-        let jwks_domain = string(fields.jwks_domain).ok_or(Refusal::Field("jwksDomain"))?;
-        let payload = fields.payload.ok_or(Refusal::Field("payload"))?.as_bytes();
+        let fields = fields(body).ok_or(Refusal::NotAnObject)?;
+        let [algorithm, jwks_domain, payload, validity, use_static] = fields;
+        let algorithm = string(algorithm).ok_or(Refusal::Field("algorithm"))?;
+        let jwks_domain = string(jwks_domain).ok_or(Refusal::Field("jwksDomain"))?;
+        let payload = payload.ok_or(Refusal::Field("payload"))?.as_bytes();
         let integers_fit = integers_fit(payload);
         let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
-        let validity = validity(fields.validity)?;
+        let validity = read_validity(validity)?;
         let is_dynamic = version >= CdiVersion::CHOICE_OF_KEY
-            && match fields.use_static_signing_key.map(RawValue::as_bytes) {
+            && match use_static.map(RawValue::as_bytes) {
                 None | Some(b"true") => false,
                 Some(b"false") => true,
                 Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
@@ -51,44 +53,23 @@ impl MintRequest {
     }
 }
 
-/// The members of a request that have a meaning, as they are written: each is read alone, so that a
-/// broken one does not hide which one comes first in a core's order.
-#[derive(Default)]
-struct Fields<'b> {
-    algorithm: Option<RawValue<'b>>,
-    jwks_domain: Option<RawValue<'b>>,
-    payload: Option<RawValue<'b>>,
-    validity: Option<RawValue<'b>>,
-    use_static_signing_key: Option<RawValue<'b>>,
-}
-
-impl<'b> Fields<'b> {
-    /// `None` if the body is no JSON object, or has a member name that serde_json gives a meaning
-    /// of its own. Of members with one name the last counts.
-    fn read(body: &'b [u8]) -> Option<Self> {
-        if !json::is_valid(body) || json::has_reserved_name(body) {
-            return None;
-        }
-        let mut fields = Self::default();
-        json::members(body, |name, value| {
-            let field = if name.is("algorithm") {
-                &mut fields.algorithm
-            } else if name.is("jwksDomain") {
-                &mut fields.jwks_domain
-            } else if name.is("payload") {
-                &mut fields.payload
-            } else if name.is("validity") {
-                &mut fields.validity
-            } else if name.is("useStaticSigningKey") {
-                &mut fields.use_static_signing_key
-            } else {
-                return Some(());
-            };
-            *field = Some(value);
-            Some(())
-        })?;
-        Some(fields)
+/// The values of [`FIELDS`], as they are written: each is read alone, so that a malformed one does
+/// not hide which one comes first in a core's order. Of members with one name the last counts.
+///
+/// `None` if the body is not a JSON object, or has a member name that serde_json gives a meaning of
+/// its own.
+fn fields(body: &[u8]) -> Option<[Option<RawValue<'_>>; FIELDS.len()]> {
+    if !json::is_valid(body) || json::has_reserved_name(body) {
+        return None;
     }
+    let mut fields = [None; FIELDS.len()];
+    json::members(body, |name, value| {
+        if let Some(at) = FIELDS.iter().position(|field| name.is(field)) {
+            fields[at] = Some(value);
+        }
+        Some(())
+    })?;
+    Some(fields)
 }
 
 fn string(field: Option<RawValue<'_>>) -> Option<String> {
@@ -96,7 +77,7 @@ fn string(field: Option<RawValue<'_>>) -> Option<String> {
 }
 
 /// Decimals are cut off, and strings of digits are read, as a core does.
-fn validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
+fn read_validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
     let invalid = Refusal::Field("validity");
     let Some(field) = field else { return Err(invalid) };
     let seconds = match field.as_string() {

@@ -1,4 +1,4 @@
-//! What a path names: a route, and the app and tenant in front of it.
+//! The path of a request: a route, and the app and tenant in front of it.
 
 use super::cdi_version::CdiVersion;
 use super::refusal::Refusal;
@@ -33,7 +33,7 @@ impl BasePath {
     }
 }
 
-/// Where a request goes.
+/// The route, app and tenant that a request names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RequestPath {
     route: Route,
@@ -73,18 +73,22 @@ impl Route {
 }
 
 impl RequestPath {
+    const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
+
     /// What `path` names below `base`.
-    pub(crate) fn parse(path: &str, base: &BasePath) -> Self {
+    pub(super) fn parse(path: &str, base: &BasePath) -> Self {
+        Self::find(path, base).unwrap_or(Self::UNKNOWN)
+    }
+
+    fn find(path: &str, base: &BasePath) -> Option<Self> {
         let mut rest = segments(path);
         for expected in &base.segments {
-            if !rest.next().is_some_and(|segment| segment.eq_ignore_ascii_case(expected)) {
-                return Self::UNKNOWN;
-            }
+            rest.next().filter(|segment| segment.eq_ignore_ascii_case(expected))?;
         }
         // One more than the deepest route has, so that a path of a million slashes is not kept.
         let segments: Vec<&str> = rest.take(DEEPEST + 1).collect();
         if segments.is_empty() {
-            return Self { route: Route::Hello, ..Self::UNKNOWN };
+            return Some(Self { route: Route::Hello, ..Self::UNKNOWN });
         }
         let (app, segments) = match segments.split_first() {
             Some((first, rest)) if is_app(first) => {
@@ -94,48 +98,36 @@ impl RequestPath {
         };
         let app = app.filter(|app| app != PUBLIC);
         if let Some(route) = Route::of(segments) {
-            return Self { route, app, foreign_tenant: false };
+            return Some(Self { route, app, foreign_tenant: false });
         }
-        match segments.split_first() {
-            Some((tenant, rest)) if is_tenant(tenant) => match Route::of(rest) {
-                Some(route) => {
-                    Self { route, app, foreign_tenant: !tenant.eq_ignore_ascii_case(PUBLIC) }
-                }
-                None => Self::UNKNOWN,
-            },
-            _ => Self::UNKNOWN,
-        }
+        let (tenant, rest) = segments.split_first().filter(|(tenant, _)| is_tenant(tenant))?;
+        let foreign_tenant = !tenant.eq_ignore_ascii_case(PUBLIC);
+        Some(Self { route: Route::of(rest)?, app, foreign_tenant })
     }
-
-    const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
     pub(super) fn route(&self) -> Route {
         self.route
     }
 
-    /// Before tenants existed, a path with one in it was a path like any other.
-    pub(crate) fn check_version(&self, version: CdiVersion) -> Result<(), Refusal> {
+    /// Before tenants existed, a path with a tenant in it named nothing.
+    pub(super) fn check_version(&self, version: CdiVersion) -> Result<(), Refusal> {
         if self.foreign_tenant && version < CdiVersion::TENANTS {
-            Err(Refusal::NotFound)
-        } else {
-            Ok(())
+            return Err(Refusal::NotFound);
         }
+        Ok(())
     }
 
-    /// What belongs to the app as a whole is for the public tenant alone.
-    pub(crate) fn check_tenant(&self, version: CdiVersion) -> Result<(), Refusal> {
+    /// Only the public tenant may call what belongs to the app as a whole.
+    pub(super) fn check_tenant(&self, version: CdiVersion) -> Result<(), Refusal> {
         if self.foreign_tenant && version >= CdiVersion::PUBLIC_TENANT_ONLY {
             return Err(Refusal::NotPublicTenant);
         }
         Ok(())
     }
 
-    /// There is one app, the public one.
-    pub(crate) fn check_app(&self) -> Result<(), Refusal> {
-        match &self.app {
-            Some(app) => Err(Refusal::UnknownApp(app.clone())),
-            None => Ok(()),
-        }
+    /// The public app is the only one.
+    pub(super) fn check_app(&self) -> Result<(), Refusal> {
+        self.app.clone().map_or(Ok(()), |app| Err(Refusal::UnknownApp(app)))
     }
 }
 
@@ -145,17 +137,17 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_app(segment: &str) -> bool {
-    let Some((prefix, id)) = segment.split_at_checked(APP.len()) else { return false };
-    prefix.eq_ignore_ascii_case(APP) && id.bytes().all(is_id)
+    let Some((prefix, name)) = segment.split_at_checked(APP.len()) else { return false };
+    prefix.eq_ignore_ascii_case(APP) && name.bytes().all(is_name_byte)
 }
 
-/// The first words of the routes are no names of tenants: `/recipe/hello` is nothing.
+/// The first segments of the routes name no tenants: `/recipe/hello` names nothing.
 fn is_tenant(segment: &str) -> bool {
-    segment.bytes().all(is_id)
+    segment.bytes().all(is_name_byte)
         && !ROUTES.iter().any(|(path, _)| path[0].eq_ignore_ascii_case(segment))
 }
 
-fn is_id(byte: u8) -> bool {
+fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
