@@ -133,10 +133,7 @@ impl EmbeddedCoreBuilder {
         let api_keys = ApiKeys::new(self.api_keys)?;
         let base_path = BasePath::new(&self.base_path)?;
         let rotation = Rotation::new(self.rotate_every, self.access_token_validity)?;
-        let keys = match self.data_folder {
-            Some(path) => KeyStore::open(path, rotation, self.clock.clone()).await?,
-            None => KeyStore::generate(rotation, self.clock.clone()).await?,
-        };
+        let keys = KeyStore::open(self.data_folder, rotation, self.clock.clone()).await?;
         let minter = Minter::new(keys, self.clock);
         Ok(EmbeddedCore::new(CoreState::new(api_keys, base_path, self.allow_open, minter)))
     }

@@ -1,4 +1,4 @@
-//! One RSA key: what it signs, and how it appears in the key set.
+//! A key that signs: an RSA pair under its `kid`.
 
 use std::fmt;
 
@@ -9,7 +9,6 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use uuid::Uuid;
 
 /// An RSA-2048 key pair under its `kid`.
 pub(crate) struct SigningKey {
@@ -19,29 +18,20 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    /// A key that never rotates. Takes a good part of a second: never call it on an async thread.
-    pub(crate) fn generate_static() -> Result<Self, Unspecified> {
-        Ok(Self::new(format!("s-{}", Uuid::new_v4()), KeyPair::generate(KeySize::Rsa2048)?))
-    }
-
-    /// A key that rotates, and the milliseconds after the Unix epoch at which it counts as created.
-    /// As slow as a static one, which is why `created_millis` is only asked when the key is there.
-    pub(crate) fn generate_dynamic(
-        created_millis: impl FnOnce() -> u64,
-    ) -> Result<(u64, Self), Unspecified> {
+    /// A new key. `kid` is called once the pair is generated, which takes a good part of a second:
+    /// never call this on an async thread.
+    pub(crate) fn generate(kid: impl FnOnce() -> String) -> Result<Self, Unspecified> {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
-        let created_millis = created_millis();
-        Ok((created_millis, Self::new(format!("d-{created_millis}"), pair)))
+        Ok(Self::new(kid(), pair))
     }
 
-    /// A key that was kept: its `kid`, and its PKCS#8 form (RFC 5208 §5). `None` if that is no
-    /// whole RSA-2048 key.
+    /// Reads a key from its PKCS#8 form (RFC 5208 §5). `None` if that is not a whole RSA-2048 key.
     pub(crate) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
         let pair = KeyPair::from_pkcs8(pkcs8).ok()?;
         (pair.public_modulus_len() == 256).then(|| Self::new(kid.to_owned(), pair))
     }
 
-    /// The private key in its PKCS#8 form, in memory that is wiped when it is dropped.
+    /// The private key in its PKCS#8 form, in memory that is wiped on drop.
     pub(crate) fn to_pkcs8(&self) -> Result<Pkcs8V1Der<'static>, Unspecified> {
         self.pair.as_der()
     }
@@ -97,8 +87,7 @@ mod tests {
 
     #[test]
     fn a_token_verifies_with_the_listed_numbers() {
-        let (created_millis, key) = SigningKey::generate_dynamic(|| 1_700_000_000_000).unwrap();
-        assert_eq!(created_millis, 1_700_000_000_000);
+        let key = SigningKey::generate(|| "d-1700000000000".to_owned()).unwrap();
         let jwt = key.sign(r#"{"iat":1}"#).unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let (header, claims) = signed.split_once('.').unwrap();
@@ -120,15 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn a_static_kid_is_a_random_uuid() {
-        let key = SigningKey::generate_static().unwrap();
-        let uuid = Uuid::parse_str(key.kid().strip_prefix("s-").unwrap()).unwrap();
-        assert_eq!(uuid.get_version_num(), 4);
-    }
-
-    #[test]
     fn key_material_never_appears_in_debug() {
-        let (_, key) = SigningKey::generate_dynamic(|| 7).unwrap();
+        let key = SigningKey::generate(|| "d-7".to_owned()).unwrap();
         assert_eq!(format!("{key:?}"), r#"SigningKey { kid: "d-7", .. }"#);
     }
 }

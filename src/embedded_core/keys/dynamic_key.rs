@@ -10,7 +10,7 @@ use crate::jose::SigningKey;
 
 /// A key that rotates. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct DynamicKey {
+pub(super) struct DynamicKey {
     key: Arc<SigningKey>,
     /// Creation time by the wall clock, taken from the `kid`. Wrong if the clock was.
     created_millis: u64,
@@ -34,50 +34,54 @@ enum Origin {
 }
 
 impl DynamicKey {
-    /// A new key. Slow: never call it on an async thread.
-    pub(crate) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let (created_millis, key) = SigningKey::generate_dynamic(created_millis)?;
-        Ok(Self::new(Arc::new(key), created_millis))
+    /// A new key, named after its creation time. Slow: never call it on an async thread.
+    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
+        let mut created = 0;
+        let key = SigningKey::generate(|| {
+            created = created_millis();
+            format!("d-{created}")
+        })?;
+        Ok(Self::new(Arc::new(key), created))
     }
 
-    /// A key from a file. Its creation time is in its name.
-    pub(crate) fn kept(key: SigningKey) -> Option<Self> {
+    /// A stored key. `None` if its `kid` does not hold its creation time.
+    pub(super) fn from_stored(key: SigningKey) -> Option<Self> {
         let digits = key.kid().strip_prefix("d-")?;
         let created_millis =
             digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
         Some(Self::new(Arc::new(key), created_millis))
     }
 
-    pub(crate) fn new(key: Arc<SigningKey>, created_millis: u64) -> Self {
+    pub(super) fn new(key: Arc<SigningKey>, created_millis: u64) -> Self {
         let origin = Origin::Made { at: 0 };
         Self { key, created_millis, origin, listed_from: Some(0), listed_until: Arc::default() }
     }
 
     /// This key as made, and listed, at `now`.
-    pub(crate) fn made_at(self, now: Moment) -> Self {
+    pub(super) fn made_at(self, now: Moment) -> Self {
         Self { origin: Origin::Made { at: now.elapsed }, ..self }.listed_at(now)
     }
 
     /// This key as loaded at `now` with this age, and listed by an earlier process.
-    pub(crate) fn loaded_at(self, now: Moment, age: u64) -> Self {
+    pub(super) fn loaded_at(self, now: Moment, age: u64) -> Self {
         Self { origin: Origin::Loaded { wall: now.wall, age }, listed_from: None, ..self }
     }
 
     /// This key as first listed at `now`.
-    pub(crate) fn listed_at(self, now: Moment) -> Self {
+    pub(super) fn listed_at(self, now: Moment) -> Self {
         Self { listed_from: Some(now.elapsed), ..self }
     }
 
-    pub(crate) fn key(&self) -> &Arc<SigningKey> {
+    pub(super) fn key(&self) -> &Arc<SigningKey> {
         &self.key
     }
 
-    pub(crate) fn created_millis(&self) -> u64 {
+    pub(super) fn created_millis(&self) -> u64 {
         self.created_millis
     }
 
     /// How long this process has held the key.
-    pub(crate) fn held_for(&self, now: Moment) -> u64 {
+    pub(super) fn held_for(&self, now: Moment) -> u64 {
         let Origin::Made { at } = self.origin else { return now.elapsed };
         now.elapsed.saturating_sub(at)
     }
@@ -87,7 +91,7 @@ impl DynamicKey {
     ///
     /// Only the age at loading comes from the wall clock. If that has been set back since, it may
     /// have been far ahead at loading, and the age is corrected by as much.
-    pub(crate) fn age(&self, now: Moment) -> u64 {
+    pub(super) fn age(&self, now: Moment) -> u64 {
         let held = self.held_for(now);
         match self.origin {
             Origin::Made { .. } => held,
@@ -104,7 +108,7 @@ impl DynamicKey {
     ///
     /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps
     /// back and forth would fill the list.
-    pub(crate) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
+    pub(super) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
         let by_age = match now.wall.checked_sub(self.created_millis) {
             Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
             None => 0,
@@ -116,31 +120,32 @@ impl DynamicKey {
     }
 
     /// Whether the key has been listed for long enough that verifiers hold it.
-    pub(crate) fn may_sign(&self, now: Moment, rotation: Rotation) -> bool {
+    pub(super) fn may_sign(&self, now: Moment, rotation: Rotation) -> bool {
         self.listed_from.is_none_or(|from| now.elapsed.saturating_sub(from) >= rotation.ahead())
     }
 
     /// Whether the key is listed when it is not the newest one.
-    pub(crate) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
-        self.age(now) < rotation.kept() || now.elapsed < self.listed_until.load(Ordering::Relaxed)
+    pub(super) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
+        self.age(now) < rotation.listed_for()
+            || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
     /// Whether every token of the key has expired, as far as this process knows: neither it nor,
     /// just before it, an earlier one signed within two validities.
-    pub(crate) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
-        self.held_for(now) >= rotation.kept_after_signing()
+    pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
+        self.held_for(now) >= rotation.listed_after_signing()
             && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
     }
 
     /// Records that the key signs at `now`, and lists it until its tokens expire.
-    pub(crate) fn extend_listing(&self, now: Moment, rotation: Rotation) {
-        let until = now.elapsed.saturating_add(rotation.kept_after_signing());
+    pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
+        let until = now.elapsed.saturating_add(rotation.listed_after_signing());
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
 
     /// Lists the key for as long as tokens may be valid that it signed before its successor could.
-    pub(crate) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
-        let after_successor = rotation.ahead().saturating_add(rotation.kept_after_signing());
+    pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
+        let after_successor = rotation.ahead().saturating_add(rotation.listed_after_signing());
         let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }

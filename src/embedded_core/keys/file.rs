@@ -1,7 +1,9 @@
-//! The keys as a file holds them: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a
-//! digest over all of it.
+//! The format of the key file: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a digest
+//! over all of it.
 //!
-//! Everything that holds a private key on its way is wiped when it is dropped.
+//! Every buffer that holds a private key is wiped on drop.
+
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::error::Unspecified;
@@ -10,17 +12,25 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::signing_keys::{DynamicKey, SigningKeys};
+use super::dynamic_key::DynamicKey;
+use super::signing_keys::SigningKeys;
 use crate::jose::SigningKey;
 use crate::jose::json::{self, RawString, RawValue};
 
+/// More than one key takes: about 1 220 bytes of PKCS#8 in base64, and its kid.
+const ENTRY: usize = 2048;
+/// More than the text around the keys takes.
+const FRAME: usize = 256;
+const MEMBERS: [&str; 3] = ["version", "keys", "sha256"];
+const CORRUPT: &str = "it is corrupt";
+
 /// The content of a key file.
-pub(crate) fn encode(keys: &SigningKeys) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     // Of its full size at once: what grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
     text.push_str(r#"{"static":"#);
-    push_entry(&mut text, keys.fixed())?;
+    push_entry(&mut text, keys.static_key())?;
     text.push_str(r#","dynamic":["#);
     for (index, dynamic) in keys.dynamic().iter().enumerate() {
         text.push_str(if index == 0 { "" } else { "," });
@@ -47,73 +57,58 @@ fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
 }
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
-pub(crate) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
-    let document = Document::read(content)?;
+pub(super) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
+    let (keys, digest) = read(content)?;
     // Not against an attacker, who could write the digest too: a single changed bit in a kid would
     // void tokens silently.
-    if !document.sha256.is(&sha256(document.keys.as_bytes())) {
+    if !digest.is(&sha256(keys.as_bytes())) {
         return Err("it is corrupt, its digest is another one");
     }
-    let keys: Keys<'_> =
-        serde_json::from_slice(document.keys.as_bytes()).map_err(|_| "it is corrupt")?;
-    let fixed = keys.fixed.read().ok_or("its static key is unusable")?;
+    let keys: Keys<'_> = serde_json::from_slice(keys.as_bytes()).map_err(|_| CORRUPT)?;
+    let static_key = keys.static_key.read().ok_or("its static key is unusable")?;
     let dynamic = keys
         .dynamic
         .iter()
-        .map(|entry| DynamicKey::kept(entry.read()?))
-        .collect::<Option<Vec<_>>>();
+        .map(|entry| DynamicKey::from_stored(entry.read()?))
+        .collect::<Option<_>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
-    SigningKeys::kept(fixed, dynamic).ok_or("its dynamic keys are out of order or missing")
+    SigningKeys::from_stored(Arc::new(static_key), dynamic)
+        .ok_or("its dynamic keys are out of order or missing")
+}
+
+/// The members `keys`, as it is written because the digest covers the text, and `sha256` of a key
+/// file of version 1.
+///
+/// Ignores unknown members, which a later version may add, so that its file is not reported as
+/// corrupt.
+fn read(content: &[u8]) -> Result<(RawValue<'_>, RawString<'_>), &'static str> {
+    if !json::is_valid(content) {
+        return Err(CORRUPT);
+    }
+    let mut members = [None; MEMBERS.len()];
+    json::members(content, |name, value| {
+        let Some(at) = MEMBERS.iter().position(|member| name.is(member)) else { return Some(()) };
+        members[at].replace(value).is_none().then_some(())
+    })
+    .ok_or(CORRUPT)?;
+    let [version, keys, digest] = members;
+    // First: another version may lack the other members.
+    if version.ok_or(CORRUPT)?.as_bytes() != b"1" {
+        return Err("it is of another version");
+    }
+    let digest = digest.and_then(RawValue::as_string).ok_or(CORRUPT)?;
+    Ok((keys.ok_or(CORRUPT)?, digest))
 }
 
 fn sha256(text: &[u8]) -> String {
     STANDARD.encode(digest(&SHA256, text))
 }
 
-/// The members of a key file of version 1.
-struct Document<'a> {
-    /// As they are written: the digest covers the text.
-    keys: RawValue<'a>,
-    sha256: RawString<'a>,
-}
-
-impl<'a> Document<'a> {
-    /// Ignores unknown members, which a later version may add, so that its file is not reported as
-    /// corrupt.
-    fn read(content: &'a [u8]) -> Result<Self, &'static str> {
-        let corrupt = "it is corrupt";
-        if !json::is_valid(content) {
-            return Err(corrupt);
-        }
-        let (mut version, mut keys, mut sha256) = (None, None, None);
-        json::members(content, |name, value| {
-            let member = if name.is("version") {
-                &mut version
-            } else if name.is("keys") {
-                &mut keys
-            } else if name.is("sha256") {
-                &mut sha256
-            } else {
-                return Some(());
-            };
-            member.replace(value).is_none().then_some(())
-        })
-        .ok_or(corrupt)?;
-        // First: another version may lack the other members.
-        let version: RawValue<'_> = version.ok_or(corrupt)?;
-        if version.as_bytes() != b"1" {
-            return Err("it is of another version");
-        }
-        let sha256 = sha256.and_then(|value: RawValue<'_>| value.as_string()).ok_or(corrupt)?;
-        Ok(Self { keys: keys.ok_or(corrupt)?, sha256 })
-    }
-}
-
 /// Borrows, so that no copy of a private key is made.
 #[derive(Deserialize)]
 struct Keys<'a> {
     #[serde(borrow, rename = "static")]
-    fixed: Entry<'a>,
+    static_key: Entry<'a>,
     #[serde(borrow)]
     dynamic: Vec<Entry<'a>>,
 }
@@ -135,25 +130,17 @@ impl Entry<'_> {
     }
 }
 
-/// More than one key takes: about 1 220 bytes of PKCS#8 in base64, and its kid.
-const ENTRY: usize = 2048;
-/// More than what stands around the keys takes.
-const FRAME: usize = 256;
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn keys() -> SigningKeys {
-        let first = DynamicKey::generate(|| 1_700_000_000_000).unwrap();
-        SigningKeys::new(Arc::new(SigningKey::generate_static().unwrap()), first)
+        SigningKeys::generate(|| 1_700_000_000_000).unwrap()
     }
 
     fn kids(keys: &SigningKeys) -> Vec<String> {
         let dynamic = keys.dynamic().iter().map(|dynamic| dynamic.key().kid().to_owned());
-        std::iter::once(keys.fixed().kid().to_owned()).chain(dynamic).collect()
+        std::iter::once(keys.static_key().kid().to_owned()).chain(dynamic).collect()
     }
 
     #[test]
@@ -163,7 +150,7 @@ mod tests {
         let read = decode(&content).unwrap();
         assert_eq!(kids(&read), kids(&keys));
         // RSASSA-PKCS1-v1_5 is deterministic: the same key signs the same way.
-        assert_eq!(read.fixed().sign("{}").unwrap(), keys.fixed().sign("{}").unwrap());
+        assert_eq!(read.static_key().sign("{}").unwrap(), keys.static_key().sign("{}").unwrap());
         assert_eq!(read.dynamic()[0].key().jwk(), keys.dynamic()[0].key().jwk());
     }
 

@@ -10,6 +10,7 @@
 //! that user alone. Once that is checked on the opened folder, no other user can replace what is in
 //! it, so its files are opened by path.
 
+use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::{self, Path, PathBuf};
@@ -31,6 +32,12 @@ const FILE_SHARE_WRITE: u32 = 2;
 
 /// Ten times the size of a file with as many keys as rotation allows.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
+
+/// Where keys outlive the process.
+pub(super) trait Storage: Debug + Send + Sync {
+    /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
+    fn store(&self, keys: &SigningKeys) -> io::Result<()>;
+}
 
 /// A data folder that this process has locked. Every method blocks.
 ///
@@ -85,15 +92,6 @@ impl DataFolder {
         read(&path).map_err(|err| BuildError::KeyFile { path, source: SourceError::new(err) })
     }
 
-    /// Replaces the stored keys. After `Ok` these survive a crash.
-    pub(super) fn store(&self, keys: &SigningKeys) -> io::Result<()> {
-        self.check_in_place()?;
-        self.remove_temporary()?;
-        let content =
-            file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
-        atomic_file::replace(&self.keys(), &self.temporary(), &content)
-    }
-
     /// Checks that the path still names the locked folder. A folder that was created in its place
     /// may belong to another core.
     fn check_in_place(&self) -> io::Result<()> {
@@ -132,6 +130,16 @@ impl DataFolder {
     /// One name is enough: the lock keeps others out, and keys are made one at a time.
     fn temporary(&self) -> PathBuf {
         self.path.join("keys.json.new")
+    }
+}
+
+impl Storage for DataFolder {
+    fn store(&self, keys: &SigningKeys) -> io::Result<()> {
+        self.check_in_place()?;
+        self.remove_temporary()?;
+        let content =
+            file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
+        atomic_file::replace(&self.keys(), &self.temporary(), &content)
     }
 }
 
@@ -214,6 +222,35 @@ fn check_exposure(path: &Path, metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
-#[path = "tests/folder.rs"]
-mod tests;
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    #[test]
+    fn child_process_does_not_inherit_the_locks() {
+        let scratch = tempfile::tempdir().unwrap();
+        let DataFolder { folder, _lock: lock, .. } =
+            DataFolder::open(&scratch.path().join("data")).unwrap();
+        for file in [folder, lock] {
+            assert!(fcntl_getfd(&file).unwrap().contains(FdFlags::CLOEXEC), "{file:?}");
+        }
+    }
+
+    /// The tests share one working directory, so this one does not change it.
+    #[test]
+    fn relative_data_folder_is_held_by_its_absolute_path() {
+        let scratch = tempfile::tempdir().unwrap();
+        let levels = std::env::current_dir().unwrap().components().count() - 1;
+        let relative =
+            PathBuf::from("../".repeat(levels)).join(scratch.path().strip_prefix("/").unwrap());
+        let folder = DataFolder::open(&relative.join("data")).unwrap();
+        assert!(folder.path.is_absolute(), "{}", folder.path.display());
+        folder.store(&SigningKeys::generate(|| 7).unwrap()).unwrap();
+        let path = |name| scratch.path().join("data").join(name);
+        assert!(path("keys.json").exists() && path("lock").exists());
+        let err = DataFolder::open(Path::new("")).unwrap_err();
+        assert!(matches!(&err, BuildError::DataFolder { .. }), "{err}");
+    }
+}

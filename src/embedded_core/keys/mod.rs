@@ -9,6 +9,8 @@ mod rotation;
 mod signers;
 mod signing_keys;
 mod store;
+#[cfg(test)]
+mod tests;
 mod unsigned_token;
 
 pub(super) use minter::{Minter, MinterError};

@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use crate::embedded_core::error::BuildError;
 
+/// How long a key is listed before it signs, so that verifiers hold it by then.
+const AHEAD: u64 = 60_000;
+/// With the static key, as many as a careful verifier accepts in one set.
+pub(super) const MAX_DYNAMIC_KEYS: usize = 99;
+
 /// One reading of the wall clock and of the monotonic clock, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(super) struct Moment {
     /// Since the Unix epoch, as the wall clock has it. May jump.
-    pub(crate) wall: u64,
+    pub(super) wall: u64,
     /// Since this process loaded its keys or made the first ones, as the monotonic clock has it.
-    pub(crate) elapsed: u64,
+    pub(super) elapsed: u64,
 }
 
 /// How long dynamic keys live. All times in milliseconds.
@@ -31,36 +36,36 @@ impl Rotation {
     ) -> Result<Self, BuildError> {
         let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
         let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
-        // Under steady traffic a key is made every `due_after`, and each stays for `kept`.
-        let kept_at_once = rotation.kept().checked_div(rotation.due_after());
-        if kept_at_once.is_none_or(|count| count >= MOST_KEYS as u64) {
+        // Under steady traffic a key is made every `due_after`, and each is listed for `listed_for`.
+        let listed_at_once = rotation.listed_for().checked_div(rotation.due_after());
+        if listed_at_once.is_none_or(|count| count >= MAX_DYNAMIC_KEYS as u64) {
             return Err(BuildError::RotationTooFast { rotate_every, access_token_validity });
         }
         Ok(rotation)
     }
 
     /// The age at which the newest key asks for a successor.
-    pub(crate) fn due_after(self) -> u64 {
+    pub(super) fn due_after(self) -> u64 {
         self.interval - self.ahead
     }
 
     /// How long a key is listed before it signs.
-    pub(crate) fn ahead(self) -> u64 {
+    pub(super) fn ahead(self) -> u64 {
         self.ahead
     }
 
     /// The age at which a key leaves the set.
-    pub(crate) fn kept(self) -> u64 {
-        self.interval.saturating_add(self.kept_after_signing())
+    pub(super) fn listed_for(self) -> u64 {
+        self.interval.saturating_add(self.listed_after_signing())
     }
 
     /// How long a key is listed after it last signed.
-    pub(crate) fn kept_after_signing(self) -> u64 {
+    pub(super) fn listed_after_signing(self) -> u64 {
         self.validity.saturating_mul(2)
     }
 
     /// The age up to which a key may stand in for a successor that has not been listed for long.
-    pub(crate) fn may_stand_in(self) -> u64 {
+    pub(super) fn max_signing_age(self) -> u64 {
         self.interval.saturating_add(self.validity)
     }
 }
@@ -68,11 +73,6 @@ impl Rotation {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// A key is listed for 60 s before it signs, so that verifiers hold it by then.
-const AHEAD: u64 = 60_000;
-/// Together with the static key, as many as a careful reader of a key set takes.
-pub(crate) const MOST_KEYS: usize = 99;
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,9 @@ use tokio::task;
 
 use crate::jose::SigningKey;
 
+/// Signatures made in two milliseconds.
+const BATCH: usize = 8;
+
 /// As many signers as there are processors, each on a blocking thread for as long as there is
 /// something to sign.
 ///
@@ -17,7 +20,7 @@ use crate::jose::SigningKey;
 /// answered, key sets would wait behind tokens; on a thread woken for each one, a fifth of the time
 /// would go into waking. So a signer that is done takes up the next claims itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Signers {
+pub(super) struct Signers {
     queue: Arc<Mutex<Queue>>,
     most: usize,
 }
@@ -36,7 +39,7 @@ struct Job {
 }
 
 impl Signers {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             queue: Arc::default(),
             most: thread::available_parallelism().map_or(1, NonZero::get),
@@ -44,7 +47,7 @@ impl Signers {
     }
 
     /// `claims`, a JSON object, in a compact JWS. `None` if the key failed.
-    pub(crate) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
+    pub(super) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
         let (signed, jwt) = oneshot::channel();
         let is_wanted = {
             let mut queue = self.queue();
@@ -114,16 +117,13 @@ impl Drop for Signer {
     }
 }
 
-/// Signatures made in two milliseconds.
-const BATCH: usize = 8;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn everything_is_signed_by_no_more_signers_than_there_are_processors() {
-        let key = Arc::new(SigningKey::generate_static().unwrap());
+        let key = Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap());
         let signers = Signers::new();
         let signing: Vec<_> = (0..200)
             .map(|n| {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_ends_takes_no_signer_with_it() {
-        let key = Arc::new(SigningKey::generate_static().unwrap());
+        let key = Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap());
         let signers = Signers::new();
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
         for _ in 0..3 * signers.most {

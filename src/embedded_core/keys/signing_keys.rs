@@ -28,15 +28,18 @@
 
 use std::sync::Arc;
 
-pub(crate) use super::dynamic_key::DynamicKey;
-use super::rotation::MOST_KEYS;
-pub(crate) use super::rotation::{Moment, Rotation};
+use aws_lc_rs::error::Unspecified;
+use uuid::Uuid;
+
+use super::dynamic_key::DynamicKey;
+use super::rotation::{MAX_DYNAMIC_KEYS, Moment, Rotation};
 use crate::jose::SigningKey;
 
 /// The keys of one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
-pub(crate) struct SigningKeys {
-    fixed: Arc<SigningKey>,
+pub(super) struct SigningKeys {
+    /// Signs by default and never rotates.
+    static_key: Arc<SigningKey>,
     /// In the order of making, newest first, never empty. Creation times are distinct and may be in
     /// another order.
     dynamic: Vec<DynamicKey>,
@@ -47,17 +50,23 @@ pub(crate) struct SigningKeys {
 }
 
 impl SigningKeys {
-    pub(crate) fn new(fixed: Arc<SigningKey>, first: DynamicKey) -> Self {
-        Self { fixed, dynamic: vec![first], is_clock_in_doubt: false }
+    /// A new static and a new dynamic key. Slow: never call it on an async thread.
+    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
+        let static_key = SigningKey::generate(|| format!("s-{}", Uuid::new_v4()))?;
+        let dynamic = vec![DynamicKey::generate(created_millis)?];
+        Ok(Self { static_key: Arc::new(static_key), dynamic, is_clock_in_doubt: false })
     }
 
     /// The keys of a file, newest first. `None` if there is no dynamic one, or if two share a name.
-    pub(crate) fn kept(fixed: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
+    pub(super) fn from_stored(
+        static_key: Arc<SigningKey>,
+        dynamic: Vec<DynamicKey>,
+    ) -> Option<Self> {
         let mut created: Vec<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
         created.sort_unstable();
-        let distinct = created.is_sorted_by(|one, other| one < other);
-        (distinct && !dynamic.is_empty()).then(|| Self {
-            fixed: Arc::new(fixed),
+        let is_distinct = created.is_sorted_by(|one, other| one < other);
+        (is_distinct && !dynamic.is_empty()).then_some(Self {
+            static_key,
             dynamic,
             is_clock_in_doubt: false,
         })
@@ -72,7 +81,7 @@ impl SigningKeys {
     /// When a key last signed is not stored. The newest may have signed just now, and each older
     /// one until its successor had been listed for long enough to sign, so all stay listed for two
     /// validities from then.
-    pub(crate) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
+    pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
             latest = latest.max(key.created_millis());
@@ -91,7 +100,7 @@ impl SigningKeys {
             .is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
         // A key that signed just before the restart must outlast its tokens, so the doubt begins
         // before the next key is due.
-        let young = rotation.due_after().saturating_sub(rotation.kept_after_signing());
+        let young = rotation.due_after().saturating_sub(rotation.listed_after_signing());
         self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
         self.newest().extend_listing(now, rotation);
         for pair in self.dynamic.windows(2) {
@@ -102,24 +111,24 @@ impl SigningKeys {
     }
 
     /// The dynamic keys, newest first, whether they are still listed or not.
-    pub(crate) fn dynamic(&self) -> &[DynamicKey] {
+    pub(super) fn dynamic(&self) -> &[DynamicKey] {
         &self.dynamic
     }
 
     /// This set with its newest dynamic key counting as listed from `now` on.
-    pub(crate) fn listed_at(mut self, now: Moment) -> Self {
+    pub(super) fn listed_at(mut self, now: Moment) -> Self {
         self.dynamic[0] = self.dynamic[0].clone().listed_at(now);
         self
     }
 
-    fn newest(&self) -> &DynamicKey {
+    pub(super) fn newest(&self) -> &DynamicKey {
         &self.dynamic[0]
     }
 
     /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may
     /// have signed a token that is still valid: that key leaves for the new one.
-    pub(crate) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
-        let has_room = || self.staying(now, rotation).count() < MOST_KEYS;
+    pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
+        let has_room = || self.staying(now, rotation).count() < MAX_DYNAMIC_KEYS;
         let oldest_is_spent =
             || self.dynamic.last().is_some_and(|oldest| oldest.is_spent(now, rotation));
         self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
@@ -127,7 +136,7 @@ impl SigningKeys {
 
     /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys
     /// under one `kid` could not be told apart.
-    pub(crate) fn next_creation(&self, now: Moment) -> u64 {
+    pub(super) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
         (now.wall..=u64::MAX).find(is_free).unwrap_or(now.wall)
     }
@@ -136,70 +145,64 @@ impl SigningKeys {
     ///
     /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys
     /// of uncertain age stay as the module's docs say.
-    pub(crate) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
+    pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
         let old = self.staying(now, rotation).cloned();
-        let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MOST_KEYS).collect();
-        Self { fixed: self.fixed.clone(), dynamic, ..*self }
+        let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MAX_DYNAMIC_KEYS).collect();
+        Self { static_key: self.static_key.clone(), dynamic, ..*self }
     }
 
     /// The dynamic keys that stay in the set when another one joins it.
     fn staying(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
-        let in_doubt =
-            move |key: &DynamicKey| self.is_clock_in_doubt && key.held_for(now) < rotation.kept();
+        let in_doubt = move |key: &DynamicKey| {
+            self.is_clock_in_doubt && key.held_for(now) < rotation.listed_for()
+        };
         let is_kept = move |key: &&DynamicKey| key.is_listed(now, rotation) || in_doubt(key);
         [self.newest()].into_iter().chain(self.dynamic[1..].iter().filter(is_kept))
     }
 
-    /// The `kid` of the newest dynamic key.
-    pub(crate) fn newest_kid(&self) -> &str {
-        self.newest().key().kid()
+    pub(super) fn static_key(&self) -> &Arc<SigningKey> {
+        &self.static_key
     }
 
-    /// The key that signs where the static one is asked for.
-    pub(crate) fn fixed(&self) -> &Arc<SigningKey> {
-        &self.fixed
-    }
-
-    /// The key that signs where a dynamic one is asked for: the newest that verifiers hold or, if
-    /// there is none, the one listed for longest. `None` if every key would leave the list before
-    /// its tokens expire.
+    /// The dynamic key that signs: the newest that verifiers hold or, if there is none, the one
+    /// listed for longest. `None` if every key would leave the list before its tokens expire.
     ///
     /// The key that is returned stays listed until its tokens expire. Its age does not ensure that:
     /// setting the wall clock back makes loaded keys younger until the clock is right again.
-    pub(crate) fn rotating(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
-        let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.may_stand_in());
+    pub(super) fn signer(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
+        let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.max_signing_age());
         let signer =
             young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
         signer.extend_listing(now, rotation);
         Some(signer.key())
     }
 
-    /// The newest dynamic key, to sign although it is too old. It stays listed for longer.
-    pub(crate) fn stand_in(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
+    /// The newest dynamic key, which signs although it is too old. It stays listed for longer.
+    pub(super) fn overdue_signer(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
         self.newest().extend_listing(now, rotation);
         self.newest().key()
     }
 
     /// The listed keys as a JSON array: dynamic ones, newest first, then the static one.
-    pub(crate) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
+    pub(super) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
         let dynamic = self.listed(now, rotation).map(|key| key.key().jwk());
-        let keys: Vec<&str> = dynamic.chain([self.fixed.jwk()]).collect();
+        let keys: Vec<&str> = dynamic.chain([self.static_key.jwk()]).collect();
         format!("[{}]", keys.join(","))
     }
 
     /// The listed dynamic keys: the newest at any age, and the older ones that have not aged out.
-    fn listed(&self, now: Moment, rotation: Rotation) -> impl Iterator<Item = &DynamicKey> {
+    pub(super) fn listed(
+        &self,
+        now: Moment,
+        rotation: Rotation,
+    ) -> impl Iterator<Item = &DynamicKey> {
         let older = self.dynamic[1..].iter().filter(move |key| key.is_listed(now, rotation));
         [self.newest()].into_iter().chain(older)
     }
 
     /// For how many seconds the list may be cached: until the next key may be in it, and at least
     /// 1.
-    pub(crate) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
+    pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
         (self.newest().due_in(now, rotation) / 1000).max(1)
     }
 }
-
-#[cfg(test)]
-#[path = "tests/signing_keys.rs"]
-mod tests;

@@ -1,8 +1,7 @@
-//! Where the keys are kept, and how they are replaced while requests go on.
+//! Holds the keys, stores them, and replaces them while requests go on.
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,21 +10,29 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
-use super::folder::DataFolder;
-use super::signing_keys::{DynamicKey, Moment, Rotation, SigningKeys};
+use super::dynamic_key::DynamicKey;
+use super::folder::{DataFolder, Storage};
+use super::rotation::{Moment, Rotation};
+use super::signing_keys::SigningKeys;
 use crate::clock::Clock;
 use crate::embedded_core::error::BuildError;
 use crate::error::Chain;
 use crate::jose::SigningKey;
 
+/// The pause after a failure to make a key, unless rotation is faster.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
+/// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing
+/// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
 ///
-/// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread,
-/// and does not wait, so that a slow disk delays no request. Only a dynamic mint for which every
-/// key is too old waits. The making does not stop when requests are dropped.
+/// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread
+/// and does not wait, so a slow disk delays no request. Only a dynamic mint for which every key is
+/// too old waits. The making does not stop when requests are dropped.
 ///
-/// A key is in the data folder before it is listed or signs: whatever kills the process, no key
-/// that anybody saw is lost.
+/// A key is in the data folder before it is listed or signs: a process that is killed loses no key
+/// that a verifier has seen.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyStore {
     shared: Arc<Shared>,
@@ -38,20 +45,8 @@ struct Shared {
     start: Instant,
     rotation: Rotation,
     state: Mutex<State>,
-    /// Where the keys outlive the process. `None`: they end with it.
+    /// `None`: the keys live in memory.
     storage: Option<Box<dyn Storage>>,
-}
-
-/// Where keys outlive the process.
-trait Storage: fmt::Debug + Send + Sync {
-    /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
-    fn store(&self, keys: &SigningKeys) -> io::Result<()>;
-}
-
-impl Storage for DataFolder {
-    fn store(&self, keys: &SigningKeys) -> io::Result<()> {
-        Self::store(self, keys)
-    }
 }
 
 #[derive(Debug)]
@@ -59,84 +54,72 @@ struct State {
     keys: Arc<SigningKeys>,
     /// Closed once the key that was being made is in `keys`, or could not be made.
     making: watch::Receiver<()>,
-    /// After a failure: not before then. Every request would make a key in vain, which keeps a
-    /// processor busy.
+    /// Set by a failure: no key is made before. A key for every request would keep a processor
+    /// busy.
     not_before: Option<Instant>,
 }
 
-/// The keys as they stand at one moment.
+/// The keys of one moment.
 #[derive(Debug)]
-pub(crate) struct Current {
+pub(crate) struct CurrentKeys {
     keys: Arc<SigningKeys>,
     rotation: Rotation,
     now: Moment,
 }
 
 impl KeyStore {
-    /// A store in memory with a fresh static and a fresh dynamic key.
-    pub(crate) async fn generate(rotation: Rotation, clock: Clock) -> Result<Self, BuildError> {
-        Self::start(rotation, clock, |clock| Ok((generate(clock)?, None))).await
-    }
-
-    /// The store in the data folder at `path`, or a fresh one where there is none.
+    /// Loads the keys of the data folder at `path`. If it has none, makes keys and stores them
+    /// there. Without a folder, makes keys that live in memory.
     pub(crate) async fn open(
-        path: PathBuf,
+        path: Option<PathBuf>,
         rotation: Rotation,
         clock: Clock,
     ) -> Result<Self, BuildError> {
-        let open = move |clock: &Clock| {
-            let folder = DataFolder::open(&path)?;
-            let keys = if let Some(kept) = folder.load()? {
-                tracing::info!(path = %path.display(), kid = kept.newest_kid(), "keys loaded");
-                kept.loaded_at(Moment { wall: clock.unix_now_millis(), elapsed: 0 }, rotation)
-            } else {
-                let keys = generate(clock)?;
-                folder.store(&keys).map_err(|err| BuildError::data_folder(&path, err))?;
-                keys
-            };
-            Ok((keys, Some(Box::new(folder) as Box<dyn Storage>)))
+        let opened = {
+            let clock = clock.clone();
+            task::spawn_blocking(move || match path {
+                Some(path) => load_or_generate(&path, rotation, &clock),
+                None => Ok((generate(&clock)?, None)),
+            })
         };
-        Self::start(rotation, clock, open).await
+        let (keys, storage) = opened.await.map_err(|_| BuildError::KeyGeneration)??;
+        Ok(Self::new(keys, storage, rotation, clock))
     }
 
-    async fn start(
+    pub(super) fn new(
+        keys: SigningKeys,
+        storage: Option<Box<dyn Storage>>,
         rotation: Rotation,
         clock: Clock,
-        keys: impl FnOnce(&Clock) -> Result<(SigningKeys, Option<Box<dyn Storage>>), BuildError>
-        + Send
-        + 'static,
-    ) -> Result<Self, BuildError> {
-        let in_background = {
-            let clock = clock.clone();
-            task::spawn_blocking(move || keys(&clock))
-        };
-        let (keys, storage) = in_background.await.map_err(|_| BuildError::KeyGeneration)??;
+    ) -> Self {
         let state = State { keys: Arc::new(keys), making: watch::channel(()).1, not_before: None };
-        let start = clock.now();
-        Ok(Self {
-            shared: Arc::new(Shared { clock, start, rotation, state: Mutex::new(state), storage }),
-        })
+        let (start, state) = (clock.now(), Mutex::new(state));
+        Self { shared: Arc::new(Shared { clock, start, rotation, state, storage }) }
     }
 
     /// The keys of now. Starts the making of a new key that is due, and does not wait for it.
-    pub(crate) fn current(&self) -> Current {
+    pub(crate) fn current(&self) -> CurrentKeys {
         self.start_if_due();
         let keys = self.shared.state().keys.clone();
-        Current { keys, rotation: self.shared.rotation, now: self.shared.now() }
+        CurrentKeys { keys, rotation: self.shared.rotation, now: self.shared.now() }
     }
 
-    /// Waits for the key that is being made, if there is one, and no longer than [`LONGEST_WAIT`].
-    pub(crate) async fn wait_for_new_key(&self) {
-        let mut making = self.shared.state().making.clone();
-        // Nothing is ever sent: the wait ends when the sender goes.
-        let _ = timeout(LONGEST_WAIT, making.changed()).await;
+    /// Waits for the key that is being made, if there is one, for at most [`LONGEST_WAIT`].
+    pub(super) async fn wait_for_new_key(&self) {
+        // Nothing is ever sent: the wait ends when the sender is dropped.
+        let _ = timeout(LONGEST_WAIT, self.making().changed()).await;
+    }
+
+    /// Closed once no key is being made.
+    pub(super) fn making(&self) -> watch::Receiver<()> {
+        self.shared.state().making.clone()
     }
 
     /// Starts the making of a key if one is due and none is being made.
     fn start_if_due(&self) {
         let mut state = self.shared.state();
-        let under_way = state.making.has_changed().is_ok();
-        if under_way || !state.keys.is_due(self.shared.now(), self.shared.rotation) {
+        let is_under_way = state.making.has_changed().is_ok();
+        if is_under_way || !state.keys.is_due(self.shared.now(), self.shared.rotation) {
             return;
         }
         if state.not_before.is_some_and(|moment| self.shared.clock.now() < moment) {
@@ -172,17 +155,14 @@ impl Shared {
 
     /// Makes a dynamic key, stores it and lists it, in this order. Slow.
     fn add_key(&self) {
-        let added = self.next_keys().and_then(|keys| {
-            self.storage.as_ref().map_or(Ok(()), |storage| storage.store(&keys)).map(|()| keys)
-        });
-        match added {
+        match self.store_next_keys() {
             Ok(keys) => {
                 let keys = Arc::new(keys.listed_at(self.now()));
                 let mut state = self.state();
                 state.keys = keys.clone();
                 state.not_before = None;
                 drop(state);
-                tracing::info!(kid = keys.newest_kid(), "dynamic key made");
+                tracing::info!(kid = keys.newest().key().kid(), "dynamic key made");
             }
             Err(err) => {
                 let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
@@ -195,46 +175,37 @@ impl Shared {
         }
     }
 
-    /// The keys with a new dynamic one.
-    fn next_keys(&self) -> io::Result<SigningKeys> {
-        // Named when it is there and not when its making began. Only one key is made at a time, so
-        // the name is still free when the key is listed, and nobody else replaces the keys
+    /// The keys with a new dynamic one, stored.
+    fn store_next_keys(&self) -> io::Result<SigningKeys> {
+        // Named once it is made and not when its making began. Only one key is made at a time, so
+        // the name is still free when the key is listed, and no other task replaces the keys
         // meanwhile.
         let created_millis = || self.state().keys.next_creation(self.now());
         let newest = DynamicKey::generate(created_millis)
             .map_err(|Unspecified| io::Error::other("no key was generated"))?;
-        Ok(self.state().keys.with(newest, self.now(), self.rotation))
+        let keys = self.state().keys.with(newest, self.now(), self.rotation);
+        if let Some(storage) = &self.storage {
+            storage.store(&keys)?;
+        }
+        Ok(keys)
     }
 }
 
-/// A fresh static and a fresh dynamic key. Slow.
-fn generate(clock: &Clock) -> Result<SigningKeys, BuildError> {
-    let failed = |Unspecified| BuildError::KeyGeneration;
-    let fixed = Arc::new(SigningKey::generate_static().map_err(failed)?);
-    let first = DynamicKey::generate(|| clock.unix_now_millis()).map_err(failed)?;
-    Ok(SigningKeys::new(fixed, first))
-}
-
-/// How long a failure to make a key stands, unless rotation is faster.
-const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
-/// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing
-/// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-impl Current {
-    /// The key that signs where the static one is asked for.
-    pub(crate) fn static_key(&self) -> Arc<SigningKey> {
-        self.keys.fixed().clone()
+impl CurrentKeys {
+    /// The static key.
+    pub(super) fn static_key(&self) -> Arc<SigningKey> {
+        self.keys.static_key().clone()
     }
 
-    /// The key that signs where a dynamic one is asked for. `None` if every key is too old.
-    pub(crate) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
-        self.keys.rotating(self.now, self.rotation).cloned()
+    /// The dynamic key that signs. `None` if every key is too old.
+    pub(super) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
+        self.keys.signer(self.now, self.rotation).cloned()
     }
 
-    /// The key that signs where a dynamic one is asked for. The newest if every key is too old.
-    pub(crate) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
-        self.dynamic_key().unwrap_or_else(|| self.keys.stand_in(self.now, self.rotation).clone())
+    /// The dynamic key that signs, or the newest if every key is too old.
+    pub(super) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
+        self.dynamic_key()
+            .unwrap_or_else(|| self.keys.overdue_signer(self.now, self.rotation).clone())
     }
 
     /// The listed keys as a JSON array.
@@ -242,12 +213,39 @@ impl Current {
         self.keys.to_json(self.now, self.rotation)
     }
 
-    /// For how many seconds the list may be kept.
+    /// For how many seconds the list may be cached.
     pub(crate) fn max_age(&self) -> u64 {
         self.keys.max_age(self.now, self.rotation)
     }
 }
 
+type Opened = (SigningKeys, Option<Box<dyn Storage>>);
+
+fn load_or_generate(path: &Path, rotation: Rotation, clock: &Clock) -> Result<Opened, BuildError> {
+    let folder = DataFolder::open(path)?;
+    let keys = if let Some(stored) = folder.load()? {
+        tracing::info!(path = %path.display(), kid = stored.newest().key().kid(), "keys loaded");
+        stored.loaded_at(Moment { wall: clock.unix_now_millis(), elapsed: 0 }, rotation)
+    } else {
+        let keys = generate(clock)?;
+        folder.store(&keys).map_err(|err| BuildError::data_folder(path, err))?;
+        keys
+    };
+    Ok((keys, Some(Box::new(folder))))
+}
+
+fn generate(clock: &Clock) -> Result<SigningKeys, BuildError> {
+    SigningKeys::generate(|| clock.unix_now_millis())
+        .map_err(|Unspecified| BuildError::KeyGeneration)
+}
+
 #[cfg(test)]
-#[path = "tests/store.rs"]
-mod tests;
+impl KeyStore {
+    pub(super) fn add_key(&self) {
+        self.shared.add_key();
+    }
+
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.shared.state.try_lock().is_ok()
+    }
+}

@@ -1,13 +1,18 @@
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::*;
+use uuid::Uuid;
+
+use crate::embedded_core::keys::dynamic_key::DynamicKey;
+use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Moment, Rotation};
+use crate::embedded_core::keys::signing_keys::SigningKeys;
+use crate::jose::SigningKey;
 
 /// One pair under every name: generating is slow, and these tests tell keys apart by creation time
 /// or identity.
 fn key() -> Arc<SigningKey> {
     static KEYS: LazyLock<Arc<SigningKey>> =
-        LazyLock::new(|| Arc::new(SigningKey::generate_static().unwrap()));
+        LazyLock::new(|| Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
     KEYS.clone()
 }
 
@@ -26,7 +31,7 @@ fn dynamic(created_millis: u64) -> DynamicKey {
 
 /// A set whose first dynamic key was made by this process at [`BORN`].
 fn set() -> SigningKeys {
-    SigningKeys::new(key(), dynamic(BORN))
+    SigningKeys::from_stored(key(), vec![dynamic(BORN)]).unwrap()
 }
 
 /// The moment at which that key has this age, by clocks that agree.
@@ -35,7 +40,7 @@ fn at(age: u64) -> Moment {
 }
 
 fn created(set: &SigningKeys) -> Vec<u64> {
-    set.dynamic.iter().map(DynamicKey::created_millis).collect()
+    set.dynamic().iter().map(DynamicKey::created_millis).collect()
 }
 
 fn listed(set: &SigningKeys, now: Moment) -> Vec<u64> {
@@ -45,7 +50,7 @@ fn listed(set: &SigningKeys, now: Moment) -> Vec<u64> {
 /// A set of keys with these creation times, newest first, as a process loads it at this wall time.
 fn loaded(created: &[u64], wall: u64) -> SigningKeys {
     let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-    let set = SigningKeys { fixed: key(), dynamic, is_clock_in_doubt: false };
+    let set = SigningKeys::from_stored(key(), dynamic).unwrap();
     set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
 }
 
@@ -100,7 +105,7 @@ fn new_key_is_due_by_either_clock() {
 
 #[test]
 fn full_list_makes_no_key_due() {
-    let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+    let newest_first: Vec<_> = (0..MAX_DYNAMIC_KEYS as u64).map(|at| BORN - at).collect();
     let now = Moment { wall: BORN + TEN_YEARS, elapsed: HOUR };
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
     assert!(!full.is_due(now, rotation));
@@ -108,7 +113,7 @@ fn full_list_makes_no_key_due() {
     // Once the old ones have left the list.
     let later = Moment { elapsed: WEEK + 2 * HOUR, ..now };
     assert!(full.is_due(later, rotation));
-    assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic.len(), MOST_KEYS);
+    assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic().len(), MAX_DYNAMIC_KEYS);
 }
 
 #[test]
@@ -123,10 +128,10 @@ fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
         (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
         (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
     ];
-    let (old, new) = (set(), Arc::new(SigningKey::generate_static().unwrap()));
+    let (old, new) = (set(), Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
     for (made, now, expected) in cases {
         let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
-        let signer = both.rotating(at(now), rotation).unwrap();
+        let signer = both.signer(at(now), rotation).unwrap();
         let expected = if expected == "new" { &new } else { old.newest().key() };
         assert!(Arc::ptr_eq(signer, expected), "made at {made}, signing at {now}");
     }
@@ -135,8 +140,8 @@ fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
 #[test]
 fn without_a_successor_the_old_key_signs_for_a_validity_more() {
     let (set, rotation) = (set(), default_rotation());
-    assert!(set.rotating(at(WEEK + HOUR - 1), rotation).is_some());
-    assert!(set.rotating(at(WEEK + HOUR), rotation).is_none());
+    assert!(set.signer(at(WEEK + HOUR - 1), rotation).is_some());
+    assert!(set.signer(at(WEEK + HOUR), rotation).is_none());
 }
 
 #[test]
@@ -146,7 +151,7 @@ fn key_that_stands_in_stays_listed_for_two_validities() {
     // The old key signs while the set with its successor is stored.
     let both = set.with(dynamic(BORN + made), at(made), rotation);
     assert_eq!(listed(&both, at(made)), [BORN + made]);
-    set.stand_in(at(made + HOUR), rotation);
+    set.overdue_signer(at(made + HOUR), rotation);
     assert_eq!(listed(&both, at(made + 3 * HOUR - 1)), [BORN + made, BORN]);
     assert_eq!(listed(&both, at(made + 3 * HOUR)), [BORN + made]);
     assert_eq!(created(&both.with(dynamic(0), at(made + 3 * HOUR), rotation)), [0, BORN + made]);
@@ -167,7 +172,7 @@ fn a_key_that_left_the_list_is_forgotten() {
     let rotation = default_rotation();
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
     for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
-        assert_eq!(both.with(dynamic(BORN + now), at(now), rotation).dynamic.len(), kept);
+        assert_eq!(both.with(dynamic(BORN + now), at(now), rotation).dynamic().len(), kept);
     }
 }
 
@@ -202,14 +207,14 @@ fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
         let now = Moment { wall, elapsed: 0 };
         let set = loaded(created, wall);
         assert_eq!(
-            set.dynamic.iter().map(|key| key.age(now)).collect::<Vec<_>>(),
+            set.dynamic().iter().map(|key| key.age(now)).collect::<Vec<_>>(),
             ages,
             "{created:?}"
         );
         let later = Moment { wall: wall + 100, elapsed: 100 };
         let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
         assert_eq!(
-            set.dynamic.iter().map(|key| key.age(later)).collect::<Vec<_>>(),
+            set.dynamic().iter().map(|key| key.age(later)).collect::<Vec<_>>(),
             older,
             "{created:?}"
         );
@@ -234,7 +239,7 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
     let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
     assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
-    assert_eq!(set.rotating(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
+    assert_eq!(set.signer(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
     // `BORN` has age 0 at loading by the clock that was set back, as has the key made then.
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);
@@ -273,7 +278,7 @@ fn no_two_keys_share_a_name() {
     }
     let kept = |created: &[u64]| {
         let dynamic = created.iter().map(|created| dynamic(*created)).collect();
-        SigningKeys::kept(SigningKey::generate_static().unwrap(), dynamic).is_some()
+        SigningKeys::from_stored(key(), dynamic).is_some()
     };
     assert!(kept(&[BORN, BORN + 2, BORN + 1]));
     assert!(!kept(&[BORN, BORN + 2, BORN]));
@@ -308,7 +313,7 @@ fn key_that_signed_before_a_doubtful_start_is_kept() {
         let now = Moment { wall: BORN + ahead + elapsed, elapsed };
         assert!(set.is_due(now, rotation), "{name}");
         let set = set.with(dynamic(now.wall), now, rotation);
-        assert_eq!(set.dynamic.len(), 1 + created.len(), "{name}");
+        assert_eq!(set.dynamic().len(), 1 + created.len(), "{name}");
         let back = Moment { wall: BORN + elapsed + 1, elapsed: elapsed + 1 };
         assert!(listed(&set, back).contains(created.last().unwrap()), "{name}");
     }
@@ -322,7 +327,7 @@ fn key_that_signs_by_a_clock_set_back_stays_listed() {
     let now = |wall, elapsed| Moment { wall: BORN + wall, elapsed };
     assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
     // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
-    assert!(set.rotating(now(WEEK - 10 * HOUR, 5), rotation).is_some());
+    assert!(set.signer(now(WEEK - 10 * HOUR, 5), rotation).is_some());
     for (elapsed, expected) in
         [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])]
     {
@@ -367,18 +372,18 @@ fn clock_at_1970_at_each_start_does_not_end_rotation() {
         let moments = (1..144).map(|step| step * 600_000);
         let set = moments.fold(set, |set, elapsed| {
             let now = Moment { wall: BORN + day * 24 * HOUR + elapsed, elapsed };
-            set.rotating(now, rotation).unwrap();
+            set.signer(now, rotation).unwrap();
             newest(&set, now).unwrap_or(set)
         });
         names = created(&set);
         assert!(names[0] + WEEK > BORN + day * 24 * HOUR, "day {day}, {} keys", names.len());
     }
-    assert_eq!(names.len(), MOST_KEYS);
+    assert_eq!(names.len(), MAX_DYNAMIC_KEYS);
 }
 
 #[test]
 fn full_set_drops_no_key_whose_tokens_may_be_valid() {
-    let newest_first: Vec<_> = (0..MOST_KEYS as u64).map(|at| BORN - at).collect();
+    let newest_first: Vec<_> = (0..MAX_DYNAMIC_KEYS as u64).map(|at| BORN - at).collect();
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
     // An earlier process may have signed with the oldest key until its successor, 97 ms old, was
     // listed for a minute.
@@ -387,8 +392,16 @@ fn full_set_drops_no_key_whose_tokens_may_be_valid() {
     assert!(!full.is_due(now(spent - 1), rotation));
     assert!(full.is_due(now(spent), rotation));
     let next = full.with(dynamic(BORN + TEN_YEARS), now(spent), rotation);
-    assert_eq!(created(&next)[1..], newest_first[..MOST_KEYS - 1]);
-    full.dynamic.last().unwrap().extend_listing(now(spent), rotation);
+    assert_eq!(created(&next)[1..], newest_first[..MAX_DYNAMIC_KEYS - 1]);
+    full.dynamic().last().unwrap().extend_listing(now(spent), rotation);
     assert!(!full.is_due(now(spent + 2 * HOUR - 1), rotation));
     assert!(full.is_due(now(spent + 2 * HOUR), rotation));
+}
+
+#[test]
+fn static_kid_is_a_random_uuid() {
+    let keys = SigningKeys::generate(|| BORN).unwrap();
+    let uuid = Uuid::parse_str(keys.static_key().kid().strip_prefix("s-").unwrap()).unwrap();
+    assert_eq!(uuid.get_version_num(), 4);
+    assert_eq!(keys.newest().key().kid(), format!("d-{BORN}"));
 }

@@ -1,13 +1,21 @@
 use std::fs;
-use std::sync::mpsc;
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::*;
-use crate::embedded_core::keys::{KeyKind, Minter, MinterError, UnsignedToken};
+use crate::clock::Clock;
+use crate::embedded_core::keys::folder::Storage;
+use crate::embedded_core::keys::minter::{Minter, MinterError};
+use crate::embedded_core::keys::rotation::Rotation;
+use crate::embedded_core::keys::signing_keys::SigningKeys;
+use crate::embedded_core::keys::store::{CurrentKeys, KeyStore, LONGEST_WAIT};
+use crate::embedded_core::keys::unsigned_token::{KeyKind, UnsignedToken};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
@@ -15,24 +23,24 @@ const START: u64 = 1_700_000_000;
 
 async fn store() -> KeyStore {
     let clock = Clock::driven(START);
-    KeyStore::generate(Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap()
+    KeyStore::open(None, Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap()
 }
 
 impl KeyStore {
     /// The keys of now, once a key that is due has been made or has failed to be.
-    async fn settled(&self) -> Current {
+    async fn settled(&self) -> CurrentKeys {
         self.current();
-        let mut making = self.shared.state().making.clone();
+        let mut making = self.making();
         making.changed().await.expect_err("nothing is ever sent");
         self.current()
     }
 
     fn is_making(&self) -> bool {
-        self.shared.state().making.has_changed().is_ok()
+        self.making().has_changed().is_ok()
     }
 }
 
-fn kids(current: &Current) -> Vec<String> {
+fn kids(current: &CurrentKeys) -> Vec<String> {
     let keys: Value = serde_json::from_str(&current.to_json()).unwrap();
     let kids = keys.as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned());
     kids.filter(|kid| kid.starts_with("d-")).collect()
@@ -80,7 +88,7 @@ async fn many_requests_at_the_due_moment_make_one_key() {
     tokio::time::advance(WEEK).await;
     let making = |store: &KeyStore| {
         store.current();
-        store.shared.state().making.clone()
+        store.making()
     };
     let first = making(&store);
     assert!(first.has_changed().is_ok(), "a key is due");
@@ -96,7 +104,7 @@ async fn key_set_is_answered_while_its_next_key_is_made() {
     tokio::time::advance(WEEK).await;
     let meanwhile = store.current();
     assert_eq!((kids(&meanwhile), meanwhile.max_age()), (before, 1));
-    let mut making = store.shared.state().making.clone();
+    let mut making = store.making();
     making.changed().await.expect_err("nothing is ever sent");
     assert_eq!(kids(&store.current()).len(), 2);
     assert!(!store.is_making());
@@ -120,7 +128,7 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let rotation = Rotation::new(WEEK, HOUR).unwrap();
-    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
     let first_kid = format!("d-{}", START * 1000);
 
     let store = open().await.unwrap();
@@ -146,7 +154,7 @@ async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let store =
-        KeyStore::open(folder.path().join("data"), Rotation::new(WEEK, HOUR).unwrap(), clock)
+        KeyStore::open(Some(folder.path().join("data")), Rotation::new(WEEK, HOUR).unwrap(), clock)
             .await
             .unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
@@ -176,7 +184,8 @@ const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
 async fn clock_far_ahead_for_one_request_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let store = KeyStore::open(folder.path().join("data"), rotation, clock.clone()).await.unwrap();
+    let store =
+        KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone()).await.unwrap();
     tokio::time::advance(WEEK).await;
     let before = dynamic_kids(&store).await;
     assert_eq!(before.len(), 2);
@@ -215,7 +224,7 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
 async fn start_under_a_clock_far_ahead_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
     let [first, future, sane] =
         [0, TEN_YEARS as u64, 600].map(|seconds| format!("d-{}", (START + seconds) * 1000));
     drop(open().await.unwrap());
@@ -247,7 +256,7 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
 async fn key_that_just_signed_survives_clock_ahead_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
     let store = open().await.unwrap();
     tokio::time::advance(10 * HOUR).await;
     let signed = signer(&store).await;
@@ -274,7 +283,7 @@ async fn key_that_just_signed_survives_clock_ahead_at_start() {
 async fn stand_in_key_stays_listed_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(folder.path().join("data"), rotation, clock.clone());
+    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
     let store = open().await.unwrap();
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(2 * WEEK).await;
@@ -300,15 +309,16 @@ impl Storage for SlowDisk {
     }
 }
 
-/// A store on a disk that is slow to store the next key, and what releases it.
-async fn slow_store() -> (KeyStore, mpsc::Sender<io::Result<()>>) {
+/// A store on a disk that is slow to store the next key, a minter, and what releases the disk.
+fn slow_store() -> (KeyStore, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
     let (release, slow) = mpsc::channel();
-    let slow = Box::new(SlowDisk(slow.into()));
-    let generate = move |clock: &Clock| Ok((generate(clock)?, Some(slow as Box<dyn Storage>)));
-    let store = KeyStore::start(Rotation::new(WEEK, HOUR).unwrap(), Clock::driven(START), generate)
-        .await
-        .unwrap();
-    (store, release)
+    let clock = Clock::driven(START);
+    let keys = SigningKeys::generate(|| clock.unix_now_millis()).unwrap();
+    let storage = Some(Box::new(SlowDisk(slow.into())) as Box<dyn Storage>);
+    let rotation = Rotation::new(WEEK, HOUR).unwrap();
+    let store = KeyStore::new(keys, storage, rotation, clock.clone());
+    let minter = Arc::new(Minter::new(store.clone(), clock));
+    (store, minter, release)
 }
 
 /// Mints with this key: the `kid` of the token.
@@ -322,8 +332,7 @@ async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
 
 #[tokio::test(start_paused = true)]
 async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
-    let (store, release) = slow_store().await;
-    let minter = Arc::new(Minter::new(store.clone(), store.shared.clock.clone()));
+    let (store, minter, release) = slow_store();
     let old = signer(&store).await;
     let fixed = store.current().static_key().kid().to_owned();
 
@@ -361,8 +370,7 @@ async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn dynamic_mints_that_wait_leave_places_to_others() {
-    let (store, _release) = slow_store().await;
-    let minter = Arc::new(Minter::new(store.clone(), store.shared.clock.clone()));
+    let (_store, minter, _release) = slow_store();
     tokio::time::advance(2 * WEEK).await;
     let mut mints = JoinSet::new();
     for _ in 0..300 {
@@ -377,7 +385,7 @@ async fn dynamic_mints_that_wait_leave_places_to_others() {
 }
 
 /// Notes for each event whether the store's lock was free.
-struct LockProbe(Arc<Shared>, Arc<Mutex<Vec<bool>>>);
+struct LockProbe(KeyStore, Arc<Mutex<Vec<bool>>>);
 
 impl tracing::Subscriber for LockProbe {
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
@@ -389,7 +397,7 @@ impl tracing::Subscriber for LockProbe {
     fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
     fn event(&self, _: &tracing::Event<'_>) {
-        self.1.lock().unwrap().push(self.0.state.try_lock().is_ok());
+        self.1.lock().unwrap().push(self.0.is_unlocked());
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
@@ -398,15 +406,15 @@ impl tracing::Subscriber for LockProbe {
 #[test]
 fn events_are_logged_without_the_lock() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (store, release) = runtime.block_on(slow_store());
+    let (store, _, release) = runtime.block_on(async { slow_store() });
     let free = Arc::<Mutex<Vec<bool>>>::default();
     // With a single subscriber in the process, tracing asks the thread that first logs an event
     // whether it has one.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    tracing::subscriber::with_default(LockProbe(store.shared.clone(), free.clone()), || {
+    tracing::subscriber::with_default(LockProbe(store.clone(), free.clone()), || {
         for result in [Ok(()), Err(io::ErrorKind::StorageFull.into())] {
             release.send(result).unwrap();
-            store.shared.add_key();
+            store.add_key();
         }
     });
     assert_eq!(*free.lock().unwrap(), [true, true]);
