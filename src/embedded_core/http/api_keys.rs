@@ -1,4 +1,4 @@
-//! Who may mint: the configured api keys and where a request carries one.
+//! The configured api keys, and where a request carries one.
 
 use std::fmt;
 
@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, header};
 
 use crate::embedded_core::error::BuildError;
 
-/// The configured api keys. None at all admits everyone.
+const BEARER: &[u8] = b"Bearer ";
+
+/// The configured api keys. Without any, every request is admitted.
 #[derive(Clone, Default)]
 pub(crate) struct ApiKeys {
     keys: Vec<String>,
@@ -27,14 +29,13 @@ impl ApiKeys {
         self.keys.is_empty()
     }
 
-    /// Whether a request with these headers may go on.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request with these headers is admitted.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
         if self.is_empty() {
             return true;
         }
         let Some(presented) = presented(headers) else { return false };
-        // Every key is compared, whichever matches, so that the time taken tells nothing about them
-        // but their lengths.
+        // Every key is compared, also after a match, so that the duration tells only their lengths.
         self.keys.iter().fold(false, |admitted, key| {
             verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted
         })
@@ -59,8 +60,6 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
         _ => Some(value),
     }
 }
-
-const BEARER: &[u8] = b"Bearer ";
 
 #[cfg(test)]
 mod tests {
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn without_configured_keys_everyone_is_admitted() {
+    fn without_keys_every_request_is_admitted() {
         let keys = ApiKeys::default();
         assert!(keys.admit(&headers(&[])));
         assert!(keys.admit(&headers(&[("api-key", "whatever")])));

@@ -1,10 +1,9 @@
-//! A bounded number of slots. When another is wanted, the one whose holder was answered longest
-//! ago is given up.
+//! A bounded number of slots. At the limit, a new holder evicts the one whose last response is the
+//! oldest.
 //!
-//! Deliberately not the one that asks for nothing: whoever sends a request byte by byte asks all
-//! the time. By the time of the last answer, idle holders and slow ones fall behind alike, and
-//! whoever came just now or is served is safe until every other holder has come or been served
-//! since.
+//! Not the one that has sent nothing for longest: a caller that sends a request byte by byte is
+//! never idle. By the time of the last response, idle and slow holders age alike, and a holder that
+//! is new or gets responses stays until every other holder is newer or got a later response.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -14,19 +13,18 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// The slots, and who holds them.
+/// The slots and their holders. Cannot be a plain semaphore: slow holders would lock out all others.
 #[derive(Debug)]
-pub(crate) struct ConnectionSlots {
+pub(super) struct ConnectionSlots {
     free: Arc<Semaphore>,
     held: Arc<Held>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Counts accepts and answers: what happened later has the higher number.
+    /// Counts acquisitions and responses: a later event has a higher number.
     events: AtomicU64,
-    /// The holders who were not asked to leave. Looked through when all slots are held, and not
-    /// otherwise.
+    /// The holders that are not evicted. Searched only at the limit.
     holders: Mutex<HashMap<u64, Holder>>,
 }
 
@@ -34,46 +32,42 @@ struct Held {
 struct Holder {
     /// Its last event.
     last: Arc<AtomicU64>,
-    leave: oneshot::Sender<()>,
+    evict: oneshot::Sender<()>,
 }
 
 impl ConnectionSlots {
-    pub(crate) fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count)), held: Arc::default() }
     }
 
-    /// A slot. If there is none, somebody is asked to leave and waited for.
-    pub(crate) async fn acquire(&self) -> Option<ConnectionSlot> {
+    /// A slot. At the limit, evicts the oldest holder and waits until a slot is dropped.
+    pub(super) async fn acquire(&self) -> Option<ConnectionSlot> {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
                 self.evict_oldest();
-                // The semaphore is never closed, so there always is a slot in the end.
+                // The semaphore is never closed, so a slot comes in the end.
                 self.free.clone().acquire_owned().await.ok()?
             }
         };
         let id = self.held.event();
         let last = Arc::new(id.into());
-        let (leave, evicted) = oneshot::channel();
-        self.held.holders().insert(id, Holder { last: Arc::clone(&last), leave });
+        let (evict, evicted) = oneshot::channel();
+        self.held.holders().insert(id, Holder { last: Arc::clone(&last), evict });
         Some(ConnectionSlot { id, last, evicted, held: self.held.clone(), _permit: permit })
     }
 
-    /// Asks the one whose last answer is the oldest. False if nobody is there to be asked.
-    pub(crate) fn evict_oldest(&self) -> bool {
+    /// Evicts the holder whose last response is the oldest. False if there is none.
+    pub(super) fn evict_oldest(&self) -> bool {
         let mut holders = self.held.holders();
-        let first = holders
-            .iter()
-            .min_by_key(|(_, holder)| holder.last.load(Ordering::Relaxed))
-            .map(|(id, _)| *id);
-        match first.and_then(|id| holders.remove(&id)) {
-            Some(holder) => holder.leave.send(()).is_ok(),
-            None => false,
-        }
+        let last_event = |holder: &Holder| holder.last.load(Ordering::Relaxed);
+        let oldest = holders.iter().min_by_key(|(_, holder)| last_event(holder)).map(|(id, _)| *id);
+        let evicted = oldest.and_then(|id| holders.remove(&id));
+        evicted.is_some_and(|holder| holder.evict.send(()).is_ok())
     }
 
     #[cfg(test)]
-    pub(crate) fn available(&self) -> usize {
+    pub(super) fn available(&self) -> usize {
         self.free.available_permits()
     }
 }
@@ -89,9 +83,9 @@ impl Held {
     }
 }
 
-/// One slot, until it is dropped.
+/// One slot, held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConnectionSlot {
+pub(super) struct ConnectionSlot {
     id: u64,
     last: Arc<AtomicU64>,
     evicted: oneshot::Receiver<()>,
@@ -100,13 +94,13 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Something was answered.
-    pub(crate) fn record_response(&self) {
+    /// Makes this holder the last to be evicted.
+    pub(super) fn record_response(&self) {
         self.last.store(self.held.event(), Ordering::Relaxed);
     }
 
-    /// Ready once the slot is wanted by somebody else, and from then on.
-    pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the holder is evicted, and from then on.
+    pub(super) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.evicted.is_terminated() {
             return Poll::Ready(());
         }
@@ -124,12 +118,12 @@ impl Drop for ConnectionSlot {
 mod tests {
     use super::*;
 
-    fn is_asked(slot: &mut ConnectionSlot) -> bool {
+    fn is_evicted(slot: &mut ConnectionSlot) -> bool {
         slot.poll_evicted(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[tokio::test]
-    async fn the_one_whose_last_answer_is_oldest_leaves_first() {
+    async fn holder_with_the_oldest_response_is_evicted_first() {
         let slots = ConnectionSlots::new(4);
         let mut held = Vec::new();
         for _ in 0..4 {
@@ -139,16 +133,16 @@ mod tests {
         held[0].record_response();
         let mut order = Vec::new();
         while slots.evict_oldest() {
-            let asked: Vec<_> =
-                (0..4).filter(|at| is_asked(&mut held[*at]) && !order.contains(at)).collect();
-            order.extend(asked);
+            let evicted: Vec<_> =
+                (0..4).filter(|at| is_evicted(&mut held[*at]) && !order.contains(at)).collect();
+            order.extend(evicted);
         }
         assert_eq!(order, [2, 3, 1, 0]);
-        assert!(is_asked(&mut held[0]), "and from then on");
+        assert!(is_evicted(&mut held[0]), "and from then on");
     }
 
     #[tokio::test]
-    async fn a_place_is_had_once_somebody_has_left() {
+    async fn slot_is_acquired_once_its_holder_has_left() {
         let slots = ConnectionSlots::new(1);
         let mut first = slots.acquire().await.unwrap();
         assert_eq!(slots.available(), 0);
@@ -158,7 +152,7 @@ mod tests {
         };
         let (second, ()) = tokio::join!(slots.acquire(), leave);
         let mut second = second.unwrap();
-        assert!(!is_asked(&mut second));
+        assert!(!is_evicted(&mut second));
         drop(second);
         assert_eq!((slots.available(), slots.held.holders().len()), (1, 0));
     }

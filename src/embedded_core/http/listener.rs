@@ -1,24 +1,24 @@
-//! What a listener beyond loopback needs and `axum::serve` lacks: a deadline on each connection and
-//! a bound on their number, which idle ones cannot use up.
+//! A listener with two limits that `axum::serve` lacks: a deadline on each connection, and a bound
+//! on their number that idle connections cannot use up.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::sleep;
 
-use super::connection_slots::{ConnectionSlot, ConnectionSlots};
+use super::connection::Connection;
+use super::connection_slots::ConnectionSlots;
 
-/// Accepts while fewer than [`MOST_CONNECTIONS`] are open. Beyond that, or where the system has no
-/// file descriptors left, the connection whose last answer is the oldest is closed for each new
-/// one: were new ones to wait instead, whoever opens connections and says nothing would keep
-/// everybody out.
+/// Enough for the callers of a core on one machine, and below the usual limit of file descriptors.
+const MAX_CONNECTIONS: usize = 1024;
+const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
+
+/// Keeps at most [`MAX_CONNECTIONS`] open. At the limit, or if the system has no file descriptors
+/// left, each new connection closes the one whose last response is the oldest. If new connections
+/// waited instead, a caller that opens connections and sends nothing would lock out all others.
 #[derive(Debug)]
 pub(crate) struct BoundedListener {
     inner: TcpListener,
@@ -27,11 +27,7 @@ pub(crate) struct BoundedListener {
 
 impl BoundedListener {
     pub(crate) fn new(inner: TcpListener) -> Self {
-        Self::with_slots(inner, MOST_CONNECTIONS)
-    }
-
-    fn with_slots(inner: TcpListener, count: usize) -> Self {
-        Self { inner, slots: ConnectionSlots::new(count) }
+        Self { inner, slots: ConnectionSlots::new(MAX_CONNECTIONS) }
     }
 }
 
@@ -43,8 +39,8 @@ impl Listener for BoundedListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // Without it an answer may wait for the acknowledgement of the one before; that
-                    // it is refused hurts nobody.
+                    // Without it a response may wait for the acknowledgement of the one before. A
+                    // refusal to set it only costs time.
                     let _ = stream.set_nodelay(true);
                     return (Connection::new(stream, self.slots.acquire().await), address);
                 }
@@ -63,134 +59,22 @@ impl Listener for BoundedListener {
     }
 }
 
-/// Whether accepting failed for a caller's reason, and the next one may fare better.
+/// Whether the error concerns one connection, so that the next one can be accepted at once.
 fn is_of_one_connection(err: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(err.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection that ends when nothing was answered on it for [`ANSWER_DEADLINE`], or when its
-/// slot is wanted.
-///
-/// Only what is written extends the deadline. One that every received byte extended would let a
-/// caller hold a connection with a header sent byte by byte.
-#[derive(Debug)]
-pub(crate) struct Connection<S> {
-    stream: S,
-    deadline: Pin<Box<Sleep>>,
-    slot: Option<ConnectionSlot>,
-}
-
-impl<S> Connection<S> {
-    fn new(stream: S, slot: Option<ConnectionSlot>) -> Self {
-        Self { stream, deadline: Box::pin(sleep(ANSWER_DEADLINE)), slot }
-    }
-
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if let Some(slot) = &mut self.slot
-            && slot.poll_evicted(cx).is_ready()
-        {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        match self.deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_deadline(cx)?;
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.deadline.as_mut().reset(Instant::now() + ANSWER_DEADLINE);
-        if let Some(slot) = &self.slot {
-            slot.record_response();
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Longer than a body may take, so that a slow body is answered before its connection goes.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Enough for every caller that a core on one machine has, and few enough for the usual limit of
-/// file descriptors.
-const MOST_CONNECTIONS: usize = 1024;
-const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn received_bytes_do_not_extend_the_deadline() {
-        let (near, mut far) = duplex(64);
-        let mut connection = Connection::new(near, None);
-        let start = Instant::now();
-        let drip = async {
-            loop {
-                far.write_all(b"x").await.unwrap();
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let read = async {
-            loop {
-                if let Err(err) = connection.read_u8().await {
-                    return err.kind();
-                }
-            }
-        };
-        let ended = tokio::select! {
-            kind = read => kind,
-            () = drip => unreachable!("drips for ever"),
-        };
-        assert_eq!(ended, io::ErrorKind::TimedOut);
-        assert_eq!(start.elapsed(), ANSWER_DEADLINE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_answer_extends_the_deadline() {
-        let (near, _far) = duplex(64);
-        let mut connection = Connection::new(near, None);
-        for _ in 0..5 {
-            tokio::time::advance(ANSWER_DEADLINE - Duration::from_secs(1)).await;
-            connection.write_all(b"x").await.unwrap();
-        }
-        tokio::time::advance(ANSWER_DEADLINE).await;
-        assert_eq!(connection.write_all(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-    }
-
     #[tokio::test]
-    async fn a_closed_connection_frees_its_place() {
+    async fn closed_connection_frees_its_slot() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut listener = BoundedListener::with_slots(inner, 1);
+        let mut listener = BoundedListener { inner, slots: ConnectionSlots::new(1) };
         let address = listener.local_addr().unwrap();
         let _callers = [
             TcpStream::connect(address).await.unwrap(),
@@ -204,9 +88,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn neither_idle_connections_nor_slow_ones_keep_a_caller_out() {
+    async fn idle_and_slow_connections_lock_out_no_caller() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listener = BoundedListener::with_slots(inner, 16);
+        let listener = BoundedListener { inner, slots: ConnectionSlots::new(16) };
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().fallback(|| async { "hello" });
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
@@ -227,8 +111,7 @@ mod tests {
                 other.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
             }
             others.push(other);
-            // One that is answered again and again is never the one whose last answer is the
-            // oldest.
+            // A connection with frequent responses never has the oldest last response.
             ask(&mut regular).await;
             let mut new = TcpStream::connect(address).await.unwrap();
             ask(&mut new).await;

@@ -1,8 +1,8 @@
-//! Detects requests that a web page of another site may have sent (DNS rebinding, cross-site
-//! requests).
+//! Detects requests that a web page of another site may have sent: DNS rebinding, cross-site
+//! requests.
 //!
-//! A browser on this machine reaches a core on loopback. It names the page's site in `Origin`, and
-//! in `Host` where that site's name resolves to a loopback address. Programs name the address that
+//! A browser on this machine reaches a core on loopback. It sends the page's site in `Origin`, and
+//! in `Host` if the name of that site resolves to a loopback address. Programs send the address that
 //! they connect to, and no `Origin`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 /// Whether `Host`, `Origin` and the URI's authority (HTTP/2, absolute form) are on loopback or
 /// missing.
-pub(crate) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
     uri.authority().is_none_or(|authority| is_loopback(authority.as_str()))
         && is_missing_or(headers, header::HOST, is_loopback)
         && is_missing_or(headers, header::ORIGIN, is_loopback_origin)
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn host_origin_and_uri_are_judged_alike() {
+    fn host_origin_and_uri_follow_the_same_rule() {
         let path = Uri::from_static("/recipe/jwt");
         for (authority, local) in AUTHORITIES {
             let host = with(&[(header::HOST, authority.as_bytes())]);

@@ -31,13 +31,12 @@ impl MintRequest {
         let integers_fit = integers_fit(payload);
         let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
         let validity = read_validity(validity)?;
-        let is_dynamic = version >= CdiVersion::CHOICE_OF_KEY
-            && match use_static.map(RawValue::as_bytes) {
-                None | Some(b"true") => false,
-                Some(b"false") => true,
-                Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
-            };
-        let key = if is_dynamic { KeyKind::Dynamic } else { KeyKind::Static };
+        let key = match use_static.map(RawValue::as_bytes) {
+            _ if version < CdiVersion::CHOICE_OF_KEY => KeyKind::Static,
+            None | Some(b"true") => KeyKind::Static,
+            Some(b"false") => KeyKind::Dynamic,
+            Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
+        };
         let token = UnsignedToken::new(jwks_domain, payload, validity, key);
         Ok(Self { algorithm, integers_fit, token })
     }
@@ -82,12 +81,9 @@ fn read_validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
     let Some(field) = field else { return Err(invalid) };
     let seconds = match field.as_string() {
         Some(digits) => digits.unescape().and_then(|digits| digits.parse().ok()),
-        None => number(field).and_then(|number| match number.as_i64() {
-            Some(seconds) => Some(seconds),
-            // A cast saturates, and what is too large is refused below.
-            None => {
-                number.as_f64().filter(|seconds| seconds.is_finite()).map(|seconds| seconds as i64)
-            }
+        // The cast saturates; values that are too large are refused below.
+        None => number(field).and_then(|number| {
+            number.as_i64().or_else(|| Some(number.as_f64().filter(|n| n.is_finite())? as i64))
         }),
     };
     match seconds.map(u64::try_from) {

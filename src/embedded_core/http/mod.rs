@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod cdi_version;
+mod connection;
 mod connection_slots;
 mod listener;
 mod loopback;

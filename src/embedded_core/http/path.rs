@@ -35,7 +35,7 @@ impl BasePath {
 
 /// The route, app and tenant that a request names.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RequestPath {
+pub(super) struct RequestPath {
     route: Route,
     /// The app, in lower case, unless it is the public one.
     app: Option<String>,
@@ -44,7 +44,7 @@ pub(crate) struct RequestPath {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(super) enum Route {
     Mint,
     WellKnownJwks,
     RecipeJwks,
@@ -56,7 +56,7 @@ pub(crate) enum Route {
 impl Route {
     /// Key sets are public, and health checks carry no secrets; everything else asks for the api
     /// key.
-    pub(crate) fn needs_api_key(self) -> bool {
+    pub(super) fn needs_api_key(self) -> bool {
         match self {
             Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
             Self::WellKnownJwks | Self::Hello | Self::Unknown => false,

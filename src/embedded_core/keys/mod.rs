@@ -5,6 +5,7 @@ mod dynamic_key;
 mod file;
 mod folder;
 mod minter;
+mod moment;
 mod rotation;
 mod signers;
 mod signing_keys;

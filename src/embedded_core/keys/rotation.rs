@@ -1,4 +1,4 @@
-//! The rotation parameters, and a reading of the wall clock and the monotonic clock.
+//! The rotation parameters.
 
 use std::time::Duration;
 
@@ -8,15 +8,6 @@ use crate::embedded_core::error::BuildError;
 const AHEAD: u64 = 60_000;
 /// With the static key, as many as a careful verifier accepts in one set.
 pub(super) const MAX_DYNAMIC_KEYS: usize = 99;
-
-/// One reading of the wall clock and of the monotonic clock, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    /// Since the Unix epoch, as the wall clock has it. May jump.
-    pub(super) wall: u64,
-    /// Since this process loaded its keys or made the first ones, as the monotonic clock has it.
-    pub(super) elapsed: u64,
-}
 
 /// How long dynamic keys live. All times in milliseconds.
 #[derive(Clone, Copy, Debug)]

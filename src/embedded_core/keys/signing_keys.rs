@@ -32,7 +32,8 @@ use aws_lc_rs::error::Unspecified;
 use uuid::Uuid;
 
 use super::dynamic_key::DynamicKey;
-use super::rotation::{MAX_DYNAMIC_KEYS, Moment, Rotation};
+use super::moment::Moment;
+use super::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::jose::SigningKey;
 
 /// The keys of one moment. Replaced as a whole, never changed.
@@ -83,13 +84,13 @@ impl SigningKeys {
     /// validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
-        for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall) {
+        for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall()) {
             latest = latest.max(key.created_millis());
-            *key = key.clone().loaded_at(now, now.wall - latest);
+            *key = key.clone().loaded_at(now, now.wall() - latest);
         }
         let mut age = 0;
         for key in &mut self.dynamic {
-            if key.created_millis() <= now.wall {
+            if key.created_millis() <= now.wall() {
                 age = key.age(now);
             } else {
                 *key = key.clone().loaded_at(now, age);
@@ -138,7 +139,7 @@ impl SigningKeys {
     /// under one `kid` could not be told apart.
     pub(super) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
-        (now.wall..=u64::MAX).find(is_free).unwrap_or(now.wall)
+        (now.wall()..=u64::MAX).find(is_free).unwrap_or(now.wall())
     }
 
     /// This set with one dynamic key more, made at `now`, and without keys that have left the list.

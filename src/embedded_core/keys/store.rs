@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use super::dynamic_key::DynamicKey;
 use super::folder::{DataFolder, Storage};
-use super::rotation::{Moment, Rotation};
+use super::moment::Moment;
+use super::rotation::Rotation;
 use super::signing_keys::SigningKeys;
 use crate::clock::Clock;
 use crate::embedded_core::error::BuildError;
@@ -119,10 +120,9 @@ impl KeyStore {
     fn start_if_due(&self) {
         let mut state = self.shared.state();
         let is_under_way = state.making.has_changed().is_ok();
-        if is_under_way || !state.keys.is_due(self.shared.now(), self.shared.rotation) {
-            return;
-        }
-        if state.not_before.is_some_and(|moment| self.shared.clock.now() < moment) {
+        let is_paused = state.not_before.is_some_and(|moment| self.shared.clock.now() < moment);
+        let is_due = state.keys.is_due(self.shared.now(), self.shared.rotation);
+        if is_under_way || is_paused || !is_due {
             return;
         }
         let (done, making) = watch::channel(());
@@ -147,10 +147,7 @@ impl Shared {
 
     fn now(&self) -> Moment {
         let elapsed = self.clock.now().saturating_duration_since(self.start).as_millis();
-        Moment {
-            wall: self.clock.unix_now_millis(),
-            elapsed: u64::try_from(elapsed).unwrap_or(u64::MAX),
-        }
+        Moment::new(self.clock.unix_now_millis(), u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
     /// Makes a dynamic key, stores it and lists it, in this order. Slow.
@@ -225,7 +222,7 @@ fn load_or_generate(path: &Path, rotation: Rotation, clock: &Clock) -> Result<Op
     let folder = DataFolder::open(path)?;
     let keys = if let Some(stored) = folder.load()? {
         tracing::info!(path = %path.display(), kid = stored.newest().key().kid(), "keys loaded");
-        stored.loaded_at(Moment { wall: clock.unix_now_millis(), elapsed: 0 }, rotation)
+        stored.loaded_at(Moment::new(clock.unix_now_millis(), 0), rotation)
     } else {
         let keys = generate(clock)?;
         folder.store(&keys).map_err(|err| BuildError::data_folder(path, err))?;

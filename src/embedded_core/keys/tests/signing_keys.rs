@@ -4,7 +4,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::embedded_core::keys::dynamic_key::DynamicKey;
-use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Moment, Rotation};
+use crate::embedded_core::keys::moment::Moment;
+use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::jose::SigningKey;
 
@@ -36,7 +37,7 @@ fn set() -> SigningKeys {
 
 /// The moment at which that key has this age, by clocks that agree.
 fn at(age: u64) -> Moment {
-    Moment { wall: BORN + age, elapsed: age }
+    Moment::new(BORN + age, age)
 }
 
 fn created(set: &SigningKeys) -> Vec<u64> {
@@ -51,7 +52,7 @@ fn listed(set: &SigningKeys, now: Moment) -> Vec<u64> {
 fn loaded(created: &[u64], wall: u64) -> SigningKeys {
     let dynamic = created.iter().map(|created| dynamic(*created)).collect();
     let set = SigningKeys::from_stored(key(), dynamic).unwrap();
-    set.loaded_at(Moment { wall, elapsed: 0 }, default_rotation())
+    set.loaded_at(Moment::new(wall, 0), default_rotation())
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn new_key_is_due_by_either_clock() {
     ];
     let rotation = default_rotation();
     for (wall, elapsed, max_age, due) in made {
-        let now = Moment { wall: BORN + wall, elapsed };
+        let now = Moment::new(BORN + wall, elapsed);
         assert_eq!(
             (set().max_age(now, rotation), set().is_due(now, rotation)),
             (max_age, due),
@@ -95,23 +96,23 @@ fn new_key_is_due_by_either_clock() {
         );
     }
     // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
-    let behind = |elapsed| Moment { wall: BORN - 1, elapsed };
+    let behind = |elapsed| Moment::new(BORN - 1, elapsed);
     assert_eq!(set().max_age(behind(0), rotation), 60);
     assert!(!set().is_due(behind(59_999), rotation));
     assert!(set().is_due(behind(60_000), rotation));
     assert!(loaded(&[BORN], BORN - 1).is_due(behind(0), rotation));
-    assert!(!loaded(&[BORN], BORN).is_due(Moment { wall: BORN, elapsed: 0 }, rotation));
+    assert!(!loaded(&[BORN], BORN).is_due(Moment::new(BORN, 0), rotation));
 }
 
 #[test]
 fn full_list_makes_no_key_due() {
     let newest_first: Vec<_> = (0..MAX_DYNAMIC_KEYS as u64).map(|at| BORN - at).collect();
-    let now = Moment { wall: BORN + TEN_YEARS, elapsed: HOUR };
+    let now = Moment::new(BORN + TEN_YEARS, HOUR);
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
     assert!(!full.is_due(now, rotation));
     assert!(loaded(&newest_first[1..], BORN).is_due(now, rotation));
     // Once the old ones have left the list.
-    let later = Moment { elapsed: WEEK + 2 * HOUR, ..now };
+    let later = Moment::new(now.wall(), WEEK + 2 * HOUR);
     assert!(full.is_due(later, rotation));
     assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic().len(), MAX_DYNAMIC_KEYS);
 }
@@ -180,7 +181,7 @@ fn a_key_that_left_the_list_is_forgotten() {
 fn wall_clock_that_jumps_takes_no_key_off_the_list() {
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), default_rotation());
     for wall in [0, BORN - TEN_YEARS, BORN + TEN_YEARS, u64::MAX] {
-        let now = |elapsed| Moment { wall, elapsed };
+        let now = |elapsed| Moment::new(wall, elapsed);
         assert_eq!(listed(&both, now(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN], "{wall}");
         assert_eq!(listed(&both, now(WEEK + 2 * HOUR)), [BORN + WEEK], "{wall}");
     }
@@ -204,14 +205,14 @@ fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
         (&[BORN + 3, BORN], 0, &[0, 0]),
     ];
     for (created, wall, ages) in cases {
-        let now = Moment { wall, elapsed: 0 };
+        let now = Moment::new(wall, 0);
         let set = loaded(created, wall);
         assert_eq!(
             set.dynamic().iter().map(|key| key.age(now)).collect::<Vec<_>>(),
             ages,
             "{created:?}"
         );
-        let later = Moment { wall: wall + 100, elapsed: 100 };
+        let later = Moment::new(wall + 100, 100);
         let older: Vec<_> = ages.iter().map(|age| age + 100).collect();
         assert_eq!(
             set.dynamic().iter().map(|key| key.age(later)).collect::<Vec<_>>(),
@@ -224,7 +225,7 @@ fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
 #[test]
 fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     let rotation = default_rotation();
-    let ahead = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+    let ahead = |elapsed| Moment::new(BORN + TEN_YEARS + elapsed, elapsed);
     let set = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
     assert!(set.is_due(ahead(0), rotation));
     let set = set.with(dynamic(BORN + TEN_YEARS), ahead(0), rotation);
@@ -233,7 +234,7 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     assert_eq!(listed(&set, ahead(2 * HOUR - 1)), all[..2]);
     assert_eq!(listed(&set, ahead(2 * HOUR)), all[..1]);
     // Set back, a minute after the newest key was made.
-    let sane = |elapsed| Moment { wall: BORN + elapsed, elapsed };
+    let sane = |elapsed| Moment::new(BORN + elapsed, elapsed);
     assert_eq!(listed(&set, sane(60_000)), all);
     assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
     assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
@@ -249,18 +250,15 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
 fn keys_that_all_seem_old_are_kept_for_their_time() {
     let rotation = default_rotation();
     let made =
-        |set: &SigningKeys, now: Moment| created(&set.with(dynamic(now.wall), now, rotation));
+        |set: &SigningKeys, now: Moment| created(&set.with(dynamic(now.wall()), now, rotation));
     let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
-    let now = |elapsed| Moment { wall: BORN + TEN_YEARS + elapsed, elapsed };
+    let now = |elapsed| Moment::new(BORN + TEN_YEARS + elapsed, elapsed);
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
     // The newest stays until its successor is stored, whatever the clock.
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
     // Where the newest is young the clock is right, and so is the age of the others.
     let wall = BORN + 2 * HOUR + 60_000;
-    assert_eq!(
-        made(&loaded(&[BORN, BORN - WEEK], wall), Moment { wall, elapsed: 0 }),
-        [wall, BORN]
-    );
+    assert_eq!(made(&loaded(&[BORN, BORN - WEEK], wall), Moment::new(wall, 0)), [wall, BORN]);
 }
 
 #[test]
@@ -274,7 +272,7 @@ fn no_two_keys_share_a_name() {
         (3, 3),
     ];
     for (wall, created) in cases {
-        assert_eq!(set.next_creation(Moment { wall, elapsed: 0 }), created);
+        assert_eq!(set.next_creation(Moment::new(wall, 0)), created);
     }
     let kept = |created: &[u64]| {
         let dynamic = created.iter().map(|created| dynamic(*created)).collect();
@@ -310,11 +308,11 @@ fn key_that_signed_before_a_doubtful_start_is_kept() {
     ];
     for (name, created, ahead, elapsed) in cases {
         let set = loaded(created, BORN + ahead);
-        let now = Moment { wall: BORN + ahead + elapsed, elapsed };
+        let now = Moment::new(BORN + ahead + elapsed, elapsed);
         assert!(set.is_due(now, rotation), "{name}");
-        let set = set.with(dynamic(now.wall), now, rotation);
+        let set = set.with(dynamic(now.wall()), now, rotation);
         assert_eq!(set.dynamic().len(), 1 + created.len(), "{name}");
-        let back = Moment { wall: BORN + elapsed + 1, elapsed: elapsed + 1 };
+        let back = Moment::new(BORN + elapsed + 1, elapsed + 1);
         assert!(listed(&set, back).contains(created.last().unwrap()), "{name}");
     }
 }
@@ -324,7 +322,7 @@ fn key_that_signs_by_a_clock_set_back_stays_listed() {
     let rotation = default_rotation();
     let created = [BORN + WEEK - 1, BORN];
     let set = loaded(&created, BORN + WEEK + 30 * HOUR);
-    let now = |wall, elapsed| Moment { wall: BORN + wall, elapsed };
+    let now = |wall, elapsed| Moment::new(BORN + wall, elapsed);
     assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
     // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
     assert!(set.signer(now(WEEK - 10 * HOUR, 5), rotation).is_some());
@@ -348,9 +346,9 @@ fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
     ];
     for (name, created, wall, until) in cases {
         let set = loaded(created, wall);
-        let set = set.with(dynamic(wall + 1), Moment { wall, elapsed: 0 }, default_rotation());
+        let set = set.with(dynamic(wall + 1), Moment::new(wall, 0), default_rotation());
         let is_listed = |elapsed| {
-            listed(&set, Moment { wall: wall + elapsed, elapsed }).contains(created.last().unwrap())
+            listed(&set, Moment::new(wall + elapsed, elapsed)).contains(created.last().unwrap())
         };
         assert!(is_listed(until - 1), "{name}");
         assert!(!is_listed(until), "{name}");
@@ -365,13 +363,13 @@ fn clock_at_1970_at_each_start_does_not_end_rotation() {
         let boot = day * 1_000;
         let set = loaded(&names, boot);
         let newest = |set: &SigningKeys, now| {
-            set.is_due(now, rotation).then(|| set.with(dynamic(now.wall), now, rotation))
+            set.is_due(now, rotation).then(|| set.with(dynamic(now.wall()), now, rotation))
         };
-        let set = newest(&set, Moment { wall: boot, elapsed: 0 }).unwrap_or(set);
+        let set = newest(&set, Moment::new(boot, 0)).unwrap_or(set);
         // The clock is set after 20 s. The machine runs for a day.
         let moments = (1..144).map(|step| step * 600_000);
         let set = moments.fold(set, |set, elapsed| {
-            let now = Moment { wall: BORN + day * 24 * HOUR + elapsed, elapsed };
+            let now = Moment::new(BORN + day * 24 * HOUR + elapsed, elapsed);
             set.signer(now, rotation).unwrap();
             newest(&set, now).unwrap_or(set)
         });
@@ -388,7 +386,7 @@ fn full_set_drops_no_key_whose_tokens_may_be_valid() {
     // An earlier process may have signed with the oldest key until its successor, 97 ms old, was
     // listed for a minute.
     let spent = 2 * HOUR + 60_000 - 97;
-    let now = |elapsed| Moment { wall: BORN + TEN_YEARS, elapsed };
+    let now = |elapsed| Moment::new(BORN + TEN_YEARS, elapsed);
     assert!(!full.is_due(now(spent - 1), rotation));
     assert!(full.is_due(now(spent), rotation));
     let next = full.with(dynamic(BORN + TEN_YEARS), now(spent), rotation);
