@@ -40,8 +40,8 @@ usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [-
   --help                  print this
 
 environment:
-  SUPERTOKENS_API_KEYS    api keys with commas between them, as a SuperTokens core's `api_keys`: what stands on the
-                          command line can be read in the list of processes";
+  SUPERTOKENS_API_KEYS    api keys with commas between them, as a SuperTokens core's `api_keys`: the list of processes
+                          shows the command line";
 
 /// Why the program ends other than by a signal, and so with which exit code.
 enum Failure {
@@ -200,8 +200,8 @@ fn say(line: &str) -> Result<(), Failure> {
     said.map_err(|err| Failure::Running(format!("cannot write to stdout: {err}")))
 }
 
-/// Ends at the first SIGTERM or Ctrl-C. Listening for both begins here, before anyone is told that
-/// the core is ready.
+/// Ends at the first SIGTERM or Ctrl-C. Both are handled from this call on, before the core reports
+/// that it listens.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};

@@ -51,8 +51,8 @@ impl EmbeddedCoreBuilder {
 
     /// The age at which a dynamic key hands over to the next one. By default 168 h.
     ///
-    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Where
-    /// nobody asks for keys or tokens at that time it is made with the next request. Static keys
+    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Without
+    /// requests at that time, the next request makes it. Static keys
     /// never rotate.
     pub fn rotate_every(mut self, interval: Duration) -> Self {
         self.rotate_every = interval;

@@ -26,18 +26,18 @@ impl EmbeddedCore {
         Self { state: Arc::new(state) }
     }
 
-    /// The core's routes, to be served or nested. Without an api key this logs one warning: whoever
-    /// reaches them can mint.
+    /// The core's routes, to be served or nested. Without an api key this logs one warning, because
+    /// any program that reaches them can mint.
     ///
-    /// Bodies are bounded and have a deadline here; connections and headers are the business of
-    /// whoever serves the router, as [`serve`](Self::serve) does.
+    /// The router limits the size and the duration of bodies. Connections and headers are left to the
+    /// server: [`serve`](Self::serve) limits them too.
     ///
     /// Without an api key, and unless [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called,
     /// the router answers 403 to a `Host` or `Origin` that is not on loopback, so a router that is
     /// mounted under a public name needs one of the two. A request with neither header is answered.
     pub fn router(&self) -> Router {
         if self.state.api_keys().is_empty() {
-            tracing::warn!("the embedded core has no api key, whoever reaches it can mint");
+            tracing::warn!("embedded core has no api key, any caller can mint");
         }
         http::router(Arc::clone(&self.state))
     }
@@ -70,7 +70,7 @@ impl EmbeddedCore {
     /// # Errors
     ///
     /// [`BuildError::OpenCore`] as in [`check_exposure`](Self::check_exposure), before anything is
-    /// accepted; [`BuildError::UnusableListener`] if the listener's address cannot be told.
+    /// accepted; [`BuildError::UnusableListener`] if the listener has no local address.
     ///
     /// # Cancel safety
     ///

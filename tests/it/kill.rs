@@ -2,8 +2,8 @@
 //! tokens are minted.
 //!
 //! After each restart every key that was ever listed and has not expired is listed, with the same
-//! numbers, and every token that was minted before is admitted. `M2M_KILLS` says how many times it
-//! is killed, `M2M_SEED` repeats a run.
+//! numbers, and every token that was minted before is admitted. `M2M_KILLS` sets the number of
+//! kills, `M2M_SEED` repeats a run.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and shows its figures
 
 use std::cell::RefCell;
@@ -30,12 +30,12 @@ const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
 /// Longer than it takes until the next key is made, so that some processes die while they write it.
 const LONGEST_LIFE: f64 = 0.8;
 
-/// How many of the tokens from before the last life are judged after each restart. In the end all
-/// of them are.
+/// How many of the tokens from before the last life are verified after each restart. After the last
+/// restart all of them are.
 const SAMPLE: usize = 50;
 
 #[tokio::test]
-async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
+async fn core_killed_at_any_moment_loses_no_key() {
     let number = |name: &str, default| {
         env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
@@ -46,7 +46,7 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let client = Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).build().unwrap();
     let mut seen = Seen::default();
-    let (mut lost, mut refused, mut judged) = (Vec::new(), Vec::new(), 0);
+    let (mut lost, mut refused, mut verified) = (Vec::new(), Vec::new(), 0);
 
     for kill in 0..=kills {
         let mut core = Core::start(&folder.path().join("data"), &client);
@@ -67,7 +67,7 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
         let sample = if last { seen.old.len() } else { SAMPLE.min(seen.old.len()) };
         for token in seen.new.iter().chain(&seen.old[..sample]) {
             if is_kept(&token.kid, now) {
-                judged += 1;
+                verified += 1;
                 if let Err(rejection) = verifier.verify(&token.jwt).await {
                     refused.push(format!("{}: {rejection}", token.kid));
                 }
@@ -80,18 +80,18 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
         }
         if kill % 2 == 0 {
             let life = Duration::from_secs_f64(rng.f64() * LONGEST_LIFE);
-            // In the middle of whatever it does by then.
+            // At a random moment.
             let _ = timeout(life, core.live(&mut seen, |_| false)).await;
         } else {
-            // At the moment at which it is known that somebody saw a new key.
+            // As soon as a caller has seen a new key.
             core.live(&mut seen, |is_new| is_new).await;
         }
-        core.0.kill().unwrap();
-        core.0.wait().unwrap();
+        core.process.kill().unwrap();
+        core.process.wait().unwrap();
     }
 
     println!(
-        "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {judged} times judged after a restart, {} \
+        "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {verified} times verified after a restart, {} \
          refused",
         seen.keys.len(),
         lost.len(),
@@ -99,7 +99,7 @@ async fn a_core_that_is_killed_at_any_moment_loses_no_key() {
         refused.len(),
     );
     assert_eq!((lost, refused), (vec![], vec![]), "seed {seed}");
-    assert!(seen.old.len() as u64 >= kills, "hardly a token was minted");
+    assert!(seen.old.len() as u64 >= kills, "too few tokens were minted");
 }
 
 /// What callers have seen of the core so far.
@@ -116,14 +116,18 @@ struct Token {
     kid: String,
 }
 
-/// A running core; killed when it is dropped.
-struct Core(Child, String, Client);
+/// A running core, killed on drop.
+struct Core {
+    process: Child,
+    url: String,
+    client: Client,
+}
 
 impl Core {
     fn start(folder: &Path, client: &Client) -> Self {
         // target/debug/deps/it-… and target/debug/examples/core.
         let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/core");
-        let mut child = Command::new(&program)
+        let mut process = Command::new(&program)
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(folder)
             .args(["--rotate-every", &ROTATE_EVERY.to_string()])
@@ -136,18 +140,17 @@ impl Core {
                 panic!("{}: {err}; `cargo build --example core` makes it", program.display())
             });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line
             .trim()
             .strip_prefix("listening on ")
             .unwrap_or_else(|| panic!("it said {line:?}"))
             .to_owned();
-        Self(child, url, client.clone())
+        Self { process, url, client: client.clone() }
     }
 
-    /// Mints and lists, on and on, until `ends` says so of whether there is a new key. Two list
-    /// beside the one who mints: whoever asks while a key is being made must not see it before it
-    /// is kept.
+    /// Mints and fetches key sets until `ends` is true. Its argument says whether a new key was
+    /// listed. Two tasks fetch beside the one that mints: none may see a new key before it is stored.
     async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
         let seen = RefCell::new(seen);
         let mint = async {
@@ -174,9 +177,10 @@ impl Core {
     }
 
     async fn keys(&self) -> Option<BTreeMap<String, Value>> {
-        let answer = self.2.get(format!("{}/.well-known/jwks.json", self.1)).send().await.ok()?;
-        let mut answer: Value = answer.json().await.ok()?;
-        let keys = answer["keys"].as_array_mut()?.drain(..);
+        let response =
+            self.client.get(format!("{}/.well-known/jwks.json", self.url)).send().await.ok()?;
+        let mut body: Value = response.json().await.ok()?;
+        let keys = body["keys"].as_array_mut()?.drain(..);
         Some(keys.map(|key| (key["kid"].as_str().unwrap().to_owned(), key)).collect())
     }
 
@@ -185,9 +189,10 @@ impl Core {
             "payload": { "source": "microservice" }, "validity": 3600, "useStaticSigningKey": static_key,
             "algorithm": "RS256", "jwksDomain": ISSUER,
         });
-        let answer = self.2.post(format!("{}/recipe/jwt", self.1)).json(&body).send().await.ok()?;
-        let answer: Value = answer.json().await.ok()?;
-        let jwt = answer["jwt"].as_str()?.to_owned();
+        let response =
+            self.client.post(format!("{}/recipe/jwt", self.url)).json(&body).send().await.ok()?;
+        let body: Value = response.json().await.ok()?;
+        let jwt = body["jwt"].as_str()?.to_owned();
         let kid = kid_of(&jwt);
         Some(Token { jwt, kid })
     }
@@ -195,8 +200,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -208,7 +213,7 @@ fn kid_of(jwt: &str) -> String {
     header["kid"].as_str().unwrap().to_owned()
 }
 
-/// Whether a key is to be listed at this time. A static one is for ever.
+/// Whether the key must be listed at this time. A static key always is.
 fn is_kept(kid: &str, now: u64) -> bool {
     kid.strip_prefix("d-").is_none_or(|created| now < created.parse::<u64>().unwrap() + KEPT_MILLIS)
 }

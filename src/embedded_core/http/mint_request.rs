@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_judged_by_their_digits() {
+    fn integers_are_checked_by_their_digits() {
         let cases = [
             (r#"{"a":9223372036854775807,"b":-9223372036854775808}"#, true),
             (r#"{"a":9223372036854775808}"#, false),

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_thing_wrong_is_answered() {
+    async fn first_failed_check_is_answered() {
         let core = core().await;
         let unsupported = r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#;
         let unknown_app = "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
@@ -157,9 +157,9 @@ mod tests {
         ];
         for (api_key, cdi, path, body, status, text) in cases {
             let request = Request::post(path).header("api-key", api_key).header("cdi-version", cdi);
-            let answer = send(core.router(), request.body(body.into()).unwrap()).await;
+            let response = send(core.router(), request.body(body.into()).unwrap()).await;
             assert_eq!(
-                (answer.0.as_u16(), &*answer.2),
+                (response.0.as_u16(), &*response.2),
                 (status, &*format!("{text}\n")),
                 "{cdi} {path} {body}"
             );
@@ -168,7 +168,7 @@ mod tests {
             } else {
                 "text/html;charset=UTF-8"
             };
-            assert_eq!(answer.1[header::CONTENT_TYPE], content_type, "{cdi} {path} {body}");
+            assert_eq!(response.1[header::CONTENT_TYPE], content_type, "{cdi} {path} {body}");
         }
     }
 
@@ -198,8 +198,8 @@ mod tests {
                 if let Some(api_key) = api_key {
                     request = request.header("api-key", api_key);
                 }
-                let answer = send(core.router(), request.body(Body::empty()).unwrap()).await;
-                assert_eq!(answer.0.as_u16(), status, "{api_key:?} {method} {path}");
+                let response = send(core.router(), request.body(Body::empty()).unwrap()).await;
+                assert_eq!(response.0.as_u16(), status, "{api_key:?} {method} {path}");
             }
         }
     }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_may_hold_64_kib_and_no_more() {
+    async fn body_over_64_kib_is_refused() {
         let core = core().await;
         let padded = |length: usize| format!("{GOOD}{}", " ".repeat(length - GOOD.len()));
         let (fits, ..) = send(core.router(), post("/recipe/jwt", "5.4", padded(MAX_BODY))).await;
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nesting_beyond_reason_is_refused() {
+    async fn deep_nesting_is_refused() {
         let core = core().await;
         let nested = |depth: usize| {
             GOOD.replace("{}", &format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)))
@@ -287,13 +287,13 @@ mod tests {
         assert_eq!(refused, StatusCode::BAD_REQUEST);
     }
 
-    /// A body that never ends and never says anything.
+    /// A body that never ends and sends nothing.
     fn stalled() -> Body {
         Body::new(Empty::<Bytes>::new().with_trailers(std::future::pending()))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stalls_is_given_up_on() {
+    async fn stalled_body_times_out() {
         let core = core().await;
         let start = tokio::time::Instant::now();
         let (status, ..) = send(core.router(), post("/recipe/jwt", "5.4", stalled())).await;
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_bodies_keep_nobody_out() {
+    async fn slow_bodies_lock_out_no_caller() {
         let core = core().await;
         let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
         let mut waiting: Vec<_> = (0..512).map(|_| stalling()).collect();

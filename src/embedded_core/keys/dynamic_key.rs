@@ -104,7 +104,7 @@ impl DynamicKey {
     }
 
     /// Milliseconds until the key, as the newest one, needs a successor. Either clock may say so:
-    /// the monotonic one stands still while a machine sleeps. A key whose creation lies ahead of
+    /// the monotonic one stops while a machine sleeps. A key whose creation lies ahead of
     /// the wall clock needs one at once.
     ///
     /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps

@@ -26,7 +26,7 @@ const CORRUPT: &str = "it is corrupt";
 
 /// The content of a key file.
 pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
-    // Of its full size at once: what grows leaves copies behind.
+    // Of its full size at once: a buffer that grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
     text.push_str(r#"{"static":"#);
@@ -121,7 +121,7 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn read(&self) -> Option<SigningKey> {
-        // It becomes part of JSON as it stands.
+        // The kid becomes part of JSON without escaping.
         if !self.kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return None;
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded_and_signs_alike() {
+    fn encoded_keys_are_decoded_and_sign_alike() {
         let keys = keys();
         let content = encode(&keys).unwrap();
         let read = decode(&content).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_was_put_together_by_hand_is_judged() {
+    fn hand_written_set_is_checked() {
         let content = String::from_utf8(encode(&keys()).unwrap().to_vec()).unwrap();
         let document: serde_json::Value = serde_json::from_str(&content).unwrap();
         let with = |keys: String| {

@@ -1,4 +1,4 @@
-//! Signing off the async threads.
+//! Signs on blocking threads.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -13,16 +13,15 @@ use crate::jose::SigningKey;
 /// Signatures made in two milliseconds.
 const BATCH: usize = 8;
 
-/// As many signers as there are processors, each on a blocking thread for as long as there is
-/// something to sign.
+/// At most one signer per processor, each on a blocking thread until the queue is empty.
 ///
-/// A signature keeps a processor busy for a quarter of a millisecond. Made where requests are
-/// answered, key sets would wait behind tokens; on a thread woken for each one, a fifth of the time
-/// would go into waking. So a signer that is done takes up the next claims itself.
+/// A signature keeps a processor busy for a quarter of a millisecond. On the async threads key sets
+/// would wait behind tokens. One `spawn_blocking` per signature would spend a fifth of the time on
+/// waking threads, so a signer takes the next job itself.
 #[derive(Clone, Debug)]
 pub(super) struct Signers {
     queue: Arc<Mutex<Queue>>,
-    most: usize,
+    max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -40,19 +39,16 @@ struct Job {
 
 impl Signers {
     pub(super) fn new() -> Self {
-        Self {
-            queue: Arc::default(),
-            most: thread::available_parallelism().map_or(1, NonZero::get),
-        }
+        Self { queue: Arc::default(), max: thread::available_parallelism().map_or(1, NonZero::get) }
     }
 
-    /// `claims`, a JSON object, in a compact JWS. `None` if the key failed.
+    /// Signs `claims`, a JSON object, into a compact JWS. `None` if the key failed.
     pub(super) async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
         let (signed, jwt) = oneshot::channel();
         let is_wanted = {
             let mut queue = self.queue();
             queue.waiting.push_back(Job { key, claims, signed });
-            let is_wanted = queue.signers < self.most;
+            let is_wanted = queue.signers < self.max;
             queue.signers += usize::from(is_wanted);
             is_wanted
         };
@@ -69,8 +65,8 @@ impl Signers {
     }
 }
 
-/// Counted among the signers until it finds nothing more to do or, should it never run or not to
-/// the end, is dropped.
+/// Counted in the queue until it finds the queue empty. If it never runs or ends early, its drop
+/// takes it out of the count.
 struct Signer {
     signers: Signers,
     is_counted: bool,
@@ -80,7 +76,7 @@ impl Signer {
     fn work(mut self) {
         let mut done = Vec::with_capacity(BATCH);
         while let Some(Job { key, claims, signed }) = self.next(&mut done) {
-            // Whoever hung up meanwhile needs none.
+            // The request may have been dropped meanwhile.
             if !signed.is_closed()
                 && let Ok(jwt) = key.sign(&claims)
             {
@@ -89,9 +85,9 @@ impl Signer {
         }
     }
 
-    /// What to sign next, once what is done is handed over: at once where nobody waits, else a few
-    /// at a time, since each wakes a thread that wants this processor. Where there is nothing more
-    /// to sign, this signer counts no more from that moment on: whoever comes next starts another.
+    /// The next job. Sends the finished tokens first: all of them if the queue is empty, otherwise a
+    /// batch at a time, since each wakes a thread that wants this processor. At an empty queue the
+    /// signer leaves the count at once, so that the next job starts another one.
     fn next(&mut self, done: &mut Vec<(oneshot::Sender<String>, String)>) -> Option<Job> {
         let job = {
             let mut queue = self.signers.queue();
@@ -122,7 +118,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everything_is_signed_by_no_more_signers_than_there_are_processors() {
+    async fn every_job_is_signed_by_at_most_one_signer_per_cpu() {
         let key = Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap());
         let signers = Signers::new();
         let signing: Vec<_> = (0..200)
@@ -132,18 +128,18 @@ mod tests {
             })
             .collect();
         for (n, signing) in signing.into_iter().enumerate() {
-            assert!(signers.queue().signers <= signers.most);
+            assert!(signers.queue().signers <= signers.max);
             assert_eq!(signing.await.unwrap(), key.sign(&format!(r#"{{"n":{n}}}"#)).ok());
         }
         assert!(signers.queue().waiting.is_empty());
     }
 
     #[test]
-    fn a_runtime_that_ends_takes_no_signer_with_it() {
+    fn runtime_that_ends_leaves_the_count_right() {
         let key = Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap());
         let signers = Signers::new();
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for _ in 0..3 * signers.most {
+        for _ in 0..3 * signers.max {
             let runtime = runtime();
             let (signers, key) = (signers.clone(), key.clone());
             runtime.spawn(async move { signers.sign(key, "{}".to_owned()).await });

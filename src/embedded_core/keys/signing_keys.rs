@@ -135,8 +135,8 @@ impl SigningKeys {
         self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
     }
 
-    /// The creation time, and so the name, of a dynamic key made now. No other key has it: two keys
-    /// under one `kid` could not be told apart.
+    /// The creation time, and so the name, of a dynamic key made now. It is distinct, because a
+    /// verifier cannot distinguish two keys under one `kid`.
     pub(super) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
         (now.wall()..=u64::MAX).find(is_free).unwrap_or(now.wall())

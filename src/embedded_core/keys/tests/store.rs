@@ -336,7 +336,7 @@ async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
     let old = signer(&store).await;
     let fixed = store.current().static_key().kid().to_owned();
 
-    // A new key is due, and the old one may still sign. Time stands still while the disk is busy.
+    // A new key is due, and the old one may still sign. Time is paused while the disk is busy.
     tokio::time::advance(WEEK).await;
     assert_eq!(mint(&minter, KeyKind::Dynamic).await.as_ref(), Ok(&old));
     assert!(store.is_making());
