@@ -29,12 +29,13 @@ impl EmbeddedCore {
     /// The core's routes, to be served or nested. Without an api key this logs one warning, because
     /// any program that reaches them can mint.
     ///
-    /// The router limits the size and the duration of bodies. Connections and headers are left to the
-    /// server: [`serve`](Self::serve) limits them too.
+    /// The router limits the size and the duration of bodies. Connections and headers are left to
+    /// the server: [`serve`](Self::serve) limits them too.
     ///
-    /// Without an api key, and unless [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called,
-    /// the router answers 403 to a `Host` or `Origin` that is not on loopback, so a router that is
-    /// mounted under a public name needs one of the two. A request with neither header is answered.
+    /// Without an api key, and unless [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was
+    /// called, the router answers 403 to a `Host` or `Origin` that is not on loopback, so a router
+    /// that is mounted under a public name needs one of the two. A request with neither header is
+    /// answered.
     pub fn router(&self) -> Router {
         if self.state.api_keys().is_empty() {
             tracing::warn!("embedded core has no api key, any caller can mint");
@@ -43,8 +44,8 @@ impl EmbeddedCore {
     }
 
     /// Whether it is safe to listen on `address`: on loopback always, elsewhere with an api key, or
-    /// once [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called. For programs that want to
-    /// know before they bind.
+    /// once [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was called. For programs that
+    /// want to know before they bind.
     ///
     /// # Errors
     ///

@@ -150,7 +150,8 @@ impl Core {
     }
 
     /// Mints and fetches key sets until `ends` is true. Its argument says whether a new key was
-    /// listed. Two tasks fetch beside the one that mints: none may see a new key before it is stored.
+    /// listed. Two tasks fetch beside the one that mints: none may see a new key before it is
+    /// stored.
     async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
         let seen = RefCell::new(seen);
         let mint = async {

@@ -13,26 +13,12 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// The slots and their holders. Cannot be a plain semaphore: slow holders would lock out all others.
+/// The slots and their holders. Cannot be a plain semaphore: slow holders would lock out all
+/// others.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
     free: Arc<Semaphore>,
     held: Arc<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    /// Counts acquisitions and responses: a later event has a higher number.
-    events: AtomicU64,
-    /// The holders that are not evicted. Searched only at the limit.
-    holders: Mutex<HashMap<u64, Holder>>,
-}
-
-#[derive(Debug)]
-struct Holder {
-    /// Its last event.
-    last: Arc<AtomicU64>,
-    evict: oneshot::Sender<()>,
 }
 
 impl ConnectionSlots {
@@ -72,17 +58,6 @@ impl ConnectionSlots {
     }
 }
 
-impl Held {
-    fn event(&self) -> u64 {
-        self.events.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// No holder of this lock panics or waits.
-    fn holders(&self) -> MutexGuard<'_, HashMap<u64, Holder>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One slot, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
@@ -111,6 +86,32 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.held.holders().remove(&self.id);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Counts acquisitions and responses: a later event has a higher number.
+    events: AtomicU64,
+    /// The holders that are not evicted. Searched only at the limit.
+    holders: Mutex<HashMap<u64, Holder>>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    /// Its last event.
+    last: Arc<AtomicU64>,
+    evict: oneshot::Sender<()>,
+}
+
+impl Held {
+    fn event(&self) -> u64 {
+        self.events.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// No holder of this lock panics or waits.
+    fn holders(&self) -> MutexGuard<'_, HashMap<u64, Holder>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,8 @@
 //! requests.
 //!
 //! A browser on this machine reaches a core on loopback. It sends the page's site in `Origin`, and
-//! in `Host` if the name of that site resolves to a loopback address. Programs send the address that
-//! they connect to, and no `Origin`.
+//! in `Host` if the name of that site resolves to a loopback address. Programs send the address
+//! that they connect to, and no `Origin`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

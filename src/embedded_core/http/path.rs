@@ -43,35 +43,6 @@ pub(super) struct RequestPath {
     foreign_tenant: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    Mint,
-    WellKnownJwks,
-    RecipeJwks,
-    ApiVersion,
-    Hello,
-    Unknown,
-}
-
-impl Route {
-    /// Key sets are public, and health checks carry no secrets; everything else asks for the api
-    /// key.
-    pub(super) fn needs_api_key(self) -> bool {
-        match self {
-            Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
-            Self::WellKnownJwks | Self::Hello | Self::Unknown => false,
-        }
-    }
-
-    fn of(segments: &[&str]) -> Option<Self> {
-        let is = |path: &[&str]| {
-            path.len() == segments.len()
-                && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
-        };
-        ROUTES.iter().find(|(path, _)| is(path)).map(|(_, route)| *route)
-    }
-}
-
 impl RequestPath {
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
@@ -128,6 +99,35 @@ impl RequestPath {
     /// The public app is the only one.
     pub(super) fn check_app(&self) -> Result<(), Refusal> {
         self.app.clone().map_or(Ok(()), |app| Err(Refusal::UnknownApp(app)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Mint,
+    WellKnownJwks,
+    RecipeJwks,
+    ApiVersion,
+    Hello,
+    Unknown,
+}
+
+impl Route {
+    /// Key sets are public, and health checks carry no secrets; everything else asks for the api
+    /// key.
+    pub(super) fn needs_api_key(self) -> bool {
+        match self {
+            Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
+            Self::WellKnownJwks | Self::Hello | Self::Unknown => false,
+        }
+    }
+
+    fn of(segments: &[&str]) -> Option<Self> {
+        let is = |path: &[&str]| {
+            path.len() == segments.len()
+                && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
+        };
+        ROUTES.iter().find(|(path, _)| is(path)).map(|(_, route)| *route)
     }
 }
 

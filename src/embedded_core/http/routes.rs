@@ -82,12 +82,12 @@ async fn mint(
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
     let mut slot = slots.acquire().await.ok_or(Refusal::Busy)?;
-    let evicted = poll_fn(|cx| slot.poll_evicted(cx));
     let body = tokio::select! {
         biased;
-        body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body.map_err(|_| Refusal::BodyTooSlow)?,
-        () = evicted => return Err(Refusal::Busy),
+        body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body,
+        () = poll_fn(|cx| slot.poll_evicted(cx)) => return Err(Refusal::Busy),
     };
+    let body = body.map_err(|_| Refusal::BodyTooSlow)?;
     // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and
     // both end the connection.
     body.map_err(|_| Refusal::BodyTooLarge)

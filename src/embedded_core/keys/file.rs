@@ -1,5 +1,5 @@
-//! The format of the key file: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a digest
-//! over all of it.
+//! The format of the key file: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a
+//! digest over all of it.
 //!
 //! Every buffer that holds a private key is wiped on drop.
 

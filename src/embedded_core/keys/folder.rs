@@ -33,12 +33,6 @@ const FILE_SHARE_WRITE: u32 = 2;
 /// Ten times the size of a file with as many keys as rotation allows.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
-/// Where keys outlive the process.
-pub(super) trait Storage: Debug + Send + Sync {
-    /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
-    fn store(&self, keys: &SigningKeys) -> io::Result<()>;
-}
-
 /// A data folder that this process has locked. Every method blocks.
 ///
 /// A lock lasts for as long as its file is open, at most until the process ends. The folder's lock
@@ -131,6 +125,12 @@ impl DataFolder {
     fn temporary(&self) -> PathBuf {
         self.path.join("keys.json.new")
     }
+}
+
+/// Where keys outlive the process.
+pub(super) trait Storage: Debug + Send + Sync {
+    /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
+    fn store(&self, keys: &SigningKeys) -> io::Result<()>;
 }
 
 impl Storage for DataFolder {

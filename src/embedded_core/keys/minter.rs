@@ -27,15 +27,6 @@ pub(crate) struct Minter {
     signers: Signers,
 }
 
-/// Why a token is not minted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MinterError {
-    /// The limit of mints, or of those that wait for a key, is reached.
-    Busy,
-    /// The crypto library failed, or the runtime is shutting down.
-    SigningFailed,
-}
-
 impl Minter {
     pub(crate) fn new(keys: KeyStore, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
@@ -73,4 +64,13 @@ impl Minter {
         self.keys.wait_for_new_key().await;
         Ok(self.keys.current().dynamic_or_newest_key())
     }
+}
+
+/// Why a token is not minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MinterError {
+    /// The limit of mints, or of those that wait for a key, is reached.
+    Busy,
+    /// The crypto library failed, or the runtime is shutting down.
+    SigningFailed,
 }

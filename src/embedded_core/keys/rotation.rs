@@ -27,7 +27,8 @@ impl Rotation {
     ) -> Result<Self, BuildError> {
         let (interval, validity) = (millis(rotate_every), millis(access_token_validity));
         let rotation = Self { interval, validity, ahead: AHEAD.min(interval / 2) };
-        // Under steady traffic a key is made every `due_after`, and each is listed for `listed_for`.
+        // Under steady traffic a key is made every `due_after`, and each is listed for
+        // `listed_for`.
         let listed_at_once = rotation.listed_for().checked_div(rotation.due_after());
         if listed_at_once.is_none_or(|count| count >= MAX_DYNAMIC_KEYS as u64) {
             return Err(BuildError::RotationTooFast { rotate_every, access_token_validity });

@@ -24,19 +24,6 @@ pub(super) struct Signers {
     max: usize,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Job>,
-    signers: usize,
-}
-
-#[derive(Debug)]
-struct Job {
-    key: Arc<SigningKey>,
-    claims: String,
-    signed: oneshot::Sender<String>,
-}
-
 impl Signers {
     pub(super) fn new() -> Self {
         Self { queue: Arc::default(), max: thread::available_parallelism().map_or(1, NonZero::get) }
@@ -65,6 +52,19 @@ impl Signers {
     }
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    signers: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: Arc<SigningKey>,
+    claims: String,
+    signed: oneshot::Sender<String>,
+}
+
 /// Counted in the queue until it finds the queue empty. If it never runs or ends early, its drop
 /// takes it out of the count.
 struct Signer {
@@ -85,9 +85,9 @@ impl Signer {
         }
     }
 
-    /// The next job. Sends the finished tokens first: all of them if the queue is empty, otherwise a
-    /// batch at a time, since each wakes a thread that wants this processor. At an empty queue the
-    /// signer leaves the count at once, so that the next job starts another one.
+    /// The next job. Sends the finished tokens first: all of them if the queue is empty, otherwise
+    /// a batch at a time, since each wakes a thread that wants this processor. At an empty queue
+    /// the signer leaves the count at once, so that the next job starts another one.
     fn next(&mut self, done: &mut Vec<(oneshot::Sender<String>, String)>) -> Option<Job> {
         let job = {
             let mut queue = self.signers.queue();

@@ -39,35 +39,6 @@ pub(crate) struct KeyStore {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    clock: Clock,
-    /// When the keys were loaded, or the first ones made.
-    start: Instant,
-    rotation: Rotation,
-    state: Mutex<State>,
-    /// `None`: the keys live in memory.
-    storage: Option<Box<dyn Storage>>,
-}
-
-#[derive(Debug)]
-struct State {
-    keys: Arc<SigningKeys>,
-    /// Closed once the key that was being made is in `keys`, or could not be made.
-    making: watch::Receiver<()>,
-    /// Set by a failure: no key is made before. A key for every request would keep a processor
-    /// busy.
-    not_before: Option<Instant>,
-}
-
-/// The keys of one moment.
-#[derive(Debug)]
-pub(crate) struct CurrentKeys {
-    keys: Arc<SigningKeys>,
-    rotation: Rotation,
-    now: Moment,
-}
-
 impl KeyStore {
     /// Loads the keys of the data folder at `path`. If it has none, makes keys and stores them
     /// there. Without a folder, makes keys that live in memory.
@@ -139,6 +110,63 @@ impl KeyStore {
     }
 }
 
+/// The keys of one moment.
+#[derive(Debug)]
+pub(crate) struct CurrentKeys {
+    keys: Arc<SigningKeys>,
+    rotation: Rotation,
+    now: Moment,
+}
+
+impl CurrentKeys {
+    /// The static key.
+    pub(super) fn static_key(&self) -> Arc<SigningKey> {
+        self.keys.static_key().clone()
+    }
+
+    /// The dynamic key that signs. `None` if every key is too old.
+    pub(super) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
+        self.keys.signer(self.now, self.rotation).cloned()
+    }
+
+    /// The dynamic key that signs, or the newest if every key is too old.
+    pub(super) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
+        self.dynamic_key()
+            .unwrap_or_else(|| self.keys.overdue_signer(self.now, self.rotation).clone())
+    }
+
+    /// The listed keys as a JSON array.
+    pub(crate) fn to_json(&self) -> String {
+        self.keys.to_json(self.now, self.rotation)
+    }
+
+    /// For how many seconds the list may be cached.
+    pub(crate) fn max_age(&self) -> u64 {
+        self.keys.max_age(self.now, self.rotation)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    /// When the keys were loaded, or the first ones made.
+    start: Instant,
+    rotation: Rotation,
+    state: Mutex<State>,
+    /// `None`: the keys live in memory.
+    storage: Option<Box<dyn Storage>>,
+}
+
+#[derive(Debug)]
+struct State {
+    keys: Arc<SigningKeys>,
+    /// Closed once the key that was being made is in `keys`, or could not be made.
+    making: watch::Receiver<()>,
+    /// Set by a failure: no key is made before. A key for every request would keep a processor
+    /// busy.
+    not_before: Option<Instant>,
+}
+
 impl Shared {
     /// No holder of this lock panics, waits, generates or logs.
     fn state(&self) -> MutexGuard<'_, State> {
@@ -185,34 +213,6 @@ impl Shared {
             storage.store(&keys)?;
         }
         Ok(keys)
-    }
-}
-
-impl CurrentKeys {
-    /// The static key.
-    pub(super) fn static_key(&self) -> Arc<SigningKey> {
-        self.keys.static_key().clone()
-    }
-
-    /// The dynamic key that signs. `None` if every key is too old.
-    pub(super) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
-        self.keys.signer(self.now, self.rotation).cloned()
-    }
-
-    /// The dynamic key that signs, or the newest if every key is too old.
-    pub(super) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
-        self.dynamic_key()
-            .unwrap_or_else(|| self.keys.overdue_signer(self.now, self.rotation).clone())
-    }
-
-    /// The listed keys as a JSON array.
-    pub(crate) fn to_json(&self) -> String {
-        self.keys.to_json(self.now, self.rotation)
-    }
-
-    /// For how many seconds the list may be cached.
-    pub(crate) fn max_age(&self) -> u64 {
-        self.keys.max_age(self.now, self.rotation)
     }
 }
 
