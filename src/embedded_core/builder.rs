@@ -105,7 +105,7 @@ impl EmbeddedCoreBuilder {
     }
 
     #[cfg(test)]
-    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+    pub(super) fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_open_core_stays_on_loopback() {
+    async fn open_core_stays_on_loopback() {
         let closed = EmbeddedCore::builder().api_key("key").build().await.unwrap();
         let open = EmbeddedCore::builder().build().await.unwrap();
         let allowed = EmbeddedCore::builder().allow_open().build().await.unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_open_core_is_not_served_beyond_loopback() {
+    async fn open_core_is_not_served_beyond_loopback() {
         let core = EmbeddedCore::builder().build().await.unwrap();
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_verifies_with_the_listed_numbers() {
+    fn token_verifies_with_the_listed_numbers() {
         let key = SigningKey::generate(|| "d-1700000000000".to_owned()).unwrap();
         let jwt = key.sign(r#"{"iat":1}"#).unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_from_api_key_or_authorization() {
+    fn key_is_read_from_api_key_or_authorization() {
         let keys = ApiKeys::new(vec!["first".to_owned(), "second".to_owned()]).unwrap();
         let cases: [(&[(&str, &str)], bool); 15] = [
             (&[("api-key", "first")], true),

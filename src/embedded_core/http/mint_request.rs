@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_choice_of_key_is_read_from_cdi_2_21_on() {
+    fn choice_of_key_is_read_from_cdi_2_21_on() {
         let cases = [
             ("2.20", "false", Some(KeyKind::Static)),
             ("2.20", "\"x\"", Some(KeyKind::Static)),

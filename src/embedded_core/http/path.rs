@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_path_that_no_url_can_hold_is_refused() {
+    fn base_path_that_no_url_can_hold_is_refused() {
         for text in ["/a b", "/a?b", "/a#b", "/a%20b", "/ä", "/\n"] {
             assert_eq!(
                 BasePath::new(text).err(),

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffers_never_grow() {
+    fn buffers_never_grow() {
         let content = encode(&keys()).unwrap();
         assert!(content.len() < FRAME + 2 * ENTRY, "{}", content.len());
         assert!(content.capacity() < FRAME + 3 * ENTRY, "{}", content.capacity());

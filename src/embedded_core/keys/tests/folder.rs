@@ -58,7 +58,7 @@ fn keys_are_kept_and_found_again() {
 }
 
 #[test]
-fn a_second_holder_is_refused_until_the_first_is_gone() {
+fn second_core_is_refused_until_the_first_is_gone() {
     let scratch = Scratch::new();
     let first = DataFolder::open(&scratch.path()).unwrap();
     let in_use = BuildError::DataFolderInUse { path: scratch.path() };
@@ -68,7 +68,7 @@ fn a_second_holder_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_removed() {
+fn temporary_file_of_a_killed_process_is_removed() {
     let scratch = Scratch::new();
     DataFolder::open(&scratch.path()).unwrap().store(&keys()).unwrap();
     fs::write(scratch.path().join("keys.json.new"), "half a ke").unwrap();
@@ -79,7 +79,7 @@ fn what_a_killed_process_left_is_removed() {
 
 #[cfg(unix)]
 #[test]
-fn what_everybody_can_read_is_refused_and_what_is_made_is_private() {
+fn exposed_files_are_refused_and_new_ones_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new();
     DataFolder::open(&scratch.path()).unwrap().store(&keys()).unwrap();
@@ -223,7 +223,7 @@ fn replaced_folder_is_not_written_to() {
 }
 
 #[tokio::test]
-async fn a_corrupt_file_is_named_and_left_as_it_is() {
+async fn corrupt_file_is_named_and_left_unchanged() {
     let scratch = Scratch::new();
     let rotation = Rotation::new(Duration::from_secs(3600), Duration::from_secs(3600)).unwrap();
     let open = || KeyStore::open(Some(scratch.path()), rotation, Clock::default());
@@ -243,7 +243,7 @@ async fn a_corrupt_file_is_named_and_left_as_it_is() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn folder_that_cannot_be_created_is_named() {
     let scratch = Scratch::new();
     fs::write(scratch.path(), "a file").unwrap();
     let err = DataFolder::open(&scratch.path()).unwrap_err();

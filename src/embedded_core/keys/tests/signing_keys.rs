@@ -118,7 +118,7 @@ fn full_list_makes_no_key_due() {
 }
 
 #[test]
-fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
+fn newest_key_signs_once_listed_for_a_minute() {
     let rotation = default_rotation();
     // The second key's age at creation, a later moment, and the key that signs then.
     let cases = [
@@ -139,7 +139,7 @@ fn the_newest_key_signs_once_it_was_listed_for_a_minute() {
 }
 
 #[test]
-fn without_a_successor_the_old_key_signs_for_a_validity_more() {
+fn old_key_without_successor_signs_one_validity_longer() {
     let (set, rotation) = (set(), default_rotation());
     assert!(set.signer(at(WEEK + HOUR - 1), rotation).is_some());
     assert!(set.signer(at(WEEK + HOUR), rotation).is_none());
@@ -159,7 +159,7 @@ fn key_that_stands_in_stays_listed_for_two_validities() {
 }
 
 #[test]
-fn an_old_key_stays_listed_for_the_interval_and_two_validities() {
+fn old_key_stays_listed_for_interval_and_two_validities() {
     let rotation = default_rotation();
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
     assert_eq!(listed(&both, at(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN]);
@@ -169,7 +169,7 @@ fn an_old_key_stays_listed_for_the_interval_and_two_validities() {
 }
 
 #[test]
-fn a_key_that_left_the_list_is_forgotten() {
+fn key_that_left_the_list_is_forgotten() {
     let rotation = default_rotation();
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
     for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
@@ -188,7 +188,7 @@ fn wall_clock_that_jumps_takes_no_key_off_the_list() {
 }
 
 #[test]
-fn loaded_keys_have_the_age_that_the_order_of_making_allows() {
+fn loaded_keys_get_the_age_that_their_order_allows() {
     const AHEAD: u64 = BORN + TEN_YEARS;
     // Creation times, newest first; the wall time; the ages.
     let cases: [(&[u64], u64, &[u64]); 8] = [
@@ -284,7 +284,7 @@ fn no_two_keys_share_a_name() {
 }
 
 #[test]
-fn a_short_interval_lists_a_key_for_half_of_it_first() {
+fn key_with_short_interval_is_listed_for_half_of_it_first() {
     let rotation = Rotation::new(Duration::from_secs(10), Duration::from_secs(10)).unwrap();
     assert_eq!(set().max_age(at(0), rotation), 5);
     assert!(set().is_due(at(5_000), rotation));

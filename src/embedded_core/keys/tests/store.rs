@@ -55,7 +55,7 @@ async fn signer(store: &KeyStore) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_listed_a_minute_before_it_signs_and_leaves_after_two_validities() {
+async fn key_is_listed_before_it_signs_and_until_tokens_expire() {
     let store = store().await;
     let first = format!("d-{}", START * 1000);
     let second = format!("d-{}", (START + WEEK.as_secs() - 60) * 1000);
@@ -111,7 +111,7 @@ async fn key_set_is_answered_while_its_next_key_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_static_key_never_rotates() {
+async fn static_key_never_rotates() {
     let store = store().await;
     let first = store.settled().await.static_key().kid().to_owned();
     tokio::time::advance(100 * WEEK).await;
@@ -124,7 +124,7 @@ async fn the_static_key_never_rotates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute() {
+async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let rotation = Rotation::new(WEEK, HOUR).unwrap();
@@ -150,7 +150,7 @@ async fn a_restart_keeps_every_key_and_lets_the_older_one_sign_on_for_a_minute()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_cannot_be_kept_is_not_listed_and_is_tried_again_later() {
+async fn key_that_cannot_be_stored_is_not_listed_and_retried() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let store =
@@ -331,7 +331,7 @@ async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_disk_holds_up_dynamic_mints_alone_and_for_five_seconds() {
+async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
     let (store, minter, release) = slow_store();
     let old = signer(&store).await;
     let fixed = store.current().static_key().kid().to_owned();
