@@ -58,14 +58,12 @@ impl RequestPath {
         }
         // One more than the deepest route has, so that a path of a million slashes is not kept.
         let segments: Vec<&str> = rest.take(DEEPEST + 1).collect();
-        if segments.is_empty() {
+        let Some((first, rest)) = segments.split_first() else {
             return Some(Self { route: Route::Hello, ..Self::UNKNOWN });
-        }
-        let (app, segments) = match segments.split_first() {
-            Some((first, rest)) if is_app(first) => {
-                (Some(first[APP.len()..].to_ascii_lowercase()), rest)
-            }
-            _ => (None, &segments[..]),
+        };
+        let (app, segments) = match app_name(first) {
+            Some(app) => (Some(app.to_ascii_lowercase()), rest),
+            None => (None, &segments[..]),
         };
         let app = app.filter(|app| app != PUBLIC);
         if let Some(route) = Route::of(segments) {
@@ -136,9 +134,9 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-fn is_app(segment: &str) -> bool {
-    let Some((prefix, name)) = segment.split_at_checked(APP.len()) else { return false };
-    prefix.eq_ignore_ascii_case(APP) && name.bytes().all(is_name_byte)
+fn app_name(segment: &str) -> Option<&str> {
+    let (prefix, name) = segment.split_at_checked(APP.len())?;
+    (prefix.eq_ignore_ascii_case(APP) && name.bytes().all(is_name_byte)).then_some(name)
 }
 
 /// The first segments of the routes name no tenants: `/recipe/hello` names nothing.

@@ -37,16 +37,12 @@ enum Origin {
 impl DynamicKey {
     /// A new key, named after its creation time. Slow: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let mut created = 0;
-        let key = SigningKey::generate(|| {
-            created = created_millis();
-            format!("d-{created}")
-        })?;
-        Ok(Self::new(Arc::new(key), created))
+        let key = SigningKey::generate(|| format!("d-{}", created_millis()))?;
+        Self::from_key(key).ok_or(Unspecified)
     }
 
-    /// A stored key. `None` if its `kid` does not hold its creation time.
-    pub(super) fn from_stored(key: SigningKey) -> Option<Self> {
+    /// A key whose `kid` holds its creation time. `None` if it does not.
+    pub(super) fn from_key(key: SigningKey) -> Option<Self> {
         let digits = key.kid().strip_prefix("d-")?;
         let created_millis =
             digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;

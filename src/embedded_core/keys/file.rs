@@ -66,11 +66,8 @@ pub(super) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
     }
     let keys: Keys<'_> = serde_json::from_slice(keys.as_bytes()).map_err(|_| CORRUPT)?;
     let static_key = keys.static_key.read().ok_or("its static key is unusable")?;
-    let dynamic = keys
-        .dynamic
-        .iter()
-        .map(|entry| DynamicKey::from_stored(entry.read()?))
-        .collect::<Option<_>>();
+    let dynamic =
+        keys.dynamic.iter().map(|entry| DynamicKey::from_key(entry.read()?)).collect::<Option<_>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
     SigningKeys::from_stored(Arc::new(static_key), dynamic)
         .ok_or("its dynamic keys are out of order or missing")

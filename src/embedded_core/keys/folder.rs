@@ -54,30 +54,39 @@ impl DataFolder {
         let path = path::absolute(path).map_err(|err| BuildError::data_folder(path, err))?;
         // A slash at the end would make the system follow a link.
         let path = path.components().as_path();
-        let unusable = |err: io::Error| BuildError::data_folder(path, err);
-        create(path).map_err(unusable)?;
+        Self::lock(path)
+            .map_err(|err| BuildError::data_folder(path, err))?
+            .ok_or_else(|| BuildError::DataFolderInUse { path: path.to_owned() })
+    }
+
+    /// `None` if another process has locked the folder.
+    fn lock(path: &Path) -> io::Result<Option<Self>> {
+        create(path)?;
         #[cfg(unix)]
-        let folder = {
-            let folder = trusted_file::open_own_folder(path).map_err(unusable)?;
-            check_exposure(path, &folder.metadata().map_err(unusable)?).map_err(unusable)?;
-            lock(&folder, path)?;
-            folder
-        };
-        let lock_file = open_lock(&path.join("lock")).map_err(|err| {
-            BuildError::data_folder(path, format!("the file `lock` in it: {err}"))
-        })?;
-        lock(&lock_file, path)?;
+        let folder = trusted_file::open_own_folder(path)?;
+        #[cfg(unix)]
+        {
+            check_exposure(path, &folder.metadata()?)?;
+            if !try_lock(&folder)? {
+                return Ok(None);
+            }
+        }
+        let lock = open_lock(&path.join("lock"))
+            .map_err(|err| io::Error::new(err.kind(), format!("the file `lock` in it: {err}")))?;
+        if !try_lock(&lock)? {
+            return Ok(None);
+        }
         let folder = Self {
             path: path.to_owned(),
-            _lock: lock_file,
+            _lock: lock,
             #[cfg(unix)]
             folder,
         };
         // If the folder was replaced before it was locked, the path now names another core's
         // folder.
-        folder.check_in_place().map_err(unusable)?;
-        folder.remove_temporary().map_err(unusable)?;
-        Ok(folder)
+        folder.check_in_place()?;
+        folder.remove_temporary()?;
+        Ok(Some(folder))
     }
 
     /// The stored keys. `None` if none were ever stored.
@@ -176,14 +185,14 @@ fn open_lock(path: &Path) -> io::Result<File> {
     trusted_file::open_own(path, &mut options)
 }
 
-/// Locks the folder at `path` or its lock file.
-fn lock(file: &File, path: &Path) -> Result<(), BuildError> {
+/// False if another process has locked the file.
+fn try_lock(file: &File) -> io::Result<bool> {
     // Not the method call: from Rust 1.89 on that is std's, which the minimum version lacks.
     match FileExt::try_lock(file) {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(BuildError::DataFolderInUse { path: path.to_owned() }),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(err)) => {
-            Err(BuildError::data_folder(path, format!("it cannot be locked: {err}")))
+            Err(io::Error::new(err.kind(), format!("it cannot be locked: {err}")))
         }
     }
 }
