@@ -8,8 +8,8 @@
 //!
 //! Three nouns a side, each useful alone:
 //!
-//! - M1: a [`SuperTokensCore`](mint) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`]
-//!   carries. See [`client`] and [`mint`].
+//! - M1: a [`SuperTokensCore`](token) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`]
+//!   carries. See [`client`] and [`token`].
 //! - M2: a [`RemoteJwks`](jwks) or [`LocalJwks`] gives keys to a [`Verifier`], which a
 //!   [`VerifyServiceTokenLayer`] asks. See [`server`], which says what is checked in which order,
 //!   and [`jwks`], which says what the key cache guarantees.
@@ -57,14 +57,12 @@ mod jose;
 pub mod jwks;
 #[cfg(doc)]
 pub mod migration;
-#[cfg(feature = "reqwest")]
-pub mod mint;
 mod rejection;
 pub mod server;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod tests;
-mod token;
+pub mod token;
 mod trusted_file;
 mod verify;
 
@@ -82,11 +80,11 @@ pub use crate::jose::Algorithm;
 #[cfg(feature = "reqwest")]
 pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
-#[cfg(feature = "reqwest")]
-pub use crate::mint::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 pub use crate::token::{ServiceToken, TokenHealth};
+#[cfg(feature = "reqwest")]
+pub use crate::token::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::verify::Verifier;
 
 /// The README's snippets, compiled as tests.

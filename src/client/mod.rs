@@ -7,7 +7,7 @@
 //!
 //! The layer looks at the answers too: where a called service refuses the very token that is in
 //! use, with 401 and `error="invalid_token"` or with gRPC's status 16, a token that was
-//! [minted](crate::mint) is minted anew in the background, at most once in 30 s, doubling to 10 min
+//! [minted](crate::token) is minted anew in the background, at most once in 30 s, doubling to 10 min
 //! while fresh tokens are refused too. The answer itself goes to the caller as it is, who may try
 //! again.
 //!

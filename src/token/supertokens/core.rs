@@ -23,15 +23,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 #[must_use]
 pub struct SuperTokensCore {
-    pub(super) hosts: Vec<Url>,
+    pub(in crate::token) hosts: Vec<Url>,
     /// Whose turn it is. Clones share it, so that mints spread over the hosts whoever makes them.
-    pub(super) next_host: Arc<AtomicUsize>,
-    pub(super) api_key: Option<String>,
-    pub(super) cdi_version: Option<String>,
-    pub(super) start_up_timeout: Duration,
-    pub(super) timeout: Duration,
-    pub(super) plain_http_allowed: bool,
-    pub(super) clock: Clock,
+    pub(in crate::token) next_host: Arc<AtomicUsize>,
+    pub(in crate::token) api_key: Option<String>,
+    pub(in crate::token) cdi_version: Option<String>,
+    pub(in crate::token) start_up_timeout: Duration,
+    pub(in crate::token) timeout: Duration,
+    pub(in crate::token) plain_http_allowed: bool,
+    pub(in crate::token) clock: Clock,
 }
 
 impl SuperTokensCore {

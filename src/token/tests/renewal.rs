@@ -1,16 +1,21 @@
 //! When a token is renewed, in virtual time.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::Builder;
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 
-use super::super::exchange::{Exchange, Minting};
-use super::super::supertokens::SuperTokensCore;
-use super::*;
-use crate::token::Current;
+use crate::clock::Clock;
+use crate::error::MintError;
+use crate::token::renewal::{Plan, token};
+use crate::token::service_token::{Current, ServiceToken};
+use crate::token::supertokens::core::SuperTokensCore;
+use crate::token::supertokens::exchange::{Exchange, Minted, Minting, Source};
+use crate::token::supertokens::response::Refusal;
 
 const START: u64 = 1_700_000_000;
 

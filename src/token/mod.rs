@@ -25,14 +25,17 @@
 //! # }
 //! ```
 
-mod answer;
-mod delays;
-mod exchange;
-mod printable;
-mod renew;
-mod request;
+#[cfg(feature = "reqwest")]
+mod renewal;
+#[cfg(feature = "reqwest")]
 mod schedule;
+mod service_token;
+#[cfg(feature = "reqwest")]
 mod supertokens;
+#[cfg(all(test, feature = "reqwest"))]
+mod tests;
 
-pub use request::ServiceTokenRequest;
-pub use supertokens::SuperTokensCore;
+pub(crate) use service_token::Current;
+pub use service_token::{ServiceToken, TokenHealth};
+#[cfg(feature = "reqwest")]
+pub use supertokens::{ServiceTokenRequest, SuperTokensCore};

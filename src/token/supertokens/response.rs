@@ -7,8 +7,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::Response;
 use serde_json::{Map, Value};
 
-use super::printable::printable;
-use super::supertokens::SuperTokensCore;
+use super::core::SuperTokensCore;
+use super::redact::printable;
 use crate::error::MintError;
 use crate::http_client;
 use crate::jose::Jws;
@@ -18,14 +18,18 @@ use crate::jose::json;
 const MAX_BODY: usize = 64 * 1024;
 
 /// Why there is no token, and whether asking again may help.
-pub(super) struct Refusal {
-    pub(super) error: MintError,
-    pub(super) is_passing: bool,
-    pub(super) retry_after: Option<Duration>,
+pub(in crate::token) struct Refusal {
+    pub(in crate::token) error: MintError,
+    pub(in crate::token) is_passing: bool,
+    pub(in crate::token) retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    pub(super) fn unreachable(name: String, error: reqwest::Error, core: &SuperTokensCore) -> Self {
+    pub(in crate::token) fn unreachable(
+        name: String,
+        error: reqwest::Error,
+        core: &SuperTokensCore,
+    ) -> Self {
         let reason = match error.is_timeout() {
             true => "no answer in time".to_owned(),
             false => printable(&http_client::reason(error), core.api_key.as_deref()),
@@ -45,7 +49,7 @@ impl From<MintError> for Refusal {
 }
 
 /// The token in an answer, or what the core said instead.
-pub(super) async fn read(
+pub(in crate::token) async fn read(
     response: Response,
     name: String,
     core: &SuperTokensCore,
@@ -98,7 +102,7 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
 }
 
 /// The claims of a token that was minted just now.
-pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
+pub(in crate::token) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
     Jws::parse(jwt, MAX_BODY).and_then(|jws| jws.claims()).map_err(|reason| reason.description())
 }
 

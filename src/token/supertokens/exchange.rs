@@ -10,31 +10,32 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::answer::{self, Refusal};
-use super::supertokens::SuperTokensCore;
+use super::core::SuperTokensCore;
+use super::response::{self, Refusal};
 use crate::error::{ConfigError, MintError};
 use crate::http_client;
 use crate::rejection::RejectionKind;
-use crate::token::Current;
+use crate::token::service_token::Current;
 use crate::verify::Verifier;
 
 /// A token that was minted and may be used.
 #[derive(Clone)]
-pub(super) struct Minted {
-    pub(super) current: Current,
+pub(in crate::token) struct Minted {
+    pub(in crate::token) current: Current,
     /// From now to its end, and no longer than it was meant to last: clocks differ.
-    pub(super) lifetime: Duration,
+    pub(in crate::token) lifetime: Duration,
 }
 
 /// Asks for a token, once. Over HTTP, or in memory where a test drives time.
-pub(super) trait Source: Send + Sync {
+pub(in crate::token) trait Source: Send + Sync {
     fn mint(&self) -> Minting<'_>;
 }
 
-pub(super) type Minting<'s> = Pin<Box<dyn Future<Output = Result<Minted, Refusal>> + Send + 's>>;
+pub(in crate::token) type Minting<'s> =
+    Pin<Box<dyn Future<Output = Result<Minted, Refusal>> + Send + 's>>;
 
 /// What is asked of which core.
-pub(super) struct Exchange {
+pub(in crate::token) struct Exchange {
     core: SuperTokensCore,
     hosts: Vec<Host>,
     api_key: Option<HeaderValue>,
@@ -45,7 +46,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(
+    pub(in crate::token) fn new(
         core: SuperTokensCore,
         body: Vec<u8>,
         issuer: String,
@@ -60,7 +61,7 @@ impl Exchange {
 
     /// Asks one host after the other, beginning with the one whose turn it is; the next one only
     /// where no connection could be made: an answer, whatever it says, is the core's.
-    pub(super) async fn attempt(&self, by: Instant) -> Result<(Minted, String), Refusal> {
+    pub(in crate::token) async fn attempt(&self, by: Instant) -> Result<(Minted, String), Refusal> {
         let first = self.core.next_host.fetch_add(1, Ordering::Relaxed) % self.hosts.len();
         let (later, sooner) = self.hosts.split_at(first);
         let mut refusal = None;
@@ -71,7 +72,7 @@ impl Exchange {
             }
             match self.ask(host, left.min(self.core.timeout)).await {
                 Ok(response) => {
-                    let jwt = answer::read(response, host.name(), &self.core).await?;
+                    let jwt = response::read(response, host.name(), &self.core).await?;
                     return self
                         .check(&jwt, &host.name())
                         .map(|minted| (minted, jwt))
@@ -114,9 +115,9 @@ impl Exchange {
     }
 
     /// A token that no M2 would admit had better fail here, at start-up.
-    pub(super) fn check(&self, jwt: &str, core: &str) -> Result<Minted, MintError> {
+    pub(in crate::token) fn check(&self, jwt: &str, core: &str) -> Result<Minted, MintError> {
         let unusable = |reason| MintError::Unusable { core: core.to_owned(), reason };
-        let claims = answer::claims(jwt).map_err(unusable)?;
+        let claims = response::claims(jwt).map_err(unusable)?;
         if claims.get("source").and_then(Value::as_str) != Some("microservice") {
             return Err(unusable("it has no `source` of `microservice`"));
         }
@@ -137,7 +138,7 @@ impl Exchange {
     }
 
     /// Whether the called service's own policy admits the token. Without one, everything does.
-    pub(super) async fn judge(&self, jwt: &str) -> Result<(), Refusal> {
+    pub(in crate::token) async fn judge(&self, jwt: &str) -> Result<(), Refusal> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         match verifier.verify(jwt).await {
             Ok(_) => Ok(()),

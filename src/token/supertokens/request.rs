@@ -7,13 +7,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
-use super::answer::Refusal;
-use super::delays::Delays;
+use super::core::SuperTokensCore;
 use super::exchange::Exchange;
-use super::renew::{self, Plan};
-use super::supertokens::SuperTokensCore;
+use super::response::Refusal;
+use super::retry::Delays;
 use crate::error::{ConfigError, MintError};
-use crate::token::ServiceToken;
+use crate::token::renewal::{self, Plan};
+use crate::token::service_token::ServiceToken;
 use crate::verify::Verifier;
 
 /// SuperTokens' default: 100 years.
@@ -187,7 +187,7 @@ impl ServiceTokenRequest {
         while let Err(refusal) = exchange.judge(&jwt).await {
             patience.wait(clock.now(), refusal).await?;
         }
-        Ok(renew::token(minted, plan, Box::new(exchange), clock))
+        Ok(renewal::token(minted, plan, Box::new(exchange), clock))
     }
 }
 

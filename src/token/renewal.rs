@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::Refusal;
-use super::exchange::{Minted, Source};
 use super::schedule::{Gate, MIN_INTERVAL, Timing};
+use super::service_token::{Renewal, ServiceToken, Slot};
+use super::supertokens::exchange::{Minted, Source};
+use super::supertokens::response::Refusal;
 use crate::clock::Clock;
 use crate::error::MintError;
-use crate::token::{Renewal, ServiceToken, Slot};
 
 /// Why a token is minted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,6 +300,3 @@ impl Drop for End {
         self.0.wants_task.store(true, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;
