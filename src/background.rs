@@ -1,7 +1,7 @@
 //! Background tasks that start on first use and stop with their owner.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -47,8 +47,8 @@ impl<W: Work> BackgroundTask<W> {
         self.is_running.load(Ordering::Acquire)
     }
 
-    /// Starts the task on the current runtime unless it runs. Returns whether it runs: false
-    /// outside a runtime.
+    /// Starts the task on the current runtime unless it runs. Returns whether it runs: false outside
+    /// a runtime and on a runtime that is shutting down.
     pub(crate) fn ensure_running(&self) -> bool {
         if self.is_running() {
             return true;
@@ -56,7 +56,7 @@ impl<W: Work> BackgroundTask<W> {
         let Ok(runtime) = Handle::try_current() else { return false };
         // Started and stored under one lock: the handle of a task that ends at once must not
         // replace the handle of a task that runs.
-        let mut handle = self.handle();
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_running.swap(true, Ordering::AcqRel) {
             // Before the first poll: a runtime that is shutting down drops the future unpolled.
             let end =
@@ -64,15 +64,12 @@ impl<W: Work> BackgroundTask<W> {
             let task = async move { end.work.run().await };
             *handle = Some(runtime.spawn(task).abort_handle());
         }
-        true
+        self.is_running()
     }
 
-    fn handle(&self) -> MutexGuard<'_, Option<AbortHandle>> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    #[cfg(test)]
     pub(crate) fn abort(&self) {
-        if let Some(handle) = self.handle().take() {
+        if let Some(handle) = &*self.handle.lock().unwrap_or_else(PoisonError::into_inner) {
             handle.abort();
         }
     }
@@ -80,7 +77,10 @@ impl<W: Work> BackgroundTask<W> {
 
 impl<W: Work> Drop for BackgroundTask<W> {
     fn drop(&mut self) {
-        self.abort();
+        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = handle {
+            handle.abort();
+        }
     }
 }
 
@@ -93,5 +93,124 @@ struct End<W: Work> {
 impl<W: Work> Drop for End<W> {
     fn drop(&mut self) {
         self.work.ended(|| self.is_running.store(false, Ordering::Release));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::sync::Notify;
+    use tokio::task::yield_now;
+
+    /// Runs until it is told to return or to panic.
+    #[derive(Default)]
+    struct Counter {
+        runs: AtomicUsize,
+        ends: AtomicUsize,
+        returns: Notify,
+        panics: Notify,
+    }
+
+    impl Counter {
+        /// How often the task has started and ended.
+        fn counts(&self) -> (usize, usize) {
+            (self.runs.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Work for Counter {
+        async fn run(&self) {
+            self.runs.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                () = self.returns.notified() => {}
+                () = self.panics.notified() => panic!("as the test asks for"),
+            }
+        }
+
+        fn ended(&self, stopped: impl FnOnce()) {
+            stopped();
+            self.ends.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn task() -> BackgroundTask<Counter> {
+        BackgroundTask::new(Arc::default())
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn task_starts_once_on_first_use() {
+        let task = task();
+        yield_now().await;
+        assert_eq!((task.is_running(), task.work().counts()), (false, (0, 0)));
+        assert!(task.ensure_running() && task.ensure_running());
+        yield_now().await;
+        assert_eq!((task.is_running(), task.work().counts()), (true, (1, 0)));
+    }
+
+    #[test]
+    fn task_does_not_start_outside_a_runtime() {
+        let task = task();
+        assert!(!task.ensure_running());
+        assert_eq!((task.is_running(), task.work().counts()), (false, (0, 0)));
+        assert!(runtime().block_on(async { task.ensure_running() }), "the next use starts it");
+    }
+
+    #[test]
+    fn task_restarts_after_its_runtime_has_ended() {
+        let task = task();
+        for round in 0..3 {
+            runtime().block_on(async {
+                assert!(task.ensure_running());
+                yield_now().await;
+                assert_eq!(task.work().counts(), (round + 1, round));
+            });
+            assert_eq!((task.is_running(), task.work().counts()), (false, (round + 1, round + 1)));
+        }
+    }
+
+    #[test]
+    fn start_on_an_ended_runtime_leaves_no_stale_state() {
+        let task = task();
+        let ended = runtime().handle().clone();
+        let entered = ended.enter();
+        assert!(!task.ensure_running());
+        drop(entered);
+        assert_eq!((task.is_running(), task.work().counts()), (false, (0, 1)));
+        runtime().block_on(async {
+            assert!(task.ensure_running());
+            yield_now().await;
+            assert_eq!(task.work().counts(), (1, 1));
+        });
+    }
+
+    #[tokio::test]
+    async fn drop_aborts_the_task() {
+        let task = task();
+        let work = Arc::clone(&task.work);
+        task.ensure_running();
+        yield_now().await;
+        drop(task);
+        yield_now().await;
+        assert_eq!((work.counts(), Arc::strong_count(&work)), ((1, 1), 1));
+    }
+
+    #[tokio::test]
+    async fn ended_runs_once_for_each_end() {
+        let task = task();
+        for (round, end) in [&task.work().returns, &task.work().panics].into_iter().enumerate() {
+            assert!(task.ensure_running());
+            yield_now().await;
+            end.notify_one();
+            yield_now().await;
+            assert_eq!((task.is_running(), task.work().counts()), (false, (round + 1, round + 1)));
+        }
     }
 }
