@@ -4,7 +4,6 @@
 //! reqwest by itself has no time-out, follows ten redirects to any host, obeys the environment's
 //! proxies and reads bodies without end.
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,9 +17,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A host is left alone for no longer than this, whatever it asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// How much of a text from elsewhere an error carries, in characters.
-pub(crate) const MAX_TEXT: usize = 200;
 
 /// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a
 /// query may hold a secret.
@@ -134,30 +130,6 @@ pub(crate) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Durat
         at.saturating_sub(Duration::from_secs(now))
     };
     Some(wait.min(MAX_RETRY_AFTER))
-}
-
-/// What a failed exchange says, without the URL: its query may hold a secret.
-pub(crate) fn reason(error: reqwest::Error) -> String {
-    one_line(&innermost(&error.without_url()))
-}
-
-/// The beginning of a text that came from elsewhere, with control characters escaped.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.trim().chars().take(MAX_TEXT) {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
-/// What lies at the bottom of an error, which is the part that tells: `Connection refused`,
-/// `certificate expired`.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

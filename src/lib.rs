@@ -71,8 +71,6 @@ pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
-#[cfg(feature = "reqwest")]
-pub use crate::error::MintError;
 pub use crate::error::{ConfigError, SourceError};
 #[cfg(feature = "axum")]
 pub use crate::extract::ServiceClaimsRejection;
@@ -82,9 +80,9 @@ pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
-pub use crate::token::{ServiceToken, TokenHealth};
 #[cfg(feature = "reqwest")]
-pub use crate::token::{ServiceTokenRequest, SuperTokensCore};
+pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
+pub use crate::token::{ServiceToken, TokenHealth};
 pub use crate::verify::Verifier;
 
 /// The README's snippets, compiled as tests.

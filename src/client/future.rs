@@ -1,15 +1,18 @@
-//! The future, which looks at what the called service says of the token.
+//! The future, which looks for a refusal of the token in the response.
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
-use super::layer::Shared;
+use super::message::ResponseHead;
+use crate::token::ServiceToken;
+
+/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 pin_project! {
     /// The response future of [`AddServiceToken`](crate::AddServiceToken). Yields what the inner
@@ -21,14 +24,14 @@ pin_project! {
     }
 }
 
-/// Which token a request carried.
+/// Which token a request carries.
 pub(super) enum Sent {
-    /// None of ours.
+    /// None of this layer.
     Nothing,
-    /// One in whose place no other can be had.
+    /// One that nothing renews.
     Fixed,
-    /// One of several.
-    Renewable { shared: Arc<Shared>, generation: u64 },
+    /// One that is renewed if it is refused.
+    Renewable { token: ServiceToken, generation: u64 },
 }
 
 impl<F> ResponseFuture<F> {
@@ -40,25 +43,25 @@ impl<F> ResponseFuture<F> {
 impl<F, R, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<R, E>>,
-    R: Answer,
+    R: ResponseHead,
 {
     type Output = Result<R, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answered = ready!(this.inner.poll(cx));
-        if let Ok(answer) = &answered
-            && refuses_token(answer.status(), answer.headers())
+        let result = ready!(this.inner.poll(cx));
+        if let Ok(response) = &result
+            && refuses_token(response.status(), response.headers())
         {
             match this.sent {
                 Sent::Nothing => {}
                 Sent::Fixed => tracing::debug!(
                     "the service token was refused as invalid, and nothing can renew it"
                 ),
-                Sent::Renewable { shared, generation } => shared.token.refused(*generation),
+                Sent::Renewable { token, generation } => token.refused(*generation),
             }
         }
-        Poll::Ready(answered)
+        Poll::Ready(result)
     }
 }
 
@@ -68,43 +71,9 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// What a response has to tell, whichever client's it is.
-#[allow(unnameable_types)] // sealed
-pub trait Answer {
-    /// The status.
-    fn status(&self) -> StatusCode;
-
-    /// The headers.
-    fn headers(&self) -> &HeaderMap;
-}
-
-impl<B> Answer for Response<B> {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
-    }
-}
-
-#[cfg(feature = "reqwest")]
-impl Answer for reqwest::Response {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
-    }
-}
-
-/// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// Whether the answer says that the token itself is no good: 401 with `error="invalid_token"` (RFC
-/// 6750 §3.1), or gRPC's status 16 in an answer without a body. Any other refusal would befall a
-/// fresh token too.
+/// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"` (RFC
+/// 6750 §3.1), or gRPC status 16 in a response without a body. A fresh token does not help against
+/// any other refusal.
 fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
@@ -122,7 +91,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn only_what_a_fresh_token_would_mend_counts() {
+    fn only_an_invalid_token_counts_as_refused() {
         let cases = [
             (
                 401,

@@ -1,52 +1,29 @@
 //! The layer and its options.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 use tower_layer::Layer;
 
-use super::AddServiceToken;
+use super::options::Options;
 use super::origin::Origin;
+use super::service::AddServiceToken;
 use crate::error::ConfigError;
 use crate::token::ServiceToken;
 
-/// Puts this process's token on every request. See the [module docs](crate::client).
+/// Adds this process's token to every request. See the [module docs](crate::client).
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct AddServiceTokenLayer(Arc<Shared>);
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) token: ServiceToken,
-    pub(super) header: HeaderName,
-    pub(super) present: Present,
-    /// `None`: the token may go anywhere.
-    pub(super) origins: Option<Vec<Origin>>,
-    pub(super) warned_of_no_authority: AtomicBool,
-}
-
-/// What happens to a header that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Present {
-    Replaced,
-    Kept,
-}
+pub struct AddServiceTokenLayer(Arc<Options>);
 
 impl AddServiceTokenLayer {
-    /// Sets `Authorization: Bearer <jwt>` on every request, replacing what is there.
+    /// Sets `Authorization: Bearer <jwt>` on every request, replacing a value that is present.
     pub fn new(token: ServiceToken) -> Self {
-        Self(Arc::new(Shared {
-            token,
-            header: AUTHORIZATION,
-            present: Present::Replaced,
-            origins: None,
-            warned_of_no_authority: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Options::new(token)))
     }
 
     /// Sends the token to these origins alone (RFC 6454 §4: scheme, host and port) and leaves other
-    /// requests untouched. By default it goes wherever the client goes.
+    /// requests untouched. By default every request carries it.
     ///
     /// A request whose URI has no authority is not to an allowed origin, which is what tonic's
     /// requests look like here: on a `Channel`, which has one origin, leave this out. A request
@@ -63,37 +40,23 @@ impl AddServiceTokenLayer {
             .into_iter()
             .map(|origin| Origin::parse(origin.as_ref()))
             .collect::<Result<_, _>>()?;
-        Ok(self.with(|shared| shared.origins = Some(origins)))
+        Ok(self.map(|options| options.only_to(origins)))
     }
 
-    /// Keeps a header that a request has already.
+    /// Keeps a header that is already present.
     pub fn if_not_present(self) -> Self {
-        self.with(|shared| shared.present = Present::Kept)
+        self.map(Options::if_not_present)
     }
 
     /// Uses another header than `Authorization`, so that a user's token can travel there. The value
-    /// is `Bearer <jwt>` whatever the name. Clients do not take a custom header off on a redirect:
-    /// let them follow none.
+    /// is `Bearer <jwt>` under any name. Clients do not remove a custom header on a redirect, so they
+    /// must not follow redirects.
     pub fn header(self, name: HeaderName) -> Self {
-        self.with(|shared| shared.header = name)
+        self.map(|options| options.header(name))
     }
 
-    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.0);
-        change(&mut shared);
-        Self(Arc::new(shared))
-    }
-}
-
-impl Clone for Shared {
-    fn clone(&self) -> Self {
-        Self {
-            token: self.token.clone(),
-            header: self.header.clone(),
-            present: self.present,
-            origins: self.origins.clone(),
-            warned_of_no_authority: AtomicBool::new(false),
-        }
+    fn map(self, change: impl FnOnce(Options) -> Options) -> Self {
+        Self(Arc::new(change(Arc::unwrap_or_clone(self.0))))
     }
 }
 

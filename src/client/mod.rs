@@ -1,17 +1,16 @@
-//! The calling side: every outgoing request carries the token.
+//! Client middleware that adds the service token to every outgoing request.
 //!
 //! [`AddServiceTokenLayer`] works on `http::Request` of any body (hyper-util, tonic) and, with
 //! feature `reqwest`, on `reqwest::Request`. It sets one header to a reference-counted value and
 //! calls the inner service; nothing is allocated once the request's header map holds anything at
 //! all.
 //!
-//! The layer looks at the answers too: where a called service refuses the very token that is in
-//! use, with 401 and `error="invalid_token"` or with gRPC's status 16, a token that was
-//! [minted](crate::token) is minted anew in the background, at most once in 30 s, doubling to 10 min
-//! while fresh tokens are refused too. The answer itself goes to the caller as it is, who may try
-//! again.
+//! The layer also reads the responses: if a called service refuses the token in use, with 401 and
+//! `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is minted again in
+//! the background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too. The
+//! response itself is passed on unchanged; the caller may try again.
 //!
-//! **Redirects** happen below the layer. reqwest takes `Authorization` off when a redirect changes
+//! **Redirects** happen below the layer. reqwest removes `Authorization` when a redirect changes
 //! the origin, but no custom header: with [`header`](AddServiceTokenLayer::header) give the client
 //! `redirect::Policy::none()`.
 //!
@@ -41,6 +40,8 @@
 
 mod future;
 mod layer;
+mod message;
+mod options;
 mod origin;
 #[cfg(feature = "reqwest")]
 mod reqwest;

@@ -8,15 +8,16 @@ use crate::error::ConfigError;
 
 /// A scheme, a host and a port.
 #[derive(Clone, Debug)]
-pub(super) struct Origin {
+#[allow(unnameable_types)] // only a sealed trait names it
+pub struct Origin {
     https: bool,
-    /// In lower case; an IPv6 address stands in brackets.
+    /// In lower case; an IPv6 address in brackets.
     host: String,
     port: u16,
 }
 
 impl Origin {
-    /// Reads `https://host` or `http://host`, with a port or without, and nothing behind it.
+    /// Reads `https://host` or `http://host` with an optional port and nothing else.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let invalid = || ConfigError::Origin { origin: printable(text) };
         let url = Url::parse(text).map_err(|_| invalid())?;

@@ -1,29 +1,31 @@
-//! The service for `reqwest::Request`, which `reqwest::Client` is.
+//! Requests and responses of reqwest, whose `Client` is a service.
 
-use std::task::{Context, Poll};
+use http::{HeaderMap, StatusCode};
+use reqwest::{Request, Response};
 
-use reqwest::Request;
-use tower_service::Service;
+use super::message::{OutgoingRequest, ResponseHead};
+use super::origin::Origin;
 
-use super::AddServiceToken;
-use super::future::{Answer, ResponseFuture, Sent};
-
-impl<S> Service<Request> for AddServiceToken<S>
-where
-    S: Service<Request>,
-    S::Response: Answer,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+impl OutgoingRequest for Request {
+    fn is_to(&self, origin: &Origin) -> bool {
+        origin.is_of_url(self.url())
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let allowed = self.allows(|origin| origin.is_of_url(request.url()));
-        let sent = if allowed { self.add_token(request.headers_mut()) } else { Sent::Nothing };
-        ResponseFuture::new(self.inner.call(request), sent)
+    fn has_authority(&self) -> bool {
+        true
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+impl ResponseHead for Response {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
     }
 }

@@ -25,6 +25,9 @@
 //! # }
 //! ```
 
+mod error;
+#[cfg(feature = "reqwest")]
+mod mint;
 #[cfg(feature = "reqwest")]
 mod renewal;
 #[cfg(feature = "reqwest")]
@@ -35,6 +38,9 @@ mod supertokens;
 #[cfg(all(test, feature = "reqwest"))]
 mod tests;
 
+#[cfg(feature = "reqwest")]
+pub use error::MintError;
+pub use error::TokenError;
 pub(crate) use service_token::Current;
 pub use service_token::{ServiceToken, TokenHealth};
 #[cfg(feature = "reqwest")]

@@ -1,4 +1,4 @@
-//! When a token is renewed, and how often a server's refusal may cause that. Pure.
+//! When a token is renewed, and how many mints refusals cause. Pure.
 
 use std::time::Duration;
 
@@ -10,21 +10,20 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Mints of one token begin at least this far apart, whatever lifetimes the core's answers have.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A token that a dynamic key signed dies about two hours after its key stops signing, whatever its
-/// `exp`.
+/// A dynamic key is listed for about two hours after it stops signing; no token that it signed is
+/// valid for longer, whatever its `exp`.
 const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
-/// After a refused token one mint may follow in this time, which doubles while fresh tokens are
-/// refused too.
+/// Refusals cause one mint in this time, which doubles while fresh tokens are refused too.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
-/// What one token's renewal goes by.
+/// The times of one token's renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
-    /// How long before its end a token is renewed for the first time.
+    /// How long before its expiry a token is first renewed.
     window: Duration,
-    /// The latest moment for that, after it was minted. `None`: its end says it all.
+    /// The latest time for that, after the mint. `None`: the expiry alone decides.
     latest: Option<Duration>,
     lifetime: Duration,
 }
@@ -40,16 +39,16 @@ impl Timing {
         Self { window: most.min(effective / 2), latest: is_dynamic.then_some(HOUR), lifetime }
     }
 
-    /// How long after it was minted a token is to be renewed: before its end by the window, which
-    /// is drawn from ±10 %, so that a fleet that was started at once does not come at once.
+    /// How long after its mint a token is renewed: one window before its expiry, with ±10 % jitter,
+    /// so that replicas that started together do not renew together.
     pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Duration {
         let ahead = self.window.mul_f64(0.9 + rng.f64() / 5.0);
         let latest = self.latest.map(|latest| latest.mul_f64(0.9 + rng.f64() / 10.0));
         self.lifetime.saturating_sub(ahead).min(latest.unwrap_or(Duration::MAX))
     }
 
-    /// How long to wait after the `failures`th failed renewal in a row: 30 s or a quarter of the
-    /// window, whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
+    /// How long to wait after this many consecutive failures: 30 s or a quarter of the window,
+    /// whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
     pub(super) fn retry_after(self, failures: u32) -> Duration {
         let most = self.window / 4;
         let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
@@ -57,37 +56,36 @@ impl Timing {
     }
 }
 
-/// How many mints refused tokens may cause.
+/// Limits the mints that refusals cause.
 #[derive(Debug)]
-pub(super) struct Gate {
-    opens: Option<Instant>,
+pub(super) struct RemintLimit {
+    not_before: Option<Instant>,
     pause: Duration,
     last_refusal: Option<Instant>,
 }
 
-impl Gate {
+impl RemintLimit {
     pub(super) fn new() -> Self {
-        Self { opens: None, pause: FIRST_PAUSE, last_refusal: None }
+        Self { not_before: None, pause: FIRST_PAUSE, last_refusal: None }
     }
 
-    /// Whether a refusal now may cause a mint: one in 30 s, doubling to 10 min as long as refusals
-    /// go on. 10 min without one, and it begins anew.
+    /// Whether a refusal now causes a mint: one in 30 s, doubling to 10 min while refusals continue.
+    /// 10 min without a refusal reset it.
     pub(super) fn admits(&mut self, now: Instant) -> bool {
         if self.last_refusal.replace(now).is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
             *self = Self { last_refusal: Some(now), ..Self::new() };
         }
-        if self.opens.is_some_and(|opens| now < opens) {
+        if self.not_before.is_some_and(|not_before| now < not_before) {
             return false;
         }
-        self.opens = Some(now + self.pause);
+        self.not_before = Some(now + self.pause);
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         true
     }
 
-    /// The mint that was admitted failed: no fresh token was refused, so the next one need not wait
-    /// for longer.
-    pub(super) fn failed(&mut self, now: Instant) {
-        self.opens = Some(now + FIRST_PAUSE);
+    /// The admitted mint failed. No fresh token was refused, so the time does not double.
+    pub(super) fn mint_failed(&mut self, now: Instant) {
+        self.not_before = Some(now + FIRST_PAUSE);
         self.pause = (self.pause / 2).max(FIRST_PAUSE);
     }
 }
@@ -101,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_follows_the_lifetime() {
+    fn window_follows_the_lifetime() {
         // (lifetime, is dynamic, earliest and latest renewal), in seconds
         let cases = [
             (2, false, 0.9, 1.1),
@@ -151,18 +149,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_cause_fewer_and_fewer_mints() {
+    async fn refusals_cause_ever_fewer_mints() {
         let start = Instant::now();
-        let mut gate = Gate::new();
+        let mut limit = RemintLimit::new();
         let mut admitted = Vec::new();
         for second in 0..3600 {
-            if gate.admits(start + seconds(second)) {
+            if limit.admits(start + seconds(second)) {
                 admitted.push(second);
             }
         }
         assert_eq!(admitted, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
-        assert!(gate.admits(start + seconds(3599 + 601)), "10 min of peace");
-        assert!(!gate.admits(start + seconds(3599 + 630)));
-        assert!(gate.admits(start + seconds(3599 + 631)));
+        assert!(limit.admits(start + seconds(3599 + 601)), "10 min without a refusal");
+        assert!(!limit.admits(start + seconds(3599 + 630)));
+        assert!(limit.admits(start + seconds(3599 + 631)));
     }
 }

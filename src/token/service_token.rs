@@ -1,4 +1,4 @@
-//! M1's own token, ready to be put on requests.
+//! The token that this process calls others with.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,68 +6,38 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use serde_json::{Map, Value};
 
+#[cfg(feature = "reqwest")]
+use super::error::MintError;
+use super::error::TokenError;
 use crate::bearer;
 use crate::clock::Clock;
-use crate::error::ConfigError;
-#[cfg(feature = "reqwest")]
-use crate::error::MintError;
 use crate::jose::Jws;
 
-/// A token longer than this is not sent: no server would read it.
+/// Servers do not accept longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 /// A handle on the token that this process calls others with. Cheap to clone, and never printed.
 ///
-/// A token that was minted may be replaced by a newer one while it is in use: take
-/// [`header_value`](Self::header_value) for each request anew. Whatever replaces it ends with the
-/// last clone.
+/// A minted token may be replaced by a newer one while it is in use: call
+/// [`header_value`](Self::header_value) for each request. Renewal stops with the last clone.
 #[derive(Clone)]
-pub struct ServiceToken(Arc<Handle>);
+pub struct ServiceToken(Arc<Shared>);
 
-/// What the clones of one token share. Its end is the end of whatever renews the token.
-struct Handle {
+/// What the clones of one token share. Drop stops the renewal.
+struct Shared {
     slot: Arc<Slot>,
     renewal: Option<Box<dyn Renewal>>,
 }
 
-/// The place of the token that is in use now. Whoever keeps a copy asks for the generation first,
-/// which takes no lock.
-pub(crate) struct Slot {
-    generation: AtomicU64,
-    current: RwLock<Current>,
-}
-
-/// One token, and which one of its slot's.
-#[derive(Clone)]
-pub(crate) struct Current {
-    pub(crate) header_value: HeaderValue,
-    /// Tells it from the tokens before and after it in its slot.
-    pub(crate) generation: u64,
-    /// In Unix seconds.
-    pub(crate) expires_at: Option<u64>,
-}
-
-/// What replaces a token before it expires, or once it is refused. Its end is the end of its work.
-pub(crate) trait Renewal: Send + Sync {
-    /// The token is in use: its renewal has to be under way. Called for each request.
-    fn tend(&self);
-
-    /// A server refused the token of this generation as no valid one.
-    fn refused(&self, generation: u64);
-
-    /// Whether it is under way, and why the newest attempt failed.
-    #[cfg(feature = "reqwest")]
-    fn health(&self) -> (bool, Option<MintError>);
-}
-
-/// How a [`ServiceToken`] fares.
+/// The health of a [`ServiceToken`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenHealth {
-    /// When the token that is in use expires. `None` as in [`ServiceToken::expires_at`].
+    /// When the token in use expires. `None` as in [`ServiceToken::expires_at`].
     pub expires_at: Option<SystemTime>,
-    /// Whether a task renews it: with [`validity`](crate::ServiceTokenRequest::validity) or
+    /// Whether a task renews the token: with [`validity`](crate::ServiceTokenRequest::validity) or
     /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), or once a server has refused it.
     pub renewing: bool,
     /// Why the newest renewal failed. `None` if it succeeded, or if there was none so far.
@@ -76,58 +46,34 @@ pub struct TokenHealth {
 }
 
 impl ServiceToken {
-    /// A token that came from elsewhere, from an environment variable for instance: a compact JWS
-    /// (RFC 7515 §7.1) of at most 64 KiB. White space around it is taken off. The signature cannot
-    /// be checked here. It is never renewed.
+    /// A token from elsewhere, for instance from an environment variable: a compact JWS (RFC 7515
+    /// §7.1) of at most 64 KiB. Surrounding white space is removed. The signature cannot be checked
+    /// here. The token is never renewed.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Token`] if the text is no such JWS, its claims are no JSON object, or its
-    /// `exp` has passed.
-    pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, ConfigError> {
-        let current = Current::checked(jwt.as_ref().trim(), &Clock::default())?;
-        Ok(Self(Arc::new(Handle { slot: Slot::new(current), renewal: None })))
+    /// [`TokenError`] if the text is no such JWS, its claims are no JSON object, or its `exp` has
+    /// passed.
+    pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
+        let jwt = jwt.as_ref().trim();
+        let current = Current::new(jwt, &claims(jwt)?, &Clock::default())?;
+        Ok(Self(Arc::new(Shared { slot: Slot::new(current), renewal: None })))
     }
 
     /// The token in `slot`, which `renewal` replaces.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn renewed(slot: Arc<Slot>, renewal: impl Renewal + 'static) -> Self {
-        Self(Arc::new(Handle { slot, renewal: Some(Box::new(renewal)) }))
+    pub(super) fn renewed(slot: Arc<Slot>, renewal: impl Renewal + 'static) -> Self {
+        Self(Arc::new(Shared { slot, renewal: Some(Box::new(renewal)) }))
     }
 
     /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count
-    /// and a lock that is never held for longer than that.
+    /// and an uncontended lock.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.current().header_value
     }
 
-    /// The token to use now.
-    pub(crate) fn current(&self) -> Current {
-        self.tend();
-        self.0.slot.read(Current::clone)
-    }
-
-    /// Puts the token to use now in the place of a copy, if another one has come since.
-    pub(crate) fn renew(&self, copy: &mut Current) {
-        self.tend();
-        if self.0.slot.generation() != copy.generation {
-            *copy = self.0.slot.read(Current::clone);
-        }
-    }
-
-    fn tend(&self) {
-        if let Some(renewal) = &self.0.renewal {
-            renewal.tend();
-        }
-    }
-
-    /// Whether another token can take this one's place.
-    pub(crate) fn is_renewable(&self) -> bool {
-        self.0.renewal.is_some()
-    }
-
-    /// Sets `Authorization` in `headers`, replacing what is there.
+    /// Sets `Authorization` in `headers`, replacing a value that is present.
     pub fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(AUTHORIZATION, self.header_value());
     }
@@ -136,70 +82,51 @@ impl ServiceToken {
     /// not reach.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.slot.read(|current| current.expires_at)?))
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.slot.current().expires_at?))
     }
 
-    /// How the token fares, for a health endpoint or a log.
+    /// The health of the token, for a health endpoint or a log.
     #[must_use]
     pub fn health(&self) -> TokenHealth {
-        #[cfg(feature = "reqwest")]
-        {
-            let (renewing, last_error) =
-                self.0.renewal.as_ref().map(|renewal| renewal.health()).unwrap_or_default();
-            TokenHealth { expires_at: self.expires_at(), renewing, last_error }
+        let renewal = self.0.renewal.as_deref();
+        TokenHealth {
+            expires_at: self.expires_at(),
+            renewing: renewal.is_some_and(Renewal::is_running),
+            #[cfg(feature = "reqwest")]
+            last_error: renewal.and_then(Renewal::last_error),
         }
-        #[cfg(not(feature = "reqwest"))]
-        TokenHealth { expires_at: self.expires_at(), renewing: false }
     }
 
-    /// A server refused the token of this generation as no valid one.
+    /// The token in use.
+    pub(crate) fn current(&self) -> Current {
+        self.ensure_running();
+        self.0.slot.current()
+    }
+
+    /// Replaces a copy that is older than the token in use.
+    pub(crate) fn update(&self, copy: &mut Current) {
+        self.ensure_running();
+        if self.0.slot.generation() != copy.generation {
+            *copy = self.0.slot.current();
+        }
+    }
+
+    /// Whether another token can replace this one.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.0.renewal.is_some()
+    }
+
+    /// Reports that a server refused the token of this generation as invalid.
     pub(crate) fn refused(&self, generation: u64) {
         if let Some(renewal) = &self.0.renewal {
             renewal.refused(generation);
         }
     }
-}
 
-impl Slot {
-    pub(crate) fn new(current: Current) -> Arc<Self> {
-        Arc::new(Self { generation: current.generation.into(), current: current.into() })
-    }
-
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&Current) -> T) -> T {
-        // No holder of the lock panics; were it so, the token would still be whole.
-        look(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn replace(&self, next: Current) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Current { generation: current.generation + 1, ..next };
-        // Told last, and still under the lock: whoever sees the new number finds the new token.
-        self.generation.store(current.generation, Ordering::Release);
-    }
-
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-}
-
-impl Current {
-    pub(crate) fn checked(jwt: &str, clock: &Clock) -> Result<Self, ConfigError> {
-        let claims = Jws::parse(jwt, MAX_TOKEN_LEN).and_then(|jws| jws.claims());
-        let claims = claims.map_err(|reason| ConfigError::Token(reason.description()))?;
-        let expires_at = match claims.get("exp") {
-            None => None,
-            Some(exp) => {
-                let seconds = exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64));
-                Some(seconds.ok_or(ConfigError::Token("the token has no valid expiration time"))?)
-            }
-        };
-        if expires_at.is_some_and(|expires_at| expires_at <= clock.unix_now()) {
-            return Err(ConfigError::Token("the token has expired"));
+    fn ensure_running(&self) {
+        if let Some(renewal) = &self.0.renewal {
+            renewal.ensure_running();
         }
-        let header_value = bearer::write(jwt)
-            .map_err(|_| ConfigError::Token("the token is not fit for a header"))?;
-        Ok(Self { header_value, generation: 0, expires_at })
     }
 }
 
@@ -207,6 +134,105 @@ impl fmt::Debug for ServiceToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceToken").field("health", &self.health()).finish_non_exhaustive()
     }
+}
+
+/// Replaces a token before it expires, or once a server refuses it. Stops on drop.
+pub(super) trait Renewal: Send + Sync {
+    /// Called on every use of the token.
+    fn ensure_running(&self);
+
+    /// A server refused the token of this generation as invalid.
+    fn refused(&self, generation: u64);
+
+    fn is_running(&self) -> bool;
+
+    /// Why the newest attempt failed.
+    #[cfg(feature = "reqwest")]
+    fn last_error(&self) -> Option<MintError>;
+}
+
+/// The place of the token in use. Readers that keep a copy compare generations first, which takes
+/// no lock.
+pub(super) struct Slot {
+    generation: AtomicU64,
+    current: RwLock<Current>,
+}
+
+impl Slot {
+    pub(super) fn new(current: Current) -> Arc<Self> {
+        Arc::new(Self { generation: current.generation.into(), current: current.into() })
+    }
+
+    pub(super) fn current(&self) -> Current {
+        // No holder of the lock panics; even then the token would be whole.
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(super) fn replace(&self, next: Current) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Current { generation: current.generation + 1, ..next };
+        // Last, and under the lock: a reader that sees the new generation finds the new token.
+        self.generation.store(current.generation, Ordering::Release);
+    }
+}
+
+/// One token of a [`Slot`].
+#[derive(Clone)]
+pub(crate) struct Current {
+    header_value: HeaderValue,
+    /// Tells the token from its predecessors and successors in the slot.
+    generation: u64,
+    /// In Unix seconds.
+    expires_at: Option<u64>,
+}
+
+impl Current {
+    /// The token with these claims, unless it has expired.
+    pub(super) fn new(
+        jwt: &str,
+        claims: &Map<String, Value>,
+        clock: &Clock,
+    ) -> Result<Self, TokenError> {
+        let expires_at = match claims.get("exp") {
+            None => None,
+            Some(exp) => {
+                let seconds = exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64));
+                Some(seconds.ok_or(TokenError::ExpirationTime)?)
+            }
+        };
+        if expires_at.is_some_and(|expires_at| expires_at <= clock.unix_now()) {
+            return Err(TokenError::Expired);
+        }
+        let header_value = bearer::write(jwt)
+            .map_err(|_| TokenError::Malformed { reason: "the token is not fit for a header" })?;
+        Ok(Self { header_value, generation: 0, expires_at })
+    }
+
+    pub(crate) fn header_value(&self) -> &HeaderValue {
+        &self.header_value
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// In Unix seconds.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+}
+
+/// Reads the claims of a token, whose signature is not checked.
+pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, TokenError> {
+    Jws::parse(jwt, MAX_TOKEN_LEN)
+        .and_then(|jws| jws.claims())
+        .map_err(|reason| TokenError::Malformed { reason: reason.description() })
 }
 
 #[cfg(test)]
@@ -252,7 +278,7 @@ mod tests {
         {
             assert!(!printed.contains("c2VjcmV0"), "{printed}");
         }
-        let error = ServiceToken::from_jwt(jwt(r#"{"exp":1}"#)).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("c2VjcmV0"));
+        let err = ServiceToken::from_jwt(jwt(r#"{"exp":1}"#)).unwrap_err();
+        assert!(!format!("{err} {err:?}").contains("c2VjcmV0"));
     }
 }

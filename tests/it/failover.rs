@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tower_m2m::{
-    ConfigError, EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore,
-    Verifier,
+    EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
 };
 
 use crate::scripted::{API_KEY, Answer, ISSUER, SIGNATURE, Scripted, dead, good, status};
+use crate::support::chain;
 
 /// Longer than any of these takes, shorter than anyone waits.
 const SOON: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ fn core(uri: &str) -> SuperTokensCore {
 async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
     let minted = timeout(SOON, core.service_token(ISSUER).mint()).await.expect("it takes too long");
     if let Err(err) = &minted {
-        let text = err.to_string();
+        let text = chain(err);
         assert!(!text.contains(['\n', '\r', '\u{1b}']), "one line: {text:?}");
         for secret in [API_KEY, SIGNATURE, "eyJ"] {
             assert!(!text.contains(secret) && !format!("{err:?}").contains(secret), "{err:?}");
@@ -81,7 +81,7 @@ async fn with_all_hosts_dead_the_error_comes_within_the_deadline() {
     let start = Instant::now();
     let err = mint(&core(&uri).start_up_timeout(Duration::from_millis(500))).await.unwrap_err();
     assert!(matches!(err, MintError::Unreachable { .. }), "{err}");
-    assert!(err.to_string().contains("refused"), "{err}");
+    assert!(chain(&err).contains("refused"), "{err:?}");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
@@ -90,10 +90,8 @@ async fn a_host_that_hangs_is_given_up_and_another_is_tried() {
     let hanging = Scripted::start([Answer::Silence]).await;
     let hung = core(&hanging.url).timeout(Duration::from_millis(200));
     let err = mint(&hung).await.unwrap_err();
-    assert_eq!(
-        err.to_string(),
-        format!("the core at {} cannot be reached: no answer in time", hanging.url)
-    );
+    assert_eq!(err.to_string(), format!("the core at {} cannot be reached", hanging.url));
+    assert!(chain(&err).ends_with("operation timed out"), "{}", chain(&err));
 
     let good = Scripted::start([good()]).await;
     let uri = format!("{};{}", hanging.url, good.url);
@@ -160,6 +158,7 @@ async fn what_is_no_core_fails_at_once() {
             "does not answer as a core does: status 302 came",
         ),
         (status(404, "", "Not found"), "refused with status 404: Not found"),
+        (status(404, "", " \n"), "refused with status 404"),
         (
             status(400, "", &echo),
             "refused with status 400: (text withheld: it may hold the api key or a token)",
@@ -178,11 +177,11 @@ async fn what_is_no_core_fails_at_once() {
 async fn a_token_that_no_service_would_admit_fails_at_once() {
     let cases = [
         (json!({ "source": "microservice", "exp": -5 }), "the token has expired"),
-        (json!({ "sub": "user-1" }), "it has no `source` of `microservice`"),
-        (json!({ "source": "Microservice" }), "it has no `source` of `microservice`"),
+        (json!({ "sub": "user-1" }), "`source` is not `microservice`"),
+        (json!({ "source": "Microservice" }), "`source` is not `microservice`"),
         (
             json!({ "source": "microservice", "iss": "https://other" }),
-            "its issuer is not the JWKS domain",
+            "the issuer is not the JWKS domain",
         ),
         (
             json!({ "source": "microservice", "exp": null }),
@@ -192,7 +191,9 @@ async fn a_token_that_no_service_would_admit_fails_at_once() {
     for (claims, expected) in cases {
         let minting = Scripted::start([Answer::Token(claims), good()]).await;
         let err = mint(&core(&minting.url).start_up_timeout(SOON)).await.unwrap_err();
-        assert!(matches!(&err, MintError::Unusable { reason, .. } if *reason == expected), "{err}");
+        let is_unusable =
+            matches!(&err, MintError::UnusableToken { .. } | MintError::WrongClaims { .. });
+        assert!(is_unusable && chain(&err).ends_with(expected), "{err:?}");
         assert_eq!(minting.count(), 1);
     }
 }
@@ -245,7 +246,7 @@ async fn what_cannot_be_asked_for_is_not_asked() {
     let scripted = Scripted::start([good()]).await;
     for version in ["", "5", "5.", "v5.4", "5.4\r\n", "5,4"] {
         let err = mint(&core(&scripted.url).cdi_version(version)).await.unwrap_err();
-        assert!(matches!(err, MintError::Config(ConfigError::CdiVersion(_))), "{version:?}: {err}");
+        assert!(matches!(err, MintError::CdiVersion { .. }), "{version:?}: {err}");
     }
     let err = core(&scripted.url)
         .service_token(ISSUER)
@@ -253,7 +254,7 @@ async fn what_cannot_be_asked_for_is_not_asked() {
         .mint()
         .await
         .unwrap_err();
-    assert_eq!(err, MintError::Config(ConfigError::Validity));
+    assert_eq!(err, MintError::Validity);
     assert_eq!(scripted.count(), 0);
 }
 

@@ -2,6 +2,7 @@
 //! stand behind the layer, and a key endpoint that does as it is told.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt::Display;
 use std::future::{Ready, ready};
 use std::io;
@@ -33,6 +34,12 @@ pub(crate) const ISSUER: &str = "https://api.example.com";
 
 /// Nothing here takes this long; a test that waits for longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The error and its sources on one line.
+pub(crate) fn chain(err: &dyn Error) -> String {
+    let sources = std::iter::successors(err.source(), |err| (*err).source());
+    sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
+}
 
 /// The wall clock, which tokens are made for. It cannot be driven from outside the crate, so tests
 /// keep well away from the edges of what it decides.

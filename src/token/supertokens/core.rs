@@ -1,4 +1,4 @@
-//! A SuperTokens core, as M1 knows it.
+//! Where a SuperTokens core is and how it is called.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::request::ServiceTokenRequest;
+use super::client::{self, CoreClient};
+use super::retry::RetryBudget;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::http_client;
+use crate::token::error::MintError;
 
-/// How long a core that is still starting is waited for.
+/// The default of [`SuperTokensCore::start_up_timeout`].
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long one host may take for one answer.
+/// The default of [`SuperTokensCore::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's
@@ -23,15 +25,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 #[must_use]
 pub struct SuperTokensCore {
-    pub(in crate::token) hosts: Vec<Url>,
-    /// Whose turn it is. Clones share it, so that mints spread over the hosts whoever makes them.
-    pub(in crate::token) next_host: Arc<AtomicUsize>,
-    pub(in crate::token) api_key: Option<String>,
-    pub(in crate::token) cdi_version: Option<String>,
-    pub(in crate::token) start_up_timeout: Duration,
-    pub(in crate::token) timeout: Duration,
-    pub(in crate::token) plain_http_allowed: bool,
-    pub(in crate::token) clock: Clock,
+    hosts: Vec<Url>,
+    /// Shared by clones, so that the mints of all of them spread over the hosts.
+    next_host: Arc<AtomicUsize>,
+    api_key: Option<String>,
+    cdi_version: Option<String>,
+    start_up_timeout: Duration,
+    timeout: Duration,
+    allows_plain_http: bool,
+    clock: Clock,
 }
 
 impl SuperTokensCore {
@@ -43,7 +45,7 @@ impl SuperTokensCore {
     ///
     /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL without user, password,
     /// query and fragment. Plain http beyond loopback is refused later, by
-    /// [`mint`](ServiceTokenRequest::mint).
+    /// [`mint`](crate::ServiceTokenRequest::mint).
     pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
         let hosts =
             connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
@@ -58,7 +60,7 @@ impl SuperTokensCore {
             cdi_version: None,
             start_up_timeout: START_UP_TIMEOUT,
             timeout: TIMEOUT,
-            plain_http_allowed: false,
+            allows_plain_http: false,
             clock: Clock::default(),
         })
     }
@@ -76,31 +78,43 @@ impl SuperTokensCore {
         self
     }
 
-    /// How long [`mint`](ServiceTokenRequest::mint) goes on trying while the core cannot be
-    /// reached, is overloaded or fails. 30 s by default; zero is one attempt, for which there is
-    /// the [`timeout`](Self::timeout).
+    /// How long [`mint`](crate::ServiceTokenRequest::mint) tries again while the core cannot be
+    /// reached, is overloaded or fails. 30 s by default. With zero there is one attempt, within
+    /// [`timeout`](Self::timeout).
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
         self
     }
 
-    /// How long one host may take for one answer. 10 s by default. Connecting has 2 s of it.
+    /// How long one host may take for a response. 10 s by default, of which 2 s for the connection.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Allows plain http to hosts beyond loopback. **Whoever sits between can then read the api key
-    /// and the token**: only for networks that are encrypted below HTTP.
+    /// Allows plain http to hosts beyond loopback. **An attacker on the path can then read the api
+    /// key and the token**: only for networks that are encrypted below HTTP.
     pub fn allow_plain_http(mut self) -> Self {
-        self.plain_http_allowed = true;
+        self.allows_plain_http = true;
         self
     }
 
-    /// A token for this process. `jwks_domain` is where the keys to verify it are published,
-    /// without a path; it becomes `iss`, taken verbatim.
-    pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
-        ServiceTokenRequest::new(self.clone(), jwks_domain.into())
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A client for the hosts, once everything in the configuration has been checked.
+    pub(super) fn client(&self) -> Result<CoreClient, MintError> {
+        let headers = client::headers(self.api_key.as_deref(), self.cdi_version.as_deref())?;
+        if !self.allows_plain_http {
+            self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
+        }
+        let next_host = Arc::clone(&self.next_host);
+        CoreClient::new(&self.hosts, next_host, headers, self.timeout, self.clock.clone())
+    }
+
+    pub(super) fn retry_budget(&self) -> RetryBudget {
+        RetryBudget::new(self.start_up_timeout, self.timeout, self.clock.clone())
     }
 }
 
@@ -150,6 +164,6 @@ mod tests {
     #[test]
     fn api_key_never_appears_in_debug() {
         let core = SuperTokensCore::new("http://localhost").unwrap().api_key("key-7f3a");
-        assert!(!format!("{core:?} {:?}", core.service_token("x")).contains("7f3a"));
+        assert!(!format!("{core:?}").contains("7f3a"));
     }
 }

@@ -1,10 +1,11 @@
-//! Minting at a SuperTokens core.
+//! Mints service tokens at a SuperTokens core.
 
-pub(super) mod core;
-pub(super) mod exchange;
+mod client;
+mod core;
+mod exchange;
 mod redact;
 mod request;
-pub(super) mod response;
+mod response;
 mod retry;
 
 pub use core::SuperTokensCore;

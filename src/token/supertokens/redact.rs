@@ -7,7 +7,8 @@
 //! around one another, would print the secret. This is against echoes; a server that sets out to
 //! print a secret in pieces can do so.
 
-use crate::http_client;
+/// How much of a text is printed, in characters.
+const MAX_TEXT: usize = 200;
 
 /// Printed in place of a text that is withheld.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
@@ -32,15 +33,20 @@ const MAX_PART: usize = 12;
 /// seven.
 const MIN_BYTES: usize = 12;
 
-/// What a server said, on one line, cut to [`http_client::MAX_TEXT`] characters before control
-/// characters are escaped; or that it is withheld.
-pub(super) fn printable(text: &str, api_key: Option<&str>) -> String {
+/// The text on one line, cut to [`MAX_TEXT`] characters before control characters are escaped; or
+/// that it is withheld.
+pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
-    // More than is printed, so that no secret is too short to be recognized because it is cut.
-    let judged: String = words.join(" ").chars().take(2 * http_client::MAX_TEXT).collect();
-    let is_secret =
-        !is_plain(&judged) || api_key.is_some_and(|api_key| holds_key(&judged, api_key));
-    if is_secret { WITHHELD.to_owned() } else { http_client::one_line(&judged) }
+    // More than is printed: a secret that is cut must be long enough to be recognized.
+    let line: String = words.join(" ").chars().take(2 * MAX_TEXT).collect();
+    if !is_plain(&line) || api_key.is_some_and(|api_key| holds_key(&line, api_key)) {
+        return WITHHELD.to_owned();
+    }
+    let mut printed = String::new();
+    for c in line.chars().take(MAX_TEXT) {
+        if c.is_control() { printed.extend(c.escape_default()) } else { printed.push(c) }
+    }
+    printed
 }
 
 /// Whether nothing in the line can be a token or an encoded secret.
@@ -141,12 +147,12 @@ mod tests {
             ("Ab3=cd-E5", "Ab3=cd-E5"),
         ];
         for (text, expected) in cases {
-            assert_eq!(printable(text, Some(KEY)), expected);
+            assert_eq!(redact(text, Some(KEY)), expected);
         }
         let long = "words ".repeat(1000);
-        assert_eq!(printable(&long, None).len(), http_client::MAX_TEXT);
+        assert_eq!(redact(&long, None).len(), MAX_TEXT);
         // Not printed, so not looked at.
-        assert_eq!(printable(&format!("{long}{KEY}"), Some(KEY)).len(), http_client::MAX_TEXT);
+        assert_eq!(redact(&format!("{long}{KEY}"), Some(KEY)).len(), MAX_TEXT);
     }
 
     #[test]
@@ -178,16 +184,16 @@ mod tests {
         ];
         for (case, text) in cases {
             for text in [text.clone(), format!("wrong api key: {text}.")] {
-                assert_eq!(printable(&text, Some(KEY)), WITHHELD, "{case}: {text}");
+                assert_eq!(redact(&text, Some(KEY)), WITHHELD, "{case}: {text}");
             }
         }
         // Of which 15 characters would be printed: too few to be recognized.
         let cut = format!("{}{}", "word ".repeat(37), STANDARD.encode(format!("m1:{KEY}")));
-        assert_eq!(printable(&cut, Some(KEY)), WITHHELD);
+        assert_eq!(redact(&cut, Some(KEY)), WITHHELD);
         // So short that only the whole key counts.
-        assert_eq!(printable("a-b in a word", Some("a-b")), WITHHELD);
-        assert_eq!(printable("a b", Some("a-b")), "a b");
-        assert_eq!(printable("anything", Some("")), "anything");
+        assert_eq!(redact("a-b in a word", Some("a-b")), WITHHELD);
+        assert_eq!(redact("a b", Some("a-b")), "a b");
+        assert_eq!(redact("anything", Some("")), "anything");
     }
 
     #[test]
@@ -211,7 +217,7 @@ mod tests {
         for (case, text) in cases {
             for (text, api_key) in [(text.clone(), None), (format!("bad token {text}"), Some(KEY))]
             {
-                assert_eq!(printable(&text, api_key), WITHHELD, "{case}: {text}");
+                assert_eq!(redact(&text, api_key), WITHHELD, "{case}: {text}");
             }
         }
     }

@@ -1,31 +1,29 @@
-//! Asking for one token: what is in it, and how long to go on asking.
+//! The request for a service token.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
 
 use super::core::SuperTokensCore;
 use super::exchange::Exchange;
-use super::response::Refusal;
-use super::retry::Delays;
-use crate::error::{ConfigError, MintError};
-use crate::token::renewal::{self, Plan};
+use crate::error::SourceError;
+use crate::token::error::MintError;
+use crate::token::renewal::{self, RenewalPolicy};
 use crate::token::service_token::ServiceToken;
 use crate::verify::Verifier;
 
 /// SuperTokens' default: 100 years.
 const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
 
-/// The default with a dynamic key, which does not outlive two hours or so.
+/// The default with a dynamic key, which is listed for about two hours.
 const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 
-/// What the core and this crate set: a payload that holds one of these would override it unnoticed.
+/// Set by the core and this crate. In a payload they would silently override that.
 const RESERVED_CLAIMS: [&str; 5] = ["iat", "exp", "nbf", "iss", "source"];
 
-/// What a token shall hold; [`mint`](Self::mint) asks the core for it.
+/// A request for a service token, which [`mint`](Self::mint) sends to the core.
 #[must_use = "nothing is minted before `mint` is called"]
 pub struct ServiceTokenRequest {
     core: SuperTokensCore,
@@ -34,8 +32,8 @@ pub struct ServiceTokenRequest {
     validity: Option<Duration>,
     is_dynamic: bool,
     verifier: Option<Verifier>,
-    /// The first thing wrong with it, which `mint` reports.
-    mistake: Option<ConfigError>,
+    /// The first error of a builder method, which `mint` returns.
+    deferred_error: Option<MintError>,
 }
 
 /// `POST /recipe/jwt`, its members in the order in which the official SDKs send them.
@@ -49,37 +47,37 @@ struct Body<'a> {
     jwks_domain: &'a str,
 }
 
-impl ServiceTokenRequest {
-    pub(super) fn new(core: SuperTokensCore, jwks_domain: String) -> Self {
-        let payload = Map::from_iter([("source".to_owned(), Value::from("microservice"))]);
-        Self {
-            core,
-            jwks_domain,
-            payload,
+impl SuperTokensCore {
+    /// A request for a token of this process. `jwks_domain` is where the keys to verify it are
+    /// published, without a path; it becomes `iss`, verbatim.
+    pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
+        ServiceTokenRequest {
+            core: self.clone(),
+            jwks_domain: jwks_domain.into(),
+            payload: Map::from_iter([("source".to_owned(), Value::from("microservice"))]),
             validity: None,
             is_dynamic: false,
             verifier: None,
-            mistake: None,
+            deferred_error: None,
         }
     }
+}
 
-    /// Adds a claim, anything that can be written as JSON. `iat`, `exp`, `nbf`, `iss` and `source`
-    /// are not to be set; [`mint`](Self::mint) refuses them.
+impl ServiceTokenRequest {
+    /// Adds a claim, of any type that can be written as JSON. `iat`, `exp`, `nbf`, `iss` and
+    /// `source` are reserved; [`mint`](Self::mint) refuses them.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         let name = name.into();
         if RESERVED_CLAIMS.contains(&name.as_str()) {
-            self.mistake.get_or_insert(ConfigError::ReservedClaim(name));
-            return self;
+            return self.defer(MintError::ReservedClaim { claim: name });
         }
         match serde_json::to_value(value) {
             Ok(value) => {
                 self.payload.insert(name, value);
+                self
             }
-            Err(_) => {
-                self.mistake.get_or_insert(ConfigError::UnwritableClaim(name));
-            }
+            Err(err) => self.defer(unwritable(name, err)),
         }
-        self
     }
 
     /// Sets `sub` (RFC 7519 §4.1.2).
@@ -103,11 +101,8 @@ impl ServiceTokenRequest {
     /// request goes without one. Mints of one token begin at least 1 s apart, whatever lifetimes
     /// the core's answers have.
     pub fn validity(mut self, validity: Duration) -> Self {
-        if validity.as_secs() == 0 {
-            self.mistake.get_or_insert(ConfigError::Validity);
-        }
         self.validity = Some(validity);
-        self
+        if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
     }
 
     /// Has the token signed with one of the core's dynamic keys, which rotate, instead of the
@@ -146,73 +141,45 @@ impl ServiceTokenRequest {
     ///
     /// Dropping the future at worst leaves a token minted that nobody holds.
     pub async fn mint(self) -> Result<ServiceToken, MintError> {
-        if let Some(mistake) = self.mistake {
-            return Err(mistake.into());
+        if let Some(err) = &self.deferred_error {
+            return Err(err.clone());
         }
-        let validity =
-            self.validity.unwrap_or(if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY });
+        let body = self.body()?;
+        let policy = match (self.is_dynamic, self.validity) {
+            (true, _) => RenewalPolicy::BeforeKeyExpiry,
+            (false, Some(_)) => RenewalPolicy::BeforeExpiry,
+            (false, None) => RenewalPolicy::OnRefusal,
+        };
+        let (core, clock) = (self.core.client()?, self.core.clock().clone());
+        let exchange = Exchange::new(core, body, self.jwks_domain, self.verifier);
+        let mut budget = self.core.retry_budget();
+        let (minted, jwt) = loop {
+            match exchange.attempt(budget.attempts_until()).await {
+                Ok(minted) => break minted,
+                Err(failure) => budget.wait(failure).await?,
+            }
+        };
+        while let Err(err) = exchange.verify(&jwt).await {
+            budget.wait(err.into()).await?;
+        }
+        Ok(renewal::renewed(minted, policy, Box::new(exchange), clock))
+    }
+
+    fn body(&self) -> Result<Vec<u8>, MintError> {
+        let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
         let body = Body {
             payload: &self.payload,
-            validity: validity.as_secs(),
+            validity: self.validity.unwrap_or(default).as_secs(),
             use_static_signing_key: !self.is_dynamic,
             algorithm: "RS256",
             jwks_domain: &self.jwks_domain,
         };
-        let body = serde_json::to_vec(&body)
-            .map_err(|_| ConfigError::UnwritableClaim("payload".to_owned()))?;
-        let clock = self.core.clock.clone();
-        let (patience, timeout) = (self.core.start_up_timeout, self.core.timeout);
-        let plan = match (self.is_dynamic, self.validity) {
-            (true, _) => Plan::BeforeItsKeyEnds,
-            (false, Some(_)) => Plan::BeforeItsEnd,
-            (false, None) => Plan::OnRefusal,
-        };
-        let exchange = Exchange::new(self.core, body, self.jwks_domain, self.verifier)?;
-
-        // No patience at all is one attempt, which needs some time.
-        let first = clock.after(if patience.is_zero() { timeout } else { patience });
-        let mut patience = Patience {
-            deadline: clock.after(patience),
-            delays: Delays::new(),
-            rng: fastrand::Rng::new(),
-        };
-        let mut by = first;
-        let (minted, jwt) = loop {
-            match exchange.attempt(by).await {
-                Ok(minted) => break minted,
-                Err(refusal) => patience.wait(clock.now(), refusal).await?,
-            }
-            by = patience.deadline;
-        };
-        while let Err(refusal) = exchange.judge(&jwt).await {
-            patience.wait(clock.now(), refusal).await?;
-        }
-        Ok(renewal::token(minted, plan, Box::new(exchange), clock))
+        serde_json::to_vec(&body).map_err(|err| unwritable("payload".to_owned(), err))
     }
-}
 
-/// For how long, and how often, a core is asked that gives no token.
-struct Patience {
-    deadline: Instant,
-    delays: Delays,
-    rng: fastrand::Rng,
-}
-
-impl Patience {
-    /// Waits until it is time to try again, or fails where that is of no use.
-    async fn wait(&mut self, now: Instant, refusal: Refusal) -> Result<(), MintError> {
-        let wait = match refusal.error {
-            MintError::Refused { status: 429, .. } => {
-                self.delays.after_too_many(refusal.retry_after, &mut self.rng)
-            }
-            _ => self.delays.after_failure(refusal.retry_after, &mut self.rng),
-        };
-        if !refusal.is_passing || wait >= self.deadline.saturating_duration_since(now) {
-            return Err(refusal.error);
-        }
-        tracing::info!(error = %refusal.error, "no token yet; trying again");
-        sleep(wait).await;
-        Ok(())
+    fn defer(mut self, error: MintError) -> Self {
+        self.deferred_error.get_or_insert(error);
+        self
     }
 }
 
@@ -224,4 +191,8 @@ impl fmt::Debug for ServiceTokenRequest {
             .field("claims", &claims)
             .finish_non_exhaustive()
     }
+}
+
+fn unwritable(claim: String, err: serde_json::Error) -> MintError {
+    MintError::UnwritableClaim { claim, source: SourceError::new(err) }
 }

@@ -1,87 +1,55 @@
-//! Reading what a core answers, none of which is trusted.
-
-use std::time::Duration;
+//! Reads the response of a core, none of which is trusted.
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::Response;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::core::SuperTokensCore;
-use super::redact::printable;
-use crate::error::MintError;
+use super::redact::redact;
+use crate::clock::Clock;
+use crate::error::SourceError;
 use crate::http_client;
-use crate::jose::Jws;
 use crate::jose::json;
+use crate::token::error::MintError;
+use crate::token::mint::MintFailure;
 
-/// The largest answer that is read, and so the longest token.
+/// The largest body that is read, and so the longest token.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Why there is no token, and whether asking again may help.
-pub(in crate::token) struct Refusal {
-    pub(in crate::token) error: MintError,
-    pub(in crate::token) is_passing: bool,
-    pub(in crate::token) retry_after: Option<Duration>,
-}
-
-impl Refusal {
-    pub(in crate::token) fn unreachable(
-        name: String,
-        error: reqwest::Error,
-        core: &SuperTokensCore,
-    ) -> Self {
-        let reason = match error.is_timeout() {
-            true => "no answer in time".to_owned(),
-            false => printable(&http_client::reason(error), core.api_key.as_deref()),
-        };
-        Self {
-            error: MintError::Unreachable { core: name, reason },
-            is_passing: true,
-            retry_after: None,
-        }
-    }
-}
-
-impl From<MintError> for Refusal {
-    fn from(error: MintError) -> Self {
-        Self { error, is_passing: false, retry_after: None }
-    }
-}
-
-/// The token in an answer, or what the core said instead.
-pub(in crate::token) async fn read(
+/// The token in a response, or what the core said instead.
+pub(super) async fn read(
     response: Response,
-    name: String,
-    core: &SuperTokensCore,
-) -> Result<String, Refusal> {
+    core: &str,
+    api_key: Option<&str>,
+    clock: &Clock,
+) -> Result<String, MintFailure> {
     let status = response.status();
     let headers = response.headers().clone();
     let body = http_client::read_body(response, MAX_BODY).await;
-    let body = body.map_err(|error| Refusal::unreachable(name.clone(), error, core))?;
+    let body = body.map_err(|err| unreachable(core, err))?;
     if status == StatusCode::OK {
-        let body = body.ok_or("more than 64 KiB came");
-        return body
-            .and_then(|body| token(&headers, &body))
-            .map_err(|reason| not_a_core(name, reason).into());
+        let token = body.ok_or("more than 64 KiB came").and_then(|body| token(&headers, &body));
+        return token.map_err(|reason| not_a_core(core, reason.to_owned()).into());
     }
     if status.is_redirection() || status.is_success() {
-        return Err(not_a_core(name, &format!("status {} came", status.as_u16())).into());
+        return Err(not_a_core(core, format!("status {} came", status.as_u16())).into());
     }
     let message = match body {
-        Some(body) => printable(&String::from_utf8_lossy(&body), core.api_key.as_deref()),
+        Some(body) => redact(&String::from_utf8_lossy(&body), api_key),
         None => "(more than 64 KiB)".to_owned(),
     };
-    let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    let retry_after = http_client::retry_after(headers.get(RETRY_AFTER), core.clock.unix_now());
-    Err(Refusal {
-        error: MintError::Refused { core: name, status: status.as_u16(), message },
-        is_passing,
-        retry_after,
-    })
+    let message = Some(message).filter(|message| !message.is_empty());
+    let error = MintError::Refused { core: core.to_owned(), status: status.as_u16(), message };
+    let retry_after = http_client::retry_after(headers.get(RETRY_AFTER), clock.unix_now());
+    Err(MintFailure::new(error, retry_after))
 }
 
-fn not_a_core(core: String, reason: &str) -> MintError {
-    MintError::NotACore { core, reason: reason.to_owned() }
+pub(super) fn unreachable(core: &str, err: reqwest::Error) -> MintError {
+    MintError::Unreachable { core: core.to_owned(), source: SourceError::new(err.without_url()) }
+}
+
+fn not_a_core(core: &str, reason: String) -> MintError {
+    MintError::NotACore { core: core.to_owned(), reason }
 }
 
 /// The token in the body of a 200. The error never holds any of the body: a token may be in it.
@@ -99,11 +67,6 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
         (Some("UNSUPPORTED_ALGORITHM_ERROR"), _) => Err("it does not sign with RS256"),
         _ => Err("the JSON that came holds no token"),
     }
-}
-
-/// The claims of a token that was minted just now.
-pub(in crate::token) fn claims(jwt: &str) -> Result<Map<String, Value>, &'static str> {
-    Jws::parse(jwt, MAX_BODY).and_then(|jws| jws.claims()).map_err(|reason| reason.description())
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
-//! How long to wait before a core is asked again. Pure.
+//! When a mint at start-up is tried again.
 
 use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::clock::Clock;
+use crate::error::Chain;
+use crate::token::error::MintError;
+use crate::token::mint::MintFailure;
 
 const FIRST: Duration = Duration::from_millis(100);
 const MAX: Duration = Duration::from_secs(5);
 
-/// What the official SDKs wait after a 429 and after each that follows.
+/// The delays of the official SDKs after the first 429 and its successors.
 const AFTER_429: [Duration; 5] = [
     Duration::from_millis(10),
     Duration::from_millis(260),
@@ -14,40 +21,74 @@ const AFTER_429: [Duration; 5] = [
     Duration::from_millis(1010),
 ];
 
-/// The waits of one mint. They grow.
-#[derive(Debug)]
-pub(super) struct Delays {
-    next: Duration,
-    too_many: usize,
+/// How long, and how often, one mint is tried.
+pub(super) struct RetryBudget {
+    clock: Clock,
+    attempts_until: Instant,
+    retries_until: Instant,
+    backoff: Backoff,
 }
 
-impl Delays {
-    pub(super) fn new() -> Self {
-        Self { next: FIRST, too_many: 0 }
+impl RetryBudget {
+    /// Without a `start_up_timeout` there is one attempt, which takes `timeout` at most.
+    pub(super) fn new(start_up_timeout: Duration, timeout: Duration, clock: Clock) -> Self {
+        let attempts = if start_up_timeout.is_zero() { timeout } else { start_up_timeout };
+        Self {
+            attempts_until: clock.after(attempts),
+            retries_until: clock.after(start_up_timeout),
+            clock,
+            backoff: Backoff::new(fastrand::Rng::new()),
+        }
     }
 
-    /// The wait after a core that could not be reached or failed: 100 ms doubling to 5 s, drawn
-    /// from the upper half, or what the core asks for if that is longer.
-    pub(super) fn after_failure(
-        &mut self,
-        retry_after: Option<Duration>,
-        rng: &mut fastrand::Rng,
-    ) -> Duration {
-        let wait = self.next.mul_f64(0.5 + rng.f64() / 2.0);
+    /// The deadline of each attempt.
+    pub(super) fn attempts_until(&self) -> Instant {
+        self.attempts_until
+    }
+
+    /// Waits until the next attempt, or fails if there is none.
+    pub(super) async fn wait(&mut self, failure: MintFailure) -> Result<(), MintError> {
+        let (error, retry_after) = failure.into_parts();
+        let wait = match error {
+            MintError::Refused { status: 429, .. } => self.backoff.after_too_many(retry_after),
+            _ => self.backoff.after_failure(retry_after),
+        };
+        let left = self.retries_until.saturating_duration_since(self.clock.now());
+        if !error.is_transient() || wait >= left {
+            return Err(error);
+        }
+        tracing::info!(error = %Chain(&error), "no token yet; trying again");
+        sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// The growing delays of one mint.
+struct Backoff {
+    next: Duration,
+    too_many: usize,
+    rng: fastrand::Rng,
+}
+
+impl Backoff {
+    fn new(rng: fastrand::Rng) -> Self {
+        Self { next: FIRST, too_many: 0, rng }
+    }
+
+    /// The delay after a core that could not be reached or failed: 100 ms doubling to 5 s, drawn
+    /// from the upper half, with `Retry-After` as the floor.
+    fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {
+        let wait = self.next.mul_f64(0.5 + self.rng.f64() / 2.0);
         self.next = (self.next * 2).min(MAX);
         wait.max(retry_after.unwrap_or_default())
     }
 
-    /// The wait after a 429: the SDKs' five, then as after a failure; or what the core asks for if
-    /// that is longer.
-    pub(super) fn after_too_many(
-        &mut self,
-        retry_after: Option<Duration>,
-        rng: &mut fastrand::Rng,
-    ) -> Duration {
+    /// The delay after a 429: the SDKs' five, then as after a failure, with `Retry-After` as the
+    /// floor.
+    fn after_too_many(&mut self, retry_after: Option<Duration>) -> Duration {
         let Some(wait) = AFTER_429.get(self.too_many) else {
             self.next = self.next.max(AFTER_429[AFTER_429.len() - 1]);
-            return self.after_failure(retry_after, rng);
+            return self.after_failure(retry_after);
         };
         self.too_many += 1;
         (*wait).max(retry_after.unwrap_or_default())
@@ -59,29 +100,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_429_the_sdks_delays_come_first_and_retry_after_prolongs_them() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut delays = Delays::new();
+    fn delays_after_429_are_the_sdks_and_at_least_retry_after() {
+        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
         let millis = Duration::from_millis;
         let cases = [(None, 10), (Some(5), 260), (Some(2000), 2000), (Some(0), 760), (None, 1010)];
         for (retry_after, expected) in cases {
-            assert_eq!(delays.after_too_many(retry_after.map(millis), &mut rng), millis(expected));
+            assert_eq!(backoff.after_too_many(retry_after.map(millis)), millis(expected));
         }
-        let sixth = delays.after_too_many(None, &mut rng);
+        let sixth = backoff.after_too_many(None);
         assert!(sixth >= millis(505) && sixth <= millis(1010), "{sixth:?}");
     }
 
     #[test]
-    fn after_a_failure_waits_double_to_five_seconds() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut delays = Delays::new();
+    fn delays_after_failures_double_to_five_seconds() {
+        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
         for most in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            let wait = delays.after_failure(None, &mut rng).as_millis();
+            let wait = backoff.after_failure(None).as_millis();
             assert!(wait >= most / 2 && wait <= most, "{wait} of {most}");
         }
-        assert_eq!(
-            delays.after_failure(Some(Duration::from_secs(60)), &mut rng),
-            Duration::from_secs(60)
-        );
+        assert_eq!(backoff.after_failure(Some(Duration::from_secs(60))), Duration::from_secs(60));
     }
 }

@@ -10,12 +10,11 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, advance, sleep};
 
 use crate::clock::Clock;
-use crate::error::MintError;
-use crate::token::renewal::{Plan, token};
-use crate::token::service_token::{Current, ServiceToken};
-use crate::token::supertokens::core::SuperTokensCore;
-use crate::token::supertokens::exchange::{Exchange, Minted, Minting, Source};
-use crate::token::supertokens::response::Refusal;
+use crate::error::SourceError;
+use crate::token::error::MintError;
+use crate::token::mint::{Mint, MintFailure, MintedToken, Minting};
+use crate::token::renewal::{self, RenewalPolicy};
+use crate::token::service_token::ServiceToken;
 
 const START: u64 = 1_700_000_000;
 
@@ -38,20 +37,22 @@ impl Core {
         Self(Arc::new(Inner { clock, validity, minted, asked, is_down: AtomicBool::new(false) }))
     }
 
-    fn minted(&self) -> Result<Minted, Refusal> {
+    fn minted(&self) -> Result<MintedToken, MintFailure> {
         if self.0.is_down.load(Ordering::Relaxed) {
             return Err(down().into());
         }
         let n = self.0.minted.fetch_add(1, Ordering::Relaxed);
         let exp = self.0.clock.unix_now() + self.0.validity;
-        let claims = format!(r#"{{"exp":{exp},"n":{n}}}"#);
-        let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-        let current = Current::checked(&jwt, &self.0.clock).unwrap();
-        Ok(Minted { current, lifetime: Duration::from_secs(self.0.validity) })
+        Ok(minted(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)?)
     }
 
-    fn token(&self, plan: Plan) -> ServiceToken {
-        token(self.minted().ok().unwrap(), plan, Box::new(self.clone()), self.0.clock.clone())
+    fn token(&self, policy: RenewalPolicy) -> ServiceToken {
+        self.token_from(policy, Box::new(self.clone()))
+    }
+
+    /// The core's first token, which `minter` renews.
+    fn token_from(&self, policy: RenewalPolicy, minter: Box<dyn Mint>) -> ServiceToken {
+        renewal::renewed(self.minted().ok().unwrap(), policy, minter, self.0.clock.clone())
     }
 
     fn count(&self) -> u64 {
@@ -69,7 +70,7 @@ impl Core {
     }
 }
 
-impl Source for Core {
+impl Mint for Core {
     fn mint(&self) -> Minting<'_> {
         self.0.asked.lock().unwrap().push(self.0.clock.now());
         Box::pin(std::future::ready(self.minted()))
@@ -80,11 +81,16 @@ fn encode(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
+/// A token with the marker, an issuer and these claims, checked as one that came over HTTP.
+fn minted(claims: &str, clock: &Clock) -> Result<MintedToken, MintError> {
+    let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
+    let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
+    MintedToken::check(&jwt, "http://core", "https://api", clock)
+}
+
 fn down() -> MintError {
-    MintError::Unreachable {
-        core: "http://core".to_owned(),
-        reason: "Connection refused".to_owned(),
-    }
+    let source = SourceError::new("Connection refused");
+    MintError::Unreachable { core: "http://core".to_owned(), source }
 }
 
 /// Lets virtual time pass in steps, so that whatever is due happens when it is.
@@ -95,7 +101,7 @@ async fn pass(seconds: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_renewed_before_its_end_for_as_long_as_it_is_held() {
     let core = Core::new(3600);
-    let token = core.token(Plan::BeforeItsEnd);
+    let token = core.token(RenewalPolicy::BeforeExpiry);
     let first = token.header_value();
     pass(2600).await;
     assert_eq!((token.header_value(), core.count()), (first.clone(), 1));
@@ -120,7 +126,7 @@ async fn a_token_is_renewed_before_its_end_for_as_long_as_it_is_held() {
 #[tokio::test(start_paused = true)]
 async fn a_token_of_a_dynamic_key_is_renewed_within_the_hour_whatever_its_validity() {
     let core = Core::new(3_153_600_000);
-    let token = core.token(Plan::BeforeItsKeyEnds);
+    let token = core.token(RenewalPolicy::BeforeKeyExpiry);
     pass(10 * 3600).await;
     assert!((10..=12).contains(&(core.count() - 1)), "{}", core.count());
     assert!(token.health().renewing);
@@ -129,7 +135,7 @@ async fn a_token_of_a_dynamic_key_is_renewed_within_the_hour_whatever_its_validi
 #[tokio::test(start_paused = true)]
 async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
     let core = Core::new(3600);
-    let token = core.token(Plan::BeforeItsEnd);
+    let token = core.token(RenewalPolicy::BeforeExpiry);
     let first = token.header_value();
     core.set_down(true);
     pass(3599).await;
@@ -146,9 +152,10 @@ async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     let core = Core::new(3_153_600_000);
-    let token = core.token(Plan::OnRefusal);
+    let token = core.token(RenewalPolicy::OnRefusal);
     assert!(!token.health().renewing);
-    let Current { header_value: first, generation, .. } = token.current();
+    let current = token.current();
+    let (first, generation) = (current.header_value(), current.generation());
     for _ in 0..100 {
         token.refused(generation);
     }
@@ -165,7 +172,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     assert_eq!(core.count(), 2);
     // The fresh one is refused as well.
     for _ in 0..3600 {
-        token.refused(token.current().generation);
+        token.refused(token.current().generation());
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -177,8 +184,9 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_stays_while_no_other_can_be_had() {
     let core = Core::new(3_153_600_000);
-    let token = core.token(Plan::OnRefusal);
-    let Current { header_value: first, generation, .. } = token.current();
+    let token = core.token(RenewalPolicy::OnRefusal);
+    let current = token.current();
+    let (first, generation) = (current.header_value(), current.generation());
     core.set_down(true);
     token.refused(generation);
     pass(2).await;
@@ -197,7 +205,7 @@ fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
     let first_runtime = runtime();
     let (core, token) = first_runtime.block_on(async {
         let core = Core::new(3600);
-        let token = core.token(Plan::BeforeItsEnd);
+        let token = core.token(RenewalPolicy::BeforeExpiry);
         tokio::task::yield_now().await;
         (core, token)
     });
@@ -217,14 +225,13 @@ fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
 /// A core that answers each mint after 1 ms with a token of these `iat` and `exp`, which pass
 /// through the same checks as an answer over HTTP.
 struct Answers {
-    exchange: Exchange,
     clock: Clock,
     /// `iat` and `exp`, in seconds from now.
     claims: (i64, i64),
     asked: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl Source for Answers {
+impl Mint for Answers {
     fn mint(&self) -> Minting<'_> {
         Box::pin(async {
             let now = self.clock.now();
@@ -232,11 +239,7 @@ impl Source for Answers {
             sleep(Duration::from_millis(1)).await;
             let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
             let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-            let claims = format!(
-                r#"{{"iat":{iat},"exp":{exp},"iss":"https://api","source":"microservice"}}"#
-            );
-            let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-            self.exchange.check(&jwt, "http://core").map_err(Refusal::from)
+            Ok(minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)?)
         })
     }
 }
@@ -256,22 +259,14 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
         ("expired", (-7200, -3600)),
         ("expires now", (0, 0)),
     ];
-    for plan in [Plan::BeforeItsEnd, Plan::BeforeItsKeyEnds] {
+    for policy in [RenewalPolicy::BeforeExpiry, RenewalPolicy::BeforeKeyExpiry] {
         for (case, claims) in cases {
             let core = Core::new(1);
             let clock = core.0.clock.clone();
-            let url = SuperTokensCore {
-                clock: clock.clone(),
-                ..SuperTokensCore::new("http://core").unwrap()
-            };
-            let exchange =
-                Exchange::new(url.allow_plain_http(), vec![], "https://api".to_owned(), None)
-                    .unwrap();
             let asked = Arc::<Mutex<Vec<_>>>::default();
-            let answers =
-                Answers { exchange, clock: clock.clone(), claims, asked: Arc::clone(&asked) };
+            let answers = Answers { clock: clock.clone(), claims, asked: Arc::clone(&asked) };
             let minted = clock.now();
-            let token = token(core.minted().ok().unwrap(), plan, Box::new(answers), clock);
+            let token = core.token_from(policy, Box::new(answers));
             pass(60).await;
             drop(token);
             let asked: Vec<Instant> =
@@ -279,12 +274,12 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
             let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
             assert!(
                 shortest >= Duration::from_secs(1),
-                "{plan:?}, {case}: {} mints, {shortest:?} apart",
+                "{policy:?}, {case}: {} mints, {shortest:?} apart",
                 asked.len()
             );
             assert!(
                 asked.len() >= 15,
-                "{plan:?}, {case}: {} mints, so it is hardly renewed",
+                "{policy:?}, {case}: {} mints, so it is hardly renewed",
                 asked.len()
             );
         }
@@ -295,7 +290,7 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
 fn a_restarted_renewal_keeps_the_pause_between_mints() {
     struct Hanging(Arc<Mutex<Vec<Instant>>>);
 
-    impl Source for Hanging {
+    impl Mint for Hanging {
         fn mint(&self) -> Minting<'_> {
             self.0.lock().unwrap().push(Instant::now());
             Box::pin(std::future::pending())
@@ -308,7 +303,7 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
     let source = Box::new(Hanging(Arc::clone(&asked)));
     let token = runtime().block_on(async {
         let core = Core::new(1);
-        token(core.minted().ok().unwrap(), Plan::BeforeItsEnd, source, core.0.clock.clone())
+        core.token_from(RenewalPolicy::BeforeExpiry, source)
     });
     // The clock of each runtime begins anew, so that the renewal is due in each of them.
     for _ in 0..10 {
@@ -332,16 +327,14 @@ struct Slow {
     retry_after: Option<Duration>,
 }
 
-impl Source for Slow {
+impl Mint for Slow {
     fn mint(&self) -> Minting<'_> {
         self.core.0.asked.lock().unwrap().push(self.core.0.clock.now());
         Box::pin(async {
             pass(self.seconds).await;
             match self.retry_after {
                 None => self.core.minted(),
-                Some(_) => {
-                    Err(Refusal { error: down(), is_passing: true, retry_after: self.retry_after })
-                }
+                Some(_) => Err(MintFailure::new(down(), self.retry_after)),
             }
         })
     }
@@ -351,16 +344,11 @@ impl Source for Slow {
 async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
     let core = Core::new(3600);
     let source = Slow { core: core.clone(), seconds: 5, retry_after: None };
-    let token = token(
-        core.minted().ok().unwrap(),
-        Plan::BeforeItsEnd,
-        Box::new(source),
-        core.0.clock.clone(),
-    );
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, Box::new(source));
     while core.0.asked.lock().unwrap().is_empty() {
         pass(1).await;
     }
-    token.refused(token.current().generation);
+    token.refused(token.current().generation());
     pass(60).await;
     assert_eq!(core.count(), 2);
 }
@@ -370,11 +358,10 @@ async fn retry_after_holds_for_mints_that_refusals_cause() {
     let core = Core::new(3_153_600_000);
     let source =
         Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
-    let token =
-        token(core.minted().ok().unwrap(), Plan::OnRefusal, Box::new(source), core.0.clock.clone());
+    let token = core.token_from(RenewalPolicy::OnRefusal, Box::new(source));
     for _ in 0..280 {
         pass(1).await;
-        token.refused(token.current().generation);
+        token.refused(token.current().generation());
     }
     assert_eq!(core.gaps(), Vec::<f64>::new());
 }

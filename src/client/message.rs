@@ -1,0 +1,52 @@
+//! What the service needs of a request and a response, of `http` and of other clients.
+
+use http::{HeaderMap, Request, Response, StatusCode};
+
+use super::origin::Origin;
+
+/// A request that can carry the token.
+#[allow(unnameable_types)] // sealed
+pub trait OutgoingRequest {
+    /// Whether the request goes to this origin.
+    fn is_to(&self, origin: &Origin) -> bool;
+
+    /// Whether the request names a host.
+    fn has_authority(&self) -> bool;
+
+    /// The headers.
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+}
+
+impl<B> OutgoingRequest for Request<B> {
+    fn is_to(&self, origin: &Origin) -> bool {
+        origin.is_of_uri(self.uri())
+    }
+
+    fn has_authority(&self) -> bool {
+        self.uri().authority().is_some()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+/// The head of a response.
+#[allow(unnameable_types)] // sealed
+pub trait ResponseHead {
+    /// The status.
+    fn status(&self) -> StatusCode;
+
+    /// The headers.
+    fn headers(&self) -> &HeaderMap;
+}
+
+impl<B> ResponseHead for Response<B> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
