@@ -47,8 +47,8 @@ impl<W: Work> BackgroundTask<W> {
         self.is_running.load(Ordering::Acquire)
     }
 
-    /// Starts the task on the current runtime unless it runs. Returns whether it runs: false outside
-    /// a runtime and on a runtime that is shutting down.
+    /// Starts the task on the current runtime unless it runs. Returns whether it runs: false
+    /// outside a runtime and on a runtime that is shutting down.
     pub(crate) fn ensure_running(&self) -> bool {
         if self.is_running() {
             return true;
@@ -77,8 +77,7 @@ impl<W: Work> BackgroundTask<W> {
 
 impl<W: Work> Drop for BackgroundTask<W> {
     fn drop(&mut self) {
-        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = handle {
+        if let Some(handle) = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner) {
             handle.abort();
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not a URL to connect to: `http` or `https`, a host, no user or password.
-    #[error("not a URL to connect to: {url:?}")]
+    #[error("not a URL to connect to{}", quoted(.url))]
     Url {
         /// The beginning of the text, without query and fragment.
         url: String,
@@ -27,7 +27,7 @@ pub enum ConfigError {
         origin: String,
     },
     /// Not an origin: `http://` or `https://`, a host and an optional port.
-    #[error("not an origin: {origin:?}")]
+    #[error("not an origin{}", quoted(.origin))]
     Origin {
         /// The beginning of the text, without query and fragment.
         origin: String,
@@ -41,6 +41,10 @@ pub enum ConfigError {
         /// What the HTTP library reports.
         source: SourceError,
     },
+}
+
+fn quoted(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text:?}") }
 }
 
 /// An error of another library: opaque and cheap to clone. Two are equal if they print the same.
@@ -93,6 +97,14 @@ impl fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_text_is_not_printed() {
+        let cases = [("", "not a URL to connect to"), ("x", "not a URL to connect to: \"x\"")];
+        for (url, expected) in cases {
+            assert_eq!(ConfigError::Url { url: url.to_owned() }.to_string(), expected);
+        }
+    }
 
     #[test]
     fn each_error_of_a_chain_is_printed_once() {

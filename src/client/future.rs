@@ -71,9 +71,9 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"` (RFC
-/// 6750 §3.1), or gRPC status 16 in a response without a body. A fresh token does not help against
-/// any other refusal.
+/// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"`
+/// (RFC 6750 §3.1), or gRPC status 16 in a response without a body. A fresh token does not help
+/// against any other refusal.
 fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {

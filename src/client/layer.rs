@@ -1,25 +1,38 @@
 //! The layer and its options.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::HeaderName;
-use tower_layer::Layer;
+use http::header::{AUTHORIZATION, HeaderName};
 
-use super::options::Options;
+use super::future::Sent;
+use super::message::OutgoingRequest;
 use super::origin::Origin;
-use super::service::AddServiceToken;
 use crate::error::ConfigError;
-use crate::token::ServiceToken;
+use crate::token::{Current, ServiceToken};
 
 /// Adds this process's token to every request. See the [module docs](crate::client).
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct AddServiceTokenLayer(Arc<Options>);
+pub struct AddServiceTokenLayer {
+    token: ServiceToken,
+    header: HeaderName,
+    keeps_present: bool,
+    /// `None`: all origins.
+    origins: Option<Vec<Origin>>,
+    no_authority_logged: Arc<AtomicBool>,
+}
 
 impl AddServiceTokenLayer {
     /// Sets `Authorization: Bearer <jwt>` on every request, replacing a value that is present.
     pub fn new(token: ServiceToken) -> Self {
-        Self(Arc::new(Options::new(token)))
+        Self {
+            token,
+            header: AUTHORIZATION,
+            keeps_present: false,
+            origins: None,
+            no_authority_logged: Arc::default(),
+        }
     }
 
     /// Sends the token to these origins alone (RFC 6454 §4: scheme, host and port) and leaves other
@@ -33,37 +46,59 @@ impl AddServiceTokenLayer {
     ///
     /// [`ConfigError::Origin`] if one is not `http://` or `https://`, a host and perhaps a port.
     pub fn only_to<O: AsRef<str>>(
-        self,
+        mut self,
         origins: impl IntoIterator<Item = O>,
     ) -> Result<Self, ConfigError> {
-        let origins = origins
-            .into_iter()
-            .map(|origin| Origin::parse(origin.as_ref()))
-            .collect::<Result<_, _>>()?;
-        Ok(self.map(|options| options.only_to(origins)))
+        let origins = origins.into_iter().map(|origin| Origin::parse(origin.as_ref()));
+        self.origins = Some(origins.collect::<Result<_, _>>()?);
+        self.no_authority_logged = Arc::default();
+        Ok(self)
     }
 
     /// Keeps a header that is already present.
-    pub fn if_not_present(self) -> Self {
-        self.map(Options::if_not_present)
+    pub fn if_not_present(mut self) -> Self {
+        self.keeps_present = true;
+        self
     }
 
     /// Uses another header than `Authorization`, so that a user's token can travel there. The value
-    /// is `Bearer <jwt>` under any name. Clients do not remove a custom header on a redirect, so they
-    /// must not follow redirects.
-    pub fn header(self, name: HeaderName) -> Self {
-        self.map(|options| options.header(name))
+    /// is `Bearer <jwt>` under any name. Clients do not remove a custom header on a redirect, so
+    /// they must not follow redirects.
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.header = name;
+        self
     }
 
-    fn map(self, change: impl FnOnce(Options) -> Options) -> Self {
-        Self(Arc::new(change(Arc::unwrap_or_clone(self.0))))
+    pub(super) fn current(&self) -> Current {
+        self.token.current()
     }
-}
 
-impl<S> Layer<S> for AddServiceTokenLayer {
-    type Service = AddServiceToken<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AddServiceToken::new(inner, Arc::clone(&self.0))
+    /// Adds the token in use, of which `copy` is a copy, to a request that may carry it.
+    pub(super) fn add_token<R: OutgoingRequest>(
+        &self,
+        request: &mut R,
+        copy: &mut Current,
+    ) -> Sent {
+        if let Some(origins) = &self.origins
+            && !origins.iter().any(|origin| request.is_to(origin))
+        {
+            let logged = &self.no_authority_logged;
+            if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "a request has no authority, so it is to no allowed origin and carries no token"
+                );
+            }
+            return Sent::Nothing;
+        }
+        let headers = request.headers_mut();
+        if self.keeps_present && headers.contains_key(&self.header) {
+            return Sent::Nothing;
+        }
+        self.token.update(copy);
+        headers.insert(&self.header, copy.header_value().clone());
+        match self.token.is_renewable() {
+            true => Sent::Renewable { token: self.token.clone(), generation: copy.generation() },
+            false => Sent::Fixed,
+        }
     }
 }

@@ -6,9 +6,9 @@
 //! all.
 //!
 //! The layer also reads the responses: if a called service refuses the token in use, with 401 and
-//! `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is minted again in
-//! the background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too. The
-//! response itself is passed on unchanged; the caller may try again.
+//! `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is minted again
+//! in the background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too.
+//! The response itself is passed on unchanged; the caller may try again.
 //!
 //! **Redirects** happen below the layer. reqwest removes `Authorization` when a redirect changes
 //! the origin, but no custom header: with [`header`](AddServiceTokenLayer::header) give the client
@@ -41,7 +41,6 @@
 mod future;
 mod layer;
 mod message;
-mod options;
 mod origin;
 #[cfg(feature = "reqwest")]
 mod reqwest;

@@ -4,25 +4,30 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
+use super::layer::AddServiceTokenLayer;
 use super::message::{OutgoingRequest, ResponseHead};
-use super::options::Options;
 use crate::token::Current;
 
-/// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
+/// The service of an [`AddServiceTokenLayer`].
 #[derive(Clone)]
 pub struct AddServiceToken<S> {
     inner: S,
-    options: Arc<Options>,
-    /// A copy of the token in use. A request takes a lock only if the token has been replaced since.
+    layer: Arc<AddServiceTokenLayer>,
+    /// A copy of the token in use. A request takes a lock only if the token has been replaced
+    /// since.
     current: Current,
 }
 
-impl<S> AddServiceToken<S> {
-    pub(super) fn new(inner: S, options: Arc<Options>) -> Self {
-        Self { inner, current: options.token().current(), options }
+// Here and not beside the layer, which must not import its service.
+impl<S> Layer<S> for AddServiceTokenLayer {
+    type Service = AddServiceToken<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AddServiceToken { inner, layer: Arc::new(self.clone()), current: self.current() }
     }
 }
 
@@ -41,7 +46,7 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let sent = self.options.add_token(&mut request, &mut self.current);
+        let sent = self.layer.add_token(&mut request, &mut self.current);
         ResponseFuture::new(self.inner.call(request), sent)
     }
 }

@@ -1,6 +1,9 @@
 //! What goes wrong with a service token: reading one, minting one.
 
 #[cfg(feature = "reqwest")]
+use std::time::Duration;
+
+#[cfg(feature = "reqwest")]
 use crate::error::{ConfigError, SourceError};
 #[cfg(feature = "reqwest")]
 use crate::rejection::Rejection;
@@ -70,7 +73,10 @@ pub enum MintError {
         source: SourceError,
     },
     /// The core refused: a wrong api key, an unknown app, a field that it cannot read.
-    #[error("the core at {core} refused with status {status}{}", detail(.message.as_deref()))]
+    #[error(
+        "the core at {core} refused with status {status}{}",
+        .message.iter().map(|message| format!(": {message}")).collect::<String>()
+    )]
     Refused {
         /// The core's origin.
         core: String,
@@ -78,6 +84,8 @@ pub enum MintError {
         status: u16,
         /// The body. `None` if it is empty.
         message: Option<String>,
+        /// How long the core wants to be left alone (`Retry-After`), at most 5 min.
+        retry_after: Option<Duration>,
     },
     /// The response is not one of a SuperTokens core.
     #[error("{core} does not answer as a core does: {reason}")]
@@ -130,9 +138,12 @@ impl MintError {
             _ => false,
         }
     }
-}
 
-#[cfg(feature = "reqwest")]
-fn detail(message: Option<&str>) -> String {
-    message.map(|message| format!(": {message}")).unwrap_or_default()
+    /// The earliest time of another attempt.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }

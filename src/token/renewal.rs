@@ -5,36 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
-use super::mint::{Mint, MintFailure, MintedToken};
-use super::schedule::{MIN_INTERVAL, RemintLimit, Timing};
-use super::service_token::{Renewal, ServiceToken, Slot};
+use super::mint::Mint;
+use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, Timing};
+use super::service_token::{Current, Renewal, ServiceToken, Slot};
 use crate::background::{BackgroundTask, Work};
 use crate::clock::Clock;
 use crate::error::Chain;
 
-/// When a token is renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RenewalPolicy {
-    /// Only once it is refused: it is practically permanent.
-    OnRefusal,
-    /// Before it expires.
-    BeforeExpiry,
-    /// Before it expires, and before the dynamic key that signed it is no longer listed.
-    BeforeKeyExpiry,
-}
-
-/// The minted token, which `minter` renews.
+/// A token just minted, which `minter` renews.
 pub(super) fn renewed(
-    minted: MintedToken,
+    token: Current,
     policy: RenewalPolicy,
     minter: Box<dyn Mint>,
     clock: Clock,
 ) -> ServiceToken {
-    let state = State::new(minted.lifetime(), policy, &clock);
-    let slot = Slot::new(minted.into_current());
+    let state = State::new(token.lifetime(), policy, &clock);
+    let slot = Slot::new(token);
     let task = TokenRenewal(BackgroundTask::new(Arc::new(RenewalWork {
         minter,
         slot: Arc::clone(&slot),
@@ -90,8 +79,8 @@ impl Work for RenewalWork {
         loop {
             let cause = self.next_cause().await;
             match self.minter.mint().await {
-                Ok(minted) => self.succeed(minted),
-                Err(failure) => self.fail(cause, failure),
+                Ok(token) => self.succeed(token),
+                Err(error) => self.fail(cause, error),
             }
         }
     }
@@ -134,15 +123,9 @@ impl RenewalWork {
             if has_expired {
                 tracing::error!("service token expired and could not be renewed, still in use");
             }
-            let due = async {
-                match until {
-                    Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = due => {}
+            match until {
+                Some(until) => drop(timeout_at(until, self.wake.notified()).await),
+                None => self.wake.notified().await,
             }
         }
     }
@@ -154,20 +137,19 @@ impl RenewalWork {
         Some(Duration::from_secs(expires_at.saturating_sub(self.clock.unix_now())))
     }
 
-    fn succeed(&self, minted: MintedToken) {
-        let lifetime = minted.lifetime();
+    fn succeed(&self, token: Current) {
+        let lifetime = token.lifetime();
         {
             let mut state = self.state();
-            self.slot.replace(minted.into_current());
+            self.slot.replace(token);
             state.renewed(lifetime, &self.clock);
         }
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
     }
 
     /// The token in use stays in use, even if it has expired.
-    fn fail(&self, cause: Cause, failure: MintFailure) {
-        let (error, retry_after) = failure.into_parts();
-        let failures = self.state().failed(cause, error.clone(), retry_after, &self.clock);
+    fn fail(&self, cause: Cause, error: MintError) {
+        let failures = self.state().failed(cause, error.clone(), &self.clock);
         let error = Chain(&error);
         if failures == 1 {
             tracing::warn!(%error, "the service token could not be renewed and stays in use");
@@ -206,7 +188,7 @@ impl State {
     fn new(lifetime: Duration, policy: RenewalPolicy, clock: &Clock) -> Self {
         let mut state = Self {
             policy,
-            timing: Timing::new(lifetime, policy == RenewalPolicy::BeforeKeyExpiry),
+            timing: Timing::new(lifetime, policy),
             due: None,
             not_before: clock.after(MIN_INTERVAL),
             is_refused: false,
@@ -239,10 +221,8 @@ impl State {
 
     /// A token of this lifetime is in use from now on.
     fn renewed(&mut self, lifetime: Duration, clock: &Clock) {
-        self.timing = Timing::new(lifetime, self.policy == RenewalPolicy::BeforeKeyExpiry);
-        if self.policy != RenewalPolicy::OnRefusal {
-            self.due = Some(clock.after(self.timing.renew_after(&mut self.rng)));
-        }
+        self.timing = Timing::new(lifetime, self.policy);
+        self.due = self.timing.renew_after(&mut self.rng).map(|after| clock.after(after));
         // Of the token that was replaced.
         self.is_refused = false;
         self.failures = 0;
@@ -251,19 +231,13 @@ impl State {
     }
 
     /// Returns the number of consecutive failures.
-    fn failed(
-        &mut self,
-        cause: Cause,
-        error: MintError,
-        retry_after: Option<Duration>,
-        clock: &Clock,
-    ) -> u32 {
+    fn failed(&mut self, cause: Cause, error: MintError, clock: &Clock) -> u32 {
         self.failures = self.failures.saturating_add(1);
         match cause {
             Cause::Due => self.due = Some(clock.after(self.timing.retry_after(self.failures))),
             Cause::Refused => self.remint_limit.mint_failed(clock.now()),
         }
-        if let Some(wait) = retry_after {
+        if let Some(wait) = error.retry_after() {
             self.not_before = self.not_before.max(clock.after(wait));
         }
         self.last_error = Some(error);

@@ -18,33 +18,48 @@ const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
+/// When a token is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RenewalPolicy {
+    /// Only once it is refused: it is practically permanent.
+    OnRefusal,
+    /// Before it expires.
+    BeforeExpiry,
+    /// Before it expires, and before the dynamic key that signed it is no longer listed.
+    BeforeKeyExpiry,
+}
+
 /// The times of one token's renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
+    policy: RenewalPolicy,
+    lifetime: Duration,
     /// How long before its expiry a token is first renewed.
     window: Duration,
-    /// The latest time for that, after the mint. `None`: the expiry alone decides.
-    latest: Option<Duration>,
-    lifetime: Duration,
 }
 
 impl Timing {
-    pub(super) fn new(lifetime: Duration, is_dynamic: bool) -> Self {
+    pub(super) fn new(lifetime: Duration, policy: RenewalPolicy) -> Self {
+        let is_dynamic = policy == RenewalPolicy::BeforeKeyExpiry;
         let effective = if is_dynamic { lifetime.min(DYNAMIC_LIFETIME) } else { lifetime };
         let most = match effective {
             short if short <= 20 * MINUTE => 5 * MINUTE,
             medium if medium <= 90 * MINUTE => 15 * MINUTE,
             _ => HOUR,
         };
-        Self { window: most.min(effective / 2), latest: is_dynamic.then_some(HOUR), lifetime }
+        Self { policy, lifetime, window: most.min(effective / 2) }
     }
 
     /// How long after its mint a token is renewed: one window before its expiry, with ±10 % jitter,
-    /// so that replicas that started together do not renew together.
-    pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Duration {
+    /// so that replicas that started together do not renew together. `None`: only once refused.
+    pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Option<Duration> {
         let ahead = self.window.mul_f64(0.9 + rng.f64() / 5.0);
-        let latest = self.latest.map(|latest| latest.mul_f64(0.9 + rng.f64() / 10.0));
-        self.lifetime.saturating_sub(ahead).min(latest.unwrap_or(Duration::MAX))
+        let after = self.lifetime.saturating_sub(ahead);
+        match self.policy {
+            RenewalPolicy::OnRefusal => None,
+            RenewalPolicy::BeforeExpiry => Some(after),
+            RenewalPolicy::BeforeKeyExpiry => Some(after.min(HOUR.mul_f64(0.9 + rng.f64() / 10.0))),
+        }
     }
 
     /// How long to wait after this many consecutive failures: 30 s or a quarter of the window,
@@ -69,8 +84,8 @@ impl RemintLimit {
         Self { not_before: None, pause: FIRST_PAUSE, last_refusal: None }
     }
 
-    /// Whether a refusal now causes a mint: one in 30 s, doubling to 10 min while refusals continue.
-    /// 10 min without a refusal reset it.
+    /// Whether a refusal now causes a mint: one in 30 s, doubling to 10 min while refusals
+    /// continue. 10 min without a refusal reset it.
     pub(super) fn admits(&mut self, now: Instant) -> bool {
         if self.last_refusal.replace(now).is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
             *self = Self { last_refusal: Some(now), ..Self::new() };
@@ -117,10 +132,14 @@ mod tests {
             (3_153_600_000, true, 3240.0, 3600.0),
         ];
         for (lifetime, is_dynamic, least, most) in cases {
+            let policy = match is_dynamic {
+                true => RenewalPolicy::BeforeKeyExpiry,
+                false => RenewalPolicy::BeforeExpiry,
+            };
             for seed in 0..200 {
-                let after = Timing::new(seconds(lifetime), is_dynamic)
+                let after = Timing::new(seconds(lifetime), policy)
                     .renew_after(&mut fastrand::Rng::with_seed(seed));
-                let after = after.as_secs_f64();
+                let after = after.unwrap().as_secs_f64();
                 assert!(
                     after >= least && after <= most,
                     "{lifetime} s, dynamic: {is_dynamic}: {after}"
@@ -141,8 +160,9 @@ mod tests {
         ];
         for (lifetime, expected) in cases {
             for (failures, expected) in (1..).zip(expected) {
-                let wait =
-                    Timing::new(seconds(lifetime), false).retry_after(failures).as_secs_f64();
+                let wait = Timing::new(seconds(lifetime), RenewalPolicy::BeforeExpiry)
+                    .retry_after(failures)
+                    .as_secs_f64();
                 assert_eq!(wait, *expected, "{lifetime} s, {failures} failures");
             }
         }

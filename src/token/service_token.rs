@@ -15,6 +15,8 @@ use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::Jws;
 
+pub(super) type Claims = Map<String, Value>;
+
 /// Servers do not accept longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
 
@@ -189,15 +191,12 @@ pub(crate) struct Current {
     generation: u64,
     /// In Unix seconds.
     expires_at: Option<u64>,
+    lifetime: Duration,
 }
 
 impl Current {
     /// The token with these claims, unless it has expired.
-    pub(super) fn new(
-        jwt: &str,
-        claims: &Map<String, Value>,
-        clock: &Clock,
-    ) -> Result<Self, TokenError> {
+    pub(super) fn new(jwt: &str, claims: &Claims, clock: &Clock) -> Result<Self, TokenError> {
         let expires_at = match claims.get("exp") {
             None => None,
             Some(exp) => {
@@ -210,7 +209,10 @@ impl Current {
         }
         let header_value = bearer::write(jwt)
             .map_err(|_| TokenError::Malformed { reason: "the token is not fit for a header" })?;
-        Ok(Self { header_value, generation: 0, expires_at })
+        let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
+        let expiry = expires_at.unwrap_or(u64::MAX);
+        let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
+        Ok(Self { header_value, generation: 0, expires_at, lifetime })
     }
 
     pub(crate) fn header_value(&self) -> &HeaderValue {
@@ -226,10 +228,16 @@ impl Current {
     pub(super) fn expires_at(&self) -> Option<u64> {
         self.expires_at
     }
+
+    /// From the mint to `exp`, but at most from `iat` to `exp`: the clocks of two machines differ.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
 }
 
 /// Reads the claims of a token, whose signature is not checked.
-pub(super) fn claims(jwt: &str) -> Result<Map<String, Value>, TokenError> {
+pub(super) fn claims(jwt: &str) -> Result<Claims, TokenError> {
     Jws::parse(jwt, MAX_TOKEN_LEN)
         .and_then(|jws| jws.claims())
         .map_err(|reason| TokenError::Malformed { reason: reason.description() })

@@ -72,6 +72,7 @@ async fn the_api_key_decides_at_once() {
             core: url.clone(),
             status: 401,
             message: Some("Invalid API key".into()),
+            retry_after: None,
         };
         assert_eq!(error, expected);
         assert!(!format!("{error} {error:?}").contains("7f3a"));
@@ -108,7 +109,7 @@ async fn a_core_that_cannot_be_reached_is_named_in_one_line() {
     }
     // Given any time at all, it is said what happened.
     let core = at(&port.url()).start_up_timeout(Duration::from_millis(500));
-    let text = core.service_token(ISSUER).mint().await.unwrap_err().to_string();
+    let text = chain(&core.service_token(ISSUER).mint().await.unwrap_err());
     assert!(text.contains("refused"), "{text}");
 }
 

@@ -248,6 +248,7 @@ async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
             core: core.url.clone(),
             status,
             message: Some("no\\u{1b}[31m really".to_owned()),
+            retry_after: None,
         };
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));

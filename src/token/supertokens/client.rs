@@ -14,7 +14,6 @@ use crate::clock::Clock;
 use crate::error::Chain;
 use crate::http_client;
 use crate::token::error::MintError;
-use crate::token::mint::MintFailure;
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
@@ -53,8 +52,9 @@ impl CoreClient {
         &self.clock
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    /// The deadline of an attempt that starts now.
+    pub(super) fn deadline(&self) -> Instant {
+        self.clock.after(self.timeout)
     }
 
     /// Asks the hosts in turn for a token, beginning with the next one, and returns it with the
@@ -62,45 +62,35 @@ impl CoreClient {
     /// that received the request may have minted already.
     pub(super) async fn mint(
         &self,
-        body: &[u8],
+        body: &str,
         deadline: Instant,
-    ) -> Result<(String, String), MintFailure> {
+    ) -> Result<(String, String), MintError> {
+        let api_key = self.headers.get(API_KEY);
+        let api_key = api_key.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
         let first = self.next_host.fetch_add(1, Ordering::Relaxed);
         let mut asked = 0;
         loop {
             let host = &self.hosts[first.wrapping_add(asked) % self.hosts.len()];
             let core = http_client::origin(&host.url);
             let left = deadline.saturating_duration_since(self.clock.now());
-            let err = match self.post(host, body, left.min(self.timeout)).await {
+            let request = host.client.post(host.url.clone()).headers(self.headers.clone());
+            let request = request.body(body.to_owned()).timeout(left.min(self.timeout));
+            let err = match request.send().await {
                 Ok(response) => {
-                    let jwt = response::read(response, &core, self.api_key(), &self.clock).await?;
+                    let jwt = response::read(response, &core, api_key, &self.clock).await?;
                     return Ok((jwt, core));
                 }
                 Err(err) => err,
             };
             asked += 1;
-            let has_next = asked < self.hosts.len() && self.clock.now() < deadline;
-            let is_connect = err.is_connect();
+            let is_last = asked == self.hosts.len() || self.clock.now() >= deadline;
+            let is_final = is_last || !err.is_connect();
             let error = response::unreachable(&core, err);
-            if !is_connect || !has_next {
-                return Err(error.into());
+            if is_final {
+                return Err(error);
             }
             tracing::debug!(error = %Chain(&error), "this host is passed over");
         }
-    }
-
-    async fn post(
-        &self,
-        host: &Host,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<reqwest::Response, reqwest::Error> {
-        let request = host.client.post(host.url.clone()).headers(self.headers.clone());
-        request.timeout(timeout).body(body.to_vec()).send().await
-    }
-
-    fn api_key(&self) -> Option<&str> {
-        self.headers.get(API_KEY).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
     }
 }
 
@@ -127,11 +117,10 @@ pub(super) fn headers(
 }
 
 fn cdi_version_header(version: &str) -> Result<HeaderValue, MintError> {
-    let invalid = || MintError::CdiVersion { version: version.chars().take(20).collect() };
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let (major, minor) = version.split_once('.').ok_or_else(invalid)?;
-    if !is_number(major) || !is_number(minor) {
-        return Err(invalid());
-    }
-    HeaderValue::try_from(version).map_err(|_| invalid())
+    let parts = version.split_once('.');
+    parts
+        .filter(|(major, minor)| is_number(major) && is_number(minor))
+        .and_then(|_| HeaderValue::try_from(version).ok())
+        .ok_or_else(|| MintError::CdiVersion { version: version.chars().take(20).collect() })
 }

@@ -33,7 +33,6 @@ pub struct SuperTokensCore {
     start_up_timeout: Duration,
     timeout: Duration,
     allows_plain_http: bool,
-    clock: Clock,
 }
 
 impl SuperTokensCore {
@@ -61,7 +60,6 @@ impl SuperTokensCore {
             start_up_timeout: START_UP_TIMEOUT,
             timeout: TIMEOUT,
             allows_plain_http: false,
-            clock: Clock::default(),
         })
     }
 
@@ -99,22 +97,18 @@ impl SuperTokensCore {
         self
     }
 
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// A client for the hosts, once everything in the configuration has been checked.
-    pub(super) fn client(&self) -> Result<CoreClient, MintError> {
+    pub(super) fn client(&self, clock: &Clock) -> Result<CoreClient, MintError> {
         let headers = client::headers(self.api_key.as_deref(), self.cdi_version.as_deref())?;
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
         }
         let next_host = Arc::clone(&self.next_host);
-        CoreClient::new(&self.hosts, next_host, headers, self.timeout, self.clock.clone())
+        CoreClient::new(&self.hosts, next_host, headers, self.timeout, clock.clone())
     }
 
-    pub(super) fn retry_budget(&self) -> RetryBudget {
-        RetryBudget::new(self.start_up_timeout, self.timeout, self.clock.clone())
+    pub(super) fn retry_budget(&self, clock: &Clock) -> RetryBudget {
+        RetryBudget::new(self.start_up_timeout, self.timeout, clock.clone())
     }
 }
 

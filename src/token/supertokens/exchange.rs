@@ -5,12 +5,13 @@ use tokio::time::Instant;
 use super::client::CoreClient;
 use crate::rejection::RejectionKind;
 use crate::token::error::MintError;
-use crate::token::mint::{Mint, MintFailure, MintedToken, Minting};
+use crate::token::mint::{self, Mint, Minting};
+use crate::token::service_token::Current;
 use crate::verify::Verifier;
 
 pub(super) struct Exchange {
     client: CoreClient,
-    body: Vec<u8>,
+    body: String,
     issuer: String,
     verifier: Option<Verifier>,
 }
@@ -18,7 +19,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(
         client: CoreClient,
-        body: Vec<u8>,
+        body: String,
         issuer: String,
         verifier: Option<Verifier>,
     ) -> Self {
@@ -26,13 +27,10 @@ impl Exchange {
     }
 
     /// Mints a token and checks all but its signature. Returns its text as well.
-    pub(super) async fn attempt(
-        &self,
-        deadline: Instant,
-    ) -> Result<(MintedToken, String), MintFailure> {
+    pub(super) async fn attempt(&self, deadline: Instant) -> Result<(Current, String), MintError> {
         let (jwt, core) = self.client.mint(&self.body, deadline).await?;
-        let minted = MintedToken::check(&jwt, &core, &self.issuer, self.client.clock())?;
-        Ok((minted, jwt))
+        let token = mint::check(&jwt, &core, &self.issuer, self.client.clock())?;
+        Ok((token, jwt))
     }
 
     /// Has the verifier of the called service check the token, if there is one.
@@ -51,12 +49,11 @@ impl Exchange {
 impl Mint for Exchange {
     fn mint(&self) -> Minting<'_> {
         Box::pin(async {
-            let deadline = self.client.clock().after(self.client.timeout());
-            let (minted, jwt) = self.attempt(deadline).await?;
+            let (token, jwt) = self.attempt(self.client.deadline()).await?;
             match self.verify(&jwt).await {
                 // Without keys the new token is still better than the one that expires.
-                Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(minted),
-                Err(error) => Err(error.into()),
+                Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(token),
+                Err(error) => Err(error),
             }
         })
     }

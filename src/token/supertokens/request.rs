@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 
 use super::core::SuperTokensCore;
 use super::exchange::Exchange;
+use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::token::error::MintError;
-use crate::token::renewal::{self, RenewalPolicy};
+use crate::token::renewal;
+use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
 use crate::verify::Verifier;
 
@@ -34,17 +36,6 @@ pub struct ServiceTokenRequest {
     verifier: Option<Verifier>,
     /// The first error of a builder method, which `mint` returns.
     deferred_error: Option<MintError>,
-}
-
-/// `POST /recipe/jwt`, its members in the order in which the official SDKs send them.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    payload: &'a Map<String, Value>,
-    validity: u64,
-    use_static_signing_key: bool,
-    algorithm: &'static str,
-    jwks_domain: &'a str,
 }
 
 impl SuperTokensCore {
@@ -76,7 +67,10 @@ impl ServiceTokenRequest {
                 self.payload.insert(name, value);
                 self
             }
-            Err(err) => self.defer(unwritable(name, err)),
+            Err(err) => {
+                let source = SourceError::new(err);
+                self.defer(MintError::UnwritableClaim { claim: name, source })
+            }
         }
     }
 
@@ -144,37 +138,37 @@ impl ServiceTokenRequest {
         if let Some(err) = &self.deferred_error {
             return Err(err.clone());
         }
-        let body = self.body()?;
         let policy = match (self.is_dynamic, self.validity) {
             (true, _) => RenewalPolicy::BeforeKeyExpiry,
             (false, Some(_)) => RenewalPolicy::BeforeExpiry,
             (false, None) => RenewalPolicy::OnRefusal,
         };
-        let (core, clock) = (self.core.client()?, self.core.clock().clone());
-        let exchange = Exchange::new(core, body, self.jwks_domain, self.verifier);
-        let mut budget = self.core.retry_budget();
-        let (minted, jwt) = loop {
+        let (clock, body) = (Clock::default(), self.body());
+        let client = self.core.client(&clock)?;
+        let exchange = Exchange::new(client, body, self.jwks_domain, self.verifier);
+        let mut budget = self.core.retry_budget(&clock);
+        let (token, jwt) = loop {
             match exchange.attempt(budget.attempts_until()).await {
                 Ok(minted) => break minted,
-                Err(failure) => budget.wait(failure).await?,
+                Err(err) => budget.wait(err).await?,
             }
         };
         while let Err(err) = exchange.verify(&jwt).await {
-            budget.wait(err.into()).await?;
+            budget.wait(err).await?;
         }
-        Ok(renewal::renewed(minted, policy, Box::new(exchange), clock))
+        Ok(renewal::renewed(token, policy, Box::new(exchange), clock))
     }
 
-    fn body(&self) -> Result<Vec<u8>, MintError> {
+    /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs.
+    fn body(&self) -> String {
         let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
-        let body = Body {
-            payload: &self.payload,
-            validity: self.validity.unwrap_or(default).as_secs(),
-            use_static_signing_key: !self.is_dynamic,
-            algorithm: "RS256",
-            jwks_domain: &self.jwks_domain,
-        };
-        serde_json::to_vec(&body).map_err(|err| unwritable("payload".to_owned(), err))
+        format!(
+            r#"{{"payload":{},"validity":{},"useStaticSigningKey":{},"algorithm":"RS256","jwksDomain":{}}}"#,
+            Value::from(self.payload.clone()),
+            self.validity.unwrap_or(default).as_secs(),
+            !self.is_dynamic,
+            Value::from(self.jwks_domain.as_str()),
+        )
     }
 
     fn defer(mut self, error: MintError) -> Self {
@@ -191,8 +185,4 @@ impl fmt::Debug for ServiceTokenRequest {
             .field("claims", &claims)
             .finish_non_exhaustive()
     }
-}
-
-fn unwritable(claim: String, err: serde_json::Error) -> MintError {
-    MintError::UnwritableClaim { claim, source: SourceError::new(err) }
 }

@@ -11,7 +11,6 @@ use crate::error::SourceError;
 use crate::http_client;
 use crate::jose::json;
 use crate::token::error::MintError;
-use crate::token::mint::MintFailure;
 
 /// The largest body that is read, and so the longest token.
 const MAX_BODY: usize = 64 * 1024;
@@ -22,26 +21,25 @@ pub(super) async fn read(
     core: &str,
     api_key: Option<&str>,
     clock: &Clock,
-) -> Result<String, MintFailure> {
+) -> Result<String, MintError> {
     let status = response.status();
     let headers = response.headers().clone();
     let body = http_client::read_body(response, MAX_BODY).await;
     let body = body.map_err(|err| unreachable(core, err))?;
     if status == StatusCode::OK {
         let token = body.ok_or("more than 64 KiB came").and_then(|body| token(&headers, &body));
-        return token.map_err(|reason| not_a_core(core, reason.to_owned()).into());
+        return token.map_err(|reason| not_a_core(core, reason.to_owned()));
     }
     if status.is_redirection() || status.is_success() {
-        return Err(not_a_core(core, format!("status {} came", status.as_u16())).into());
+        return Err(not_a_core(core, format!("status {} came", status.as_u16())));
     }
     let message = match body {
         Some(body) => redact(&String::from_utf8_lossy(&body), api_key),
         None => "(more than 64 KiB)".to_owned(),
     };
     let message = Some(message).filter(|message| !message.is_empty());
-    let error = MintError::Refused { core: core.to_owned(), status: status.as_u16(), message };
     let retry_after = http_client::retry_after(headers.get(RETRY_AFTER), clock.unix_now());
-    Err(MintFailure::new(error, retry_after))
+    Err(MintError::Refused { core: core.to_owned(), status: status.as_u16(), message, retry_after })
 }
 
 pub(super) fn unreachable(core: &str, err: reqwest::Error) -> MintError {

@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep};
 use crate::clock::Clock;
 use crate::error::Chain;
 use crate::token::error::MintError;
-use crate::token::mint::MintFailure;
 
 const FIRST: Duration = Duration::from_millis(100);
 const MAX: Duration = Duration::from_secs(5);
@@ -47,12 +46,8 @@ impl RetryBudget {
     }
 
     /// Waits until the next attempt, or fails if there is none.
-    pub(super) async fn wait(&mut self, failure: MintFailure) -> Result<(), MintError> {
-        let (error, retry_after) = failure.into_parts();
-        let wait = match error {
-            MintError::Refused { status: 429, .. } => self.backoff.after_too_many(retry_after),
-            _ => self.backoff.after_failure(retry_after),
-        };
+    pub(super) async fn wait(&mut self, error: MintError) -> Result<(), MintError> {
+        let wait = self.backoff.after(&error);
         let left = self.retries_until.saturating_duration_since(self.clock.now());
         if !error.is_transient() || wait >= left {
             return Err(error);
@@ -75,23 +70,30 @@ impl Backoff {
         Self { next: FIRST, too_many: 0, rng }
     }
 
-    /// The delay after a core that could not be reached or failed: 100 ms doubling to 5 s, drawn
-    /// from the upper half, with `Retry-After` as the floor.
-    fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {
-        let wait = self.next.mul_f64(0.5 + self.rng.f64() / 2.0);
-        self.next = (self.next * 2).min(MAX);
-        wait.max(retry_after.unwrap_or_default())
+    /// The delay after this error, with its `Retry-After` as the floor.
+    fn after(&mut self, error: &MintError) -> Duration {
+        let delay = match error {
+            MintError::Refused { status: 429, .. } => self.after_too_many(),
+            _ => self.after_failure(),
+        };
+        delay.max(error.retry_after().unwrap_or_default())
     }
 
-    /// The delay after a 429: the SDKs' five, then as after a failure, with `Retry-After` as the
-    /// floor.
-    fn after_too_many(&mut self, retry_after: Option<Duration>) -> Duration {
-        let Some(wait) = AFTER_429.get(self.too_many) else {
+    /// 100 ms doubling to 5 s, drawn from the upper half.
+    fn after_failure(&mut self) -> Duration {
+        let delay = self.next.mul_f64(0.5 + self.rng.f64() / 2.0);
+        self.next = (self.next * 2).min(MAX);
+        delay
+    }
+
+    /// The SDKs' five, then as after a failure.
+    fn after_too_many(&mut self) -> Duration {
+        let Some(delay) = AFTER_429.get(self.too_many) else {
             self.next = self.next.max(AFTER_429[AFTER_429.len() - 1]);
-            return self.after_failure(retry_after);
+            return self.after_failure();
         };
         self.too_many += 1;
-        (*wait).max(retry_after.unwrap_or_default())
+        *delay
     }
 }
 
@@ -99,15 +101,20 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    fn refused(status: u16, retry_after: Option<Duration>) -> MintError {
+        MintError::Refused { core: "http://core".to_owned(), status, message: None, retry_after }
+    }
+
     #[test]
     fn delays_after_429_are_the_sdks_and_at_least_retry_after() {
         let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
         let millis = Duration::from_millis;
         let cases = [(None, 10), (Some(5), 260), (Some(2000), 2000), (Some(0), 760), (None, 1010)];
         for (retry_after, expected) in cases {
-            assert_eq!(backoff.after_too_many(retry_after.map(millis)), millis(expected));
+            let error = refused(429, retry_after.map(millis));
+            assert_eq!(backoff.after(&error), millis(expected));
         }
-        let sixth = backoff.after_too_many(None);
+        let sixth = backoff.after(&refused(429, None));
         assert!(sixth >= millis(505) && sixth <= millis(1010), "{sixth:?}");
     }
 
@@ -115,9 +122,10 @@ mod tests {
     fn delays_after_failures_double_to_five_seconds() {
         let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
         for most in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            let wait = backoff.after_failure(None).as_millis();
-            assert!(wait >= most / 2 && wait <= most, "{wait} of {most}");
+            let delay = backoff.after(&refused(500, None)).as_millis();
+            assert!(delay >= most / 2 && delay <= most, "{delay} of {most}");
         }
-        assert_eq!(backoff.after_failure(Some(Duration::from_secs(60))), Duration::from_secs(60));
+        let minute = Duration::from_secs(60);
+        assert_eq!(backoff.after(&refused(500, Some(minute))), minute);
     }
 }

@@ -12,9 +12,10 @@ use tokio::time::{Instant, advance, sleep};
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::token::error::MintError;
-use crate::token::mint::{Mint, MintFailure, MintedToken, Minting};
-use crate::token::renewal::{self, RenewalPolicy};
-use crate::token::service_token::ServiceToken;
+use crate::token::mint::{self, Mint, Minting};
+use crate::token::renewal;
+use crate::token::schedule::RenewalPolicy;
+use crate::token::service_token::{Current, ServiceToken};
 
 const START: u64 = 1_700_000_000;
 
@@ -37,13 +38,13 @@ impl Core {
         Self(Arc::new(Inner { clock, validity, minted, asked, is_down: AtomicBool::new(false) }))
     }
 
-    fn minted(&self) -> Result<MintedToken, MintFailure> {
+    fn minted(&self) -> Result<Current, MintError> {
         if self.0.is_down.load(Ordering::Relaxed) {
-            return Err(down().into());
+            return Err(down());
         }
         let n = self.0.minted.fetch_add(1, Ordering::Relaxed);
         let exp = self.0.clock.unix_now() + self.0.validity;
-        Ok(minted(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)?)
+        minted(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)
     }
 
     fn token(&self, policy: RenewalPolicy) -> ServiceToken {
@@ -82,10 +83,10 @@ fn encode(text: &str) -> String {
 }
 
 /// A token with the marker, an issuer and these claims, checked as one that came over HTTP.
-fn minted(claims: &str, clock: &Clock) -> Result<MintedToken, MintError> {
+fn minted(claims: &str, clock: &Clock) -> Result<Current, MintError> {
     let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
     let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-    MintedToken::check(&jwt, "http://core", "https://api", clock)
+    mint::check(&jwt, "http://core", "https://api", clock)
 }
 
 fn down() -> MintError {
@@ -239,7 +240,7 @@ impl Mint for Answers {
             sleep(Duration::from_millis(1)).await;
             let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
             let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-            Ok(minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)?)
+            minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
         })
     }
 }
@@ -334,7 +335,12 @@ impl Mint for Slow {
             pass(self.seconds).await;
             match self.retry_after {
                 None => self.core.minted(),
-                Some(_) => Err(MintFailure::new(down(), self.retry_after)),
+                Some(_) => Err(MintError::Refused {
+                    core: "http://core".to_owned(),
+                    status: 503,
+                    message: None,
+                    retry_after: self.retry_after,
+                }),
             }
         })
     }
