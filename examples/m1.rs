@@ -3,6 +3,7 @@
 //! Prints the status and the body of `GET {m2}/whoami`; exits with 0 if the status is 200.
 #![allow(clippy::print_stdout)] // it is a program
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use reqwest::{Client, Method, Request, Url};
@@ -68,13 +69,13 @@ async fn main() -> ExitCode {
         Ok(200) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("m1: {error}");
+            eprintln!("m1: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(flags: Flags) -> Result<u16, Box<dyn std::error::Error>> {
+async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
     let m2 = Url::parse(&flags.m2).map_err(|err| format!("--m2 {}: {err}", flags.m2))?;
     let https = m2.scheme() == "https";
     let loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -108,16 +109,15 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn std::error::Error>> {
 
     let whoami = format!("{}/whoami", flags.m2.trim_end_matches('/')).parse()?;
     let response = m2_client.oneshot(Request::new(Method::GET, whoami)).await;
-    let response = response.map_err(|err| format!("{m2} cannot be called: {}", innermost(&err)))?;
+    let response =
+        response.map_err(|err| format!("{m2} cannot be called: {}", chain(&err.without_url())))?;
     let status = response.status().as_u16();
     println!("{status}\n{}", response.text().await?);
     Ok(status)
 }
 
-/// What lies at the bottom of an error, which is the part that tells.
-fn innermost(mut error: &dyn std::error::Error) -> String {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// An error and its sources on one line.
+fn chain(err: &dyn Error) -> String {
+    let sources = std::iter::successors(err.source(), |err| (*err).source());
+    sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
 }

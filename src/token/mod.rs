@@ -1,13 +1,13 @@
-//! Where M1's token comes from: a SuperTokens core, or whatever speaks its wire.
+//! The token that a service calls others with: from a SuperTokens core, or from elsewhere.
 //!
-//! A token is minted once, at start-up, and then carried by every request; minting is the only
-//! moment at which the calling service depends on its authority. A token whose
-//! [`validity`](ServiceTokenRequest::validity) was chosen, or which a [dynamic
-//! key](ServiceTokenRequest::dynamic_key) signed, is renewed in the background, long before it
-//! ends; and any token that a called service refuses as invalid is minted anew, at most once in 30
-//! s, doubling to 10 min while fresh tokens are refused too: a core that lost its keys heals
-//! without restarts. While the core cannot be reached the token that is there stays in use;
-//! [`ServiceToken::health`](crate::ServiceToken::health) tells.
+//! A token is minted once, at start-up, and every request carries it; minting is the only moment at
+//! which the calling service depends on its core. A token with a
+//! [`validity`](ServiceTokenRequest::validity) of its own, or signed with a [dynamic
+//! key](ServiceTokenRequest::dynamic_key), is renewed in the background, long before it expires.
+//! Any minted token that a called service refuses as invalid is minted again, at most once in 30 s,
+//! doubling to 10 min while fresh tokens are refused too, so a core that lost its keys needs no
+//! restart of its callers. While the core cannot be reached the token stays in use;
+//! [`ServiceToken::health`] says so.
 //!
 //! ```no_run
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};

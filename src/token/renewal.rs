@@ -80,7 +80,7 @@ impl Work for RenewalWork {
             let cause = self.next_cause().await;
             match self.minter.mint().await {
                 Ok(token) => self.succeed(token),
-                Err(error) => self.fail(cause, error),
+                Err(error) => self.fail(cause, &error),
             }
         }
     }
@@ -148,9 +148,9 @@ impl RenewalWork {
     }
 
     /// The token in use stays in use, even if it has expired.
-    fn fail(&self, cause: Cause, error: MintError) {
+    fn fail(&self, cause: Cause, error: &MintError) {
         let failures = self.state().failed(cause, error.clone(), &self.clock);
-        let error = Chain(&error);
+        let error = Chain(error);
         if failures == 1 {
             tracing::warn!(%error, "the service token could not be renewed and stays in use");
         } else {

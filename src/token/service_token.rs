@@ -191,6 +191,7 @@ pub(crate) struct Current {
     generation: u64,
     /// In Unix seconds.
     expires_at: Option<u64>,
+    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
     lifetime: Duration,
 }
 
