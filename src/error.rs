@@ -17,7 +17,7 @@ pub enum ConfigError {
         url: String,
     },
     /// A URL with a user or password.
-    #[error("a URL to connect to must not hold a user or password")]
+    #[error("the URL must not hold a user or password")]
     UrlCredentials,
     /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and read
     /// tokens.
@@ -41,6 +41,17 @@ pub enum ConfigError {
         /// What the HTTP library reports.
         source: SourceError,
     },
+}
+
+impl ConfigError {
+    /// An error that shows the beginning of a rejected URL, or nothing of one that may hold a
+    /// password.
+    pub(crate) fn of_url(text: &str, error: impl FnOnce(String) -> Self) -> Self {
+        if text.contains('@') {
+            return Self::UrlCredentials;
+        }
+        error(text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect())
+    }
 }
 
 fn quoted(text: &str) -> String {

@@ -1,8 +1,7 @@
-//! What every connection of this crate has in common: whom it may go to, how long it may take, how
-//! much it may bring.
+//! The limits of every HTTP connection of this crate: which hosts, how long, how much.
 //!
-//! reqwest by itself has no time-out, follows ten redirects to any host, obeys the environment's
-//! proxies and reads bodies without end.
+//! reqwest by default has no timeout, follows ten redirects to any host, uses the environment's
+//! proxies and reads bodies of any size.
 
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,19 +14,12 @@ use crate::error::{Chain, ConfigError, SourceError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A host is left alone for no longer than this, whatever it asks for.
+/// The longest `Retry-After` that is honoured.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Reads a URL that a connection can be made to. Deliberately echoes nothing behind the host: a
-/// query may hold a secret.
+/// Reads a URL that a connection can be made to. The error shows no query: it may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
-    let invalid = || {
-        if text.contains('@') {
-            return ConfigError::UrlCredentials;
-        }
-        let shown = text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect();
-        ConfigError::Url { url: shown }
-    };
+    let invalid = || ConfigError::of_url(text, |url| ConfigError::Url { url });
     let url = Url::parse(text).map_err(|_| invalid())?;
     let connectable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     let anonymous = url.username().is_empty() && url.password().is_none();
@@ -54,15 +46,14 @@ fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
-        // An IPv4 address mapped into IPv6 is as much of a loopback as it is by itself.
+        // `::ffff:127.0.0.1` is loopback, too.
         Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
         None => false,
     }
 }
 
-/// A client for `url`, with the limits put on top of whatever `builder` says: no redirects,
-/// `timeout` for the whole exchange, no content coding, and the environment's proxies for https
-/// alone.
+/// A client for `url`, with limits that override `builder`: no redirects, `timeout` for the whole
+/// exchange, no content coding, and the environment's proxies for https alone.
 pub(crate) fn client(
     builder: ClientBuilder,
     url: &Url,
@@ -98,13 +89,11 @@ pub(crate) fn client(
     })
 }
 
-/// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; what follows the limit is not
-/// read.
+/// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; the rest is not read.
 pub(crate) async fn read_body(
     mut response: Response,
     limit: usize,
 ) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    // Said in advance, it need not be read at all.
     if response.content_length().is_some_and(|length| length > limit as u64) {
         return Ok(None);
     }

@@ -44,7 +44,8 @@ impl AddServiceTokenLayer {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if one is not `http://` or `https://`, a host and perhaps a port.
+    /// [`ConfigError::Origin`] if one is not `http://` or `https://`, a host and an optional port;
+    /// [`ConfigError::UrlCredentials`] if one holds a user or password.
     pub fn only_to<O: AsRef<str>>(
         mut self,
         origins: impl IntoIterator<Item = O>,
@@ -74,11 +75,7 @@ impl AddServiceTokenLayer {
     }
 
     /// Adds the token in use, of which `copy` is a copy, to a request that may carry it.
-    pub(super) fn add_token<R: OutgoingRequest>(
-        &self,
-        request: &mut R,
-        copy: &mut Current,
-    ) -> Sent {
+    pub(super) fn add_token(&self, request: &mut impl OutgoingRequest, copy: &mut Current) -> Sent {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
         {

@@ -19,7 +19,7 @@ pub struct Origin {
 impl Origin {
     /// Reads `https://host` or `http://host` with an optional port and nothing else.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let invalid = || ConfigError::Origin { origin: printable(text) };
+        let invalid = || ConfigError::of_url(text, |origin| ConfigError::Origin { origin });
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();
@@ -77,19 +77,6 @@ fn port(authority: &Authority, host: &str, https: bool) -> Option<u16> {
 
 fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
-}
-
-/// The part of a rejected origin that an error shows: a user, password, query or fragment may be a
-/// secret.
-fn printable(text: &str) -> String {
-    if text.contains('@') {
-        return "an origin has no user or password".to_owned();
-    }
-    text.chars()
-        .take_while(|c| !matches!(c, '?' | '#'))
-        .take(100)
-        .flat_map(char::escape_debug)
-        .collect()
 }
 
 #[cfg(test)]

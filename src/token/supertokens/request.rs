@@ -85,33 +85,31 @@ impl ServiceTokenRequest {
         self.claim("aud", audience.into())
     }
 
-    /// How long the token is to be good, in whole seconds. By default 100 years, as in SuperTokens,
-    /// or an hour with [`dynamic_key`](Self::dynamic_key).
+    /// How long the token is valid, in whole seconds. By default 100 years, as in SuperTokens, or
+    /// an hour with [`dynamic_key`](Self::dynamic_key).
     ///
-    /// A token with a validity of its own **renews itself** in the background, for as long as there
-    /// is a handle on it: first within half of its life, or 5 min (of up to 20 min), 15 min (of up
-    /// to 90) or an hour before its end, ±10 %, whichever is later; then 30 s apart, or a quarter
-    /// of that time, doubling to that quarter. A renewal that fails leaves the token in use: no
-    /// request goes without one. Mints of one token begin at least 1 s apart, whatever lifetimes
-    /// the core's answers have.
+    /// A token with a validity of its own **renews itself** in the background until its last handle
+    /// is dropped: first at half of its lifetime, or 5 min (lifetimes up to 20 min), 15 min (up to
+    /// 90 min) or an hour before its expiry, ±10 %, whichever is later; then 30 s apart, or a
+    /// quarter of that time, doubling to that quarter. After a failed renewal the token stays in
+    /// use: no request is sent without one. Mints of one token start at least 1 s apart.
     pub fn validity(mut self, validity: Duration) -> Self {
         self.validity = Some(validity);
         if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
     }
 
-    /// Has the token signed with one of the core's dynamic keys, which rotate, instead of the
-    /// static one, which never does. Such a token dies about two hours after its key stops signing,
-    /// whatever its `exp`: it is good for an hour by default, and renewed at least once an hour
+    /// Signs the token with one of the core's dynamic keys, which rotate, instead of the static
+    /// one, which never does. Such a token is valid until about two hours after its key stops
+    /// signing, if not shorter: for an hour by default, and it is renewed at least once an hour,
     /// whatever its [`validity`](Self::validity).
     pub fn dynamic_key(mut self) -> Self {
         self.is_dynamic = true;
         self
     }
 
-    /// Has [`mint`](Self::mint) judge the token by the policy of the service that it is for, so
-    /// that what is configured wrongly fails here, at start-up, and not at the first call. Tokens
-    /// that are minted later are judged too, so the verifier, and the task that fetches its keys,
-    /// live as long as the token does.
+    /// Has [`mint`](Self::mint) verify the token with the policy of the called service, so that a
+    /// wrong configuration fails at start-up and not at the first call. Renewed tokens are verified
+    /// too, so the verifier, and the task that fetches its keys, live as long as the token.
     pub fn verify_with(mut self, verifier: &Verifier) -> Self {
         self.verifier = Some(verifier.clone());
         self
@@ -121,19 +119,20 @@ impl ServiceTokenRequest {
     /// SuperTokens' own default is, unless [`validity`](Self::validity) and
     /// [`dynamic_key`](Self::dynamic_key) say otherwise.
     ///
-    /// The hosts of the core are asked in turn; where no connection can be made, the next one is. A
-    /// core that cannot be reached, is overloaded (429) or fails (5xx) is tried again for 30 s, or
-    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or later if
-    /// its `Retry-After` says so; any other answer fails at once. What comes is checked before it
-    /// is used: a JWT, not expired, issued before it expires, from `jwks_domain`, with the marker.
+    /// The hosts of the core are asked in turn; if no connection can be made, the next one is
+    /// asked. A core that cannot be reached, is overloaded (429) or fails (5xx) is tried again for
+    /// 30 s, or [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or
+    /// later if its `Retry-After` says so; any other answer fails at once. The token is checked
+    /// before it is used: a JWT, not expired, issued before it expires, from `jwks_domain`, with
+    /// the marker.
     ///
     /// # Errors
     ///
-    /// [`MintError`], one line that says what to change, and never holds a token or an api key.
+    /// [`MintError`], which never holds a token or an api key.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at worst leaves a token minted that nobody holds.
+    /// If the future is dropped, a minted token may stay unused.
     pub async fn mint(self) -> Result<ServiceToken, MintError> {
         if let Some(err) = &self.deferred_error {
             return Err(err.clone());
@@ -159,11 +158,15 @@ impl ServiceTokenRequest {
         Ok(renewal::renewed(token, policy, Box::new(exchange), clock))
     }
 
-    /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs.
+    /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs. Not by way of
+    /// `Serialize`, which could fail.
     fn body(&self) -> String {
         let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
         format!(
-            r#"{{"payload":{},"validity":{},"useStaticSigningKey":{},"algorithm":"RS256","jwksDomain":{}}}"#,
+            concat!(
+                r#"{{"payload":{},"validity":{},"useStaticSigningKey":{},"#,
+                r#""algorithm":"RS256","jwksDomain":{}}}"#
+            ),
             Value::from(self.payload.clone()),
             self.validity.unwrap_or(default).as_secs(),
             !self.is_dynamic,
