@@ -64,7 +64,7 @@ pub enum MintError {
     /// The api key contains characters that a header cannot carry.
     #[error("the api key contains characters that a header cannot carry")]
     ApiKey,
-    /// The core could not be reached, or did not answer, within the deadline.
+    /// No connection to the core, or no response from it, within the deadline.
     #[error("the core at {core} cannot be reached")]
     Unreachable {
         /// The core's origin.
@@ -88,7 +88,7 @@ pub enum MintError {
         retry_after: Option<Duration>,
     },
     /// The response is not one of a SuperTokens core.
-    #[error("{core} does not answer as a core does: {reason}")]
+    #[error("{core} does not respond like a SuperTokens core: {reason}")]
     NotACore {
         /// The core's origin.
         core: String,

@@ -35,7 +35,7 @@ mod schedule;
 mod service_token;
 #[cfg(feature = "reqwest")]
 mod supertokens;
-#[cfg(all(test, feature = "reqwest"))]
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "reqwest")]

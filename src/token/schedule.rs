@@ -7,11 +7,11 @@ use tokio::time::Instant;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Mints of one token begin at least this far apart, whatever lifetimes the core's answers have.
+/// Mints of one token start at least this far apart, even if their lifetimes are shorter.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A dynamic key is listed for about two hours after it stops signing; no token that it signed is
-/// valid for longer, whatever its `exp`.
+/// A dynamic key is listed for about two hours after it stops signing; after that no token that it
+/// signed is valid, even if its `exp` is later.
 const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
 /// Refusals cause one mint in this time, which doubles while fresh tokens are refused too.

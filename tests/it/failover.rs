@@ -151,11 +151,11 @@ async fn what_is_no_core_fails_at_once() {
     let cases = [
         (
             status(200, "", "<html>It works!</html>"),
-            "does not answer as a core does: a status 200 came that is not JSON",
+            "does not respond like a SuperTokens core: the content type is not JSON",
         ),
         (
             status(302, "location: http://127.0.0.1:1/\r\n", ""),
-            "does not answer as a core does: status 302 came",
+            "does not respond like a SuperTokens core: unexpected status 302",
         ),
         (status(404, "", "Not found"), "refused with status 404: Not found"),
         (status(404, "", " \n"), "refused with status 404"),

@@ -111,14 +111,14 @@ async fn an_answer_that_is_no_token_is_said_to_be_none() {
         (
             "HTML",
             scripted(200, &[("content-type", "text/html")], "<html>Sign in</html>"),
-            "that is not JSON",
+            "the content type is not JSON",
         ),
         (
             "a token as text",
             scripted(200, &[("content-type", "text/plain")], &good),
-            "that is not JSON",
+            "the content type is not JSON",
         ),
-        ("no content type", scripted(200, &[], &good), "that is not JSON"),
+        ("no content type", scripted(200, &[], &good), "the content type is not JSON"),
         ("no JSON", scripted(200, JSON, "Hello"), "malformed"),
         ("half of it", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
         ("a member twice", scripted(200, JSON, good.replace('{', "{\"jwt\":\"x\",")), "malformed"),
@@ -218,7 +218,7 @@ async fn a_redirect_is_not_followed() {
         let core = Core::start(vec![scripted(status, &[("location", &elsewhere.url())], "")]).await;
         let error = mint(&core.url).await.unwrap_err();
         assert!(
-            matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("status {status} came"))
+            matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("unexpected status {status}"))
         );
         assert_eq!(core.asked(), 1);
     }

@@ -101,7 +101,7 @@ impl ServiceTokenRequest {
     /// Signs the token with one of the core's dynamic keys, which rotate, instead of the static
     /// one, which never does. Such a token is valid until about two hours after its key stops
     /// signing, if not shorter: for an hour by default, and it is renewed at least once an hour,
-    /// whatever its [`validity`](Self::validity).
+    /// even with a longer [`validity`](Self::validity).
     pub fn dynamic_key(mut self) -> Self {
         self.is_dynamic = true;
         self
@@ -122,7 +122,7 @@ impl ServiceTokenRequest {
     /// The hosts of the core are asked in turn; if no connection can be made, the next one is
     /// asked. A core that cannot be reached, is overloaded (429) or fails (5xx) is tried again for
     /// 30 s, or [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or
-    /// later if its `Retry-After` says so; any other answer fails at once. The token is checked
+    /// later if its `Retry-After` says so; any other response fails at once. The token is checked
     /// before it is used: a JWT, not expired, issued before it expires, from `jwks_domain`, with
     /// the marker.
     ///

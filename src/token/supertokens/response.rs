@@ -27,11 +27,12 @@ pub(super) async fn read(
     let body = http_client::read_body(response, MAX_BODY).await;
     let body = body.map_err(|err| unreachable(core, err))?;
     if status == StatusCode::OK {
-        let token = body.ok_or("more than 64 KiB came").and_then(|body| token(&headers, &body));
+        let token =
+            body.ok_or("the body is larger than 64 KiB").and_then(|body| token(&headers, &body));
         return token.map_err(|reason| not_a_core(core, reason.to_owned()));
     }
     if status.is_redirection() || status.is_success() {
-        return Err(not_a_core(core, format!("status {} came", status.as_u16())));
+        return Err(not_a_core(core, format!("unexpected status {}", status.as_u16())));
     }
     let message = match body {
         Some(body) => redact(&String::from_utf8_lossy(&body), api_key),
@@ -56,14 +57,14 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
     let media_type =
         content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !media_type.eq_ignore_ascii_case(b"application/json") {
-        return Err("a status 200 came that is not JSON");
+        return Err("the content type is not JSON");
     }
-    let answer = json::object(body).ok_or("the JSON that came is malformed")?;
-    let member = |name| answer.get(name).and_then(Value::as_str);
+    let object = json::object(body).ok_or("the JSON is malformed")?;
+    let member = |name| object.get(name).and_then(Value::as_str);
     match (member("status"), member("jwt")) {
         (Some("OK"), Some(jwt)) => Ok(jwt.to_owned()),
-        (Some("UNSUPPORTED_ALGORITHM_ERROR"), _) => Err("it does not sign with RS256"),
-        _ => Err("the JSON that came holds no token"),
+        (Some("UNSUPPORTED_ALGORITHM_ERROR"), _) => Err("RS256 is not supported"),
+        _ => Err("the JSON holds no token"),
     }
 }
 
@@ -73,26 +74,18 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn only_json_with_a_token_is_an_answer() {
+    fn only_json_with_a_token_is_accepted() {
         let json = "application/json;charset=UTF-8";
         let cases = [
             (json, r#"{"status":"OK","jwt":"a.b.c"}"#, Ok("a.b.c".to_owned())),
             ("Application/JSON", r#"{"jwt":"a.b.c","status":"OK"}"#, Ok("a.b.c".to_owned())),
-            (
-                json,
-                r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#,
-                Err("it does not sign with RS256"),
-            ),
-            (json, r#"{"status":"OK"}"#, Err("the JSON that came holds no token")),
-            (json, r#"{"status":"OK","jwt":7}"#, Err("the JSON that came holds no token")),
-            (json, r#"{"jwt":"a.b.c"}"#, Err("the JSON that came holds no token")),
-            (json, "Hello", Err("the JSON that came is malformed")),
-            (
-                "text/html",
-                r#"{"status":"OK","jwt":"a.b.c"}"#,
-                Err("a status 200 came that is not JSON"),
-            ),
-            ("", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("a status 200 came that is not JSON")),
+            (json, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#, Err("RS256 is not supported")),
+            (json, r#"{"status":"OK"}"#, Err("the JSON holds no token")),
+            (json, r#"{"status":"OK","jwt":7}"#, Err("the JSON holds no token")),
+            (json, r#"{"jwt":"a.b.c"}"#, Err("the JSON holds no token")),
+            (json, "Hello", Err("the JSON is malformed")),
+            ("text/html", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("the content type is not JSON")),
+            ("", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("the content type is not JSON")),
         ];
         for (content_type, body, expected) in cases {
             let headers =
