@@ -43,14 +43,11 @@ mod atomic_file;
 #[cfg(feature = "reqwest")]
 mod background;
 mod bearer;
-mod claims;
 pub mod client;
 mod clock;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
 mod error;
-#[cfg(feature = "axum")]
-pub mod extract;
 #[cfg(feature = "reqwest")]
 mod http_client;
 mod jose;
@@ -66,24 +63,23 @@ pub mod token;
 mod trusted_file;
 mod verify;
 
-pub use crate::claims::{ClaimsError, ServiceClaims};
 pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
 pub use crate::error::{ConfigError, SourceError};
-#[cfg(feature = "axum")]
-pub use crate::extract::ServiceClaimsRejection;
 pub use crate::jose::Algorithm;
 #[cfg(feature = "reqwest")]
 pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
+#[cfg(feature = "axum")]
+pub use crate::server::ServiceClaimsRejection;
 pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 #[cfg(feature = "reqwest")]
 pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
 pub use crate::token::{ServiceToken, TokenHealth};
-pub use crate::verify::Verifier;
+pub use crate::verify::{ClaimsError, ServiceClaims, Verifier};
 
 /// The README's snippets, compiled as tests.
 #[cfg(doctest)]

@@ -50,10 +50,14 @@
 //! # }
 //! ```
 
+#[cfg(feature = "axum")]
+mod extract;
 mod future;
 mod layer;
 mod service;
 
+#[cfg(feature = "axum")]
+pub use extract::ServiceClaimsRejection;
 pub use future::ResponseFuture;
 pub use layer::VerifyServiceTokenLayer;
 pub use service::VerifyServiceToken;

@@ -12,9 +12,8 @@ use tower_service::Service;
 use super::future::{Parked, ResponseFuture};
 use super::layer::{Answers, Mode, Shared};
 use crate::bearer;
-use crate::claims::{Refusal, ServiceClaims, Verdict};
 use crate::rejection::{Rejection, RejectionKind};
-use crate::verify::Attempt;
+use crate::verify::{Attempt, Refusal, ServiceClaims, Verdict};
 
 /// The service that [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) makes.
 #[derive(Clone)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use quick_cache::{Equivalent, Weighter};
 
+use super::claims::ServiceClaims;
 use super::policy::Validity;
-use crate::claims::ServiceClaims;
 use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
 

@@ -17,16 +17,17 @@
 //! costs nothing but decoding and hashing, and tells its sender nothing about the policy.
 
 mod cached_token;
+mod claims;
+mod concurrency;
 mod near_cache;
 mod policy;
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
 mod token_cache;
-mod turns;
 mod verifier;
 
+pub use claims::{ClaimsError, ServiceClaims};
+pub(crate) use claims::{Refusal, Verdict};
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::{NamedClaims, Policy};
 pub(crate) use verifier::Attempt;

@@ -12,7 +12,7 @@ use quick_cache::unsync::Cache;
 use thread_local::ThreadLocal;
 
 use super::cached_token::{ByWeight, CachedToken, Sought, Token};
-use crate::claims::ServiceClaims;
+use super::claims::ServiceClaims;
 
 /// The memory that one cache may hold, in KiB.
 const CAPACITY: u64 = 512;

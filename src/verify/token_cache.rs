@@ -22,8 +22,8 @@ use quick_cache::DefaultHashBuilder;
 use quick_cache::sync::Cache;
 
 use super::cached_token::{ByWeight, CachedToken, Sought, Token};
+use super::claims::ServiceClaims;
 use super::near_cache::{Near, NearCaches};
-use crate::claims::ServiceClaims;
 use crate::rejection::Rejection;
 
 /// The memory that one token of the capacity stands for, in KiB.

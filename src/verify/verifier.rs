@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cached_token::CachedToken;
+use super::claims::ServiceClaims;
+use super::concurrency::{Place, Turn, Turns};
 use super::policy::{NamedClaims, Policy};
 use super::token_cache::TokenCache;
-use super::turns::{Place, Turn, Turns};
-use crate::claims::ServiceClaims;
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk, Jws};
 use crate::jwks::{KeySource, Lookup, LookupError, PendingKey};

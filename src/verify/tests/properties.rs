@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 
-use super::{Attempt, Verifier};
+use super::super::verifier::{Attempt, Verifier};
 use crate::jwks::LocalJwks;
 use crate::rejection::RejectionReason;
 

@@ -13,7 +13,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::claims::{Refusal, ServiceClaims, Verdict};
+use crate::verify::{Refusal, ServiceClaims, Verdict};
 
 impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     type Rejection = ServiceClaimsRejection;

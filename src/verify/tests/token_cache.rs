@@ -9,11 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::cached_token::CachedToken;
-use super::policy::Validity;
-use super::token_cache::TokenCache;
-use super::verifier::Verifier;
-use crate::claims::ServiceClaims;
+use super::super::cached_token::CachedToken;
+use super::super::claims::ServiceClaims;
+use super::super::policy::Validity;
+use super::super::token_cache::TokenCache;
+use super::super::verifier::Verifier;
 use crate::clock::Clock;
 use crate::jose::Jwk;
 use crate::jwks::LocalJwks;

@@ -1,0 +1,4 @@
+//! Tests of this room that are too long for the file that they test, or cross several files.
+
+mod properties;
+mod token_cache;
