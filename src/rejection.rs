@@ -1,25 +1,13 @@
-//! Why a request was refused, and the one table from reason to answer.
+//! Why a token was refused. `server` makes responses of it.
 //!
-//! | kind | HTTP | `WWW-Authenticate` | gRPC |
-//! |---|---|---|---|
-//! | [`MissingToken`](RejectionKind::MissingToken) | 401 | `Bearer realm="…"` | 16 |
-//! | [`MalformedRequest`](RejectionKind::MalformedRequest) | 400 | `… error="invalid_request"` | 16 |
-//! | [`InvalidToken`](RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 |
-//! | [`NotMicroservice`](RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 |
-//! | [`KeysUnavailable`](RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 |
-//!
-//! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. Descriptions are constants: they name the failed check
-//! and never hold text from a token, a key or another library. The body is empty; the [`Rejection`]
-//! itself rides in the response's extensions, so that an outer layer can log it or write a body.
+//! Descriptions are constants: they name the failed check and never hold text from a token, a key
+//! or another library.
 
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
-
-/// Why a credential was refused: what to answer ([`kind`](Self::kind)) and which check failed
-/// ([`reason`](Self::reason)).
+/// Why a credential was refused: the class of refusal ([`kind`](Self::kind)) and the check that
+/// failed ([`reason`](Self::reason)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
     reason: RejectionReason,
@@ -27,82 +15,26 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Keys could not be had; worth trying again after `retry_after`.
-    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // keys that are given are always there
-    pub(crate) const fn retry_after(reason: RejectionReason, retry_after: Duration) -> Self {
+    /// A rejection that a retry after this time may settle.
+    pub(crate) const fn with_retry_after(reason: RejectionReason, retry_after: Duration) -> Self {
         Self { reason, retry_after: Some(retry_after) }
     }
 
-    /// The class of refusal, which decides the answer.
+    /// The class of refusal, which decides the response.
     #[must_use]
     pub const fn kind(&self) -> RejectionKind {
         self.reason.kind()
     }
 
-    /// The check that failed, for logs and tests. The wire shows it as a constant description.
+    /// The check that failed. Responses show its [`description`](RejectionReason::description).
     #[must_use]
     pub const fn reason(&self) -> RejectionReason {
         self.reason
     }
 
-    /// The HTTP status of the answer.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.kind().answer().status
-    }
-
-    /// The answer over HTTP: status, challenge, `Retry-After`; an empty body.
-    pub(crate) fn into_response<B: Default>(self, realm: &Realm) -> Response<B> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = self.status();
-        if let Some(challenge) = self.challenge(realm) {
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        if self.kind() == RejectionKind::KeysUnavailable {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(self.retry_after_seconds()));
-        }
-        response.extensions_mut().insert(self);
-        response
-    }
-
-    /// The answer to a gRPC call: HTTP 200 with headers alone, `grpc-status` and `grpc-message`
-    /// among them.
-    pub(crate) fn into_grpc_response<B: Default>(self) -> Response<B> {
-        let mut response = Response::new(B::default());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(self.kind().answer().grpc));
-        // Descriptions hold no byte that gRPC asks to be percent-encoded; a test keeps that true.
-        headers.insert("grpc-message", HeaderValue::from_static(self.reason.description()));
-        response.extensions_mut().insert(self);
-        response
-    }
-
-    fn challenge(self, realm: &Realm) -> Option<HeaderValue> {
-        let challenge = match (self.kind(), self.kind().answer().error) {
-            (RejectionKind::KeysUnavailable, _) => return None,
-            (_, None) => format!("Bearer {realm}"),
-            (RejectionKind::MalformedRequest, Some(error)) => {
-                format!("Bearer {realm}, error=\"{error}\"")
-            }
-            (_, Some(error)) => {
-                format!(
-                    "Bearer {realm}, error=\"{error}\", error_description=\"{}\"",
-                    self.reason.description()
-                )
-            }
-        };
-        // A realm holds visible ASCII only, so this does not fail; a bare scheme would be against
-        // RFC 6750 §3.
-        HeaderValue::try_from(challenge).ok()
-    }
-
-    /// Whole seconds, rounded up, at least one: a client told `0` would come back at once.
-    fn retry_after_seconds(self) -> u64 {
-        let wait = self.retry_after.unwrap_or_default();
-        (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+    /// How long a sender should wait before it tries again.
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 }
 
@@ -120,7 +52,8 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-/// The classes of refusal; each has one answer.
+/// The classes of refusal. The [table of responses](crate::server#responses) says what each is
+/// answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
@@ -129,37 +62,15 @@ pub enum RejectionKind {
     /// Not one well-formed Bearer credential: two of them, bytes outside b64token, or no token
     /// behind the scheme.
     MalformedRequest,
-    /// A Bearer token that is not acceptable: unparsable, forged, expired, from somebody else...
+    /// A Bearer token that is not accepted: malformed, forged, expired, of another issuer...
     InvalidToken,
-    /// An authentic, current token of somebody who is no microservice, an end user for instance.
+    /// An authentic, current token that is not a microservice's but an end user's, for instance.
     NotMicroservice,
-    /// The token could not be judged: there are no usable keys now.
+    /// The token could not be verified: there are no usable keys now.
     KeysUnavailable,
 }
 
-struct Answer {
-    status: StatusCode,
-    /// RFC 6750 §3.1.
-    error: Option<&'static str>,
-    /// The gRPC status code: 7 PERMISSION_DENIED, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
-    grpc: u16,
-}
-
-impl RejectionKind {
-    /// The one table. Nothing else in the crate picks a status.
-    const fn answer(self) -> Answer {
-        let (status, error, grpc) = match self {
-            Self::MissingToken => (StatusCode::UNAUTHORIZED, None, 16),
-            Self::MalformedRequest => (StatusCode::BAD_REQUEST, Some("invalid_request"), 16),
-            Self::InvalidToken => (StatusCode::UNAUTHORIZED, Some("invalid_token"), 16),
-            Self::NotMicroservice => (StatusCode::FORBIDDEN, Some("insufficient_scope"), 7),
-            Self::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, None, 14),
-        };
-        Answer { status, error, grpc }
-    }
-}
-
-/// Declares the reasons, each with its kind and the text that the wire shows.
+/// Declares the reasons, each with its kind and its description.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident => $kind:ident, $description:literal;)*) => {
         /// The check that refused a credential. [`server`](crate::server) says in which order the
@@ -178,7 +89,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => RejectionKind::$kind,)* }
             }
 
-            /// What the wire shows: constant text.
+            /// The constant text that responses show.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$name => $description,)* }
@@ -257,134 +168,17 @@ reasons! {
     TooManyWaiting => KeysUnavailable, "too many requests wait already";
 }
 
-/// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5).
-#[derive(Clone, Debug)]
-pub(crate) struct Realm(String);
-
-impl Realm {
-    /// Quotes and backslashes are escaped; what a quoted string cannot hold as visible ASCII
-    /// becomes `?`.
-    pub(crate) fn new(name: &str) -> Self {
-        let mut quoted = String::with_capacity(name.len() + 8);
-        for c in name.chars() {
-            match c {
-                '"' | '\\' => quoted.extend(['\\', c]),
-                ' '..='~' => quoted.push(c),
-                _ => quoted.push('?'),
-            }
-        }
-        Self(quoted)
-    }
-}
-
-impl Default for Realm {
-    fn default() -> Self {
-        Self::new("m2m")
-    }
-}
-
-impl fmt::Display for Realm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "realm=\"{}\"", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(reason: RejectionReason) -> (u16, Option<String>, Option<String>) {
-        let response = Rejection::from(reason).into_response::<()>(&Realm::default());
-        let header = |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
-        (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
-    }
-
     #[test]
-    fn each_kind_has_its_status_and_challenge() {
-        use RejectionReason as R;
-        let some = |text: &str| Some(text.to_owned());
-        let cases = [
-            (R::MissingCredentials, (401, some(r#"Bearer realm="m2m""#), None)),
-            (R::UnsupportedScheme, (401, some(r#"Bearer realm="m2m""#), None)),
-            (
-                R::MalformedCredentials,
-                (400, some(r#"Bearer realm="m2m", error="invalid_request""#), None),
-            ),
-            (
-                R::Expired,
-                (
-                    401,
-                    some(
-                        r#"Bearer realm="m2m", error="invalid_token", error_description="the token has expired""#,
-                    ),
-                    None,
-                ),
-            ),
-            (
-                R::NotMicroservice,
-                (
-                    403,
-                    some(
-                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the token is not a microservice's""#,
-                    ),
-                    None,
-                ),
-            ),
-            (R::KeysNotLoaded, (503, None, some("1"))),
-        ];
-        for (reason, expected) in cases {
-            assert_eq!(answer(reason), expected, "{reason:?}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_rounded_up() {
-        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
-            let rejection =
-                Rejection::retry_after(RejectionReason::FetchFailed, Duration::from_millis(millis));
-            let response = rejection.into_response::<()>(&Realm::default());
-            assert_eq!(response.headers()[RETRY_AFTER], seconds);
-        }
-    }
-
-    #[test]
-    fn grpc_calls_are_answered_in_grpc() {
-        use RejectionReason as R;
-        for (reason, code) in [
-            (R::MissingCredentials, "16"),
-            (R::MalformedCredentials, "16"),
-            (R::BadSignature, "16"),
-            (R::NotMicroservice, "7"),
-            (R::KeysStale, "14"),
-        ] {
-            let response = Rejection::from(reason).into_grpc_response::<()>();
-            assert_eq!(response.status(), 200);
-            assert_eq!(response.headers()["grpc-status"], code);
-            assert_eq!(response.headers()["grpc-message"], reason.description());
-        }
-    }
-
-    #[test]
-    fn descriptions_fit_every_place_they_are_put() {
+    fn descriptions_fit_a_challenge_and_a_grpc_message() {
         for reason in RejectionReason::ALL {
             // RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E; gRPC percent-encodes `%`.
             let fits = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E) && b != b'%';
             assert!(reason.description().bytes().all(fits), "{reason:?}");
             assert_eq!(Rejection::from(*reason).to_string(), reason.description());
         }
-    }
-
-    #[test]
-    fn the_rejection_rides_in_the_response() {
-        let rejection = Rejection::from(RejectionReason::Expired);
-        let response = rejection.into_response::<()>(&Realm::default());
-        assert_eq!(response.extensions().get(), Some(&rejection));
-        let response = rejection.into_grpc_response::<()>();
-        assert_eq!(response.extensions().get(), Some(&rejection));
-    }
-
-    #[test]
-    fn a_realm_cannot_break_out_of_its_quotes() {
-        assert_eq!(Realm::new("a\"b\\c\r\né").to_string(), r#"realm="a\"b\\c???""#);
     }
 }

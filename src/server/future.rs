@@ -1,14 +1,18 @@
-//! The future of [`VerifyServiceToken`](super::VerifyServiceToken).
+//! The future of [`VerifyServiceToken`](crate::VerifyServiceToken).
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::service::{Gate, Pending};
+use super::authenticator::Authenticator;
+use crate::verify::PendingAuthentication;
+
+const COMPLETED: &str = "future polled after completion";
 
 pin_project! {
     /// Response future of [`VerifyServiceToken`](crate::VerifyServiceToken).
@@ -27,23 +31,23 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // The key is not in the set and a fetch is under way, or the signature waits for its turn.
-        Verifying { verdict: Pending, parked: Option<Box<Parked<S, B>>> },
-        // The token is good; the inner service has to become ready again.
+        // The token waits for its key or for a core.
+        Authenticating { pending: PendingAuthentication, parked: Option<Box<Parked<S, B>>> },
+        // The request is admitted; the inner service has to become ready again.
         Readying { parked: Option<Box<Parked<S, B>>> },
-        // The token is good; the inner service is running.
+        // The request is admitted; the inner service is running.
         Calling { #[pin] future: S::Future },
-        // The token is not good; the answer is ready.
-        Rejected { response: Option<S::Response> },
+        // The request is refused.
+        Refused { response: Option<S::Response> },
     }
 }
 
-/// What waits for the verdict. The service is not ready, so no permit is held meanwhile. Boxed, so
-/// that no request carries about the room that a waiting one needs.
-pub(super) struct Parked<S, B> {
-    pub(super) request: Request<B>,
-    pub(super) unready: S,
-    pub(super) gate: Gate,
+/// A request that waits. Boxed, so that other requests' futures stay small.
+struct Parked<S, B> {
+    request: Request<B>,
+    /// Not ready, so it holds no permit while the request waits.
+    inner: S,
+    authenticator: Arc<Authenticator>,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -54,12 +58,19 @@ where
         Self { state: State::Calling { future } }
     }
 
-    pub(super) fn rejected(response: S::Response) -> Self {
-        Self { state: State::Rejected { response: Some(response) } }
+    pub(super) fn refused(response: S::Response) -> Self {
+        Self { state: State::Refused { response: Some(response) } }
     }
 
-    pub(super) fn verifying(verdict: Pending, parked: Box<Parked<S, B>>) -> Self {
-        Self { state: State::Verifying { verdict, parked: Some(parked) } }
+    /// `inner` must not be ready: it is readied once the request is admitted.
+    pub(super) fn authenticating(
+        pending: PendingAuthentication,
+        request: Request<B>,
+        inner: S,
+        authenticator: Arc<Authenticator>,
+    ) -> Self {
+        let parked = Some(Box::new(Parked { request, inner, authenticator }));
+        Self { state: State::Authenticating { pending, parked } }
     }
 }
 
@@ -74,22 +85,21 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Verifying { verdict, parked } => {
-                    let decided = ready!(verdict.as_mut().poll(cx));
+                StateProj::Authenticating { pending, parked } => {
+                    let result = ready!(pending.as_mut().poll(cx));
                     let mut parked = parked.take().expect(COMPLETED);
-                    match parked.gate.admit(&mut parked.request, decided) {
+                    match parked.authenticator.admit(&mut parked.request, result) {
                         Ok(()) => State::Readying { parked: Some(parked) },
-                        Err(response) => State::Rejected { response: Some(response) },
+                        Err(response) => State::Refused { response: Some(response) },
                     }
                 }
                 StateProj::Readying { parked } => {
-                    ready!(parked.as_mut().expect(COMPLETED).unready.poll_ready(cx))?;
-                    let Parked { request, unready: mut readied, .. } =
-                        *parked.take().expect(COMPLETED);
-                    State::Calling { future: readied.call(request) }
+                    ready!(parked.as_mut().expect(COMPLETED).inner.poll_ready(cx))?;
+                    let Parked { request, mut inner, .. } = *parked.take().expect(COMPLETED);
+                    State::Calling { future: inner.call(request) }
                 }
                 StateProj::Calling { future } => return future.poll(cx),
-                StateProj::Rejected { response } => {
+                StateProj::Refused { response } => {
                     return Poll::Ready(Ok(response.take().expect(COMPLETED)));
                 }
             };
@@ -97,8 +107,6 @@ where
         }
     }
 }
-
-const COMPLETED: &str = "future polled after completion";
 
 impl<S, B> fmt::Debug for ResponseFuture<S, B>
 where

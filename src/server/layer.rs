@@ -2,68 +2,45 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
 use tower_layer::Layer;
 
-use super::VerifyServiceToken;
-use crate::rejection::Realm;
+use super::authenticator::{Authenticator, Mode};
+use super::response::{Protocols, Realm};
+use super::service::VerifyServiceToken;
 use crate::verify::Verifier;
 
-/// Admits only requests that carry a microservice's token. See the [module docs](crate::server) for
-/// what is checked and what each failure answers.
+/// Requires a verified microservice's token on each request. See the [module docs](crate::server) for
+/// what is checked and what each failure is answered with.
 ///
 /// On an axum router use `route_layer`, so that an unknown path stays a 404.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct VerifyServiceTokenLayer(Arc<Shared>);
-
-/// What every service that one layer made has in common: one reference count to clone for all of
-/// it.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) verifier: Verifier,
-    pub(super) header: HeaderName,
-    pub(super) realm: Realm,
-    pub(super) mode: Mode,
-    pub(super) answers: Answers,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Required,
-    Optional,
-}
-
-/// How a gRPC call is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
-    Grpc,
-    Http,
-}
+pub struct VerifyServiceTokenLayer(Arc<Authenticator>);
 
 impl VerifyServiceTokenLayer {
     /// A layer that refuses every request without a good token.
     pub fn new(verifier: Verifier) -> Self {
-        Self::with_mode(verifier, Mode::Required)
+        Self(Arc::new(Authenticator::new(verifier, Mode::Required)))
     }
 
-    /// A layer that also lets in requests with no credential, with one of another scheme, or with
-    /// an authentic token without the marker, all of them without claims: `Option<ServiceClaims>`
-    /// is `None` then. A forged or expired token is refused as ever.
+    /// A layer that also admits requests with no credential, with one of another scheme, or with an
+    /// authentic token without the marker, all of them without claims: `Option<ServiceClaims>` is
+    /// `None` then. A forged or expired token is still refused.
     pub fn optional(verifier: Verifier) -> Self {
-        Self::with_mode(verifier, Mode::Optional)
+        Self(Arc::new(Authenticator::new(verifier, Mode::Optional)))
     }
 
     /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible
     /// ASCII become `?`.
     pub fn realm(self, realm: impl AsRef<str>) -> Self {
-        self.with(|shared| shared.realm = Realm::new(realm.as_ref()))
+        self.with(|authenticator| authenticator.name_realm(Realm::new(realm.as_ref())))
     }
 
     /// The header that carries the credential. `Authorization` by default. Its value is `Bearer
     /// <jwt>` whatever the name.
     pub fn header(self, name: HeaderName) -> Self {
-        self.with(|shared| shared.header = name)
+        self.with(|authenticator| authenticator.read_header(name))
     }
 
     /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a
@@ -73,20 +50,10 @@ impl VerifyServiceTokenLayer {
     /// For servers without gRPC services, where a client that sends `application/grpc` would get
     /// 200 instead of 401. gRPC clients map the HTTP statuses.
     pub fn http_answers(self) -> Self {
-        self.with(|shared| shared.answers = Answers::Http)
+        self.with(|authenticator| authenticator.respond_in(Protocols::HttpOnly))
     }
 
-    fn with_mode(verifier: Verifier, mode: Mode) -> Self {
-        Self(Arc::new(Shared {
-            verifier,
-            header: AUTHORIZATION,
-            realm: Realm::default(),
-            mode,
-            answers: Answers::Grpc,
-        }))
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Authenticator)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }

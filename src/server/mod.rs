@@ -1,9 +1,9 @@
-//! The called side: only microservices come in.
+//! Server middleware that requires a verified service token.
 //!
 //! What [`VerifyServiceTokenLayer`] does with a request, in this order:
 //!
-//! 0. The verdict of a layer further out is replaced by this one's, and the incoming credential is
-//!    marked sensitive.
+//! 0. The claims that an outer layer inserted are replaced by this layer's, and the incoming
+//!    credential is marked sensitive.
 //! 1. Exactly one credential: one `Authorization` value (or the header set with
 //!    [`header`](VerifyServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one
 //!    b64token of at most 8 KiB.
@@ -20,13 +20,28 @@
 //! Before the signature check nothing is deserialized, so a forged token costs little more than
 //! that check.
 //!
-//! What each failure answers stands in the table of [`RejectionKind`](crate::RejectionKind); the
-//! inner service is not called. gRPC calls (`POST` over HTTP/2 with media type `application/grpc`
-//! or `application/grpc+…`) are answered in gRPC, with HTTP status 200, unless
+//! # Responses
+//!
+//! A refused request does not reach the inner service:
+//!
+//! | kind | HTTP | `WWW-Authenticate` | gRPC |
+//! |---|---|---|---|
+//! | [`MissingToken`](crate::RejectionKind::MissingToken) | 401 | `Bearer realm="…"` | 16 |
+//! | [`MalformedRequest`](crate::RejectionKind::MalformedRequest) | 400 | `… error="invalid_request"` | 16 |
+//! | [`InvalidToken`](crate::RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 |
+//! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 |
+//! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 |
+//!
+//! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. The body is empty. The typed
+//! [`Rejection`](crate::Rejection) is in the response's extensions, where an outer layer can read it
+//! to log it or to write a body.
+//!
+//! gRPC calls (`POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`) get
+//! HTTP status 200 and a `grpc-status`, unless
 //! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. gRPC-Web, and
-//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP answer, which
-//! their clients map. An outage of the key endpoint is never a 401: known keys go on working, and a
-//! token that cannot be judged gets 503.
+//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP response, which
+//! their clients map. An outage of the key endpoint is never a 401: known keys stay in use, and a
+//! token that cannot be verified gets 503.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
@@ -50,10 +65,13 @@
 //! # }
 //! ```
 
+mod authenticator;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
 mod layer;
+mod outcome;
+mod response;
 mod service;
 
 #[cfg(feature = "axum")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quick_cache::{Equivalent, Weighter};
 
 use super::claims::ServiceClaims;
+use super::heap_size::heap_size;
 use super::policy::Validity;
 use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
@@ -20,8 +21,8 @@ const ENTRY_OVERHEAD: usize = 512;
 /// The outcome for one token whose signature was good.
 #[derive(Clone, Debug)]
 pub(super) struct CachedToken {
-    pub(super) token: Token,
-    pub(super) outcome: Result<ServiceClaims, RejectionReason>,
+    token: Token,
+    outcome: Result<ServiceClaims, RejectionReason>,
     key: Arc<Jwk>,
     validity: Validity,
     /// The memory that the entry takes, in KiB, rounded up.
@@ -35,9 +36,18 @@ impl CachedToken {
         key: Arc<Jwk>,
         validity: Validity,
     ) -> Self {
-        let claims = outcome.as_ref().map_or(0, ServiceClaims::heap_size);
+        let claims = outcome.as_ref().map_or(0, |claims| heap_size(claims.as_map()));
         let weight = (ENTRY_OVERHEAD + token.len() + claims).div_ceil(UNIT) as u64;
         Self { token: Token(token.as_bytes().into()), outcome, key, validity, weight }
+    }
+
+    /// What the caches find the entry by.
+    pub(super) fn token(&self) -> Token {
+        self.token.clone()
+    }
+
+    pub(super) fn outcome(&self) -> &Result<ServiceClaims, RejectionReason> {
+        &self.outcome
     }
 
     /// Whether the outcome counts at `now`, in Unix seconds.
@@ -64,22 +74,28 @@ impl CachedToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token(Arc<[u8]>);
 
-/// The same, to look up by.
-pub(super) struct Sought<'t>(pub(super) &'t [u8]);
+/// The same, borrowed for a look-up.
+pub(super) struct TokenRef<'t>(&'t [u8]);
 
-impl Hash for Token {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Sought(&self.0).hash(state);
+impl<'t> TokenRef<'t> {
+    pub(super) fn new(token: &'t [u8]) -> Self {
+        Self(token)
     }
 }
 
-impl Hash for Sought<'_> {
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        TokenRef(&self.0).hash(state);
+    }
+}
+
+impl Hash for TokenRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0.last_chunk().map_or(0, |end| u64::from_le_bytes(*end)));
     }
 }
 
-impl Equivalent<Token> for Sought<'_> {
+impl Equivalent<Token> for TokenRef<'_> {
     fn equivalent(&self, token: &Token) -> bool {
         *self.0 == *token.0
     }
@@ -89,7 +105,13 @@ impl Equivalent<Token> for Sought<'_> {
 /// for entries and bytes.
 #[derive(Clone, Debug)]
 pub(super) struct ByWeight {
-    pub(super) least: u64,
+    least: u64,
+}
+
+impl ByWeight {
+    pub(super) fn at_least(least: u64) -> Self {
+        Self { least }
+    }
 }
 
 impl Weighter<Token, CachedToken> for ByWeight {

@@ -19,6 +19,7 @@
 mod cached_token;
 mod claims;
 mod concurrency;
+mod heap_size;
 mod near_cache;
 mod policy;
 #[cfg(test)]
@@ -27,8 +28,7 @@ mod token_cache;
 mod verifier;
 
 pub use claims::{ClaimsError, ServiceClaims};
-pub(crate) use claims::{Refusal, Verdict};
 #[cfg(any(test, fuzzing))]
-pub(crate) use policy::{NamedClaims, Policy};
-pub(crate) use verifier::Attempt;
+pub(crate) use policy::Policy;
 pub use verifier::Verifier;
+pub(crate) use verifier::{Authentication, PendingAuthentication};

@@ -11,7 +11,7 @@ use quick_cache::DefaultHashBuilder;
 use quick_cache::unsync::Cache;
 use thread_local::ThreadLocal;
 
-use super::cached_token::{ByWeight, CachedToken, Sought, Token};
+use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
 
 /// The memory that one cache may hold, in KiB.
@@ -53,14 +53,14 @@ impl NearCaches {
     pub(super) fn get(&self, token: &[u8], now: u64) -> Near {
         let Some(near) = self.caches.get() else { return Near::Wanted };
         let mut near = near.borrow_mut();
-        let sought = Sought(token);
-        match near.tokens.get(&sought) {
+        let token = TokenRef::new(token);
+        match near.tokens.get(&token) {
             Some(cached) if cached.holds(now) => {
-                if let Ok(claims) = &cached.outcome {
+                if let Ok(claims) = cached.outcome() {
                     return Near::Found(claims.clone());
                 }
             }
-            Some(_) => drop(near.tokens.remove(&sought)),
+            Some(_) => drop(near.tokens.remove(&token)),
             None => {}
         }
         near.missed = near.missed.wrapping_add(1);
@@ -77,7 +77,7 @@ impl NearCaches {
         if let Some(own) = cached.with_own_count()
             && let Some(near) = self.of_thread()
         {
-            near.borrow_mut().tokens.insert(own.token.clone(), own);
+            near.borrow_mut().tokens.insert(own.token(), own);
         }
     }
 
@@ -95,11 +95,10 @@ impl NearCaches {
 
 impl NearCache {
     fn new() -> Self {
-        let weighter = ByWeight { least: 1 };
         let tokens = Cache::with(
             CAPACITY as usize,
             CAPACITY,
-            weighter,
+            ByWeight::at_least(1),
             DefaultHashBuilder::default(),
             Default::default(),
         );
@@ -113,11 +112,11 @@ mod tests {
 
     use serde_json::{Map, json};
 
+    use super::super::policy::Validity;
     use super::*;
     use crate::jose::Jwk;
     use crate::jwks::LocalJwks;
     use crate::rejection::RejectionReason;
-    use crate::verify::policy::Validity;
 
     const NOW: u64 = 1_800_000_000;
 
@@ -129,7 +128,7 @@ mod tests {
 
     /// A token that was admitted, until its key is retired or `NOW + 100`.
     fn admitted(token: &str, key: &Arc<Jwk>) -> CachedToken {
-        let claims = ServiceClaims::proven(Map::new(), NOW + 100);
+        let claims = ServiceClaims::verified(Map::new(), NOW + 100);
         CachedToken::new(token, Ok(claims), Arc::clone(key), Validity::until(NOW + 100))
     }
 
@@ -151,7 +150,7 @@ mod tests {
         caches.insert(&cached);
         assert!(
             get(&caches, b"token", NOW + 99)
-                .is_some_and(|own| !own.is_shared_with(cached.outcome.as_ref().unwrap()))
+                .is_some_and(|own| !own.is_shared_with(cached.outcome().as_ref().unwrap()))
         );
         assert!(get(&caches, b"Token", NOW).is_none());
         assert!(get(&caches, b"token", NOW + 100).is_none());

@@ -1,4 +1,4 @@
-//! Tokens that were verified before: a service's token is the same for its whole life, so its
+//! The cache of verified tokens. A service sends the same token for the token's whole life, so its
 //! signature is checked once.
 //!
 //! A cached token is found by all of its bytes, and counts only while its dates hold and **the very
@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use quick_cache::DefaultHashBuilder;
 use quick_cache::sync::Cache;
 
-use super::cached_token::{ByWeight, CachedToken, Sought, Token};
+use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
 use super::near_cache::{Near, NearCaches};
 use crate::rejection::Rejection;
@@ -64,28 +64,28 @@ impl TokenCache {
         if let Near::Found(claims) = near {
             return Some(Ok(claims));
         }
-        let sought = Sought(token);
-        let (level, cached) = match levels.admitted.get(&sought) {
+        let token = TokenRef::new(token);
+        let (level, cached) = match levels.admitted.get(&token) {
             Some(cached) => (&levels.admitted, cached),
-            None => (&levels.refused, levels.refused.get(&sought)?),
+            None => (&levels.refused, levels.refused.get(&token)?),
         };
         if !cached.holds(now) {
-            // Dates that have passed stay passed. A key may become usable again: perhaps its set
-            // was stale.
-            level.remove_if(&sought, |cached| !cached.has_valid_dates(now));
+            // Only for its dates: an unusable key becomes usable again once a fetch renews its stale
+            // set.
+            level.remove_if(&token, |cached| !cached.has_valid_dates(now));
             return None;
         }
         if matches!(near, Near::Wanted) {
             levels.near.insert(&cached);
         }
-        Some(cached.outcome.clone().map_err(Rejection::from))
+        Some(cached.outcome().clone().map_err(Rejection::from))
     }
 
     /// Caches the outcome for a token whose signature was good. The capacity must not be zero.
     pub(super) fn insert(&self, cached: CachedToken) {
         let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
-        let level = if cached.outcome.is_ok() { &levels.admitted } else { &levels.refused };
-        level.insert(cached.token.clone(), Arc::new(cached));
+        let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.refused };
+        level.insert(cached.token(), Arc::new(cached));
     }
 
     /// Whether the first level of the current thread holds the token.
@@ -117,11 +117,10 @@ impl Levels {
     fn new(capacity: usize) -> Self {
         let level = |capacity: usize| {
             let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
-            let weighter = ByWeight { least: TOKEN_WEIGHT };
             Cache::with(
                 capacity,
                 weight,
-                weighter,
+                ByWeight::at_least(TOKEN_WEIGHT),
                 DefaultHashBuilder::default(),
                 Default::default(),
             )

@@ -2,7 +2,9 @@
 //! in by the library underneath as well.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -15,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 
-use super::super::verifier::{Attempt, Verifier};
+use super::super::verifier::Verifier;
 use crate::jwks::LocalJwks;
 use crate::rejection::RejectionReason;
 
@@ -78,9 +80,9 @@ fn verifier() -> Verifier {
 }
 
 fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
-    match verifier.attempt(token) {
-        Attempt::Decided(decided) => decided.map(drop).map_err(|rejection| rejection.reason()),
-        Attempt::Waiting(_) => panic!("fixed keys are not waited for"),
+    match pin!(verifier.verify(token)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome.map(drop).map_err(|rejection| rejection.reason()),
+        Poll::Pending => panic!("local keys are not waited for"),
     }
 }
 

@@ -74,7 +74,7 @@ async fn verify_often(verifier: &Verifier, token: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_says_what_the_first_verification_said() {
+async fn cached_outcome_equals_the_first_one() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     for key in [0, 1] {
@@ -90,7 +90,7 @@ async fn a_verdict_says_what_the_first_verification_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_ends_at_the_second_the_token_does() {
+async fn cached_token_ends_at_the_second_that_exp_says() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let token = authority
@@ -110,7 +110,7 @@ async fn a_verdict_ends_at_the_second_the_token_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_key_ends_its_verdicts_at_once_and_no_others() {
+async fn removed_key_ends_its_cached_tokens_and_no_others() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let (gone, stays) = (authority.good(0), authority.good(1));
@@ -127,7 +127,7 @@ async fn a_removed_key_ends_its_verdicts_at_once_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_material_under_a_known_kid_inherits_no_verdict() {
+async fn new_material_under_a_known_kid_has_no_cached_token() {
     let clock = Clock::driven(NOW);
     let (before, after) = (Authority::new(1), Authority::new(1));
     let token = before.good(0);
@@ -138,7 +138,7 @@ async fn new_material_under_a_known_kid_inherits_no_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_policy_shares_no_verdict() {
+async fn another_policy_shares_no_cached_token() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let token = authority.good(0);
@@ -151,7 +151,7 @@ async fn another_policy_shares_no_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_differs_in_one_byte_is_not_known() {
+async fn token_that_differs_in_one_byte_is_not_cached() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let token = authority.good(0);
@@ -169,7 +169,7 @@ async fn a_token_that_differs_in_one_byte_is_not_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_good_signatures_are_remembered() {
+async fn only_good_signatures_are_cached() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let (good, other) = (authority.good(0), authority.good(1));
@@ -181,7 +181,7 @@ async fn only_good_signatures_are_remembered() {
         assert!(!is_cached(&verifier, token), "{token}");
     }
     assert_eq!(verifier.cache().count_and_weight(), (0, 0));
-    // An authentic token without the marker is remembered as what it is.
+    // An authentic token without the marker is cached as refused.
     let user = authority.sign(0, &format!(r#"{{"exp":{},"sub":"user"}}"#, NOW + 100));
     for _ in 0..3 {
         assert_eq!(
@@ -193,7 +193,7 @@ async fn only_good_signatures_are_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_capacity_nothing_is_cached() {
+async fn cache_without_capacity_holds_nothing() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock).cache_capacity(0);
     let token = authority.good(0);
@@ -232,7 +232,7 @@ async fn fifty_verifiers_on_one_thread_keep_their_near_caches() {
 }
 
 #[test]
-fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
+fn cache_is_bounded_under_a_hundred_thousand_tokens() {
     let authority = Authority::new(1);
     for token_len in [200, 800, 8192] {
         let cache = TokenCache::new(1000);
@@ -242,7 +242,7 @@ fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
             bytes_offered += token.len();
             // Every other token is refused, which has a part of its own.
             let outcome = match number % 2 {
-                0 => Ok(ServiceClaims::proven(serde_json::Map::new(), NOW)),
+                0 => Ok(ServiceClaims::verified(serde_json::Map::new(), NOW)),
                 _ => Err(RejectionReason::NotMicroservice),
             };
             cache.insert(CachedToken::new(
@@ -268,7 +268,7 @@ fn entries_and_bytes_are_bounded_under_a_hundred_thousand_tokens() {
 }
 
 #[test]
-fn no_verdict_outlives_the_retirement_of_its_key() {
+fn cached_token_never_outlives_its_retired_key() {
     let authority = Authority::new(1);
     let clock = Clock::default();
     let verifier = authority.verifier(&clock);
@@ -285,7 +285,7 @@ fn no_verdict_outlives_the_retirement_of_its_key() {
                     for _ in 0..50 {
                         let was_retired = retired.load(Ordering::SeqCst);
                         let admitted = runtime.block_on(verifier.verify(&lasting)).is_ok();
-                        assert!(!(was_retired && admitted), "a verdict outlived its key");
+                        assert!(!(was_retired && admitted), "a cached token outlived its key");
                     }
                 });
             }

@@ -1,0 +1,92 @@
+//! Decides whether one request reaches the inner service.
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{Request, Response};
+
+use super::outcome::Outcome;
+use super::response::{Protocols, Realm};
+use crate::bearer;
+use crate::rejection::{Rejection, RejectionKind};
+use crate::verify::{Authentication, ServiceClaims, Verifier};
+
+/// The options of a layer, shared by every service that it makes.
+#[derive(Clone, Debug)]
+pub(super) struct Authenticator {
+    verifier: Verifier,
+    header: HeaderName,
+    realm: Realm,
+    mode: Mode,
+    protocols: Protocols,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Required,
+    Optional,
+}
+
+impl Authenticator {
+    pub(super) fn new(verifier: Verifier, mode: Mode) -> Self {
+        Self {
+            verifier,
+            header: AUTHORIZATION,
+            realm: Realm::default(),
+            mode,
+            protocols: Protocols::HttpAndGrpc,
+        }
+    }
+
+    pub(super) fn name_realm(&mut self, realm: Realm) {
+        self.realm = realm;
+    }
+
+    pub(super) fn read_header(&mut self, name: HeaderName) {
+        self.header = name;
+    }
+
+    pub(super) fn respond_in(&mut self, protocols: Protocols) {
+        self.protocols = protocols;
+    }
+
+    /// Verifies the request's credential and marks it sensitive.
+    pub(super) fn authenticate<B>(&self, request: &mut Request<B>) -> Authentication {
+        let authentication = match bearer::credential(request.headers(), &self.header) {
+            Ok(credential) => self.verifier.authenticate(credential),
+            Err(reason) => Authentication::Done(Err(reason.into())),
+        };
+        // The first value suffices: a request with several does not reach the inner service.
+        if let Some(credential) = request.headers_mut().get_mut(&self.header) {
+            credential.set_sensitive(true);
+        }
+        authentication
+    }
+
+    /// Inserts the outcome into the request's extensions, or returns the response that refuses it.
+    pub(super) fn admit<B, ResBody: Default>(
+        &self,
+        request: &mut Request<B>,
+        result: Result<ServiceClaims, Rejection>,
+    ) -> Result<(), Response<ResBody>> {
+        let outcome = match result {
+            Ok(claims) => Outcome::Authenticated(claims),
+            Err(rejection) if self.admits_without_claims(rejection) => {
+                Outcome::anonymous(rejection, self.realm.clone())
+            }
+            Err(rejection) => {
+                // At debug: the sender decides how many there are.
+                tracing::debug!(reason = ?rejection.reason(), "request refused");
+                return Err(rejection.respond_to(request, self.protocols, &self.realm));
+            }
+        };
+        request.extensions_mut().insert(outcome);
+        Ok(())
+    }
+
+    fn admits_without_claims(&self, rejection: Rejection) -> bool {
+        self.mode == Mode::Optional
+            && matches!(
+                rejection.kind(),
+                RejectionKind::MissingToken | RejectionKind::NotMicroservice
+            )
+    }
+}

@@ -1,0 +1,75 @@
+//! The outcome of a request's authentication, which a layer leaves in the request's extensions.
+
+use std::sync::Arc;
+
+use http::Extensions;
+#[cfg(feature = "axum")]
+use http::Response;
+
+use super::response::Realm;
+use crate::rejection::Rejection;
+use crate::verify::ServiceClaims;
+
+/// The extension value. Each layer inserts one, so that an outer layer's claims never pass an inner
+/// layer, and so that a request without a layer in front has none.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Authenticated(ServiceClaims),
+    /// Admitted without claims by an optional layer.
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
+    Anonymous(Arc<Refusal>),
+}
+
+/// What a required layer would have refused the request with.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
+pub(super) struct Refusal {
+    rejection: Rejection,
+    realm: Realm,
+}
+
+impl Outcome {
+    pub(super) fn anonymous(rejection: Rejection, realm: Realm) -> Self {
+        Self::Anonymous(Arc::new(Refusal { rejection, realm }))
+    }
+}
+
+#[cfg(feature = "axum")]
+impl Refusal {
+    pub(super) fn rejection(&self) -> Rejection {
+        self.rejection
+    }
+
+    pub(super) fn to_response<B: Default>(&self) -> Response<B> {
+        self.rejection.into_response(&self.realm)
+    }
+}
+
+impl ServiceClaims {
+    /// The claims that the nearest layer in front left in a request's extensions. `None` without a
+    /// layer in front, and behind an [`optional`](crate::VerifyServiceTokenLayer::optional) one if
+    /// the caller is no microservice.
+    #[must_use]
+    pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
+        match extensions.get::<Outcome>()? {
+            Outcome::Authenticated(claims) => Some(claims),
+            Outcome::Anonymous(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejection::RejectionReason;
+
+    #[test]
+    fn each_outcome_replaces_the_one_before() {
+        let mut extensions = Extensions::new();
+        assert!(ServiceClaims::from_extensions(&extensions).is_none());
+        let rejection = RejectionReason::MissingCredentials.into();
+        extensions.insert(Outcome::anonymous(rejection, Realm::default()));
+        assert!(ServiceClaims::from_extensions(&extensions).is_none());
+        assert!(extensions.get::<Outcome>().is_some());
+    }
+}

@@ -1,0 +1,304 @@
+//! The responses to refused requests. No other file of the crate picks a status.
+
+use std::fmt;
+
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+
+use crate::rejection::{Rejection, RejectionKind};
+
+const GRPC: &str = "application/grpc";
+
+/// The protocols in which requests are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocols {
+    HttpAndGrpc,
+    HttpOnly,
+}
+
+/// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5).
+#[derive(Clone, Debug)]
+pub(super) struct Realm(String);
+
+/// The response to one class of refusal.
+struct Answer {
+    status: StatusCode,
+    header: AnswerHeader,
+    /// 7 PERMISSION_DENIED, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
+    grpc_status: u16,
+}
+
+enum AnswerHeader {
+    Challenge,
+    /// A challenge with an error code of RFC 6750 §3.1.
+    Error(&'static str),
+    DescribedError(&'static str),
+    RetryAfter,
+}
+
+const fn answer(kind: RejectionKind) -> Answer {
+    use AnswerHeader::{Challenge, DescribedError, Error, RetryAfter};
+    let (status, header, grpc_status) = match kind {
+        RejectionKind::MissingToken => (StatusCode::UNAUTHORIZED, Challenge, 16),
+        RejectionKind::MalformedRequest => (StatusCode::BAD_REQUEST, Error("invalid_request"), 16),
+        RejectionKind::InvalidToken => {
+            (StatusCode::UNAUTHORIZED, DescribedError("invalid_token"), 16)
+        }
+        RejectionKind::NotMicroservice => {
+            (StatusCode::FORBIDDEN, DescribedError("insufficient_scope"), 7)
+        }
+        RejectionKind::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, RetryAfter, 14),
+    };
+    Answer { status, header, grpc_status }
+}
+
+impl Rejection {
+    /// The HTTP status of the response.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        answer(self.kind()).status
+    }
+
+    /// The response to `request`, in one of the protocols.
+    pub(super) fn respond_to<ReqBody, B: Default>(
+        self,
+        request: &Request<ReqBody>,
+        protocols: Protocols,
+        realm: &Realm,
+    ) -> Response<B> {
+        match protocols {
+            Protocols::HttpAndGrpc if is_grpc(request) => self.into_grpc_response(),
+            Protocols::HttpAndGrpc | Protocols::HttpOnly => self.into_response(realm),
+        }
+    }
+
+    /// The response over HTTP: status, challenge or `Retry-After`, empty body.
+    pub(super) fn into_response<B: Default>(self, realm: &Realm) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = self.status();
+        if let Some((name, value)) = self.header(realm) {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// The response to a gRPC call: HTTP 200 without a body, and gRPC's status in the headers
+    /// (Trailers-Only).
+    fn into_grpc_response<B: Default>(self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        headers.insert("grpc-status", HeaderValue::from(answer(self.kind()).grpc_status));
+        // No description holds a byte that gRPC percent-encodes; a test of `rejection` asserts it.
+        headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    fn header(self, realm: &Realm) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = match answer(self.kind()).header {
+            AnswerHeader::RetryAfter => {
+                // Whole seconds, rounded up, at least one: a client told `0` retries at once.
+                let wait = self.retry_after().unwrap_or_default();
+                let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+                return Some((RETRY_AFTER, HeaderValue::from(seconds)));
+            }
+            AnswerHeader::Challenge => format!("Bearer {realm}"),
+            AnswerHeader::Error(error) => format!("Bearer {realm}, error=\"{error}\""),
+            AnswerHeader::DescribedError(error) => {
+                let description = self.reason().description();
+                format!("Bearer {realm}, error=\"{error}\", error_description=\"{description}\"")
+            }
+        };
+        // Never `None`: realm and description are visible ASCII.
+        Some((WWW_AUTHENTICATE, HeaderValue::try_from(challenge).ok()?))
+    }
+}
+
+impl Realm {
+    /// Escapes quotes and backslashes, and replaces what is not visible ASCII by `?`.
+    pub(super) fn new(name: &str) -> Self {
+        let mut quoted = String::with_capacity(name.len() + 8);
+        for c in name.chars() {
+            match c {
+                '"' | '\\' => quoted.extend(['\\', c]),
+                ' '..='~' => quoted.push(c),
+                _ => quoted.push('?'),
+            }
+        }
+        Self(quoted)
+    }
+}
+
+impl Default for Realm {
+    fn default() -> Self {
+        Self::new("m2m")
+    }
+}
+
+impl fmt::Display for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "realm=\"{}\"", self.0)
+    }
+}
+
+/// The response of an extractor without a layer in front.
+#[cfg(feature = "axum")]
+pub(super) fn missing_layer<B: Default>() -> Response<B> {
+    let mut response = Response::new(B::default());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc`,
+/// alone or with `+` and a message format.
+///
+/// gRPC-Web is not gRPC. Neither is `application/grpc` on HTTP/1.1, where status 200 would hide the
+/// refusal from proxies and logs: gRPC needs HTTP/2, and a gRPC-Web translator in front maps the
+/// HTTP response.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type =
+        content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
+    let (base, rest) = media_type.split_at_checked(GRPC.len()).unwrap_or_default();
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && base.eq_ignore_ascii_case(GRPC.as_bytes())
+        && matches!(rest.first(), None | Some(b'+'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rejection::RejectionReason;
+
+    fn rendered(reason: RejectionReason) -> (u16, Option<String>, Option<String>) {
+        let response = Rejection::from(reason).into_response::<()>(&Realm::default());
+        let header = |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+        (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
+    }
+
+    #[test]
+    fn each_kind_has_its_status_and_challenge() {
+        use RejectionReason as R;
+        let some = |text: &str| Some(text.to_owned());
+        let cases = [
+            (R::MissingCredentials, (401, some(r#"Bearer realm="m2m""#), None)),
+            (R::UnsupportedScheme, (401, some(r#"Bearer realm="m2m""#), None)),
+            (
+                R::MalformedCredentials,
+                (400, some(r#"Bearer realm="m2m", error="invalid_request""#), None),
+            ),
+            (
+                R::Expired,
+                (
+                    401,
+                    some(
+                        r#"Bearer realm="m2m", error="invalid_token", error_description="the token has expired""#,
+                    ),
+                    None,
+                ),
+            ),
+            (
+                R::NotMicroservice,
+                (
+                    403,
+                    some(
+                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the token is not a microservice's""#,
+                    ),
+                    None,
+                ),
+            ),
+            (R::KeysNotLoaded, (503, None, some("1"))),
+        ];
+        for (reason, expected) in cases {
+            assert_eq!(rendered(reason), expected, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
+            let rejection = Rejection::with_retry_after(
+                RejectionReason::FetchFailed,
+                Duration::from_millis(millis),
+            );
+            let response = rejection.into_response::<()>(&Realm::default());
+            assert_eq!(response.headers()[RETRY_AFTER], seconds);
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_grpc_status() {
+        use RejectionReason as R;
+        for (reason, code) in [
+            (R::MissingCredentials, "16"),
+            (R::MalformedCredentials, "16"),
+            (R::BadSignature, "16"),
+            (R::NotMicroservice, "7"),
+            (R::KeysStale, "14"),
+        ] {
+            let response = Rejection::from(reason).into_grpc_response::<()>();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["grpc-status"], code);
+            assert_eq!(response.headers()["grpc-message"], reason.description());
+        }
+    }
+
+    #[test]
+    fn rejection_is_in_the_response_extensions() {
+        let rejection = Rejection::from(RejectionReason::Expired);
+        let response = rejection.into_response::<()>(&Realm::default());
+        assert_eq!(response.extensions().get(), Some(&rejection));
+        let response = rejection.into_grpc_response::<()>();
+        assert_eq!(response.extensions().get(), Some(&rejection));
+    }
+
+    #[test]
+    fn realm_cannot_end_its_quotes() {
+        assert_eq!(Realm::new("a\"b\\c\r\né").to_string(), r#"realm="a\"b\\c???""#);
+    }
+
+    #[test]
+    fn grpc_is_told_by_version_method_and_media_type() {
+        let cases = [
+            (Version::HTTP_2, "POST", "application/grpc", true),
+            (Version::HTTP_2, "POST", "Application/gRPC", true),
+            (Version::HTTP_2, "POST", "application/grpc+proto", true),
+            (Version::HTTP_2, "POST", "application/grpc; charset=utf-8", true),
+            (Version::HTTP_2, "POST", "application/grpc \t;charset=utf-8", true),
+            (Version::HTTP_2, "POST", "application/grpc+proto ;x=y", true),
+            (Version::HTTP_2, "GET", "application/grpc", false),
+            (Version::HTTP_2, "POST", "application/grpc-web", false),
+            (Version::HTTP_2, "POST", "application/grpc-web+proto", false),
+            (Version::HTTP_2, "POST", "application/grpcx", false),
+            (Version::HTTP_2, "POST", "application/grpc x", false),
+            (Version::HTTP_2, "POST", "application/grpc, text/html", false),
+            (Version::HTTP_2, "POST", "application/grp", false),
+            (Version::HTTP_2, "POST", "application/json", false),
+            (Version::HTTP_2, "POST", "", false),
+            (Version::HTTP_09, "POST", "application/grpc", false),
+            (Version::HTTP_10, "POST", "application/grpc", false),
+            (Version::HTTP_11, "POST", "application/grpc", false),
+            (Version::HTTP_11, "POST", "application/grpc+proto", false),
+            (Version::HTTP_3, "POST", "application/grpc", false),
+        ];
+        for (version, method, content_type, expected) in cases {
+            let request = Request::builder()
+                .version(version)
+                .method(method)
+                .header(CONTENT_TYPE, content_type);
+            assert_eq!(
+                is_grpc(&request.body(()).unwrap()),
+                expected,
+                "{version:?} {method} {content_type}"
+            );
+        }
+        assert!(!is_grpc(
+            &Request::builder().version(Version::HTTP_2).method("POST").body(()).unwrap()
+        ));
+    }
+}

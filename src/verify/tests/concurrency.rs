@@ -1,0 +1,246 @@
+use std::future::poll_fn;
+use std::mem;
+use std::num::NonZero;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::time::timeout;
+
+use super::super::concurrency::SignatureLimit;
+use crate::rejection::RejectionReason;
+
+/// Less than the idle timeout of a thread.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Polls `future` once, and asserts that it waits.
+async fn pending_once<F: Future>(mut future: Pin<&mut F>) {
+    let waits = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
+    assert!(waits, "the future does not wait");
+}
+
+/// Lets every task of this thread's runtime go as far as it can.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn one_permit() -> Arc<SignatureLimit> {
+    Arc::new(SignatureLimit::new(1))
+}
+
+#[test]
+fn limit_leaves_one_core_free() {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let limit = SignatureLimit::for_machine();
+    let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire()).collect();
+    assert_eq!(permits.len(), if cores == 1 { 1 } else { cores - 1 });
+    drop(permits);
+    assert!(limit.try_acquire().is_some());
+}
+
+#[tokio::test]
+async fn queue_is_served_in_the_order_of_arrival() {
+    let limit = one_permit();
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let permit = limit.try_acquire().unwrap();
+    assert!(limit.try_acquire().is_none());
+    let (go_on, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(told));
+    let waiting: Vec<_> = (0..3)
+        .map(|number| {
+            let (slot, done, told) =
+                (limit.enqueue().unwrap(), Arc::clone(&done), Arc::clone(&told));
+            tokio::spawn(slot.run(move |_permit| {
+                told.lock().unwrap().recv().unwrap();
+                done.lock().unwrap().push(number);
+                Ok(())
+            }))
+        })
+        .collect();
+    settle().await;
+    assert!(done.lock().unwrap().is_empty());
+    drop(permit);
+    assert!(limit.try_acquire().is_none(), "a newcomer overtakes the queue");
+    (0..3).for_each(|_| go_on.send(()).unwrap());
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(*done.lock().unwrap(), [0, 1, 2]);
+    assert!(limit.try_acquire().is_some());
+}
+
+#[tokio::test]
+async fn queue_rejects_the_1025th_token() {
+    let limit = one_permit();
+    let permit = limit.try_acquire().unwrap();
+    let wait = || limit.enqueue().map(|slot| tokio::spawn(slot.run(|_permit| Ok(()))));
+    let mut waiting: Vec<_> = (0..1024).map(|_| wait().unwrap()).collect();
+    settle().await;
+    assert_eq!(limit.enqueue().unwrap_err(), RejectionReason::TooManyWaiting);
+    // A slot is free again once its token gives up or is served.
+    waiting.pop().unwrap().abort();
+    settle().await;
+    waiting.push(wait().unwrap());
+    assert!(limit.enqueue().is_err());
+    drop(permit);
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    assert!(limit.enqueue().is_ok());
+}
+
+#[tokio::test]
+async fn future_that_is_dropped_or_not_polled_blocks_no_other() {
+    let limit = one_permit();
+    let permit = limit.try_acquire().unwrap();
+    let wait = || Box::pin(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    let (mut unpolled, mut dropped, mut patient) = (wait(), wait(), wait());
+    for waiting in [&mut unpolled, &mut dropped, &mut patient] {
+        pending_once(waiting.as_mut()).await;
+    }
+    settle().await;
+    drop(dropped);
+    assert_eq!(limit.counts().0, 2);
+    drop(permit);
+    timeout(SOON, patient).await.expect("it is kept waiting").unwrap();
+    assert!(limit.try_acquire().is_some());
+    unpolled.await.unwrap();
+}
+
+#[test]
+fn runtime_that_is_not_driven_blocks_no_other() {
+    let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+    let limit = one_permit();
+    let wait = || Box::pin(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    let permit = limit.try_acquire().unwrap();
+    let (idle, mut unpolled) = (runtime(), wait());
+    idle.block_on(async {
+        pending_once(unpolled.as_mut()).await;
+        settle().await;
+    });
+    drop(permit);
+    let patient = async { timeout(SOON, wait()).await };
+    runtime().block_on(patient).expect("it is kept waiting").unwrap();
+}
+
+#[test]
+fn queue_works_without_a_runtime() {
+    let limit = one_permit();
+    let permit = limit.try_acquire().unwrap();
+    let mut waiting = pin!(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    drop(permit);
+    let served = loop {
+        match waiting.as_mut().poll(&mut cx) {
+            Poll::Ready(served) => break served,
+            Poll::Pending => thread::yield_now(),
+        }
+    };
+    assert!(served.is_ok());
+}
+
+/// The task that drops the permit blocks the worker that the waiting task was woken on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_worker_blocks_no_queued_token() {
+    let limit: &'static _ = Box::leak(Box::new(one_permit()));
+    let permit = limit.try_acquire().unwrap();
+    let slot = limit.enqueue().unwrap();
+    let (served, is_served) = mpsc::channel();
+    let waiting = tokio::spawn(slot.run(move |_permit| {
+        served.send(()).unwrap();
+        Ok(())
+    }));
+    while limit.counts().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::spawn(async move {
+        drop(permit);
+        is_served.recv_timeout(SOON).expect("it is kept waiting");
+    })
+    .await
+    .unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn queue_uses_every_permit_at_once() {
+    let limit = Arc::new(SignatureLimit::new(3));
+    let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire()).collect();
+    let all_here = Arc::new(Barrier::new(3));
+    let waiting: Vec<_> = (0..6)
+        .map(|_| {
+            let (slot, all_here) = (limit.enqueue().unwrap(), Arc::clone(&all_here));
+            tokio::spawn(slot.run(move |_permit| {
+                all_here.wait();
+                Ok(())
+            }))
+        })
+        .collect();
+    settle().await;
+    drop(permits);
+    for task in waiting {
+        timeout(SOON, task).await.expect("they wait for one another").unwrap().unwrap();
+    }
+    let (_, threads, _) = limit.counts();
+    assert_eq!(threads, 3);
+    let permits = std::iter::from_fn(|| limit.try_acquire().map(mem::forget)).count();
+    assert_eq!(permits, 3, "there is another number of permits afterwards");
+}
+
+#[tokio::test]
+async fn idle_thread_is_woken() {
+    let limit = one_permit();
+    for _ in 0..3 {
+        let served = limit.enqueue().unwrap().run(|_permit| Ok(()));
+        timeout(SOON, served).await.expect("it is kept waiting").unwrap();
+        while limit.counts().2 == 0 {
+            thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn thread_that_ended_is_replaced() {
+    let limit = SignatureLimit::new(1).with_idle_timeout(Duration::from_micros(100));
+    let limit = Arc::new(limit);
+    for _ in 0..200 {
+        let served = limit.enqueue().unwrap().run(|_permit| Ok(()));
+        timeout(SOON, served).await.expect("it is kept waiting").unwrap();
+        // The next round begins before the thread ends, after it, or meanwhile.
+        thread::yield_now();
+    }
+    while limit.counts().1 > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(limit.counts().2, 0);
+}
+
+#[tokio::test]
+async fn panic_of_one_job_costs_no_permit_and_no_other_job() {
+    let limit = one_permit();
+    let permit = limit.try_acquire().unwrap();
+    let lost =
+        tokio::spawn(limit.enqueue().unwrap().run::<(), _>(|_permit| panic!("deliberately")));
+    let behind = tokio::spawn(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    settle().await;
+    drop(permit);
+    timeout(SOON, behind).await.expect("it is kept waiting").unwrap().unwrap();
+    assert_eq!(lost.await.unwrap().unwrap_err().reason(), RejectionReason::TooManyWaiting);
+    assert!(limit.try_acquire().is_some());
+}
+
+#[tokio::test]
+async fn job_runs_on_a_named_thread_in_its_callers_runtime() {
+    let slot = one_permit().enqueue().unwrap();
+    let done = slot
+        .run(|_permit| Ok((Handle::current().id(), thread::current().name().map(str::to_owned))))
+        .await;
+    let name = "tower-m2m-signatures".to_owned();
+    assert_eq!(done.unwrap(), (Handle::current().id(), Some(name)));
+}

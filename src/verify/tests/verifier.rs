@@ -1,0 +1,181 @@
+//! What a verifier does with a token that has to wait, and with the signature limit.
+
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use super::super::claims::ServiceClaims;
+use super::super::concurrency::SignatureLimit;
+use super::super::verifier::{Authentication, PendingAuthentication, Verifier};
+use crate::clock::Clock;
+use crate::jwks::LocalJwks;
+use crate::rejection::{Rejection, RejectionKind, RejectionReason};
+
+const EXPIRES_AT: u64 = 4_953_600_000;
+
+/// A verifier that checks one signature at once, and its only key.
+struct Fixture {
+    pair: Ed25519KeyPair,
+    jwks: LocalJwks,
+    verifier: Verifier,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x});
+        let jwks = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        let limit = Arc::new(SignatureLimit::new(1));
+        let verifier = Verifier::new(jwks.clone()).with_signature_limit(limit);
+        Self { pair, jwks, verifier }
+    }
+
+    /// A good token.
+    fn sign(&self, number: u32) -> String {
+        let claims = json!({"exp": EXPIRES_AT, "source": "microservice", "n": number}).to_string();
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
+        let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes())))
+    }
+
+    /// A token whose signature is not its key's.
+    fn forge(&self) -> String {
+        let signed = self.sign(0);
+        format!("{}.{}", signed.rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]))
+    }
+
+    fn retire_key(&self) {
+        self.jwks.keys()[0].use_until(0);
+    }
+}
+
+fn reason(outcome: Result<ServiceClaims, Rejection>) -> Option<RejectionReason> {
+    outcome.err().map(|rejection| rejection.reason())
+}
+
+/// Verifies a token, which does not have to wait.
+fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
+    match verifier.authenticate(token.as_bytes()) {
+        Authentication::Done(outcome) => outcome,
+        Authentication::Pending(_) => panic!("the token waits"),
+    }
+}
+
+/// Starts to verify a token, which has to wait.
+fn pending(verifier: &Verifier, token: &str) -> PendingAuthentication {
+    match verifier.authenticate(token.as_bytes()) {
+        Authentication::Pending(pending) => pending,
+        Authentication::Done(_) => panic!("the token does not wait"),
+    }
+}
+
+#[tokio::test]
+async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
+    let fixture = Fixture::new();
+    let verifier = &fixture.verifier;
+    let known = fixture.sign(1);
+    verifier.verify(&known).await.unwrap();
+
+    let permit = verifier.signatures().try_acquire().unwrap();
+    assert!(verifier.cached(known.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
+    // A token that is refused before its signature needs no permit.
+    assert!(done(verifier, "not.a.token").is_err());
+    let [new, again, forged] = [fixture.sign(2), fixture.sign(2), fixture.forge()].map(|token| {
+        let verifier = verifier.clone();
+        tokio::spawn(async move { verifier.verify(&token).await })
+    });
+    tokio::task::yield_now().await;
+    assert!(!new.is_finished() && !again.is_finished() && !forged.is_finished());
+    drop(permit);
+    assert_eq!(new.await.unwrap().unwrap().get("n"), Some(&json!(2)));
+    assert_eq!(again.await.unwrap().unwrap().get("n"), Some(&json!(2)));
+    assert_eq!(reason(forged.await.unwrap()), Some(RejectionReason::BadSignature));
+    assert!(verifier.signatures().try_acquire().is_some());
+}
+
+#[tokio::test]
+async fn full_queue_refuses_a_new_token() {
+    let fixture = Fixture::new();
+    let limit = Arc::new(SignatureLimit::new(1));
+    let verifier = fixture.verifier.clone().with_signature_limit(Arc::clone(&limit));
+    let permit = limit.try_acquire().unwrap();
+    let slots: Vec<_> = std::iter::from_fn(|| limit.enqueue().ok()).collect();
+    for token in [fixture.sign(1), fixture.forge()] {
+        let rejection = verifier.verify(&token).await.unwrap_err();
+        assert_eq!(rejection.reason(), RejectionReason::TooManyWaiting);
+        assert_eq!(rejection.kind(), RejectionKind::KeysUnavailable);
+    }
+    drop((permit, slots));
+    assert!(verifier.verify(&fixture.sign(1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_that_expires_while_queued_is_refused() {
+    let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
+    let verifier = fixture.verifier.clone().on_clock(clock.clone());
+    let permit = verifier.signatures().try_acquire().unwrap();
+    let pending = pending(&verifier, &fixture.sign(1));
+    clock.shift(30);
+    drop(permit);
+    assert_eq!(reason(pending.await), Some(RejectionReason::Expired));
+}
+
+#[tokio::test]
+async fn token_whose_key_is_retired_while_queued_is_refused() {
+    let fixture = Fixture::new();
+    let permit = fixture.verifier.signatures().try_acquire().unwrap();
+    let pending = pending(&fixture.verifier, &fixture.sign(1));
+    fixture.retire_key();
+    drop(permit);
+    assert_eq!(reason(pending.await), Some(RejectionReason::UnknownKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_token_that_would_not_pass_asks_for_no_key() {
+    let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
+    let verifier = fixture.verifier.clone().on_clock(clock.clone());
+    let permit = verifier.signatures().try_acquire().unwrap();
+    let pending = pending(&verifier, &fixture.sign(1));
+    fixture.retire_key();
+    clock.shift(30);
+    drop(permit);
+    assert_eq!(reason(pending.await), Some(RejectionReason::Expired));
+}
+
+#[tokio::test]
+async fn token_longer_than_configured_is_refused() {
+    let fixture = Fixture::new();
+    let token = fixture.sign(1);
+    for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TokenTooLong))] {
+        let verifier = fixture.verifier.clone().max_token_len(token.len() - shorter_by);
+        assert_eq!(reason(verifier.verify(&token).await), expected);
+        assert_eq!(reason(done(&verifier, &token)), expected);
+    }
+    let by_default = |len: usize| reason(done(&fixture.verifier, &"a".repeat(len)));
+    assert_eq!(by_default(8192), Some(RejectionReason::NotThreeParts));
+    assert_eq!(by_default(8193), Some(RejectionReason::TokenTooLong));
+}
+
+#[tokio::test]
+async fn cached_token_counts_again_once_its_key_does() {
+    let fixture = Fixture::new();
+    let token = fixture.sign(1);
+    fixture.verifier.verify(&token).await.unwrap();
+    fixture.retire_key();
+    assert!(fixture.verifier.cached(token.as_bytes()).is_none());
+    fixture.jwks.keys()[0].use_until(u64::MAX);
+    assert!(fixture.verifier.cached(token.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
+}
+
+#[test]
+fn configured_clone_shares_the_limit_and_keeps_the_capacity() {
+    let fixture = Fixture::new();
+    let _permit = fixture.verifier.signatures().try_acquire().unwrap();
+    let configured = fixture.verifier.clone().cache_capacity(7).audience("billing");
+    assert!(configured.signatures().try_acquire().is_none());
+    assert_eq!(configured.cache().capacity(), 7);
+}
