@@ -30,7 +30,7 @@ impl Authenticator {
         Self {
             verifier,
             header: AUTHORIZATION,
-            realm: Realm::default(),
+            realm: Realm::new("m2m"),
             mode,
             protocols: Protocols::HttpAndGrpc,
         }
@@ -70,7 +70,7 @@ impl Authenticator {
         let outcome = match result {
             Ok(claims) => Outcome::Authenticated(claims),
             Err(rejection) if self.admits_without_claims(rejection) => {
-                Outcome::anonymous(rejection, self.realm.clone())
+                Outcome::Anonymous(rejection, self.realm.clone())
             }
             Err(rejection) => {
                 // At debug: the sender decides how many there are.

@@ -1,10 +1,6 @@
 //! The outcome of a request's authentication, which a layer leaves in the request's extensions.
 
-use std::sync::Arc;
-
 use http::Extensions;
-#[cfg(feature = "axum")]
-use http::Response;
 
 use super::response::Realm;
 use crate::rejection::Rejection;
@@ -15,34 +11,10 @@ use crate::verify::ServiceClaims;
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Authenticated(ServiceClaims),
-    /// Admitted without claims by an optional layer.
+    /// Admitted without claims by an optional layer; with what a required one would have refused
+    /// the request with.
     #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
-    Anonymous(Arc<Refusal>),
-}
-
-/// What a required layer would have refused the request with.
-#[derive(Debug)]
-#[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
-pub(super) struct Refusal {
-    rejection: Rejection,
-    realm: Realm,
-}
-
-impl Outcome {
-    pub(super) fn anonymous(rejection: Rejection, realm: Realm) -> Self {
-        Self::Anonymous(Arc::new(Refusal { rejection, realm }))
-    }
-}
-
-#[cfg(feature = "axum")]
-impl Refusal {
-    pub(super) fn rejection(&self) -> Rejection {
-        self.rejection
-    }
-
-    pub(super) fn to_response<B: Default>(&self) -> Response<B> {
-        self.rejection.into_response(&self.realm)
-    }
+    Anonymous(Rejection, Realm),
 }
 
 impl ServiceClaims {
@@ -53,7 +25,7 @@ impl ServiceClaims {
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         match extensions.get::<Outcome>()? {
             Outcome::Authenticated(claims) => Some(claims),
-            Outcome::Anonymous(_) => None,
+            Outcome::Anonymous(..) => None,
         }
     }
 }
@@ -68,7 +40,7 @@ mod tests {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         let rejection = RejectionReason::MissingCredentials.into();
-        extensions.insert(Outcome::anonymous(rejection, Realm::default()));
+        extensions.insert(Outcome::Anonymous(rejection, Realm::new("m2m")));
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         assert!(extensions.get::<Outcome>().is_some());
     }

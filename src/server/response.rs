@@ -1,6 +1,6 @@
 //! The responses to refused requests. No other file of the crate picks a status.
 
-use std::fmt;
+use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -16,9 +16,9 @@ pub(super) enum Protocols {
     HttpOnly,
 }
 
-/// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5).
+/// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5). Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Realm(String);
+pub(super) struct Realm(Arc<str>);
 
 /// The response to one class of refusal.
 struct Answer {
@@ -36,27 +36,27 @@ enum AnswerHeader {
     RetryAfter,
 }
 
-const fn answer(kind: RejectionKind) -> Answer {
-    use AnswerHeader::{Challenge, DescribedError, Error, RetryAfter};
-    let (status, header, grpc_status) = match kind {
-        RejectionKind::MissingToken => (StatusCode::UNAUTHORIZED, Challenge, 16),
-        RejectionKind::MalformedRequest => (StatusCode::BAD_REQUEST, Error("invalid_request"), 16),
-        RejectionKind::InvalidToken => {
-            (StatusCode::UNAUTHORIZED, DescribedError("invalid_token"), 16)
-        }
-        RejectionKind::NotMicroservice => {
-            (StatusCode::FORBIDDEN, DescribedError("insufficient_scope"), 7)
-        }
-        RejectionKind::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, RetryAfter, 14),
-    };
-    Answer { status, header, grpc_status }
+impl RejectionKind {
+    const fn answer(self) -> Answer {
+        use AnswerHeader::{Challenge, DescribedError, Error, RetryAfter};
+        let (status, header, grpc_status) = match self {
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, Challenge, 16),
+            Self::MalformedRequest => (StatusCode::BAD_REQUEST, Error("invalid_request"), 16),
+            Self::InvalidToken => (StatusCode::UNAUTHORIZED, DescribedError("invalid_token"), 16),
+            Self::NotMicroservice => {
+                (StatusCode::FORBIDDEN, DescribedError("insufficient_scope"), 7)
+            }
+            Self::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, RetryAfter, 14),
+        };
+        Answer { status, header, grpc_status }
+    }
 }
 
 impl Rejection {
     /// The HTTP status of the response.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        answer(self.kind()).status
+        self.kind().answer().status
     }
 
     /// The response to `request`, in one of the protocols.
@@ -89,15 +89,15 @@ impl Rejection {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-        headers.insert("grpc-status", HeaderValue::from(answer(self.kind()).grpc_status));
+        headers.insert("grpc-status", HeaderValue::from(self.kind().answer().grpc_status));
         // No description holds a byte that gRPC percent-encodes; a test of `rejection` asserts it.
         headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
         response
     }
 
-    fn header(self, realm: &Realm) -> Option<(HeaderName, HeaderValue)> {
-        let challenge = match answer(self.kind()).header {
+    fn header(self, Realm(realm): &Realm) -> Option<(HeaderName, HeaderValue)> {
+        let challenge = match self.kind().answer().header {
             AnswerHeader::RetryAfter => {
                 // Whole seconds, rounded up, at least one: a client told `0` retries at once.
                 let wait = self.retry_after().unwrap_or_default();
@@ -119,27 +119,16 @@ impl Rejection {
 impl Realm {
     /// Escapes quotes and backslashes, and replaces what is not visible ASCII by `?`.
     pub(super) fn new(name: &str) -> Self {
-        let mut quoted = String::with_capacity(name.len() + 8);
+        let mut param = String::from("realm=\"");
         for c in name.chars() {
             match c {
-                '"' | '\\' => quoted.extend(['\\', c]),
-                ' '..='~' => quoted.push(c),
-                _ => quoted.push('?'),
+                '"' | '\\' => param.extend(['\\', c]),
+                ' '..='~' => param.push(c),
+                _ => param.push('?'),
             }
         }
-        Self(quoted)
-    }
-}
-
-impl Default for Realm {
-    fn default() -> Self {
-        Self::new("m2m")
-    }
-}
-
-impl fmt::Display for Realm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "realm=\"{}\"", self.0)
+        param.push('"');
+        Self(param.into())
     }
 }
 
@@ -176,7 +165,7 @@ mod tests {
     use crate::rejection::RejectionReason;
 
     fn rendered(reason: RejectionReason) -> (u16, Option<String>, Option<String>) {
-        let response = Rejection::from(reason).into_response::<()>(&Realm::default());
+        let response = Rejection::from(reason).into_response::<()>(&Realm::new("m2m"));
         let header = |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
     }
@@ -226,7 +215,7 @@ mod tests {
                 RejectionReason::FetchFailed,
                 Duration::from_millis(millis),
             );
-            let response = rejection.into_response::<()>(&Realm::default());
+            let response = rejection.into_response::<()>(&Realm::new("m2m"));
             assert_eq!(response.headers()[RETRY_AFTER], seconds);
         }
     }
@@ -251,7 +240,7 @@ mod tests {
     #[test]
     fn rejection_is_in_the_response_extensions() {
         let rejection = Rejection::from(RejectionReason::Expired);
-        let response = rejection.into_response::<()>(&Realm::default());
+        let response = rejection.into_response::<()>(&Realm::new("m2m"));
         assert_eq!(response.extensions().get(), Some(&rejection));
         let response = rejection.into_grpc_response::<()>();
         assert_eq!(response.extensions().get(), Some(&rejection));
@@ -259,7 +248,7 @@ mod tests {
 
     #[test]
     fn realm_cannot_end_its_quotes() {
-        assert_eq!(Realm::new("a\"b\\c\r\né").to_string(), r#"realm="a\"b\\c???""#);
+        assert_eq!(&*Realm::new("a\"b\\c\r\né").0, r#"realm="a\"b\\c???""#);
     }
 
     #[test]

@@ -22,14 +22,6 @@ impl<S> VerifyServiceToken<S> {
     pub(super) fn new(inner: S, authenticator: Arc<Authenticator>) -> Self {
         Self { inner, authenticator }
     }
-
-    /// Drops the readied service without calling it, which releases the permit that it may hold.
-    fn release_inner(&mut self)
-    where
-        S: Clone,
-    {
-        self.inner = self.inner.clone();
-    }
 }
 
 impl<S, B, ResBody> Service<Request<B>> for VerifyServiceToken<S>
@@ -48,20 +40,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.authenticator.authenticate(&mut request) {
+        let future = match self.authenticator.authenticate(&mut request) {
             Authentication::Done(result) => match self.authenticator.admit(&mut request, result) {
-                Ok(()) => ResponseFuture::calling(self.inner.call(request)),
-                Err(response) => {
-                    self.release_inner();
-                    ResponseFuture::refused(response)
-                }
+                Ok(()) => return ResponseFuture::calling(self.inner.call(request)),
+                Err(response) => ResponseFuture::refused(response),
             },
             Authentication::Pending(pending) => {
-                self.release_inner();
                 let authenticator = Arc::clone(&self.authenticator);
                 ResponseFuture::authenticating(pending, request, self.inner.clone(), authenticator)
             }
-        }
+        };
+        // The readied service is dropped uncalled, which releases the permit that it may hold.
+        self.inner = self.inner.clone();
+        future
     }
 }
 

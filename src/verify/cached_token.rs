@@ -1,5 +1,6 @@
 //! What the token cache holds of one token, and how it is looked up and weighed.
 
+use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -101,27 +102,13 @@ impl Equivalent<Token> for TokenRef<'_> {
     }
 }
 
-/// Weighs an entry by the memory that it takes, in KiB, and by at least `least`: one bound holds
+/// Weighs an entry by the memory that it takes, in KiB, and by at least `LEAST`: one bound holds
 /// for entries and bytes.
 #[derive(Clone, Debug)]
-pub(super) struct ByWeight {
-    least: u64,
-}
+pub(super) struct ByWeight<const LEAST: u64>;
 
-impl ByWeight {
-    pub(super) fn at_least(least: u64) -> Self {
-        Self { least }
-    }
-}
-
-impl Weighter<Token, CachedToken> for ByWeight {
-    fn weight(&self, _: &Token, cached: &CachedToken) -> u64 {
-        cached.weight.max(self.least)
-    }
-}
-
-impl Weighter<Token, Arc<CachedToken>> for ByWeight {
-    fn weight(&self, _: &Token, cached: &Arc<CachedToken>) -> u64 {
-        cached.weight.max(self.least)
+impl<const LEAST: u64, C: Borrow<CachedToken>> Weighter<Token, C> for ByWeight<LEAST> {
+    fn weight(&self, _: &Token, cached: &C) -> u64 {
+        cached.borrow().weight.max(LEAST)
     }
 }

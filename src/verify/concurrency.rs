@@ -43,7 +43,7 @@ pub(super) struct SignatureLimit {
 }
 
 /// Behind a lock that is held for a few instructions at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     free_permits: usize,
     taken_slots: usize,
@@ -105,32 +105,20 @@ impl SignatureLimit {
     /// The limit of this process: verifiers share its cores, so they share the limit.
     pub(super) fn of_process() -> Arc<Self> {
         static LIMIT: LazyLock<Arc<SignatureLimit>> =
-            LazyLock::new(|| Arc::new(SignatureLimit::for_machine()));
+            LazyLock::new(|| Arc::new(SignatureLimit::of_machine()));
         // Unit tests run in parallel and must not depend on each other.
-        if cfg!(test) { Arc::new(Self::for_machine()) } else { Arc::clone(&LIMIT) }
+        if cfg!(test) { Arc::new(Self::of_machine()) } else { Arc::clone(&LIMIT) }
     }
 
     /// One permit less than there are cores, and at least one.
-    pub(super) fn for_machine() -> Self {
+    pub(super) fn of_machine() -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        Self::new(cores.saturating_sub(1).max(1))
+        Self::new(cores.saturating_sub(1).max(1), IDLE_TIMEOUT)
     }
 
-    pub(super) fn new(permits: usize) -> Self {
-        let state = State {
-            free_permits: permits,
-            taken_slots: 0,
-            queue: VecDeque::new(),
-            last_job: 0,
-            threads: 0,
-            idle_threads: 0,
-        };
-        Self {
-            permits,
-            idle_timeout: IDLE_TIMEOUT,
-            state: Mutex::new(state),
-            work_or_permit: Condvar::new(),
-        }
+    pub(super) fn new(permits: usize, idle_timeout: Duration) -> Self {
+        let state = Mutex::new(State { free_permits: permits, ..State::default() });
+        Self { permits, idle_timeout, state, work_or_permit: Condvar::new() }
     }
 
     /// A permit, if one is free and the queue is empty.
@@ -222,11 +210,6 @@ impl SignatureLimit {
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let state = self.state();
         (state.queue.len(), state.threads, state.idle_threads)
-    }
-
-    #[cfg(test)]
-    pub(super) fn with_idle_timeout(self, idle_timeout: Duration) -> Self {
-        Self { idle_timeout, ..self }
     }
 }
 

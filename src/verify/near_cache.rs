@@ -34,7 +34,7 @@ pub(super) struct NearCaches {
 }
 
 struct NearCache {
-    tokens: Cache<Token, CachedToken, ByWeight, DefaultHashBuilder>,
+    tokens: Cache<Token, CachedToken, ByWeight<1>, DefaultHashBuilder>,
     missed: u32,
 }
 
@@ -87,21 +87,16 @@ impl NearCaches {
         let new = || {
             let one_more = |count: usize| (count < MAX_CACHES).then_some(count + 1);
             self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)?;
-            Ok::<_, usize>(RefCell::new(NearCache::new()))
+            Ok::<_, usize>(RefCell::default())
         };
         self.caches.get_or_try(new).ok()
     }
 }
 
-impl NearCache {
-    fn new() -> Self {
-        let tokens = Cache::with(
-            CAPACITY as usize,
-            CAPACITY,
-            ByWeight::at_least(1),
-            DefaultHashBuilder::default(),
-            Default::default(),
-        );
+impl Default for NearCache {
+    fn default() -> Self {
+        let capacity = CAPACITY as usize;
+        let tokens = Cache::with(capacity, CAPACITY, ByWeight, <_>::default(), <_>::default());
         Self { tokens, missed: 0 }
     }
 }

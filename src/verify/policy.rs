@@ -119,30 +119,20 @@ impl Policy {
         claims: &RegisteredClaims<'_>,
         now: u64,
     ) -> Result<Validity, RejectionReason> {
-        let expires_at = claims
-            .exp
-            .and_then(NumericDate::read)
-            .ok_or(RejectionReason::MalformedExpiration)?
-            .floor;
+        let malformed = RejectionReason::MalformedExpiration;
+        let expires_at = date(claims.exp, malformed)?.ok_or(malformed)?.floor;
         let mut validity =
             Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
         if !validity.holds(now) {
             return Err(RejectionReason::Expired);
         }
-        if let Some(not_before) = claims.nbf {
-            let not_before =
-                NumericDate::read(not_before).ok_or(RejectionReason::MalformedNotBefore)?.ceil;
-            validity.from = not_before.saturating_sub(self.leeway);
+        if let Some(not_before) = date(claims.nbf, RejectionReason::MalformedNotBefore)? {
+            validity.from = not_before.ceil.saturating_sub(self.leeway);
             if !validity.holds(now) {
                 return Err(RejectionReason::NotYetValid);
             }
         }
-        let issued_at = match claims.iat {
-            None => None,
-            Some(issued_at) => {
-                Some(NumericDate::read(issued_at).ok_or(RejectionReason::MalformedIssuedAt)?)
-            }
-        };
+        let issued_at = date(claims.iat, RejectionReason::MalformedIssuedAt)?;
         if let Some(issued_at) = issued_at {
             validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
             if !validity.holds(now) {
@@ -252,4 +242,11 @@ impl Validity {
     pub(crate) fn holds(&self, now: u64) -> bool {
         (self.from..self.until).contains(&now)
     }
+}
+
+fn date(
+    claim: Option<RawValue<'_>>,
+    malformed: RejectionReason,
+) -> Result<Option<NumericDate>, RejectionReason> {
+    claim.map(|claim| NumericDate::read(claim).ok_or(malformed)).transpose()
 }

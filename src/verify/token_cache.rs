@@ -45,7 +45,7 @@ struct Levels {
     refused: Tokens,
 }
 
-type Tokens = Cache<Token, Arc<CachedToken>, ByWeight, DefaultHashBuilder>;
+type Tokens = Cache<Token, Arc<CachedToken>, ByWeight<TOKEN_WEIGHT>, DefaultHashBuilder>;
 
 impl TokenCache {
     /// `capacity` in tokens; zero caches none. Takes no memory before the first token.
@@ -81,8 +81,11 @@ impl TokenCache {
         Some(cached.outcome().clone().map_err(Rejection::from))
     }
 
-    /// Caches the outcome for a token whose signature was good. The capacity must not be zero.
+    /// Caches the outcome for a token whose signature was good.
     pub(super) fn insert(&self, cached: CachedToken) {
+        if self.capacity == 0 {
+            return;
+        }
         let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
         let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.refused };
         level.insert(cached.token(), Arc::new(cached));
@@ -117,13 +120,7 @@ impl Levels {
     fn new(capacity: usize) -> Self {
         let level = |capacity: usize| {
             let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
-            Cache::with(
-                capacity,
-                weight,
-                ByWeight::at_least(TOKEN_WEIGHT),
-                DefaultHashBuilder::default(),
-                Default::default(),
-            )
+            Cache::with(capacity, weight, ByWeight, <_>::default(), <_>::default())
         };
         let refused = level((capacity / REFUSED_PART).max(1));
         Self { near: NearCaches::default(), admitted: level(capacity), refused }

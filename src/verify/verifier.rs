@@ -249,9 +249,7 @@ impl Verifier {
             self.policy.check_marker(&claims)?;
             Ok(ServiceClaims::verified(claims, validity.expires_at()))
         });
-        if self.cache.capacity() > 0 {
-            self.cache.insert(CachedToken::new(token, outcome.clone(), jwk, validity));
-        }
+        self.cache.insert(CachedToken::new(token, outcome.clone(), jwk, validity));
         Ok(outcome?)
     }
 
@@ -285,11 +283,6 @@ impl Verifier {
     #[cfg(test)]
     pub(super) fn with_signature_limit(self, signatures: Arc<SignatureLimit>) -> Self {
         Self { signatures, ..self }
-    }
-
-    #[cfg(test)]
-    pub(super) fn signatures(&self) -> &SignatureLimit {
-        &self.signatures
     }
 
     #[cfg(test)]
@@ -327,18 +320,13 @@ impl<E: Into<Rejection>> From<E> for Unverified {
 
 impl From<LookupError> for Rejection {
     fn from(err: LookupError) -> Self {
-        match err {
-            LookupError::UnknownKey => RejectionReason::UnknownKey.into(),
-            LookupError::QueueFull => RejectionReason::TooManyWaiting.into(),
-            LookupError::NotLoaded { retry_after } => {
-                Self::with_retry_after(RejectionReason::KeysNotLoaded, retry_after)
-            }
-            LookupError::Stale { retry_after } => {
-                Self::with_retry_after(RejectionReason::KeysStale, retry_after)
-            }
-            LookupError::FetchFailed { retry_after } => {
-                Self::with_retry_after(RejectionReason::FetchFailed, retry_after)
-            }
-        }
+        let (reason, retry_after) = match err {
+            LookupError::UnknownKey => return RejectionReason::UnknownKey.into(),
+            LookupError::QueueFull => return RejectionReason::TooManyWaiting.into(),
+            LookupError::NotLoaded { retry_after } => (RejectionReason::KeysNotLoaded, retry_after),
+            LookupError::Stale { retry_after } => (RejectionReason::KeysStale, retry_after),
+            LookupError::FetchFailed { retry_after } => (RejectionReason::FetchFailed, retry_after),
+        };
+        Self::with_retry_after(reason, retry_after)
     }
 }

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use super::super::concurrency::SignatureLimit;
 use crate::rejection::RejectionReason;
 
-/// Less than the idle timeout of a thread.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Less than the idle timeout.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Polls `future` once, and asserts that it waits.
@@ -30,13 +32,13 @@ async fn settle() {
 }
 
 fn one_permit() -> Arc<SignatureLimit> {
-    Arc::new(SignatureLimit::new(1))
+    Arc::new(SignatureLimit::new(1, IDLE_TIMEOUT))
 }
 
 #[test]
 fn limit_leaves_one_core_free() {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let limit = SignatureLimit::for_machine();
+    let limit = SignatureLimit::of_machine();
     let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire()).collect();
     assert_eq!(permits.len(), if cores == 1 { 1 } else { cores - 1 });
     drop(permits);
@@ -170,7 +172,7 @@ async fn busy_worker_blocks_no_queued_token() {
 
 #[tokio::test]
 async fn queue_uses_every_permit_at_once() {
-    let limit = Arc::new(SignatureLimit::new(3));
+    let limit = Arc::new(SignatureLimit::new(3, IDLE_TIMEOUT));
     let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire()).collect();
     let all_here = Arc::new(Barrier::new(3));
     let waiting: Vec<_> = (0..6)
@@ -207,8 +209,7 @@ async fn idle_thread_is_woken() {
 
 #[tokio::test]
 async fn thread_that_ended_is_replaced() {
-    let limit = SignatureLimit::new(1).with_idle_timeout(Duration::from_micros(100));
-    let limit = Arc::new(limit);
+    let limit = Arc::new(SignatureLimit::new(1, Duration::from_micros(100)));
     for _ in 0..200 {
         let served = limit.enqueue().unwrap().run(|_permit| Ok(()));
         timeout(SOON, served).await.expect("it is kept waiting").unwrap();

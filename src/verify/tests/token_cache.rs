@@ -245,12 +245,8 @@ fn cache_is_bounded_under_a_hundred_thousand_tokens() {
                 0 => Ok(ServiceClaims::verified(serde_json::Map::new(), NOW)),
                 _ => Err(RejectionReason::NotMicroservice),
             };
-            cache.insert(CachedToken::new(
-                &token,
-                outcome,
-                authority.key(0),
-                Validity::until(NOW + 100),
-            ));
+            let validity = Validity::until(NOW + 100);
+            cache.insert(CachedToken::new(&token, outcome, authority.key(0), validity));
             cache.get(token.as_bytes(), NOW);
         }
         let (count, weight) = cache.count_and_weight();

@@ -1,6 +1,7 @@
 //! What a verifier does with a token that has to wait, and with the signature limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
@@ -20,6 +21,7 @@ const EXPIRES_AT: u64 = 4_953_600_000;
 struct Fixture {
     pair: Ed25519KeyPair,
     jwks: LocalJwks,
+    limit: Arc<SignatureLimit>,
     verifier: Verifier,
 }
 
@@ -29,9 +31,9 @@ impl Fixture {
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x});
         let jwks = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
-        let limit = Arc::new(SignatureLimit::new(1));
-        let verifier = Verifier::new(jwks.clone()).with_signature_limit(limit);
-        Self { pair, jwks, verifier }
+        let limit = Arc::new(SignatureLimit::new(1, Duration::from_secs(10)));
+        let verifier = Verifier::new(jwks.clone()).with_signature_limit(Arc::clone(&limit));
+        Self { pair, jwks, limit, verifier }
     }
 
     /// A good token.
@@ -80,7 +82,7 @@ async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
     let known = fixture.sign(1);
     verifier.verify(&known).await.unwrap();
 
-    let permit = verifier.signatures().try_acquire().unwrap();
+    let permit = fixture.limit.try_acquire().unwrap();
     assert!(verifier.cached(known.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
     // A token that is refused before its signature needs no permit.
     assert!(done(verifier, "not.a.token").is_err());
@@ -94,14 +96,13 @@ async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
     assert_eq!(new.await.unwrap().unwrap().get("n"), Some(&json!(2)));
     assert_eq!(again.await.unwrap().unwrap().get("n"), Some(&json!(2)));
     assert_eq!(reason(forged.await.unwrap()), Some(RejectionReason::BadSignature));
-    assert!(verifier.signatures().try_acquire().is_some());
+    assert!(fixture.limit.try_acquire().is_some());
 }
 
 #[tokio::test]
 async fn full_queue_refuses_a_new_token() {
     let fixture = Fixture::new();
-    let limit = Arc::new(SignatureLimit::new(1));
-    let verifier = fixture.verifier.clone().with_signature_limit(Arc::clone(&limit));
+    let (verifier, limit) = (&fixture.verifier, &fixture.limit);
     let permit = limit.try_acquire().unwrap();
     let slots: Vec<_> = std::iter::from_fn(|| limit.enqueue().ok()).collect();
     for token in [fixture.sign(1), fixture.forge()] {
@@ -117,7 +118,7 @@ async fn full_queue_refuses_a_new_token() {
 async fn token_that_expires_while_queued_is_refused() {
     let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
     let verifier = fixture.verifier.clone().on_clock(clock.clone());
-    let permit = verifier.signatures().try_acquire().unwrap();
+    let permit = fixture.limit.try_acquire().unwrap();
     let pending = pending(&verifier, &fixture.sign(1));
     clock.shift(30);
     drop(permit);
@@ -127,7 +128,7 @@ async fn token_that_expires_while_queued_is_refused() {
 #[tokio::test]
 async fn token_whose_key_is_retired_while_queued_is_refused() {
     let fixture = Fixture::new();
-    let permit = fixture.verifier.signatures().try_acquire().unwrap();
+    let permit = fixture.limit.try_acquire().unwrap();
     let pending = pending(&fixture.verifier, &fixture.sign(1));
     fixture.retire_key();
     drop(permit);
@@ -138,7 +139,7 @@ async fn token_whose_key_is_retired_while_queued_is_refused() {
 async fn queued_token_that_would_not_pass_asks_for_no_key() {
     let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
     let verifier = fixture.verifier.clone().on_clock(clock.clone());
-    let permit = verifier.signatures().try_acquire().unwrap();
+    let permit = fixture.limit.try_acquire().unwrap();
     let pending = pending(&verifier, &fixture.sign(1));
     fixture.retire_key();
     clock.shift(30);
@@ -174,8 +175,8 @@ async fn cached_token_counts_again_once_its_key_does() {
 #[test]
 fn configured_clone_shares_the_limit_and_keeps_the_capacity() {
     let fixture = Fixture::new();
-    let _permit = fixture.verifier.signatures().try_acquire().unwrap();
+    let _permit = fixture.limit.try_acquire().unwrap();
     let configured = fixture.verifier.clone().cache_capacity(7).audience("billing");
-    assert!(configured.signatures().try_acquire().is_none());
+    drop(pending(&configured, &fixture.sign(1)));
     assert_eq!(configured.cache().capacity(), 7);
 }
