@@ -70,7 +70,7 @@ impl Authenticator {
         let outcome = match result {
             Ok(claims) => Outcome::Authenticated(claims),
             Err(rejection) if self.admits_without_claims(rejection) => {
-                Outcome::Anonymous(rejection, self.realm.clone())
+                Outcome::Anonymous(Box::new((rejection, self.realm.clone())))
             }
             Err(rejection) => {
                 // At debug: the sender decides how many there are.

@@ -15,7 +15,7 @@ use crate::verify::ServiceClaims;
 /// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) in front (500), or an optional one
 /// that admitted the request without claims (what it would have answered had it not been optional).
 #[derive(Debug)]
-pub struct ServiceClaimsRejection(Option<(Rejection, Realm)>);
+pub struct ServiceClaimsRejection(Option<Box<(Rejection, Realm)>>);
 
 impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     type Rejection = ServiceClaimsRejection;
@@ -23,9 +23,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         match outcome(parts)? {
             Outcome::Authenticated(claims) => Ok(claims),
-            Outcome::Anonymous(rejection, realm) => {
-                Err(ServiceClaimsRejection(Some((rejection, realm))))
-            }
+            Outcome::Anonymous(refusal) => Err(ServiceClaimsRejection(Some(refusal))),
         }
     }
 }
@@ -43,8 +41,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for ServiceClaims {
 
 impl IntoResponse for ServiceClaimsRejection {
     fn into_response(self) -> Response {
-        match self.0 {
-            Some((rejection, realm)) => rejection.into_response(&realm),
+        match self.0.as_deref() {
+            Some((rejection, realm)) => rejection.into_response(realm),
             None => {
                 tracing::error!(
                     "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it"
@@ -57,7 +55,7 @@ impl IntoResponse for ServiceClaimsRejection {
 
 impl fmt::Display for ServiceClaimsRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match self.0.as_deref() {
             Some((rejection, _)) => rejection.fmt(f),
             None => f.write_str("no layer verified this request"),
         }

@@ -11,10 +11,10 @@ use crate::verify::ServiceClaims;
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Authenticated(ServiceClaims),
-    /// Admitted without claims by an optional layer; with what a required one would have refused
-    /// the request with.
+    /// Admitted without claims by an optional layer; holds the refusal of a required one. Boxed, so
+    /// that the value of an authenticated request stays small.
     #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
-    Anonymous(Rejection, Realm),
+    Anonymous(Box<(Rejection, Realm)>),
 }
 
 impl ServiceClaims {
@@ -25,7 +25,7 @@ impl ServiceClaims {
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         match extensions.get::<Outcome>()? {
             Outcome::Authenticated(claims) => Some(claims),
-            Outcome::Anonymous(..) => None,
+            Outcome::Anonymous(_) => None,
         }
     }
 }
@@ -40,7 +40,7 @@ mod tests {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         let rejection = RejectionReason::MissingCredentials.into();
-        extensions.insert(Outcome::Anonymous(rejection, Realm::new("m2m")));
+        extensions.insert(Outcome::Anonymous(Box::new((rejection, Realm::new("m2m")))));
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         assert!(extensions.get::<Outcome>().is_some());
     }
