@@ -6,11 +6,11 @@ use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// What stands behind the scheme of the one Bearer credential in `header`: scheme in any case, one
-/// or more spaces. It may hold anything still, or nothing; [`b64token`] judges that.
+/// The bytes after the scheme `Bearer`, in any case, and one or more spaces, of the only credential
+/// in `header`. They may be empty or malformed; [`b64token`] checks them.
 ///
-/// Deliberately not `HeaderMap::get`: of two credentials it takes the first, and a proxy may have
-/// judged the second.
+/// Not `HeaderMap::get`: it takes the first of two credentials, and a proxy may have verified the
+/// second.
 pub(crate) fn credential<'h>(
     headers: &'h HeaderMap,
     header: &HeaderName,
@@ -62,8 +62,7 @@ pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
 fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = &token[..token.len() - padding];
-    // Each byte is looked at, wherever the first bad one is: without an early exit many are judged
-    // at once.
+    // Without an early exit, so that the compiler checks many bytes at once.
     !body.is_empty() && body.iter().fold(true, |all, byte| all & is_b64token_char(*byte))
 }
 
@@ -71,8 +70,8 @@ fn is_b64token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// Whether the scheme's name goes on, as in `BearerX`: another scheme then. A tab or a comma does
-/// not go on a name.
+/// Whether the scheme's name is longer, as in `BearerX`, and so another scheme. A tab or a comma
+/// ends a name.
 fn starts_with_token_char(rest: &[u8]) -> bool {
     // RFC 9110 §5.6.2.
     rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))

@@ -1,6 +1,6 @@
-//! The doors through which the fuzz targets come in: each reads bytes as an attacker would send
-//! them, and asserts what must hold whatever they are. Exists for `cfg(fuzzing)` and for the test
-//! that replays the corpora.
+//! The entry points of the fuzz targets: each reads bytes as an attacker would send them, and
+//! asserts what holds for all bytes. Compiled for `cfg(fuzzing)` and for the test that replays the
+//! corpora.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -12,7 +12,7 @@ use super::policy::Validity;
 use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
 
-/// The memory that one unit of weight stands for, in bytes.
+/// One unit of weight, in bytes.
 const UNIT: usize = 1024;
 
 /// What an entry takes beside its token and claims: its place in both levels, and what the

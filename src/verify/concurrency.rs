@@ -33,7 +33,6 @@ const THREAD_NAME: &str = "tower-m2m-signatures";
 ///
 /// A caller that finds a permit free checks on its own thread. Queued work runs on a few threads
 /// that do nothing else.
-#[derive(Debug)]
 pub(super) struct SignatureLimit {
     permits: usize,
     /// How long a thread without work lives.
@@ -43,7 +42,7 @@ pub(super) struct SignatureLimit {
 }
 
 /// Behind a lock that is held for a few instructions at a time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     free_permits: usize,
     taken_slots: usize,
@@ -60,46 +59,6 @@ struct Job {
 }
 
 type Work = Box<dyn FnOnce(Permit<'_>) + Send>;
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("number", &self.number).finish_non_exhaustive()
-    }
-}
-
-/// The permission to check one signature. Never held across an `.await`.
-#[derive(Debug)]
-pub(super) struct Permit<'l>(&'l SignatureLimit);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.free_permits += 1;
-        if !state.queue.is_empty() {
-            self.0.work_or_permit.notify_one();
-        }
-    }
-}
-
-/// A slot in the queue for a permit.
-#[derive(Debug)]
-pub(super) struct QueueSlot {
-    limit: Arc<SignatureLimit>,
-    job: Option<u64>,
-}
-
-impl Drop for QueueSlot {
-    fn drop(&mut self) {
-        let mut state = self.limit.state();
-        state.taken_slots -= 1;
-        // The job is still queued only if its caller gives up. Foreign code: dropped without the
-        // lock.
-        let given_up = state.queue.binary_search_by_key(&self.job, |job| Some(job.number)).ok();
-        let given_up = given_up.and_then(|position| state.queue.remove(position));
-        drop(state);
-        drop(given_up);
-    }
-}
 
 impl SignatureLimit {
     /// The limit of this process: verifiers share its cores, so they share the limit.
@@ -213,6 +172,31 @@ impl SignatureLimit {
     }
 }
 
+impl fmt::Debug for SignatureLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignatureLimit").field("permits", &self.permits).finish_non_exhaustive()
+    }
+}
+
+/// The permission to check one signature. Never held across an `.await`.
+pub(super) struct Permit<'l>(&'l SignatureLimit);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.free_permits += 1;
+        if !state.queue.is_empty() {
+            self.0.work_or_permit.notify_one();
+        }
+    }
+}
+
+/// A slot in the queue for a permit.
+pub(super) struct QueueSlot {
+    limit: Arc<SignatureLimit>,
+    job: Option<u64>,
+}
+
 impl QueueSlot {
     /// Waits for a permit and runs `work` with it, on one of the limit's threads.
     pub(super) async fn run<T, F>(mut self, work: F) -> Result<T, Rejection>
@@ -230,5 +214,18 @@ impl QueueSlot {
         self.job = Some(self.limit.push(Box::new(work)));
         // Without an answer no thread could be spawned, or `work` panicked.
         done.await.unwrap_or(Err(RejectionReason::TooManyWaiting.into()))
+    }
+}
+
+impl Drop for QueueSlot {
+    fn drop(&mut self) {
+        let mut state = self.limit.state();
+        state.taken_slots -= 1;
+        // The job is still queued only if its caller gives up. Foreign code: dropped without the
+        // lock.
+        let given_up = state.queue.binary_search_by_key(&self.job, |job| Some(job.number)).ok();
+        let given_up = given_up.and_then(|position| state.queue.remove(position));
+        drop(state);
+        drop(given_up);
     }
 }

@@ -173,13 +173,13 @@ impl Policy {
     /// RFC 7519 §4.1.3: one string, or an array of strings of which one is enough.
     fn is_audience(&self, aud: RawValue<'_>) -> bool {
         let mut is_accepted = self.audience.is_empty();
-        let mut judge = |name: RawString<'_>| {
+        let mut check = |name: RawString<'_>| {
             is_accepted = is_accepted || self.audience.iter().any(|audience| name.is(audience));
             Some(())
         };
         let are_strings = match aud.as_string() {
-            Some(name) => judge(name),
-            None => aud.elements(|element| judge(element.as_string()?)),
+            Some(name) => check(name),
+            None => aud.elements(|element| check(element.as_string()?)),
         };
         are_strings.is_some() && is_accepted
     }

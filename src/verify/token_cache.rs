@@ -26,7 +26,7 @@ use super::claims::ServiceClaims;
 use super::near_cache::{Near, NearCaches};
 use crate::rejection::Rejection;
 
-/// The memory that one token of the capacity stands for, in KiB.
+/// The memory per token of the capacity, in KiB.
 const TOKEN_WEIGHT: u64 = 4;
 
 /// The part of the capacity that is added for authentic tokens that were refused.

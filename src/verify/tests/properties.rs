@@ -293,7 +293,7 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
         let (mut verifier, mut validation) = (verifier(), Validation::new(signer.algorithm()));
         validation.leeway = 30;
         validation.validate_nbf = true;
-        // Deliberately no check of an audience that nobody configured: RFC 7519 §4.1.3 would have
+        // Deliberately no check of an audience without a configured one: RFC 7519 §4.1.3 would have
         // it refused, but tokens of SuperTokens may carry one.
         validation.validate_aud = audience;
         let mut required = vec!["exp"];

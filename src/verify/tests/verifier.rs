@@ -114,6 +114,19 @@ async fn full_queue_refuses_a_new_token() {
     assert!(verifier.verify(&fixture.sign(1)).await.is_ok());
 }
 
+#[tokio::test]
+async fn queued_token_is_found_cached_once_another_is_verified() {
+    let fixture = Fixture::new();
+    let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
+    let pending = pending(&fixture.verifier, &token);
+    // The same cache, and a limit of its own.
+    let other = Arc::new(SignatureLimit::new(1, Duration::from_secs(10)));
+    let other = fixture.verifier.clone().with_signature_limit(other);
+    let first = other.verify(&token).await.unwrap();
+    drop(permit);
+    assert!(pending.await.unwrap().is_shared_with(&first));
+}
+
 #[tokio::test(start_paused = true)]
 async fn token_that_expires_while_queued_is_refused() {
     let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));

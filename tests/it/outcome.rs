@@ -1,5 +1,5 @@
-//! What a layer finds and what handlers make of it: nothing leaks from one layer, policy or request
-//! to another.
+//! The outcome that a layer inserts and handlers read: it never passes from one layer, policy or
+//! request to another.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -99,7 +99,7 @@ fn nested(
 }
 
 #[tokio::test]
-async fn an_outer_verdict_does_not_survive_an_inner_layer() {
+async fn inner_layer_replaces_the_claims_of_an_outer_one() {
     let (outer, inner) = (Signer::new("outer"), Signer::new("inner"));
     let service = nested(outer.verifier(), inner.verifier());
     let cases = [
@@ -121,7 +121,7 @@ async fn an_outer_verdict_does_not_survive_an_inner_layer() {
 }
 
 #[tokio::test]
-async fn a_verdict_survives_only_until_the_next_layer_even_in_a_request_that_comes_with_one() {
+async fn next_layer_replaces_the_claims_that_a_request_carries() {
     // A request that went through one service and is sent into another, as a proxy in the same
     // process would.
     let (first, second) = (Signer::new("first"), Signer::new("second"));
@@ -160,7 +160,7 @@ async fn route_layer_keeps_404() {
 }
 
 #[tokio::test]
-async fn two_policies_never_share_a_verdict() {
+async fn two_policies_never_share_a_cached_token() {
     let signer = Signer::new("k");
     let base = signer.verifier();
     let token = signer.claims(serde_json::json!({
