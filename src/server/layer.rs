@@ -10,8 +10,8 @@ use super::response::{Protocols, Realm};
 use super::service::VerifyServiceToken;
 use crate::verify::Verifier;
 
-/// Requires a verified microservice's token on each request. See the [module docs](crate::server) for
-/// what is checked and what each failure is answered with.
+/// Requires a verified microservice's token on each request. See the [module docs](crate::server)
+/// for what is checked and what each failure is answered with.
 ///
 /// On an axum router use `route_layer`, so that an unknown path stays a 404.
 #[derive(Clone, Debug)]

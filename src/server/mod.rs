@@ -33,8 +33,8 @@
 //! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 |
 //!
 //! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. The body is empty. The typed
-//! [`Rejection`](crate::Rejection) is in the response's extensions, where an outer layer can read it
-//! to log it or to write a body.
+//! [`Rejection`](crate::Rejection) is in the response's extensions, where an outer layer can read
+//! it to log it or to write a body.
 //!
 //! gRPC calls (`POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`) get
 //! HTTP status 200 and a `grpc-status`, unless

@@ -19,8 +19,8 @@ const LAST_SHOWN: u64 = 253_402_300_799;
 /// also an extractor:
 ///
 /// - A handler that takes `ServiceClaims` is reached by microservices alone, whatever the layer in
-///   front. Behind an [`optional`](crate::VerifyServiceTokenLayer::optional) layer, a caller without
-///   claims gets the answer that the layer would have given had it not been optional.
+///   front. Behind an [`optional`](crate::VerifyServiceTokenLayer::optional) layer, a caller
+///   without claims gets the answer that the layer would have given had it not been optional.
 /// - A handler that takes `Option<ServiceClaims>` tells microservices from other callers behind an
 ///   optional layer.
 /// - Without a layer in front both answer 500 and log an error: a forgotten layer fails closed.

@@ -1,9 +1,9 @@
 //! Limits how many signatures are checked at once.
 //!
-//! A check keeps a worker thread busy for some twenty microseconds, and a request that names a known
-//! key causes one whatever its signature is. One core is therefore left to cached tokens and to the
-//! rest of the service. A token above the limit is not refused; it waits in a first-in, first-out
-//! queue.
+//! A check keeps a worker thread busy for some twenty microseconds, and a request that names a
+//! known key causes one whatever its signature is. One core is therefore left to cached tokens and
+//! to the rest of the service. A token above the limit is not refused; it waits in a first-in,
+//! first-out queue.
 //!
 //! Not tokio's `Semaphore`: a permit that is handed to a task is lost to all others until the task
 //! is polled, and its worker may be busy or its runtime not driven.

@@ -11,8 +11,8 @@
 //!    most 32 deep.
 //! 6. The marker: `source` is exactly the JSON string `microservice`.
 //!
-//! A cached token is found by all of its bytes; only its dates and its key are then checked. A token
-//! that waited, for its key or for a free core, is checked again from the start.
+//! A cached token is found by all of its bytes; only its dates and its key are then checked. A
+//! token that waited, for its key or for a free core, is checked again from the start.
 //!
 //! The claims of a token with a known key are read after its signature, so that a forged token
 //! costs only decoding and hashing, and its sender learns nothing about the policy.

@@ -94,8 +94,8 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// The first claim that does not hold, or [`RejectionReason::MalformedClaims`] if the payload is
-    /// not one object or holds one of these claims twice.
+    /// The first claim that does not hold, or [`RejectionReason::MalformedClaims`] if the payload
+    /// is not one object or holds one of these claims twice.
     pub(crate) fn check_claims(
         &self,
         payload: &[u8],

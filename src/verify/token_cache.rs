@@ -70,8 +70,8 @@ impl TokenCache {
             None => (&levels.refused, levels.refused.get(&token)?),
         };
         if !cached.holds(now) {
-            // Only for its dates: an unusable key becomes usable again once a fetch renews its stale
-            // set.
+            // Only for its dates: an unusable key becomes usable again once a fetch renews its
+            // stale set.
             level.remove_if(&token, |cached| !cached.has_valid_dates(now));
             return None;
         }

@@ -155,8 +155,8 @@ impl Verifier {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends its wait, for a key or for a free core, and nothing else: a fetch in
-    /// flight continues.
+    /// Dropping the future ends its wait, for a key or for a free core, and nothing else: a fetch
+    /// in flight continues.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(outcome) = self.cached(token.as_bytes()) {
             return outcome;
