@@ -11,7 +11,6 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +20,10 @@ use lexopt::prelude::*;
 use tokio::net::TcpListener;
 use tower_m2m::EmbeddedCore;
 use tower_m2m::embedded_core::BuildError;
+
+use support::chain;
+
+mod support;
 
 const USAGE: &str = "\
 usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [--base-path PATH]
@@ -185,12 +188,6 @@ async fn run(options: Options) -> Result<(), Failure> {
         stop_signal().map_err(|err| Failure::Running(format!("cannot wait for signals: {err}")))?;
     say(&format!("listening on http://{address}"))?;
     core.serve(listener, stop).await.map_err(|err| Failure::Running(chain(&err)))
-}
-
-/// An error and its sources on one line.
-fn chain(err: &dyn Error) -> String {
-    let sources = iter::successors(err.source(), |err| (*err).source());
-    sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// One line on stdout, at once.

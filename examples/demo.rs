@@ -28,6 +28,10 @@ use tower_m2m::{
     VerifyServiceTokenLayer,
 };
 
+use support::chain;
+
+mod support;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Dynamic keys rotate this often here, so that a rotation can be watched. 168 h is the default.
@@ -45,7 +49,7 @@ async fn main() -> ExitCode {
         Ok(table) if table.all_as_expected => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("demo: {error}");
+            eprintln!("demo: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -164,7 +168,7 @@ impl Authority {
         let server = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
             if let Err(error) = core.serve(listener, stopped).await {
-                eprintln!("demo: {error}");
+                eprintln!("demo: {}", chain(&error));
             }
         });
         self.serving = Some((stop, server));

@@ -11,6 +11,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tower_m2m::{RejectionReason as Reason, RemoteJwks, ServiceClaims, Verifier};
 
+use support::chain;
+
+mod support;
+
 const USAGE: &str =
     "usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] TOKEN
 
@@ -71,7 +75,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("inspect: {error}");
+            eprintln!("inspect: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -331,8 +335,12 @@ fn advice(
             seen.claim("source")
         ),
         _ => match fetch {
-            Some(error) => format!("The key set cannot be had: {error}. See to the URL and to who answers there."),
-            None => "The key set cannot be had. See to the URL and to who answers there.".to_owned(),
+            Some(error) => format!(
+                "The key set cannot be fetched: {}. Check the URL and which server answers there.",
+                chain(error)
+            ),
+            None => "The key set cannot be fetched. Check the URL and which server answers there."
+                .to_owned(),
         },
     }
 }

@@ -10,6 +10,10 @@ use reqwest::{Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
 
+use support::chain;
+
+mod support;
+
 const USAGE: &str =
     "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
 
@@ -114,10 +118,4 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
     let status = response.status().as_u16();
     println!("{status}\n{}", response.text().await?);
     Ok(status)
-}
-
-/// An error and its sources on one line.
-fn chain(err: &dyn Error) -> String {
-    let sources = std::iter::successors(err.source(), |err| (*err).source());
-    sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
 }

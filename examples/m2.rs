@@ -11,6 +11,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
+use support::chain;
+
+mod support;
+
 const USAGE: &str = "usage: m2 --listen ADDR --jwks URL [--issuer ISS] [--allow-plain-http]
 
   --listen ADDR        where to listen, for instance 127.0.0.1:4002
@@ -65,7 +69,7 @@ async fn main() -> ExitCode {
     match run(flags).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("m2: {error}");
+            eprintln!("m2: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
