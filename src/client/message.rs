@@ -1,4 +1,4 @@
-//! What the service needs of a request and a response, of `http` and of other clients.
+//! What the service needs of a request and a response, of `http` and of reqwest.
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
@@ -31,6 +31,21 @@ impl<B> OutgoingRequest for Request<B> {
     }
 }
 
+#[cfg(feature = "reqwest")]
+impl OutgoingRequest for reqwest::Request {
+    fn is_to(&self, origin: &Origin) -> bool {
+        origin.is_of_url(self.url())
+    }
+
+    fn has_authority(&self) -> bool {
+        true
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
 /// The head of a response.
 #[allow(unnameable_types)] // sealed
 pub trait ResponseHead {
@@ -42,6 +57,17 @@ pub trait ResponseHead {
 }
 
 impl<B> ResponseHead for Response<B> {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl ResponseHead for reqwest::Response {
     fn status(&self) -> StatusCode {
         self.status()
     }

@@ -42,8 +42,6 @@ mod future;
 mod layer;
 mod message;
 mod origin;
-#[cfg(feature = "reqwest")]
-mod reqwest;
 mod service;
 
 pub use future::ResponseFuture;
