@@ -1,7 +1,7 @@
 //! Origins that the token may be sent to (RFC 6454 §4).
 
 use http::Uri;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use url::Url;
 
 use crate::error::ConfigError;
@@ -10,7 +10,8 @@ use crate::error::ConfigError;
 #[derive(Clone, Debug)]
 #[allow(unnameable_types)] // only a sealed trait names it
 pub struct Origin {
-    https: bool,
+    /// `http` or `https`.
+    scheme: String,
     /// In lower case; an IPv6 address in brackets.
     host: String,
     port: u16,
@@ -23,35 +24,29 @@ impl Origin {
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();
-        let https = url.scheme() == "https";
-        if !bare || !anonymous || !(https || url.scheme() == "http") {
-            return Err(invalid());
-        }
-        match (url.host_str(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => Ok(Self { https, host: host.to_owned(), port }),
+        match (url.scheme(), url.host_str(), url.port_or_known_default()) {
+            (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && anonymous => {
+                Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
+            }
             _ => Err(invalid()),
         }
     }
 
     pub(super) fn is_of_uri(&self, uri: &Uri) -> bool {
-        let https = uri.scheme() == Some(&Scheme::HTTPS);
-        (https || uri.scheme() == Some(&Scheme::HTTP))
+        uri.scheme_str() == Some(&self.scheme)
             && uri.authority().is_some_and(|authority| {
-                let host = authority.host();
-                port(authority, host, https).is_some_and(|port| self.is(https, host, port))
+                self.is_at(authority.host(), port(authority, &self.scheme))
             })
     }
 
     #[cfg(feature = "reqwest")]
     pub(super) fn is_of_url(&self, url: &Url) -> bool {
-        let https = url.scheme() == "https";
-        (https || url.scheme() == "http")
-            && matches!((url.host_str(), url.port_or_known_default()),
-                (Some(host), Some(port)) if self.is(https, host, port))
+        url.scheme() == self.scheme
+            && url.host_str().is_some_and(|host| self.is_at(host, url.port_or_known_default()))
     }
 
-    fn is(&self, https: bool, host: &str, port: u16) -> bool {
-        self.https == https && self.port == port && self.host.eq_ignore_ascii_case(host)
+    fn is_at(&self, host: &str, port: Option<u16>) -> bool {
+        port == Some(self.port) && self.host.eq_ignore_ascii_case(host)
     }
 }
 
@@ -60,23 +55,17 @@ impl Origin {
 ///
 /// Not [`Authority::port`]: it takes `99999`, which does not fit, for no port at all, and `+443`
 /// for 443.
-fn port(authority: &Authority, host: &str, https: bool) -> Option<u16> {
-    let authority = authority.as_str();
-    let (_, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let text = match host_and_port.strip_prefix(host)? {
-        "" => return Some(default_port(https)),
-        rest => rest.strip_prefix(':')?,
-    };
-    // RFC 3986 §6.2.3: an empty port is the default one.
-    match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true if text.is_empty() => Some(default_port(https)),
-        true => text.parse().ok(),
-        false => None,
+fn port(authority: &Authority, scheme: &str) -> Option<u16> {
+    let (_, host_and_port) =
+        authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
+    match host_and_port.strip_prefix(authority.host())? {
+        // RFC 3986 §6.2.3: an empty port is the default one.
+        "" | ":" => Some(if scheme == "https" { 443 } else { 80 }),
+        rest => {
+            let digits = rest.strip_prefix(':')?;
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+        }
     }
-}
-
-fn default_port(https: bool) -> u16 {
-    if https { 443 } else { 80 }
 }
 
 #[cfg(test)]
