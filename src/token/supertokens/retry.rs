@@ -11,21 +11,17 @@ use crate::token::error::MintError;
 const FIRST: Duration = Duration::from_millis(100);
 const MAX: Duration = Duration::from_secs(5);
 
-/// The delays of the official SDKs after the first 429 and its successors.
-const AFTER_429: [Duration; 5] = [
-    Duration::from_millis(10),
-    Duration::from_millis(260),
-    Duration::from_millis(510),
-    Duration::from_millis(760),
-    Duration::from_millis(1010),
-];
+/// The delays of the official SDKs after the first 429 and its successors, in milliseconds.
+const AFTER_429: [u64; 5] = [10, 260, 510, 760, 1010];
 
 /// How long, and how often, one mint is tried.
 pub(super) struct RetryBudget {
     clock: Clock,
     attempts_until: Instant,
     retries_until: Instant,
-    backoff: Backoff,
+    next_delay: Duration,
+    delays_after_429: std::array::IntoIter<u64, 5>,
+    rng: fastrand::Rng,
 }
 
 impl RetryBudget {
@@ -36,7 +32,9 @@ impl RetryBudget {
             attempts_until: clock.after(attempts),
             retries_until: clock.after(start_up_timeout),
             clock,
-            backoff: Backoff::new(fastrand::Rng::new()),
+            next_delay: FIRST,
+            delays_after_429: AFTER_429.into_iter(),
+            rng: fastrand::Rng::new(),
         }
     }
 
@@ -47,7 +45,7 @@ impl RetryBudget {
 
     /// Waits until the next attempt, or fails if there is none.
     pub(super) async fn wait(&mut self, error: MintError) -> Result<(), MintError> {
-        let wait = self.backoff.after(&error);
+        let wait = self.delay_after(&error);
         let left = self.retries_until.saturating_duration_since(self.clock.now());
         if !error.is_transient() || wait >= left {
             return Err(error);
@@ -56,44 +54,22 @@ impl RetryBudget {
         sleep(wait).await;
         Ok(())
     }
-}
 
-/// The growing delays of one mint.
-struct Backoff {
-    next: Duration,
-    too_many: usize,
-    rng: fastrand::Rng,
-}
-
-impl Backoff {
-    fn new(rng: fastrand::Rng) -> Self {
-        Self { next: FIRST, too_many: 0, rng }
-    }
-
-    /// The delay after this error, with its `Retry-After` as the floor.
-    fn after(&mut self, error: &MintError) -> Duration {
-        let delay = match error {
-            MintError::Refused { status: 429, .. } => self.after_too_many(),
-            _ => self.after_failure(),
+    /// The SDKs' five delays after 429; otherwise 100 ms, doubling to 5 s, drawn from the upper
+    /// half. At least the error's `Retry-After`.
+    fn delay_after(&mut self, error: &MintError) -> Duration {
+        let is_429 = matches!(error, MintError::Refused { status: 429, .. });
+        let delay = if is_429 && let Some(millis) = self.delays_after_429.next() {
+            Duration::from_millis(millis)
+        } else {
+            if is_429 {
+                self.next_delay = self.next_delay.max(Duration::from_millis(AFTER_429[4]));
+            }
+            let delay = self.next_delay.mul_f64(0.5 + self.rng.f64() / 2.0);
+            self.next_delay = (self.next_delay * 2).min(MAX);
+            delay
         };
         delay.max(error.retry_after().unwrap_or_default())
-    }
-
-    /// 100 ms doubling to 5 s, drawn from the upper half.
-    fn after_failure(&mut self) -> Duration {
-        let delay = self.next.mul_f64(0.5 + self.rng.f64() / 2.0);
-        self.next = (self.next * 2).min(MAX);
-        delay
-    }
-
-    /// The SDKs' five, then as after a failure.
-    fn after_too_many(&mut self) -> Duration {
-        let Some(delay) = AFTER_429.get(self.too_many) else {
-            self.next = self.next.max(AFTER_429[AFTER_429.len() - 1]);
-            return self.after_failure();
-        };
-        self.too_many += 1;
-        *delay
     }
 }
 
@@ -105,27 +81,31 @@ mod tests {
         MintError::Refused { core: "http://core".to_owned(), status, message: None, retry_after }
     }
 
+    fn budget() -> RetryBudget {
+        RetryBudget::new(Duration::ZERO, Duration::ZERO, Clock::default())
+    }
+
     #[test]
     fn delays_after_429_are_the_sdks_and_at_least_retry_after() {
-        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
+        let mut budget = budget();
         let millis = Duration::from_millis;
         let cases = [(None, 10), (Some(5), 260), (Some(2000), 2000), (Some(0), 760), (None, 1010)];
         for (retry_after, expected) in cases {
             let error = refused(429, retry_after.map(millis));
-            assert_eq!(backoff.after(&error), millis(expected));
+            assert_eq!(budget.delay_after(&error), millis(expected));
         }
-        let sixth = backoff.after(&refused(429, None));
+        let sixth = budget.delay_after(&refused(429, None));
         assert!(sixth >= millis(505) && sixth <= millis(1010), "{sixth:?}");
     }
 
     #[test]
     fn delays_after_failures_double_to_five_seconds() {
-        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
+        let mut budget = budget();
         for most in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            let delay = backoff.after(&refused(500, None)).as_millis();
+            let delay = budget.delay_after(&refused(500, None)).as_millis();
             assert!(delay >= most / 2 && delay <= most, "{delay} of {most}");
         }
         let minute = Duration::from_secs(60);
-        assert_eq!(backoff.after(&refused(500, Some(minute))), minute);
+        assert_eq!(budget.delay_after(&refused(500, Some(minute))), minute);
     }
 }
