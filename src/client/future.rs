@@ -20,22 +20,13 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        sent: Sent,
+        sent: Option<(ServiceToken, u64)>,
     }
 }
 
-/// Which token a request carries.
-pub(super) enum Sent {
-    /// None of this layer.
-    Nothing,
-    /// One that nothing renews.
-    Fixed,
-    /// One that is renewed if it is refused.
-    Renewable { token: ServiceToken, generation: u64 },
-}
-
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, sent: Sent) -> Self {
+    /// `sent` is the token that the request carries, if this layer added it, with the serial of its value.
+    pub(super) fn new(inner: F, sent: Option<(ServiceToken, u64)>) -> Self {
         Self { inner, sent }
     }
 }
@@ -51,15 +42,10 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result
+            && let Some((token, serial)) = this.sent
             && refuses_token(response.status(), response.headers())
         {
-            match this.sent {
-                Sent::Nothing => {}
-                Sent::Fixed => tracing::debug!(
-                    "the service token was refused as invalid, and nothing can renew it"
-                ),
-                Sent::Renewable { token, generation } => token.refused(*generation),
-            }
+            token.refused(*serial);
         }
         Poll::Ready(result)
     }

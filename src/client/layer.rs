@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{AUTHORIZATION, HeaderName};
 
-use super::future::Sent;
 use super::message::OutgoingRequest;
 use super::origin::Origin;
 use crate::error::ConfigError;
-use crate::token::{Current, ServiceToken};
+use crate::token::ServiceToken;
 
 /// Adds this process's token to every request. See the [module docs](crate::client).
 #[derive(Clone, Debug)]
@@ -70,12 +69,11 @@ impl AddServiceTokenLayer {
         self
     }
 
-    pub(super) fn current(&self) -> Current {
-        self.token.current()
-    }
-
-    /// Adds the token in use, of which `copy` is a copy, to a request that may carry it.
-    pub(super) fn add_token(&self, request: &mut impl OutgoingRequest, copy: &mut Current) -> Sent {
+    /// Adds the token to a request that may carry it. Returns it with the serial of its value.
+    pub(super) fn add_token(
+        &self,
+        request: &mut impl OutgoingRequest,
+    ) -> Option<(ServiceToken, u64)> {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
         {
@@ -85,17 +83,14 @@ impl AddServiceTokenLayer {
                     "a request has no authority, so it is to no allowed origin and carries no token"
                 );
             }
-            return Sent::Nothing;
+            return None;
         }
         let headers = request.headers_mut();
         if self.keeps_present && headers.contains_key(&self.header) {
-            return Sent::Nothing;
+            return None;
         }
-        self.token.update(copy);
-        headers.insert(&self.header, copy.header_value().clone());
-        match self.token.is_renewable() {
-            true => Sent::Renewable { token: self.token.clone(), generation: copy.generation() },
-            false => Sent::Fixed,
-        }
+        let (value, serial) = self.token.header_value_and_serial();
+        headers.insert(&self.header, value);
+        Some((self.token.clone(), serial))
     }
 }

@@ -10,16 +10,12 @@ use tower_service::Service;
 use super::future::ResponseFuture;
 use super::layer::AddServiceTokenLayer;
 use super::message::{OutgoingRequest, ResponseHead};
-use crate::token::Current;
 
 /// The service of an [`AddServiceTokenLayer`].
 #[derive(Clone)]
 pub struct AddServiceToken<S> {
     inner: S,
     layer: Arc<AddServiceTokenLayer>,
-    /// A copy of the token in use. A request takes a lock only if the token has been replaced
-    /// since.
-    current: Current,
 }
 
 // Here and not beside the layer, which must not import its service.
@@ -27,7 +23,7 @@ impl<S> Layer<S> for AddServiceTokenLayer {
     type Service = AddServiceToken<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AddServiceToken { inner, layer: Arc::new(self.clone()), current: self.current() }
+        AddServiceToken { inner, layer: Arc::new(self.clone()) }
     }
 }
 
@@ -46,7 +42,7 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let sent = self.layer.add_token(&mut request, &mut self.current);
+        let sent = self.layer.add_token(&mut request);
         ResponseFuture::new(self.inner.call(request), sent)
     }
 }

@@ -27,8 +27,6 @@
 
 mod error;
 #[cfg(feature = "reqwest")]
-mod mint;
-#[cfg(feature = "reqwest")]
 mod renewal;
 #[cfg(feature = "reqwest")]
 mod schedule;
@@ -41,7 +39,6 @@ mod tests;
 #[cfg(feature = "reqwest")]
 pub use error::MintError;
 pub use error::TokenError;
-pub(crate) use service_token::Current;
 pub use service_token::{ServiceToken, TokenHealth};
 #[cfg(feature = "reqwest")]
 pub use supertokens::{ServiceTokenRequest, SuperTokensCore};

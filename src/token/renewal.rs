@@ -4,50 +4,54 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
-use super::mint::Mint;
-use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, Timing};
-use super::service_token::{Current, Renewal, ServiceToken, Slot};
+use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy};
+use super::service_token::{Current, Renewal, ServiceToken};
 use crate::background::{BackgroundTask, Work};
 use crate::clock::Clock;
 use crate::error::Chain;
+
+/// Mints tokens: over HTTP, or in memory where a test drives time.
+pub(super) trait Mint: Send + Sync + 'static {
+    /// Makes one attempt.
+    fn mint(&self) -> impl Future<Output = Result<Current, MintError>> + Send;
+}
 
 /// A token just minted, which `minter` renews.
 pub(super) fn renewed(
     token: Current,
     policy: RenewalPolicy,
-    minter: Box<dyn Mint>,
+    minter: impl Mint,
     clock: Clock,
 ) -> ServiceToken {
-    let state = State::new(token.lifetime(), policy, &clock);
-    let slot = Slot::new(token);
+    let state = State::new(&token, policy, clock);
+    let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(Arc::new(RenewalWork {
         minter,
-        slot: Arc::clone(&slot),
-        clock,
+        current: current.clone(),
         is_wanted: (policy != RenewalPolicy::OnRefusal).into(),
         wake: Notify::new(),
         state: state.into(),
     })));
     task.ensure_running();
-    ServiceToken::renewed(slot, task)
+    ServiceToken::renewed(current, task)
 }
 
-struct TokenRenewal(BackgroundTask<RenewalWork>);
+struct TokenRenewal<M: Mint>(BackgroundTask<RenewalWork<M>>);
 
-impl Renewal for TokenRenewal {
+impl<M: Mint> Renewal for TokenRenewal<M> {
     fn ensure_running(&self) {
         if self.0.work().is_wanted.load(Ordering::Relaxed) {
             self.0.ensure_running();
         }
     }
 
-    fn refused(&self, generation: u64) {
+    fn refused(&self, serial: u64) {
         let work = self.0.work();
-        if work.refused(generation) {
+        if work.refused(serial) {
             tracing::warn!("a server refused the service token as invalid, another one is minted");
             work.wake.notify_one();
             self.ensure_running();
@@ -63,10 +67,9 @@ impl Renewal for TokenRenewal {
     }
 }
 
-struct RenewalWork {
-    minter: Box<dyn Mint>,
-    slot: Arc<Slot>,
-    clock: Clock,
+struct RenewalWork<M> {
+    minter: M,
+    current: watch::Sender<Current>,
     /// Whether there is work for the task: from the start, or from the first refusal on.
     is_wanted: AtomicBool,
     wake: Notify,
@@ -74,7 +77,7 @@ struct RenewalWork {
     state: Mutex<State>,
 }
 
-impl Work for RenewalWork {
+impl<M: Mint> Work for RenewalWork<M> {
     async fn run(&self) {
         loop {
             let cause = self.next_cause().await;
@@ -86,7 +89,7 @@ impl Work for RenewalWork {
     }
 }
 
-impl RenewalWork {
+impl<M> RenewalWork<M> {
     fn state(&self) -> MutexGuard<'_, State> {
         // No holder of the lock panics; even then the state would be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,10 +97,11 @@ impl RenewalWork {
 
     /// Records a refusal. Returns whether it causes a mint. A refusal of an older token says
     /// nothing about the one in use.
-    fn refused(&self, generation: u64) -> bool {
+    fn refused(&self, serial: u64) -> bool {
         let mut state = self.state();
+        let now = state.clock.now();
         let causes_mint =
-            self.slot.generation() == generation && state.remint_limit.admits(self.clock.now());
+            self.current.borrow().serial() == serial && state.remint_limit.admits(now);
         if causes_mint {
             state.is_refused = true;
             self.is_wanted.store(true, Ordering::Relaxed);
@@ -110,14 +114,10 @@ impl RenewalWork {
         loop {
             let (until, has_expired) = {
                 let mut state = self.state();
-                if let Some(cause) = state.begin_mint(self.clock.now()) {
+                if let Some(cause) = state.begin_mint() {
                     return cause;
                 }
-                let left = self.expires_in().filter(|_| !state.expiry_logged);
-                let has_expired = left == Some(Duration::ZERO);
-                state.expiry_logged |= has_expired;
-                let expiry = left.filter(|_| !has_expired).map(|left| self.clock.after(left));
-                ([state.next_mint(), expiry].into_iter().flatten().min(), has_expired)
+                (state.next_wake(), state.has_newly_expired())
             };
             // Logged without the lock: a subscriber may read the token's health.
             if has_expired {
@@ -130,26 +130,19 @@ impl RenewalWork {
         }
     }
 
-    /// How long the token in use is valid, by the wall clock in whole seconds. Zero once it has
-    /// expired.
-    fn expires_in(&self) -> Option<Duration> {
-        let expires_at = self.slot.current().expires_at()?;
-        Some(Duration::from_secs(expires_at.saturating_sub(self.clock.unix_now())))
-    }
-
     fn succeed(&self, token: Current) {
         let lifetime = token.lifetime();
         {
             let mut state = self.state();
-            self.slot.replace(token);
-            state.renewed(lifetime, &self.clock);
+            state.renewed(&token);
+            self.current.send_replace(token);
         }
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
     }
 
     /// The token in use stays in use, even if it has expired.
     fn fail(&self, cause: Cause, error: &MintError) {
-        let failures = self.state().failed(cause, error.clone(), &self.clock);
+        let failures = self.state().failed(cause, error);
         let error = Chain(error);
         if failures == 1 {
             tracing::warn!(%error, "the service token could not be renewed and stays in use");
@@ -160,7 +153,7 @@ impl RenewalWork {
 }
 
 /// Why a token is minted again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Cause {
     /// The token in use expires soon.
     Due,
@@ -169,8 +162,11 @@ enum Cause {
 }
 
 struct State {
+    clock: Clock,
     policy: RenewalPolicy,
-    timing: Timing,
+    lifetime: Duration,
+    /// The expiry that is still to be logged, in Unix seconds.
+    expires_at: Option<u64>,
     /// `None`: only once the token is refused.
     due: Option<Instant>,
     /// Earliest start of the next mint.
@@ -180,30 +176,31 @@ struct State {
     /// Consecutive failed renewals.
     failures: u32,
     last_error: Option<MintError>,
-    expiry_logged: bool,
     rng: fastrand::Rng,
 }
 
 impl State {
-    fn new(lifetime: Duration, policy: RenewalPolicy, clock: &Clock) -> Self {
+    fn new(token: &Current, policy: RenewalPolicy, clock: Clock) -> Self {
         let mut state = Self {
             policy,
-            timing: Timing::new(lifetime, policy),
+            lifetime: Duration::ZERO,
+            expires_at: None,
             due: None,
             not_before: clock.after(MIN_INTERVAL),
             is_refused: false,
             remint_limit: RemintLimit::new(),
             failures: 0,
             last_error: None,
-            expiry_logged: false,
             rng: fastrand::Rng::new(),
+            clock,
         };
-        state.renewed(lifetime, clock);
+        state.renewed(token);
         state
     }
 
     /// If a mint may start now, records its start and returns its cause.
-    fn begin_mint(&mut self, now: Instant) -> Option<Cause> {
+    fn begin_mint(&mut self) -> Option<Cause> {
+        let now = self.clock.now();
         if self.next_mint().is_none_or(|next| now < next) {
             return None;
         }
@@ -219,28 +216,45 @@ impl State {
         wanted.map(|at| at.max(self.not_before))
     }
 
-    /// A token of this lifetime is in use from now on.
-    fn renewed(&mut self, lifetime: Duration, clock: &Clock) {
-        self.timing = Timing::new(lifetime, self.policy);
-        self.due = self.timing.renew_after(&mut self.rng).map(|after| clock.after(after));
+    /// When the next mint starts, or the token expires.
+    fn next_wake(&self) -> Option<Instant> {
+        let left = |expires_at: u64| expires_at.saturating_sub(self.clock.unix_now());
+        let expiry = self.expires_at.map(|at| self.clock.after(Duration::from_secs(left(at))));
+        [self.next_mint(), expiry].into_iter().flatten().min()
+    }
+
+    /// Whether the token has expired. True once for each token.
+    fn has_newly_expired(&mut self) -> bool {
+        let now = self.clock.unix_now();
+        self.expires_at.take_if(|expires_at| *expires_at <= now).is_some()
+    }
+
+    /// This token is in use from now on.
+    fn renewed(&mut self, token: &Current) {
+        self.lifetime = token.lifetime();
+        self.expires_at = token.expires_at();
+        let after = self.policy.renew_after(self.lifetime, &mut self.rng);
+        self.due = after.map(|after| self.clock.after(after));
         // Of the token that was replaced.
         self.is_refused = false;
         self.failures = 0;
         self.last_error = None;
-        self.expiry_logged = false;
     }
 
     /// Returns the number of consecutive failures.
-    fn failed(&mut self, cause: Cause, error: MintError, clock: &Clock) -> u32 {
+    fn failed(&mut self, cause: Cause, error: &MintError) -> u32 {
         self.failures = self.failures.saturating_add(1);
         match cause {
-            Cause::Due => self.due = Some(clock.after(self.timing.retry_after(self.failures))),
-            Cause::Refused => self.remint_limit.mint_failed(clock.now()),
+            Cause::Due => {
+                let wait = self.policy.retry_after(self.lifetime, self.failures);
+                self.due = Some(self.clock.after(wait));
+            }
+            Cause::Refused => self.remint_limit.mint_failed(self.clock.now()),
         }
         if let Some(wait) = error.retry_after() {
-            self.not_before = self.not_before.max(clock.after(wait));
+            self.not_before = self.not_before.max(self.clock.after(wait));
         }
-        self.last_error = Some(error);
+        self.last_error = Some(error.clone());
         self.failures
     }
 }

@@ -29,45 +29,41 @@ pub(super) enum RenewalPolicy {
     BeforeKeyExpiry,
 }
 
-/// The times of one token's renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Timing {
-    policy: RenewalPolicy,
-    lifetime: Duration,
-    /// How long before its expiry a token is first renewed.
-    window: Duration,
-}
+impl RenewalPolicy {
+    /// How long after its mint a token is renewed: one window before its expiry, with ±10 % jitter,
+    /// so that replicas that started together do not renew together. `None`: only once refused.
+    pub(super) fn renew_after(
+        self,
+        lifetime: Duration,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Duration> {
+        let ahead = self.window(lifetime).mul_f64(0.9 + rng.f64() / 5.0);
+        let after = lifetime.saturating_sub(ahead);
+        match self {
+            Self::OnRefusal => None,
+            Self::BeforeExpiry => Some(after),
+            Self::BeforeKeyExpiry => Some(after.min(HOUR.mul_f64(0.9 + rng.f64() / 10.0))),
+        }
+    }
 
-impl Timing {
-    pub(super) fn new(lifetime: Duration, policy: RenewalPolicy) -> Self {
-        let is_dynamic = policy == RenewalPolicy::BeforeKeyExpiry;
+    /// How long to wait after this many consecutive failures: 30 s or a quarter of the window,
+    /// whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
+    pub(super) fn retry_after(self, lifetime: Duration, failures: u32) -> Duration {
+        let most = self.window(lifetime) / 4;
+        let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
+        first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most.max(first))
+    }
+
+    /// How long before its expiry a token of this lifetime is first renewed.
+    fn window(self, lifetime: Duration) -> Duration {
+        let is_dynamic = self == Self::BeforeKeyExpiry;
         let effective = if is_dynamic { lifetime.min(DYNAMIC_LIFETIME) } else { lifetime };
         let most = match effective {
             short if short <= 20 * MINUTE => 5 * MINUTE,
             medium if medium <= 90 * MINUTE => 15 * MINUTE,
             _ => HOUR,
         };
-        Self { policy, lifetime, window: most.min(effective / 2) }
-    }
-
-    /// How long after its mint a token is renewed: one window before its expiry, with ±10 % jitter,
-    /// so that replicas that started together do not renew together. `None`: only once refused.
-    pub(super) fn renew_after(self, rng: &mut fastrand::Rng) -> Option<Duration> {
-        let ahead = self.window.mul_f64(0.9 + rng.f64() / 5.0);
-        let after = self.lifetime.saturating_sub(ahead);
-        match self.policy {
-            RenewalPolicy::OnRefusal => None,
-            RenewalPolicy::BeforeExpiry => Some(after),
-            RenewalPolicy::BeforeKeyExpiry => Some(after.min(HOUR.mul_f64(0.9 + rng.f64() / 10.0))),
-        }
-    }
-
-    /// How long to wait after this many consecutive failures: 30 s or a quarter of the window,
-    /// whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
-    pub(super) fn retry_after(self, failures: u32) -> Duration {
-        let most = self.window / 4;
-        let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
-        first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most.max(first))
+        most.min(effective / 2)
     }
 }
 
@@ -137,8 +133,8 @@ mod tests {
                 false => RenewalPolicy::BeforeExpiry,
             };
             for seed in 0..200 {
-                let after = Timing::new(seconds(lifetime), policy)
-                    .renew_after(&mut fastrand::Rng::with_seed(seed));
+                let mut rng = fastrand::Rng::with_seed(seed);
+                let after = policy.renew_after(seconds(lifetime), &mut rng);
                 let after = after.unwrap().as_secs_f64();
                 assert!(
                     after >= least && after <= most,
@@ -160,9 +156,8 @@ mod tests {
         ];
         for (lifetime, expected) in cases {
             for (failures, expected) in (1..).zip(expected) {
-                let wait = Timing::new(seconds(lifetime), RenewalPolicy::BeforeExpiry)
-                    .retry_after(failures)
-                    .as_secs_f64();
+                let wait = RenewalPolicy::BeforeExpiry.retry_after(seconds(lifetime), failures);
+                let wait = wait.as_secs_f64();
                 assert_eq!(wait, *expected, "{lifetime} s, {failures} failures");
             }
         }

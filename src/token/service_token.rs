@@ -1,12 +1,13 @@
 //! The token that this process calls others with.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 #[cfg(feature = "reqwest")]
 use super::error::MintError;
@@ -15,10 +16,10 @@ use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::Jws;
 
-pub(super) type Claims = Map<String, Value>;
-
 /// Servers do not accept longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A handle on the token that this process calls others with. Cheap to clone, and never printed.
 ///
@@ -29,7 +30,8 @@ pub struct ServiceToken(Arc<Shared>);
 
 /// What the clones of one token share. Drop stops the renewal.
 struct Shared {
-    slot: Arc<Slot>,
+    /// Written by the renewal.
+    current: watch::Sender<Current>,
     renewal: Option<Box<dyn Renewal>>,
 }
 
@@ -59,20 +61,23 @@ impl ServiceToken {
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
         let jwt = jwt.as_ref().trim();
         let current = Current::new(jwt, &claims(jwt)?, &Clock::default())?;
-        Ok(Self(Arc::new(Shared { slot: Slot::new(current), renewal: None })))
+        Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
     }
 
-    /// The token in `slot`, which `renewal` replaces.
+    /// The token in `current`, which `renewal` replaces.
     #[cfg(feature = "reqwest")]
-    pub(super) fn renewed(slot: Arc<Slot>, renewal: impl Renewal + 'static) -> Self {
-        Self(Arc::new(Shared { slot, renewal: Some(Box::new(renewal)) }))
+    pub(super) fn renewed(
+        current: watch::Sender<Current>,
+        renewal: impl Renewal + 'static,
+    ) -> Self {
+        Self(Arc::new(Shared { current, renewal: Some(Box::new(renewal)) }))
     }
 
     /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count
     /// and an uncontended lock.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
-        self.current().header_value
+        self.header_value_and_serial().0
     }
 
     /// Sets `Authorization` in `headers`, replacing a value that is present.
@@ -84,7 +89,7 @@ impl ServiceToken {
     /// not reach.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.slot.current().expires_at?))
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.current.borrow().expires_at?))
     }
 
     /// The health of the token, for a health endpoint or a log.
@@ -99,35 +104,24 @@ impl ServiceToken {
         }
     }
 
-    /// The token in use.
-    pub(crate) fn current(&self) -> Current {
-        self.ensure_running();
-        self.0.slot.current()
-    }
-
-    /// Replaces a copy that is older than the token in use.
-    pub(crate) fn update(&self, copy: &mut Current) {
-        self.ensure_running();
-        if self.0.slot.generation() != copy.generation {
-            *copy = self.0.slot.current();
-        }
-    }
-
-    /// Whether another token can replace this one.
-    pub(crate) fn is_renewable(&self) -> bool {
-        self.0.renewal.is_some()
-    }
-
-    /// Reports that a server refused the token of this generation as invalid.
-    pub(crate) fn refused(&self, generation: u64) {
-        if let Some(renewal) = &self.0.renewal {
-            renewal.refused(generation);
-        }
-    }
-
-    fn ensure_running(&self) {
+    /// The header value, and what [`refused`](Self::refused) knows it by.
+    pub(crate) fn header_value_and_serial(&self) -> (HeaderValue, u64) {
         if let Some(renewal) = &self.0.renewal {
             renewal.ensure_running();
+        }
+        let current = self.0.current.borrow();
+        (current.header_value.clone(), current.serial)
+    }
+
+    /// Reports that a server refused the token with this serial as invalid.
+    pub(crate) fn refused(&self, serial: u64) {
+        match &self.0.renewal {
+            Some(renewal) => renewal.refused(serial),
+            None => {
+                tracing::debug!(
+                    "the service token was refused as invalid, and nothing can renew it"
+                );
+            }
         }
     }
 }
@@ -143,8 +137,8 @@ pub(super) trait Renewal: Send + Sync {
     /// Called on every use of the token.
     fn ensure_running(&self);
 
-    /// A server refused the token of this generation as invalid.
-    fn refused(&self, generation: u64);
+    /// A server refused the token with this serial as invalid.
+    fn refused(&self, serial: u64);
 
     fn is_running(&self) -> bool;
 
@@ -153,42 +147,12 @@ pub(super) trait Renewal: Send + Sync {
     fn last_error(&self) -> Option<MintError>;
 }
 
-/// The place of the token in use. Readers that keep a copy compare generations first, which takes
-/// no lock.
-pub(super) struct Slot {
-    generation: AtomicU64,
-    current: RwLock<Current>,
-}
-
-impl Slot {
-    pub(super) fn new(current: Current) -> Arc<Self> {
-        Arc::new(Self { generation: current.generation.into(), current: current.into() })
-    }
-
-    pub(super) fn current(&self) -> Current {
-        // No holder of the lock panics; even then the token would be whole.
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    #[cfg(feature = "reqwest")]
-    pub(super) fn replace(&self, next: Current) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Current { generation: current.generation + 1, ..next };
-        // Last, and under the lock: a reader that sees the new generation finds the new token.
-        self.generation.store(current.generation, Ordering::Release);
-    }
-}
-
-/// One token of a [`Slot`].
-#[derive(Clone)]
-pub(crate) struct Current {
+/// The token that a [`ServiceToken`] stands for at one time.
+pub(super) struct Current {
     header_value: HeaderValue,
-    /// Tells the token from its predecessors and successors in the slot.
-    generation: u64,
+    /// Tells the token from all others of this process.
+    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
+    serial: u64,
     /// In Unix seconds.
     expires_at: Option<u64>,
     #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
@@ -197,7 +161,7 @@ pub(crate) struct Current {
 
 impl Current {
     /// The token with these claims, unless it has expired.
-    pub(super) fn new(jwt: &str, claims: &Claims, clock: &Clock) -> Result<Self, TokenError> {
+    fn new(jwt: &str, claims: &Map<String, Value>, clock: &Clock) -> Result<Self, TokenError> {
         let expires_at = match claims.get("exp") {
             None => None,
             Some(exp) => {
@@ -213,32 +177,54 @@ impl Current {
         let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
         let expiry = expires_at.unwrap_or(u64::MAX);
         let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
-        Ok(Self { header_value, generation: 0, expires_at, lifetime })
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { header_value, serial, expires_at, lifetime })
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl Current {
+    /// A token that `core` minted. Checks all but the signature, so that a token that no service
+    /// admits fails at start-up.
+    pub(super) fn minted(
+        jwt: &str,
+        core: &str,
+        iss: &str,
+        clock: &Clock,
+    ) -> Result<Self, MintError> {
+        let unusable = |source| MintError::UnusableToken { core: core.to_owned(), source };
+        let wrong = |reason| Err(MintError::WrongClaims { core: core.to_owned(), reason });
+        let claims = claims(jwt).map_err(unusable)?;
+        if claims.get("source").and_then(Value::as_str) != Some("microservice") {
+            return wrong("`source` is not `microservice`");
+        }
+        if claims.get("iss").and_then(Value::as_str) != Some(iss) {
+            return wrong("the issuer is not the JWKS domain");
+        }
+        let token = Self::new(jwt, &claims, clock).map_err(unusable)?;
+        if token.lifetime.is_zero() {
+            return wrong("`exp` is not later than `iat`");
+        }
+        Ok(token)
     }
 
-    pub(crate) fn header_value(&self) -> &HeaderValue {
-        &self.header_value
-    }
-
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// In Unix seconds.
-    #[cfg(feature = "reqwest")]
     pub(super) fn expires_at(&self) -> Option<u64> {
         self.expires_at
     }
 
     /// From the mint to `exp`, but at most from `iat` to `exp`: the clocks of two machines differ.
-    #[cfg(feature = "reqwest")]
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
     }
 }
 
 /// Reads the claims of a token, whose signature is not checked.
-pub(super) fn claims(jwt: &str) -> Result<Claims, TokenError> {
+fn claims(jwt: &str) -> Result<Map<String, Value>, TokenError> {
     Jws::parse(jwt, MAX_TOKEN_LEN)
         .and_then(|jws| jws.claims())
         .map_err(|reason| TokenError::Malformed { reason: reason.description() })

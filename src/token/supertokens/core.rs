@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::Client;
+use tokio::time::Instant;
 use url::Url;
 
-use super::client::{self, CoreClient};
+use super::response;
 use super::retry::RetryBudget;
 use crate::clock::Clock;
-use crate::error::ConfigError;
+use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::token::error::MintError;
 
@@ -99,16 +102,106 @@ impl SuperTokensCore {
 
     /// A client for the hosts, once everything in the configuration has been checked.
     pub(super) fn client(&self, clock: &Clock) -> Result<CoreClient, MintError> {
-        let headers = client::headers(self.api_key.as_deref(), self.cdi_version.as_deref())?;
+        let headers = self.headers()?;
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
         }
-        let next_host = Arc::clone(&self.next_host);
-        CoreClient::new(&self.hosts, next_host, headers, self.timeout, clock.clone())
+        let client = |url| {
+            // No connection is kept: the next mint is hours away, and may be on another runtime.
+            let builder = Client::builder().pool_max_idle_per_host(0);
+            http_client::client(builder, url, self.timeout)
+        };
+        let clients = self.hosts.iter().map(client).collect::<Result<_, _>>()?;
+        Ok(CoreClient { core: self.clone(), clients, headers, clock: clock.clone() })
     }
 
     pub(super) fn retry_budget(&self, clock: &Clock) -> RetryBudget {
         RetryBudget::new(self.start_up_timeout, self.timeout, clock.clone())
+    }
+
+    /// The headers of each request.
+    fn headers(&self) -> Result<HeaderMap, MintError> {
+        let mut headers = HeaderMap::from_iter([
+            // Without the charset a core reads the body as ISO-8859-1.
+            (CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static("rid"), HeaderValue::from_static("jwt")),
+        ]);
+        if let Some(api_key) = &self.api_key {
+            let mut value = HeaderValue::try_from(api_key).map_err(|_| MintError::ApiKey)?;
+            value.set_sensitive(true);
+            headers.insert("api-key", value);
+        }
+        if let Some(version) = &self.cdi_version {
+            let value = HeaderValue::try_from(version).ok().filter(|_| is_cdi_version(version));
+            let invalid = || MintError::CdiVersion { version: version.chars().take(20).collect() };
+            headers.insert("cdi-version", value.ok_or_else(invalid)?);
+        }
+        Ok(headers)
+    }
+}
+
+impl fmt::Debug for SuperTokensCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<_> = self.hosts.iter().map(Url::as_str).collect();
+        f.debug_struct("SuperTokensCore").field("hosts", &hosts).finish_non_exhaustive()
+    }
+}
+
+/// Sends requests to the hosts of a core.
+pub(super) struct CoreClient {
+    core: SuperTokensCore,
+    /// One for each host.
+    clients: Vec<Client>,
+    headers: HeaderMap,
+    clock: Clock,
+}
+
+impl CoreClient {
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The deadline of an attempt that starts now.
+    pub(super) fn deadline(&self) -> Instant {
+        self.clock.after(self.core.timeout)
+    }
+
+    /// Asks the hosts in turn for a token, beginning with the next one, and returns it with the
+    /// origin that it came from. Goes on to another host only if no connection can be made: a host
+    /// that received the request may have minted already.
+    pub(super) async fn mint(
+        &self,
+        body: &str,
+        deadline: Instant,
+    ) -> Result<(String, String), MintError> {
+        let SuperTokensCore { hosts, next_host, api_key, timeout, .. } = &self.core;
+        let first = next_host.fetch_add(1, Ordering::Relaxed);
+        let mut asked = 0;
+        loop {
+            let host = first.wrapping_add(asked) % hosts.len();
+            let origin = http_client::origin(&hosts[host]);
+            let left = deadline.saturating_duration_since(self.clock.now());
+            let request =
+                self.clients[host].post(hosts[host].clone()).headers(self.headers.clone());
+            let request = request.body(body.to_owned()).timeout(left.min(*timeout));
+            let err = match request.send().await {
+                Ok(response) => {
+                    let api_key = api_key.as_deref();
+                    let jwt = response::read(response, &origin, api_key, &self.clock).await?;
+                    return Ok((jwt, origin));
+                }
+                Err(err) => err,
+            };
+            asked += 1;
+            let is_last = asked == hosts.len() || self.clock.now() >= deadline;
+            let is_final = is_last || !err.is_connect();
+            let error = response::unreachable(&origin, err);
+            if is_final {
+                return Err(error);
+            }
+            tracing::debug!(error = %Chain(&error), "this host is passed over");
+        }
     }
 }
 
@@ -124,11 +217,10 @@ fn parse_host(text: &str) -> Result<Url, ConfigError> {
     Ok(url)
 }
 
-impl fmt::Debug for SuperTokensCore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<_> = self.hosts.iter().map(Url::as_str).collect();
-        f.debug_struct("SuperTokensCore").field("hosts", &hosts).finish_non_exhaustive()
-    }
+/// Two numbers with a dot between them.
+fn is_cdi_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
 }
 
 #[cfg(test)]

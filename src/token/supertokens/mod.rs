@@ -1,8 +1,6 @@
 //! Mints service tokens at a SuperTokens core.
 
-mod client;
 mod core;
-mod exchange;
 mod redact;
 mod request;
 mod response;

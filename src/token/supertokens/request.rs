@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
-use super::core::SuperTokensCore;
-use super::exchange::Exchange;
+use super::core::{CoreClient, SuperTokensCore};
 use crate::clock::Clock;
 use crate::error::SourceError;
+use crate::rejection::RejectionKind;
 use crate::token::error::MintError;
-use crate::token::renewal;
+use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::ServiceToken;
+use crate::token::service_token::{Current, ServiceToken};
 use crate::verify::Verifier;
 
 /// SuperTokens' default: 100 years.
@@ -144,7 +145,7 @@ impl ServiceTokenRequest {
         };
         let (clock, body) = (Clock::default(), self.body());
         let client = self.core.client(&clock)?;
-        let exchange = Exchange::new(client, body, self.jwks_domain, self.verifier);
+        let exchange = Exchange { client, body, issuer: self.jwks_domain, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {
             match exchange.attempt(budget.attempts_until()).await {
@@ -155,7 +156,7 @@ impl ServiceTokenRequest {
         while let Err(err) = exchange.verify(&jwt).await {
             budget.wait(err).await?;
         }
-        Ok(renewal::renewed(token, policy, Box::new(exchange), clock))
+        Ok(renewal::renewed(token, policy, exchange, clock))
     }
 
     /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs. Not by way of
@@ -187,5 +188,45 @@ impl fmt::Debug for ServiceTokenRequest {
             .field("core", &self.core)
             .field("claims", &claims)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is asked of the core for each token, and what is checked of it.
+struct Exchange {
+    client: CoreClient,
+    body: String,
+    issuer: String,
+    verifier: Option<Verifier>,
+}
+
+impl Exchange {
+    /// Mints a token and checks all but its signature. Returns its text as well.
+    async fn attempt(&self, deadline: Instant) -> Result<(Current, String), MintError> {
+        let (jwt, core) = self.client.mint(&self.body, deadline).await?;
+        let token = Current::minted(&jwt, &core, &self.issuer, self.client.clock())?;
+        Ok((token, jwt))
+    }
+
+    /// Has the verifier of the called service check the token, if there is one.
+    async fn verify(&self, jwt: &str) -> Result<(), MintError> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        match verifier.verify(jwt).await {
+            Ok(_) => Ok(()),
+            Err(source) if source.kind() == RejectionKind::KeysUnavailable => {
+                Err(MintError::KeysUnavailable { source })
+            }
+            Err(source) => Err(MintError::Misconfigured { source }),
+        }
+    }
+}
+
+impl Mint for Exchange {
+    async fn mint(&self) -> Result<Current, MintError> {
+        let (token, jwt) = self.attempt(self.client.deadline()).await?;
+        match self.verify(&jwt).await {
+            // Without keys the new token is still better than the one that expires.
+            Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(token),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -12,8 +12,7 @@ use tokio::time::{Instant, advance, sleep};
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::token::error::MintError;
-use crate::token::mint::{self, Mint, Minting};
-use crate::token::renewal;
+use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::{Current, ServiceToken};
 
@@ -48,11 +47,11 @@ impl Core {
     }
 
     fn token(&self, policy: RenewalPolicy) -> ServiceToken {
-        self.token_from(policy, Box::new(self.clone()))
+        self.token_from(policy, self.clone())
     }
 
     /// The core's first token, which `minter` renews.
-    fn token_from(&self, policy: RenewalPolicy, minter: Box<dyn Mint>) -> ServiceToken {
+    fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
         renewal::renewed(self.minted().ok().unwrap(), policy, minter, self.0.clock.clone())
     }
 
@@ -72,9 +71,9 @@ impl Core {
 }
 
 impl Mint for Core {
-    fn mint(&self) -> Minting<'_> {
+    async fn mint(&self) -> Result<Current, MintError> {
         self.0.asked.lock().unwrap().push(self.0.clock.now());
-        Box::pin(std::future::ready(self.minted()))
+        self.minted()
     }
 }
 
@@ -86,7 +85,7 @@ fn encode(text: &str) -> String {
 fn minted(claims: &str, clock: &Clock) -> Result<Current, MintError> {
     let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
     let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-    mint::check(&jwt, "http://core", "https://api", clock)
+    Current::minted(&jwt, "http://core", "https://api", clock)
 }
 
 fn down() -> MintError {
@@ -155,10 +154,9 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     let core = Core::new(3_153_600_000);
     let token = core.token(RenewalPolicy::OnRefusal);
     assert!(!token.health().renewing);
-    let current = token.current();
-    let (first, generation) = (current.header_value(), current.generation());
+    let (first, serial) = token.header_value_and_serial();
     for _ in 0..100 {
-        token.refused(generation);
+        token.refused(serial);
     }
     // The token was minted less than a second ago.
     assert_eq!(core.count(), 1);
@@ -168,12 +166,12 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     assert_ne!(second, first);
     // Others were on their way with the old one.
     pass(60).await;
-    token.refused(generation);
+    token.refused(serial);
     pass(1).await;
     assert_eq!(core.count(), 2);
     // The fresh one is refused as well.
     for _ in 0..3600 {
-        token.refused(token.current().generation());
+        token.refused(token.header_value_and_serial().1);
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -186,15 +184,14 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
 async fn a_refused_token_stays_while_no_other_can_be_had() {
     let core = Core::new(3_153_600_000);
     let token = core.token(RenewalPolicy::OnRefusal);
-    let current = token.current();
-    let (first, generation) = (current.header_value(), current.generation());
+    let (first, serial) = token.header_value_and_serial();
     core.set_down(true);
-    token.refused(generation);
+    token.refused(serial);
     pass(2).await;
     assert_eq!((token.header_value(), token.health().last_error), (first.clone(), Some(down())));
     core.set_down(false);
     pass(30).await;
-    token.refused(generation);
+    token.refused(serial);
     pass(1).await;
     assert_ne!(token.header_value(), first);
 }
@@ -233,15 +230,13 @@ struct Answers {
 }
 
 impl Mint for Answers {
-    fn mint(&self) -> Minting<'_> {
-        Box::pin(async {
-            let now = self.clock.now();
-            self.asked.lock().unwrap().push(now);
-            sleep(Duration::from_millis(1)).await;
-            let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
-            let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-            minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
-        })
+    async fn mint(&self) -> Result<Current, MintError> {
+        let now = self.clock.now();
+        self.asked.lock().unwrap().push(now);
+        sleep(Duration::from_millis(1)).await;
+        let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
+        let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
+        minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
     }
 }
 
@@ -267,7 +262,7 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
             let asked = Arc::<Mutex<Vec<_>>>::default();
             let answers = Answers { clock: clock.clone(), claims, asked: Arc::clone(&asked) };
             let minted = clock.now();
-            let token = core.token_from(policy, Box::new(answers));
+            let token = core.token_from(policy, answers);
             pass(60).await;
             drop(token);
             let asked: Vec<Instant> =
@@ -292,16 +287,16 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
     struct Hanging(Arc<Mutex<Vec<Instant>>>);
 
     impl Mint for Hanging {
-        fn mint(&self) -> Minting<'_> {
+        async fn mint(&self) -> Result<Current, MintError> {
             self.0.lock().unwrap().push(Instant::now());
-            Box::pin(std::future::pending())
+            std::future::pending().await
         }
     }
 
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let asked = Arc::<Mutex<Vec<_>>>::default();
-    let source = Box::new(Hanging(Arc::clone(&asked)));
+    let source = Hanging(Arc::clone(&asked));
     let token = runtime().block_on(async {
         let core = Core::new(1);
         core.token_from(RenewalPolicy::BeforeExpiry, source)
@@ -329,20 +324,18 @@ struct Slow {
 }
 
 impl Mint for Slow {
-    fn mint(&self) -> Minting<'_> {
+    async fn mint(&self) -> Result<Current, MintError> {
         self.core.0.asked.lock().unwrap().push(self.core.0.clock.now());
-        Box::pin(async {
-            pass(self.seconds).await;
-            match self.retry_after {
-                None => self.core.minted(),
-                Some(_) => Err(MintError::Refused {
-                    core: "http://core".to_owned(),
-                    status: 503,
-                    message: None,
-                    retry_after: self.retry_after,
-                }),
-            }
-        })
+        pass(self.seconds).await;
+        match self.retry_after {
+            None => self.core.minted(),
+            Some(_) => Err(MintError::Refused {
+                core: "http://core".to_owned(),
+                status: 503,
+                message: None,
+                retry_after: self.retry_after,
+            }),
+        }
     }
 }
 
@@ -350,11 +343,11 @@ impl Mint for Slow {
 async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
     let core = Core::new(3600);
     let source = Slow { core: core.clone(), seconds: 5, retry_after: None };
-    let token = core.token_from(RenewalPolicy::BeforeExpiry, Box::new(source));
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, source);
     while core.0.asked.lock().unwrap().is_empty() {
         pass(1).await;
     }
-    token.refused(token.current().generation());
+    token.refused(token.header_value_and_serial().1);
     pass(60).await;
     assert_eq!(core.count(), 2);
 }
@@ -364,10 +357,10 @@ async fn retry_after_holds_for_mints_that_refusals_cause() {
     let core = Core::new(3_153_600_000);
     let source =
         Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
-    let token = core.token_from(RenewalPolicy::OnRefusal, Box::new(source));
+    let token = core.token_from(RenewalPolicy::OnRefusal, source);
     for _ in 0..280 {
         pass(1).await;
-        token.refused(token.current().generation());
+        token.refused(token.header_value_and_serial().1);
     }
     assert_eq!(core.gaps(), Vec::<f64>::new());
 }
