@@ -8,17 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(target_os = "linux")]
 use rustix::time::{ClockId, clock_gettime};
-#[cfg(any(test, feature = "reqwest", feature = "embedded-core"))]
 use tokio::time::Instant;
 
-#[cfg(feature = "reqwest")]
 const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 
 /// A source of wall and monotonic time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     #[cfg(test)]
-    driven: Option<std::sync::Arc<Driven>>,
+    driven: Option<std::sync::Arc<driven::Driven>>,
 }
 
 impl Clock {
@@ -42,7 +40,6 @@ impl Clock {
     }
 
     /// Milliseconds since the Unix epoch, rounded down. A wall clock set before 1970 reads as 0.
-    #[cfg(feature = "embedded-core")]
     pub(crate) fn unix_now_millis(&self) -> u64 {
         u64::try_from(self.since_epoch().as_millis()).unwrap_or(u64::MAX)
     }
@@ -59,49 +56,55 @@ impl Clock {
     }
 
     /// The moment after `wait` from now. Longer waits are cut to a century.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.now() + wait.min(CENTURY)
     }
 
     /// Now, on the monotonic clock.
-    #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
     pub(crate) fn now(&self) -> Instant {
         Instant::now()
     }
 }
 
-/// Wall time that a test drives: it starts at a fixed second and moves with tokio's clock.
 #[cfg(test)]
-#[derive(Debug)]
-struct Driven {
-    unix_start: u64,
-    start: Instant,
-    shift: std::sync::atomic::AtomicI64,
-}
+mod driven {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
 
-#[cfg(test)]
-impl Driven {
-    fn since_epoch(&self) -> Duration {
-        let shift = self.shift.load(std::sync::atomic::Ordering::Relaxed);
-        let elapsed = self.start.elapsed();
-        Duration::from_secs((self.unix_start + elapsed.as_secs()).saturating_add_signed(shift))
-            + Duration::from_nanos(u64::from(elapsed.subsec_nanos()))
-    }
-}
+    use tokio::time::Instant;
 
-#[cfg(test)]
-impl Clock {
-    /// A clock whose wall time is `unix_start` now and moves with tokio's (paused) clock.
-    pub(crate) fn driven(unix_start: u64) -> Self {
-        let driven = Driven { unix_start, start: Instant::now(), shift: 0.into() };
-        Self { driven: Some(std::sync::Arc::new(driven)) }
+    use super::Clock;
+
+    /// Wall time that a test drives: it starts at a fixed second and moves with tokio's clock.
+    #[derive(Debug)]
+    pub(super) struct Driven {
+        unix_start: u64,
+        start: Instant,
+        shift: AtomicI64,
     }
 
-    /// Sets the wall clock forwards or backwards by `seconds`; monotonic time is untouched.
-    pub(crate) fn shift(&self, seconds: i64) {
-        let driven = self.driven.as_ref().expect("only a driven clock is shifted");
-        driven.shift.fetch_add(seconds, std::sync::atomic::Ordering::Relaxed);
+    impl Driven {
+        pub(super) fn since_epoch(&self) -> Duration {
+            let shift = self.shift.load(Ordering::Relaxed);
+            let elapsed = self.start.elapsed();
+            Duration::from_secs((self.unix_start + elapsed.as_secs()).saturating_add_signed(shift))
+                + Duration::from_nanos(u64::from(elapsed.subsec_nanos()))
+        }
+    }
+
+    impl Clock {
+        /// A clock whose wall time is `unix_start` now and moves with tokio's (paused) clock.
+        pub(crate) fn driven(unix_start: u64) -> Self {
+            let driven = Driven { unix_start, start: Instant::now(), shift: 0.into() };
+            Self { driven: Some(Arc::new(driven)) }
+        }
+
+        /// Sets the wall clock forwards or backwards by `seconds`; monotonic time is untouched.
+        pub(crate) fn shift(&self, seconds: i64) {
+            let driven = self.driven.as_ref().expect("only a driven clock is shifted");
+            driven.shift.fetch_add(seconds, Ordering::Relaxed);
+        }
     }
 }
 

@@ -44,6 +44,7 @@ mod atomic_file;
 mod background;
 mod bearer;
 pub mod client;
+#[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))] // no timers
 mod clock;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
@@ -60,6 +61,7 @@ pub mod server;
 #[doc(hidden)]
 pub mod tests;
 pub mod token;
+#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // no data folder then
 mod trusted_file;
 mod verify;
 

@@ -9,9 +9,7 @@
 //! it is opened. No call blocks, not even on a FIFO. On Windows the access control list of the
 //! folder decides who can write, so only the file type is checked.
 
-#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
-use std::fs;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 #[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -24,7 +22,6 @@ use rustix::fs::OFlags;
 const WRITABLE_BY_ALL: &str = "all users can write it; use chmod o-w";
 
 /// Opens a regular file that this crate writes.
-#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = open_no_follow(path, options)?;
     let metadata = file.metadata()?;
@@ -35,7 +32,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
 
 /// Opens a folder that only this crate writes to. Unix alone: elsewhere a folder cannot be opened
 /// as a file.
-#[cfg(all(unix, feature = "embedded-core"))]
+#[cfg(unix)]
 pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     let folder = open_no_follow(path, OpenOptions::new().read(true))?;
     let metadata = folder.metadata()?;
@@ -74,7 +71,6 @@ pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 fn open_no_follow(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     options.custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32);
@@ -95,21 +91,21 @@ fn check_regular(metadata: &Metadata) -> io::Result<()> {
     if metadata.is_file() { Ok(()) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
-fn check_owner(metadata: &Metadata) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let process = rustix::process::geteuid().as_raw();
-        let allowed = allowed_writers(metadata.uid(), metadata.mode(), metadata.is_dir(), process);
-        allowed.map_err(io::Error::other)?;
-    }
-    let _ = metadata;
+#[cfg(not(unix))]
+fn check_owner(_: &Metadata) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(unix)]
+fn check_owner(metadata: &Metadata) -> io::Result<()> {
+    let process = rustix::process::geteuid().as_raw();
+    allowed_writers(metadata.uid(), metadata.mode(), metadata.is_dir(), process)
+        .map_err(io::Error::other)
 }
 
 /// Whether only root and the user `process` can write a file of this owner and mode. The error says
 /// how to fix it.
-#[cfg(all(unix, any(feature = "reqwest", feature = "embedded-core")))]
+#[cfg(unix)]
 fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Result<(), String> {
     if owner != process && owner != 0 {
         return Err(format!(
@@ -148,7 +144,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
     fn only_root_and_the_user_of_the_process_may_write() {
         const MYSELF: u32 = 1000;
         for (owner, mode, reason) in [
@@ -193,7 +188,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
     fn own_file_is_regular_and_no_link() {
         let (_folder, path) = kinds();
         let open = |name: &str| {
