@@ -4,15 +4,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Puts `content` in the place of the file at `path`, readable by its owner alone: whoever reads
-/// it, after a crash at any moment even, finds the old file or the new one, and after `Ok` the new
-/// one. Blocks.
+/// Atomically replaces the file at `path` by one with this content that its owner alone can read.
+/// After a crash a reader sees either the old or the new contents, after `Ok` the new ones. Blocks.
 ///
-/// `temporary` lies beside it, since a rename does not cross file systems, and must not be there. A
-/// crash may leave it.
+/// `temporary` is a path in the same folder, since a rename does not cross file systems, where
+/// nothing exists. A crash may leave a file there.
 pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
-    // Where it cannot be created it is somebody else's, and stays.
-    let mut file = create_private(temporary)?;
+    let mut options = OpenOptions::new();
+    // Never through a link; a file that exists belongs to another process and stays.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(temporary)?;
     let replaced = (|| {
         file.write_all(content)?;
         // Before the rename: a name that outlives a crash its content does not is an empty file.
@@ -32,15 +35,6 @@ pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Where a folder cannot be opened as a file there is nothing to be done for it either.
     File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
-}
-
-fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // Never through a link that somebody put there.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]
