@@ -1,11 +1,8 @@
 //! What goes wrong with a service token: reading one, minting one.
 
-#[cfg(feature = "reqwest")]
 use std::time::Duration;
 
-#[cfg(feature = "reqwest")]
 use crate::error::{ConfigError, SourceError};
-#[cfg(feature = "reqwest")]
 use crate::rejection::Rejection;
 
 /// Why a text is not a token that can be sent.
@@ -31,7 +28,6 @@ pub enum TokenError {
 /// What the core said is one line, cut to 200 characters, with control characters escaped. Only
 /// plain words are printed: a text that has escapes, long runs of letters and digits, or eight
 /// consecutive letters and digits of the api key is withheld as a whole, and the error says so.
-#[cfg(feature = "reqwest")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MintError {
@@ -128,7 +124,6 @@ pub enum MintError {
     },
 }
 
-#[cfg(feature = "reqwest")]
 impl MintError {
     /// Whether another attempt may succeed.
     pub(super) fn is_transient(&self) -> bool {

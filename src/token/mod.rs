@@ -25,11 +25,13 @@
 //! # }
 //! ```
 
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code, unreachable_pub))] // nothing mints then
 mod error;
 #[cfg(feature = "reqwest")]
 mod renewal;
 #[cfg(feature = "reqwest")]
 mod schedule;
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // nothing is renewed then
 mod service_token;
 #[cfg(feature = "reqwest")]
 mod supertokens;

@@ -51,8 +51,10 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 
     fn refused(&self, serial: u64) {
         let work = self.0.work();
-        if work.refused(serial) {
+        let causes_mint = work.state().refused(serial);
+        if causes_mint {
             tracing::warn!("a server refused the service token as invalid, another one is minted");
+            work.is_wanted.store(true, Ordering::Relaxed);
             work.wake.notify_one();
             self.ensure_running();
         }
@@ -95,20 +97,6 @@ impl<M> RenewalWork<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a refusal. Returns whether it causes a mint. A refusal of an older token says
-    /// nothing about the one in use.
-    fn refused(&self, serial: u64) -> bool {
-        let mut state = self.state();
-        let now = state.clock.now();
-        let causes_mint =
-            self.current.borrow().serial() == serial && state.remint_limit.admits(now);
-        if causes_mint {
-            state.is_refused = true;
-            self.is_wanted.store(true, Ordering::Relaxed);
-        }
-        causes_mint
-    }
-
     /// Waits until a mint may start.
     async fn next_cause(&self) -> Cause {
         loop {
@@ -123,10 +111,7 @@ impl<M> RenewalWork<M> {
             if has_expired {
                 tracing::error!("service token expired and could not be renewed, still in use");
             }
-            match until {
-                Some(until) => drop(timeout_at(until, self.wake.notified()).await),
-                None => self.wake.notified().await,
-            }
+            let _ = timeout_at(until, self.wake.notified()).await;
         }
     }
 
@@ -164,6 +149,8 @@ enum Cause {
 struct State {
     clock: Clock,
     policy: RenewalPolicy,
+    /// Of the token in use.
+    serial: u64,
     lifetime: Duration,
     /// The expiry that is still to be logged, in Unix seconds.
     expires_at: Option<u64>,
@@ -176,26 +163,33 @@ struct State {
     /// Consecutive failed renewals.
     failures: u32,
     last_error: Option<MintError>,
-    rng: fastrand::Rng,
 }
 
 impl State {
     fn new(token: &Current, policy: RenewalPolicy, clock: Clock) -> Self {
-        let mut state = Self {
+        let after = policy.renew_after(token.lifetime(), &mut fastrand::Rng::new());
+        Self {
             policy,
-            lifetime: Duration::ZERO,
-            expires_at: None,
-            due: None,
+            serial: token.serial(),
+            lifetime: token.lifetime(),
+            expires_at: token.expires_at(),
+            due: after.map(|after| clock.after(after)),
             not_before: clock.after(MIN_INTERVAL),
             is_refused: false,
             remint_limit: RemintLimit::new(),
             failures: 0,
             last_error: None,
-            rng: fastrand::Rng::new(),
             clock,
+        }
+    }
+
+    /// This token is in use from now on. The limits on the mints stay.
+    fn renewed(&mut self, token: &Current) {
+        *self = Self {
+            not_before: self.not_before,
+            remint_limit: self.remint_limit,
+            ..Self::new(token, self.policy, self.clock.clone())
         };
-        state.renewed(token);
-        state
     }
 
     /// If a mint may start now, records its start and returns its cause.
@@ -216,11 +210,11 @@ impl State {
         wanted.map(|at| at.max(self.not_before))
     }
 
-    /// When the next mint starts, or the token expires.
-    fn next_wake(&self) -> Option<Instant> {
-        let left = |expires_at: u64| expires_at.saturating_sub(self.clock.unix_now());
-        let expiry = self.expires_at.map(|at| self.clock.after(Duration::from_secs(left(at))));
-        [self.next_mint(), expiry].into_iter().flatten().min()
+    /// When the next mint starts, or the token expires; or as late as a clock can say.
+    fn next_wake(&self) -> Instant {
+        let seconds = self.expires_at.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
+        let expiry = self.clock.after(Duration::from_secs(seconds));
+        self.next_mint().map_or(expiry, |mint| mint.min(expiry))
     }
 
     /// Whether the token has expired. True once for each token.
@@ -229,16 +223,12 @@ impl State {
         self.expires_at.take_if(|expires_at| *expires_at <= now).is_some()
     }
 
-    /// This token is in use from now on.
-    fn renewed(&mut self, token: &Current) {
-        self.lifetime = token.lifetime();
-        self.expires_at = token.expires_at();
-        let after = self.policy.renew_after(self.lifetime, &mut self.rng);
-        self.due = after.map(|after| self.clock.after(after));
-        // Of the token that was replaced.
-        self.is_refused = false;
-        self.failures = 0;
-        self.last_error = None;
+    /// Records a refusal. Returns whether it causes a mint. A refusal of an older token says
+    /// nothing about the one in use.
+    fn refused(&mut self, serial: u64) -> bool {
+        let causes_mint = serial == self.serial && self.remint_limit.admits(self.clock.now());
+        self.is_refused |= causes_mint;
+        causes_mint
     }
 
     /// Returns the number of consecutive failures.

@@ -68,7 +68,7 @@ impl RenewalPolicy {
 }
 
 /// Limits the mints that refusals cause.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct RemintLimit {
     not_before: Option<Instant>,
     pause: Duration,

@@ -9,9 +9,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-#[cfg(feature = "reqwest")]
-use super::error::MintError;
-use super::error::TokenError;
+use super::error::{MintError, TokenError};
 use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::Jws;
@@ -65,7 +63,6 @@ impl ServiceToken {
     }
 
     /// The token in `current`, which `renewal` replaces.
-    #[cfg(feature = "reqwest")]
     pub(super) fn renewed(
         current: watch::Sender<Current>,
         renewal: impl Renewal + 'static,
@@ -143,7 +140,6 @@ pub(super) trait Renewal: Send + Sync {
     fn is_running(&self) -> bool;
 
     /// Why the newest attempt failed.
-    #[cfg(feature = "reqwest")]
     fn last_error(&self) -> Option<MintError>;
 }
 
@@ -151,11 +147,9 @@ pub(super) trait Renewal: Send + Sync {
 pub(super) struct Current {
     header_value: HeaderValue,
     /// Tells the token from all others of this process.
-    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
     serial: u64,
     /// In Unix seconds.
     expires_at: Option<u64>,
-    #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
     lifetime: Duration,
 }
 
@@ -180,10 +174,7 @@ impl Current {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         Ok(Self { header_value, serial, expires_at, lifetime })
     }
-}
 
-#[cfg(feature = "reqwest")]
-impl Current {
     /// A token that `core` minted. Checks all but the signature, so that a token that no service
     /// admits fails at start-up.
     pub(super) fn minted(

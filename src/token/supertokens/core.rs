@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::token::error::MintError;
+use crate::token::service_token::Current;
 
 /// The default of [`SuperTokensCore::start_up_timeout`].
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,8 +101,14 @@ impl SuperTokensCore {
         self
     }
 
-    /// A client for the hosts, once everything in the configuration has been checked.
-    pub(super) fn client(&self, clock: &Clock) -> Result<CoreClient, MintError> {
+    /// A client that mints tokens with this body, of this issuer, once everything in the
+    /// configuration has been checked.
+    pub(super) fn client(
+        &self,
+        body: String,
+        issuer: String,
+        clock: &Clock,
+    ) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
@@ -112,7 +119,7 @@ impl SuperTokensCore {
             http_client::client(builder, url, self.timeout)
         };
         let clients = self.hosts.iter().map(client).collect::<Result<_, _>>()?;
-        Ok(CoreClient { core: self.clone(), clients, headers, clock: clock.clone() })
+        Ok(CoreClient { core: self.clone(), clients, headers, body, issuer, clock: clock.clone() })
     }
 
     pub(super) fn retry_budget(&self, clock: &Clock) -> RetryBudget {
@@ -148,33 +155,27 @@ impl fmt::Debug for SuperTokensCore {
     }
 }
 
-/// Sends requests to the hosts of a core.
+/// Sends requests for one token to the hosts of a core.
 pub(super) struct CoreClient {
     core: SuperTokensCore,
     /// One for each host.
     clients: Vec<Client>,
     headers: HeaderMap,
+    body: String,
+    issuer: String,
     clock: Clock,
 }
 
 impl CoreClient {
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// The deadline of an attempt that starts now.
     pub(super) fn deadline(&self) -> Instant {
         self.clock.after(self.core.timeout)
     }
 
-    /// Asks the hosts in turn for a token, beginning with the next one, and returns it with the
-    /// origin that it came from. Goes on to another host only if no connection can be made: a host
-    /// that received the request may have minted already.
-    pub(super) async fn mint(
-        &self,
-        body: &str,
-        deadline: Instant,
-    ) -> Result<(String, String), MintError> {
+    /// Asks the hosts in turn for a token, beginning with the next one, and checks all of it but
+    /// the signature. Returns its text as well. Goes on to another host only if no connection can
+    /// be made: a host that received the request may have minted already.
+    pub(super) async fn mint(&self, deadline: Instant) -> Result<(Current, String), MintError> {
         let SuperTokensCore { hosts, next_host, api_key, timeout, .. } = &self.core;
         let first = next_host.fetch_add(1, Ordering::Relaxed);
         let mut asked = 0;
@@ -184,20 +185,20 @@ impl CoreClient {
             let left = deadline.saturating_duration_since(self.clock.now());
             let request =
                 self.clients[host].post(hosts[host].clone()).headers(self.headers.clone());
-            let request = request.body(body.to_owned()).timeout(left.min(*timeout));
+            let request = request.body(self.body.clone()).timeout(left.min(*timeout));
             let err = match request.send().await {
                 Ok(response) => {
                     let api_key = api_key.as_deref();
                     let jwt = response::read(response, &origin, api_key, &self.clock).await?;
-                    return Ok((jwt, origin));
+                    let token = Current::minted(&jwt, &origin, &self.issuer, &self.clock)?;
+                    return Ok((token, jwt));
                 }
                 Err(err) => err,
             };
             asked += 1;
-            let is_last = asked == hosts.len() || self.clock.now() >= deadline;
-            let is_final = is_last || !err.is_connect();
+            let goes_on = asked < hosts.len() && self.clock.now() < deadline && err.is_connect();
             let error = response::unreachable(&origin, err);
-            if is_final {
+            if !goes_on {
                 return Err(error);
             }
             tracing::debug!(error = %Chain(&error), "this host is passed over");

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
 use super::core::{CoreClient, SuperTokensCore};
 use crate::clock::Clock;
@@ -144,11 +143,11 @@ impl ServiceTokenRequest {
             (false, None) => RenewalPolicy::OnRefusal,
         };
         let (clock, body) = (Clock::default(), self.body());
-        let client = self.core.client(&clock)?;
-        let exchange = Exchange { client, body, issuer: self.jwks_domain, verifier: self.verifier };
+        let client = self.core.client(body, self.jwks_domain, &clock)?;
+        let exchange = Exchange { client, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {
-            match exchange.attempt(budget.attempts_until()).await {
+            match exchange.client.mint(budget.attempts_until()).await {
                 Ok(minted) => break minted,
                 Err(err) => budget.wait(err).await?,
             }
@@ -191,22 +190,13 @@ impl fmt::Debug for ServiceTokenRequest {
     }
 }
 
-/// What is asked of the core for each token, and what is checked of it.
+/// Mints each token, and has it verified.
 struct Exchange {
     client: CoreClient,
-    body: String,
-    issuer: String,
     verifier: Option<Verifier>,
 }
 
 impl Exchange {
-    /// Mints a token and checks all but its signature. Returns its text as well.
-    async fn attempt(&self, deadline: Instant) -> Result<(Current, String), MintError> {
-        let (jwt, core) = self.client.mint(&self.body, deadline).await?;
-        let token = Current::minted(&jwt, &core, &self.issuer, self.client.clock())?;
-        Ok((token, jwt))
-    }
-
     /// Has the verifier of the called service check the token, if there is one.
     async fn verify(&self, jwt: &str) -> Result<(), MintError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
@@ -222,7 +212,7 @@ impl Exchange {
 
 impl Mint for Exchange {
     async fn mint(&self) -> Result<Current, MintError> {
-        let (token, jwt) = self.attempt(self.client.deadline()).await?;
+        let (token, jwt) = self.client.mint(self.client.deadline()).await?;
         match self.verify(&jwt).await {
             // Without keys the new token is still better than the one that expires.
             Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(token),
