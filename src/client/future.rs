@@ -43,7 +43,7 @@ where
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result
             && let Some((token, serial)) = this.sent
-            && refuses_token(response.status(), response.headers())
+            && refuses_token(response.head())
         {
             token.refused(*serial);
         }
@@ -60,7 +60,7 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 /// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"`
 /// (RFC 6750 §3.1), or gRPC status 16 in a response without a body. A fresh token does not help
 /// against any other refusal.
-fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
+fn refuses_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
             let mut words = challenge.as_bytes().split(|byte| matches!(byte, b' ' | b',' | b'\t'));
@@ -104,7 +104,7 @@ mod tests {
             let headers =
                 HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
             assert_eq!(
-                refuses_token(StatusCode::from_u16(status).unwrap(), &headers),
+                refuses_token((StatusCode::from_u16(status).unwrap(), &headers)),
                 expected,
                 "{status} {value}"
             );

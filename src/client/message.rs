@@ -49,30 +49,19 @@ impl OutgoingRequest for reqwest::Request {
 /// The head of a response.
 #[allow(unnameable_types)] // sealed
 pub trait ResponseHead {
-    /// The status.
-    fn status(&self) -> StatusCode;
-
-    /// The headers.
-    fn headers(&self) -> &HeaderMap;
+    /// The status and the headers.
+    fn head(&self) -> (StatusCode, &HeaderMap);
 }
 
 impl<B> ResponseHead for Response<B> {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
+    fn head(&self) -> (StatusCode, &HeaderMap) {
+        (self.status(), self.headers())
     }
 }
 
 #[cfg(feature = "reqwest")]
 impl ResponseHead for reqwest::Response {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
+    fn head(&self) -> (StatusCode, &HeaderMap) {
+        (self.status(), self.headers())
     }
 }

@@ -21,7 +21,6 @@ pub(super) struct RetryBudget {
     retries_until: Instant,
     next_delay: Duration,
     delays_after_429: std::array::IntoIter<u64, 5>,
-    rng: fastrand::Rng,
 }
 
 impl RetryBudget {
@@ -34,7 +33,6 @@ impl RetryBudget {
             clock,
             next_delay: FIRST,
             delays_after_429: AFTER_429.into_iter(),
-            rng: fastrand::Rng::new(),
         }
     }
 
@@ -65,7 +63,7 @@ impl RetryBudget {
             if is_429 {
                 self.next_delay = self.next_delay.max(Duration::from_millis(AFTER_429[4]));
             }
-            let delay = self.next_delay.mul_f64(0.5 + self.rng.f64() / 2.0);
+            let delay = self.next_delay.mul_f64(0.5 + fastrand::f64() / 2.0);
             self.next_delay = (self.next_delay * 2).min(MAX);
             delay
         };
