@@ -25,7 +25,8 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    /// `sent` is the token that the request carries, if this layer added it, with the serial of its value.
+    /// `sent` is the token that the request carries, if this layer added it, with the serial of its
+    /// value.
     pub(super) fn new(inner: F, sent: Option<(ServiceToken, u64)>) -> Self {
         Self { inner, sent }
     }
