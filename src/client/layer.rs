@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use super::message::OutgoingRequest;
 use super::origin::Origin;
 use crate::error::ConfigError;
-use crate::token::ServiceToken;
+use crate::token::{ServiceToken, TokenCopy};
 
 /// Adds this process's token to every request. See the [module docs](crate::client).
 #[derive(Clone, Debug)]
@@ -69,10 +69,15 @@ impl AddServiceTokenLayer {
         self
     }
 
+    pub(super) fn token_copy(&self) -> TokenCopy {
+        self.token.copy()
+    }
+
     /// Adds the token to a request that may carry it. Returns it with the serial of its value.
     pub(super) fn add_token(
         &self,
         request: &mut impl OutgoingRequest,
+        copy: &mut TokenCopy,
     ) -> Option<(ServiceToken, u64)> {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
@@ -89,7 +94,7 @@ impl AddServiceTokenLayer {
         if self.keeps_present && headers.contains_key(&self.header) {
             return None;
         }
-        let (value, serial) = self.token.header_value_and_serial();
+        let (value, serial) = copy.header_value();
         headers.insert(&self.header, value);
         Some((self.token.clone(), serial))
     }

@@ -10,12 +10,14 @@ use tower_service::Service;
 use super::future::ResponseFuture;
 use super::layer::AddServiceTokenLayer;
 use super::message::{OutgoingRequest, ResponseHead};
+use crate::token::TokenCopy;
 
 /// The service of an [`AddServiceTokenLayer`].
 #[derive(Clone)]
 pub struct AddServiceToken<S> {
     inner: S,
     layer: Arc<AddServiceTokenLayer>,
+    copy: TokenCopy,
 }
 
 // Here and not beside the layer, which must not import its service.
@@ -23,7 +25,7 @@ impl<S> Layer<S> for AddServiceTokenLayer {
     type Service = AddServiceToken<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AddServiceToken { inner, layer: Arc::new(self.clone()) }
+        AddServiceToken { inner, layer: Arc::new(self.clone()), copy: self.token_copy() }
     }
 }
 
@@ -42,7 +44,7 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let sent = self.layer.add_token(&mut request);
+        let sent = self.layer.add_token(&mut request, &mut self.copy);
         ResponseFuture::new(self.inner.call(request), sent)
     }
 }

@@ -41,6 +41,7 @@ mod tests;
 #[cfg(feature = "reqwest")]
 pub use error::MintError;
 pub use error::TokenError;
+pub(crate) use service_token::TokenCopy;
 pub use service_token::{ServiceToken, TokenHealth};
 #[cfg(feature = "reqwest")]
 pub use supertokens::{ServiceTokenRequest, SuperTokensCore};

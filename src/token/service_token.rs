@@ -74,7 +74,8 @@ impl ServiceToken {
     /// and an uncontended lock.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
-        self.header_value_and_serial().0
+        self.ensure_running();
+        self.0.current.borrow().header_value.clone()
     }
 
     /// Sets `Authorization` in `headers`, replacing a value that is present.
@@ -101,13 +102,17 @@ impl ServiceToken {
         }
     }
 
-    /// The header value, and what [`refused`](Self::refused) knows it by.
-    pub(crate) fn header_value_and_serial(&self) -> (HeaderValue, u64) {
+    /// A copy of the token in use that follows its renewals.
+    pub(crate) fn copy(&self) -> TokenCopy {
+        let current = self.0.current.subscribe();
+        let (header_value, serial) = current.borrow().value();
+        TokenCopy { token: self.clone(), current, header_value, serial }
+    }
+
+    fn ensure_running(&self) {
         if let Some(renewal) = &self.0.renewal {
             renewal.ensure_running();
         }
-        let current = self.0.current.borrow();
-        (current.header_value.clone(), current.serial)
     }
 
     /// Reports that a server refused the token with this serial as invalid.
@@ -126,6 +131,27 @@ impl ServiceToken {
 impl fmt::Debug for ServiceToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceToken").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+/// A copy of the token in use. Takes the token's lock only if the token has been replaced since:
+/// threads that share a token do not contend for it.
+#[derive(Clone)]
+pub(crate) struct TokenCopy {
+    token: ServiceToken,
+    current: watch::Receiver<Current>,
+    header_value: HeaderValue,
+    serial: u64,
+}
+
+impl TokenCopy {
+    /// The header value to send now, and the serial that [`ServiceToken::refused`] takes.
+    pub(crate) fn header_value(&mut self) -> (HeaderValue, u64) {
+        self.token.ensure_running();
+        if self.current.has_changed().unwrap_or_default() {
+            (self.header_value, self.serial) = self.current.borrow_and_update().value();
+        }
+        (self.header_value.clone(), self.serial)
     }
 }
 
@@ -197,6 +223,10 @@ impl Current {
             return wrong("`exp` is not later than `iat`");
         }
         Ok(token)
+    }
+
+    fn value(&self) -> (HeaderValue, u64) {
+        (self.header_value.clone(), self.serial)
     }
 
     pub(super) fn serial(&self) -> u64 {
