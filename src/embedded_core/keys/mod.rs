@@ -7,7 +7,6 @@ mod folder;
 mod minter;
 mod moment;
 mod rotation;
-mod signers;
 mod signing_keys;
 mod store;
 #[cfg(test)]
