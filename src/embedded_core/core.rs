@@ -37,7 +37,7 @@ impl EmbeddedCore {
     /// that is mounted under a public name needs one of the two. A request with neither header is
     /// answered.
     pub fn router(&self) -> Router {
-        if self.state.api_keys().is_empty() {
+        if !self.state.has_api_key() {
             tracing::warn!("embedded core has no api key, any caller can mint");
         }
         http::router(Arc::clone(&self.state))

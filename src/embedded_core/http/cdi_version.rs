@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use axum::http::HeaderMap;
 
-use super::refusal::Refusal;
+use super::response::Refusal;
 
 /// The supported versions, oldest first, as major and minor numbers: those of core 11.4.7.
 const SUPPORTED: [(u8, RangeInclusive<u8>); 4] = [(2, 7..=21), (3, 0..=1), (4, 0..=0), (5, 0..=4)];

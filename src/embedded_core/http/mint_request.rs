@@ -3,7 +3,7 @@
 use serde_json::Number;
 
 use super::cdi_version::CdiVersion;
-use super::refusal::Refusal;
+use super::response::Refusal;
 use crate::embedded_core::keys::{KeyKind, UnsignedToken};
 use crate::jose::json::{self, RawValue};
 

@@ -8,13 +8,10 @@ mod listener;
 mod loopback;
 mod mint_request;
 mod path;
-mod refusal;
 mod response;
 mod routes;
-mod state;
 
 pub(super) use api_keys::ApiKeys;
 pub(super) use listener::BoundedListener;
 pub(super) use path::BasePath;
-pub(super) use routes::router;
-pub(super) use state::CoreState;
+pub(super) use routes::{CoreState, router};

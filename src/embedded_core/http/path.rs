@@ -1,26 +1,12 @@
 //! The path of a request: a route, and the app and tenant in front of it.
 
 use super::cdi_version::CdiVersion;
-use super::refusal::Refusal;
+use super::response::Refusal;
 use crate::embedded_core::error::BuildError;
 
-const APP: &str = "appid-";
-const PUBLIC: &str = "public";
-const ROUTES: [(&[&str], Route); 5] = [
-    (&["recipe", "jwt"], Route::Mint),
-    (&["recipe", "jwt", "jwks"], Route::RecipeJwks),
-    (&[".well-known", "jwks.json"], Route::WellKnownJwks),
-    (&["apiversion"], Route::ApiVersion),
-    (&["hello"], Route::Hello),
-];
-/// An app, a tenant and the three segments of the longest route.
-const DEEPEST: usize = 5;
-
-/// The path under which every route lives; empty by default.
+/// The path under which every route lives, in lower case; empty by default.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BasePath {
-    segments: Vec<String>,
-}
+pub(crate) struct BasePath(Vec<String>);
 
 impl BasePath {
     pub(crate) fn new(text: &str) -> Result<Self, BuildError> {
@@ -29,7 +15,7 @@ impl BasePath {
         if !text.bytes().all(usable) {
             return Err(BuildError::UnusableBasePath { base_path: text.to_owned() });
         }
-        Ok(Self { segments: segments(text).map(str::to_owned).collect() })
+        Ok(Self(segments(&text.to_ascii_lowercase()).map(str::to_owned).collect()))
     }
 }
 
@@ -46,32 +32,32 @@ pub(super) struct RequestPath {
 impl RequestPath {
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
-    /// What `path` names below `base`.
+    /// What `path` names below `base`, in any letter case.
     pub(super) fn parse(path: &str, base: &BasePath) -> Self {
-        Self::find(path, base).unwrap_or(Self::UNKNOWN)
+        Self::find(&path.to_ascii_lowercase(), base).unwrap_or(Self::UNKNOWN)
     }
 
     fn find(path: &str, base: &BasePath) -> Option<Self> {
-        let mut rest = segments(path);
-        for expected in &base.segments {
-            rest.next().filter(|segment| segment.eq_ignore_ascii_case(expected))?;
+        let mut below = segments(path);
+        if !base.0.iter().all(|expected| below.next() == Some(expected)) {
+            return None;
         }
-        // One more than the deepest route has, so that a path of a million slashes is not kept.
-        let segments: Vec<&str> = rest.take(DEEPEST + 1).collect();
-        let Some((first, rest)) = segments.split_first() else {
+        // One more than an app, a tenant and the longest route have.
+        let segments: Vec<&str> = below.take(6).collect();
+        if segments.is_empty() {
             return Some(Self { route: Route::Hello, ..Self::UNKNOWN });
-        };
-        let (app, segments) = match app_name(first) {
-            Some(app) => (Some(app.to_ascii_lowercase()), rest),
-            None => (None, &segments[..]),
-        };
-        let app = app.filter(|app| app != PUBLIC);
-        if let Some(route) = Route::of(segments) {
-            return Some(Self { route, app, foreign_tenant: false });
         }
-        let (tenant, rest) = segments.split_first().filter(|(tenant, _)| is_tenant(tenant))?;
-        let foreign_tenant = !tenant.eq_ignore_ascii_case(PUBLIC);
-        Some(Self { route: Route::of(rest)?, app, foreign_tenant })
+        let app = app_name(segments[0]);
+        let segments = &segments[usize::from(app.is_some())..];
+        let (route, foreign_tenant) = match (Route::of(segments), segments) {
+            (Some(route), _) => (route, false),
+            (None, [tenant, rest @ ..]) if is_tenant(tenant) => {
+                (Route::of(rest)?, *tenant != "public")
+            }
+            _ => return None,
+        };
+        let app = app.filter(|app| *app != "public").map(str::to_owned);
+        Some(Self { route, app, foreign_tenant })
     }
 
     pub(super) fn route(&self) -> Route {
@@ -114,18 +100,18 @@ impl Route {
     /// Key sets are public, and health checks carry no secrets; everything else asks for the api
     /// key.
     pub(super) fn needs_api_key(self) -> bool {
-        match self {
-            Self::Mint | Self::RecipeJwks | Self::ApiVersion => true,
-            Self::WellKnownJwks | Self::Hello | Self::Unknown => false,
-        }
+        matches!(self, Self::Mint | Self::RecipeJwks | Self::ApiVersion)
     }
 
     fn of(segments: &[&str]) -> Option<Self> {
-        let is = |path: &[&str]| {
-            path.len() == segments.len()
-                && path.iter().zip(segments).all(|(a, b)| a.eq_ignore_ascii_case(b))
-        };
-        ROUTES.iter().find(|(path, _)| is(path)).map(|(_, route)| *route)
+        Some(match segments {
+            ["recipe", "jwt"] => Self::Mint,
+            ["recipe", "jwt", "jwks"] => Self::RecipeJwks,
+            [".well-known", "jwks.json"] => Self::WellKnownJwks,
+            ["apiversion"] => Self::ApiVersion,
+            ["hello"] => Self::Hello,
+            _ => return None,
+        })
     }
 }
 
@@ -135,18 +121,16 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn app_name(segment: &str) -> Option<&str> {
-    let (prefix, name) = segment.split_at_checked(APP.len())?;
-    (prefix.eq_ignore_ascii_case(APP) && name.bytes().all(is_name_byte)).then_some(name)
+    segment.strip_prefix("appid-").filter(|name| is_name(name))
 }
 
 /// The first segments of the routes name no tenants: `/recipe/hello` names nothing.
 fn is_tenant(segment: &str) -> bool {
-    segment.bytes().all(is_name_byte)
-        && !ROUTES.iter().any(|(path, _)| path[0].eq_ignore_ascii_case(segment))
+    is_name(segment) && !matches!(segment, "recipe" | "apiversion" | "hello")
 }
 
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
+fn is_name(segment: &str) -> bool {
+    segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]

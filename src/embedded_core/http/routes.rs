@@ -7,21 +7,59 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
+use super::api_keys::ApiKeys;
 use super::cdi_version::CdiVersion;
 use super::connection_slots::ConnectionSlots;
 use super::loopback;
 use super::mint_request::MintRequest;
-use super::path::{RequestPath, Route};
-use super::refusal::Refusal;
-use super::response;
-use super::state::CoreState;
+use super::path::{BasePath, RequestPath, Route};
+use super::response::{Refusal, json, text};
+use crate::embedded_core::keys::Minter;
 
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 64 * 1024;
+/// 32 MiB of bodies.
+const MAX_BODIES: usize = 512;
+
+/// The settings of a core, its keys, and the bodies that it reads.
+#[derive(Debug)]
+pub(crate) struct CoreState {
+    api_keys: ApiKeys,
+    base_path: BasePath,
+    allow_open: bool,
+    minter: Minter,
+    /// Bounds the bodies that are being read. A new one evicts a slow one.
+    bodies: ConnectionSlots,
+}
+
+impl CoreState {
+    pub(crate) fn new(
+        api_keys: ApiKeys,
+        base_path: BasePath,
+        allow_open: bool,
+        minter: Minter,
+    ) -> Self {
+        let bodies = ConnectionSlots::new(MAX_BODIES);
+        Self { api_keys, base_path, allow_open, minter, bodies }
+    }
+
+    pub(crate) fn has_api_key(&self) -> bool {
+        !self.api_keys.is_empty()
+    }
+
+    /// Whether only programs on this machine, and no web pages of other sites, may be answered.
+    pub(crate) fn is_for_loopback_only(&self) -> bool {
+        self.api_keys.is_empty() && !self.allow_open
+    }
+
+    pub(crate) fn minter(&self) -> &Minter {
+        &self.minter
+    }
+}
 
 /// A router that answers every request, whatever its path: axum's own matching tells letter cases
 /// apart, and a core does not.
@@ -29,37 +67,44 @@ pub(crate) fn router(core: Arc<CoreState>) -> Router {
     Router::new().fallback(respond).with_state(core)
 }
 
-async fn respond(State(core): State<Arc<CoreState>>, request: Request) -> Response {
-    dispatch(&core, request).await.unwrap_or_else(Refusal::into_response)
-}
-
-async fn dispatch(core: &CoreState, request: Request) -> Result<Response, Refusal> {
+async fn respond(
+    State(core): State<Arc<CoreState>>,
+    request: Request,
+) -> Result<Response, Refusal> {
     if core.is_for_loopback_only() && !loopback::is_local(request.uri(), request.headers()) {
         return Err(Refusal::NotLocal);
     }
-    let path = RequestPath::parse(request.uri().path(), core.base_path());
-    if path.route().needs_api_key() && !core.api_keys().admit(request.headers()) {
+    let path = RequestPath::parse(request.uri().path(), &core.base_path);
+    if path.route().needs_api_key() && !core.api_keys.admit(request.headers()) {
         return Err(Refusal::InvalidApiKey);
     }
     let version = CdiVersion::from_headers(request.headers())?;
     path.check_version(version)?;
-    let keys = || core.minter().keys().current();
-    match (path.route(), request.method()) {
-        (Route::Mint, &Method::POST) => mint(core, &path, version, request.into_body()).await,
-        (Route::WellKnownJwks, &Method::GET) => path.check_app().map(|()| {
-            let keys = keys();
-            response::key_set(&keys.to_json(), keys.max_age())
-        }),
+    let keys = core.minter.keys();
+    let response = match (path.route(), request.method()) {
+        (Route::Mint, &Method::POST) => {
+            return mint(&core, &path, version, request.into_body()).await;
+        }
+        (Route::WellKnownJwks, &Method::GET) => {
+            let keys = keys.current();
+            let cache_control = format!("max-age={}, must-revalidate", keys.max_age());
+            let body = json(format!(r#"{{"keys":{}}}"#, keys.to_json()));
+            ([(header::CACHE_CONTROL, cache_control)], body).into_response()
+        }
+        // For SDKs before CDI 2.21.
         (Route::RecipeJwks, &Method::GET) => {
-            path.check_app().map(|()| response::old_key_set(&keys().to_json()))
+            json(format!(r#"{{"keys":{},"status":"OK"}}"#, keys.current().to_json()))
+                .into_response()
         }
-        (Route::ApiVersion, &Method::GET) => path.check_app().map(|()| response::versions()),
-        (Route::Hello, method) if method != Method::HEAD => {
-            path.check_app().map(|()| response::hello())
+        (Route::ApiVersion, &Method::GET) => {
+            let versions: Vec<_> = CdiVersion::supported().map(|v| format!(r#""{v}""#)).collect();
+            json(format!(r#"{{"versions":[{}]}}"#, versions.join(","))).into_response()
         }
-        (Route::Unknown, method) if method != Method::HEAD => Err(Refusal::NotFound),
-        _ => Err(Refusal::MethodNotSupported),
-    }
+        (Route::Hello, method) if method != Method::HEAD => text("Hello").into_response(),
+        (Route::Unknown, method) if method != Method::HEAD => return Err(Refusal::NotFound),
+        _ => return Err(Refusal::MethodNotSupported),
+    };
+    path.check_app().map(|()| response)
 }
 
 async fn mint(
@@ -68,16 +113,18 @@ async fn mint(
     version: CdiVersion,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let body = read(body, core.bodies()).await?;
-    let _permit = core.minter().admit()?;
+    let body = read(body, &core.bodies).await?;
+    let _permit = core.minter.admit()?;
     let request = MintRequest::read(&body, version)?;
     path.check_tenant(version)?;
     path.check_app()?;
     if !request.asks_for_rs256() {
-        return Ok(response::unsupported_algorithm());
+        // Status 200: the SDKs read the body.
+        return Ok(json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#).into_response());
     }
-    let jwt = core.minter().mint(request.into_token()?).await?;
-    Ok(response::token(&jwt))
+    let jwt = core.minter.mint(request.into_token()?).await?;
+    // A compact JWS is base64url and dots: nothing in it needs escaping.
+    Ok(json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#)).into_response())
 }
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
