@@ -5,9 +5,8 @@
 //! never idle. By the time of the last response, idle and slow holders age alike, and a holder that
 //! is new or gets responses stays until every other holder is newer or got a later response.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -18,38 +17,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
     free: Arc<Semaphore>,
-    held: Arc<Held>,
+    holders: Arc<Mutex<Holders>>,
 }
 
 impl ConnectionSlots {
     pub(super) fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), held: Arc::default() }
+        Self { free: Arc::new(Semaphore::new(count)), holders: Arc::default() }
     }
 
     /// A slot. At the limit, evicts the oldest holder and waits until a slot is dropped.
-    pub(super) async fn acquire(&self) -> Option<ConnectionSlot> {
+    pub(super) async fn acquire(&self) -> ConnectionSlot {
         let permit = match self.free.clone().try_acquire_owned() {
-            Ok(permit) => permit,
+            Ok(permit) => Some(permit),
             Err(_) => {
                 self.evict_oldest();
-                // The semaphore is never closed, so a slot comes in the end.
-                self.free.clone().acquire_owned().await.ok()?
+                // Always `Some`: the semaphore is never closed.
+                self.free.clone().acquire_owned().await.ok()
             }
         };
-        let id = self.held.event();
-        let last = Arc::new(id.into());
         let (evict, evicted) = oneshot::channel();
-        self.held.holders().insert(id, Holder { last: Arc::clone(&last), evict });
-        Some(ConnectionSlot { id, last, evicted, held: self.held.clone(), _permit: permit })
+        let last = lock(&self.holders).insert(evict);
+        ConnectionSlot { last, evicted, holders: self.holders.clone(), _permit: permit }
     }
 
     /// Evicts the holder whose last response is the oldest. False if there is none.
     pub(super) fn evict_oldest(&self) -> bool {
-        let mut holders = self.held.holders();
-        let last_event = |holder: &Holder| holder.last.load(Ordering::Relaxed);
-        let oldest = holders.iter().min_by_key(|(_, holder)| last_event(holder)).map(|(id, _)| *id);
-        let evicted = oldest.and_then(|id| holders.remove(&id));
-        evicted.is_some_and(|holder| holder.evict.send(()).is_ok())
+        let oldest = lock(&self.holders).by_last_event.pop_first();
+        oldest.is_some_and(|(_, evict)| evict.send(()).is_ok())
     }
 
     #[cfg(test)]
@@ -61,17 +55,20 @@ impl ConnectionSlots {
 /// One slot, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    id: u64,
-    last: Arc<AtomicU64>,
+    /// Its last event.
+    last: u64,
     evicted: oneshot::Receiver<()>,
-    held: Arc<Held>,
-    _permit: OwnedSemaphorePermit,
+    holders: Arc<Mutex<Holders>>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionSlot {
     /// Makes this holder the last to be evicted.
-    pub(super) fn record_response(&self) {
-        self.last.store(self.held.event(), Ordering::Relaxed);
+    pub(super) fn record_response(&mut self) {
+        let mut holders = lock(&self.holders);
+        if let Some(evict) = holders.by_last_event.remove(&self.last) {
+            self.last = holders.insert(evict);
+        }
     }
 
     /// Ready once the holder is evicted, and from then on.
@@ -85,34 +82,29 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.held.holders().remove(&self.id);
+        lock(&self.holders).by_last_event.remove(&self.last);
     }
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    /// Counts acquisitions and responses: a later event has a higher number.
-    events: AtomicU64,
-    /// The holders that are not evicted. Searched only at the limit.
-    holders: Mutex<HashMap<u64, Holder>>,
+struct Holders {
+    /// How many acquisitions and responses there were.
+    events: u64,
+    /// What evicts each holder, by the number of its last event.
+    by_last_event: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-#[derive(Debug)]
-struct Holder {
-    /// Its last event.
-    last: Arc<AtomicU64>,
-    evict: oneshot::Sender<()>,
+impl Holders {
+    fn insert(&mut self, evict: oneshot::Sender<()>) -> u64 {
+        self.events += 1;
+        self.by_last_event.insert(self.events, evict);
+        self.events
+    }
 }
 
-impl Held {
-    fn event(&self) -> u64 {
-        self.events.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// No holder of this lock panics or waits.
-    fn holders(&self) -> MutexGuard<'_, HashMap<u64, Holder>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// No holder of this lock panics or waits.
+fn lock(holders: &Mutex<Holders>) -> MutexGuard<'_, Holders> {
+    holders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -128,7 +120,7 @@ mod tests {
         let slots = ConnectionSlots::new(4);
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(slots.acquire().await.unwrap());
+            held.push(slots.acquire().await);
         }
         held[1].record_response();
         held[0].record_response();
@@ -145,16 +137,15 @@ mod tests {
     #[tokio::test]
     async fn slot_is_acquired_once_its_holder_has_left() {
         let slots = ConnectionSlots::new(1);
-        let mut first = slots.acquire().await.unwrap();
+        let mut first = slots.acquire().await;
         assert_eq!(slots.available(), 0);
         let leave = async {
             std::future::poll_fn(|cx| first.poll_evicted(cx)).await;
             drop(first);
         };
-        let (second, ()) = tokio::join!(slots.acquire(), leave);
-        let mut second = second.unwrap();
+        let (mut second, ()) = tokio::join!(slots.acquire(), leave);
         assert!(!is_evicted(&mut second));
         drop(second);
-        assert_eq!((slots.available(), slots.held.holders().len()), (1, 0));
+        assert_eq!((slots.available(), lock(&slots.holders).by_last_event.len()), (1, 0));
     }
 }

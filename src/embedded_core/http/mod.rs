@@ -2,7 +2,6 @@
 
 mod api_keys;
 mod cdi_version;
-mod connection;
 mod connection_slots;
 mod listener;
 mod loopback;

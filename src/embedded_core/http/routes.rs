@@ -128,7 +128,7 @@ async fn mint(
 }
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
-    let mut slot = slots.acquire().await.ok_or(Refusal::Busy)?;
+    let mut slot = slots.acquire().await;
     let body = tokio::select! {
         biased;
         body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body,
