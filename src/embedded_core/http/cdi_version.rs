@@ -10,31 +10,24 @@ use super::response::Refusal;
 /// The supported versions, oldest first, as major and minor numbers: those of core 11.4.7.
 const SUPPORTED: [(u8, RangeInclusive<u8>); 4] = [(2, 7..=21), (3, 0..=1), (4, 0..=0), (5, 0..=4)];
 
-/// A version of the core driver interface that this core supports.
+/// A version, major and minor, of the core driver interface that this core supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct CdiVersion {
-    major: u8,
-    minor: u8,
-}
+pub(super) struct CdiVersion(u8, u8);
 
 impl CdiVersion {
     /// From this version on a request may choose between the static and the dynamic keys.
-    pub(super) const CHOICE_OF_KEY: Self = Self::new(2, 21);
+    pub(super) const CHOICE_OF_KEY: Self = Self(2, 21);
     /// From this version on a path may name a tenant.
-    pub(super) const TENANTS: Self = Self::new(3, 0);
+    pub(super) const TENANTS: Self = Self(3, 0);
     /// From this version on only the public tenant may call what belongs to the app.
-    pub(super) const PUBLIC_TENANT_ONLY: Self = Self::new(5, 0);
-    const NEWEST: Self = Self::new(5, 4);
-
-    const fn new(major: u8, minor: u8) -> Self {
-        Self { major, minor }
-    }
+    pub(super) const PUBLIC_TENANT_ONLY: Self = Self(5, 0);
+    const NEWEST: Self = Self(5, 4);
 
     /// Every supported version, oldest first.
     pub(super) fn supported() -> impl Iterator<Item = Self> {
         SUPPORTED
             .into_iter()
-            .flat_map(|(major, minors)| minors.map(move |minor| Self::new(major, minor)))
+            .flat_map(|(major, minors)| minors.map(move |minor| Self(major, minor)))
     }
 
     /// The version in the `cdi-version` header; without one, the newest.
@@ -56,7 +49,7 @@ impl CdiVersion {
 
 impl fmt::Display for CdiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
+        write!(f, "{}.{}", self.0, self.1)
     }
 }
 
@@ -76,9 +69,9 @@ mod tests {
     fn versions_are_read_by_their_text() {
         let unsupported = |text: &str| Err(Refusal::VersionUnsupported(text.to_owned()));
         let cases: [(&str, Result<CdiVersion, Refusal>); 14] = [
-            ("2.7", Ok(CdiVersion::new(2, 7))),
-            ("2.21", Ok(CdiVersion::new(2, 21))),
-            ("5.4", Ok(CdiVersion::new(5, 4))),
+            ("2.7", Ok(CdiVersion(2, 7))),
+            ("2.21", Ok(CdiVersion(2, 21))),
+            ("5.4", Ok(CdiVersion(5, 4))),
             ("2.6", unsupported("2.6")),
             ("2.22", unsupported("2.22")),
             ("5", unsupported("5")),
@@ -99,7 +92,7 @@ mod tests {
 
     #[test]
     fn missing_header_means_the_newest_version() {
-        assert_eq!(CdiVersion::from_headers(&HeaderMap::new()), Ok(CdiVersion::new(5, 4)));
+        assert_eq!(CdiVersion::from_headers(&HeaderMap::new()), Ok(CdiVersion(5, 4)));
         assert!(CdiVersion::supported().is_sorted());
         assert_eq!(CdiVersion::supported().count(), 23);
         assert_eq!(CdiVersion::supported().last(), Some(CdiVersion::NEWEST));

@@ -103,36 +103,21 @@ fn number(value: RawValue<'_>) -> Option<Number> {
 /// integer a float or, where another crate in the build turns on its `arbitrary_precision`, keeps
 /// it as it is.
 fn integers_fit(json: &[u8]) -> bool {
-    let mut rest = std::str::from_utf8(json).unwrap_or_default();
-    while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
-        rest = &rest[at..];
-        if let Some(string) = rest.strip_prefix('"') {
-            rest = after_string(string);
-        } else {
-            let end = rest
-                .find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'))
-                .unwrap_or(rest.len());
-            let number = &rest[..end];
-            if !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
-                return false;
-            }
-            rest = &rest[end..];
-        }
-    }
-    true
-}
-
-/// What follows the string that `rest` is in.
-fn after_string(rest: &str) -> &str {
-    let mut bytes = rest.bytes().enumerate();
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'"' => return &rest[at + 1..],
-            b'\\' => drop(bytes.next()),
+    let (mut in_string, mut is_escaped) = (false, false);
+    let outside_numbers = |c| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '"' => in_string = !in_string,
+            '\\' => is_escaped = true,
             _ => {}
         }
-    }
-    ""
+        in_string || !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')
+    };
+    let mut numbers = std::str::from_utf8(json).unwrap_or_default().split(outside_numbers);
+    // Between the numbers lie empty texts, and the `e` of `true` and `false`.
+    numbers.all(|number| {
+        number.is_empty() || number.contains(['.', 'e', 'E']) || number.parse::<i64>().is_ok()
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! Every buffer that holds a private key is wiped on drop.
 
+use std::iter;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -25,35 +26,23 @@ const MEMBERS: [&str; 3] = ["version", "keys", "sha256"];
 const CORRUPT: &str = "it is corrupt";
 
 /// The content of a key file.
-pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
-    // Of its full size at once: a buffer that grows leaves copies behind.
+pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<String>, Unspecified> {
+    // Of their full sizes at once: a buffer that grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
-    text.push_str(r#"{"static":"#);
-    push_entry(&mut text, keys.static_key())?;
-    text.push_str(r#","dynamic":["#);
-    for (index, dynamic) in keys.dynamic().iter().enumerate() {
-        text.push_str(if index == 0 { "" } else { "," });
-        push_entry(&mut text, dynamic.key())?;
+    let before = [r#"{"static":"#, r#","dynamic":["#].into_iter().chain(iter::repeat(","));
+    let dynamic = keys.dynamic().iter().map(DynamicKey::key);
+    for (before, key) in before.zip(iter::once(keys.static_key()).chain(dynamic)) {
+        // A kid is letters, digits and hyphens, so nothing here needs escaping.
+        text.extend([before, r#"{"kid":""#, key.kid(), r#"","pkcs8":""#]);
+        STANDARD.encode_string(key.to_pkcs8()?.as_ref(), &mut text);
+        text.push_str("\"}");
     }
     text.push_str("]}");
-    let mut document = Zeroizing::new(Vec::with_capacity(FRAME + text.len()));
-    document.extend_from_slice(br#"{"version":1,"keys":"#);
-    document.extend_from_slice(text.as_bytes());
-    document
-        .extend_from_slice(format!(",\"sha256\":\"{}\"}}\n", sha256(text.as_bytes())).as_bytes());
+    let mut document = Zeroizing::new(String::with_capacity(FRAME + text.len()));
+    let digest = sha256(text.as_bytes());
+    document.extend([r#"{"version":1,"keys":"#, &text, r#","sha256":""#, &digest, "\"}\n"]);
     Ok(document)
-}
-
-// A kid is letters, digits and hyphens, so nothing here needs escaping.
-fn push_entry(text: &mut String, key: &SigningKey) -> Result<(), Unspecified> {
-    let pkcs8 = key.to_pkcs8()?;
-    text.push_str(r#"{"kid":""#);
-    text.push_str(key.kid());
-    text.push_str(r#"","pkcs8":""#);
-    STANDARD.encode_string(pkcs8.as_ref(), text);
-    text.push_str("\"}");
-    Ok(())
 }
 
 /// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
@@ -144,7 +133,7 @@ mod tests {
     fn encoded_keys_are_decoded_and_sign_alike() {
         let keys = keys();
         let content = encode(&keys).unwrap();
-        let read = decode(&content).unwrap();
+        let read = decode(content.as_bytes()).unwrap();
         assert_eq!(kids(&read), kids(&keys));
         // RSASSA-PKCS1-v1_5 is deterministic: the same key signs the same way.
         assert_eq!(read.static_key().sign("{}").unwrap(), keys.static_key().sign("{}").unwrap());
@@ -162,9 +151,9 @@ mod tests {
     fn every_damage_is_noticed_and_none_is_quoted() {
         let content = encode(&keys()).unwrap();
         let mut damaged: Vec<Vec<u8>> =
-            (0..content.len()).step_by(97).map(|at| content[..at].to_vec()).collect();
+            (0..content.len()).step_by(97).map(|at| content.as_bytes()[..at].to_vec()).collect();
         for at in (0..content.len()).step_by(61) {
-            let mut changed = content.to_vec();
+            let mut changed = content.as_bytes().to_vec();
             changed[at] ^= 1;
             damaged.push(changed);
         }
@@ -172,7 +161,7 @@ mod tests {
             b"null".to_vec(),
             b"{}".to_vec(),
             vec![0; 4096],
-            [&content[..], b"x"].concat(),
+            [content.as_bytes(), b"x"].concat(),
         ]);
         for content in damaged {
             let reason = decode(&content).expect_err(&String::from_utf8_lossy(&content));
@@ -182,7 +171,7 @@ mod tests {
 
     #[test]
     fn hand_written_set_is_checked() {
-        let content = String::from_utf8(encode(&keys()).unwrap().to_vec()).unwrap();
+        let content = encode(&keys()).unwrap();
         let document: serde_json::Value = serde_json::from_str(&content).unwrap();
         let with = |keys: String| {
             let digest = sha256(keys.as_bytes());
@@ -212,7 +201,7 @@ mod tests {
         for (content, reason) in cases {
             assert_eq!(decode(content.as_bytes()).err(), Some(reason), "{content}");
         }
-        let content = String::from_utf8(encode(&keys()).unwrap().to_vec()).unwrap();
+        let content = encode(&keys()).unwrap();
         assert!(decode(content.replacen('{', r#"{"x":1,"#, 1).as_bytes()).is_ok());
     }
 }

@@ -148,7 +148,7 @@ impl Storage for DataFolder {
         self.remove_temporary()?;
         let content =
             file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
-        atomic_file::replace(&self.keys(), &self.temporary(), &content)
+        atomic_file::replace(&self.keys(), &self.temporary(), content.as_bytes())
     }
 }
 
