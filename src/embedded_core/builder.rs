@@ -1,7 +1,7 @@
 //! How an embedded core is set up.
 
-use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::EmbeddedCore;
@@ -14,7 +14,7 @@ impl EmbeddedCore {
     /// Starts with the defaults: no api key, rotation every 168 h, no base path, keys in memory.
     pub fn builder() -> EmbeddedCoreBuilder {
         EmbeddedCoreBuilder {
-            api_keys: Vec::new(),
+            api_keys: ApiKeys::default(),
             rotate_every: Duration::from_secs(168 * 3600),
             access_token_validity: Duration::from_secs(3600),
             base_path: String::new(),
@@ -26,10 +26,10 @@ impl EmbeddedCore {
 }
 
 /// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use = "nothing is made before `build`"]
 pub struct EmbeddedCoreBuilder {
-    api_keys: Vec<String>,
+    api_keys: ApiKeys,
     rotate_every: Duration,
     access_token_validity: Duration,
     base_path: String,
@@ -130,24 +130,11 @@ impl EmbeddedCoreBuilder {
     ///
     /// If the future is dropped there is no core, and keys half made are thrown away.
     pub async fn build(self) -> Result<EmbeddedCore, BuildError> {
-        let api_keys = ApiKeys::new(self.api_keys)?;
+        let api_keys = self.api_keys.checked()?;
         let base_path = BasePath::new(&self.base_path)?;
         let rotation = Rotation::new(self.rotate_every, self.access_token_validity)?;
         let keys = KeyStore::open(self.data_folder, rotation, self.clock.clone()).await?;
-        let minter = Minter::new(keys, self.clock);
+        let minter = Minter::new(Arc::new(keys), self.clock);
         Ok(EmbeddedCore::new(CoreState::new(api_keys, base_path, self.allow_open, minter)))
-    }
-}
-
-impl fmt::Debug for EmbeddedCoreBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedCoreBuilder")
-            .field("api_keys", &self.api_keys.len())
-            .field("rotate_every", &self.rotate_every)
-            .field("access_token_validity", &self.access_token_validity)
-            .field("base_path", &self.base_path)
-            .field("data_folder", &self.data_folder)
-            .field("allow_open", &self.allow_open)
-            .finish_non_exhaustive()
     }
 }

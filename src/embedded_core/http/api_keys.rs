@@ -11,22 +11,22 @@ const BEARER: &[u8] = b"Bearer ";
 
 /// The configured api keys. Without any, every request is admitted.
 #[derive(Clone, Default)]
-pub(crate) struct ApiKeys {
-    keys: Vec<String>,
-}
+pub(crate) struct ApiKeys(Vec<String>);
 
 impl ApiKeys {
-    pub(crate) fn new(keys: Vec<String>) -> Result<Self, BuildError> {
+    pub(crate) fn push(&mut self, key: String) {
+        self.0.push(key);
+    }
+
+    /// These keys, if a header can carry each of them.
+    pub(crate) fn checked(self) -> Result<Self, BuildError> {
         let usable =
             |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-        if !keys.iter().all(usable) {
-            return Err(BuildError::UnusableApiKey);
-        }
-        Ok(Self { keys })
+        if self.0.iter().all(usable) { Ok(self) } else { Err(BuildError::UnusableApiKey) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether a request with these headers is admitted.
@@ -36,7 +36,7 @@ impl ApiKeys {
         }
         let Some(presented) = presented(headers) else { return false };
         // Every key is compared, also after a match, so that the duration tells only their lengths.
-        self.keys.iter().fold(false, |admitted, key| {
+        self.0.iter().fold(false, |admitted, key| {
             verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted
         })
     }
@@ -44,7 +44,7 @@ impl ApiKeys {
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKeys").field("count", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("ApiKeys").field("count", &self.0.len()).finish_non_exhaustive()
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn key_is_read_from_api_key_or_authorization() {
-        let keys = ApiKeys::new(vec!["first".to_owned(), "second".to_owned()]).unwrap();
+        let keys = ApiKeys(vec!["first".to_owned(), "second".to_owned()]).checked().unwrap();
         let cases: [(&[(&str, &str)], bool); 15] = [
             (&[("api-key", "first")], true),
             (&[("api-key", "second")], true),
@@ -104,14 +104,14 @@ mod tests {
     #[test]
     fn keys_that_no_header_can_carry_are_refused() {
         for key in ["", " ", "with space", "with\nnewline", "umläut"] {
-            let refused = ApiKeys::new(vec!["good".to_owned(), key.to_owned()]);
+            let refused = ApiKeys(vec!["good".to_owned(), key.to_owned()]).checked();
             assert_eq!(refused.err(), Some(BuildError::UnusableApiKey), "{key:?}");
         }
     }
 
     #[test]
     fn api_keys_never_appear_in_debug() {
-        let keys = ApiKeys::new(vec!["secret-one".to_owned()]).unwrap();
+        let keys = ApiKeys(vec!["secret-one".to_owned()]).checked().unwrap();
         assert_eq!(format!("{keys:?}"), "ApiKeys { count: 1, .. }");
     }
 }

@@ -19,7 +19,7 @@ const MAX_WAITING_MINTS: usize = MAX_MINTS / 2;
 /// Signs tokens with the keys of a store.
 #[derive(Debug)]
 pub(crate) struct Minter {
-    keys: KeyStore,
+    keys: Arc<KeyStore>,
     clock: Clock,
     /// Bounds the payloads in memory: each mint under way holds at most one.
     under_way: Semaphore,
@@ -31,14 +31,14 @@ pub(crate) struct Minter {
 }
 
 impl Minter {
-    pub(crate) fn new(keys: KeyStore, clock: Clock) -> Self {
+    pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let signatures = Arc::new(Semaphore::new(processors));
         Self { keys, clock, under_way, waiting, signatures }
     }
 
-    pub(crate) fn keys(&self) -> &KeyStore {
+    pub(crate) fn keys(&self) -> &Arc<KeyStore> {
         &self.keys
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let rotation = Rotation::new(168 * hour, hour).unwrap();
         let keys = KeyStore::open(None, rotation, Clock::default()).await.unwrap();
-        Arc::new(Minter::new(keys, Clock::default()))
+        Arc::new(Minter::new(Arc::new(keys), Clock::default()))
     }
 
     fn token(payload: Map<String, serde_json::Value>) -> UnsignedToken {

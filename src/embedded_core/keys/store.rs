@@ -26,7 +26,7 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 /// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The keys, in memory and perhaps in a data folder. Cheap to clone; clones share the keys.
+/// The keys, in memory and perhaps in a data folder.
 ///
 /// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread
 /// and does not wait, so a slow disk delays no request. Only a dynamic mint for which every key is
@@ -34,9 +34,15 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 ///
 /// A key is in the data folder before it is listed or signs: a process that is killed loses no key
 /// that a verifier has seen.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct KeyStore {
-    shared: Arc<Shared>,
+    clock: Clock,
+    /// When the keys were loaded, or the first ones made.
+    start: Instant,
+    rotation: Rotation,
+    state: Mutex<State>,
+    /// `None`: the keys live in memory.
+    storage: Option<Box<dyn Storage>>,
 }
 
 impl KeyStore {
@@ -65,15 +71,14 @@ impl KeyStore {
         clock: Clock,
     ) -> Self {
         let state = State { keys: Arc::new(keys), making: watch::channel(()).1, not_before: None };
-        let (start, state) = (clock.now(), Mutex::new(state));
-        Self { shared: Arc::new(Shared { clock, start, rotation, state, storage }) }
+        Self { start: clock.now(), clock, rotation, state: Mutex::new(state), storage }
     }
 
     /// The keys of now. Starts the making of a new key that is due, and does not wait for it.
-    pub(crate) fn current(&self) -> CurrentKeys {
+    pub(crate) fn current(self: &Arc<Self>) -> CurrentKeys {
         self.start_if_due();
-        let keys = self.shared.state().keys.clone();
-        CurrentKeys { keys, rotation: self.shared.rotation, now: self.shared.now() }
+        let keys = self.state().keys.clone();
+        CurrentKeys { keys, rotation: self.rotation, now: self.now() }
     }
 
     /// Waits for the key that is being made, if there is one, for at most [`LONGEST_WAIT`].
@@ -84,29 +89,76 @@ impl KeyStore {
 
     /// Closed once no key is being made.
     pub(super) fn making(&self) -> watch::Receiver<()> {
-        self.shared.state().making.clone()
+        self.state().making.clone()
     }
 
     /// Starts the making of a key if one is due and none is being made.
-    fn start_if_due(&self) {
-        let mut state = self.shared.state();
+    fn start_if_due(self: &Arc<Self>) {
+        let mut state = self.state();
         let is_under_way = state.making.has_changed().is_ok();
-        let is_paused = state.not_before.is_some_and(|moment| self.shared.clock.now() < moment);
-        let is_due = state.keys.is_due(self.shared.now(), self.shared.rotation);
+        let is_paused = state.not_before.is_some_and(|moment| self.clock.now() < moment);
+        let is_due = state.keys.is_due(self.now(), self.rotation);
         if is_under_way || is_paused || !is_due {
             return;
         }
         let (done, making) = watch::channel(());
         state.making = making;
         drop(state);
-        let shared = self.shared.clone();
+        let store = self.clone();
         task::spawn_blocking(move || {
-            shared.add_key();
+            store.add_key();
             // Releases the folder's lock before waiters wake: one that drops the store could not
             // reopen the folder.
-            drop(shared);
+            drop(store);
             drop(done);
         });
+    }
+
+    /// No holder of this lock panics, waits, generates or logs.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Moment {
+        let elapsed = self.clock.now().saturating_duration_since(self.start).as_millis();
+        Moment::new(self.clock.unix_now_millis(), u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+
+    /// Makes a dynamic key, stores it and lists it, in this order. Slow.
+    pub(super) fn add_key(&self) {
+        match self.store_next_keys() {
+            Ok(keys) => {
+                let keys = Arc::new(keys.listed_at(self.now()));
+                let mut state = self.state();
+                state.keys = keys.clone();
+                state.not_before = None;
+                drop(state);
+                tracing::info!(kid = keys.newest().key().kid(), "dynamic key made");
+            }
+            Err(err) => {
+                let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
+                self.state().not_before = Some(self.clock.now() + pause);
+                tracing::warn!(
+                    reason = %Chain(&err),
+                    "new dynamic key could not be made or stored, old keys stay in use"
+                );
+            }
+        }
+    }
+
+    /// The keys with a new dynamic one, stored.
+    fn store_next_keys(&self) -> io::Result<SigningKeys> {
+        // Named once it is made and not when its making began. Only one key is made at a time, so
+        // the name is still free when the key is listed, and no other task replaces the keys
+        // meanwhile.
+        let created_millis = || self.state().keys.next_creation(self.now());
+        let newest = DynamicKey::generate(created_millis)
+            .map_err(|Unspecified| io::Error::other("no key was generated"))?;
+        let keys = self.state().keys.with(newest, self.now(), self.rotation);
+        if let Some(storage) = &self.storage {
+            storage.store(&keys)?;
+        }
+        Ok(keys)
     }
 }
 
@@ -147,17 +199,6 @@ impl CurrentKeys {
 }
 
 #[derive(Debug)]
-struct Shared {
-    clock: Clock,
-    /// When the keys were loaded, or the first ones made.
-    start: Instant,
-    rotation: Rotation,
-    state: Mutex<State>,
-    /// `None`: the keys live in memory.
-    storage: Option<Box<dyn Storage>>,
-}
-
-#[derive(Debug)]
 struct State {
     keys: Arc<SigningKeys>,
     /// Closed once the key that was being made is in `keys`, or could not be made.
@@ -165,55 +206,6 @@ struct State {
     /// Set by a failure: no key is made before. A key for every request would keep a processor
     /// busy.
     not_before: Option<Instant>,
-}
-
-impl Shared {
-    /// No holder of this lock panics, waits, generates or logs.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Moment {
-        let elapsed = self.clock.now().saturating_duration_since(self.start).as_millis();
-        Moment::new(self.clock.unix_now_millis(), u64::try_from(elapsed).unwrap_or(u64::MAX))
-    }
-
-    /// Makes a dynamic key, stores it and lists it, in this order. Slow.
-    fn add_key(&self) {
-        match self.store_next_keys() {
-            Ok(keys) => {
-                let keys = Arc::new(keys.listed_at(self.now()));
-                let mut state = self.state();
-                state.keys = keys.clone();
-                state.not_before = None;
-                drop(state);
-                tracing::info!(kid = keys.newest().key().kid(), "dynamic key made");
-            }
-            Err(err) => {
-                let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
-                self.state().not_before = Some(self.clock.now() + pause);
-                tracing::warn!(
-                    reason = %Chain(&err),
-                    "new dynamic key could not be made or stored, old keys stay in use"
-                );
-            }
-        }
-    }
-
-    /// The keys with a new dynamic one, stored.
-    fn store_next_keys(&self) -> io::Result<SigningKeys> {
-        // Named once it is made and not when its making began. Only one key is made at a time, so
-        // the name is still free when the key is listed, and no other task replaces the keys
-        // meanwhile.
-        let created_millis = || self.state().keys.next_creation(self.now());
-        let newest = DynamicKey::generate(created_millis)
-            .map_err(|Unspecified| io::Error::other("no key was generated"))?;
-        let keys = self.state().keys.with(newest, self.now(), self.rotation);
-        if let Some(storage) = &self.storage {
-            storage.store(&keys)?;
-        }
-        Ok(keys)
-    }
 }
 
 type Opened = (SigningKeys, Option<Box<dyn Storage>>);
@@ -238,11 +230,7 @@ fn generate(clock: &Clock) -> Result<SigningKeys, BuildError> {
 
 #[cfg(test)]
 impl KeyStore {
-    pub(super) fn add_key(&self) {
-        self.shared.add_key();
-    }
-
     pub(super) fn is_unlocked(&self) -> bool {
-        self.shared.state.try_lock().is_ok()
+        self.state.try_lock().is_ok()
     }
 }

@@ -1,5 +1,6 @@
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::embedded_core::error::BuildError;
 use crate::embedded_core::keys::folder::Storage;
 use crate::embedded_core::keys::minter::{Minter, MinterError};
 use crate::embedded_core::keys::rotation::Rotation;
@@ -21,14 +23,22 @@ const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
 const START: u64 = 1_700_000_000;
 
-async fn store() -> KeyStore {
+async fn store() -> Arc<KeyStore> {
     let clock = Clock::driven(START);
-    KeyStore::open(None, Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap()
+    open(None, Rotation::new(WEEK, HOUR).unwrap(), clock).await.unwrap()
+}
+
+async fn open(
+    path: Option<PathBuf>,
+    rotation: Rotation,
+    clock: Clock,
+) -> Result<Arc<KeyStore>, BuildError> {
+    KeyStore::open(path, rotation, clock).await.map(Arc::new)
 }
 
 impl KeyStore {
     /// The keys of now, once a key that is due has been made or has failed to be.
-    async fn settled(&self) -> CurrentKeys {
+    async fn settled(self: &Arc<Self>) -> CurrentKeys {
         self.current();
         let mut making = self.making();
         making.changed().await.expect_err("nothing is ever sent");
@@ -46,11 +56,11 @@ fn kids(current: &CurrentKeys) -> Vec<String> {
     kids.filter(|kid| kid.starts_with("d-")).collect()
 }
 
-async fn dynamic_kids(store: &KeyStore) -> Vec<String> {
+async fn dynamic_kids(store: &Arc<KeyStore>) -> Vec<String> {
     kids(&store.settled().await)
 }
 
-async fn signer(store: &KeyStore) -> String {
+async fn signer(store: &Arc<KeyStore>) -> String {
     store.settled().await.dynamic_or_newest_key().kid().to_owned()
 }
 
@@ -86,7 +96,7 @@ async fn key_is_listed_before_it_signs_and_until_tokens_expire() {
 async fn many_requests_at_the_due_moment_make_one_key() {
     let store = store().await;
     tokio::time::advance(WEEK).await;
-    let making = |store: &KeyStore| {
+    let making = |store: &Arc<KeyStore>| {
         store.current();
         store.making()
     };
@@ -128,7 +138,7 @@ async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let rotation = Rotation::new(WEEK, HOUR).unwrap();
-    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
+    let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
     let first_kid = format!("d-{}", START * 1000);
 
     let store = open().await.unwrap();
@@ -153,10 +163,9 @@ async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
 async fn key_that_cannot_be_stored_is_not_listed_and_retried() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
-    let store =
-        KeyStore::open(Some(folder.path().join("data")), Rotation::new(WEEK, HOUR).unwrap(), clock)
-            .await
-            .unwrap();
+    let store = open(Some(folder.path().join("data")), Rotation::new(WEEK, HOUR).unwrap(), clock)
+        .await
+        .unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
     // Root may write anywhere, so a folder takes the name of the temporary file.
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
@@ -184,8 +193,7 @@ const TEN_YEARS: i64 = 10 * 365 * 24 * 3600;
 async fn clock_far_ahead_for_one_request_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let store =
-        KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone()).await.unwrap();
+    let store = open(Some(folder.path().join("data")), rotation, clock.clone()).await.unwrap();
     tokio::time::advance(WEEK).await;
     let before = dynamic_kids(&store).await;
     assert_eq!(before.len(), 2);
@@ -224,7 +232,7 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
 async fn start_under_a_clock_far_ahead_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
+    let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
     let [first, future, sane] =
         [0, TEN_YEARS as u64, 600].map(|seconds| format!("d-{}", (START + seconds) * 1000));
     drop(open().await.unwrap());
@@ -256,7 +264,7 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
 async fn key_that_just_signed_survives_clock_ahead_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
+    let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
     let store = open().await.unwrap();
     tokio::time::advance(10 * HOUR).await;
     let signed = signer(&store).await;
@@ -283,7 +291,7 @@ async fn key_that_just_signed_survives_clock_ahead_at_start() {
 async fn stand_in_key_stays_listed_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
-    let open = || KeyStore::open(Some(folder.path().join("data")), rotation, clock.clone());
+    let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
     let store = open().await.unwrap();
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(2 * WEEK).await;
@@ -310,13 +318,13 @@ impl Storage for SlowDisk {
 }
 
 /// A store on a disk that is slow to store the next key, a minter, and what releases the disk.
-fn slow_store() -> (KeyStore, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
+fn slow_store() -> (Arc<KeyStore>, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
     let (release, slow) = mpsc::channel();
     let clock = Clock::driven(START);
     let keys = SigningKeys::generate(|| clock.unix_now_millis()).unwrap();
     let storage = Some(Box::new(SlowDisk(slow.into())) as Box<dyn Storage>);
     let rotation = Rotation::new(WEEK, HOUR).unwrap();
-    let store = KeyStore::new(keys, storage, rotation, clock.clone());
+    let store = Arc::new(KeyStore::new(keys, storage, rotation, clock.clone()));
     let minter = Arc::new(Minter::new(store.clone(), clock));
     (store, minter, release)
 }
@@ -385,7 +393,7 @@ async fn dynamic_mints_that_wait_leave_places_to_others() {
 }
 
 /// Notes for each event whether the store's lock was free.
-struct LockProbe(KeyStore, Arc<Mutex<Vec<bool>>>);
+struct LockProbe(Arc<KeyStore>, Arc<Mutex<Vec<bool>>>);
 
 impl tracing::Subscriber for LockProbe {
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
