@@ -5,7 +5,7 @@
 //! in `Host` if the name of that site resolves to a loopback address. Programs send the address
 //! that they connect to, and no `Origin`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
@@ -56,15 +56,12 @@ fn is_loopback(authority: &str) -> bool {
     if !port.is_none_or(is_port) {
         return false;
     }
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => {
-            host.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback())
-        }
-        None => {
-            host.eq_ignore_ascii_case("localhost")
-                || host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback())
-        }
-    }
+    let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse().map(IpAddr::V6),
+        None => host.parse().map(IpAddr::V4),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

@@ -30,7 +30,11 @@ impl MintRequest {
         let payload = payload.ok_or(Refusal::Field("payload"))?.as_bytes();
         let integers_fit = integers_fit(payload);
         let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
-        let validity = read_validity(validity)?;
+        let validity = match seconds(validity).map(u64::try_from) {
+            Some(Ok(0) | Err(_)) => return Err(Refusal::ValidityNotPositive),
+            Some(Ok(validity)) if validity <= MAX_VALIDITY => validity,
+            _ => return Err(Refusal::Field("validity")),
+        };
         let key = match use_static.map(RawValue::as_bytes) {
             _ if version < CdiVersion::CHOICE_OF_KEY => KeyKind::Static,
             None | Some(b"true") => KeyKind::Static,
@@ -75,26 +79,14 @@ fn string(field: Option<RawValue<'_>>) -> Option<String> {
     field?.as_string()?.unescape()
 }
 
-/// Decimals are cut off, and strings of digits are read, as a core does.
-fn read_validity(field: Option<RawValue<'_>>) -> Result<u64, Refusal> {
-    let invalid = Refusal::Field("validity");
-    let Some(field) = field else { return Err(invalid) };
-    let seconds = match field.as_string() {
-        Some(digits) => digits.unescape().and_then(|digits| digits.parse().ok()),
-        // The cast saturates; values that are too large are refused below.
-        None => number(field).and_then(|number| {
-            number.as_i64().or_else(|| Some(number.as_f64().filter(|n| n.is_finite())? as i64))
-        }),
-    };
-    match seconds.map(u64::try_from) {
-        Some(Ok(0) | Err(_)) => Err(Refusal::ValidityNotPositive),
-        Some(Ok(seconds)) if seconds <= MAX_VALIDITY => Ok(seconds),
-        _ => Err(invalid),
+/// Decimals are cut off, and strings of digits are read, as a core does. Casts saturate.
+fn seconds(field: Option<RawValue<'_>>) -> Option<i64> {
+    let field = field?;
+    if let Some(digits) = field.as_string() {
+        return digits.unescape()?.parse().ok();
     }
-}
-
-fn number(value: RawValue<'_>) -> Option<Number> {
-    std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
+    let number: Number = std::str::from_utf8(field.as_bytes()).ok()?.parse().ok()?;
+    number.as_i64().or_else(|| Some(number.as_f64().filter(|n| n.is_finite())? as i64))
 }
 
 /// Whether every number in `json`, which is valid, that is written as an integer fits an `i64`.

@@ -1,6 +1,5 @@
 //! The path of a request: a route, and the app and tenant in front of it.
 
-use super::cdi_version::CdiVersion;
 use super::response::Refusal;
 use crate::embedded_core::error::BuildError;
 
@@ -64,20 +63,8 @@ impl RequestPath {
         self.route
     }
 
-    /// Before tenants existed, a path with a tenant in it named nothing.
-    pub(super) fn check_version(&self, version: CdiVersion) -> Result<(), Refusal> {
-        if self.foreign_tenant && version < CdiVersion::TENANTS {
-            return Err(Refusal::NotFound);
-        }
-        Ok(())
-    }
-
-    /// Only the public tenant may call what belongs to the app as a whole.
-    pub(super) fn check_tenant(&self, version: CdiVersion) -> Result<(), Refusal> {
-        if self.foreign_tenant && version >= CdiVersion::PUBLIC_TENANT_ONLY {
-            return Err(Refusal::NotPublicTenant);
-        }
-        Ok(())
+    pub(super) fn has_foreign_tenant(&self) -> bool {
+        self.foreign_tenant
     }
 
     /// The public app is the only one.

@@ -79,7 +79,10 @@ async fn respond(
         return Err(Refusal::InvalidApiKey);
     }
     let version = CdiVersion::from_headers(request.headers())?;
-    path.check_version(version)?;
+    // Before tenants existed, a path with a tenant in it named nothing.
+    if path.has_foreign_tenant() && version < CdiVersion::TENANTS {
+        return Err(Refusal::NotFound);
+    }
     let keys = core.minter.keys();
     let response = match (path.route(), request.method()) {
         (Route::Mint, &Method::POST) => {
@@ -116,7 +119,9 @@ async fn mint(
     let body = read(body, &core.bodies).await?;
     let _permit = core.minter.admit()?;
     let request = MintRequest::read(&body, version)?;
-    path.check_tenant(version)?;
+    if path.has_foreign_tenant() && version >= CdiVersion::PUBLIC_TENANT_ONLY {
+        return Err(Refusal::NotPublicTenant);
+    }
     path.check_app()?;
     if !request.asks_for_rs256() {
         // Status 200: the SDKs read the body.

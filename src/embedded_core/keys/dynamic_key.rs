@@ -1,11 +1,10 @@
-//! A key that rotates, and its age.
+//! A key that rotates, and its age at a moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::error::Unspecified;
 
-use super::moment::Moment;
 use super::rotation::Rotation;
 use crate::jose::SigningKey;
 
@@ -56,17 +55,17 @@ impl DynamicKey {
 
     /// This key as made, and listed, at `now`.
     pub(super) fn made_at(self, now: Moment) -> Self {
-        Self { origin: Origin::Made { at: now.elapsed() }, ..self }.listed_at(now)
+        Self { origin: Origin::Made { at: now.elapsed }, ..self }.listed_at(now)
     }
 
     /// This key as loaded at `now` with this age, and listed by an earlier process.
     pub(super) fn loaded_at(self, now: Moment, age: u64) -> Self {
-        Self { origin: Origin::Loaded { wall: now.wall(), age }, listed_from: None, ..self }
+        Self { origin: Origin::Loaded { wall: now.wall, age }, listed_from: None, ..self }
     }
 
     /// This key as first listed at `now`.
     pub(super) fn listed_at(self, now: Moment) -> Self {
-        Self { listed_from: Some(now.elapsed()), ..self }
+        Self { listed_from: Some(now.elapsed), ..self }
     }
 
     pub(super) fn key(&self) -> &Arc<SigningKey> {
@@ -79,8 +78,8 @@ impl DynamicKey {
 
     /// How long this process has held the key.
     pub(super) fn held_for(&self, now: Moment) -> u64 {
-        let Origin::Made { at } = self.origin else { return now.elapsed() };
-        now.elapsed().saturating_sub(at)
+        let Origin::Made { at } = self.origin else { return now.elapsed };
+        now.elapsed.saturating_sub(at)
     }
 
     /// How long ago the key was made. The monotonic clock measures it, so that a jump of the wall
@@ -93,7 +92,7 @@ impl DynamicKey {
         match self.origin {
             Origin::Made { .. } => held,
             Origin::Loaded { wall, age } => {
-                let set_back = wall.saturating_sub(now.wall().saturating_sub(held));
+                let set_back = wall.saturating_sub(now.wall.saturating_sub(held));
                 held.saturating_add(age.saturating_sub(set_back))
             }
         }
@@ -106,7 +105,7 @@ impl DynamicKey {
     /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps
     /// back and forth would fill the list.
     pub(super) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
-        let by_age = match now.wall().checked_sub(self.created_millis) {
+        let by_age = match now.wall.checked_sub(self.created_millis) {
             Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
             None => 0,
         };
@@ -118,33 +117,52 @@ impl DynamicKey {
 
     /// Whether the key has been listed for long enough that verifiers hold it.
     pub(super) fn may_sign(&self, now: Moment, rotation: Rotation) -> bool {
-        self.listed_from.is_none_or(|from| now.elapsed().saturating_sub(from) >= rotation.ahead())
+        self.listed_from.is_none_or(|from| now.elapsed.saturating_sub(from) >= rotation.ahead())
     }
 
     /// Whether the key is listed when it is not the newest one.
     pub(super) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
         self.age(now) < rotation.listed_for()
-            || now.elapsed() < self.listed_until.load(Ordering::Relaxed)
+            || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
     /// Whether every token of the key has expired, as far as this process knows: neither it nor,
     /// just before it, an earlier one signed within two validities.
     pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
         self.held_for(now) >= rotation.listed_after_signing()
-            && now.elapsed() >= self.listed_until.load(Ordering::Relaxed)
+            && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
     }
 
     /// Records that the key signs at `now`, and lists it until its tokens expire.
     pub(super) fn extend_listing(&self, now: Moment, rotation: Rotation) {
-        let until = now.elapsed().saturating_add(rotation.listed_after_signing());
+        let until = now.elapsed.saturating_add(rotation.listed_after_signing());
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
 
     /// Lists the key for as long as tokens may be valid that it signed before its successor could.
     pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
         let after_successor = rotation.ahead().saturating_add(rotation.listed_after_signing());
-        let until =
-            now.elapsed().saturating_add(after_successor.saturating_sub(successor.age(now)));
+        let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));
         self.listed_until.fetch_max(until, Ordering::Relaxed);
+    }
+}
+
+/// One reading of both clocks, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Since the Unix epoch, by the wall clock. May jump.
+    wall: u64,
+    /// Since this process loaded its keys or made the first ones, by the monotonic clock.
+    elapsed: u64,
+}
+
+impl Moment {
+    /// Both in milliseconds.
+    pub(super) fn new(wall: u64, elapsed: u64) -> Self {
+        Self { wall, elapsed }
+    }
+
+    pub(super) fn wall(self) -> u64 {
+        self.wall
     }
 }

@@ -25,11 +25,9 @@ use crate::embedded_core::error::BuildError;
 use crate::error::SourceError;
 use crate::trusted_file;
 
+/// `FILE_SHARE_READ | FILE_SHARE_WRITE`.
 #[cfg(windows)]
-const FILE_SHARE_READ: u32 = 1;
-#[cfg(windows)]
-const FILE_SHARE_WRITE: u32 = 2;
-
+const SHARE_ALL_BUT_DELETE: u32 = 3;
 /// Ten times the size of a file with as many keys as rotation allows.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
@@ -54,28 +52,22 @@ impl DataFolder {
         let path = path::absolute(path).map_err(|err| BuildError::data_folder(path, err))?;
         // A slash at the end would make the system follow a link.
         let path = path.components().as_path();
-        Self::lock(path)
-            .map_err(|err| BuildError::data_folder(path, err))?
-            .ok_or_else(|| BuildError::DataFolderInUse { path: path.to_owned() })
+        Self::lock(path).map_err(|err| match err.kind() {
+            io::ErrorKind::WouldBlock => BuildError::DataFolderInUse { path: path.to_owned() },
+            _ => BuildError::data_folder(path, err),
+        })
     }
 
-    /// `None` if another process has locked the folder.
-    fn lock(path: &Path) -> io::Result<Option<Self>> {
+    /// Fails with `WouldBlock` if another process has locked the folder.
+    fn lock(path: &Path) -> io::Result<Self> {
         create(path)?;
         #[cfg(unix)]
         let folder = trusted_file::open_own_folder(path)?;
         #[cfg(unix)]
-        {
-            check_exposure(path, &folder.metadata()?)?;
-            if !try_lock(&folder)? {
-                return Ok(None);
-            }
-        }
+        check_exposure(path, &folder.metadata()?).and_then(|()| try_lock(&folder))?;
         let lock = open_lock(&path.join("lock"))
             .map_err(|err| io::Error::new(err.kind(), format!("the file `lock` in it: {err}")))?;
-        if !try_lock(&lock)? {
-            return Ok(None);
-        }
+        try_lock(&lock)?;
         let folder = Self {
             path: path.to_owned(),
             _lock: lock,
@@ -86,7 +78,7 @@ impl DataFolder {
         // folder.
         folder.check_in_place()?;
         folder.remove_temporary()?;
-        Ok(Some(folder))
+        Ok(folder)
     }
 
     /// The stored keys. `None` if none were ever stored.
@@ -176,25 +168,21 @@ fn open_lock(path: &Path) -> io::Result<File> {
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // Without FILE_SHARE_DELETE, so that the file cannot be removed while it is open.
+    // So that the file cannot be removed while it is open.
     #[cfg(windows)]
-    std::os::windows::fs::OpenOptionsExt::share_mode(
-        &mut options,
-        FILE_SHARE_READ | FILE_SHARE_WRITE,
-    );
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, SHARE_ALL_BUT_DELETE);
     trusted_file::open_own(path, &mut options)
 }
 
-/// False if another process has locked the file.
-fn try_lock(file: &File) -> io::Result<bool> {
+/// Fails with `WouldBlock` if another process has locked the file.
+fn try_lock(file: &File) -> io::Result<()> {
     // Not the method call: from Rust 1.89 on that is std's, which the minimum version lacks.
-    match FileExt::try_lock(file) {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(err)) => {
-            Err(io::Error::new(err.kind(), format!("it cannot be locked: {err}")))
+    FileExt::try_lock(file).map_err(|err| match err {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(err) => {
+            io::Error::new(err.kind(), format!("it cannot be locked: {err}"))
         }
-    }
+    })
 }
 
 /// The keys in the file at `path`. `None` if there is no file.

@@ -26,13 +26,13 @@
 //! up. Once the set is full, the oldest key leaves for the next one, but not before two validities
 //! have passed in this process without it signing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::error::Unspecified;
 use uuid::Uuid;
 
-use super::dynamic_key::DynamicKey;
-use super::moment::Moment;
+use super::dynamic_key::{DynamicKey, Moment};
 use super::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::jose::SigningKey;
 
@@ -63,10 +63,8 @@ impl SigningKeys {
         static_key: Arc<SigningKey>,
         dynamic: Vec<DynamicKey>,
     ) -> Option<Self> {
-        let mut created: Vec<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
-        created.sort_unstable();
-        let is_distinct = created.is_sorted_by(|one, other| one < other);
-        (is_distinct && !dynamic.is_empty()).then_some(Self {
+        let created: BTreeSet<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
+        (created.len() == dynamic.len() && !dynamic.is_empty()).then_some(Self {
             static_key,
             dynamic,
             is_clock_in_doubt: false,

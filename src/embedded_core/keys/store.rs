@@ -1,7 +1,7 @@
 //! Holds the keys, stores them, and replaces them while requests go on.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +10,8 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
-use super::dynamic_key::DynamicKey;
+use super::dynamic_key::{DynamicKey, Moment};
 use super::folder::{DataFolder, Storage};
-use super::moment::Moment;
 use super::rotation::Rotation;
 use super::signing_keys::SigningKeys;
 use crate::clock::Clock;
@@ -53,15 +52,27 @@ impl KeyStore {
         rotation: Rotation,
         clock: Clock,
     ) -> Result<Self, BuildError> {
-        let opened = {
-            let clock = clock.clone();
-            task::spawn_blocking(move || match path {
-                Some(path) => load_or_generate(&path, rotation, &clock),
-                None => Ok((generate(&clock)?, None)),
-            })
-        };
-        let (keys, storage) = opened.await.map_err(|_| BuildError::KeyGeneration)??;
-        Ok(Self::new(keys, storage, rotation, clock))
+        let opened = task::spawn_blocking(move || {
+            let generate = || {
+                SigningKeys::generate(|| clock.unix_now_millis())
+                    .map_err(|Unspecified| BuildError::KeyGeneration)
+            };
+            let Some(path) = path else {
+                return Ok(Self::new(generate()?, None, rotation, clock));
+            };
+            let folder = DataFolder::open(&path)?;
+            let keys = if let Some(stored) = folder.load()? {
+                let kid = stored.newest().key().kid();
+                tracing::info!(path = %path.display(), kid, "keys loaded");
+                stored.loaded_at(Moment::new(clock.unix_now_millis(), 0), rotation)
+            } else {
+                let keys = generate()?;
+                folder.store(&keys).map_err(|err| BuildError::data_folder(&path, err))?;
+                keys
+            };
+            Ok(Self::new(keys, Some(Box::new(folder)), rotation, clock))
+        });
+        opened.await.map_err(|_| BuildError::KeyGeneration)?
     }
 
     pub(super) fn new(
@@ -206,26 +217,6 @@ struct State {
     /// Set by a failure: no key is made before. A key for every request would keep a processor
     /// busy.
     not_before: Option<Instant>,
-}
-
-type Opened = (SigningKeys, Option<Box<dyn Storage>>);
-
-fn load_or_generate(path: &Path, rotation: Rotation, clock: &Clock) -> Result<Opened, BuildError> {
-    let folder = DataFolder::open(path)?;
-    let keys = if let Some(stored) = folder.load()? {
-        tracing::info!(path = %path.display(), kid = stored.newest().key().kid(), "keys loaded");
-        stored.loaded_at(Moment::new(clock.unix_now_millis(), 0), rotation)
-    } else {
-        let keys = generate(clock)?;
-        folder.store(&keys).map_err(|err| BuildError::data_folder(path, err))?;
-        keys
-    };
-    Ok((keys, Some(Box::new(folder))))
-}
-
-fn generate(clock: &Clock) -> Result<SigningKeys, BuildError> {
-    SigningKeys::generate(|| clock.unix_now_millis())
-        .map_err(|Unspecified| BuildError::KeyGeneration)
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::embedded_core::keys::dynamic_key::DynamicKey;
-use crate::embedded_core::keys::moment::Moment;
+use crate::embedded_core::keys::dynamic_key::{DynamicKey, Moment};
 use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::jose::SigningKey;

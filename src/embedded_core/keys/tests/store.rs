@@ -13,11 +13,10 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::embedded_core::error::BuildError;
 use crate::embedded_core::keys::folder::Storage;
-use crate::embedded_core::keys::minter::{Minter, MinterError};
+use crate::embedded_core::keys::minter::{KeyKind, Minter, MinterError, UnsignedToken};
 use crate::embedded_core::keys::rotation::Rotation;
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::embedded_core::keys::store::{CurrentKeys, KeyStore, LONGEST_WAIT};
-use crate::embedded_core::keys::unsigned_token::{KeyKind, UnsignedToken};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
