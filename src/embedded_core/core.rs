@@ -97,11 +97,6 @@ impl EmbeddedCore {
     pub async fn jwks(&self) -> String {
         format!(r#"{{"keys":{}}}"#, self.state.minter().keys().current().to_json())
     }
-
-    #[cfg(test)]
-    pub(super) fn state(&self) -> &CoreState {
-        &self.state
-    }
 }
 
 fn unusable(err: io::Error) -> BuildError {
@@ -115,6 +110,12 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    impl EmbeddedCore {
+        pub(crate) fn state(&self) -> &CoreState {
+            &self.state
+        }
+    }
 
     #[tokio::test]
     async fn open_core_stays_on_loopback() {

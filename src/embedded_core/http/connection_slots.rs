@@ -45,11 +45,6 @@ impl ConnectionSlots {
         let oldest = lock(&self.holders).by_last_event.pop_first();
         oldest.is_some_and(|(_, evict)| evict.send(()).is_ok())
     }
-
-    #[cfg(test)]
-    pub(super) fn available(&self) -> usize {
-        self.free.available_permits()
-    }
 }
 
 /// One slot, held until it is dropped.
@@ -110,6 +105,12 @@ fn lock(holders: &Mutex<Holders>) -> MutexGuard<'_, Holders> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl ConnectionSlots {
+        pub(crate) fn available(&self) -> usize {
+            self.free.available_permits()
+        }
+    }
 
     fn is_evicted(slot: &mut ConnectionSlot) -> bool {
         slot.poll_evicted(&mut Context::from_waker(std::task::Waker::noop())).is_ready()

@@ -26,6 +26,7 @@
 //! up. Once the set is full, the oldest key leaves for the next one, but not before two validities
 //! have passed in this process without it signing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -94,9 +95,7 @@ impl SigningKeys {
                 *key = key.clone().loaded_at(now, age);
             }
         }
-        let is_in_order = self
-            .dynamic
-            .is_sorted_by(|newer, older| newer.created_millis() > older.created_millis());
+        let is_in_order = self.dynamic.is_sorted_by_key(|key| Reverse(key.created_millis()));
         // A key that signed just before the restart must outlast its tokens, so the doubt begins
         // before the next key is due.
         let young = rotation.due_after().saturating_sub(rotation.listed_after_signing());
