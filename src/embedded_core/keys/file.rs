@@ -30,6 +30,7 @@ pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<String>, Unspecifie
     // Of their full sizes at once: a buffer that grows leaves copies behind.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
+    // There is a dynamic key in every set, so the array is always opened.
     let before = [r#"{"static":"#, r#","dynamic":["#].into_iter().chain(iter::repeat(","));
     let dynamic = keys.dynamic().iter().map(DynamicKey::key);
     for (before, key) in before.zip(iter::once(keys.static_key()).chain(dynamic)) {
