@@ -2,6 +2,18 @@
 
 use std::fmt;
 
+const NAMES: [(&str, Algorithm); 9] = [
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
 /// A JWS signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). Asymmetric ones only: HMAC and `none`
 /// cannot be named, so no policy can allow them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,44 +40,21 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::ES256,
-        Self::ES384,
-        Self::EdDSA,
-    ];
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        NAMES.into_iter().map(|(_, algorithm)| algorithm)
+    }
 
     /// The `alg` value of a header or a JWK. Names are case-sensitive (RFC 7515 §4.1.1).
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        if name == "Ed25519" {
-            return Some(Self::EdDSA);
-        }
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::EdDSA => "EdDSA",
-        }
+        let name = if name == "Ed25519" { "EdDSA" } else { name };
+        NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, algorithm)| algorithm)
     }
 }
 
+/// The name, which is also that of the variant.
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        fmt::Debug::fmt(self, f)
     }
 }
 
@@ -75,7 +64,7 @@ mod tests {
 
     #[test]
     fn names_are_exact() {
-        for algorithm in Algorithm::ALL {
+        for algorithm in Algorithm::all() {
             assert_eq!(Algorithm::from_name(&algorithm.to_string()), Some(algorithm));
         }
         assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDSA));

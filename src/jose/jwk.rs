@@ -39,7 +39,6 @@ const RSA: Family = &[
 ];
 const P256: Family = &[Algorithm::ES256];
 const P384: Family = &[Algorithm::ES384];
-const ED25519_ONLY: Family = &[Algorithm::EdDSA];
 
 /// A public key that may verify tokens until a deadline.
 #[derive(Debug)]
@@ -48,19 +47,14 @@ pub(crate) struct Jwk {
     /// Bound by the key's `alg`, or else by its type and curve; never by the token.
     algorithms: &'static [Algorithm],
     verifier: SignatureVerifier,
+    /// What makes two keys the same: `n` and `e`, `x` and `y`, or `x` alone.
     material: Material,
     /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never
     /// goes.
     usable_until: AtomicU64,
 }
 
-/// What makes two keys the same.
-#[derive(Debug, PartialEq, Eq)]
-enum Material {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    Ec { point: Vec<u8> },
-    Okp { x: Vec<u8> },
-}
+type Material = [Vec<u8>; 2];
 
 type Parsed = (Family, SignatureVerifier, Material);
 
@@ -162,7 +156,7 @@ fn read_rsa(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
         return Err("the public exponent is out of range");
     }
     let algorithms = bind(jwk, RSA)?;
-    Ok((algorithms, SignatureVerifier::rsa(&n, &e, algorithms)?, Material::Rsa { n, e }))
+    Ok((algorithms, SignatureVerifier::rsa(&n, &e, algorithms)?, [n, e]))
 }
 
 fn read_ec(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
@@ -179,7 +173,7 @@ fn read_ec(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     let point = [&[0x04][..], &x, &y].concat();
     ParsedPublicKey::new(curve, &point).map_err(|_| "the point is not on the curve")?;
     let verifier = SignatureVerifier::Curve(algorithm, DecodingKey::from_ec_der(&point));
-    Ok((bind(jwk, family)?, verifier, Material::Ec { point }))
+    Ok((bind(jwk, family)?, verifier, [x, y]))
 }
 
 fn read_okp(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
@@ -192,7 +186,7 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     }
     let verifier =
         SignatureVerifier::Curve(jsonwebtoken::Algorithm::EdDSA, DecodingKey::from_ed_der(&x));
-    Ok((bind(jwk, ED25519_ONLY)?, verifier, Material::Okp { x }))
+    Ok((bind(jwk, &[Algorithm::EdDSA])?, verifier, [x, Vec::new()]))
 }
 
 /// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).

@@ -48,17 +48,12 @@ impl JwkSet {
                 }
             }
         }
-        let clashing: Vec<bool> =
-            keys.iter().map(|key| keys.iter().any(|other| key.clashes_with(other))).collect();
-        let mut clashes = clashing.into_iter();
-        keys.retain(|key| {
-            let clashes = clashes.next().unwrap_or_default();
-            if clashes {
-                let kid = key.kid();
-                tracing::warn!(?kid, "different keys of the key set share this kid; none is used");
-            }
-            !clashes
-        });
+        let clashes = |key: &Arc<Jwk>| keys.iter().any(|other| key.clashes_with(other));
+        let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
+        for key in clashing {
+            let kid = key.kid();
+            tracing::warn!(?kid, "different keys of the key set share this kid; none is used");
+        }
         if keys.is_empty() {
             return Err(JwkSetError::NoUsableKey);
         }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::json::{self, RawValue};
+use super::jwk::Jwk;
 use crate::rejection::RejectionReason;
 
 /// The longest header, in bytes as it is sent: 2 KiB when decoded.
@@ -24,13 +25,13 @@ const MAX_KEY_ID_LEN: usize = 256;
 /// A compact JWS whose signature has not been checked.
 #[derive(Debug)]
 pub(crate) struct Jws<'t> {
-    pub(crate) algorithm: Algorithm,
-    pub(crate) kid: Option<String>,
+    algorithm: Algorithm,
+    kid: Option<String>,
     /// The first two parts as they were sent: what the signature covers.
-    pub(crate) signing_input: &'t str,
+    signing_input: &'t str,
     header: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) signature: Vec<u8>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
 }
 
 impl<'t> Jws<'t> {
@@ -51,6 +52,29 @@ impl<'t> Jws<'t> {
             Header::scan(&header).ok_or(RejectionReason::MalformedHeader)?.check()?;
         let (payload, signature) = (decode(payload)?, decode(signature)?);
         Ok(Self { algorithm, kid, signing_input, header, payload, signature })
+    }
+
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn signing_input(&self) -> &str {
+        self.signing_input
+    }
+
+    /// Checks the signature (RFC 7515 §5.2). It is bad under an algorithm that does not fit the
+    /// key.
+    pub(crate) fn is_signed_by(&self, jwk: &Jwk) -> bool {
+        jwk.verify(self.algorithm, self.signing_input.as_bytes(), &self.signature)
     }
 
     /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also

@@ -1,6 +1,5 @@
 //! What checks a key's signatures (RFC 7515 §5.2).
 
-use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::signature::{
     ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
@@ -39,12 +38,9 @@ impl SignatureVerifier {
         let numbers = RsaPublicKeyComponents { n, e };
         let bound = RSA.iter().filter(|(algorithm, _)| algorithms.contains(algorithm));
         let built = bound.map(|(algorithm, parameters)| {
-            Ok((*algorithm, numbers.to_parsed_public_key(parameters)?))
+            Some((*algorithm, numbers.to_parsed_public_key(parameters).ok()?))
         });
-        built
-            .collect::<Result<_, _>>()
-            .map(Self::Rsa)
-            .map_err(|_: KeyRejected| "the numbers are no RSA key")
+        built.collect::<Option<_>>().map(Self::Rsa).ok_or("the numbers are no RSA key")
     }
 
     /// Whether the signature is good. The caller has made sure that the algorithm fits the key: a

@@ -16,15 +16,12 @@ const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// The JWK of a DER-encoded public key, or `None` if it is of no type that can verify a token.
 pub(super) fn to_jwk(der: &[u8]) -> Option<Value> {
-    let point = |curve: &str, xy: &[u8]| {
-        let (x, y) = xy.split_at(xy.len() / 2);
-        json!({"kty": "EC", "crv": curve, "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
-    };
-    if let Some(xy) = der.strip_prefix(P256) {
-        return Some(point("P-256", xy));
-    }
-    if let Some(xy) = der.strip_prefix(P384) {
-        return Some(point("P-384", xy));
+    for (curve, prefix) in [("P-256", P256), ("P-384", P384)] {
+        if let Some(xy) = der.strip_prefix(prefix) {
+            let (x, y) = xy.split_at(xy.len() / 2);
+            let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+            return Some(json!({"kty": "EC", "crv": curve, "x": x, "y": y}));
+        }
     }
     if let Some(x) = der.strip_prefix(ED25519) {
         return Some(json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(x)}));

@@ -150,8 +150,7 @@ mod tests {
             assert_eq!(key.kid(), None);
             assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
             assert!(!key.verify(algorithm, b"massage", &signature), "{algorithm}");
-            let fitting =
-                Algorithm::ALL.into_iter().filter(|algorithm| key.fits(*algorithm)).count();
+            let fitting = Algorithm::all().filter(|algorithm| key.fits(*algorithm)).count();
             assert_eq!(fitting, if algorithm == Algorithm::RS256 { 6 } else { 1 }, "{algorithm}");
         }
     }

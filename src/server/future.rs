@@ -16,10 +16,7 @@ const COMPLETED: &str = "future polled after completion";
 
 pin_project! {
     /// Response future of [`VerifyServiceToken`](crate::VerifyServiceToken).
-    pub struct ResponseFuture<S, B>
-    where
-        S: Service<Request<B>>,
-    {
+    pub struct ResponseFuture<S: Service<Request<B>>, B> {
         #[pin]
         state: State<S, B>,
     }
@@ -27,10 +24,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, B>
-    where
-        S: Service<Request<B>>,
-    {
+    enum State<S: Service<Request<B>>, B> {
         // The token waits for its key or for a core.
         Authenticating { pending: PendingAuthentication, parked: Option<Box<Parked<S, B>>> },
         // The request is admitted; the inner service has to become ready again.
@@ -50,10 +44,7 @@ struct Parked<S, B> {
     authenticator: Arc<Authenticator>,
 }
 
-impl<S, B> ResponseFuture<S, B>
-where
-    S: Service<Request<B>>,
-{
+impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
     pub(super) fn calling(future: S::Future) -> Self {
         Self { state: State::Calling { future } }
     }
@@ -108,10 +99,7 @@ where
     }
 }
 
-impl<S, B> fmt::Debug for ResponseFuture<S, B>
-where
-    S: Service<Request<B>>,
-{
+impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -20,35 +20,17 @@ pub(super) enum Protocols {
 #[derive(Clone, Debug)]
 pub(super) struct Realm(Arc<str>);
 
-/// The response to one class of refusal.
-struct Answer {
-    status: StatusCode,
-    header: AnswerHeader,
-    /// 7 PERMISSION_DENIED, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
-    grpc_status: u16,
-}
-
-enum AnswerHeader {
-    Challenge,
-    /// A challenge with an error code of RFC 6750 §3.1.
-    Error(&'static str),
-    DescribedError(&'static str),
-    RetryAfter,
-}
-
 impl RejectionKind {
-    const fn answer(self) -> Answer {
-        use AnswerHeader::{Challenge, DescribedError, Error, RetryAfter};
-        let (status, header, grpc_status) = match self {
-            Self::MissingToken => (StatusCode::UNAUTHORIZED, Challenge, 16),
-            Self::MalformedRequest => (StatusCode::BAD_REQUEST, Error("invalid_request"), 16),
-            Self::InvalidToken => (StatusCode::UNAUTHORIZED, DescribedError("invalid_token"), 16),
-            Self::NotMicroservice => {
-                (StatusCode::FORBIDDEN, DescribedError("insufficient_scope"), 7)
-            }
-            Self::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, RetryAfter, 14),
-        };
-        Answer { status, header, grpc_status }
+    /// The HTTP status, the challenge's error code (RFC 6750 §3.1), and the gRPC status: 7
+    /// PERMISSION_DENIED, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
+    const fn answer(self) -> (StatusCode, Option<&'static str>, u16) {
+        match self {
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, None, 16),
+            Self::MalformedRequest => (StatusCode::BAD_REQUEST, Some("invalid_request"), 16),
+            Self::InvalidToken => (StatusCode::UNAUTHORIZED, Some("invalid_token"), 16),
+            Self::NotMicroservice => (StatusCode::FORBIDDEN, Some("insufficient_scope"), 7),
+            Self::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, None, 14),
+        }
     }
 }
 
@@ -56,7 +38,7 @@ impl Rejection {
     /// The HTTP status of the response.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        self.kind().answer().status
+        self.kind().answer().0
     }
 
     /// The response to `request`, in one of the protocols.
@@ -86,10 +68,11 @@ impl Rejection {
     /// The response to a gRPC call: HTTP 200 without a body, and gRPC's status in the headers
     /// (Trailers-Only).
     fn into_grpc_response<B: Default>(self) -> Response<B> {
+        let (.., grpc_status) = self.kind().answer();
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-        headers.insert("grpc-status", HeaderValue::from(self.kind().answer().grpc_status));
+        headers.insert("grpc-status", HeaderValue::from(grpc_status));
         // No description holds a byte that gRPC percent-encodes; a test of `rejection` asserts it.
         headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
@@ -97,17 +80,19 @@ impl Rejection {
     }
 
     fn header(self, Realm(realm): &Realm) -> Option<(HeaderName, HeaderValue)> {
-        let challenge = match self.kind().answer().header {
-            AnswerHeader::RetryAfter => {
-                // Whole seconds, rounded up, at least one: a client told `0` retries at once.
-                let wait = self.retry_after().unwrap_or_default();
-                let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
-                return Some((RETRY_AFTER, HeaderValue::from(seconds)));
+        if self.kind() == RejectionKind::KeysUnavailable {
+            // Whole seconds, rounded up, at least one: a client told `0` retries at once.
+            let wait = self.retry_after().unwrap_or_default();
+            let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+            return Some((RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        let (description, (_, error, _)) = (self.reason().description(), self.kind().answer());
+        let challenge = match error {
+            None => format!("Bearer {realm}"),
+            Some(error) if self.kind() == RejectionKind::MalformedRequest => {
+                format!("Bearer {realm}, error=\"{error}\"")
             }
-            AnswerHeader::Challenge => format!("Bearer {realm}"),
-            AnswerHeader::Error(error) => format!("Bearer {realm}, error=\"{error}\""),
-            AnswerHeader::DescribedError(error) => {
-                let description = self.reason().description();
+            Some(error) => {
                 format!("Bearer {realm}, error=\"{error}\", error_description=\"{description}\"")
             }
         };

@@ -73,10 +73,8 @@ impl Tally {
 fn accepts(keys: &Value, token: &str) -> bool {
     let Ok(keys) = LocalJwks::from_json(keys.to_string()) else { return false };
     let Ok(jws) = Jws::parse(token, 8192) else { return false };
-    match KeySource::from(keys).look_up(jws.kid.as_deref(), jws.algorithm, 0) {
-        Lookup::Found(key) => {
-            key.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature)
-        }
+    match KeySource::from(keys).look_up(jws.kid(), jws.algorithm(), 0) {
+        Lookup::Found(key) => jws.is_signed_by(&key),
         Lookup::Refused(_) | Lookup::Pending(_) => false,
     }
 }

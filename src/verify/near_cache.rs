@@ -87,17 +87,11 @@ impl NearCaches {
         let new = || {
             let one_more = |count: usize| (count < MAX_CACHES).then_some(count + 1);
             self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)?;
-            Ok::<_, usize>(RefCell::default())
+            let (weight, capacity) = (CAPACITY, CAPACITY as usize);
+            let tokens = Cache::with(capacity, weight, ByWeight, <_>::default(), <_>::default());
+            Ok::<_, usize>(RefCell::new(NearCache { tokens, missed: 0 }))
         };
         self.caches.get_or_try(new).ok()
-    }
-}
-
-impl Default for NearCache {
-    fn default() -> Self {
-        let capacity = CAPACITY as usize;
-        let tokens = Cache::with(capacity, CAPACITY, ByWeight, <_>::default(), <_>::default());
-        Self { tokens, missed: 0 }
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            algorithms: Algorithm::ALL.to_vec(),
+            algorithms: Algorithm::all().collect(),
             max_token_len: 8 * 1024,
             max_lifetime: None,
             issuer: None,
@@ -80,10 +80,10 @@ impl Policy {
     /// Parses a token that is short enough and of an allowed algorithm.
     pub(super) fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.max_token_len)?;
-        if jws.payload.is_empty() {
+        if jws.payload().is_empty() {
             return Err(RejectionReason::NotThreeParts);
         }
-        if !self.algorithms.contains(&jws.algorithm) {
+        if !self.algorithms.contains(&jws.algorithm()) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
         Ok(jws)

@@ -238,13 +238,13 @@ impl Verifier {
         let Some(permit) = permit.or_else(|| self.signatures.try_acquire()) else {
             return Err(Unverified::AwaitsPermit(self.signatures.enqueue()?));
         };
-        let is_good = jwk.verify(jws.algorithm, jws.signing_input.as_bytes(), &jws.signature);
+        let is_good = jws.is_signed_by(&jwk);
         drop(permit);
         if !is_good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        let validity = self.policy.check_claims(&jws.payload, self.clock.unix_now())?;
+        let validity = self.policy.check_claims(jws.payload(), self.clock.unix_now())?;
         let outcome = jws.claims().and_then(|claims| {
             self.policy.check_marker(&claims)?;
             Ok(ServiceClaims::verified(claims, validity.expires_at()))
@@ -256,12 +256,12 @@ impl Verifier {
     /// The key of a token. The claims are checked before an unknown key is fetched, so that only a
     /// token that would pass can cause a fetch.
     fn find_key(&self, jws: &Jws<'_>) -> Result<Arc<Jwk>, Unverified> {
-        let (kid, now) = (jws.kid.as_deref(), self.clock.unix_now());
-        if let Some(jwk) = self.keys.find(kid, jws.algorithm, now) {
+        let (kid, now) = (jws.kid(), self.clock.unix_now());
+        if let Some(jwk) = self.keys.find(kid, jws.algorithm(), now) {
             return Ok(jwk);
         }
-        self.policy.check_claims(&jws.payload, now)?;
-        match self.keys.look_up(kid, jws.algorithm, now) {
+        self.policy.check_claims(jws.payload(), now)?;
+        match self.keys.look_up(kid, jws.algorithm(), now) {
             Lookup::Found(jwk) => Ok(jwk),
             Lookup::Refused(err) => Err(err.into()),
             Lookup::Pending(key) => Err(Unverified::AwaitsKey(key)),

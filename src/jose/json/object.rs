@@ -29,14 +29,14 @@ const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 /// twice (compared after unescaping), too deep, a reserved name, followed by more than white space,
 /// or not UTF-8.
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, Seed { depth_left: STRICT_DEPTH, duplicates: Duplicates::Refused })
+    read(bytes, Seed { depth_left: STRICT_DEPTH, allows_duplicates: false })
 }
 
 /// Reads one JSON object as a SuperTokens core does: of members with one name the last counts.
 /// `None` as in [`object`].
 #[cfg(feature = "embedded-core")]
 pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, Seed { depth_left: LENIENT_DEPTH, duplicates: Duplicates::LastCounts })
+    read(bytes, Seed { depth_left: LENIENT_DEPTH, allows_duplicates: true })
 }
 
 /// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may be of any size and
@@ -66,18 +66,12 @@ fn read(bytes: &[u8], seed: Seed) -> Option<Map<String, Value>> {
     Some(object)
 }
 
-#[derive(Clone, Copy)]
-enum Duplicates {
-    Refused,
-    #[cfg(feature = "embedded-core")]
-    LastCounts,
-}
-
 /// Reads one value.
 #[derive(Clone, Copy)]
 struct Seed {
     depth_left: u8,
-    duplicates: Duplicates,
+    /// Whether the last of several members with one name counts.
+    allows_duplicates: bool,
 }
 
 impl Seed {
@@ -127,10 +121,6 @@ impl<'de> Visitor<'de> for Seed {
         Ok(Value::from(value))
     }
 
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let deeper = self.deeper()?;
         let mut elements = Vec::new();
@@ -160,7 +150,7 @@ impl<'de> Visitor<'de> for Seed {
             }
             let value = map.next_value_seed(deeper)?;
             let is_duplicate = object.insert(name, value).is_some();
-            if is_duplicate && matches!(self.duplicates, Duplicates::Refused) {
+            if is_duplicate && !self.allows_duplicates {
                 return Err(A::Error::custom("duplicate member"));
             }
         }

@@ -70,15 +70,25 @@ pub(crate) struct RawString<'j> {
 impl<'j> RawString<'j> {
     /// Whether the string is `text` (RFC 8259 §8.3: compared after unescaping).
     pub(crate) fn is(self, text: &str) -> bool {
-        if self.has_escapes {
-            self.strip_prefix(text).is_some_and(<[u8]>::is_empty)
-        } else {
-            self.text == text.as_bytes()
+        if !self.has_escapes {
+            return self.text == text.as_bytes();
         }
+        let mut rest = text.as_bytes();
+        let is_prefix = self.unescape_each(|bytes| {
+            rest = rest.strip_prefix(bytes)?;
+            Some(())
+        });
+        is_prefix.is_some() && rest.is_empty()
     }
 
+    /// Whether the string begins with `prefix`, whatever follows it.
     pub(super) fn starts_with(self, prefix: &str) -> bool {
-        self.strip_prefix(prefix).is_some()
+        let mut rest = prefix.as_bytes();
+        self.unescape_each(|bytes| {
+            rest = rest.strip_prefix(&bytes[..bytes.len().min(rest.len())])?;
+            (!rest.is_empty()).then_some(())
+        });
+        rest.is_empty()
     }
 
     /// The unescaped string, for a comparison with names of at most four bytes. A string with
@@ -91,66 +101,43 @@ impl<'j> RawString<'j> {
         if !self.has_escapes {
             return self.text;
         }
-        let (mut len, mut rest) = (0, self.text);
-        while let Some((first, after)) = rest.split_first()
-            && len < buffer.len()
-        {
-            buffer[len] = *first;
-            rest = after;
-            if *first == b'\\' {
-                // A malformed escape, or one that is not ASCII, becomes 0: no name contains it.
-                let unescaped = unescape(after).filter(|(char, _)| char.is_ascii());
-                let (byte, after) =
-                    unescaped.map_or((0, after), |(char, after)| (char as u8, after));
-                buffer[len] = byte;
-                rest = after;
-            }
+        let mut len = 0;
+        let mut push = |byte| {
+            *buffer.get_mut(len)? = byte;
             len += 1;
+            Some(())
+        };
+        if self.unescape_each(|bytes| bytes.iter().copied().try_for_each(&mut push)).is_none() {
+            // The buffer is full, or an escape is malformed: it becomes 0, which no name contains.
+            push(0);
         }
         &buffer[..len]
     }
 
     /// The unescaped string. `None` if an escape is malformed or the text is not UTF-8.
     pub(crate) fn unescape(self) -> Option<String> {
-        if !self.has_escapes {
-            return String::from_utf8(self.text.to_vec()).ok();
-        }
         let mut unescaped = Vec::with_capacity(self.text.len());
-        let mut rest = self.text;
-        while let Some((first, after)) = rest.split_first() {
-            rest = after;
-            if *first == b'\\' {
-                let (char, after) = unescape(after)?;
-                unescaped.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-                rest = after;
-            } else {
-                unescaped.push(*first);
-            }
-        }
+        self.unescape_each(|bytes| {
+            unescaped.extend_from_slice(bytes);
+            Some(())
+        })?;
         String::from_utf8(unescaped).ok()
     }
 
-    /// The text that follows `prefix`, if the unescaped string begins with it.
-    fn strip_prefix(self, prefix: &str) -> Option<&'j [u8]> {
-        let (mut rest, mut prefix) = (self.text, prefix.as_bytes());
-        while let Some((wanted, others)) = prefix.split_first() {
-            let (first, after) = rest.split_first()?;
-            if *first != b'\\' {
-                if first != wanted {
-                    return None;
-                }
-                (rest, prefix) = (after, others);
-                continue;
-            }
-            let (char, after) = unescape(after)?;
+    /// Calls `take` for the text up to each escape, for the escape's character in UTF-8, and for the
+    /// rest. `None` if `take` returns `None`, or if an escape is malformed.
+    #[inline(never)] // inlined it made comparisons without escapes slower (bench `forged`)
+    fn unescape_each(self, mut take: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
+        let mut rest = self.text;
+        while self.has_escapes
+            && let Some(len) = rest.iter().position(|byte| *byte == b'\\')
+        {
+            take(&rest[..len])?;
+            let (char, after) = unescape(&rest[len + 1..])?;
+            take(char.encode_utf8(&mut [0; 4]).as_bytes())?;
             rest = after;
-            prefix = match u8::try_from(char) {
-                Ok(byte @ 0..128) if byte == *wanted => others,
-                Ok(0..128) => return None,
-                _ => prefix.strip_prefix(char.encode_utf8(&mut [0; 4]).as_bytes())?,
-            };
         }
-        Some(rest)
+        take(rest)
     }
 }
 
@@ -180,17 +167,8 @@ fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
 
 fn hex(text: &[u8]) -> Option<(u16, &[u8])> {
     let (digits, rest) = text.split_first_chunk::<4>()?;
-    let mut value = 0;
-    for digit in digits {
-        let digit = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return None,
-        };
-        value = value << 4 | u16::from(digit);
-    }
-    Some((value, rest))
+    let append = |value: u32, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)?);
+    Some((digits.iter().try_fold(0, append)?.try_into().ok()?, rest))
 }
 
 /// The text that has not been read.
