@@ -19,6 +19,12 @@ pub enum ConfigError {
     /// A URL with a user or password.
     #[error("the URL must not hold a user or password")]
     UrlCredentials,
+    /// The URL of a core with a query or fragment.
+    #[error("the URL of the core at {origin} must not have a query or fragment")]
+    UrlQuery {
+        /// Scheme, host and port of the URL.
+        origin: String,
+    },
     /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and read
     /// tokens.
     #[error("plain http to {origin}, beyond loopback; use https or allow_plain_http()")]

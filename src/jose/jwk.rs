@@ -49,8 +49,8 @@ pub(crate) struct Jwk {
     verifier: SignatureVerifier,
     /// What makes two keys the same: `n` and `e`, `x` and `y`, or `x` alone.
     material: Material,
-    /// Unix seconds until which the key may be used: 0 once it was retired, `u64::MAX` if it never
-    /// goes.
+    /// Unix seconds until which the key may be used: 0 once it has ended, `u64::MAX` for a
+    /// key without a deadline.
     usable_until: AtomicU64,
 }
 
@@ -105,7 +105,7 @@ impl Jwk {
         self.material == other.material
     }
 
-    /// The same id, algorithms and material: a verdict that one proved, the other would prove too.
+    /// The same `kid`, algorithms and material: a token verified by one verifies with the other.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.kid == other.kid
             && self.algorithms == other.algorithms

@@ -20,7 +20,7 @@ use crate::rejection::RejectionReason;
 const MAX_HEADER_LEN: usize = (2048_usize * 4).div_ceil(3);
 
 /// The longest `kid`, in bytes.
-const MAX_KEY_ID_LEN: usize = 256;
+const MAX_KID_LEN: usize = 256;
 
 /// A compact JWS whose signature has not been checked.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl<'h> Header<'h> {
         let algorithm = algorithm.ok_or(RejectionReason::UnsupportedAlgorithm)?;
         let kid = match self.kid.map(text) {
             None => None,
-            Some(Some(kid)) if (1..=MAX_KEY_ID_LEN).contains(&kid.len()) => Some(kid),
+            Some(Some(kid)) if (1..=MAX_KID_LEN).contains(&kid.len()) => Some(kid),
             Some(_) => return Err(RejectionReason::MalformedKeyId),
         };
         Ok((algorithm, kid))

@@ -11,9 +11,10 @@
 //! where a key is missing they ask the task for a fetch that begins after they asked. With the
 //! default limits:
 //!
-//! - **(a)** Fetches in any interval T are at most the scheduled ones and retries, and 2·⌈T/10 s⌉
-//!   for unknown key ids, and ⌈T/60 s⌉ for bad signatures, whatever requests arrive and whether the
-//!   endpoint is up, down or hanging. Attempts are counted when they begin, not when they succeed.
+//! - **(a)** Fetches in any interval T: the scheduled ones and their retries, plus at most
+//!   2·⌈T/10 s⌉ for unknown key ids, ⌈T/60 s⌉ for bad signatures and one for each call of
+//!   [`refresh`](crate::RemoteJwks::refresh), whatever requests arrive and whether the endpoint is
+//!   up, down or hanging. Attempts count when they start, not when they succeed.
 //! - **(b)** While the endpoint answers, a listed key is accepted at most 10 s and one fetch after
 //!   the first request that uses it, whatever an attacker sends.
 //! - **(c)** A removed key stops being accepted within the freshness lifetime while the endpoint

@@ -36,15 +36,15 @@ impl Authenticator {
         }
     }
 
-    pub(super) fn name_realm(&mut self, realm: Realm) {
+    pub(super) fn use_realm(&mut self, realm: Realm) {
         self.realm = realm;
     }
 
-    pub(super) fn read_header(&mut self, name: HeaderName) {
+    pub(super) fn use_header(&mut self, name: HeaderName) {
         self.header = name;
     }
 
-    pub(super) fn respond_in(&mut self, protocols: Protocols) {
+    pub(super) fn use_protocols(&mut self, protocols: Protocols) {
         self.protocols = protocols;
     }
 

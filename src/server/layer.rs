@@ -34,13 +34,13 @@ impl VerifyServiceTokenLayer {
     /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible
     /// ASCII become `?`.
     pub fn realm(self, realm: impl AsRef<str>) -> Self {
-        self.with(|authenticator| authenticator.name_realm(Realm::new(realm.as_ref())))
+        self.with(|authenticator| authenticator.use_realm(Realm::new(realm.as_ref())))
     }
 
     /// The header that carries the credential. `Authorization` by default. Its value is `Bearer
     /// <jwt>` whatever the name.
     pub fn header(self, name: HeaderName) -> Self {
-        self.with(|authenticator| authenticator.read_header(name))
+        self.with(|authenticator| authenticator.use_header(name))
     }
 
     /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a
@@ -50,7 +50,7 @@ impl VerifyServiceTokenLayer {
     /// For servers without gRPC services, where a client that sends `application/grpc` would get
     /// 200 instead of 401. gRPC clients map the HTTP statuses.
     pub fn http_answers(self) -> Self {
-        self.with(|authenticator| authenticator.respond_in(Protocols::HttpOnly))
+        self.with(|authenticator| authenticator.use_protocols(Protocols::HttpOnly))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Authenticator)) -> Self {

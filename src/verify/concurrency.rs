@@ -55,10 +55,10 @@ struct State {
 
 struct Job {
     number: u64,
-    work: Work,
+    work: SignatureJob,
 }
 
-type Work = Box<dyn FnOnce(Permit<'_>) + Send>;
+type SignatureJob = Box<dyn FnOnce(Permit<'_>) + Send>;
 
 impl SignatureLimit {
     /// The limit of this process: verifiers share its cores, so they share the limit.
@@ -107,7 +107,7 @@ impl SignatureLimit {
 
     /// Queues `work` and returns its number. Drops it if there is no thread and none can be
     /// spawned.
-    fn push(self: &Arc<Self>, work: Work) -> u64 {
+    fn push(self: &Arc<Self>, work: SignatureJob) -> u64 {
         let mut state = self.state();
         state.last_job += 1;
         let number = state.last_job;

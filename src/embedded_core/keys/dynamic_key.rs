@@ -14,7 +14,7 @@ pub(super) struct DynamicKey {
     key: Arc<SigningKey>,
     /// Creation time by the wall clock, taken from the `kid`. Wrong if the clock was.
     created_millis: u64,
-    origin: Origin,
+    provenance: Provenance,
     /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
     ///
     /// Later than the creation where storing took long, or where an earlier process may have died
@@ -26,7 +26,7 @@ pub(super) struct DynamicKey {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+enum Provenance {
     /// Made by this process, at this monotonic time.
     Made { at: u64 },
     /// Loaded at the start of the process, at this wall time and, according to it, this age.
@@ -49,18 +49,18 @@ impl DynamicKey {
     }
 
     pub(super) fn new(key: Arc<SigningKey>, created_millis: u64) -> Self {
-        let origin = Origin::Made { at: 0 };
-        Self { key, created_millis, origin, listed_from: Some(0), listed_until: Arc::default() }
+        let provenance = Provenance::Made { at: 0 };
+        Self { key, created_millis, provenance, listed_from: Some(0), listed_until: Arc::default() }
     }
 
     /// This key as made, and listed, at `now`.
     pub(super) fn made_at(self, now: Moment) -> Self {
-        Self { origin: Origin::Made { at: now.elapsed }, ..self }.listed_at(now)
+        Self { provenance: Provenance::Made { at: now.elapsed }, ..self }.listed_at(now)
     }
 
     /// This key as loaded at `now` with this age, and listed by an earlier process.
     pub(super) fn loaded_at(self, now: Moment, age: u64) -> Self {
-        Self { origin: Origin::Loaded { wall: now.wall, age }, listed_from: None, ..self }
+        Self { provenance: Provenance::Loaded { wall: now.wall, age }, listed_from: None, ..self }
     }
 
     /// This key as first listed at `now`.
@@ -78,7 +78,7 @@ impl DynamicKey {
 
     /// How long this process has held the key.
     pub(super) fn held_for(&self, now: Moment) -> u64 {
-        let Origin::Made { at } = self.origin else { return now.elapsed };
+        let Provenance::Made { at } = self.provenance else { return now.elapsed };
         now.elapsed.saturating_sub(at)
     }
 
@@ -89,9 +89,9 @@ impl DynamicKey {
     /// have been far ahead at loading, and the age is corrected by as much.
     pub(super) fn age(&self, now: Moment) -> u64 {
         let held = self.held_for(now);
-        match self.origin {
-            Origin::Made { .. } => held,
-            Origin::Loaded { wall, age } => {
+        match self.provenance {
+            Provenance::Made { .. } => held,
+            Provenance::Loaded { wall, age } => {
                 let set_back = wall.saturating_sub(now.wall.saturating_sub(held));
                 held.saturating_add(age.saturating_sub(set_back))
             }
@@ -109,9 +109,11 @@ impl DynamicKey {
             Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
             None => 0,
         };
-        match self.origin {
-            Origin::Made { .. } => by_age.max(rotation.ahead().saturating_sub(self.held_for(now))),
-            Origin::Loaded { .. } => by_age,
+        match self.provenance {
+            Provenance::Made { .. } => {
+                by_age.max(rotation.ahead().saturating_sub(self.held_for(now)))
+            }
+            Provenance::Loaded { .. } => by_age,
         }
     }
 

@@ -27,18 +27,19 @@ pub(super) trait Exchange: Debug + Send + Sync {
     fn endpoint(&self) -> String;
 }
 
-pub(super) type Fetching<'e> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'e>>;
+pub(super) type Fetching<'e> =
+    Pin<Box<dyn Future<Output = Result<JwksResponse, Failure>> + Send + 'e>>;
 
 /// Why a fetch is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FetchCause {
-    /// Its time has come: the first one, a refresh ahead, or a retry.
+    /// The schedule: the first fetch, a refresh ahead, or a retry.
     Scheduled,
-    /// A request's key is in no set.
+    /// A token named a key that the set lacks.
     UnknownKey,
-    /// A request's signature was bad under a known key.
+    /// A signature was bad under a known key.
     BadSignature,
-    /// The cache's user asked for it.
+    /// [`RemoteJwks::refresh`](crate::RemoteJwks::refresh) was called.
     Refresh,
 }
 
@@ -57,8 +58,8 @@ impl Validators {
 }
 
 #[derive(Debug)]
-pub(super) struct Answer {
-    /// `None`: the set that is held is current still.
+pub(super) struct JwksResponse {
+    /// `None` after a 304.
     pub(super) body: Option<Vec<u8>>,
     pub(super) validators: Validators,
     /// What the endpoint says of freshness, unclamped. `None` if it says nothing.
@@ -100,7 +101,7 @@ impl Exchange for HttpExchange {
             let response = request.send().await.map_err(failure)?;
             match response.status() {
                 StatusCode::OK => self.read(response).await,
-                StatusCode::NOT_MODIFIED if asked_conditionally => Ok(Answer {
+                StatusCode::NOT_MODIFIED if asked_conditionally => Ok(JwksResponse {
                     body: None,
                     validators: validators(response.headers()),
                     lifetime: lifetime(response.headers()),
@@ -122,11 +123,11 @@ impl Exchange for HttpExchange {
 }
 
 impl HttpExchange {
-    async fn read(&self, response: Response) -> Result<Answer, Failure> {
+    async fn read(&self, response: Response) -> Result<JwksResponse, Failure> {
         let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
         let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
-        Ok(Answer { body: Some(body), validators, lifetime })
+        Ok(JwksResponse { body: Some(body), validators, lifetime })
     }
 }
 

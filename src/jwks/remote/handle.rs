@@ -56,7 +56,8 @@ impl RemoteJwks {
     ///
     /// # Errors
     ///
-    /// The last [`FetchError`] after 30 s.
+    /// The last [`FetchError`] after 30 s, [`FetchError::Timeout`] if no fetch has ended by then;
+    /// [`FetchError::NotRunning`] at once outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -83,7 +84,8 @@ impl RemoteJwks {
     ///
     /// # Errors
     ///
-    /// Why the fetch failed; the last good set stays in use.
+    /// Why the fetch failed; the last good set stays in use. [`FetchError::Timeout`] after twice the
+    /// timeout, [`FetchError::NotRunning`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -143,26 +145,31 @@ impl RemoteJwks {
     ) -> Option<Arc<Jwk>> {
         let snapshot = self.0.fetches().snapshot();
         let is_served = self.0.is_running() && snapshot.is_usable(self.0.fetches().clock().now());
-        snapshot.find(kid, algorithm).filter(|key| is_served && key.is_usable(now)).cloned()
+        snapshot.listed_key(kid, algorithm).filter(|key| is_served && key.is_usable(now)).cloned()
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.
     pub(crate) fn look_up(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
-        let found = self.0.fetches().snapshot().find(kid, algorithm).cloned();
-        let Some(key) = found else {
-            return pending_lookup::look_up(&self.0, kid, algorithm);
-        };
-        // The set stays valid until its own deadlines, but only the task refreshes it.
-        self.0.ensure_running();
-        if !key.is_usable(now) {
+        let fetches = self.0.fetches();
+        let is_usable = fetches.snapshot().listed_key(kid, algorithm).map(|key| key.is_usable(now));
+        if is_usable.is_some() {
+            // The set stays valid until its own deadlines, but only the task refreshes it.
+            self.0.ensure_running();
+        }
+        if is_usable == Some(false) {
             // The set is stale, the wall clock was set, or the task had ended.
             self.0.renew_deadlines();
         }
-        let is_usable = self.0.fetches().snapshot().is_usable(self.0.fetches().clock().now());
-        if is_usable {
-            Lookup::Found(key)
-        } else {
-            Lookup::Refused(pending_lookup::refuse_and_fetch(&self.0))
+        // Found again in one snapshot: the task may have removed the key meanwhile.
+        let found = {
+            let snapshot = fetches.snapshot();
+            let is_stale = !snapshot.is_usable(fetches.clock().now());
+            snapshot.listed_key(kid, algorithm).map(|key| (Arc::clone(key), is_stale))
+        };
+        match found {
+            None => pending_lookup::look_up(&self.0, kid, algorithm),
+            Some((_, true)) => Lookup::Refused(pending_lookup::refuse_and_fetch(&self.0)),
+            Some((key, false)) => Lookup::Found(key),
         }
     }
 

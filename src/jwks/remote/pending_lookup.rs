@@ -21,8 +21,6 @@ struct PendingLookup {
     /// How many fetches had started when the key was asked for: only a later one proves that the
     /// key does not exist.
     started: u64,
-    /// One request for a fetch per look-up is enough.
-    has_requested_fetch: bool,
 }
 
 /// Looks up a key that was not in the snapshot. Decides at once where waiting is of no use.
@@ -34,12 +32,11 @@ pub(super) fn look_up(cache: &Arc<KeyCache>, kid: Option<&str>, algorithm: Algor
     }
     let receiver = cache.fetches().subscribe();
     let snapshot = receiver.borrow().clone();
-    let mut lookup = PendingLookup {
+    let lookup = PendingLookup {
         cache: Arc::clone(cache),
         kid: kid.map(str::to_owned),
         algorithm,
         started: snapshot.started(),
-        has_requested_fetch: false,
     };
     match lookup.decide(&snapshot) {
         Some(Ok(key)) => Lookup::Found(key),
@@ -57,7 +54,7 @@ pub(super) fn look_up(cache: &Arc<KeyCache>, kid: Option<&str>, algorithm: Algor
 impl PendingLookup {
     /// Waits until the key is found, a fetch proves that it does not exist, or the deadline.
     async fn wait(
-        mut self,
+        self,
         mut receiver: watch::Receiver<Snapshot>,
         deadline: Instant,
         _permit: OwnedSemaphorePermit,
@@ -76,9 +73,9 @@ impl PendingLookup {
 
     /// `None`: the look-up has to wait. The order of the checks: the key set, what a fetch has
     /// proved, whether a fetch may be asked for.
-    fn decide(&mut self, snapshot: &Snapshot) -> Option<Result<Arc<Jwk>, LookupError>> {
+    fn decide(&self, snapshot: &Snapshot) -> Option<Result<Arc<Jwk>, LookupError>> {
         let is_usable = snapshot.is_usable(self.cache.fetches().clock().now());
-        if let Some(key) = snapshot.find(self.kid.as_deref(), self.algorithm)
+        if let Some(key) = snapshot.listed_key(self.kid.as_deref(), self.algorithm)
             && is_usable
         {
             return Some(Ok(Arc::clone(key)));
@@ -100,15 +97,12 @@ impl PendingLookup {
         if !is_usable {
             return Some(Err(refuse_and_fetch(&self.cache)));
         }
-        if self.has_requested_fetch || snapshot.is_fetching() {
+        if snapshot.is_fetching() {
             return None;
         }
         match &self.kid {
             Some(kid) if self.cache.is_missing(kid) => Some(Err(LookupError::UnknownKey)),
-            Some(_) if self.cache.fetches().request_fetch(FetchCause::UnknownKey) => {
-                self.has_requested_fetch = true;
-                None
-            }
+            Some(_) if self.cache.fetches().request_fetch(FetchCause::UnknownKey) => None,
             // The fetch limit is exhausted: answer from the last result.
             Some(_) => {
                 self.cache.fetches().telemetry().fetch_refused();

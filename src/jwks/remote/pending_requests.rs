@@ -28,11 +28,6 @@ impl PendingRequests {
         self.posted.notify_one();
     }
 
-    /// Whether a fetch for this cause is asked for and has not started.
-    pub(super) fn contains(&self, cause: FetchCause) -> bool {
-        Causes(self.causes.load(Ordering::Acquire)).contains(cause)
-    }
-
     /// Takes all messages.
     pub(super) fn take(&self) -> Causes {
         Causes(self.causes.swap(0, Ordering::AcqRel))

@@ -90,7 +90,7 @@ impl Snapshot {
     }
 
     /// The key of this kid and algorithm, usable or not.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
+    pub(super) fn listed_key(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
         self.set.find(kid, algorithm)
     }
 
@@ -138,6 +138,12 @@ impl Snapshot {
     /// Why the last fetch failed. `None` if it succeeded or none has ended.
     pub(super) fn last_error(&self) -> Option<&FetchError> {
         self.last_error.as_ref()
+    }
+
+    /// Whether the last fetch failed and the failure was logged. A fetch that ended with the task
+    /// is not logged.
+    pub(super) fn is_failing(&self) -> bool {
+        self.last_error.as_ref().is_some_and(|err| *err != FetchError::NotRunning)
     }
 
     /// Whether a request may ask for a fetch now.

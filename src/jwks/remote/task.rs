@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::disk_cache::{CachedSet, DiskCache};
 use super::error::FetchError;
-use super::fetch::{Answer, Exchange, Failure, FetchCause, Validators};
+use super::fetch::{Exchange, Failure, FetchCause, JwksResponse, Validators};
 use super::freshness;
 use super::limits::Limits;
 use super::pending_requests::PendingRequests;
@@ -89,9 +89,8 @@ impl FetchTask {
 
     /// Asks for a fetch that starts after now. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
-        // A request that is posted before the fetch has started shares it.
-        let is_admitted =
-            self.requests.contains(cause) || self.snapshot().admits(cause, self.clock.now());
+        // Only the start of a fetch counts, so every request before it shares the fetch.
+        let is_admitted = self.snapshot().admits(cause, self.clock.now());
         if is_admitted {
             self.requests.post(cause);
         }
@@ -127,7 +126,7 @@ impl FetchTask {
         let validators = self.start(cause, started);
         let fetched = match timeout(self.limits.timeout, self.exchange.get(cause, validators)).await
         {
-            Ok(fetched) => fetched.and_then(|answer| self.read(answer, started)),
+            Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
             Err(_) => Err(FetchError::Timeout.into()),
         };
         match fetched {
@@ -152,13 +151,13 @@ impl FetchTask {
         state.validators.clone()
     }
 
-    /// Reads an answer. A set that has not changed is not parsed again, so an entry that is skipped
+    /// Reads a response. A set that has not changed is not parsed again, so an entry that is skipped
     /// is logged once.
     ///
     /// All times count from the start of the fetch (RFC 9111 §4.2.3): a key that was removed while
-    /// the answer was on its way is still in it.
-    fn read(&self, answer: Answer, started: Instant) -> Result<FetchedSet, Failure> {
-        let Answer { body, validators, lifetime } = answer;
+    /// the response was on its way is still in it.
+    fn read(&self, response: JwksResponse, started: Instant) -> Result<FetchedSet, Failure> {
+        let JwksResponse { body, validators, lifetime } = response;
         let (set, json, is_loaded) = {
             let snapshot = self.snapshot();
             (Arc::clone(snapshot.set()), Arc::clone(snapshot.json()), snapshot.is_loaded())
@@ -191,7 +190,7 @@ impl FetchTask {
         let (set, json) = (Arc::clone(&fetched.set), Arc::clone(&fetched.json));
         let (before, had_failed) = {
             let snapshot = self.snapshot();
-            (Arc::clone(snapshot.set()), snapshot.last_error().is_some())
+            (Arc::clone(snapshot.set()), snapshot.is_failing())
         };
         let due = {
             let mut state = self.state();
@@ -214,7 +213,7 @@ impl FetchTask {
         let Failure { error, retry_after } = failure;
         let now = self.clock.now();
         let retry = (cause == FetchCause::Scheduled).then(|| now + self.state().back_off());
-        let had_failed = self.snapshot().last_error().is_some();
+        let had_failed = self.snapshot().is_failing();
         self.snapshot.send_modify(|snapshot| {
             if let Some(retry) = retry {
                 snapshot.schedule(retry);

@@ -209,9 +209,7 @@ impl CoreClient {
 fn parse_host(text: &str) -> Result<Url, ConfigError> {
     let mut url = http_client::parse_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::Url {
-            url: format!("{} with a query or fragment", http_client::origin(&url)),
-        });
+        return Err(ConfigError::UrlQuery { origin: http_client::origin(&url) });
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
     url.set_path(&path);

@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep};
 use crate::error::SourceError;
 use crate::jose::Jwk;
 use crate::jwks::remote::error::FetchError;
-use crate::jwks::remote::fetch::{Answer, Exchange, Failure, FetchCause, Fetching, Validators};
+use crate::jwks::remote::fetch::{
+    Exchange, Failure, FetchCause, Fetching, JwksResponse, Validators,
+};
 
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;
@@ -136,7 +138,7 @@ impl Endpoint {
     }
 
     /// What it says, read halfway through the exchange.
-    fn answer(&self, known: &Validators) -> (Result<Answer, Failure>, BTreeMap<u8, u8>) {
+    fn answer(&self, known: &Validators) -> (Result<JwksResponse, Failure>, BTreeMap<u8, u8>) {
         let mut world = self.world();
         let keys: Vec<&Value> = world
             .listed
@@ -151,12 +153,12 @@ impl Endpoint {
                 if world.served.is_none() {
                     world.complaint = Some("a conditional request before any answer".to_owned());
                 }
-                Ok(Answer { body: None, validators: Validators::default(), lifetime })
+                Ok(JwksResponse { body: None, validators: Validators::default(), lifetime })
             }
             Behaviour::Answers => {
                 let validators =
                     Validators { etag: world.gives_etags.then_some(etag), last_modified: None };
-                Ok(Answer { body: Some(body.into()), validators, lifetime })
+                Ok(JwksResponse { body: Some(body.into()), validators, lifetime })
             }
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
                 Err(FetchError::Connection { source: SourceError::new("refused") }.into())
@@ -177,8 +179,8 @@ impl Endpoint {
     }
 }
 
-fn bad(body: &str) -> Answer {
-    Answer {
+fn bad(body: &str) -> JwksResponse {
+    JwksResponse {
         body: Some(body.as_bytes().to_vec()),
         validators: Validators::default(),
         lifetime: None,
@@ -236,12 +238,12 @@ impl Drop for End<'_> {
 }
 
 /// Whether an answer brings a set, as far as its body tells.
-fn brings_a_set(answer: &Result<Answer, Failure>) -> bool {
+fn brings_a_set(answer: &Result<JwksResponse, Failure>) -> bool {
     match answer {
-        Ok(Answer { body: Some(body), .. }) => {
+        Ok(JwksResponse { body: Some(body), .. }) => {
             body.starts_with(b"{\"keys\":[{") && body.ends_with(b"}]}")
         }
-        Ok(Answer { body: None, .. }) => true,
+        Ok(JwksResponse { body: None, .. }) => true,
         Err(_) => false,
     }
 }
