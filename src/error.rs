@@ -25,8 +25,8 @@ pub enum ConfigError {
         /// Scheme, host and port of the URL.
         origin: String,
     },
-    /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and read
-    /// tokens.
+    /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and
+    /// read tokens.
     #[error("plain http to {origin}, beyond loopback; use https or allow_plain_http()")]
     PlainHttp {
         /// Scheme, host and port of the URL.

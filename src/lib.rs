@@ -22,8 +22,12 @@
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
 //! let app: Router = Router::new()
-//!     .route("/charge", post(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) }))
+//!     .route("/charge", post(charge))
 //!     .route_layer(VerifyServiceTokenLayer::new(verifier));
+//!
+//! async fn charge(caller: ServiceClaims) -> String {
+//!     format!("{:?}", caller.get("service"))
+//! }
 //! # Ok(())
 //! # }
 //! ```

@@ -65,8 +65,9 @@ impl JwkSet {
         Ok(Self { keys })
     }
 
-    /// The key of this `kid` that fits `algorithm`. Without a `kid`: the key that fits, if it is the
-    /// only one. A key that is listed twice, with its algorithm and without for instance, is one.
+    /// The key of this `kid` that fits `algorithm`. Without a `kid`: the key that fits, if it is
+    /// the only one. A key that is listed twice, with its algorithm and without for instance, is
+    /// one.
     pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
         let mut fitting = self
             .keys

@@ -23,8 +23,8 @@ const RSA: [(Algorithm, &RsaParameters); 6] = [
 /// A key, ready to check signatures.
 ///
 /// RSA keys are built once and then used by the calls that jsonwebtoken's provider makes: the
-/// provider builds them for each check, which takes 2.3 of 16.4 µs at 2048 bits. For the curves that
-/// would gain 2 % at most.
+/// provider builds them for each check, which takes 2.3 of 16.4 µs at 2048 bits. For the curves
+/// that would gain 2 % at most.
 #[derive(Debug)]
 pub(super) enum SignatureVerifier {
     /// One for each algorithm of the key: aws-lc-rs binds to an algorithm what it has built.

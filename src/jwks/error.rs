@@ -54,7 +54,8 @@ impl KeySetError {
     }
 }
 
-/// Why a look-up gave no key. The delays are how long to wait before the next look-up is worthwhile.
+/// Why a look-up gave no key. The delays are how long to wait before the next look-up is
+/// worthwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a remote key set can be missing
 pub(crate) enum LookupError {

@@ -23,8 +23,8 @@
 //! - **(e)** A request with a known key never waits for a fetch, nor for a request that does.
 //!
 //! One edge: while an attacker exhausts the fetch limit for unknown keys, a key that is used within
-//! 10 s of being listed is refused with 401 until the next fetch. SuperTokens lists keys 60 s before
-//! they sign.
+//! 10 s of being listed is refused with 401 until the next fetch. SuperTokens lists keys 60 s
+//! before they sign.
 //!
 //! # Schedule
 //!

@@ -55,7 +55,8 @@
 //! let service = ServiceBuilder::new()
 //!     .layer(VerifyServiceTokenLayer::new(verifier))
 //!     .service(service_fn(|request: Request<String>| async move {
-//!         let caller = ServiceClaims::from_extensions(request.extensions()).expect("behind the layer");
+//!         let claims = ServiceClaims::from_extensions(request.extensions());
+//!         let caller = claims.expect("behind the layer");
 //!         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", caller.get("service"))))
 //!     }));
 //!

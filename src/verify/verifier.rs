@@ -32,7 +32,9 @@ const CACHE_CAPACITY: usize = 4096;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-/// let verifier = Verifier::new(LocalJwks::from_json(jwks)?).issuer("https://api.example.com").audience("billing");
+/// let verifier = Verifier::new(LocalJwks::from_json(jwks)?)
+///     .issuer("https://api.example.com")
+///     .audience("billing");
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
 /// let rejection = runtime.block_on(verifier.verify("not.a.token")).unwrap_err();

@@ -124,8 +124,8 @@ impl<'j> RawString<'j> {
         String::from_utf8(unescaped).ok()
     }
 
-    /// Calls `take` for the text up to each escape, for the escape's character in UTF-8, and for the
-    /// rest. `None` if `take` returns `None`, or if an escape is malformed.
+    /// Calls `take` for the text up to each escape, for the escape's character in UTF-8, and for
+    /// the rest. `None` if `take` returns `None`, or if an escape is malformed.
     #[inline(never)] // inlined it made comparisons without escapes slower (bench `forged`)
     fn unescape_each(self, mut take: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
         let mut rest = self.text;

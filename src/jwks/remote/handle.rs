@@ -84,8 +84,8 @@ impl RemoteJwks {
     ///
     /// # Errors
     ///
-    /// Why the fetch failed; the last good set stays in use. [`FetchError::Timeout`] after twice the
-    /// timeout, [`FetchError::NotRunning`] outside a tokio runtime.
+    /// Why the fetch failed; the last good set stays in use. [`FetchError::Timeout`] after twice
+    /// the timeout, [`FetchError::NotRunning`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///

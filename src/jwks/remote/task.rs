@@ -151,8 +151,8 @@ impl FetchTask {
         state.validators.clone()
     }
 
-    /// Reads a response. A set that has not changed is not parsed again, so an entry that is skipped
-    /// is logged once.
+    /// Reads a response. A set that has not changed is not parsed again, so an entry that is
+    /// skipped is logged once.
     ///
     /// All times count from the start of the fetch (RFC 9111 §4.2.3): a key that was removed while
     /// the response was on its way is still in it.
