@@ -6,6 +6,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+/// How much of a text from elsewhere is printed, in characters.
+pub(crate) const MAX_TEXT: usize = 200;
+
 /// Something in the configuration cannot work. Found by constructors, before anything is sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -88,6 +91,17 @@ impl PartialEq for SourceError {
 }
 
 impl Eq for SourceError {}
+
+/// The beginning of a text from elsewhere on one line: at most 200 characters, with control
+/// characters escaped.
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // what else is printed is this crate's own
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.trim().chars().take(MAX_TEXT) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
 
 /// Prints an error and its sources on one line, for log events.
 pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);

@@ -3,6 +3,7 @@
 //! reqwest by default has no timeout, follows ten redirects to any host, uses the environment's
 //! proxies and reads bodies of any size.
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use http::HeaderValue;
 use reqwest::{Client, ClientBuilder, Response, redirect};
 use url::{Host, Url};
 
-use crate::error::{Chain, ConfigError, SourceError};
+use crate::error::{ConfigError, SourceError, one_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -78,15 +79,29 @@ pub(crate) fn client(
         }
     }
     builder.build().map_err(|err| {
-        let source = SourceError::new(err.without_url());
-        let reason = Chain(&source).to_string();
+        let reason = reason(&err);
         // The words of rustls-platform-verifier and rustls.
         if reason.contains("CA certificates") || reason.contains("root certificates") {
             ConfigError::NoCaCertificates
         } else {
-            ConfigError::HttpClient { source }
+            ConfigError::HttpClient { source: SourceError::new(reason) }
         }
     })
+}
+
+/// What lies at the bottom of a failed exchange, such as `Connection refused`, on one line.
+///
+/// Only a text, not the error itself: the other layers print names of certificates and data of
+/// HTTP/2 frames, which the peer chooses, as they are.
+pub(crate) fn reason(err: &reqwest::Error) -> String {
+    if err.is_timeout() {
+        return "no response in time".to_owned();
+    }
+    let mut err: &dyn Error = err;
+    while let Some(source) = err.source() {
+        err = source;
+    }
+    one_line(&err.to_string())
 }
 
 /// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; the rest is not read.

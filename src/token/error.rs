@@ -40,13 +40,12 @@ pub enum MintError {
         /// The name of the claim.
         claim: String,
     },
-    /// A claim's value cannot be written as JSON.
+    /// A claim's value cannot be written as JSON. The JSON library's own message is not shown: it
+    /// may hold the value.
     #[error("claim {claim:?} cannot be written as JSON")]
     UnwritableClaim {
         /// The name of the claim.
         claim: String,
-        /// What the JSON library reports.
-        source: SourceError,
     },
     /// A validity of less than a second.
     #[error("the validity is less than a second")]

@@ -29,11 +29,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const THREAD_NAME: &str = "tower-m2m-signatures";
 
-/// Limits how many signatures are checked at once.
+/// Limits how many signatures are checked, or made, at once.
 ///
-/// A caller that finds a permit free checks on its own thread. Queued work runs on a few threads
+/// A caller that finds a permit free works on its own thread. Queued work runs on a few threads
 /// that do nothing else.
-pub(super) struct SignatureLimit {
+///
+/// Not a tokio `Semaphore`: a permit that it hands to a task is lost to all others until the task
+/// is polled.
+pub(crate) struct SignatureLimit {
     permits: usize,
     /// How long a thread without work lives.
     idle_timeout: Duration,
@@ -75,13 +78,13 @@ impl SignatureLimit {
         Self::new(cores.saturating_sub(1).max(1), IDLE_TIMEOUT)
     }
 
-    pub(super) fn new(permits: usize, idle_timeout: Duration) -> Self {
+    pub(crate) fn new(permits: usize, idle_timeout: Duration) -> Self {
         let state = Mutex::new(State { free_permits: permits, ..State::default() });
         Self { permits, idle_timeout, state, work_or_permit: Condvar::new() }
     }
 
     /// A permit, if one is free and the queue is empty.
-    pub(super) fn try_acquire(&self) -> Option<Permit<'_>> {
+    pub(crate) fn try_acquire(&self) -> Option<Permit<'_>> {
         let mut state = self.state();
         let is_free = state.free_permits > 0 && state.queue.is_empty();
         is_free.then(|| {
@@ -91,7 +94,7 @@ impl SignatureLimit {
     }
 
     /// A slot in the queue for a permit.
-    pub(super) fn enqueue(self: &Arc<Self>) -> Result<QueueSlot, RejectionReason> {
+    pub(crate) fn enqueue(self: &Arc<Self>) -> Result<QueueSlot, RejectionReason> {
         let mut state = self.state();
         if state.taken_slots == MAX_QUEUED {
             return Err(RejectionReason::TooManyWaiting);
@@ -178,8 +181,8 @@ impl fmt::Debug for SignatureLimit {
     }
 }
 
-/// The permission to check one signature. Never held across an `.await`.
-pub(super) struct Permit<'l>(&'l SignatureLimit);
+/// The permission to check or make one signature. Never held across an `.await`.
+pub(crate) struct Permit<'l>(&'l SignatureLimit);
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
@@ -192,14 +195,14 @@ impl Drop for Permit<'_> {
 }
 
 /// A slot in the queue for a permit.
-pub(super) struct QueueSlot {
+pub(crate) struct QueueSlot {
     limit: Arc<SignatureLimit>,
     job: Option<u64>,
 }
 
 impl QueueSlot {
     /// Waits for a permit and runs `work` with it, on one of the limit's threads.
-    pub(super) async fn run<T, F>(mut self, work: F) -> Result<T, Rejection>
+    pub(crate) async fn run<T, F>(mut self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
         F: FnOnce(Permit<'_>) -> Result<T, Rejection> + Send + 'static,

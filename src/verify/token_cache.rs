@@ -81,11 +81,8 @@ impl TokenCache {
         Some(cached.outcome().clone().map_err(Rejection::from))
     }
 
-    /// Caches the outcome for a token whose signature was good.
+    /// Caches the outcome for a token whose signature was good. The capacity must not be zero.
     pub(super) fn insert(&self, cached: CachedToken) {
-        if self.capacity == 0 {
-            return;
-        }
         let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
         let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.refused };
         level.insert(cached.token(), Arc::new(cached));

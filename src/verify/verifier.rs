@@ -188,7 +188,7 @@ impl Verifier {
 
     /// Verifies a token that is not cached.
     fn authenticate_new(&self, token: &str) -> Authentication {
-        match self.check(token, None) {
+        match self.check(token, None, None) {
             Ok(claims) => Authentication::Done(Ok(claims)),
             Err(Unverified::Rejected(rejection)) => Authentication::Done(Err(rejection)),
             Err(waits) => {
@@ -202,15 +202,15 @@ impl Verifier {
     async fn finish(self, token: String, waits: Unverified) -> Result<ServiceClaims, Rejection> {
         let result = match waits {
             Unverified::AwaitsKey(key) => {
-                key.await?;
-                self.check_again(&token, None)
+                let jwk = key.await?;
+                self.check_again(&token, Some(jwk), None)
             }
             Unverified::AwaitsPermit(_) | Unverified::Rejected(_) => Err(waits),
         };
         match result {
             Err(Unverified::AwaitsPermit(slot)) => {
                 slot.run(move |permit| {
-                    self.check_again(&token, Some(permit)).map_err(Unverified::into_rejection)
+                    self.check_again(&token, None, Some(permit)).map_err(Unverified::into_rejection)
                 })
                 .await
             }
@@ -223,20 +223,29 @@ impl Verifier {
     fn check_again(
         &self,
         token: &str,
+        jwk: Option<Arc<Jwk>>,
         permit: Option<Permit<'_>>,
     ) -> Result<ServiceClaims, Unverified> {
         match self.cached(token.as_bytes()) {
             Some(outcome) => Ok(outcome?),
-            None => self.check(token, permit),
+            None => self.check(token, jwk, permit),
         }
     }
 
     /// The steps 1 to 6 of the module docs. The signature is checked under `permit` or one that is
     /// free. Caches every token with a good signature and current claims, including those refused
     /// for the rest.
-    fn check(&self, token: &str, permit: Option<Permit<'_>>) -> Result<ServiceClaims, Unverified> {
+    fn check(
+        &self,
+        token: &str,
+        jwk: Option<Arc<Jwk>>,
+        permit: Option<Permit<'_>>,
+    ) -> Result<ServiceClaims, Unverified> {
         let jws = self.policy.parse(token)?;
-        let jwk = self.find_key(&jws)?;
+        let jwk = match jwk {
+            Some(jwk) => jwk,
+            None => self.find_key(&jws)?,
+        };
         let Some(permit) = permit.or_else(|| self.signatures.try_acquire()) else {
             return Err(Unverified::AwaitsPermit(self.signatures.enqueue()?));
         };
@@ -251,7 +260,9 @@ impl Verifier {
             self.policy.check_marker(&claims)?;
             Ok(ServiceClaims::verified(claims, validity.expires_at()))
         });
-        self.cache.insert(CachedToken::new(token, outcome.clone(), jwk, validity));
+        if self.cache.capacity() > 0 {
+            self.cache.insert(CachedToken::new(token, outcome.clone(), jwk, validity));
+        }
         Ok(outcome?)
     }
 

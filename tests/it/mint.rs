@@ -163,10 +163,7 @@ async fn what_is_not_to_be_set_is_refused_before_anything_is_sent() {
     let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
     let error =
         at(&untouched.url()).service_token(ISSUER).claim("x", unwritable).mint().await.unwrap_err();
-    assert!(
-        matches!(&error, MintError::UnwritableClaim { claim, .. } if claim == "x"),
-        "{error:?}"
-    );
+    assert!(matches!(&error, MintError::UnwritableClaim { claim } if claim == "x"), "{error:?}");
     let error =
         at(&untouched.url()).api_key("line\nbreak").service_token(ISSUER).mint().await.unwrap_err();
     assert_eq!(error, MintError::ApiKey);

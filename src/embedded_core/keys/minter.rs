@@ -3,18 +3,22 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use aws_lc_rs::error::Unspecified;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task;
 
 use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
+use crate::verify::SignatureLimit;
 
 /// 32 MiB of payloads.
 const MAX_MINTS: usize = 512;
 const MAX_WAITING_MINTS: usize = MAX_MINTS / 2;
+
+const SIGNER_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Signs tokens with the keys of a store.
 #[derive(Debug)]
@@ -26,15 +30,15 @@ pub(crate) struct Minter {
     /// Bounds the mints among them that wait for a new key, so that static mints are admitted
     /// meanwhile.
     waiting: Semaphore,
-    /// Bounds the signatures in progress: one for each processor.
-    signatures: Arc<Semaphore>,
+    /// One signature at a time for each processor.
+    signatures: Arc<SignatureLimit>,
 }
 
 impl Minter {
     pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let signatures = Arc::new(Semaphore::new(processors));
+        let signatures = Arc::new(SignatureLimit::new(processors, SIGNER_IDLE_TIMEOUT));
         Self { keys, clock, under_way, waiting, signatures }
     }
 
@@ -54,7 +58,7 @@ impl Minter {
             if dynamic { self.dynamic_key().await? } else { self.keys.current().static_key() };
         let validity_seconds = token.validity;
         let claims = token.into_claims(self.clock.unix_now());
-        let jwt = self.sign(key.clone(), claims).await.ok_or(MinterError::SigningFailed)?;
+        let jwt = self.sign(key.clone(), claims).await?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
         Ok(jwt)
     }
@@ -70,17 +74,14 @@ impl Minter {
         Ok(self.keys.current().dynamic_or_newest_key())
     }
 
-    /// Signs on a blocking thread: on the async threads key sets would wait behind tokens. A mint
-    /// that is dropped before it has a permit costs no signature.
-    async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Option<String> {
-        let permit = self.signatures.clone().acquire_owned().await.ok()?;
-        let signing = task::spawn_blocking(move || {
-            let jwt = key.sign(&claims);
-            // Held until here, also if the mint was dropped.
-            drop(permit);
-            jwt.ok()
-        });
-        signing.await.ok()?
+    /// Signs on a thread of the limit: on the async threads key sets would wait behind tokens. A
+    /// mint that is dropped before its turn costs no signature.
+    async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Result<String, MinterError> {
+        let slot = self.signatures.enqueue().map_err(|_| MinterError::Busy)?;
+        match slot.run(move |_permit| Ok(key.sign(&claims))).await {
+            Ok(Ok(jwt)) => Ok(jwt),
+            Ok(Err(Unspecified)) | Err(_) => Err(MinterError::SigningFailed),
+        }
     }
 }
 
@@ -181,10 +182,14 @@ mod tests {
         UnsignedToken::new("i".to_owned(), payload, 60, KeyKind::Static)
     }
 
+    fn permits(minter: &Minter) -> impl Iterator<Item = impl Sized + '_> {
+        std::iter::from_fn(|| minter.signatures.try_acquire())
+    }
+
     #[tokio::test]
     async fn every_token_is_signed_and_every_permit_comes_back() {
         let minter = minter().await;
-        let permits = minter.signatures.available_permits();
+        let count = permits(&minter).collect::<Vec<_>>().len();
         let key = minter.keys.current().static_key();
         let signing: Vec<_> = (0..200)
             .map(|n| {
@@ -193,21 +198,24 @@ mod tests {
             })
             .collect();
         for (n, signing) in signing.into_iter().enumerate() {
-            assert_eq!(signing.await.unwrap(), key.sign(&format!(r#"{{"n":{n}}}"#)).ok());
+            let jwt = signing.await.unwrap().ok();
+            assert_eq!(jwt, key.sign(&format!(r#"{{"n":{n}}}"#)).ok());
         }
-        assert_eq!(minter.signatures.available_permits(), permits);
+        // A permit comes back just after its token.
+        while permits(&minter).collect::<Vec<_>>().len() < count {
+            thread::yield_now();
+        }
     }
 
     #[tokio::test]
     async fn mint_dropped_before_its_turn_costs_no_signature() {
         let minter = minter().await;
-        let permits = u32::try_from(minter.signatures.available_permits()).unwrap();
-        let all = minter.signatures.acquire_many(permits).await.unwrap();
+        let all: Vec<_> = permits(&minter).collect();
         let key = minter.keys.current().static_key();
         let before = Arc::strong_count(&key);
         let waiting = tokio::spawn({
             let (minter, key) = (minter.clone(), key.clone());
-            async move { minter.sign(key, "{}".to_owned()).await }
+            async move { minter.sign(key, "{}".to_owned()).await.is_ok() }
         });
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&key), before + 1);
@@ -221,17 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn runtime_that_ends_takes_no_permit_along() {
-        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    fn mints_that_are_not_polled_delay_no_other_mint() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let minter = runtime().block_on(minter());
-        for _ in 0..3 * minter.signatures.available_permits() {
-            let runtime = runtime();
-            let minter = minter.clone();
-            runtime.spawn(async move { minter.mint(token(Map::new())).await });
-            runtime.block_on(task::yield_now());
-            runtime.shutdown_background();
-        }
-        assert!(runtime().block_on(minter.mint(token(Map::new()))).is_ok());
+        let all: Vec<_> = permits(&minter).collect();
+        let idle: Vec<_> = (0..4 * all.len())
+            .map(|_| {
+                let (idle, minter) = (runtime(), minter.clone());
+                idle.spawn(async move { minter.mint(token(Map::new())).await.is_ok() });
+                idle.block_on(tokio::task::yield_now());
+                idle
+            })
+            .collect();
+        drop(all);
+        let mint = async {
+            tokio::time::timeout(Duration::from_secs(20), minter.mint(token(Map::new()))).await
+        };
+        assert!(runtime().block_on(mint).expect("a mint waits for runtimes that are idle").is_ok());
+        drop(idle);
     }
 
     #[test]

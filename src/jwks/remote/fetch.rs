@@ -150,7 +150,10 @@ fn lifetime(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn failure(err: reqwest::Error) -> Failure {
-    let is_timeout = err.is_timeout();
-    let source = SourceError::new(err.without_url());
-    if is_timeout { FetchError::Timeout.into() } else { FetchError::Connection { source }.into() }
+    if err.is_timeout() {
+        return FetchError::Timeout.into();
+    }
+    // At the bottom, so without the URL.
+    FetchError::Connection { source: SourceError::new(http_client::reason(&err.without_url())) }
+        .into()
 }

@@ -197,7 +197,7 @@ impl CoreClient {
             };
             asked += 1;
             let goes_on = asked < hosts.len() && self.clock.now() < deadline && err.is_connect();
-            let error = response::unreachable(&origin, err);
+            let error = response::unreachable(&origin, api_key.as_deref(), err);
             if !goes_on {
                 return Err(error);
             }

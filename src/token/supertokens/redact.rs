@@ -7,8 +7,7 @@
 //! around one another, would print the secret. This is against echoes; a server that sets out to
 //! print a secret in pieces can do so.
 
-/// How much of a text is printed, in characters.
-const MAX_TEXT: usize = 200;
+use crate::error::{MAX_TEXT, one_line};
 
 /// Printed in place of a text that is withheld.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
@@ -42,11 +41,7 @@ pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     if !is_plain(&line) || api_key.is_some_and(|api_key| holds_key(&line, api_key)) {
         return WITHHELD.to_owned();
     }
-    let mut printed = String::new();
-    for c in line.chars().take(MAX_TEXT) {
-        if c.is_control() { printed.extend(c.escape_default()) } else { printed.push(c) }
-    }
-    printed
+    one_line(&line)
 }
 
 /// Whether nothing in the line can be a token or an encoded secret.

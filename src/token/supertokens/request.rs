@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::core::{CoreClient, SuperTokensCore};
 use crate::clock::Clock;
-use crate::error::SourceError;
 use crate::rejection::RejectionKind;
 use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
@@ -67,10 +66,7 @@ impl ServiceTokenRequest {
                 self.payload.insert(name, value);
                 self
             }
-            Err(err) => {
-                let source = SourceError::new(err);
-                self.defer(MintError::UnwritableClaim { claim: name, source })
-            }
+            Err(_) => self.defer(MintError::UnwritableClaim { claim: name }),
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) async fn read(
     let status = response.status();
     let headers = response.headers().clone();
     let body = http_client::read_body(response, MAX_BODY).await;
-    let body = body.map_err(|err| unreachable(core, err))?;
+    let body = body.map_err(|err| unreachable(core, api_key, err))?;
     if status == StatusCode::OK {
         let token =
             body.ok_or("the body is larger than 64 KiB").and_then(|body| token(&headers, &body));
@@ -43,8 +43,9 @@ pub(super) async fn read(
     Err(MintError::Refused { core: core.to_owned(), status: status.as_u16(), message, retry_after })
 }
 
-pub(super) fn unreachable(core: &str, err: reqwest::Error) -> MintError {
-    MintError::Unreachable { core: core.to_owned(), source: SourceError::new(err.without_url()) }
+pub(super) fn unreachable(core: &str, api_key: Option<&str>, err: reqwest::Error) -> MintError {
+    let reason = redact(&http_client::reason(&err.without_url()), api_key);
+    MintError::Unreachable { core: core.to_owned(), source: SourceError::new(reason) }
 }
 
 fn not_a_core(core: &str, reason: String) -> MintError {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+};
 use reqwest::{Certificate, Client, ClientBuilder};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -12,6 +14,7 @@ use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 use super::authority::Authority;
 use super::outcome::{fails_cold, fails_warm, no_connection, status};
 use super::scripted::{Script, Server};
+use crate::support::chain;
 
 /// A certificate authority of its own.
 pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -105,6 +108,22 @@ async fn a_certificate_with_a_wrong_name_is_a_failed_fetch() {
         no_connection("not valid for name"),
     )
     .await;
+}
+
+/// The TLS library prints the names of a certificate as they are.
+#[tokio::test]
+async fn names_of_a_certificate_are_one_short_line_of_an_error() {
+    let (ca, key) = (Ca::new(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::new(["other.example".to_owned()]).unwrap();
+    let name = |name: &str| SanType::URI(name.try_into().unwrap());
+    params.subject_alt_names.push(name("x\n2026-11-26 ERROR forged \u{1b}[31m"));
+    params.subject_alt_names.extend((0..500).map(|number| name(&format!("name-{number}"))));
+    let tls = acceptor(params.signed_by(&key, &ca.0).unwrap().der(), &key);
+    let server = Server::start_tls(Script::ok(Authority::new("k").jwks()), tls);
+    let err = https(&server, &ca).build().unwrap().refresh().await.unwrap_err();
+    let text = chain(&err);
+    assert!(text.contains("not valid for name"), "{text}");
+    assert!(text.len() < 500 && !text.contains(char::is_control), "{text:?}");
 }
 
 #[tokio::test]
