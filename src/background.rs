@@ -27,24 +27,30 @@ pub(crate) trait Work: Send + Sync + 'static {
 /// Not a bare [`tokio::task::JoinHandle`]: the task must restart when the runtime that it started
 /// on has ended, and callers ask on every request whether it runs.
 pub(crate) struct BackgroundTask<W: Work> {
-    work: Arc<W>,
-    is_running: Arc<AtomicBool>,
+    shared: Arc<Shared<W>>,
     handle: Mutex<Option<AbortHandle>>,
+}
+
+/// What the task shares with its owner.
+struct Shared<W> {
+    work: W,
+    is_running: AtomicBool,
 }
 
 impl<W: Work> BackgroundTask<W> {
     /// A task that has not started.
-    pub(crate) fn new(work: Arc<W>) -> Self {
-        Self { work, is_running: Arc::default(), handle: Mutex::default() }
+    pub(crate) fn new(work: W) -> Self {
+        let shared = Arc::new(Shared { work, is_running: AtomicBool::new(false) });
+        Self { shared, handle: Mutex::default() }
     }
 
     pub(crate) fn work(&self) -> &W {
-        &self.work
+        &self.shared.work
     }
 
     /// One atomic load.
     pub(crate) fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Acquire)
+        self.shared.is_running.load(Ordering::Acquire)
     }
 
     /// Starts the task on the current runtime unless it runs. Returns whether it runs: false
@@ -57,11 +63,10 @@ impl<W: Work> BackgroundTask<W> {
         // Started and stored under one lock: the handle of a task that ends at once must not
         // replace the handle of a task that runs.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.is_running.swap(true, Ordering::AcqRel) {
+        if !self.shared.is_running.swap(true, Ordering::AcqRel) {
             // Before the first poll: a runtime that is shutting down drops the future unpolled.
-            let end =
-                End { work: Arc::clone(&self.work), is_running: Arc::clone(&self.is_running) };
-            let task = async move { end.work.run().await };
+            let end = End(Arc::clone(&self.shared));
+            let task = async move { end.0.work.run().await };
             *handle = Some(runtime.spawn(task).abort_handle());
         }
         self.is_running()
@@ -84,14 +89,12 @@ impl<W: Work> Drop for BackgroundTask<W> {
 }
 
 /// Reports the end of the task on drop.
-struct End<W: Work> {
-    work: Arc<W>,
-    is_running: Arc<AtomicBool>,
-}
+struct End<W: Work>(Arc<Shared<W>>);
 
 impl<W: Work> Drop for End<W> {
     fn drop(&mut self) {
-        self.work.ended(|| self.is_running.store(false, Ordering::Release));
+        let Shared { work, is_running } = &*self.0;
+        work.ended(|| is_running.store(false, Ordering::Release));
     }
 }
 
@@ -137,7 +140,7 @@ mod tests {
     }
 
     fn task() -> BackgroundTask<Counter> {
-        BackgroundTask::new(Arc::default())
+        BackgroundTask::new(Counter::default())
     }
 
     fn runtime() -> Runtime {
@@ -193,12 +196,12 @@ mod tests {
     #[tokio::test]
     async fn drop_aborts_the_task() {
         let task = task();
-        let work = Arc::clone(&task.work);
+        let shared = Arc::clone(&task.shared);
         task.ensure_running();
         yield_now().await;
         drop(task);
         yield_now().await;
-        assert_eq!((work.counts(), Arc::strong_count(&work)), ((1, 1), 1));
+        assert_eq!((shared.work.counts(), Arc::strong_count(&shared)), ((1, 1), 1));
     }
 
     #[tokio::test]

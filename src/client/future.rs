@@ -20,14 +20,22 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        sent: Option<(ServiceToken, u64)>,
+        sent: Sent,
     }
 }
 
+/// What a request carries of this layer's token.
+pub(super) enum Sent {
+    Nothing,
+    /// A token that cannot be renewed. No handle on it: a reference count costs as much as the rest
+    /// of the layer.
+    Fixed,
+    /// The value with this serial.
+    Renewable(ServiceToken, u64),
+}
+
 impl<F> ResponseFuture<F> {
-    /// `sent` is the token that the request carries, if this layer added it, with the serial of its
-    /// value.
-    pub(super) fn new(inner: F, sent: Option<(ServiceToken, u64)>) -> Self {
+    pub(super) fn new(inner: F, sent: Sent) -> Self {
         Self { inner, sent }
     }
 }
@@ -43,10 +51,15 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result
-            && let Some((token, serial)) = this.sent
             && refuses_token(response.head())
         {
-            token.refused(*serial);
+            match this.sent {
+                Sent::Nothing => {}
+                Sent::Fixed => tracing::debug!(
+                    "the service token was refused as invalid, and nothing can renew it"
+                ),
+                Sent::Renewable(token, serial) => token.refused(*serial),
+            }
         }
         Poll::Ready(result)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{AUTHORIZATION, HeaderName};
 
+use super::future::Sent;
 use super::message::OutgoingRequest;
 use super::origin::Origin;
 use crate::error::ConfigError;
@@ -73,12 +74,12 @@ impl AddServiceTokenLayer {
         self.token.copy()
     }
 
-    /// Adds the token to a request that may carry it. Returns it with the serial of its value.
+    /// Adds the token to a request that may carry it. Returns what it carries.
     pub(super) fn add_token(
         &self,
         request: &mut impl OutgoingRequest,
         copy: &mut TokenCopy,
-    ) -> Option<(ServiceToken, u64)> {
+    ) -> Sent {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
         {
@@ -88,14 +89,17 @@ impl AddServiceTokenLayer {
                     "a request has no authority, so it is to no allowed origin and carries no token"
                 );
             }
-            return None;
+            return Sent::Nothing;
         }
         let headers = request.headers_mut();
         if self.keeps_present && headers.contains_key(&self.header) {
-            return None;
+            return Sent::Nothing;
         }
         let (value, serial) = copy.header_value();
-        headers.insert(&self.header, value);
-        Some((self.token.clone(), serial))
+        headers.insert(&self.header, value.clone());
+        match self.token.is_renewable() {
+            true => Sent::Renewable(self.token.clone(), serial),
+            false => Sent::Fixed,
+        }
     }
 }

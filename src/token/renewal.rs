@@ -1,7 +1,7 @@
 //! The task that replaces a token before it expires, or once a server refuses it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -29,13 +29,13 @@ pub(super) fn renewed(
 ) -> ServiceToken {
     let state = State::new(&token, policy, clock);
     let current = watch::Sender::new(token);
-    let task = TokenRenewal(BackgroundTask::new(Arc::new(RenewalWork {
+    let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
         current: current.clone(),
         is_wanted: (policy != RenewalPolicy::OnRefusal).into(),
         wake: Notify::new(),
         state: state.into(),
-    })));
+    }));
     task.ensure_running();
     ServiceToken::renewed(current, task)
 }

@@ -117,14 +117,14 @@ impl ServiceToken {
 
     /// Reports that a server refused the token with this serial as invalid.
     pub(crate) fn refused(&self, serial: u64) {
-        match &self.0.renewal {
-            Some(renewal) => renewal.refused(serial),
-            None => {
-                tracing::debug!(
-                    "the service token was refused as invalid, and nothing can renew it"
-                );
-            }
+        if let Some(renewal) = &self.0.renewal {
+            renewal.refused(serial);
         }
+    }
+
+    /// Whether another token can replace this one.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.0.renewal.is_some()
     }
 }
 
@@ -146,12 +146,12 @@ pub(crate) struct TokenCopy {
 
 impl TokenCopy {
     /// The header value to send now, and the serial that [`ServiceToken::refused`] takes.
-    pub(crate) fn header_value(&mut self) -> (HeaderValue, u64) {
+    pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
         self.token.ensure_running();
         if self.current.has_changed().unwrap_or_default() {
             (self.header_value, self.serial) = self.current.borrow_and_update().value();
         }
-        (self.header_value.clone(), self.serial)
+        (&self.header_value, self.serial)
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct KeyCache {
 impl KeyCache {
     pub(super) fn new(task: FetchTask) -> Arc<Self> {
         Arc::new(Self {
-            task: BackgroundTask::new(Arc::new(task)),
+            task: BackgroundTask::new(task),
             pending: Arc::new(Semaphore::new(MAX_PENDING)),
             missing_kids: moka::sync::Cache::new(MAX_MISSING_KIDS),
         })

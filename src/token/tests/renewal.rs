@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, advance, sleep};
 
@@ -149,12 +150,19 @@ async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
     assert_eq!(token.health().last_error, None);
 }
 
+/// The header value in use and its serial.
+fn value(token: &ServiceToken) -> (HeaderValue, u64) {
+    let mut copy = token.copy();
+    let (value, serial) = copy.header_value();
+    (value.clone(), serial)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     let core = Core::new(3_153_600_000);
     let token = core.token(RenewalPolicy::OnRefusal);
     assert!(!token.health().renewing);
-    let (first, serial) = token.copy().header_value();
+    let (first, serial) = value(&token);
     for _ in 0..100 {
         token.refused(serial);
     }
@@ -171,7 +179,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     assert_eq!(core.count(), 2);
     // The fresh one is refused as well.
     for _ in 0..3600 {
-        token.refused(token.copy().header_value().1);
+        token.refused(value(&token).1);
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -184,7 +192,7 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
 async fn a_refused_token_stays_while_no_other_can_be_had() {
     let core = Core::new(3_153_600_000);
     let token = core.token(RenewalPolicy::OnRefusal);
-    let (first, serial) = token.copy().header_value();
+    let (first, serial) = value(&token);
     core.set_down(true);
     token.refused(serial);
     pass(2).await;
@@ -347,7 +355,7 @@ async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
     while core.0.asked.lock().unwrap().is_empty() {
         pass(1).await;
     }
-    token.refused(token.copy().header_value().1);
+    token.refused(value(&token).1);
     pass(60).await;
     assert_eq!(core.count(), 2);
 }
@@ -360,7 +368,7 @@ async fn retry_after_holds_for_mints_that_refusals_cause() {
     let token = core.token_from(RenewalPolicy::OnRefusal, source);
     for _ in 0..280 {
         pass(1).await;
-        token.refused(token.copy().header_value().1);
+        token.refused(value(&token).1);
     }
     assert_eq!(core.gaps(), Vec::<f64>::new());
 }
