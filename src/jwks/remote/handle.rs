@@ -152,11 +152,12 @@ impl RemoteJwks {
     pub(crate) fn look_up(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         let fetches = self.0.fetches();
         let is_usable = fetches.snapshot().listed_key(kid, algorithm).map(|key| key.is_usable(now));
-        if is_usable.is_some() {
-            // The set stays valid until its own deadlines, but only the task refreshes it.
-            self.0.ensure_running();
-        }
-        if is_usable == Some(false) {
+        let Some(is_usable) = is_usable else {
+            return pending_lookup::look_up(&self.0, kid, algorithm);
+        };
+        // The set stays valid until its own deadlines, but only the task refreshes it.
+        self.0.ensure_running();
+        if !is_usable {
             // The set is stale, the wall clock was set, or the task had ended.
             self.0.renew_deadlines();
         }
