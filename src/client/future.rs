@@ -1,4 +1,4 @@
-//! The future, which looks for a refusal of the token in the response.
+//! The response future, which detects that a server refused the token.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What the service needs of a request and a response, of `http` and of reqwest.
+//! Traits over the requests and responses of `http` and of reqwest.
 
 use http::{HeaderMap, Request, Response, StatusCode};
 

@@ -1,4 +1,4 @@
-//! The service.
+//! [`AddServiceToken`].
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a look-up of a key gives.
+//! The result of a key look-up.
 
 use std::pin::Pin;
 use std::sync::Arc;

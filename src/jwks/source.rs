@@ -1,4 +1,4 @@
-//! The one interface through which a verifier gets keys.
+//! [`KeySource`]: the keys of a verifier, local or remote.
 
 use std::sync::Arc;
 

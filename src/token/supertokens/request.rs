@@ -140,18 +140,18 @@ impl ServiceTokenRequest {
         };
         let (clock, body) = (Clock::default(), self.body());
         let client = self.core.client(body, self.jwks_domain, &clock)?;
-        let exchange = Exchange { client, verifier: self.verifier };
+        let minter = VerifiedMinter { client, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {
-            match exchange.client.mint(budget.attempts_until()).await {
+            match minter.client.mint(budget.attempts_until()).await {
                 Ok(minted) => break minted,
                 Err(err) => budget.wait(err).await?,
             }
         };
-        while let Err(err) = exchange.verify(&jwt).await {
+        while let Err(err) = minter.verify(&jwt).await {
             budget.wait(err).await?;
         }
-        Ok(renewal::renewed(token, policy, exchange, clock))
+        Ok(renewal::renewed(token, policy, minter, clock))
     }
 
     /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs. Not by way of
@@ -187,12 +187,12 @@ impl fmt::Debug for ServiceTokenRequest {
 }
 
 /// Mints each token, and has it verified.
-struct Exchange {
+struct VerifiedMinter {
     client: CoreClient,
     verifier: Option<Verifier>,
 }
 
-impl Exchange {
+impl VerifiedMinter {
     /// Has the verifier of the called service check the token, if there is one.
     async fn verify(&self, jwt: &str) -> Result<(), MintError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
@@ -206,7 +206,7 @@ impl Exchange {
     }
 }
 
-impl Mint for Exchange {
+impl Mint for VerifiedMinter {
     async fn mint(&self) -> Result<Current, MintError> {
         let (token, jwt) = self.client.mint(self.client.deadline()).await?;
         match self.verify(&jwt).await {
