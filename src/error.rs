@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use url::Url;
+
 /// How much of a text from elsewhere is printed, in characters.
 pub(crate) const MAX_TEXT: usize = 200;
 
@@ -13,10 +15,11 @@ pub(crate) const MAX_TEXT: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Not a URL to connect to: `http` or `https`, a host, no user or password.
-    #[error("not a URL to connect to{}", quoted(.url))]
+    /// Not a URL to connect to: `http` or `https` and a host.
+    #[error("not a URL to connect to{}; use http or https and a host", quoted(.url))]
     Url {
-        /// The beginning of the text, without query and fragment.
+        /// The beginning of the text, without query and fragment. Empty if the text is empty or may
+        /// hold a password.
         url: String,
     },
     /// A URL with a user or password.
@@ -36,9 +39,10 @@ pub enum ConfigError {
         origin: String,
     },
     /// Not an origin: `http://` or `https://`, a host and an optional port.
-    #[error("not an origin{}", quoted(.origin))]
+    #[error("not an origin{}; use http or https, a host and an optional port", quoted(.origin))]
     Origin {
-        /// The beginning of the text, without query and fragment.
+        /// The beginning of the text, without query and fragment. Empty if the text is empty or may
+        /// hold a password.
         origin: String,
     },
     /// This machine has no CA certificates, so no https connection can be trusted.
@@ -56,10 +60,13 @@ impl ConfigError {
     /// An error that shows the beginning of a rejected URL, or nothing of one that may hold a
     /// password.
     pub(crate) fn of_url(text: &str, error: impl FnOnce(String) -> Self) -> Self {
-        if text.contains('@') {
+        if Url::parse(text).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+        {
             return Self::UrlCredentials;
         }
-        error(text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100).collect())
+        let may_hold_password = text.contains('@');
+        let shown = text.chars().take_while(|c| !matches!(c, '?' | '#')).take(100);
+        error(if may_hold_password { String::new() } else { shown.collect() })
     }
 }
 
@@ -120,9 +127,28 @@ mod tests {
 
     #[test]
     fn empty_text_is_not_printed() {
-        let cases = [("", "not a URL to connect to"), ("x", "not a URL to connect to: \"x\"")];
+        let cases =
+            [("", "not a URL to connect to; use"), ("x", "not a URL to connect to: \"x\"; use")];
         for (url, expected) in cases {
-            assert_eq!(ConfigError::Url { url: url.to_owned() }.to_string(), expected);
+            let text = ConfigError::Url { url: url.to_owned() }.to_string();
+            assert!(text.starts_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_url_with_a_user_or_password_is_said_to_have_one() {
+        // (text, whether it has one, what is shown of it)
+        let cases = [
+            ("https://u:secret@a", true, ""),
+            ("https://secret@a", true, ""),
+            ("u:secret@a", false, ""),
+            ("https://a b/@secret", false, ""),
+            ("a.example/x?secret", false, "a.example/x"),
+        ];
+        for (text, has_credentials, shown) in cases {
+            let err = ConfigError::of_url(text, |url| ConfigError::Url { url });
+            let url = ConfigError::Url { url: shown.to_owned() };
+            assert_eq!(err, if has_credentials { ConfigError::UrlCredentials } else { url });
         }
     }
 

@@ -155,11 +155,11 @@ reasons! {
     UnknownKey => InvalidToken, "the signing key is not known";
     /// The signature is not the key's over this token.
     BadSignature => InvalidToken, "the signature is not valid";
-    /// The marker is missing, no string, or has another value.
+    /// The marker is missing or has another value.
     NotMicroservice => NotMicroservice, "the token is not a microservice's";
     /// No key set was fetched so far.
     KeysNotLoaded => KeysUnavailable, "the keys are not there yet";
-    /// The last good key set is older than the stale limit.
+    /// The last good key set is older than `stale_if_error` allows.
     KeysStale => KeysUnavailable, "the keys are too old";
     /// The key may be new, and the fetch that would tell failed.
     FetchFailed => KeysUnavailable, "the keys could not be fetched";

@@ -35,7 +35,7 @@ pub enum KeySetError {
         reason: &'static str,
     },
     /// The file cannot be read, or breaks a rule for its owner, mode, type or size.
-    #[error("the key file {} cannot be used", .path.display())]
+    #[error("key file {path:?} cannot be used")]
     File {
         /// The file.
         path: PathBuf,

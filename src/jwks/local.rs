@@ -283,7 +283,7 @@ mod tests {
         let path = folder.path().join("fifo");
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let err = error(LocalJwks::from_file(&path));
-        assert!(err.ends_with("fifo cannot be used: it is not a regular file"), "{err}");
+        assert!(err.ends_with("fifo\" cannot be used: it is not a regular file"), "{err}");
     }
 
     #[test]

@@ -75,12 +75,13 @@ impl RemoteJwksBuilder {
     }
 
     /// How long one fetch may take from first to last byte, and how long a request waits for one. 5
-    /// s by default.
+    /// s by default, at most 1 min.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|limits| limits.timeout = timeout)
     }
 
-    /// Tokens with unknown keys cause at most two fetches in any such time. 10 s by default.
+    /// Tokens with unknown keys cause at most two fetches in any such time. 10 s by default, at most
+    /// 1 h.
     pub fn cooldown(self, cooldown: Duration) -> Self {
         self.with(|limits| limits.cooldown = cooldown)
     }
@@ -112,14 +113,14 @@ impl RemoteJwksBuilder {
     }
 
     /// A key set to start from, one that comes with the deployment for instance: it serves until
-    /// the first fetch brings another, for the stale limit at most.
+    /// the first fetch brings another, for `stale_if_error` at most.
     pub fn seed(mut self, json: impl Into<String>) -> Self {
         self.seed = Some(json.into());
         self
     }
 
     /// Keeps the last good set in this file, and starts from it: a service that is restarted in the
-    /// middle of an outage serves. The set is good until its stale limit, counted from when it was
+    /// middle of an outage serves. The set is good for its lifetime and `stale_if_error`, counted from when it was
     /// fetched. It is written as a whole, readable by its owner alone, each time the set is fetched
     /// or confirmed. Its folder has to exist.
     ///

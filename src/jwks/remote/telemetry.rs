@@ -61,7 +61,7 @@ impl Telemetry {
         if had_failed {
             tracing::debug!(%error, "key set fetch failed again");
         } else {
-            tracing::warn!(%error, "key set fetch failed; the last good set stays in use");
+            tracing::warn!(%error, "key set fetch failed");
         }
         let outcome = match err {
             FetchError::Timeout => "timeout",

@@ -46,8 +46,9 @@ impl SuperTokensCore {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL without user, password,
-    /// query and fragment. Plain http beyond loopback is refused later, by
+    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL,
+    /// [`ConfigError::UrlCredentials`] if it has a user or password, [`ConfigError::UrlQuery`] if it
+    /// has a query or fragment. Plain http beyond loopback is refused later, by
     /// [`mint`](crate::ServiceTokenRequest::mint).
     pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
         let hosts =
