@@ -1,5 +1,5 @@
-//! What a token with a forged signature costs, by the shape of its header and claims: `cargo bench
-//! --bench forged`.
+//! What a token with a forged signature costs, by the shape of its header and claims:
+//! `cargo bench --bench forged`.
 //!
 //! Every token but `small` is as long as the policy allows, 8 KiB, and names a known RS256 key, so
 //! the server parses it, checks its signature and refuses it. `plain` has one long string: decoding

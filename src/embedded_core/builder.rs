@@ -39,9 +39,9 @@ pub struct EmbeddedCoreBuilder {
 }
 
 impl EmbeddedCoreBuilder {
-    /// Adds a key that callers have to present, in the header `api-key` or as `Authorization:
-    /// Bearer KEY`. May be called again: each key admits. By default there is none, and everyone
-    /// may mint.
+    /// Adds a key that callers have to present, in the header `api-key` or as
+    /// `Authorization: Bearer KEY`. May be called again: each key admits. By default there is none,
+    /// and everyone may mint.
     ///
     /// A key has to be visible ASCII; 20 characters or more is what a SuperTokens core demands.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {

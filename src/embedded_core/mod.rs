@@ -28,8 +28,8 @@
 //! 2. the api key: 401 `Invalid API key`;
 //! 3. the `cdi-version` header, if there is one: 400;
 //! 4. a tenant before CDI 3.0: 404; the method: 405;
-//! 5. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400 `Invalid Json
-//!    Input`;
+//! 5. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400
+//!    `Invalid Json Input`;
 //! 6. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
 //! 7. the tenant from CDI 5.0 on: 403; the app: 400;
 //! 8. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;

@@ -37,8 +37,8 @@ impl VerifyServiceTokenLayer {
         self.with(|authenticator| authenticator.use_realm(Realm::new(realm.as_ref())))
     }
 
-    /// The header that carries the credential. `Authorization` by default. Its value is `Bearer
-    /// <jwt>` whatever the name.
+    /// The header that carries the credential. `Authorization` by default. Its value is
+    /// `Bearer <jwt>` under any name.
     pub fn header(self, name: HeaderName) -> Self {
         self.with(|authenticator| authenticator.use_header(name))
     }
