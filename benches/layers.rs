@@ -29,8 +29,8 @@ fn main() {
     divan::main();
 }
 
-/// Of what takes nanoseconds: so many samples of so many calls, or the clock's own resolution is
-/// seen.
+/// Samples, and calls per sample, of calls that take nanoseconds: with fewer calls the resolution
+/// of the clock dominates.
 const SAMPLES: u32 = 1000;
 const CALLS: u32 = 64;
 
@@ -75,9 +75,8 @@ fn distinct_callers(bencher: Bencher, callers: usize) {
     bench_callers(bencher, behind(verifier(&CALLERS.0).cache_capacity(20_000)), callers);
 }
 
-/// Each request's credential is copied, as a server reads it into memory of its own: with many
-/// callers the bytes that are read are not in the processor's nearest cache, whoever looks at them
-/// then.
+/// Copies the credential of each request, as a server reads it into new memory: with many callers
+/// the bytes are not in the processor's first-level cache.
 fn bench_callers(bencher: Bencher, mut service: impl Answers, callers: usize) {
     let credentials = &CALLERS.1[..callers];
     for credential in credentials {

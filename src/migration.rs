@@ -178,7 +178,7 @@
 //!
 //! - A token without the marker gets 403, not 401: it is authentic, and asking again with it is of
 //!   no use. See [`server`](crate::server) for each answer.
-//! - While no keys can be had the answer is 503, so that callers try again instead of discarding a
+//! - Without usable keys the response is 503, so that callers try again instead of discarding a
 //!   good token.
 //! - Keys are fetched in the background and ahead of their `max-age`; see [`jwks`](crate::jwks) for
 //!   what that guarantees.

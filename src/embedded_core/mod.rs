@@ -95,9 +95,8 @@
 //! closed. A router that is served otherwise leaves both to its server. Everything here needs a
 //! tokio runtime with its timer enabled.
 //!
-//! Signatures and the storing of a new key run on the runtime's blocking threads: one per processor
-//! to sign, and one to store. If `max_blocking_threads` leaves fewer, or other tasks occupy them, a
-//! slow disk delays every mint, also one with the static key. Tokio's default of 512 is enough.
+//! Signatures run on threads of the core, one per processor. A new key is made and stored on a
+//! blocking thread of the runtime; a slow disk delays no mint but one that waits for that key.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no
 //! JSON, Java's way of writing numbers, and a `validity` that overflows (here: 400).

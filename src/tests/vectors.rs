@@ -1,8 +1,8 @@
-//! Test vectors that nobody here wrote, judged by the signature layer: strict parsing, the key by
-//! (`kid`, `alg`), the signature. The payloads are mostly no claims sets.
+//! Published test vectors, checked against the signature layer: strict parsing, the key by (`kid`,
+//! `alg`), the signature. Most payloads are not claims sets.
 //!
-//! The vectors are no part of the crate: they stand in a folder beside it, or where `M2M_VECTORS`
-//! says. Without them the tests say so and pass, unless `REQUIRE_VECTORS` is `1`.
+//! The vectors are not part of the crate: `M2M_VECTORS` names their folder, by default one beside
+//! the crate. Without them the tests print so and pass, unless `REQUIRE_VECTORS` is `1`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -20,7 +20,7 @@ const LAST_SHOWN: u64 = 253_402_300_799;
 ///
 /// - A handler that takes `ServiceClaims` is reached by microservices alone, whatever the layer in
 ///   front. Behind an [`optional`](crate::VerifyServiceTokenLayer::optional) layer, a caller
-///   without claims gets the answer that the layer would have given had it not been optional.
+///   without claims gets the HTTP response of a layer that is not optional.
 /// - A handler that takes `Option<ServiceClaims>` tells microservices from other callers behind an
 ///   optional layer.
 /// - Without a layer in front both answer 500 and log an error: a forgotten layer fails closed.

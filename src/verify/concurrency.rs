@@ -1,4 +1,4 @@
-//! Limits how many signatures are checked at once.
+//! Limits how many signatures are checked, or made, at once.
 //!
 //! A check keeps a worker thread busy for some twenty microseconds, and a request that names a
 //! known key causes one whatever its signature is. One core is therefore left to cached tokens and
@@ -33,9 +33,6 @@ const THREAD_NAME: &str = "tower-m2m-signatures";
 ///
 /// A caller that finds a permit free works on its own thread. Queued work runs on a few threads
 /// that do nothing else.
-///
-/// Not a tokio `Semaphore`: a permit that it hands to a task is lost to all others until the task
-/// is polled.
 pub(crate) struct SignatureLimit {
     permits: usize,
     /// How long a thread without work lives.

@@ -166,7 +166,7 @@ async fn an_outage_lets_known_keys_through() {
     assert_eq!(
         ask(&jwks, &unknown.good()).await,
         (200, None),
-        "nobody is shut out for an outage's sake"
+        "a key is refused after an outage has ended"
     );
 }
 

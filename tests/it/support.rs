@@ -92,7 +92,7 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// A port of which no connection is accepted, and that nobody else gets: bound, and not listened on
+/// A port that refuses connections and that no other process can bind: bound, but not listening
 /// until `listen`.
 pub(crate) struct DeadPort(TcpSocket);
 

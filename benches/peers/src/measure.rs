@@ -11,8 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-/// Requests are made, untimed, so many at once: few enough to stay in the processor's caches, as
-/// what a server has just read from a socket does.
+/// Requests built at once, outside the measured time: few enough to stay in the processor's caches,
+/// like bytes that a server has just read from a socket.
 const AT_ONCE: usize = 32;
 
 /// `None` sends no `Authorization`.

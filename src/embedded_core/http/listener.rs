@@ -17,7 +17,7 @@ use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
 /// Enough for the callers of a core on one machine, and below the usual limit of file descriptors.
 const MAX_CONNECTIONS: usize = 1024;
-const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 /// Longer than the deadline of a body, so that a slow body is answered before its connection is
 /// closed.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ impl Listener for BoundedListener {
                 Err(err) => {
                     tracing::debug!(reason = %err, "a connection cannot be accepted");
                     self.slots.evict_oldest();
-                    sleep(AFTER_AN_ERROR).await;
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }

@@ -20,10 +20,10 @@ use crate::error::Chain;
 use crate::jose::SigningKey;
 
 /// The pause after a failure to make a key, unless rotation is faster.
-const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
+const KEY_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing
 /// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const NEW_KEY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys, in memory and perhaps in a data folder.
 ///
@@ -92,10 +92,10 @@ impl KeyStore {
         CurrentKeys { keys, rotation: self.rotation, now: self.now() }
     }
 
-    /// Waits for the key that is being made, if there is one, for at most [`LONGEST_WAIT`].
+    /// Waits for the key that is being made, if there is one, for at most [`NEW_KEY_TIMEOUT`].
     pub(super) async fn wait_for_new_key(&self) {
         // Nothing is ever sent: the wait ends when the sender is dropped.
-        let _ = timeout(LONGEST_WAIT, self.making().changed()).await;
+        let _ = timeout(NEW_KEY_TIMEOUT, self.making().changed()).await;
     }
 
     /// Closed once no key is being made.
@@ -147,7 +147,7 @@ impl KeyStore {
                 tracing::info!(kid = keys.newest().key().kid(), "dynamic key made");
             }
             Err(err) => {
-                let pause = AFTER_A_FAILURE.min(Duration::from_millis(self.rotation.ahead()));
+                let pause = KEY_RETRY_DELAY.min(Duration::from_millis(self.rotation.ahead()));
                 self.state().not_before = Some(self.clock.now() + pause);
                 tracing::warn!(
                     reason = %Chain(&err),

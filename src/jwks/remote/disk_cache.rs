@@ -173,8 +173,7 @@ impl DiskCache {
             jwks: std::str::from_utf8(&cached.json).map_err(io::Error::other)?.into(),
         };
         let document = serde_json::to_vec(&document)?;
-        // Of a name of its own, since several processes may keep one file; in containers all of
-        // them are number 1.
+        // A unique name: several processes may share the file, and in containers each has pid 1.
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(format!(".{:016x}", fastrand::u64(..)));
         atomic_file::replace(&self.path, Path::new(&temporary), &document)

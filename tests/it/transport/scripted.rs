@@ -67,8 +67,8 @@ pub(crate) struct Server {
     play: Arc<Mutex<Play>>,
     seen: watch::Sender<Seen>,
     task: JoinHandle<()>,
-    /// Bound, not listening: once the server has stopped nobody else gets its port, and whoever
-    /// connects is refused.
+    /// Bound, not listening: after the server has stopped, no other process can bind its port, and
+    /// connections are refused.
     _place: TcpSocket,
 }
 

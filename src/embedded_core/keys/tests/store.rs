@@ -16,7 +16,7 @@ use crate::embedded_core::keys::folder::Storage;
 use crate::embedded_core::keys::minter::{KeyKind, Minter, MinterError, UnsignedToken};
 use crate::embedded_core::keys::rotation::Rotation;
 use crate::embedded_core::keys::signing_keys::SigningKeys;
-use crate::embedded_core::keys::store::{CurrentKeys, KeyStore, LONGEST_WAIT};
+use crate::embedded_core::keys::store::{CurrentKeys, KeyStore, NEW_KEY_TIMEOUT};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
@@ -360,11 +360,11 @@ async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
     let current = store.current();
     assert_eq!((kids(&current), current.max_age()), (vec![old.clone()], 1));
     assert_eq!(mint(&minter, KeyKind::Static).await, Ok(fixed));
-    tokio::time::advance(LONGEST_WAIT - Duration::from_millis(1)).await;
+    tokio::time::advance(NEW_KEY_TIMEOUT - Duration::from_millis(1)).await;
     assert!(!waiting.is_finished());
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(waiting.await.unwrap().as_ref(), Ok(&old));
-    assert_eq!(start.elapsed(), LONGEST_WAIT);
+    assert_eq!(start.elapsed(), NEW_KEY_TIMEOUT);
     assert!(store.is_making());
 
     let waiting = dynamic_mint();

@@ -26,13 +26,12 @@ pub(super) struct Laws {
     stale_if_error: Duration,
     timeout: Duration,
     cooldown: Duration,
-    /// Since when the endpoint answers whoever asks, however long ago it was asked to. `None` while
-    /// it does not.
+    /// Since when the endpoint answers every fetch, earlier ones included. `None` while it does not.
     answers_since: Option<Instant>,
     /// When each key was listed, and when an honest caller first used it since.
     keys: BTreeMap<Identity, (Instant, Option<Instant>)>,
     removed: BTreeMap<Identity, Instant>,
-    /// Keys that callers hold on to, as whoever remembers a verdict does.
+    /// Keys that callers hold on to, as the token cache does.
     held: BTreeMap<Identity, Vec<Arc<Jwk>>>,
     seen: Seen,
 }
@@ -126,8 +125,8 @@ impl Laws {
         self.answers_since = None;
     }
 
-    /// A fetch that was begun in the trouble may hang on for its time-out, and whoever was asked to
-    /// come back later does.
+    /// The endpoint answers again. A fetch that started before may still hang until its timeout, and
+    /// a `Retry-After` may still be running.
     pub(super) fn answers(&mut self, retry_at: Option<Instant>) {
         let now = Instant::now();
         self.answers_since =
@@ -225,7 +224,7 @@ impl Laws {
                 .is_some_and(|held| held.iter().any(|key| key.is_usable(unix_now)))
             {
                 return Err(format!(
-                    "(c) a verdict of {identity:?} lives {late:?} after its removal"
+                    "(c) a held key {identity:?} is usable {late:?} after its removal"
                 ));
             }
             self.seen.removals += u64::from(in_time);
