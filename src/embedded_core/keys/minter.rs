@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 use serde_json::{Map, Value};
@@ -17,8 +16,6 @@ use crate::verify::SignatureLimit;
 /// 32 MiB of payloads.
 const MAX_MINTS: usize = 512;
 const MAX_WAITING_MINTS: usize = MAX_MINTS / 2;
-
-const SIGNER_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Signs tokens with the keys of a store.
 #[derive(Debug)]
@@ -38,7 +35,7 @@ impl Minter {
     pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let signatures = Arc::new(SignatureLimit::new(processors, SIGNER_IDLE_TIMEOUT));
+        let signatures = Arc::new(SignatureLimit::new(processors));
         Self { keys, clock, under_way, waiting, signatures }
     }
 

@@ -1,5 +1,4 @@
 use std::future::poll_fn;
-use std::mem;
 use std::num::NonZero;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -10,12 +9,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::timeout;
 
-use super::super::concurrency::SignatureLimit;
+use super::super::concurrency::{Permit, SignatureLimit};
 use crate::rejection::RejectionReason;
 
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Less than the idle timeout.
+/// Longer than any wait of these tests.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Polls `future` once, and asserts that it waits.
@@ -31,8 +28,15 @@ async fn settle() {
     }
 }
 
+/// Waits until this many jobs are queued behind the one that the thread has taken.
+async fn until_queued(limit: &SignatureLimit, count: usize) {
+    while limit.queued() != count {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn one_permit() -> Arc<SignatureLimit> {
-    Arc::new(SignatureLimit::new(1, IDLE_TIMEOUT))
+    Arc::new(SignatureLimit::new(1))
 }
 
 #[test]
@@ -67,7 +71,6 @@ async fn queue_is_served_in_the_order_of_arrival() {
     settle().await;
     assert!(done.lock().unwrap().is_empty());
     drop(permit);
-    assert!(limit.try_acquire().is_none(), "a newcomer overtakes the queue");
     (0..3).for_each(|_| go_on.send(()).unwrap());
     for task in waiting {
         task.await.unwrap().unwrap();
@@ -81,14 +84,12 @@ async fn queue_rejects_the_1025th_token() {
     let limit = one_permit();
     let permit = limit.try_acquire().unwrap();
     let wait = || limit.enqueue().map(|slot| tokio::spawn(slot.run(|_permit| Ok(()))));
-    let mut waiting: Vec<_> = (0..1024).map(|_| wait().unwrap()).collect();
+    // The thread takes the first token and waits for its permit.
+    let mut waiting = vec![wait().unwrap()];
+    until_queued(&limit, 0).await;
+    waiting.extend((0..1024).map(|_| wait().unwrap()));
     settle().await;
     assert_eq!(limit.enqueue().err(), Some(RejectionReason::TooManyWaiting));
-    // A slot is free again once its token gives up or is served.
-    waiting.pop().unwrap().abort();
-    settle().await;
-    waiting.push(wait().unwrap());
-    assert!(limit.enqueue().is_err());
     drop(permit);
     for task in waiting {
         task.await.unwrap().unwrap();
@@ -105,13 +106,43 @@ async fn future_that_is_dropped_or_not_polled_blocks_no_other() {
     for waiting in [&mut unpolled, &mut dropped, &mut patient] {
         pending_once(waiting.as_mut()).await;
     }
-    settle().await;
     drop(dropped);
-    assert_eq!(limit.counts().0, 2);
     drop(permit);
     timeout(SOON, patient).await.expect("it is kept waiting").unwrap();
     assert!(limit.try_acquire().is_some());
     unpolled.await.unwrap();
+}
+
+#[tokio::test]
+async fn work_of_a_future_dropped_in_the_queue_is_not_run() {
+    let limit = one_permit();
+    let permit = limit.try_acquire().unwrap();
+    let first = tokio::spawn(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    until_queued(&limit, 0).await;
+    let (ran, has_run) = mpsc::channel();
+    let work = move |_permit: Permit<'_>| {
+        ran.send(()).unwrap();
+        Ok(())
+    };
+    let mut dropped = Box::pin(limit.enqueue().unwrap().run(work));
+    pending_once(dropped.as_mut()).await;
+    drop(dropped);
+    let last = tokio::spawn(limit.enqueue().unwrap().run(|_permit| Ok(())));
+    drop(permit);
+    first.await.unwrap().unwrap();
+    last.await.unwrap().unwrap();
+    assert!(has_run.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn thread_ends_with_its_limit() {
+    let limit = one_permit();
+    let permits = Arc::downgrade(limit.permits());
+    limit.enqueue().unwrap().run(|_permit| Ok(())).await.unwrap();
+    drop(limit);
+    while permits.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[test]
@@ -158,9 +189,7 @@ async fn busy_worker_blocks_no_queued_token() {
         served.send(()).unwrap();
         Ok(())
     }));
-    while limit.counts().0 == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_queued(limit, 0).await;
     tokio::spawn(async move {
         drop(permit);
         is_served.recv_timeout(SOON).expect("it is kept waiting");
@@ -168,58 +197,6 @@ async fn busy_worker_blocks_no_queued_token() {
     .await
     .unwrap();
     waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn queue_uses_every_permit_at_once() {
-    let limit = Arc::new(SignatureLimit::new(3, IDLE_TIMEOUT));
-    let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire()).collect();
-    let all_here = Arc::new(Barrier::new(3));
-    let waiting: Vec<_> = (0..6)
-        .map(|_| {
-            let (slot, all_here) = (limit.enqueue().unwrap(), Arc::clone(&all_here));
-            tokio::spawn(slot.run(move |_permit| {
-                all_here.wait();
-                Ok(())
-            }))
-        })
-        .collect();
-    settle().await;
-    drop(permits);
-    for task in waiting {
-        timeout(SOON, task).await.expect("they wait for one another").unwrap().unwrap();
-    }
-    let (_, threads, _) = limit.counts();
-    assert_eq!(threads, 3);
-    let permits = std::iter::from_fn(|| limit.try_acquire().map(mem::forget)).count();
-    assert_eq!(permits, 3, "there is another number of permits afterwards");
-}
-
-#[tokio::test]
-async fn idle_thread_is_woken() {
-    let limit = one_permit();
-    for _ in 0..3 {
-        let served = limit.enqueue().unwrap().run(|_permit| Ok(()));
-        timeout(SOON, served).await.expect("it is kept waiting").unwrap();
-        while limit.counts().2 == 0 {
-            thread::yield_now();
-        }
-    }
-}
-
-#[tokio::test]
-async fn thread_that_ended_is_replaced() {
-    let limit = Arc::new(SignatureLimit::new(1, Duration::from_micros(100)));
-    for _ in 0..200 {
-        let served = limit.enqueue().unwrap().run(|_permit| Ok(()));
-        timeout(SOON, served).await.expect("it is kept waiting").unwrap();
-        // The next round begins before the thread ends, after it, or meanwhile.
-        thread::yield_now();
-    }
-    while limit.counts().1 > 0 {
-        thread::yield_now();
-    }
-    assert_eq!(limit.counts().2, 0);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ impl Fixture {
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x});
         let jwks = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
-        let limit = Arc::new(SignatureLimit::new(1, Duration::from_secs(10)));
+        let limit = Arc::new(SignatureLimit::new(1));
         let verifier = Verifier::new(jwks.clone()).with_signature_limit(Arc::clone(&limit));
         Self { pair, jwks, limit, verifier }
     }
@@ -120,7 +120,7 @@ async fn queued_token_is_found_cached_once_another_is_verified() {
     let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
     let pending = pending(&fixture.verifier, &token);
     // The same cache, and a limit of its own.
-    let other = Arc::new(SignatureLimit::new(1, Duration::from_secs(10)));
+    let other = Arc::new(SignatureLimit::new(1));
     let other = fixture.verifier.clone().with_signature_limit(other);
     let first = other.verify(&token).await.unwrap();
     drop(permit);
