@@ -1,42 +1,101 @@
-//! Tower and axum middleware for machine-to-machine authentication with JSON Web Tokens.
+//! Tower and axum middleware for machine-to-machine (M2M) authentication with JSON Web Tokens.
 //!
-//! A calling service, **M1**, mints one token at start-up, and a client layer puts it on every
-//! outgoing request. The called one, **M2**, has a server layer that verifies it against a cached
-//! JWKS and admits only tokens whose claims hold `"source": "microservice"`: end users' tokens are
-//! signed by the same keys, and only the claims tell them apart. The wire is SuperTokens';
-//! [`EmbeddedCore`](embedded_core) (feature `embedded-core`) stands in for its core.
+//! - The calling service, **M1**, mints one token at start-up. [`AddServiceTokenLayer`] adds it to
+//!   every outgoing request.
+//! - The called service, **M2**, puts [`VerifyServiceTokenLayer`] in front of its routes. The layer
+//!   verifies the token against a cached JWKS (RFC 7517) and admits only tokens whose claims hold
+//!   `"source": "microservice"`, because the same keys also sign end users' tokens.
 //!
-//! Three nouns a side, each useful alone:
+//! The wire format is SuperTokens': services with its SDKs and services with this crate call each
+//! other. [`EmbeddedCore`] replaces SuperTokens in development, in tests and on a single machine.
 //!
-//! - M1: a [`SuperTokensCore`](token) mints a [`ServiceToken`], which an [`AddServiceTokenLayer`]
-//!   carries. See [`client`] and [`token`].
-//! - M2: a [`RemoteJwks`](jwks) or [`LocalJwks`] gives keys to a [`Verifier`], which a
-//!   [`VerifyServiceTokenLayer`] asks. See [`server`], which says what is checked in which order,
-//!   and [`jwks`], which says what the key cache guarantees.
+//! # M1: call another service
 //!
 //! ```no_run
-//! use axum::{Router, routing::post};
-//! use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let token = SuperTokensCore::new("http://localhost:3567")?
+//!     .api_key(std::env::var("SUPERTOKENS_API_KEY")?)
+//!     .service_token("https://api.example.com") // becomes `iss`
+//!     .claim("service", "orders")
+//!     .audience("billing")
+//!     .mint()
+//!     .await?;
+//!
+//! let mut billing = ServiceBuilder::new()
+//!     .layer(AddServiceTokenLayer::new(token).only_to(["https://billing.internal"])?)
+//!     .service(reqwest::Client::new());
+//!
+//! let url = "https://billing.internal/charge".parse()?;
+//! let request = reqwest::Request::new(reqwest::Method::POST, url);
+//! let response = billing.ready().await?.call(request).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! hyper-util clients and tonic channels take the same layer. For any other client there is
+//! [`ServiceToken::header_value`]. See [`client`] and [`token`].
+//!
+//! # M2: admit only services
+//!
+//! ```no_run
+//! use axum::Router;
+//! use axum::routing::{get, post};
+//! use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
+//!
 //! let app: Router = Router::new()
 //!     .route("/charge", post(charge))
-//!     .route_layer(VerifyServiceTokenLayer::new(verifier));
+//!     .route_layer(VerifyServiceTokenLayer::new(verifier))
+//!     .route("/health", get(|| async { "ok" })); // added after the layer: public
 //!
 //! async fn charge(caller: ServiceClaims) -> String {
-//!     format!("{:?}", caller.get("service"))
+//!     format!("charged for {:?}", caller.get("service"))
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`migration`] shows the lines of SuperTokens' SDKs, and of the libraries that its documentation
-//! names, beside this crate's.
+//! Any Tower service can be wrapped, not only axum's. [`Verifier::verify`] checks a token that
+//! arrives without HTTP, for instance in a queue message. [`server`] documents each check and each
+//! response.
 //!
-//! Everything that fetches needs a tokio runtime with its I/O and time drivers; constructors need
-//! none.
+//! # When something fails
+//!
+//! | what fails | effect |
+//! |---|---|
+//! | the core, while M1 starts | [`mint`](ServiceTokenRequest::mint) retries for 30 s, then returns a [`MintError`] |
+//! | the core, later | M1 keeps its token; a renewal is retried, and [`ServiceToken::health`] reports the error |
+//! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
+//! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |
+//! | M1's token is invalid | M2 responds 401; M1's layer passes that on and mints a new token, at most once in 30 s |
+//! | the caller is an end user | M2 responds 403 |
+//! | a flood of forged tokens | cached tokens are served from a core that signature checks leave free; what exceeds the queue gets 503 |
+//! | a flood of unknown keys | at most two fetches in any 10 s |
+//!
+//! # Guides
+//!
+//! - [`server`]: what is checked, in which order, and the response to each failure
+//! - [`jwks`]: what the key cache guarantees
+//! - [`client`]: which requests carry the token
+//! - [`token`]: minting, renewal and health
+//! - [`migration`]: SuperTokens' SDKs beside this crate
+//!
+//! # Runtime
+//!
+//! Everything that does network I/O runs on tokio with its I/O and time drivers. Constructors need
+//! no runtime.
+#![cfg_attr(feature = "embedded-core", doc = "\n[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
+#![cfg_attr(
+    not(feature = "embedded-core"),
+    doc = "\n[`EmbeddedCore`]: https://docs.rs/tower-m2m/latest/tower_m2m/embedded_core/"
+)]
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]
@@ -69,6 +128,7 @@ pub mod token;
 mod trusted_file;
 mod verify;
 
+#[doc(inline)]
 pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
@@ -76,15 +136,21 @@ pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
 pub use crate::error::{ConfigError, SourceError};
 pub use crate::jose::Algorithm;
 #[cfg(feature = "reqwest")]
+#[doc(inline)]
 pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
+#[doc(inline)]
 pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 #[cfg(feature = "axum")]
+#[doc(inline)]
 pub use crate::server::ServiceClaimsRejection;
+#[doc(inline)]
 pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 #[cfg(feature = "reqwest")]
+#[doc(inline)]
 pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
-pub use crate::token::{ServiceToken, TokenHealth};
+#[doc(inline)]
+pub use crate::token::{ServiceToken, TokenError, TokenHealth};
 pub use crate::verify::{ClaimsError, ServiceClaims, Verifier};
 
 /// The README's snippets, compiled as tests.
