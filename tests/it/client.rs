@@ -20,7 +20,7 @@ fn token() -> (ServiceToken, HeaderValue) {
     (token, value)
 }
 
-/// What the inner service sees of an `http::Request`.
+/// The headers that the inner service receives for an `http::Request`.
 async fn sent(layer: &AddServiceTokenLayer, request: Request<()>) -> HeaderMap {
     let inner = service_fn(|request: Request<()>| async move {
         Ok::<_, Infallible>(Response::new(request.headers().clone()))
@@ -28,9 +28,8 @@ async fn sent(layer: &AddServiceTokenLayer, request: Request<()>) -> HeaderMap {
     layer.layer(inner).oneshot(request).await.unwrap().into_body()
 }
 
-/// What the inner service sees of the same as a `reqwest::Request`.
+/// The headers that the inner service receives for the same request as a `reqwest::Request`.
 async fn sent_by_reqwest(layer: &AddServiceTokenLayer, request: &Request<()>) -> HeaderMap {
-    // It answers with the headers that it was sent.
     let inner = service_fn(|request: reqwest::Request| async move {
         let mut response = Response::new("");
         response.headers_mut().clone_from(request.headers());
@@ -51,16 +50,15 @@ fn get(uri: &str, headers: &[(&HeaderName, &str)]) -> Request<()> {
 }
 
 #[tokio::test]
-async fn the_token_is_put_where_it_is_asked_for() {
+async fn token_is_set_as_the_layer_is_configured() {
     let (token, good) = token();
     let good = good.to_str().unwrap();
     let custom = HeaderName::from_static("x-service");
     let plain = AddServiceTokenLayer::new(token);
-    let keeping = plain.clone().if_not_present();
-    let elsewhere = plain.clone().header(custom.clone());
-    let elsewhere_keeping = elsewhere.clone().if_not_present();
-    // (the layer, the headers that are there, and what becomes of Authorization and of the other
-    // header)
+    let if_not_present = plain.clone().if_not_present();
+    let custom_header = plain.clone().header(custom.clone());
+    let custom_header_if_not_present = custom_header.clone().if_not_present();
+    // (layer, headers of the request, values of `Authorization` sent, values of `x-service` sent)
     type Case<'c> =
         (&'c AddServiceTokenLayer, &'c [(&'c HeaderName, &'c str)], &'c [&'c str], &'c [&'c str]);
     let cases: &[Case<'_>] = &[
@@ -68,13 +66,18 @@ async fn the_token_is_put_where_it_is_asked_for() {
         (&plain, &[(&AUTHORIZATION, "Bearer old")], &[good], &[]),
         (&plain, &[(&AUTHORIZATION, "Bearer old"), (&AUTHORIZATION, "Basic x")], &[good], &[]),
         (&plain, &[(&custom, "kept")], &[good], &["kept"]),
-        (&keeping, &[], &[good], &[]),
-        (&keeping, &[(&AUTHORIZATION, "Bearer old")], &["Bearer old"], &[]),
-        (&keeping, &[(&AUTHORIZATION, "")], &[""], &[]),
-        (&elsewhere, &[(&AUTHORIZATION, "Bearer user")], &["Bearer user"], &[good]),
-        (&elsewhere, &[(&custom, "old")], &[], &[good]),
-        (&elsewhere_keeping, &[(&custom, "old")], &[], &["old"]),
-        (&elsewhere_keeping, &[(&AUTHORIZATION, "Bearer user")], &["Bearer user"], &[good]),
+        (&if_not_present, &[], &[good], &[]),
+        (&if_not_present, &[(&AUTHORIZATION, "Bearer old")], &["Bearer old"], &[]),
+        (&if_not_present, &[(&AUTHORIZATION, "")], &[""], &[]),
+        (&custom_header, &[(&AUTHORIZATION, "Bearer user")], &["Bearer user"], &[good]),
+        (&custom_header, &[(&custom, "old")], &[], &[good]),
+        (&custom_header_if_not_present, &[(&custom, "old")], &[], &["old"]),
+        (
+            &custom_header_if_not_present,
+            &[(&AUTHORIZATION, "Bearer user")],
+            &["Bearer user"],
+            &[good],
+        ),
     ];
     for (index, (layer, headers, authorization, other)) in cases.iter().enumerate() {
         let request = get("https://a.example/x", headers);
@@ -88,14 +91,14 @@ async fn the_token_is_put_where_it_is_asked_for() {
             let ours = seen.values().filter(|value| *value == good);
             assert!(
                 ours.into_iter().all(HeaderValue::is_sensitive),
-                "case {index}: the value is sensitive"
+                "case {index}: the token is not marked sensitive"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn the_token_stays_within_its_origins() {
+async fn token_is_sent_only_to_allowed_origins() {
     let layer = AddServiceTokenLayer::new(token().0);
     let layer = layer.only_to(["https://billing.internal", "http://127.0.0.1:4002"]).unwrap();
     let cases = [
@@ -115,7 +118,7 @@ async fn the_token_stays_within_its_origins() {
         ("http://localhost:4002/", false),
     ];
     for (uri, carried) in cases {
-        // Untouched: what is there stays, whosesoever it is.
+        // A request to any other origin keeps the credential that it has.
         let request = get(uri, &[(&AUTHORIZATION, "Bearer own")]);
         let by_reqwest = sent_by_reqwest(&layer, &request).await;
         for seen in [sent(&layer, request).await, by_reqwest] {
@@ -129,7 +132,7 @@ async fn the_token_stays_within_its_origins() {
 }
 
 #[test]
-fn origins_that_are_none_are_refused() {
+fn invalid_origin_is_refused() {
     let layer = AddServiceTokenLayer::new(token().0);
     for origin in ["billing.internal", "https://a/path", "ftp://a", ""] {
         let error = layer.clone().only_to([origin]).unwrap_err();
@@ -140,22 +143,26 @@ fn origins_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn no_origin_at_all_gets_nothing() {
+async fn empty_list_of_origins_sends_no_token() {
     let layer = AddServiceTokenLayer::new(token().0).only_to::<&str>([]).unwrap();
     assert!(sent(&layer, get("https://a.example/", &[])).await.is_empty());
 }
 
 #[tokio::test]
-async fn inner_answers_and_errors_pass_through() {
+async fn inner_responses_and_errors_pass_through() {
     #[derive(Clone, Debug, PartialEq)]
     struct Broken(u8);
 
     let layer = AddServiceTokenLayer::new(token().0);
     let failing = service_fn(|_: Request<()>| async { Err::<Response<()>, _>(Broken(7)) });
     assert_eq!(layer.layer(failing).oneshot(get("/", &[])).await.unwrap_err(), Broken(7));
-    // Nothing is asked of the body's type.
-    let odd = service_fn(|_: Request<()>| async { Ok::<_, Broken>(Response::new(Broken(8))) });
-    assert_eq!(layer.layer(odd).oneshot(get("/", &[])).await.unwrap().into_body(), Broken(8));
+    // The layer puts no bound on the type of the body.
+    let custom_body =
+        service_fn(|_: Request<()>| async { Ok::<_, Broken>(Response::new(Broken(8))) });
+    assert_eq!(
+        layer.layer(custom_body).oneshot(get("/", &[])).await.unwrap().into_body(),
+        Broken(8)
+    );
     let teapot = service_fn(|_: reqwest::Request| async {
         Ok::<_, Broken>(reqwest::Response::from(Response::builder().status(418).body("").unwrap()))
     });
@@ -164,7 +171,7 @@ async fn inner_answers_and_errors_pass_through() {
 }
 
 #[tokio::test]
-async fn the_readied_service_is_the_one_called() {
+async fn call_uses_the_readied_service() {
     let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
     let mut service = AddServiceTokenLayer::new(token().0).layer(ConcurrencyLimit::new(inner, 1));
     for _ in 0..3 {
@@ -193,7 +200,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
 }
 
 #[test]
-fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
+fn layer_and_service_are_clone_sync_and_future_is_send() {
     fn check<T: Clone + Debug + Send + Sync + 'static>(value: T) -> T {
         value
     }
@@ -211,10 +218,10 @@ fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
 }
 
 #[test]
-fn a_token_is_judged_before_it_is_carried() {
+fn from_jwt_rejects_malformed_and_expired_tokens() {
     let signer = Signer::new("k");
     assert!(ServiceToken::from_jwt(signer.good()).is_ok());
-    // The signature cannot be checked here.
+    // `from_jwt` has no key to verify a signature with.
     assert!(ServiceToken::from_jwt(forged(&signer.good())).is_ok());
     for bad in [signer.expired(), "garbage".to_owned(), signer.good() + "\nx: y"] {
         assert!(matches!(
