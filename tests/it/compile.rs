@@ -1,4 +1,4 @@
-//! Both layers in the stacks that they are made for: tonic on either side, and hyper-util's client.
+//! Both layers in real stacks: tonic's client and server, hyper-util's client, and reqwest.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,11 +27,11 @@ use tower_m2m::{
 
 use crate::support::{DeadPort, Endpoint, Script, Signer, caller, key_set, serve};
 
-/// Messages that hold nothing.
+/// A codec of empty messages.
 #[derive(Clone, Copy, Default)]
-struct Nothing;
+struct EmptyCodec;
 
-impl Codec for Nothing {
+impl Codec for EmptyCodec {
     type Encode = ();
     type Decode = ();
     type Encoder = Self;
@@ -46,7 +46,7 @@ impl Codec for Nothing {
     }
 }
 
-impl Encoder for Nothing {
+impl Encoder for EmptyCodec {
     type Item = ();
     type Error = Status;
 
@@ -55,7 +55,7 @@ impl Encoder for Nothing {
     }
 }
 
-impl Decoder for Nothing {
+impl Decoder for EmptyCodec {
     type Item = ();
     type Error = Status;
 
@@ -64,7 +64,8 @@ impl Decoder for Nothing {
     }
 }
 
-/// A gRPC service that says in its metadata who called, as generated ones do it.
+/// A gRPC service that returns the caller's name in the response metadata. It is written like the
+/// services that tonic generates.
 #[derive(Clone)]
 struct Who;
 
@@ -88,7 +89,9 @@ impl Service<Request<Body>> for Who {
             response.metadata_mut().insert("x-caller", name.parse().unwrap());
             Ok::<_, Status>(response)
         });
-        Box::pin(async move { Ok(tonic::server::Grpc::new(Nothing).unary(method, request).await) })
+        Box::pin(
+            async move { Ok(tonic::server::Grpc::new(EmptyCodec).unary(method, request).await) },
+        )
     }
 }
 
@@ -100,7 +103,7 @@ async fn serve_grpc(layer: VerifyServiceTokenLayer) -> SocketAddr {
     address
 }
 
-async fn ask<S>(channel: S) -> Result<String, Status>
+async fn call<S>(channel: S) -> Result<String, Status>
 where
     S: Service<Request<Body>, Response = http::Response<Body>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -108,11 +111,11 @@ where
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|_| Status::internal("not ready"))?;
     let path = http::uri::PathAndQuery::from_static("/test.Who/Ask");
-    let response = client.unary(tonic::Request::new(()), path, Nothing).await?;
+    let response = client.unary(tonic::Request::new(()), path, EmptyCodec).await?;
     Ok(response.metadata().get("x-caller").unwrap().to_str().unwrap().to_owned())
 }
 
-fn token(jwt: String) -> AddServiceTokenLayer {
+fn token_layer(jwt: String) -> AddServiceTokenLayer {
     AddServiceTokenLayer::new(ServiceToken::from_jwt(jwt).unwrap())
 }
 
@@ -124,17 +127,21 @@ async fn tonic_calls_tonic_through_both_layers() {
     let address = serve_grpc(VerifyServiceTokenLayer::new(verifier)).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
 
-    let admitted = ServiceBuilder::new().layer(token(signer.good())).service(channel.clone());
-    assert_eq!(ask(admitted).await.unwrap(), "orders");
+    let admitted = ServiceBuilder::new().layer(token_layer(signer.good())).service(channel.clone());
+    assert_eq!(call(admitted).await.unwrap(), "orders");
 
     let refused = [
-        (ask(channel.clone()).await, Code::Unauthenticated, "no credential"),
+        (call(channel.clone()).await, Code::Unauthenticated, "no credential"),
         (
-            ask(token(Signer::new("x").good()).layer(channel.clone())).await,
+            call(token_layer(Signer::new("x").good()).layer(channel.clone())).await,
             Code::Unauthenticated,
             "not known",
         ),
-        (ask(token(signer.user()).layer(channel)).await, Code::PermissionDenied, "microservice"),
+        (
+            call(token_layer(signer.user()).layer(channel)).await,
+            Code::PermissionDenied,
+            "microservice",
+        ),
     ];
     for (outcome, code, message) in refused {
         let status = outcome.unwrap_err();
@@ -142,49 +149,49 @@ async fn tonic_calls_tonic_through_both_layers() {
         assert!(status.message().contains(message), "{status}");
     }
 
-    let nowhere = DeadPort::new();
+    let dead_port = DeadPort::new();
     let address = serve_grpc(VerifyServiceTokenLayer::new(Verifier::new(
-        RemoteJwks::new(nowhere.url()).unwrap(),
+        RemoteJwks::new(dead_port.url()).unwrap(),
     )))
     .await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(
-        ask(token(signer.good()).layer(channel)).await.unwrap_err().code(),
+        call(token_layer(signer.good()).layer(channel)).await.unwrap_err().code(),
         Code::Unavailable
     );
 }
 
 #[tokio::test]
-async fn tonic_client_maps_http_answers() {
+async fn tonic_client_maps_http_refusals_to_codes() {
     let signer = Signer::new("k");
     let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier()).http_answers()).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(ask(token(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
-    assert_eq!(ask(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(call(token_layer(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
+    assert_eq!(call(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(
-        ask(token(signer.user()).layer(channel)).await.unwrap_err().code(),
+        call(token_layer(signer.user()).layer(channel)).await.unwrap_err().code(),
         Code::PermissionDenied
     );
 }
 
 #[tokio::test]
-async fn a_layer_that_knows_origins_leaves_a_channel_alone() {
+async fn layer_with_origins_adds_no_token_on_a_tonic_channel() {
     let signer = Signer::new("k");
     let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier())).await;
     let origin = format!("http://{address}");
     let channel = Channel::from_shared(origin.clone()).unwrap().connect_lazy();
-    // A channel's requests name no authority, which the docs of `only_to` say.
-    let narrow = token(signer.good()).only_to([origin]).unwrap().layer(channel);
-    assert_eq!(ask(narrow).await.unwrap_err().code(), Code::Unauthenticated);
+    // Requests on a channel have no authority, as the docs of `only_to` say.
+    let service = token_layer(signer.good()).only_to([origin]).unwrap().layer(channel);
+    assert_eq!(call(service).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
-async fn an_optional_layer_fits_a_tonic_server() {
+async fn optional_layer_admits_anonymous_tonic_calls() {
     let signer = Signer::new("k");
     let address = serve_grpc(VerifyServiceTokenLayer::optional(signer.verifier())).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(ask(channel.clone()).await.unwrap(), "nobody");
-    assert_eq!(ask(token(signer.good()).layer(channel)).await.unwrap(), "orders");
+    assert_eq!(call(channel.clone()).await.unwrap(), "anonymous");
+    assert_eq!(call(token_layer(signer.good()).layer(channel)).await.unwrap(), "orders");
 }
 
 async fn m2(signer: &Signer) -> String {
@@ -195,11 +202,11 @@ async fn m2(signer: &Signer) -> String {
 }
 
 #[tokio::test]
-async fn hyper_util_carries_the_token() {
+async fn hyper_util_client_sends_the_token() {
     let signer = Signer::new("k");
     let url = m2(&signer).await;
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let layer = token(signer.good()).only_to([&url]).unwrap();
+    let layer = token_layer(signer.good()).only_to([&url]).unwrap();
     let request = || Request::get(format!("{url}/whoami")).body(Empty::new()).unwrap();
 
     let response = layer.layer(client.clone()).oneshot(request()).await.unwrap();
@@ -208,11 +215,11 @@ async fn hyper_util_carries_the_token() {
 }
 
 #[tokio::test]
-async fn reqwest_carries_the_token() {
+async fn reqwest_client_sends_the_token() {
     let signer = Signer::new("k");
     let url = m2(&signer).await;
     let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
-    let service = token(signer.good()).only_to([&url]).unwrap().layer(client.clone());
+    let service = token_layer(signer.good()).only_to([&url]).unwrap().layer(client.clone());
     let request = || client.get(format!("{url}/whoami")).build().unwrap();
 
     let response = service.oneshot(request()).await.unwrap();

@@ -1,5 +1,5 @@
-//! The outcome that a layer inserts and handlers read: it never passes from one layer, policy or
-//! request to another.
+//! The outcome that a layer inserts and handlers read is never that of another layer, policy or
+//! request.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -19,48 +19,48 @@ async fn optional(claims: Option<ServiceClaims>) -> String {
     caller(claims.as_ref())
 }
 
-async fn answer(app: &Router, request: Request<()>) -> (Answer, String) {
+async fn send(app: &Router, request: Request<()>) -> (Answer, String) {
     let response = app.clone().oneshot(request.map(|()| Body::empty())).await.unwrap();
     let seen = Answer::of(&response);
     (seen, String::from_utf8(to_bytes(response.into_body(), 1024).await.unwrap().to_vec()).unwrap())
 }
 
-fn path(request: Request<()>, path: &'static str) -> Request<()> {
+fn with_path(request: Request<()>, path: &'static str) -> Request<()> {
     let (mut parts, body) = request.into_parts();
     parts.uri = path.parse().unwrap();
     Request::from_parts(parts, body)
 }
 
 #[tokio::test]
-async fn an_extractor_without_a_layer_answers_500() {
+async fn extractor_without_a_layer_responds_500() {
     let logs = Logs::of_this_thread();
     let app = Router::new().route("/required", get(required)).route("/optional", get(optional));
     for route in ["/required", "/optional"] {
         for request in [request::<&str>(&[]), bearer(&Signer::new("k").good())] {
-            let (seen, body) = answer(&app, path(request, route)).await;
+            let (seen, body) = send(&app, with_path(request, route)).await;
             assert_eq!((seen.status, seen.challenge, body.as_str()), (500, None, ""), "{route}");
         }
     }
     assert_eq!(
         logs.text().matches("ERROR").count(),
         4,
-        "a forgotten layer is logged: {}",
+        "the missing layer is not logged: {}",
         logs.text()
     );
 }
 
 #[tokio::test]
-async fn extractors_behind_a_layer_see_the_caller() {
+async fn extractors_behind_a_layer_return_the_claims() {
     let signer = Signer::new("k");
     let app = Router::new()
         .route("/required", get(required))
         .route("/optional", get(optional))
         .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
     for route in ["/required", "/optional"] {
-        let (seen, body) = answer(&app, path(bearer(&signer.good()), route)).await;
+        let (seen, body) = send(&app, with_path(bearer(&signer.good()), route)).await;
         assert_eq!((seen.status, body.as_str()), (200, "orders"), "{route}");
         assert_eq!(
-            answer(&app, path(bearer(&signer.user()), route)).await.0.status,
+            send(&app, with_path(bearer(&signer.user()), route)).await.0.status,
             403,
             "{route}"
         );
@@ -68,7 +68,7 @@ async fn extractors_behind_a_layer_see_the_caller() {
 }
 
 #[tokio::test]
-async fn claims_behind_an_optional_layer_are_refused_as_the_layer_would() {
+async fn claims_extractor_refuses_as_a_required_layer_would() {
     let signer = Signer::new("k");
     let layer = VerifyServiceTokenLayer::optional(signer.verifier()).realm("billing");
     let app = Router::new().route("/whoami", get(required)).route_layer(layer);
@@ -83,10 +83,10 @@ async fn claims_behind_an_optional_layer_are_refused_as_the_layer_would() {
         ),
     ];
     for (request, status, challenge) in cases {
-        let (seen, body) = answer(&app, request).await;
+        let (seen, body) = send(&app, request).await;
         assert_eq!((seen.status, seen.challenge, body.as_str()), (status, Some(challenge), ""));
     }
-    assert_eq!(answer(&app, bearer(&signer.good())).await.1, "orders");
+    assert_eq!(send(&app, bearer(&signer.good())).await.1, "orders");
 }
 
 /// An outer layer reads `x-outer`; the inner one reads `Authorization`.
@@ -103,9 +103,9 @@ async fn inner_layer_replaces_the_claims_of_an_outer_one() {
     let (outer, inner) = (Signer::new("outer"), Signer::new("inner"));
     let service = nested(outer.verifier(), inner.verifier());
     let cases = [
-        (vec![], "nobody"),
-        (vec!["Basic dTpw".to_owned()], "nobody"),
-        (vec![format!("Bearer {}", inner.user())], "nobody"),
+        (vec![], "anonymous"),
+        (vec!["Basic dTpw".to_owned()], "anonymous"),
+        (vec![format!("Bearer {}", inner.user())], "anonymous"),
         (vec![format!("Bearer {}", inner.good())], "orders"),
     ];
     for (credentials, expected) in cases {
@@ -122,8 +122,8 @@ async fn inner_layer_replaces_the_claims_of_an_outer_one() {
 
 #[tokio::test]
 async fn next_layer_replaces_the_claims_that_a_request_carries() {
-    // A request that went through one service and is sent into another, as a proxy in the same
-    // process would.
+    // The inner service is a proxy, which forwards the authenticated request to a second layer in
+    // the same process.
     let (first, second) = (Signer::new("first"), Signer::new("second"));
     let forward = VerifyServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
     let proxy = tower::service_fn(move |mut request: Request<()>| {
@@ -132,7 +132,7 @@ async fn next_layer_replaces_the_claims_that_a_request_carries() {
         forward.clone().oneshot(request)
     });
     let service = VerifyServiceTokenLayer::new(first.verifier()).layer(proxy);
-    assert_eq!(service.oneshot(bearer(&first.good())).await.unwrap().into_body(), "nobody");
+    assert_eq!(service.oneshot(bearer(&first.good())).await.unwrap().into_body(), "anonymous");
 }
 
 #[tokio::test]
@@ -143,17 +143,17 @@ async fn route_layer_keeps_404() {
         .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
         .route("/health", get(|| async { "ok" }));
     let cases = [
-        (path(request::<&str>(&[]), "/nowhere"), 404),
-        (path(bearer("garbage"), "/nowhere"), 404),
-        (path(bearer(&signer.good()), "/nowhere"), 404),
-        (path(request::<&str>(&[]), "/health"), 200),
-        (path(bearer("garbage"), "/health"), 200),
-        (path(request::<&str>(&[]), "/whoami"), 401),
-        (path(bearer(&signer.good()), "/whoami"), 200),
+        (with_path(request::<&str>(&[]), "/nowhere"), 404),
+        (with_path(bearer("garbage"), "/nowhere"), 404),
+        (with_path(bearer(&signer.good()), "/nowhere"), 404),
+        (with_path(request::<&str>(&[]), "/health"), 200),
+        (with_path(bearer("garbage"), "/health"), 200),
+        (with_path(request::<&str>(&[]), "/whoami"), 401),
+        (with_path(bearer(&signer.good()), "/whoami"), 200),
     ];
     for (request, status) in cases {
         let case = format!("{} {:?}", request.uri(), request.headers().len());
-        let (seen, _) = answer(&app, request).await;
+        let (seen, _) = send(&app, request).await;
         assert_eq!(seen.status, status, "{case}");
         assert_eq!(seen.challenge.is_some(), status == 401, "{case}");
     }
@@ -177,7 +177,7 @@ async fn two_policies_never_share_a_cached_token() {
     .map(|(verifier, status)| {
         (VerifyServiceTokenLayer::new(verifier).layer(Inner::default()), status)
     });
-    // Each judges the token before and after each other.
+    // Each policy verifies the token before and after each other policy.
     for round in 0..3 {
         for (index, (service, status)) in services.iter().enumerate() {
             let response = service.clone().oneshot(bearer(&token)).await.unwrap();

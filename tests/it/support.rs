@@ -240,7 +240,7 @@ pub(crate) fn caller(claims: Option<&ServiceClaims>) -> String {
     let name = |claims: &ServiceClaims| {
         claims.get("service").and_then(Value::as_str).unwrap_or("nameless").to_owned()
     };
-    claims.map_or_else(|| "nobody".to_owned(), name)
+    claims.map_or_else(|| "anonymous".to_owned(), name)
 }
 
 /// A request with these values of `Authorization`.
