@@ -1,4 +1,4 @@
-//! Whatever holds a token, a claim or an api key prints none of it.
+//! The `Debug` output of a type that holds a token, a claim or an api key shows none of them.
 
 use std::fmt::Debug;
 
@@ -17,7 +17,7 @@ use crate::support::{Inner, bearer, core, mint};
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const SECRET_CLAIM: &str = "claim-51c2";
 
-/// Both ways to print.
+/// Formats the value with `{:?}` and with `{:#?}`.
 fn print(what: &'static str, value: &dyn Debug) -> (&'static str, String) {
     (what, format!("{value:?} {value:#?}"))
 }
@@ -29,19 +29,21 @@ async fn token_never_appears_in_debug() {
     let token = ServiceToken::from_jwt(&jwt).unwrap();
     let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
     let claims = verifier.verify(&jwt).await.unwrap();
-    let add = AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();
-    let require = VerifyServiceTokenLayer::new(verifier.clone());
+    let client_layer =
+        AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();
+    let server_layer = VerifyServiceTokenLayer::new(verifier.clone());
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
-    let asking =
+    let request =
         supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
     let embedded = EmbeddedCore::builder().api_key(API_KEY);
-    // What the inner service sees, as a log further in would print it.
+    // The request as the inner service receives it; its logs may print the extensions.
     let mut seen = bearer(&jwt);
     seen.extensions_mut().insert(claims.clone());
-    let future = require.layer(Inner::default()).call(bearer(&jwt));
-    let refused = require.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
+    let future = server_layer.layer(Inner::default()).call(bearer(&jwt));
+    let refused =
+        server_layer.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
 
     let url = format!("https://a.example/jwks.json?secret={API_KEY}");
     let client = reqwest::Client::builder().default_headers(HeaderMap::from_iter([(
@@ -52,38 +54,42 @@ async fn token_never_appears_in_debug() {
     let remote_layer = VerifyServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
 
     let printed = [
-        print("builder of a key set", &RemoteJwks::builder(&url)),
+        print("key set builder", &RemoteJwks::builder(&url)),
         print(
-            "builder with a user in its URL",
+            "key set builder with a user in its URL",
             &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example")),
         ),
-        print("server layer over a key set", &remote_layer),
+        print("server layer with a remote key set", &remote_layer),
         print("token", &token),
         print("header value", &token.header_value()),
         print("headers", &headers),
-        print("client layer", &add),
-        print("client service", &add.layer(ConcurrencyLimit::new(Inner::default(), 1))),
+        print("client layer", &client_layer),
+        print("client service", &client_layer.layer(ConcurrencyLimit::new(Inner::default(), 1))),
         print("claims", &claims),
         print("verifier", &verifier),
-        print("server layer", &require),
-        print("server service", &require.layer(Inner::default())),
+        print("server layer", &server_layer),
+        print("server service", &server_layer.layer(Inner::default())),
         print("server future", &future),
-        print("refusal", &refused),
+        print("response to a refused request", &refused),
         print("rejection", &refused.extensions().get::<tower_m2m::Rejection>()),
         print("SuperTokens core", &supertokens),
-        print("request for a token", &asking),
-        print("embedded core's builder", &embedded),
+        print("token request", &request),
+        print("embedded core builder", &embedded),
         print("embedded core", &embedded.clone().build().await.unwrap()),
         print("extensions", seen.extensions()),
-        print("error of a token", &ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err()),
-        print("error of claims", &claims.deserialize::<Vec<u8>>().unwrap_err()),
+        print("token error", &ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err()),
+        print("claims error", &claims.deserialize::<Vec<u8>>().unwrap_err()),
     ];
     let parts: Vec<&str> = jwt.split('.').collect();
     for (what, text) in printed {
-        // The header is no secret, but nothing that prints it stops there.
+        // The JWT header is no secret, but output that holds it may hold the rest of the token.
         for secret in [parts[0], parts[1], parts[2], SECRET_CLAIM, API_KEY] {
             assert!(!text.contains(secret), "{what}: {text}");
         }
     }
-    assert_eq!(headers[AUTHORIZATION], format!("Bearer {jwt}"), "which is what it is all about");
+    assert_eq!(
+        headers[AUTHORIZATION],
+        format!("Bearer {jwt}"),
+        "the headers do not hold the token"
+    );
 }

@@ -1,4 +1,4 @@
-//! The HTTP edge over a raw socket: what is in the bytes that no client library would send.
+//! The server layer over a raw socket, with requests that no client library sends.
 
 use std::net::SocketAddr;
 
@@ -24,21 +24,22 @@ async fn m2(signer: &Signer) -> SocketAddr {
     serve(app).await
 }
 
-/// One exchange: the status, the challenge and the body.
+/// Sends one request with these header lines. Returns the status, the challenge and the body of the
+/// response.
 async fn exchange(address: SocketAddr, path: &str, lines: &[u8]) -> (u16, Option<String>, String) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let first = format!("GET {path} HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n");
         stream.write_all(&[first.as_bytes(), lines, b"\r\n"].concat()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     };
     read(&timeout(PATIENCE, exchange).await.unwrap())
 }
 
-fn read(answer: &str) -> (u16, Option<String>, String) {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+fn read(response: &str) -> (u16, Option<String>, String) {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let challenges: Vec<_> = lines
@@ -50,7 +51,7 @@ fn read(answer: &str) -> (u16, Option<String>, String) {
 }
 
 #[tokio::test]
-async fn header_lines_get_their_answers() {
+async fn authorization_lines_decide_status_and_challenge() {
     let signer = Signer::new("k");
     let (address, good) = (m2(&signer).await, signer.good());
     let line =
@@ -79,35 +80,35 @@ async fn header_lines_get_their_answers() {
         ("the scheme in mixed case", line("bEaReR GOOD"), 200, None),
         ("several spaces", line("Bearer    GOOD"), 200, None),
         ("white space around the value", line(" \t Bearer GOOD \t "), 200, None),
-        ("no line", vec![], 401, NO_ERROR),
+        ("no header", vec![], 401, NO_ERROR),
         ("an empty value", line(""), 401, NO_ERROR),
-        ("white space alone", line(" \t "), 401, NO_ERROR),
+        ("only white space", line(" \t "), 401, NO_ERROR),
         ("Basic", line("Basic dTpw"), 401, NO_ERROR),
         ("another scheme with the token", line("Token GOOD"), 401, NO_ERROR),
         ("a longer scheme", line("BearerX GOOD"), 401, NO_ERROR),
-        ("the token alone", line("GOOD"), 401, NO_ERROR),
-        ("the scheme alone", line("Bearer"), 400, INVALID_REQUEST),
-        ("the scheme and spaces", line("Bearer   "), 400, INVALID_REQUEST),
+        ("the token without a scheme", line("GOOD"), 401, NO_ERROR),
+        ("the scheme without a token", line("Bearer"), 400, INVALID_REQUEST),
+        ("the scheme with only spaces", line("Bearer   "), 400, INVALID_REQUEST),
         ("two good lines", two("Bearer GOOD", "Bearer GOOD"), 400, INVALID_REQUEST),
         ("a good line and a bad one", two("Bearer GOOD", "Bearer garbage"), 400, INVALID_REQUEST),
         ("a bad line and a good one", two("Bearer garbage", "Bearer GOOD"), 400, INVALID_REQUEST),
         ("a good line and Basic", two("Bearer GOOD", "Basic dTpw"), 400, INVALID_REQUEST),
         ("a good line and an empty one", two("Bearer GOOD", ""), 400, INVALID_REQUEST),
         ("an empty line and a good one", two("", "Bearer GOOD"), 400, INVALID_REQUEST),
-        ("a tab for the space", line("Bearer\tGOOD"), 400, INVALID_REQUEST),
-        ("a tab behind the space", line("Bearer \tGOOD"), 400, INVALID_REQUEST),
+        ("a tab instead of the space", line("Bearer\tGOOD"), 400, INVALID_REQUEST),
+        ("a tab after the space", line("Bearer \tGOOD"), 400, INVALID_REQUEST),
         ("joined by a comma", line("Bearer GOOD, Bearer GOOD"), 400, INVALID_REQUEST),
-        ("joined with Basic behind", line("Bearer GOOD, Basic dTpw"), 400, INVALID_REQUEST),
-        ("joined with Basic in front", line("Basic dTpw, Bearer GOOD"), 400, INVALID_REQUEST),
-        ("a comma behind", line("Bearer GOOD,"), 400, INVALID_REQUEST),
+        ("joined with Basic after it", line("Bearer GOOD, Basic dTpw"), 400, INVALID_REQUEST),
+        ("joined with Basic before it", line("Basic dTpw, Bearer GOOD"), 400, INVALID_REQUEST),
+        ("a comma after the token", line("Bearer GOOD,"), 400, INVALID_REQUEST),
         ("a second token", line("Bearer GOOD GOOD"), 400, INVALID_REQUEST),
         ("quotes", line("Bearer \"GOOD\""), 400, INVALID_REQUEST),
         ("an auth-param", line("Bearer token=\"GOOD\""), 400, INVALID_REQUEST),
-        ("obs-text behind", bytes("Bearer abc", 0xE9, ""), 400, INVALID_REQUEST),
-        ("obs-text for the space", bytes("Bearer", 0xA0, "GOOD"), 400, INVALID_REQUEST),
-        ("bad UTF-8", bytes("Bearer ", 0xFF, "GOOD"), 400, INVALID_REQUEST),
+        ("obs-text after the token", bytes("Bearer abc", 0xE9, ""), 400, INVALID_REQUEST),
+        ("obs-text instead of the space", bytes("Bearer", 0xA0, "GOOD"), 400, INVALID_REQUEST),
+        ("invalid UTF-8", bytes("Bearer ", 0xFF, "GOOD"), 400, INVALID_REQUEST),
         ("9 KiB", line(&format!("Bearer {}", "a".repeat(9 * 1024))), 401, TOO_LONG),
-        // The length comes first: nothing in what is too long is looked at.
+        // The length is checked before the characters.
         (
             "9 KiB and obs-text",
             bytes(&format!("Bearer {}", "a".repeat(9 * 1024)), 0xE9, ""),
@@ -127,7 +128,7 @@ async fn header_lines_get_their_answers() {
 }
 
 #[tokio::test]
-async fn public_and_unknown_paths_stay_what_they_are() {
+async fn public_and_unknown_paths_bypass_the_layer() {
     let signer = Signer::new("k");
     let address = m2(&signer).await;
     let cases = [
@@ -142,7 +143,7 @@ async fn public_and_unknown_paths_stay_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_refusal_keeps_the_connection() {
+async fn refused_request_keeps_the_connection_open() {
     let signer = Signer::new("k");
     let mut stream = TcpStream::connect(m2(&signer).await).await.unwrap();
     let request = format!(
@@ -151,15 +152,15 @@ async fn a_refusal_keeps_the_connection() {
         signer.good()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answers = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answers)).await.unwrap().unwrap();
-    let second = answers.rfind("HTTP/1.1").unwrap();
-    assert_eq!(read(&answers[..second]).0, 401);
-    assert_eq!(read(&answers[second..]), (200, None, "orders".to_owned()));
+    let mut responses = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut responses)).await.unwrap().unwrap();
+    let second = responses.rfind("HTTP/1.1").unwrap();
+    assert_eq!(read(&responses[..second]).0, 401);
+    assert_eq!(read(&responses[second..]), (200, None, "orders".to_owned()));
 }
 
 #[tokio::test]
-async fn grpc_content_type_on_http_1_is_answered_401() {
+async fn grpc_content_type_on_http_1_gets_401() {
     let signer = Signer::new("k");
     let app = Router::new()
         .route("/test.Who/Ask", post(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
@@ -179,17 +180,17 @@ async fn grpc_content_type_on_http_1_is_answered_401() {
                      {content_type}\r\nContent-Length: 0\r\n\r\n"
                 );
                 stream.write_all(request.as_bytes()).await.unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).await.unwrap();
-                answer
+                let mut response = String::new();
+                stream.read_to_string(&mut response).await.unwrap();
+                response
             };
-            let answer = timeout(PATIENCE, exchange).await.unwrap();
+            let response = timeout(PATIENCE, exchange).await.unwrap();
             assert_eq!(
-                read(&answer),
+                read(&response),
                 (401, NO_ERROR.map(str::to_owned), String::new()),
                 "{version} {content_type}"
             );
-            assert!(!answer.contains("grpc-status"), "{version} {content_type}");
+            assert!(!response.contains("grpc-status"), "{version} {content_type}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A core that is killed with SIGKILL, again and again, while its keys rotate every second and
-//! tokens are minted.
+//! Kills a core with SIGKILL again and again, while it mints tokens and rotates its keys each
+//! second.
 //!
-//! After each restart every key that was ever listed and has not expired is listed, with the same
-//! numbers, and every token that was minted before is admitted. `M2M_KILLS` sets the number of
-//! kills, `M2M_SEED` repeats a run.
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and shows its figures
+//! After each restart the core must list, unchanged, every key that it listed before and that has
+//! not expired, and the tokens that these keys signed must verify. `M2M_KILLS` sets the number of
+//! kills (10 by default), `M2M_SEED` repeats a run.
+#![allow(clippy::print_stdout)] // prints the seed and the counts
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,17 +21,18 @@ use tower_m2m::{LocalJwks, Verifier};
 
 const ISSUER: &str = "https://api.example.com";
 
-/// Seconds. A key is made every half interval, and stays listed for the interval and twice the
-/// validity.
+/// In seconds. The core creates a key every half `ROTATE_EVERY`, and lists it for `ROTATE_EVERY`
+/// plus twice `ACCESS_TOKEN_VALIDITY`.
 const ROTATE_EVERY: u64 = 1;
 const ACCESS_TOKEN_VALIDITY: u64 = 5;
 const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
 
-/// Longer than it takes until the next key is made, so that some processes die while they write it.
-const LONGEST_LIFE: f64 = 0.8;
+/// In seconds. Longer than it takes the core to create the next key, so that some processes are
+/// killed while they write it.
+const LONGEST_RUN: f64 = 0.8;
 
-/// How many of the tokens from before the last life are verified after each restart. After the last
-/// restart all of them are.
+/// How many tokens of earlier processes are verified after each restart, besides all those of the
+/// killed process. After the final restart every token is verified.
 const SAMPLE: usize = 50;
 
 #[tokio::test]
@@ -50,7 +51,7 @@ async fn core_killed_at_any_moment_loses_no_key() {
 
     for kill in 0..=kills {
         let mut core = Core::start(&folder.path().join("data"), &client);
-        let keys = core.keys().await.expect("a core that listens lists its keys");
+        let keys = core.keys().await.expect("the core listens but lists no keys");
         let now = unix_millis();
         for (kid, key) in &seen.keys {
             if is_kept(kid, now) && keys.get(kid) != Some(key) {
@@ -79,12 +80,12 @@ async fn core_killed_at_any_moment_loses_no_key() {
             break;
         }
         if kill % 2 == 0 {
-            let life = Duration::from_secs_f64(rng.f64() * LONGEST_LIFE);
-            // At a random moment.
-            let _ = timeout(life, core.live(&mut seen, |_| false)).await;
+            let run = Duration::from_secs_f64(rng.f64() * LONGEST_RUN);
+            // Killed at a random moment.
+            let _ = timeout(run, core.mint_and_list_until(&mut seen, |_| false)).await;
         } else {
-            // As soon as a caller has seen a new key.
-            core.live(&mut seen, |is_new| is_new).await;
+            // Killed as soon as a caller has seen a new key.
+            core.mint_and_list_until(&mut seen, |is_new| is_new).await;
         }
         core.process.kill().unwrap();
         core.process.wait().unwrap();
@@ -106,8 +107,9 @@ async fn core_killed_at_any_moment_loses_no_key() {
 #[derive(Default)]
 struct Seen {
     keys: BTreeMap<String, Value>,
-    /// Tokens of the life that ended last, and of those before.
+    /// Tokens that the last process minted.
     new: Vec<Token>,
+    /// Tokens that earlier processes minted.
     old: Vec<Token>,
 }
 
@@ -125,7 +127,7 @@ struct Core {
 
 impl Core {
     fn start(folder: &Path, client: &Client) -> Self {
-        // target/debug/deps/it-… and target/debug/examples/core.
+        // This test is `target/debug/deps/it-…`, and the core is `target/debug/examples/core`.
         let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/core");
         let mut process = Command::new(&program)
             .args(["--listen", "127.0.0.1:0", "--data"])
@@ -137,22 +139,22 @@ impl Core {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|err| {
-                panic!("{}: {err}; `cargo build --example core` makes it", program.display())
+                panic!("{}: {err}; `cargo build --example core` builds it", program.display())
             });
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line
             .trim()
             .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("it said {line:?}"))
+            .unwrap_or_else(|| panic!("unexpected first line: {line:?}"))
             .to_owned();
         Self { process, url, client: client.clone() }
     }
 
-    /// Mints and fetches key sets until `ends` is true. Its argument says whether a new key was
-    /// listed. Two tasks fetch beside the one that mints: none may see a new key before it is
-    /// stored.
-    async fn live(&self, seen: &mut Seen, ends: impl Fn(bool) -> bool) {
+    /// Mints tokens and fetches key sets until `is_done` returns true. Its argument: whether the
+    /// fetched set has a new key. Two loops fetch concurrently, because a key must be stored before
+    /// any of several callers can see it.
+    async fn mint_and_list_until(&self, seen: &mut Seen, is_done: impl Fn(bool) -> bool) {
         let seen = RefCell::new(seen);
         let mint = async {
             for round in 0_u64.. {
@@ -165,7 +167,7 @@ impl Core {
                 let Some(keys) = self.keys().await else { continue };
                 let is_new = keys.keys().any(|kid| !seen.borrow().keys.contains_key(kid));
                 seen.borrow_mut().keys.extend(keys);
-                if ends(is_new) {
+                if is_done(is_new) {
                     return;
                 }
             }
@@ -214,12 +216,12 @@ fn kid_of(jwt: &str) -> String {
     header["kid"].as_str().unwrap().to_owned()
 }
 
-/// Whether the key must be listed at this time. A static key always is.
+/// Whether the core must list the key at `now`, in milliseconds. It always lists a static key.
 fn is_kept(kid: &str, now: u64) -> bool {
     kid.strip_prefix("d-").is_none_or(|created| now < created.parse::<u64>().unwrap() + KEPT_MILLIS)
 }
 
-// Two processes have no other clock in common.
+// The test and the core share no other clock.
 #[allow(clippy::disallowed_methods)]
 fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

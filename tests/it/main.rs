@@ -1,6 +1,6 @@
 //! Behaviour across modules, as a user of the crate sees it: in process where that is enough, over
 //! loopback sockets where HTTP itself matters.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+#![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 mod architecture;
 mod client;
