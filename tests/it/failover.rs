@@ -1,5 +1,5 @@
-//! Minting against cores that are dead, hanging, late, overloaded, broken or none at all.
-#![allow(clippy::unwrap_used)] // a test may panic
+//! Minting against cores that are dead, hanging, late, overloaded or broken, and against other
+//! servers.
 
 use std::time::Duration;
 
@@ -13,18 +13,19 @@ use tower_m2m::{
 use crate::scripted::{API_KEY, Answer, ISSUER, SIGNATURE, Scripted, dead, good, status};
 use crate::support::chain;
 
-/// Longer than any of these takes, shorter than anyone waits.
-const SOON: Duration = Duration::from_secs(20);
+/// Longer than any mint in these tests takes.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn core(uri: &str) -> SuperTokensCore {
     SuperTokensCore::new(uri).unwrap().api_key(API_KEY).start_up_timeout(Duration::ZERO)
 }
 
 async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
-    let minted = timeout(SOON, core.service_token(ISSUER).mint()).await.expect("it takes too long");
+    let minted =
+        timeout(TEST_TIMEOUT, core.service_token(ISSUER).mint()).await.expect("the mint hangs");
     if let Err(err) = &minted {
         let text = chain(err);
-        assert!(!text.contains(['\n', '\r', '\u{1b}']), "one line: {text:?}");
+        assert!(!text.contains(['\n', '\r', '\u{1b}']), "control characters: {text:?}");
         for secret in [API_KEY, SIGNATURE, "eyJ"] {
             assert!(!text.contains(secret) && !format!("{err:?}").contains(secret), "{err:?}");
         }
@@ -33,22 +34,22 @@ async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
 }
 
 #[tokio::test]
-async fn a_dead_host_is_passed_over_wherever_it_stands() {
-    let living = Scripted::start([good()]).await;
+async fn dead_host_is_skipped_in_any_position() {
+    let live = Scripted::start([good()]).await;
     let dead = dead().await;
-    for uri in [format!("http://{dead};{}", living.url), format!("{};http://{dead}", living.url)] {
+    for uri in [format!("http://{dead};{}", live.url), format!("{};http://{dead}", live.url)] {
         let core = core(&uri);
-        let before = living.count();
+        let before = live.count();
         for _ in 0..3 {
             mint(&core).await.unwrap();
             mint(&core.clone()).await.unwrap();
         }
-        assert_eq!(living.count() - before, 6, "{uri}");
+        assert_eq!(live.count() - before, 6, "{uri}");
     }
 }
 
 #[tokio::test]
-async fn mints_go_round_the_hosts_whoever_makes_them() {
+async fn mints_of_all_clones_rotate_through_the_hosts() {
     let hosts = [
         Scripted::start([good()]).await,
         Scripted::start([good()]).await,
@@ -64,7 +65,7 @@ async fn mints_go_round_the_hosts_whoever_makes_them() {
 }
 
 #[tokio::test]
-async fn an_answer_is_the_cores_and_no_other_host_is_asked() {
+async fn refused_mint_asks_no_other_host() {
     let refusing = Scripted::start([status(401, "", "Invalid API key\n")]).await;
     let other = Scripted::start([good()]).await;
     let err = mint(&core(&format!("{};{}", refusing.url, other.url))).await.unwrap_err();
@@ -76,7 +77,7 @@ async fn an_answer_is_the_cores_and_no_other_host_is_asked() {
 }
 
 #[tokio::test]
-async fn with_all_hosts_dead_the_error_comes_within_the_deadline() {
+async fn mint_with_all_hosts_dead_fails_within_the_timeout() {
     let uri = format!("http://{};http://{}", dead().await, dead().await);
     let start = Instant::now();
     let err = mint(&core(&uri).start_up_timeout(Duration::from_millis(500))).await.unwrap_err();
@@ -86,7 +87,7 @@ async fn with_all_hosts_dead_the_error_comes_within_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_host_that_hangs_is_given_up_and_another_is_tried() {
+async fn hanging_host_times_out_and_the_retry_asks_another() {
     let hanging = Scripted::start([Answer::Silence]).await;
     let hung = core(&hanging.url).timeout(Duration::from_millis(200));
     let err = mint(&hung).await.unwrap_err();
@@ -96,7 +97,7 @@ async fn a_host_that_hangs_is_given_up_and_another_is_tried() {
     let good = Scripted::start([good()]).await;
     let uri = format!("{};{}", hanging.url, good.url);
     let both = || core(&uri).timeout(Duration::from_millis(200));
-    // It may have minted already, so no other host is asked within one attempt.
+    // The hanging host may have minted already, so the same attempt asks no other host.
     mint(&both()).await.unwrap_err();
     assert_eq!((hanging.count(), good.count()), (2, 0));
     mint(&both().start_up_timeout(Duration::from_secs(5))).await.unwrap();
@@ -104,36 +105,41 @@ async fn a_host_that_hangs_is_given_up_and_another_is_tried() {
 }
 
 #[tokio::test]
-async fn a_storm_of_429_is_waited_out_with_the_sdks_delays() {
+async fn status_429_is_retried_with_the_sdks_delays() {
     let too_many = || status(429, "", "slow down");
-    let storm = Scripted::start([too_many(), too_many(), too_many(), good()]).await;
+    let overloaded = Scripted::start([too_many(), too_many(), too_many(), good()]).await;
     let start = Instant::now();
-    mint(&core(&storm.url).start_up_timeout(SOON)).await.unwrap();
+    mint(&core(&overloaded.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     let waited = start.elapsed();
     assert!(
         waited >= Duration::from_millis(10 + 260 + 510) && waited < Duration::from_secs(3),
         "{waited:?}"
     );
 
-    let asking = Scripted::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
+    let with_retry_after = Scripted::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
     let start = Instant::now();
-    mint(&core(&asking.url).start_up_timeout(SOON)).await.unwrap();
+    mint(&core(&with_retry_after.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
 
-    let endless = Scripted::start([too_many()]).await;
-    let err =
-        mint(&core(&endless.url).start_up_timeout(Duration::from_millis(400))).await.unwrap_err();
+    let always_429 = Scripted::start([too_many()]).await;
+    let err = mint(&core(&always_429.url).start_up_timeout(Duration::from_millis(400)))
+        .await
+        .unwrap_err();
     assert_eq!(
         err.to_string(),
-        format!("the core at {} refused with status 429: slow down", endless.url)
+        format!("the core at {} refused with status 429: slow down", always_429.url)
     );
-    assert_eq!(endless.count(), 3, "at once, after 10 ms, after 260 ms; 510 ms more are too many");
+    assert_eq!(
+        always_429.count(),
+        3,
+        "attempts at 0, 10 and 270 ms; the next, at 780 ms, is too late"
+    );
 }
 
 #[tokio::test]
-async fn a_core_that_fails_is_tried_again_until_the_deadline() {
+async fn failing_core_is_retried_until_the_start_up_timeout() {
     let recovering = Scripted::start([status(500, "", "boom"), status(503, "", ""), good()]).await;
-    mint(&core(&recovering.url).start_up_timeout(SOON)).await.unwrap();
+    mint(&core(&recovering.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     assert_eq!(recovering.count(), 3);
 
     let broken = Scripted::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
@@ -146,7 +152,7 @@ async fn a_core_that_fails_is_tried_again_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn what_is_no_core_fails_at_once() {
+async fn permanent_error_fails_without_a_retry() {
     let echo = format!("no {API_KEY} here, nor eyJhbGciOiJSUzI1NiJ9.eyJ9.{SIGNATURE}");
     let cases = [
         (
@@ -166,15 +172,15 @@ async fn what_is_no_core_fails_at_once() {
         (status(400, "", &"x".repeat(100_000)), "refused with status 400: (more than 64 KiB)"),
     ];
     for (answer, expected) in cases {
-        let core_of_sorts = Scripted::start([answer, good()]).await;
-        let err = mint(&core(&core_of_sorts.url).start_up_timeout(SOON)).await.unwrap_err();
+        let server = Scripted::start([answer, good()]).await;
+        let err = mint(&core(&server.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
         assert!(err.to_string().ends_with(expected), "{err}");
-        assert_eq!(core_of_sorts.count(), 1, "{expected}");
+        assert_eq!(server.count(), 1, "{expected}");
     }
 }
 
 #[tokio::test]
-async fn a_token_that_no_service_would_admit_fails_at_once() {
+async fn unusable_token_fails_without_a_retry() {
     let cases = [
         (json!({ "source": "microservice", "exp": -5 }), "the token has expired"),
         (json!({ "sub": "user-1" }), "`source` is not `microservice`"),
@@ -190,7 +196,7 @@ async fn a_token_that_no_service_would_admit_fails_at_once() {
     ];
     for (claims, expected) in cases {
         let minting = Scripted::start([Answer::Token(claims), good()]).await;
-        let err = mint(&core(&minting.url).start_up_timeout(SOON)).await.unwrap_err();
+        let err = mint(&core(&minting.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
         let is_unusable =
             matches!(&err, MintError::UnusableToken { .. } | MintError::WrongClaims { .. });
         assert!(is_unusable && chain(&err).ends_with(expected), "{err:?}");
@@ -199,18 +205,18 @@ async fn a_token_that_no_service_would_admit_fails_at_once() {
 }
 
 #[tokio::test]
-async fn a_core_that_comes_up_ten_seconds_late_is_waited_for() {
+async fn mint_waits_for_a_core_that_starts_ten_seconds_late() {
     let address = dead().await;
-    let core = core(&format!("http://{address}")).start_up_timeout(SOON);
+    let core = core(&format!("http://{address}")).start_up_timeout(TEST_TIMEOUT);
     let mut minting = std::pin::pin!(core.service_token(ISSUER).mint());
-    timeout(Duration::from_secs(10), &mut minting).await.expect_err("there is no core yet");
+    timeout(Duration::from_secs(10), &mut minting).await.expect_err("minted without a core");
     let late = Scripted::start_at(address, [good()]).await;
     minting.await.unwrap();
     assert_eq!(late.count(), 1);
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_what_is_sent() {
+async fn request_to_the_core_holds_the_chosen_options() {
     let scripted = Scripted::start([good()]).await;
     let core = core(&format!("{}/base/", scripted.url)).cdi_version("5.4");
     core.service_token(ISSUER).claim("service", "orders").mint().await.unwrap();
@@ -236,13 +242,13 @@ async fn what_is_asked_for_is_what_is_sent() {
             "{request}"
         );
         let (_, sent) = request.split_once("\r\n\r\n").unwrap();
-        let read = |text| serde_json::from_str::<Value>(text).unwrap();
-        assert_eq!(read(sent), read(body));
+        let parse = |text| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(parse(sent), parse(body));
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_for_is_not_asked() {
+async fn invalid_options_fail_before_any_request() {
     let scripted = Scripted::start([good()]).await;
     for version in ["", "5", "5.", "v5.4", "5.4\r\n", "5,4"] {
         let err = mint(&core(&scripted.url).cdi_version(version)).await.unwrap_err();
@@ -259,7 +265,7 @@ async fn what_cannot_be_asked_for_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_token_is_judged_by_the_policy_of_the_called_service() {
+async fn verify_with_applies_the_policy_of_the_called_service() {
     let embedded = EmbeddedCore::builder().build().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -287,7 +293,8 @@ async fn a_token_is_judged_by_the_policy_of_the_called_service() {
     let err = request().verify_with(&Verifier::new(other_keys)).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
-    let nowhere = Verifier::new(RemoteJwks::new(format!("http://{}/", dead().await)).unwrap());
-    let err = request().verify_with(&nowhere).mint().await.unwrap_err();
+    let unreachable_keys =
+        Verifier::new(RemoteJwks::new(format!("http://{}/", dead().await)).unwrap());
+    let err = request().verify_with(&unreachable_keys).mint().await.unwrap_err();
     assert!(err.to_string().starts_with("unreachable: "), "{err}");
 }

@@ -1,4 +1,4 @@
-//! Minting against something that answers, though not as a core does.
+//! Minting against a scripted server: the request, and the result of each response to it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,41 +20,42 @@ use crate::support::{DeadPort, ISSUER, Logs, PATIENCE, Signer, Untouched, chain,
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json;charset=utf-8")];
 
-/// One answer: status, headers, body.
+/// A response: status, headers, body.
 type Scripted = (u16, Vec<(&'static str, String)>, String);
 
-/// Gives its answers in turn, and the last one for ever.
+/// A server that sends its responses in order and then repeats the last one.
 struct Core {
     url: String,
-    seen: Seen,
+    requests: Requests,
 }
 
-type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
+type Requests = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
 
 impl Core {
-    async fn start(answers: Vec<Scripted>) -> Self {
-        let seen = Seen::default();
-        let app = Router::new().fallback(answer).with_state((Arc::clone(&seen), Arc::new(answers)));
-        Self { url: format!("http://{}", serve(app).await), seen }
+    async fn start(responses: Vec<Scripted>) -> Self {
+        let requests = Requests::default();
+        let state = (Arc::clone(&requests), Arc::new(responses));
+        let app = Router::new().fallback(respond).with_state(state);
+        Self { url: format!("http://{}", serve(app).await), requests }
     }
 
-    fn asked(&self) -> usize {
-        self.seen.lock().unwrap().len()
+    fn request_count(&self) -> usize {
+        self.requests.lock().unwrap().len()
     }
 }
 
-async fn answer(
-    State((seen, answers)): State<(Seen, Arc<Vec<Scripted>>)>,
+async fn respond(
+    State((requests, responses)): State<(Requests, Arc<Vec<Scripted>>)>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let turn = {
-        let mut seen = seen.lock().unwrap();
-        seen.push((uri, headers, body));
-        seen.len() - 1
+    let index = {
+        let mut requests = requests.lock().unwrap();
+        requests.push((uri, headers, body));
+        requests.len() - 1
     };
-    let (status, headers, body) = &answers[turn.min(answers.len() - 1)];
+    let (status, headers, body) = &responses[index.min(responses.len() - 1)];
     let mut response = Response::builder().status(*status);
     for (name, value) in headers {
         response = response.header(*name, value);
@@ -75,7 +76,7 @@ fn ok(jwt: &str) -> Scripted {
 }
 
 async fn mint(url: &str) -> Result<ServiceToken, MintError> {
-    // So long that whoever tries again when he should not runs into the limit of the test.
+    // A mint that retries when it must not runs into the timeout of the test.
     let core = SuperTokensCore::new(url)
         .unwrap()
         .api_key(API_KEY)
@@ -86,11 +87,11 @@ async fn mint(url: &str) -> Result<ServiceToken, MintError> {
 }
 
 #[tokio::test]
-async fn a_core_is_asked_as_the_official_sdks_ask() {
+async fn request_to_the_core_is_that_of_the_official_sdks() {
     let core = Core::start(vec![ok(&Signer::new("k").good())]).await;
     mint(&format!("{}/base", core.url)).await.unwrap();
-    let seen = core.seen.lock().unwrap();
-    let (uri, headers, body) = &seen[0];
+    let requests = core.requests.lock().unwrap();
+    let (uri, headers, body) = &requests[0];
     assert_eq!(uri.path(), "/base/recipe/jwt");
     assert_eq!(headers["api-key"], API_KEY);
     assert_eq!(headers["rid"], "jwt");
@@ -103,7 +104,7 @@ async fn a_core_is_asked_as_the_official_sdks_ask() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_token_is_said_to_be_none() {
+async fn response_without_a_token_fails_as_not_a_core() {
     let signer = Signer::new("k");
     let good = json!({"status": "OK", "jwt": signer.good()}).to_string();
     let padded = |len: usize| format!("{good}{}", " ".repeat(len - good.len()));
@@ -119,69 +120,73 @@ async fn an_answer_that_is_no_token_is_said_to_be_none() {
             "the content type is not JSON",
         ),
         ("no content type", scripted(200, &[], &good), "the content type is not JSON"),
-        ("no JSON", scripted(200, JSON, "Hello"), "malformed"),
-        ("half of it", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
-        ("a member twice", scripted(200, JSON, good.replace('{', "{\"jwt\":\"x\",")), "malformed"),
+        ("not JSON", scripted(200, JSON, "Hello"), "malformed"),
+        ("truncated JSON", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
+        (
+            "duplicate member",
+            scripted(200, JSON, good.replace('{', "{\"jwt\":\"x\",")),
+            "malformed",
+        ),
         ("an array", scripted(200, JSON, format!("[{good}]")), "malformed"),
         ("no token", scripted(200, JSON, r#"{"status":"OK"}"#), "no token"),
         ("null", scripted(200, JSON, r#"{"status":"OK","jwt":null}"#), "no token"),
-        ("no status", scripted(200, JSON, good.replace("OK", "NO")), "no token"),
+        ("another status", scripted(200, JSON, good.replace("OK", "NO")), "no token"),
         ("no RS256", scripted(200, JSON, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#), "RS256"),
         ("too large", scripted(200, JSON, padded(64 * 1024 + 1)), "64 KiB"),
         ("201", scripted(201, JSON, &good), "status 201"),
         ("204", scripted(204, &[], ""), "status 204"),
     ];
-    for (case, answer, expected) in cases {
-        let core = Core::start(vec![answer]).await;
+    for (case, response, expected) in cases {
+        let core = Core::start(vec![response]).await;
         let error = mint(&core.url).await.unwrap_err();
         assert!(
             matches!(&error, MintError::NotACore { core: name, .. } if *name == core.url),
             "{case}: {error:?}"
         );
         assert!(error.to_string().contains(expected), "{case}: {error}");
-        assert_eq!(core.asked(), 1, "{case}: it fails at once");
+        assert_eq!(core.request_count(), 1, "{case}: retried");
     }
     let largest = Core::start(vec![scripted(200, JSON, padded(64 * 1024))]).await;
     assert!(mint(&largest.url).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_token_that_no_service_would_admit_is_refused() {
+async fn token_that_m2_would_reject_fails_without_a_retry() {
     let signer = Signer::new("k");
-    let with = |claims: serde_json::Value| signer.claims(claims);
+    let signed = |claims: serde_json::Value| signer.claims(claims);
     let exp = now() + 3600;
     let cases = [
         ("expired", signer.expired(), "expired"),
         (
             "issued when it expires",
-            with(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            signed(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
             "`exp` is not later than `iat`",
         ),
         (
             "issued after it expires",
-            with(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            signed(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
             "`exp` is not later than `iat`",
         ),
-        ("no marker", with(json!({"exp": exp, "iss": ISSUER})), "microservice"),
+        ("no marker", signed(json!({"exp": exp, "iss": ISSUER})), "microservice"),
         (
             "another marker",
-            with(json!({"exp": exp, "iss": ISSUER, "source": "user"})),
+            signed(json!({"exp": exp, "iss": ISSUER, "source": "user"})),
             "microservice",
         ),
         (
             "a marker of another type",
-            with(json!({"exp": exp, "iss": ISSUER, "source": ["microservice"]})),
+            signed(json!({"exp": exp, "iss": ISSUER, "source": ["microservice"]})),
             "microservice",
         ),
         (
             "another issuer",
-            with(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})),
+            signed(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})),
             "issuer",
         ),
-        ("no issuer", with(json!({"exp": exp, "source": "microservice"})), "issuer"),
-        ("no JWT", "eyJ.x".to_owned(), "not a compact JWS"),
+        ("no issuer", signed(json!({"exp": exp, "source": "microservice"})), "issuer"),
+        ("not a JWT", "eyJ.x".to_owned(), "not a compact JWS"),
         ("a line break", format!("{}\n", signer.good()), "base64url"),
-        ("no object", signer.claims("[]"), "malformed"),
+        ("claims that are not an object", signer.claims("[]"), "malformed"),
         ("empty", String::new(), "not a compact JWS"),
     ];
     for (case, jwt, expected) in cases {
@@ -196,12 +201,12 @@ async fn a_token_that_no_service_would_admit_is_refused() {
             "{case}: {error:?}"
         );
         assert!(chain(&error).contains(expected), "{case}: {error:?}");
-        assert_eq!(core.asked(), 1, "{case}: it fails at once");
+        assert_eq!(core.request_count(), 1, "{case}: retried");
     }
 }
 
 #[tokio::test]
-async fn the_core_that_answered_is_the_one_that_is_named() {
+async fn error_names_the_host_that_responded() {
     let dead = DeadPort::new();
     let core = Core::start(vec![ok(&Signer::new("k").expired())]).await;
     let error = mint(&format!("{};{}", dead.url(), core.url)).await.unwrap_err();
@@ -212,7 +217,7 @@ async fn the_core_that_answered_is_the_one_that_is_named() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_is_not_followed() {
     let elsewhere = Untouched::new().await;
     for status in [301, 302, 303, 307, 308] {
         let core = Core::start(vec![scripted(status, &[("location", &elsewhere.url())], "")]).await;
@@ -220,27 +225,27 @@ async fn a_redirect_is_not_followed() {
         assert!(
             matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("unexpected status {status}"))
         );
-        assert_eq!(core.asked(), 1);
+        assert_eq!(core.request_count(), 1);
     }
     elsewhere.check().await;
 }
 
 #[tokio::test]
-async fn what_passes_is_waited_out() {
+async fn transient_status_is_retried() {
     let good = ok(&Signer::new("k").good());
     for status in [429, 500, 502, 503] {
         let core = Core::start(vec![scripted(status, &[], "busy"), good.clone()]).await;
         assert!(mint(&core.url).await.is_ok(), "{status}");
-        assert_eq!(core.asked(), 2, "{status}");
+        assert_eq!(core.request_count(), 2, "{status}");
     }
-    // An answer is the core's, whatever it says: the next host is not asked.
+    // Any response, even a refusal, is final for the attempt: no other host is asked.
     let (core, other) = (Core::start(vec![scripted(401, &[], "no")]).await, Untouched::new().await);
     assert!(mint(&format!("{};{}", core.url, other.url())).await.is_err());
     other.check().await;
 }
 
 #[tokio::test]
-async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
+async fn permanent_status_fails_at_once_with_the_cores_text() {
     for status in [400, 401, 403, 404, 405, 413, 418] {
         let core = Core::start(vec![scripted(status, &[], "no\u{1b}[31m\nreally\n")]).await;
         let error = mint(&core.url).await.unwrap_err();
@@ -252,31 +257,31 @@ async fn what_does_not_pass_fails_at_once_with_the_cores_text() {
         };
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));
-        assert_eq!(core.asked(), 1, "{status}");
+        assert_eq!(core.request_count(), 1, "{status}");
     }
 }
 
 #[tokio::test]
-async fn a_core_that_asks_for_too_much_patience_gets_none() {
+async fn retry_after_beyond_the_start_up_timeout_fails_at_once() {
     for seconds in ["7200", "18446744073709551615"] {
         let core = Core::start(vec![scripted(429, &[("retry-after", seconds)], "later")]).await;
-        let impatient = SuperTokensCore::new(&core.url).unwrap();
-        let error = impatient.service_token(ISSUER).mint().await.unwrap_err();
+        let client = SuperTokensCore::new(&core.url).unwrap();
+        let error = client.service_token(ISSUER).mint().await.unwrap_err();
         assert!(matches!(error, MintError::Refused { status: 429, .. }), "{error}");
-        assert_eq!(core.asked(), 1, "{seconds}");
+        assert_eq!(core.request_count(), 1, "{seconds}");
     }
 }
 
 #[tokio::test]
-async fn a_core_that_hangs_up_or_never_answers_is_unreachable() {
+async fn core_that_hangs_up_or_stays_silent_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let core = SuperTokensCore::new(&url).unwrap().start_up_timeout(Duration::from_millis(300));
     let minting = core.service_token(ISSUER).mint();
-    let silent = async {
+    let server = async {
         let mut held = Vec::new();
         loop {
-            // The first is hung up on; the others are held, and never answered.
+            // Closes the first connection, and keeps the others open without a response.
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 64]).await;
             if held.is_empty() {
@@ -289,12 +294,12 @@ async fn a_core_that_hangs_up_or_never_answers_is_unreachable() {
     };
     tokio::select! {
         minted = minting => assert!(matches!(minted.unwrap_err(), MintError::Unreachable { core, .. } if core == url)),
-        () = silent => {}
+        () = server => {}
     }
 }
 
 #[tokio::test]
-async fn neither_errors_nor_logs_hold_an_api_key_or_a_token() {
+async fn errors_and_logs_hold_no_api_key_and_no_token() {
     let logs = Logs::of_this_thread();
     let signer = Signer::new("k");
     let (expired, good) = (signer.expired(), signer.good());
@@ -310,17 +315,17 @@ async fn neither_errors_nor_logs_hold_an_api_key_or_a_token() {
         ok(&expired),
         ok(&format!("{good}.{API_KEY}")),
     ];
-    for (index, answer) in cases.into_iter().enumerate() {
-        // The first try is logged, and not final.
-        let passing = scripted(503, &[], format!("{echo} {body}"));
-        let core = Core::start(vec![passing, answer]).await;
+    for (index, response) in cases.into_iter().enumerate() {
+        // The first failure is logged and retried.
+        let transient = scripted(503, &[], format!("{echo} {body}"));
+        let core = Core::start(vec![transient, response]).await;
         let error = mint(&core.url).await.unwrap_err();
         for text in [chain(&error), format!("{error:?}"), format!("{error:#?}")] {
-            check(&text, &[&good, &expired], &format!("case {index}"));
+            assert_no_secrets(&text, &[&good, &expired], &format!("case {index}"));
         }
     }
     assert!(logs.text().contains("trying again"));
-    check(&logs.text(), &[&good, &expired], "the log");
+    assert_no_secrets(&logs.text(), &[&good, &expired], "the log");
 }
 
 /// Encodes each character of the text with `write`.
@@ -383,11 +388,11 @@ async fn encoded_secrets_are_withheld() {
     assert!(printed.is_empty(), "{printed:#?}");
 }
 
-fn check(text: &str, tokens: &[&String], what: &str) {
+fn assert_no_secrets(text: &str, tokens: &[&String], what: &str) {
     assert!(!text.contains(API_KEY), "{what}: {text}");
     for token in tokens {
         for part in token.split('.').skip(1) {
-            // Even the beginning of a part is too much.
+            // The beginning of a part counts as a leak, too.
             assert!(!text.contains(&part[..20]), "{what}: {text}");
         }
     }
