@@ -1,5 +1,4 @@
-//! Files that decide which keys are accepted, as an attacker with access to the machine leaves
-//! them.
+//! Cache files that an attacker with access to the machine may have tampered with.
 
 use std::fs;
 use std::io;
@@ -11,17 +10,17 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tower_m2m::RemoteJwks;
 
-use crate::remote::ask;
+use crate::remote::outcome;
 use crate::support::{Endpoint, Logs, PATIENCE, Script, Signer, key_set};
 
-/// Ten years, in seconds.
-const FUTURE: u64 = 315_360_000;
+/// In seconds.
+const TEN_YEARS: u64 = 315_360_000;
 
-type Spoil = fn(&Path) -> io::Result<()>;
+type Tamper = fn(&Path) -> io::Result<()>;
 
 #[tokio::test]
-async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
-    let cases: [(&str, Spoil); 6] = [
+async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
+    let cases: [(&str, Tamper); 6] = [
         ("fsGroup", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o660))),
         ("all users can write it", |path| {
             fs::set_permissions(path, fs::Permissions::from_mode(0o646))
@@ -38,14 +37,14 @@ async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
         }),
         ("dated in the future", |path| {
             let mut cached: Value = serde_json::from_slice(&fs::read(path)?)?;
-            cached["fetched"] = (cached["fetched"].as_u64().unwrap() + FUTURE).into();
+            cached["fetched"] = (cached["fetched"].as_u64().unwrap() + TEN_YEARS).into();
             fs::write(path, cached.to_string())
         }),
     ];
     let signer = Signer::new("k");
     let keys = Script::Keys(key_set(&[&signer]));
     let endpoint = Endpoint::start(keys.clone()).await;
-    for (reason, spoil) in cases {
+    for (reason, tamper) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");
         let start = || RemoteJwks::builder(&endpoint.url).cache_file(&path).build().unwrap();
@@ -53,7 +52,7 @@ async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
         start().refresh().await.unwrap();
         written(&path, None).await;
 
-        if let Err(err) = spoil(&path) {
+        if let Err(err) = tamper(&path) {
             eprintln!("{reason}: skipped: {err}");
             continue;
         }
@@ -67,24 +66,24 @@ async fn untrusted_cache_file_is_ignored_with_one_warning_and_replaced() {
             assert!(text.contains(reason) && text.contains("keys.json"), "{reason}: {text}");
             restarted
         };
-        assert_eq!(ask(&restarted, &signer.good()).await.0, 503, "{reason}");
+        assert_eq!(outcome(&restarted, &signer.good()).await.0, 503, "{reason}");
 
-        let spoilt = inode(&path);
+        let tampered = inode(&path);
         endpoint.set(keys.clone());
         restarted.refresh().await.unwrap();
-        written(&path, spoilt).await;
+        written(&path, tampered).await;
         endpoint.set(Script::Status(503));
-        assert_eq!(ask(&start(), &signer.good()).await.0, 200, "{reason}");
+        assert_eq!(outcome(&start(), &signer.good()).await.0, 200, "{reason}");
         assert_eq!(fs::read(path.with_extension("target")).ok(), target, "{reason}");
     }
 }
 
-/// Of the file itself, where the path is a link.
+/// The inode of the file, or of the link itself if the path is a symbolic link.
 fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
 }
 
-/// Waits until another file than this one is in place: it is written in the background.
+/// Waits until the file has another inode than `before`: it is written in the background.
 async fn written(path: &Path, before: Option<u64>) {
     let wait = async {
         while inode(path) == before {

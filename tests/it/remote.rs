@@ -1,5 +1,5 @@
-//! Keys behind a real endpoint: how often it is asked, and what requests get while it is slow or
-//! down.
+//! A remote key set over a real socket: how often it is fetched, and what happens to requests while
+//! its endpoint is slow or down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ pub(crate) fn layer(jwks: &RemoteJwks) -> VerifyServiceTokenLayer {
     VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()))
 }
 
-/// A cache that no clock changes while a test runs: unknown keys may cause two fetches altogether.
+/// A key set with limits that outlast a test: unknown keys cause at most two fetches in all.
 pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
     RemoteJwks::builder(&endpoint.url)
         .cooldown(Duration::from_secs(3600))
@@ -29,23 +29,23 @@ pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
         .unwrap()
 }
 
-/// The status and reason that a token gets.
-pub(crate) async fn ask(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) {
-    let answering = layer(jwks).layer(Inner::default()).oneshot(bearer(token));
-    let answer = Answer::of(&timeout(PATIENCE, answering).await.unwrap().unwrap());
+/// Sends a request with this token. Returns the status of the response and the reason of a refusal.
+pub(crate) async fn outcome(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) {
+    let responding = layer(jwks).layer(Inner::default()).oneshot(bearer(token));
+    let answer = Answer::of(&timeout(PATIENCE, responding).await.unwrap().unwrap());
     assert_eq!(answer.retry_after.is_some(), answer.status == 503);
     assert!(answer.retry_after.is_none_or(|seconds| seconds.parse::<u64>().unwrap() >= 1));
     (answer.status, answer.reason)
 }
 
-type Answers = JoinSet<Response<String>>;
+type Responses = JoinSet<Response<String>>;
 
-/// Sends requests at once, and returns when each of them is under way. On one thread a request that
-/// was sent goes on until it has to wait.
+/// Spawns a request for each token, and returns when all of them have started. The test has one
+/// thread, so a request that has started runs until it has to wait.
 async fn send<S>(
     service: &VerifyServiceToken<S>,
     tokens: impl IntoIterator<Item = String>,
-) -> Answers
+) -> Responses
 where
     S: Clone + Send + 'static,
     VerifyServiceToken<S>:
@@ -54,63 +54,63 @@ where
     <VerifyServiceToken<S> as tower::Service<http::Request<()>>>::Error: std::fmt::Debug,
 {
     let sent = Arc::new(AtomicUsize::new(0));
-    let mut answers = JoinSet::new();
+    let mut responses = JoinSet::new();
     for token in tokens {
         let (service, sent) = (service.clone(), Arc::clone(&sent));
-        answers.spawn(async move {
+        responses.spawn(async move {
             sent.fetch_add(1, Ordering::SeqCst);
             timeout(PATIENCE, service.oneshot(bearer(&token))).await.unwrap().unwrap()
         });
     }
-    while sent.load(Ordering::SeqCst) < answers.len() {
+    while sent.load(Ordering::SeqCst) < responses.len() {
         yield_now().await;
     }
-    answers
+    responses
 }
 
-fn statuses(answers: &[Response<String>]) -> Vec<u16> {
-    answers.iter().map(|response| response.status().as_u16()).collect()
+fn statuses(responses: &[Response<String>]) -> Vec<u16> {
+    responses.iter().map(|response| response.status().as_u16()).collect()
 }
 
 #[tokio::test]
-async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
+async fn thousand_requests_on_a_cold_cache_cause_one_fetch() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Hold).await;
     let inner = Inner::default();
-    let answers =
+    let responses =
         send(&layer(&jwks(&endpoint)).layer(inner.clone()), vec![signer.good(); 1000]).await;
     endpoint.fetched(1).await;
     assert_eq!(inner.calls(), 0);
     endpoint.set(Script::Keys(key_set(&[&signer])));
-    assert_eq!(statuses(&answers.join_all().await), [200; 1000]);
+    assert_eq!(statuses(&responses.join_all().await), [200; 1000]);
     assert_eq!((inner.calls(), endpoint.fetches()), (1000, 1));
 }
 
 #[tokio::test]
-async fn unknown_kid_triggers_one_fetch() {
+async fn unknown_kid_causes_one_fetch() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
     let jwks = jwks(&endpoint);
-    assert_eq!(ask(&jwks, &old.good()).await, (200, None));
+    assert_eq!(outcome(&jwks, &old.good()).await, (200, None));
     assert_eq!(endpoint.fetches(), 1);
 
     endpoint.set(Script::Keys(key_set(&[&old, &new])));
     let service = layer(&jwks).layer(Inner::default());
-    let answers = send(&service, vec![new.good(); 100]).await;
-    assert_eq!(statuses(&answers.join_all().await), [200; 100], "the key was rotated in");
+    let responses = send(&service, vec![new.good(); 100]).await;
+    assert_eq!(statuses(&responses.join_all().await), [200; 100], "the new key is not used");
     assert_eq!(endpoint.fetches(), 2);
-    assert_eq!(ask(&jwks, &old.good()).await, (200, None));
+    assert_eq!(outcome(&jwks, &old.good()).await, (200, None));
     assert_eq!(endpoint.fetches(), 2);
 }
 
 #[tokio::test]
-async fn token_that_would_not_pass_asks_for_no_key() {
+async fn token_with_invalid_claims_causes_no_fetch() {
     let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks = jwks(&endpoint);
-    assert_eq!(ask(&jwks, &known.good()).await.0, 200);
+    assert_eq!(outcome(&jwks, &known.good()).await.0, 200);
     for claims in ["{\"exp\":1}", "{}", "[]", "{\"exp\":1,\"exp\":1}", "x"] {
-        let (status, reason) = ask(&jwks, &unknown.claims(claims)).await;
+        let (status, reason) = outcome(&jwks, &unknown.claims(claims)).await;
         assert_eq!(status, 401);
         assert_ne!(reason, Some(R::UnknownKey), "{claims}");
     }
@@ -118,30 +118,34 @@ async fn token_that_would_not_pass_asks_for_no_key() {
 }
 
 #[tokio::test]
-async fn made_up_kids_cause_two_fetches_and_no_more() {
+async fn made_up_kids_cause_at_most_two_fetches() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
     let jwks = jwks(&endpoint);
-    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
-    // (how many fetches there were once a token with this made-up kid was refused)
+    assert_eq!(outcome(&jwks, &signer.good()).await, (200, None));
+    // (made-up kid, number of fetches after its token was rejected)
     let cases = [("a", 2), ("a", 2), ("b", 3), ("a", 3), ("b", 3), ("c", 3), ("d", 3)];
     for (kid, fetches) in cases {
-        assert_eq!(ask(&jwks, &Signer::new(kid).good()).await, (401, Some(R::UnknownKey)), "{kid}");
+        assert_eq!(
+            outcome(&jwks, &Signer::new(kid).good()).await,
+            (401, Some(R::UnknownKey)),
+            "{kid}"
+        );
         assert_eq!(endpoint.fetches(), fetches, "{kid}");
     }
-    // A token that names no key is judged by the keys there are, and so is a known key.
-    let anonymous = Signer::new("k").token(r#"{"alg":"ES256"}"#, r#"{"exp":4953600000}"#);
-    assert_eq!(ask(&jwks, &anonymous).await, (401, Some(R::UnknownKey)));
-    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+    // A token without a `kid`, or with a known one, is checked against the cached keys.
+    let without_kid = Signer::new("k").token(r#"{"alg":"ES256"}"#, r#"{"exp":4953600000}"#);
+    assert_eq!(outcome(&jwks, &without_kid).await, (401, Some(R::UnknownKey)));
+    assert_eq!(outcome(&jwks, &signer.good()).await, (200, None));
     assert_eq!(endpoint.fetches(), 3);
 }
 
 #[tokio::test]
-async fn an_outage_lets_known_keys_through() {
+async fn outage_refuses_only_tokens_with_unknown_keys() {
     let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks = jwks(&endpoint);
-    assert_eq!(ask(&jwks, &known.good()).await, (200, None));
+    assert_eq!(outcome(&jwks, &known.good()).await, (200, None));
     for down in [
         Script::Status(500),
         Script::Status(404),
@@ -149,82 +153,87 @@ async fn an_outage_lets_known_keys_through() {
         Script::Keys("<html>".into()),
     ] {
         endpoint.set(down.clone());
-        assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)), "{down:?}");
-        assert_eq!(ask(&jwks, &known.good()).await, (200, None), "{down:?}");
+        assert_eq!(outcome(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)), "{down:?}");
+        assert_eq!(outcome(&jwks, &known.good()).await, (200, None), "{down:?}");
     }
-    // Two of them were fetched for, and what came beyond the gate was no 401 either.
+    // The fetch limit admitted two fetches; the requests beyond it got 503 as well, not 401.
     assert_eq!(endpoint.fetches(), 3);
     assert!(jwks.health().last_error.is_some());
     assert_eq!(jwks.health().keys, 1);
 
-    // What is wrong with a token itself is told as ever.
-    assert_eq!(ask(&jwks, &known.user()).await, (403, Some(R::NotMicroservice)));
-    assert_eq!(ask(&jwks, &unknown.expired()).await, (401, Some(R::Expired)));
+    // A fault of the token itself is still the reason.
+    assert_eq!(outcome(&jwks, &known.user()).await, (403, Some(R::NotMicroservice)));
+    assert_eq!(outcome(&jwks, &unknown.expired()).await, (401, Some(R::Expired)));
 
     endpoint.set(Script::Keys(key_set(&[&known, &unknown])));
     jwks.refresh().await.unwrap();
     assert_eq!(
-        ask(&jwks, &unknown.good()).await,
+        outcome(&jwks, &unknown.good()).await,
         (200, None),
-        "a key is refused after an outage has ended"
+        "the unknown key is refused after the outage"
     );
 }
 
 #[tokio::test]
-async fn no_keys_yet_is_503() {
+async fn request_before_the_first_key_set_gets_503() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Status(500)).await;
     let jwks = jwks(&endpoint);
-    // The first waits for the first fetch. While that backs off nobody waits, and nobody fetches.
+    // The first request waits for the first fetch. During the back-off that follows, requests
+    // neither wait nor cause a fetch.
     for _ in 0..3 {
-        assert_eq!(ask(&jwks, &signer.good()).await, (503, Some(R::KeysNotLoaded)));
+        assert_eq!(outcome(&jwks, &signer.good()).await, (503, Some(R::KeysNotLoaded)));
     }
     assert_eq!(endpoint.fetches(), 1);
     endpoint.set(Script::Keys(key_set(&[&signer])));
     jwks.ready().await.unwrap();
-    assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+    assert_eq!(outcome(&jwks, &signer.good()).await, (200, None));
 }
 
 #[tokio::test]
-async fn a_waiting_request_holds_no_permit() {
+async fn waiting_request_holds_no_permit() {
     let (known, rotated) = (Signer::new("known"), Signer::new("rotated"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks = jwks(&endpoint);
     jwks.ready().await.unwrap();
     endpoint.set(Script::Hold);
 
-    // One permit for all: whoever kept it while waiting would stop everyone.
+    // There is one permit: a waiting request that held it would block all others.
     let inner = Inner::default();
     let service = layer(&jwks).layer(ConcurrencyLimit::new(inner.clone(), 1));
     let unknown = (0..50).map(|index| Signer::new(&format!("made-up-{index}")).good());
     let unknown = send(&service, unknown).await;
     let rotated_in = send(&service, vec![rotated.good(); 50]).await;
-    // One that keeps its service after the call, as a connection may, keeps no permit in it either.
+    // A service that is kept after its call, as a connection may do, holds no permit either.
     let mut kept = service.clone();
     let readied = timeout(PATIENCE, kept.ready()).await.unwrap().unwrap();
     let waiting = tokio::spawn(readied.call(bearer(&rotated.good())));
     endpoint.fetched(2).await;
     for _ in 0..3 {
-        let answer = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good())))
+        let response = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good())))
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(answer.into_body(), "orders");
+        assert_eq!(response.into_body(), "orders");
     }
-    assert_eq!((inner.calls(), unknown.len(), rotated_in.len()), (3, 50, 50), "the others wait");
+    assert_eq!(
+        (inner.calls(), unknown.len(), rotated_in.len()),
+        (3, 50, 50),
+        "a waiting request was admitted"
+    );
 
     endpoint.set(Script::Keys(key_set(&[&known, &rotated])));
-    // Each readies its inner service again, one after the other.
+    // Each waiting request readies its inner service again, one after the other.
     assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(statuses(&rotated_in.join_all().await), [200; 50]);
     assert_eq!(statuses(&unknown.join_all().await), [401; 50]);
     drop(kept);
     assert_eq!(inner.calls(), 54);
-    assert_eq!(endpoint.fetches(), 2, "one fetch settled them all");
+    assert_eq!(endpoint.fetches(), 2, "more than one fetch");
 }
 
 #[tokio::test]
-async fn the_fetch_outlives_the_request_that_asked_for_it() {
+async fn fetch_outlives_the_request_that_caused_it() {
     let (known, new) = (Signer::new("known"), Signer::new("new"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks = jwks(&endpoint);
@@ -241,20 +250,20 @@ async fn the_fetch_outlives_the_request_that_asked_for_it() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_longer_than_the_timeout() {
+async fn request_waits_no_longer_than_the_timeout() {
     let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
     let jwks =
         RemoteJwks::builder(&endpoint.url).timeout(Duration::from_millis(300)).build().unwrap();
     jwks.ready().await.unwrap();
     endpoint.set(Script::Hold);
-    assert_eq!(ask(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
+    assert_eq!(outcome(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
     endpoint.given_up().await;
-    assert_eq!(ask(&jwks, &known.good()).await, (200, None));
+    assert_eq!(outcome(&jwks, &known.good()).await, (200, None));
 }
 
 #[tokio::test]
-async fn more_than_1024_do_not_wait() {
+async fn queue_rejects_the_1025th_token() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Hold).await;
     let service = layer(&jwks(&endpoint)).layer(Inner::default());
@@ -266,6 +275,6 @@ async fn more_than_1024_do_not_wait() {
     assert_eq!(response.status(), 503);
     endpoint.set(Script::Keys(key_set(&[&signer])));
     assert_eq!(statuses(&waiting.join_all().await), [200; 1024]);
-    // The places are free again, and with the key there nobody needs one.
+    // The key is cached now, so its token needs no queue slot.
     assert_eq!(service.oneshot(bearer(&signer.good())).await.unwrap().status(), 200);
 }

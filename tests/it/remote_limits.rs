@@ -1,4 +1,5 @@
-//! Where a remote key set begins and ends: runtimes, handles, and answers that are no key set.
+//! The lifecycle of a remote key set, its settings and cache file, and responses that are not a key
+//! set.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use tower::Layer;
 use tower_m2m::jwks::BuildError;
 use tower_m2m::{ConfigError, FetchError, KeySetError, RejectionReason as R, RemoteJwks, Verifier};
 
-use crate::remote::{ask, jwks, layer};
+use crate::remote::{jwks, layer, outcome};
 use crate::support::{
     DeadPort, Endpoint, Inner, PATIENCE, Script, Signer, Untouched, key_set, serve,
 };
@@ -27,10 +28,10 @@ fn constructors_work_outside_a_runtime() {
     assert!(!jwks.health().running);
     assert_eq!(jwks.to_json(), None);
 
-    // What needs a runtime says so, and does not panic.
+    // Methods that need a runtime return an error and do not panic.
     let mut cx = Context::from_waker(Waker::noop());
-    for outcome in [pin!(jwks.ready()).poll(&mut cx), pin!(jwks.refresh()).poll(&mut cx)] {
-        assert_eq!(outcome, Poll::Ready(Err(FetchError::NotRunning)));
+    for result in [pin!(jwks.ready()).poll(&mut cx), pin!(jwks.refresh()).poll(&mut cx)] {
+        assert_eq!(result, Poll::Ready(Err(FetchError::NotRunning)));
     }
     let token = Signer::new("k").good();
     let verifier = Verifier::new(jwks.clone());
@@ -42,28 +43,28 @@ fn constructors_work_outside_a_runtime() {
 }
 
 #[test]
-fn a_cache_moves_on_to_the_next_runtime() {
+fn key_set_restarts_its_task_on_the_next_runtime() {
     let signer = Signer::new("k");
-    // The endpoint lives on a runtime of its own, which runs by itself.
+    // The endpoint has a separate runtime, which outlives those of the loop.
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let endpoint = server.block_on(Endpoint::start(Script::Keys(key_set(&[&signer]))));
     let jwks = jwks(&endpoint);
     for fetches in [1, 2] {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            assert_eq!(ask(&jwks, &signer.good()).await, (200, None));
+            assert_eq!(outcome(&jwks, &signer.good()).await, (200, None));
             jwks.refresh().await.unwrap();
             assert!(jwks.health().running);
         });
         drop(runtime);
-        assert!(!jwks.health().running, "the task ended with its runtime");
-        assert_eq!(jwks.health().keys, 1, "the keys did not");
+        assert!(!jwks.health().running, "the task outlived its runtime");
+        assert_eq!(jwks.health().keys, 1, "the keys were lost with the runtime");
         assert!(endpoint.fetches() > fetches, "fetched {} times", endpoint.fetches());
     }
 }
 
 #[tokio::test]
-async fn the_task_ends_with_the_last_handle() {
+async fn dropping_the_last_handle_stops_the_fetch_task() {
     let endpoint = Endpoint::start(Script::Hold).await;
     let jwks = jwks(&endpoint);
     let verifier = Verifier::new(jwks.clone());
@@ -73,7 +74,7 @@ async fn the_task_ends_with_the_last_handle() {
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
     drop(verifier);
-    // The last handle is in the stack: the fetch goes on.
+    // The stack holds the last handle, so the fetch continues.
     let signer = Signer::new("k");
     let tasks = tokio::runtime::Handle::current().metrics();
     let before = tasks.num_alive_tasks();
@@ -90,7 +91,7 @@ async fn the_task_ends_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn a_handle_that_is_left_keeps_the_task() {
+async fn remaining_handle_keeps_the_fetch_task_running() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Hold).await;
     let jwks = jwks(&endpoint);
@@ -101,12 +102,13 @@ async fn a_handle_that_is_left_keeps_the_task() {
     assert!(ready.await.unwrap_err().is_cancelled());
     endpoint.set(Script::Keys(key_set(&[&signer])));
     assert!(timeout(PATIENCE, verifier.verify(&signer.good())).await.unwrap().is_ok());
-    assert_eq!(endpoint.fetches(), 1, "it was the same fetch");
+    assert_eq!(endpoint.fetches(), 1, "the fetch was repeated");
 }
 
-/// An endpoint that always answers this.
-async fn answering(answer: fn() -> Response) -> String {
-    format!("http://{}/", serve(Router::new().fallback(get(move || async move { answer() }))).await)
+/// The URL of an endpoint that always sends this response.
+async fn serve_response(response: fn() -> Response) -> String {
+    let app = Router::new().fallback(get(move || async move { response() }));
+    format!("http://{}/", serve(app).await)
 }
 
 fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -121,7 +123,7 @@ const KEY: &str =
     r#"{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
 #[tokio::test]
-async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
+async fn response_that_is_no_key_set_fails_the_fetch() {
     let cases: [(fn() -> Response, FetchError); 13] = [
         (
             || response(200, &[("content-type", "text/html")], "<html>"),
@@ -167,25 +169,26 @@ async fn an_answer_that_is_no_key_set_is_a_failed_fetch() {
         ),
         (|| response(503, &[("retry-after", "1")], ""), FetchError::Status { status: 503 }),
     ];
-    for (index, (answer, expected)) in cases.into_iter().enumerate() {
-        let jwks = RemoteJwks::new(answering(answer).await).unwrap();
+    for (index, (response, expected)) in cases.into_iter().enumerate() {
+        let jwks = RemoteJwks::new(serve_response(response).await).unwrap();
         assert_eq!(jwks.refresh().await, Err(expected.clone()), "case {index}");
         assert_eq!(jwks.health().last_error, Some(expected), "case {index}");
         assert_eq!(
-            ask(&jwks, &Signer::new("k").good()).await,
+            outcome(&jwks, &Signer::new("k").good()).await,
             (503, Some(R::KeysNotLoaded)),
             "case {index}"
         );
     }
-    let jwks =
-        RemoteJwks::new(answering(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await)
-            .unwrap();
-    assert_eq!(jwks.refresh().await, Ok(()), "one bad entry costs itself alone");
+    let jwks = RemoteJwks::new(
+        serve_response(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await,
+    )
+    .unwrap();
+    assert_eq!(jwks.refresh().await, Ok(()), "one bad entry fails the whole set");
     assert_eq!(jwks.health().keys, 1);
 }
 
 #[tokio::test]
-async fn a_redirect_is_a_failed_fetch() {
+async fn redirect_fails_the_fetch() {
     let elsewhere = Untouched::new().await;
     let url = elsewhere.url();
     let redirecting = get(move || async move { response(302, &[("location", &url)], "") });
@@ -196,7 +199,7 @@ async fn a_redirect_is_a_failed_fetch() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_said_to_refuse() {
+async fn dead_endpoint_fails_the_fetch_with_connection_refused() {
     let port = DeadPort::new();
     match RemoteJwks::new(port.url()).unwrap().refresh().await.unwrap_err() {
         FetchError::Connection { source } => {
@@ -207,23 +210,23 @@ async fn an_endpoint_that_is_not_there_is_said_to_refuse() {
 }
 
 #[tokio::test]
-async fn absurd_limits_do_no_harm() {
-    let answer = || {
+async fn longest_durations_do_not_overflow() {
+    let valid = || {
         response(
             200,
             &[("cache-control", "max-age=18446744073709551615")],
             format!(r#"{{"keys":[{KEY}]}}"#),
         )
     };
-    let builder = RemoteJwks::builder(answering(answer).await);
+    let builder = RemoteJwks::builder(serve_response(valid).await);
     let jwks = builder.max_age(Duration::MAX).stale_if_error(Duration::MAX).build().unwrap();
     assert_eq!(timeout(PATIENCE, jwks.refresh()).await.unwrap(), Ok(()));
     assert!(jwks.health().running);
-    assert_eq!(ask(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
+    assert_eq!(outcome(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
 }
 
 #[test]
-fn limits_that_cannot_work_are_refused() {
+fn invalid_limit_or_url_is_refused() {
     let builder = || RemoteJwks::builder("http://127.0.0.1:1/");
     let second = Duration::from_secs(1);
     for refused in [
@@ -256,7 +259,7 @@ fn limits_that_cannot_work_are_refused() {
 }
 
 #[tokio::test]
-async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
+async fn restart_during_an_outage_uses_the_cache_file() {
     let signer = Signer::new("k");
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
     let folder = tempfile::tempdir().unwrap();
@@ -265,7 +268,7 @@ async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
 
     let first = start();
     first.refresh().await.unwrap();
-    // It is written in the background, and there as a whole or not at all.
+    // The file is written in the background, and atomically.
     let written = async {
         while !path.exists() {
             tokio::task::yield_now().await;
@@ -275,7 +278,7 @@ async fn a_service_restarted_in_an_outage_serves_from_the_kept_file() {
     drop(first);
 
     endpoint.set(Script::Status(503));
-    assert_eq!(ask(&start(), &signer.good()).await, (200, None));
+    assert_eq!(outcome(&start(), &signer.good()).await, (200, None));
     folder.close().unwrap();
-    assert_eq!(ask(&start(), &signer.good()).await.0, 503, "without the file");
+    assert_eq!(outcome(&start(), &signer.good()).await.0, 503, "the keys outlived the cache file");
 }
