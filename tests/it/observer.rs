@@ -1,5 +1,5 @@
-//! A `tracing` subscriber that asks every handle for its state on each event. It deadlocks where an
-//! event is logged while a lock is held.
+//! A `tracing` subscriber that reads the state of every handle on each event. It deadlocks if the
+//! crate logs an event while it holds a lock.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -28,21 +28,21 @@ use crate::support::{
     DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe,
 };
 
-type Ask = Arc<dyn Fn() + Send + Sync>;
+type Callback = Arc<dyn Fn() + Send + Sync>;
 
-/// Records the message of each event of this crate, then calls every function in `asks`.
+/// Records the message of each event of this crate, then runs every callback.
 #[derive(Clone, Default)]
 struct Observer(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    asks: Mutex<Vec<Ask>>,
+    callbacks: Mutex<Vec<Callback>>,
     messages: Mutex<Vec<String>>,
     recorded: Notify,
 }
 
 thread_local! {
-    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+    static IS_RUNNING_CALLBACKS: Cell<bool> = const { Cell::new(false) };
 }
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Observer {
@@ -54,11 +54,11 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Observer {
         event.record(&mut message);
         self.0.messages.lock().unwrap().push(message.0);
         self.0.recorded.notify_one();
-        // A function that logs must not call itself.
-        if !IS_ASKING.replace(true) {
-            let asks = self.0.asks.lock().unwrap().clone();
-            asks.iter().for_each(|ask| ask());
-            IS_ASKING.set(false);
+        // A callback that logs must not run itself again.
+        if !IS_RUNNING_CALLBACKS.replace(true) {
+            let callbacks = self.0.callbacks.lock().unwrap().clone();
+            callbacks.iter().for_each(|callback| callback());
+            IS_RUNNING_CALLBACKS.set(false);
         }
     }
 }
@@ -74,14 +74,14 @@ impl Visit for Message {
 }
 
 impl Observer {
-    fn ask(&self, ask: impl Fn() + Send + Sync + 'static) {
-        self.0.asks.lock().unwrap().push(Arc::new(ask));
+    fn on_each_event(&self, callback: impl Fn() + Send + Sync + 'static) {
+        self.0.callbacks.lock().unwrap().push(Arc::new(callback));
     }
 
-    fn ask_token(&self, token: &ServiceToken) {
+    fn read_on_each_event(&self, token: &ServiceToken) {
         let token = token.clone();
         let client = AddServiceTokenLayer::new(token.clone()).layer(Inner::default());
-        self.ask(move || {
+        self.on_each_event(move || {
             let _ = (
                 token.health(),
                 token.expires_at(),
@@ -93,7 +93,7 @@ impl Observer {
         });
     }
 
-    /// Waits until an event with this message was logged.
+    /// Waits until an event with this message is logged.
     async fn seen(&self, message: &str) {
         while !self.0.messages.lock().unwrap().iter().any(|seen| seen.contains(message)) {
             self.0.recorded.notified().await;
@@ -101,7 +101,7 @@ impl Observer {
     }
 }
 
-/// What a subscriber, which is not async, can do with a future.
+/// Polls the future once: a subscriber is not async, so it cannot await it.
 fn poll_once(future: impl Future) {
     let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
@@ -110,14 +110,14 @@ fn minted(jwt: &str) -> Script {
     Script::Keys(json!({"status": "OK", "jwt": jwt}).to_string())
 }
 
-/// The called service: refuses every token as invalid.
-async fn refuse(_: Request<()>) -> Result<Response<()>, Infallible> {
+/// A called service that rejects every token as invalid.
+async fn reject(_: Request<()>) -> Result<Response<()>, Infallible> {
     let response =
         Response::builder().status(401).header(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);
     Ok(response.body(()).unwrap())
 }
 
-async fn keys_rotate_and_fetches_fail(observer: &Observer) {
+async fn rotate_keys_and_fail_fetches(observer: &Observer) {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
     let jwks = RemoteJwks::new(&endpoint.url).unwrap();
@@ -126,7 +126,7 @@ async fn keys_rotate_and_fetches_fail(observer: &Observer) {
     let tokens = [old.good(), new.good(), Signer::new("unknown").good()];
     {
         let (jwks, verifier, service) = (jwks.clone(), verifier.clone(), service.clone());
-        observer.ask(move || {
+        observer.on_each_event(move || {
             let _ = (jwks.health(), jwks.to_json(), format!("{jwks:?} {verifier:?} {service:?}"));
             poll_once(jwks.ready());
             for token in &tokens {
@@ -139,19 +139,19 @@ async fn keys_rotate_and_fetches_fail(observer: &Observer) {
     endpoint.set(Script::Status(500));
     jwks.refresh().await.unwrap_err();
     jwks.refresh().await.unwrap_err();
-    let twice = [Signer::new("twice").jwk(), Signer::new("twice").jwk()].join(",");
-    let keys = format!(r#"{{"keys":[{{"kty":"oct"}},{twice},{}]}}"#, new.jwk());
+    let duplicate = [Signer::new("same").jwk(), Signer::new("same").jwk()].join(",");
+    let keys = format!(r#"{{"keys":[{{"kty":"oct"}},{duplicate},{}]}}"#, new.jwk());
     endpoint.set(Script::Keys(keys));
     jwks.refresh().await.unwrap();
     assert_eq!(service.clone().oneshot(bearer(&new.good())).await.unwrap().status(), 200);
     assert_eq!(service.oneshot(bearer(&old.good())).await.unwrap().status(), 401);
 }
 
-async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
+async fn renew_reject_and_expire_tokens(observer: &Observer) {
     let signer = Signer::new("k");
     let fixed = ServiceToken::from_jwt(signer.good()).unwrap();
-    observer.ask_token(&fixed);
-    let layer = AddServiceTokenLayer::new(fixed).layer(service_fn(refuse));
+    observer.read_on_each_event(&fixed);
+    let layer = AddServiceTokenLayer::new(fixed).layer(service_fn(reject));
     layer.oneshot(Request::new(())).await.unwrap();
 
     let core = Endpoint::start(Script::Status(500)).await;
@@ -164,7 +164,7 @@ async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
         core.set(minted(&signer.claims(short)));
     });
     let token = token.unwrap();
-    observer.ask_token(&token);
+    observer.read_on_each_event(&token);
     core.set(Script::Status(500));
     observer.seen("stays in use").await;
     observer.seen("could not be renewed again").await;
@@ -175,7 +175,7 @@ async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
     let before = token.header_value();
     core.set(minted(&Signer::new("k").good()));
     let layer = AddServiceTokenLayer::new(token.clone());
-    layer.clone().layer(service_fn(refuse)).oneshot(Request::new(())).await.unwrap();
+    layer.clone().layer(service_fn(reject)).oneshot(Request::new(())).await.unwrap();
     while token.header_value() == before {
         observer.0.recorded.notified().await;
     }
@@ -186,24 +186,24 @@ async fn tokens_are_renewed_refused_and_expire(observer: &Observer) {
 }
 
 #[test]
-fn subscriber_that_asks_every_handle_never_deadlocks() {
+fn subscriber_that_reads_every_handle_never_deadlocks() {
     let observer = Observer::default();
     let (done, finished) = mpsc::channel();
     let shared = observer.clone();
-    // A thread of its own: a deadlocked one never ends.
+    // A separate thread, so that the test can time out if it deadlocks.
     let thread = std::thread::spawn(move || {
         let _guard = subscribe(tracing_subscriber::registry().with(shared.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            keys_rotate_and_fetches_fail(&shared).await;
-            tokens_are_renewed_refused_and_expire(&shared).await;
+            rotate_keys_and_fail_fetches(&shared).await;
+            renew_reject_and_expire_tokens(&shared).await;
         });
-        shared.0.asks.lock().unwrap().clear();
+        shared.0.callbacks.lock().unwrap().clear();
         done.send(()).unwrap();
     });
     if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(PATIENCE) {
         panic!(
-            "a deadlock, or an event is missing; the last ones: {:?}",
+            "a deadlock, or a missing event; logged so far: {:?}",
             observer.0.messages.lock().unwrap()
         );
     }

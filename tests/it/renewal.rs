@@ -1,5 +1,5 @@
-//! Tokens that renew themselves, and heal when a called service refuses them, over real sockets.
-#![allow(clippy::unwrap_used)] // a test may panic
+//! Tokens that renew themselves, and that are minted anew when a called service rejects them, over
+//! real sockets.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
 use crate::scripted::{Answer, ISSUER, Scripted, good, status};
 
-/// Waits until the token is another one.
+/// Waits until the token is renewed. Returns its new header value.
 async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
     let changed = async {
         let mut ticks = interval(Duration::from_millis(5));
@@ -25,11 +25,11 @@ async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
             }
         }
     };
-    timeout(Duration::from_secs(20), changed).await.expect("it is never renewed")
+    timeout(Duration::from_secs(20), changed).await.expect("the token was not renewed")
 }
 
 #[tokio::test]
-async fn a_token_renews_itself_through_a_failure_of_its_core() {
+async fn token_is_renewed_after_failed_renewals() {
     let short = || Answer::Token(json!({ "source": "microservice", "exp": 2 }));
     let expired = Answer::Token(json!({ "source": "microservice", "exp": -2 }));
     let core = Scripted::start([short(), status(500, "", "boom"), expired, short(), good()]).await;
@@ -41,21 +41,21 @@ async fn a_token_renews_itself_through_a_failure_of_its_core() {
     assert!(token.health().renewing);
     let first = token.header_value();
     let second = renewed(&token, &first).await;
-    assert!(core.count() >= 4, "an answer that has expired is a failed one");
+    assert!(core.count() >= 4, "the expired token counted as a renewal");
     assert_eq!(token.health().last_error, None);
     renewed(&token, &second).await;
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_is_replaced_and_the_answer_goes_through() {
+async fn rejected_token_is_replaced_and_response_passes_through() {
     let core = Scripted::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
     let old = token.header_value();
-    let refused = old.clone();
+    let rejected = old.clone();
     let m2 = service_fn(move |request: Request<()>| {
         let mut response = Response::new(());
-        if request.headers()[AUTHORIZATION] == refused {
+        if request.headers()[AUTHORIZATION] == rejected {
             *response.status_mut() = StatusCode::UNAUTHORIZED;
             let challenge = r#"Bearer realm="m2m", error="invalid_token""#;
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -73,7 +73,7 @@ async fn a_token_that_is_refused_is_replaced_and_the_answer_goes_through() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_request_that_carried_no_token_of_ours_changes_nothing() {
+async fn refused_request_without_our_token_causes_no_renewal() {
     let core = Scripted::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
@@ -89,10 +89,10 @@ async fn a_refusal_of_a_request_that_carried_no_token_of_ours_changes_nothing() 
     let elsewhere = Request::get("https://elsewhere.example/").body(()).unwrap();
     let m1 = ServiceBuilder::new().layer(layer.if_not_present()).service(m2);
     m1.clone().oneshot(elsewhere).await.unwrap();
-    let users = Request::get("https://billing.internal/")
+    let other_credential = Request::get("https://billing.internal/")
         .header(AUTHORIZATION, "Bearer another")
         .body(())
         .unwrap();
-    m1.oneshot(users).await.unwrap();
+    m1.oneshot(other_credential).await.unwrap();
     assert!(!token.health().renewing);
 }
