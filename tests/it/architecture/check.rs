@@ -1,12 +1,12 @@
-//! Applies the rules to a crate's files.
+//! Applies the rules to the files of a crate.
 
 use super::mentions::{Mention, mentions};
 use super::modules::Crate;
-use super::rules::{Check, Exception, RULES, Reading, Rule};
+use super::rules::{Check, Comparisons, Exception, RULES, Rule};
 use super::source::{lines_of_code, texts_of_this_crate};
 
 impl Rule {
-    /// What breaks the rule, file and line first.
+    /// The messages of all violations, each with file and line.
     fn violations(&self, krate: &Crate, manifest: &str) -> Vec<String> {
         let mut found = Vec::new();
         let mut add = |path: &str, line: usize, what: &str| {
@@ -22,20 +22,20 @@ impl Rule {
             let mentions = mentions(krate, id);
             match &self.check {
                 Check::Names { .. } => {
-                    for mention in mentions.iter().filter(|it| self.is_broken_by(&file.path, it)) {
+                    for mention in mentions.iter().filter(|it| self.forbids(&file.path, it)) {
                         add(&path, mention.line, &format!("names `{}`", mention.name));
                     }
                 }
                 Check::CrateAttribute(attribute) => {
-                    let is_there = mentions.iter().any(|mention| mention.name == *attribute);
-                    if file.path == "lib.rs" && !is_there {
+                    let has_attribute = mentions.iter().any(|mention| mention.name == *attribute);
+                    if file.path == "lib.rs" && !has_attribute {
                         add(&path, 1, &format!("lacks `{attribute}`"));
                     }
                 }
                 Check::Lint { name, group } => {
                     let lints = [name, group, "all"].map(|name| format!("clippy::{name}"));
                     for mention in &mentions {
-                        if turns_off(&mention.name, &lints) {
+                        if disables(&mention.name, &lints) {
                             add(&path, mention.line, &mention.name);
                         }
                     }
@@ -57,19 +57,22 @@ impl Rule {
         found
     }
 
-    fn is_broken_by(&self, path: &str, mention: &Mention) -> bool {
-        let Check::Names { places, names, reading, exceptions } = &self.check else { return false };
+    fn forbids(&self, path: &str, mention: &Mention) -> bool {
+        let Check::Names { places, names, comparisons, exceptions } = &self.check else {
+            return false;
+        };
         let is_place = places.is_empty() || places.iter().any(|place| is_in(path, place));
         is_place
-            && !(mention.is_read && *reading == Reading::IsFree)
-            && names.iter().any(|name| is_named(&mention.name, name))
+            && !(mention.is_compared && *comparisons == Comparisons::Allowed)
+            && names.iter().any(|name| matches_pattern(&mention.name, name))
             && !exceptions.iter().any(|exception| exception.allows(path, mention))
     }
 }
 
 impl Exception {
     fn allows(&self, path: &str, mention: &Mention) -> bool {
-        is_in(path, self.place) && self.names.iter().any(|name| is_named(&mention.name, name))
+        is_in(path, self.place)
+            && self.names.iter().any(|name| matches_pattern(&mention.name, name))
     }
 }
 
@@ -77,10 +80,10 @@ fn is_in(path: &str, place: &str) -> bool {
     path == place || (place.ends_with('/') && path.starts_with(place))
 }
 
-/// Whether a mention holds the names of the pattern one after the other. A pattern that begins
-/// with `::` begins with the extern crate's name, one that ends with `!` ends with the path; `*` at
-/// the end of a name stands for what follows. A glob import may name anything.
-pub(super) fn is_named(mention: &str, pattern: &str) -> bool {
+/// Whether the path of a mention contains the pattern's segments in sequence. With a leading `::`
+/// the path must start with them, with a trailing `!` it must end with them. A `*` at the end of a
+/// segment matches any suffix. A glob import matches every segment.
+pub(super) fn matches_pattern(mention: &str, pattern: &str) -> bool {
     if pattern.starts_with('.') || mention.starts_with(['.', '#']) {
         return mention == pattern;
     }
@@ -106,23 +109,23 @@ fn has_lint(manifest: &str, name: &str) -> bool {
     lints.is_some_and(|lints| lints.lines().any(|found| found.trim() == line))
 }
 
-fn turns_off(attribute: &str, lints: &[String]) -> bool {
+fn disables(attribute: &str, lints: &[String]) -> bool {
     let mut levels = attribute.split(['[', '(', ',', ')', ' ']);
-    let is_lifted = levels.any(|word| word == "allow" || word == "expect");
-    is_lifted && attribute.split(['(', ',', ')']).any(|word| lints.iter().any(|lint| lint == word))
+    let is_relaxed = levels.any(|word| word == "allow" || word == "expect");
+    is_relaxed && attribute.split(['(', ',', ')']).any(|word| lints.iter().any(|lint| lint == word))
 }
 
 #[test]
-fn each_file_keeps_each_rule() {
+fn every_file_follows_every_rule() {
     let krate = Crate::new(&texts_of_this_crate());
     let manifest = include_str!("../../../Cargo.toml");
     let found: Vec<_> = RULES.iter().flat_map(|rule| rule.violations(&krate, manifest)).collect();
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
 }
 
-/// An exception that nothing needs is stale, or the rule is blind.
+/// An unused exception is out of date, or the rule does not see the names in that place.
 #[test]
-fn each_exception_is_needed() {
+fn every_exception_is_used() {
     let krate = Crate::new(&texts_of_this_crate());
     let mut unused = Vec::new();
     for rule in RULES {
@@ -132,7 +135,7 @@ fn each_exception_is_needed() {
                 let mut files = krate.files.iter().enumerate();
                 let is_used = files.any(|(id, file)| {
                     is_in(&file.path, exception.place)
-                        && mentions(&krate, id).iter().any(|it| is_named(&it.name, name))
+                        && mentions(&krate, id).iter().any(|it| matches_pattern(&it.name, name))
                 });
                 if !is_used {
                     let Exception { place, reason, .. } = exception;
@@ -144,7 +147,7 @@ fn each_exception_is_needed() {
             }
         }
     }
-    assert!(unused.is_empty(), "exceptions without need:\n{}", unused.join("\n"));
+    assert!(unused.is_empty(), "unused exceptions:\n{}", unused.join("\n"));
 }
 
 #[cfg(test)]
@@ -155,9 +158,9 @@ mod tests {
     const MANIFEST: &str = "[package]\n\n[lints.clippy]\nawait_holding_lock = \"warn\"\n";
     const LIB: &str = "#![forbid(unsafe_code)]\n";
 
-    /// What a crate of one file breaks, beside its `lib.rs`.
+    /// The violations in a crate that has only this file and the `mod` lines that declare it.
     fn violations(path: &str, text: &str) -> Vec<(&'static str, Vec<String>)> {
-        // Each folder's `mod.rs` declares the next part of the path.
+        // Each `mod.rs` declares the next segment of the path.
         let mut files = vec![("lib.rs".to_owned(), LIB.to_owned())];
         let mut folder = String::new();
         for part in path.split('/') {
@@ -176,19 +179,19 @@ mod tests {
 
     fn violations_in(files: &[(&str, &str)], manifest: &str) -> Vec<(&'static str, Vec<String>)> {
         let krate = Crate::new(&texts(files));
-        let of_rules = RULES.iter().map(|rule| (rule.name, rule.violations(&krate, manifest)));
-        of_rules.filter(|(_, found)| !found.is_empty()).collect()
+        let by_rule = RULES.iter().map(|rule| (rule.name, rule.violations(&krate, manifest)));
+        by_rule.filter(|(_, found)| !found.is_empty()).collect()
     }
 
-    fn names(broken: Vec<(&'static str, Vec<String>)>) -> Vec<&'static str> {
-        broken.into_iter().map(|(name, _)| name).collect()
+    fn names(violations: Vec<(&'static str, Vec<String>)>) -> Vec<&'static str> {
+        violations.into_iter().map(|(name, _)| name).collect()
     }
 
-    const NO_HTTP: &str = "verify and jwks know no HTTP request and no framework";
+    const NO_HTTP: &str = "verify and jwks name neither HTTP requests nor a framework";
     const NO_STATUS: &str = "verify and jwks name no status";
     const DATA: &str = "jose, bearer and verify use neither a client nor a framework";
-    const CLIENT: &str = "client names neither server nor what verifies";
-    const SERVER: &str = "server names neither client nor what mints";
+    const CLIENT: &str = "client names none of server, verify and jwks";
+    const SERVER: &str = "server names neither client nor token";
     const TONIC: &str = "nothing names tonic";
     const NETWORK: &str = "only jwks/remote/ and token/ do network I/O";
     const CLAIMS: &str = "only verify constructs ServiceClaims";
@@ -196,7 +199,7 @@ mod tests {
     const LOCK: &str = "no lock is held across .await";
 
     #[test]
-    fn each_rule_on_names_finds_what_breaks_it() {
+    fn rules_on_names_find_violations() {
         let rows: &[(&str, &str, &[&str])] = &[
             ("jwks/local.rs", "use http::Request;", &[NO_HTTP]),
             ("jwks/local.rs", "fn f(_: &http::request::Parts) {}", &[NO_HTTP]),
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_on_lints_finds_what_breaks_it() {
+    fn rules_on_lints_find_violations() {
         let lock = |text: &str| names(violations("clock.rs", text));
         assert!(lock("#[allow(clippy::unwrap_used)] fn f() {}").is_empty());
         assert!(lock("#[warn(clippy::await_holding_lock)] fn f() {}").is_empty());
@@ -288,13 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_on_length_finds_what_breaks_it() {
+    fn rules_on_length_find_violations() {
         let code = "const X: u8 = 1;\n";
         let test = "#[cfg(test)]\nmod tests {\n}\n";
         let rows: &[(String, &[&str])] = &[
             (code.repeat(300) + test + &"// why\n".repeat(147), &[]),
-            (code.repeat(301), &["300 lines of code to a file"]),
-            (code.to_owned() + test + &"\n".repeat(447), &["450 lines to a file with its tests"]),
+            (code.repeat(301), &["at most 300 lines of code in a file"]),
+            (
+                code.to_owned() + test + &"\n".repeat(447),
+                &["at most 450 lines in a file with its tests"],
+            ),
         ];
         for (text, expected) in rows {
             assert_eq!(names(violations("clock.rs", text)), *expected, "{} lines", text.len());
@@ -302,15 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn message_says_file_line_name_and_rule() {
+    fn violation_message_has_file_line_name_and_rule() {
         let found = violations("server/layer.rs", "\nuse crate::clock;\nuse crate::client::X;\n");
         assert_eq!(
             found[0].1,
             ["src/server/layer.rs:3: names `crate::client::X`: \
-              server names neither client nor what mints (M2 needs nothing of M1)"]
+              server names neither client nor token (M2 mints no tokens)"]
         );
         let found = violations("clock.rs", &"\nconst X: u8 = 1;".repeat(302));
         assert_eq!(found[0].1.len(), 1);
-        assert!(found[0].1[0].starts_with("src/clock.rs:302: 302 lines of code: 300 lines"));
+        assert!(found[0].1[0].starts_with("src/clock.rs:302: 302 lines of code: at most 300"));
     }
 }

@@ -1,4 +1,4 @@
-//! Which file imports which, and the circles among them.
+//! The graph of imports between files, and its cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,7 +6,7 @@ use super::mentions::mentions;
 use super::modules::Crate;
 use super::source::texts_of_this_crate;
 
-/// For each file the files that it imports, each with the line of the first import.
+/// For each file the files that it imports, with the line of the first import.
 #[derive(Default)]
 struct ImportGraph(BTreeMap<String, BTreeMap<String, usize>>);
 
@@ -36,8 +36,8 @@ impl ImportGraph {
         Self(imports)
     }
 
-    /// The same without the files that hold only docs, `mod` lines and re-exports. Each import
-    /// through them is also one of the file that defines the item.
+    /// The graph without `lib.rs` and `mod.rs`, which hold only docs, `mod` lines and re-exports.
+    /// An import through them remains as an import of the file that defines the item.
     fn without_re_exports(&self) -> Self {
         let is_kept = |path: &str| path != "lib.rs" && !path.ends_with("mod.rs");
         let mut kept = self.0.clone();
@@ -50,8 +50,9 @@ impl ImportGraph {
         self.0.values().map(BTreeMap::len).sum()
     }
 
-    /// The files that are reached from `start` along imports, each with the one before it.
-    fn reached_from<'a>(&'a self, start: &'a str) -> BTreeMap<&'a str, &'a str> {
+    /// The files that `start` imports directly or indirectly, each with its predecessor on a
+    /// shortest path.
+    fn reachable_from<'a>(&'a self, start: &'a str) -> BTreeMap<&'a str, &'a str> {
         let mut before = BTreeMap::new();
         let mut queue = VecDeque::from([start]);
         while let Some(file) = queue.pop_front() {
@@ -65,12 +66,12 @@ impl ImportGraph {
         before
     }
 
-    /// The groups of files that all import each other, directly or not, with one circle of each.
-    fn circles(&self) -> Vec<Circle> {
+    /// The strongly connected components with more than one file, each with its shortest cycle.
+    fn cycles(&self) -> Vec<Cycle> {
         let reached: BTreeMap<&str, _> =
-            self.0.keys().map(|file| (file.as_str(), self.reached_from(file))).collect();
+            self.0.keys().map(|file| (file.as_str(), self.reachable_from(file))).collect();
         let mut seen = BTreeSet::new();
-        let mut circles = Vec::new();
+        let mut cycles = Vec::new();
         for (&start, from_start) in &reached {
             if !from_start.contains_key(start) || seen.contains(start) {
                 continue;
@@ -78,15 +79,14 @@ impl ImportGraph {
             let back = |file: &&str| reached[file].contains_key(start);
             let group: Vec<&str> = from_start.keys().copied().filter(back).collect();
             seen.extend(group.iter().copied());
-            let shortest = group.iter().map(|file| self.circle_through(file, &reached[file]));
+            let shortest = group.iter().map(|file| self.cycle_through(file, &reached[file]));
             let steps = shortest.min_by_key(Vec::len).unwrap();
-            circles
-                .push(Circle { group: group.into_iter().map(ToOwned::to_owned).collect(), steps });
+            cycles.push(Cycle { group: group.into_iter().map(ToOwned::to_owned).collect(), steps });
         }
-        circles
+        cycles
     }
 
-    fn circle_through(&self, start: &str, before: &BTreeMap<&str, &str>) -> Vec<Step> {
+    fn cycle_through(&self, start: &str, before: &BTreeMap<&str, &str>) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut to = start;
         loop {
@@ -106,7 +106,7 @@ impl ImportGraph {
     }
 }
 
-struct Circle {
+struct Cycle {
     group: Vec<String>,
     steps: Vec<Step>,
 }
@@ -117,26 +117,26 @@ struct Step {
     imports: String,
 }
 
-impl Circle {
+impl Cycle {
     fn report(&self) -> String {
         let steps = self.steps.iter().map(|step| {
             format!("\n    src/{}:{} imports src/{}", step.file, step.line, step.imports)
         });
         let group = self.group.join(", ");
         let steps: String = steps.collect();
-        format!("\n  {} files import each other: {group}; one circle:{steps}", self.group.len())
+        format!("\n  {} files import each other: {group}; one cycle:{steps}", self.group.len())
     }
 }
 
-/// The circles of both graphs, as a message; empty without any.
-fn report_of_circles(graph: &ImportGraph) -> String {
+/// Describes the cycles of the graph with and without re-exports; empty if there are none.
+fn report_cycles(graph: &ImportGraph) -> String {
     let inner = graph.without_re_exports();
     let mut report = String::new();
     for (name, graph) in [("all files", graph), ("files without lib.rs and mod.rs", &inner)] {
-        let circles = graph.circles();
-        if !circles.is_empty() {
-            report += &format!("\n{name}: {} groups with a circle", circles.len());
-            report.extend(circles.iter().map(Circle::report));
+        let cycles = graph.cycles();
+        if !cycles.is_empty() {
+            report += &format!("\n{name}: {} groups with a cycle", cycles.len());
+            report.extend(cycles.iter().map(Cycle::report));
         }
     }
     report
@@ -148,10 +148,10 @@ fn no_file_imports_a_file_that_imports_it() {
     let inner = graph.without_re_exports();
     eprintln!("src/: {} files, {} imports", graph.0.len(), graph.edges());
     eprintln!("without lib.rs and mod.rs: {} files, {} imports", inner.0.len(), inner.edges());
-    assert!(graph.0.len() > 40 && graph.edges() > 100, "the files of src/ are not found");
-    assert!(graph.0["server/mod.rs"].contains_key("server/layer.rs"), "imports are not found");
-    let report = report_of_circles(&graph);
-    assert!(report.is_empty(), "circles of files in src/:{report}");
+    assert!(graph.0.len() > 40 && graph.edges() > 100, "the graph lacks files of src/");
+    assert!(graph.0["server/mod.rs"].contains_key("server/layer.rs"), "the graph lacks imports");
+    let report = report_cycles(&graph);
+    assert!(report.is_empty(), "import cycles in src/:{report}");
 }
 
 #[cfg(test)]
@@ -159,12 +159,12 @@ mod tests {
     use super::super::source::texts;
     use super::*;
 
-    fn circles_of(files: &[(&str, &str)]) -> String {
-        report_of_circles(&ImportGraph::new(&Crate::new(&texts(files))))
+    fn cycles_in(files: &[(&str, &str)]) -> String {
+        report_cycles(&ImportGraph::new(&Crate::new(&texts(files))))
     }
 
     #[test]
-    fn circle_is_found_however_it_is_written() {
+    fn cycle_is_found_for_each_form_of_import() {
         let lib = ("lib.rs", "mod a;\nmod b;\nmod c;");
         let b_uses_a = ("b.rs", "use crate::a::A;\npub struct B;\npub fn f() {}");
         let leaf = ("c.rs", "pub fn f() {}");
@@ -206,7 +206,7 @@ mod tests {
             ("test use", "pub struct A; #[cfg(any(test, fuzzing))] use crate::b::B;", &[]),
         ];
         for (name, a, expected) in rows {
-            let report = circles_of(&[lib, ("a.rs", a), b_uses_a, leaf]);
+            let report = cycles_in(&[lib, ("a.rs", a), b_uses_a, leaf]);
             assert_eq!(report.is_empty(), expected.is_empty(), "{name}: {report}");
             for file in *expected {
                 assert!(report.contains(&format!("src/{file}:")), "{name}: {report}");
@@ -215,22 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn circle_of_three_is_reported_in_order_with_its_lines() {
-        let report = circles_of(&[
+    fn cycle_of_three_is_reported_in_order_with_its_lines() {
+        let report = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "\nuse crate::b::B;\npub struct A;"),
             ("b.rs", "\n\nuse crate::c::C;\npub struct B;"),
             ("c.rs", "pub struct C;\nimpl C { fn f() { crate::a::A } }"),
         ]);
-        let circle = "one circle:\n    src/a.rs:2 imports src/b.rs\n    src/b.rs:3 imports src/c.rs\
+        let cycle = "one cycle:\n    src/a.rs:2 imports src/b.rs\n    src/b.rs:3 imports src/c.rs\
                       \n    src/c.rs:2 imports src/a.rs";
-        assert!(report.contains(circle), "{report}");
+        assert!(report.contains(cycle), "{report}");
         assert!(report.contains("3 files import each other: a.rs, b.rs, c.rs;"), "{report}");
     }
 
     #[test]
-    fn circle_through_a_re_export_is_found_in_both_graphs() {
-        let report = circles_of(&[
+    fn cycle_through_a_re_export_is_found_in_both_graphs() {
+        let report = cycles_in(&[
             ("lib.rs", "mod room; mod other;"),
             ("room/mod.rs", "mod inner; mod sibling; pub use self::inner::Inner as Renamed;"),
             ("room/inner.rs", "use super::sibling::S; pub struct Inner;"),
@@ -244,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn circle_through_a_room_is_found_with_mod_rs_alone() {
-        // `a` needs only `b` of the room, but imports the file that imports `a`.
-        let report = circles_of(&[
+    fn cycle_through_mod_rs_is_found_only_in_the_full_graph() {
+        // `a` uses only `B`, but imports it through the `mod.rs` that imports `a`.
+        let report = cycles_in(&[
             ("lib.rs", "mod room;"),
             ("room/mod.rs", "mod a; mod b; pub use a::A; pub use b::B;"),
             ("room/a.rs", "use super::B; pub struct A;"),
@@ -257,22 +257,22 @@ mod tests {
     }
 
     #[test]
-    fn each_group_with_a_circle_is_reported() {
-        let report = circles_of(&[
+    fn each_group_with_a_cycle_is_reported() {
+        let report = cycles_in(&[
             ("lib.rs", "mod a; mod b; mod c; mod d;"),
             ("a.rs", "use crate::b::f;"),
             ("b.rs", "use crate::a::f; use crate::c::f as g;"),
             ("c.rs", "use crate::d::f;"),
             ("d.rs", "use crate::c::f;"),
         ]);
-        assert!(report.contains("2 groups with a circle"), "{report}");
+        assert!(report.contains("2 groups with a cycle"), "{report}");
         assert!(report.contains("files import each other: a.rs, b.rs;"), "{report}");
         assert!(report.contains("files import each other: c.rs, d.rs;"), "{report}");
     }
 
     #[test]
-    fn files_of_test_modules_import_what_they_like() {
-        let report = circles_of(&[
+    fn cycle_of_test_modules_is_ignored() {
+        let report = cycles_in(&[
             ("lib.rs", "mod room; #[cfg(any(test, fuzzing))] mod tests;"),
             ("room/mod.rs", "mod a; #[cfg(all(test, feature = \"x\"))] mod simulation;"),
             ("room/a.rs", "pub fn f() {} #[cfg(test)] mod tests;"),

@@ -1,4 +1,4 @@
-//! What a file names, line by line.
+//! The paths, method calls and attributes of a file, with their lines.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,20 @@ pub(super) struct Mention {
     /// `crate::jose::jwk::Jwk`, `http::StatusCode::OK`, `#![forbid(unsafe_code)]`, or a call:
     /// `.send()`, `.send(_)`, `.status(number)`.
     pub(super) name: String,
-    /// Whether the name is compared with or matched against.
-    pub(super) is_read: bool,
-    /// The files that the path leads through.
+    /// Whether the name is in a pattern or an operand of `==` or `!=`.
+    pub(super) is_compared: bool,
+    /// The files that the path imports.
     pub(super) files: Vec<FileId>,
 }
 
-/// Everything that the file names outside tests.
+/// All mentions in a file outside tests.
 pub(super) fn mentions(krate: &Crate, file: FileId) -> Vec<Mention> {
     let file = &krate.files[file];
     let mut collector = Collector {
         krate,
         module: file.module,
         blocks: Vec::new(),
-        is_reading: false,
+        is_comparing: false,
         mentions: Vec::new(),
     };
     if let Some(syntax) = &file.syntax {
@@ -39,9 +39,9 @@ pub(super) fn mentions(krate: &Crate, file: FileId) -> Vec<Mention> {
 struct Collector<'a> {
     krate: &'a Crate,
     module: ModuleId,
-    /// The names that `use` lines inside functions bring in.
+    /// The names that `use` lines bind, for each enclosing block.
     blocks: Vec<BTreeMap<String, Vec<String>>>,
-    is_reading: bool,
+    is_comparing: bool,
     mentions: Vec<Mention>,
 }
 
@@ -51,7 +51,7 @@ impl Collector<'_> {
         let (target, through) = self.krate.resolve(self.module, &path);
         let mut files: Vec<_> = through.iter().map(|module| self.krate.file_of(*module)).collect();
         let name = match target {
-            // The `super` of `pub(super)`, or a variable that has a module's name.
+            // The `super` of `pub(super)`, or a variable with the name of a module.
             Target::Module(_) if !is_import => return,
             Target::External(name) if !is_import && name.len() < 2 => return,
             Target::External(name) => name,
@@ -68,22 +68,22 @@ impl Collector<'_> {
     }
 
     fn add(&mut self, name: String, line: usize, files: Vec<FileId>) {
-        self.mentions.push(Mention { line, name, is_read: self.is_reading, files });
+        self.mentions.push(Mention { line, name, is_compared: self.is_comparing, files });
     }
 
-    /// The path with its first name as a block's `use` gives it.
+    /// Replaces the path's first name if a `use` line of an enclosing block binds it.
     fn through_block(&self, path: &[String]) -> Vec<String> {
         let import = self.blocks.iter().rev().find_map(|names| names.get(&path[0]));
         import.map_or(path.to_vec(), |import| [&import[..], &path[1..]].concat())
     }
 
-    fn reading(&mut self, visit: impl FnOnce(&mut Self)) {
-        let outer = std::mem::replace(&mut self.is_reading, true);
+    fn comparing(&mut self, visit: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.is_comparing, true);
         visit(self);
-        self.is_reading = outer;
+        self.is_comparing = outer;
     }
 
-    /// The paths and calls that a macro's tokens spell out.
+    /// Adds the paths and method calls in the tokens of a macro call.
     fn add_tokens(&mut self, tokens: TokenStream, prefix: &[String]) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let mut at = 0;
@@ -110,7 +110,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Adds the path that begins at a token; returns where it ends.
+    /// Adds the path that starts at token `at` and returns the index of its last token.
     fn add_path_at(
         &mut self,
         tokens: &[TokenTree],
@@ -123,7 +123,7 @@ impl Collector<'_> {
         while is_punct(tokens.get(at + 1), ':') && is_punct(tokens.get(at + 2), ':') {
             match tokens.get(at + 3) {
                 Some(TokenTree::Ident(next)) => path.push(next.to_string()),
-                // A `use` with braces.
+                // The braces of a `use`.
                 Some(TokenTree::Group(group)) => self.add_tokens(group.stream(), &path),
                 _ => break,
             }
@@ -198,19 +198,19 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
         self.visit_path(&call.path);
         if call.path.is_ident("matches") {
-            self.reading(|this| this.add_tokens(call.tokens.clone(), &[]));
+            self.comparing(|this| this.add_tokens(call.tokens.clone(), &[]));
         } else {
             self.add_tokens(call.tokens.clone(), &[]);
         }
     }
 
     fn visit_pat(&mut self, pat: &'ast syn::Pat) {
-        self.reading(|this| visit::visit_pat(this, pat));
+        self.comparing(|this| visit::visit_pat(this, pat));
     }
 
     fn visit_expr_binary(&mut self, expr: &'ast syn::ExprBinary) {
         if matches!(expr.op, BinOp::Eq(_) | BinOp::Ne(_)) {
-            self.reading(|this| visit::visit_expr_binary(this, expr));
+            self.comparing(|this| visit::visit_expr_binary(this, expr));
         } else {
             visit::visit_expr_binary(self, expr);
         }

@@ -1,4 +1,4 @@
-//! The tree of modules, and what a path in one of them names.
+//! The module tree, and the resolution of paths in it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::source::{
     DropTests, Texts, child_file, defined_name, folder_of_children, is_test_only, parse,
 };
 
-/// Re-exports of re-exports that a path is followed through.
+/// The longest chain of imports and globs that a path is followed through.
 const MAX_DEPTH: usize = 16;
 
 pub(super) type ModuleId = usize;
@@ -21,16 +21,16 @@ pub(super) struct Crate {
 }
 
 pub(super) struct SourceFile {
-    /// Below `src/`, with `/` between the parts.
+    /// The path below `src/`, separated by `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// Without what only tests compile; `None` if that is the whole file.
+    /// The file without test code; `None` for a test file.
     pub(super) syntax: Option<syn::File>,
     pub(super) module: ModuleId,
 }
 
 struct Module {
-    /// From `crate` on.
+    /// The path from `crate`.
     path: Vec<String>,
     parent: ModuleId,
     file: FileId,
@@ -42,15 +42,15 @@ struct Module {
 enum Binding {
     Module(ModuleId),
     Item,
-    /// The path in a `use`.
+    /// The path of a `use` line.
     Import(Vec<String>),
 }
 
-/// What a path names.
+/// What a path resolves to.
 #[derive(Debug, PartialEq)]
 pub(super) enum Target {
     Module(ModuleId),
-    /// The module that defines an item, and the rest of the path from that item on.
+    /// The module that defines the item, and the path from the item on.
     Item(ModuleId, Vec<String>),
     External(Vec<String>),
 }
@@ -66,7 +66,7 @@ impl Crate {
         this
     }
 
-    /// Adds a module's file and the files of its children.
+    /// Adds the file of a module and the files of its child modules.
     fn add_file(
         &mut self,
         texts: &Texts,
@@ -146,7 +146,7 @@ impl Crate {
         self.modules[module].file
     }
 
-    /// The name of a module's item, from `crate` on.
+    /// The path of a module's item from `crate`.
     pub(super) fn name_in(&self, module: ModuleId, rest: &[String]) -> Vec<String> {
         [&self.modules[module].path[..], rest].concat()
     }
@@ -158,7 +158,7 @@ impl Crate {
         })
     }
 
-    /// What the path names in the module, and the modules whose re-exports lead there.
+    /// Resolves the path in the module. Also returns the modules whose re-exports it goes through.
     pub(super) fn resolve(&self, module: ModuleId, path: &[String]) -> (Target, Vec<ModuleId>) {
         let mut through = Vec::new();
         (self.follow(module, path, &mut through, 0), through)
@@ -173,7 +173,7 @@ impl Crate {
     ) -> Target {
         let external = || Target::External(path.to_vec());
         let (mut module, mut rest) = (from, path);
-        // The first name of a path may be an extern crate's or the prelude's, the others not.
+        // Only the first name of a path can be an extern crate or come from the prelude.
         let mut is_first = true;
         while let Some((name, after)) = rest.split_first() {
             match name.as_str() {
@@ -198,10 +198,10 @@ impl Crate {
                             }
                         }
                     }
-                    // `use reqwest;` imports itself.
+                    // `use reqwest;` binds a name to itself.
                     Some(Binding::Import(_)) => return external(),
                     None if is_first => return external(),
-                    // What a macro defines there.
+                    // An item that a macro defines in the module.
                     None => return Target::Item(module, rest.to_vec()),
                 },
             }
@@ -219,7 +219,7 @@ impl Crate {
         depth: usize,
     ) -> Option<Binding> {
         if let Some(bindings) = self.modules[module].names.get(name) {
-            // A module and a function may share a name.
+            // A module and a function can have the same name.
             let is_module = |binding: &&Binding| matches!(binding, Binding::Module(_));
             let best = bindings.iter().find(|binding| is_module(binding) == is_prefix);
             return best.or(bindings.first()).cloned();
@@ -247,7 +247,7 @@ pub(super) enum UseName {
     Unnamed,
 }
 
-/// The paths of a `use` line.
+/// All paths of a `use` line.
 pub(super) fn use_leaves(tree: &UseTree) -> Vec<UseLeaf> {
     fn add(tree: &UseTree, prefix: &[String], leaves: &mut Vec<UseLeaf>) {
         let with = |ident: &syn::Ident| match (ident.to_string(), prefix) {
@@ -281,7 +281,7 @@ pub(super) fn use_leaves(tree: &UseTree) -> Vec<UseLeaf> {
     leaves
 }
 
-/// The path with an empty first name if it begins with `::`.
+/// Inserts an empty first name if the path begins with `::`.
 pub(super) fn absolute(mut path: Vec<String>, is_external: bool) -> Vec<String> {
     if is_external {
         path.insert(0, String::new());

@@ -1,123 +1,123 @@
-//! What may be named where, and how long a file may be.
+//! The rules: which files may mention which items, and how long a file may be.
 
-/// The constructor of `ServiceClaims`, which has no other.
+/// The only constructor of `ServiceClaims`.
 const CLAIMS_CONSTRUCTOR: &str = "ServiceClaims::verified";
 
 pub(super) struct Rule {
     pub(super) name: &'static str,
-    /// Why the rule exists.
+    /// The rationale, shown with each violation.
     pub(super) reason: &'static str,
     pub(super) check: Check,
 }
 
 pub(super) enum Check {
-    /// The files in `places` name none of `names`.
+    /// The files in `places` mention none of `names`.
     Names {
-        /// Files, or folders with `/` at the end; empty: all.
+        /// Files, and folders with a trailing `/`. Empty means all files.
         places: &'static [&'static str],
-        /// As [`is_named`](super::check::is_named) reads them.
+        /// Patterns of [`matches_pattern`](super::check::matches_pattern).
         names: &'static [&'static str],
-        reading: Reading,
+        comparisons: Comparisons,
         exceptions: &'static [Exception],
     },
     /// `lib.rs` has the attribute.
     CrateAttribute(&'static str),
-    /// `Cargo.toml` has the lint of clippy at `warn`, and no file turns it off.
+    /// `Cargo.toml` sets this clippy lint to `warn`, and no file disables it.
     Lint { name: &'static str, group: &'static str },
-    /// Lines without comments, docs and tests.
+    /// Lines, not counting comments, docs and tests.
     LinesOfCode { most: usize },
-    /// All lines, those of files of tests too.
+    /// All lines, in test files too.
     Lines { most: usize },
 }
 
-/// Whether comparing with a name or matching against it counts as naming it.
+/// Whether a name may appear in `==`, `!=` and patterns.
 #[derive(PartialEq)]
-pub(super) enum Reading {
-    Counts,
-    IsFree,
+pub(super) enum Comparisons {
+    Forbidden,
+    Allowed,
 }
 
 pub(super) struct Exception {
-    /// A file, or a folder with `/` at the end.
+    /// A file, or a folder with a trailing `/`.
     pub(super) place: &'static str,
-    /// The names that the place may hold.
+    /// The names that this place may mention.
     pub(super) names: &'static [&'static str],
     pub(super) reason: &'static str,
 }
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
-        name: "verify and jwks know no HTTP request and no framework",
-        reason: "a token is judged alike for a queue consumer and for a web server",
+        name: "verify and jwks name neither HTTP requests nor a framework",
+        reason: "users without HTTP, such as queue consumers, verify tokens too",
         check: Check::Names {
             places: &["verify/", "jwks/"],
             names: &["http::Request", "http::request", "::tower*", "::axum*"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[],
         },
     },
     Rule {
         name: "verify and jwks name no status",
-        reason: "why a token is refused is theirs to say, how HTTP says it is the server's",
+        reason: "they give the reason of a rejection, and the server maps it to a status",
         check: Check::Names {
             places: &["verify/", "jwks/"],
             names: &["http::StatusCode"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[Exception {
                 place: "jwks/remote/fetch.rs",
-                // A constant outside comparisons and patterns is a status picked, which the rule
-                // below finds.
+                // Only comparisons: any other use picks a status, which the rule "only
+                // server/response.rs picks a status" finds.
                 names: &["http::StatusCode!", "StatusCode::OK", "StatusCode::NOT_MODIFIED"],
-                reason: "reads the status of the endpoint's answer",
+                reason: "reads the status of the endpoint's response",
             }],
         },
     },
     Rule {
         name: "jose, bearer and verify use neither a client nor a framework",
-        reason: "tokens and keys as data, without I/O",
+        reason: "they read tokens and keys without I/O",
         check: Check::Names {
             places: &["jose/", "bearer.rs", "verify/"],
             names: &["http::StatusCode", "::reqwest", "::axum*", "::tower*"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[],
         },
     },
     Rule {
-        name: "client names neither server nor what verifies",
-        reason: "M1 needs nothing of M2",
+        name: "client names none of server, verify and jwks",
+        reason: "M1 verifies no tokens",
         check: Check::Names {
             places: &["client/"],
             names: &["crate::server", "crate::verify", "crate::jwks"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[],
         },
     },
     Rule {
-        name: "server names neither client nor what mints",
-        reason: "M2 needs nothing of M1",
+        name: "server names neither client nor token",
+        reason: "M2 mints no tokens",
         check: Check::Names {
             places: &["server/"],
             names: &["crate::client", "crate::token"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[],
         },
     },
     Rule {
         name: "nothing names tonic",
-        reason: "gRPC is spoken in headers alone, so that no version of tonic is bound",
+        reason: "gRPC statuses are headers, and the crate must work with every version of tonic",
         check: Check::Names {
             places: &[],
             names: &["::tonic*"],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[],
         },
     },
     Rule {
         name: "only jwks/remote/ and token/ do network I/O",
-        reason: "what fetches is bounded and observed in two places",
+        reason: "both limit and log their network I/O",
         check: Check::Names {
             places: &[],
-            // A channel's `send` has an argument.
+            // `.send()` is reqwest's: a channel's `send` has an argument.
             names: &[
                 ".send()",
                 ".execute(_)",
@@ -129,7 +129,7 @@ pub(super) const RULES: &[Rule] = &[
                 "std::net::TcpListener",
                 "std::net::UdpSocket",
             ],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[
                 Exception {
                     place: "jwks/remote/",
@@ -144,27 +144,27 @@ pub(super) const RULES: &[Rule] = &[
                 Exception {
                     place: "http_client.rs",
                     names: &["reqwest::Client"],
-                    reason: "builds the clients of both",
+                    reason: "builds the clients of jwks/remote/ and token/",
                 },
                 Exception {
                     place: "embedded_core/",
                     names: &["tokio::net"],
-                    reason: "is a server, which connects to nothing",
+                    reason: "listens, but connects to nothing",
                 },
             ],
         },
     },
     Rule {
         name: "only verify constructs ServiceClaims",
-        reason: "who holds claims holds verified ones",
+        reason: "every ServiceClaims value is verified",
         check: Check::Names {
             places: &[],
             names: &[CLAIMS_CONSTRUCTOR],
-            reading: Reading::Counts,
+            comparisons: Comparisons::Forbidden,
             exceptions: &[Exception {
                 place: "verify/",
                 names: &[CLAIMS_CONSTRUCTOR],
-                reason: "has verified them",
+                reason: "verifies the token first",
             }],
         },
     },
@@ -174,39 +174,39 @@ pub(super) const RULES: &[Rule] = &[
         check: Check::Names {
             places: &[],
             names: &["StatusCode::*", ".status(number)", ".status_mut()"],
-            reading: Reading::IsFree,
+            comparisons: Comparisons::Allowed,
             exceptions: &[
                 Exception {
                     place: "server/response.rs",
                     names: &["StatusCode::*", ".status_mut()"],
-                    reason: "the table",
+                    reason: "is that table",
                 },
                 Exception {
                     place: "embedded_core/http/response.rs",
                     names: &["StatusCode::*"],
-                    reason: "answers as the SuperTokens core does",
+                    reason: "sends the statuses of the SuperTokens core",
                 },
             ],
         },
     },
     Rule {
         name: "no unsafe code",
-        reason: "`forbid` cannot be lifted further down",
+        reason: "no module can override `forbid`",
         check: Check::CrateAttribute("#![forbid(unsafe_code)]"),
     },
     Rule {
         name: "no lock is held across .await",
-        reason: "the thread that would release it may be the one that waits",
+        reason: "waiting for the lock may block the thread that would release it",
         check: Check::Lint { name: "await_holding_lock", group: "suspicious" },
     },
     Rule {
-        name: "300 lines of code to a file",
+        name: "at most 300 lines of code in a file",
         reason: "a file is read in one sitting",
         check: Check::LinesOfCode { most: 300 },
     },
     Rule {
-        name: "450 lines to a file with its tests",
-        reason: "longer tests have a file of their own",
+        name: "at most 450 lines in a file with its tests",
+        reason: "longer tests move to a file of their own",
         check: Check::Lines { most: 450 },
     },
 ];

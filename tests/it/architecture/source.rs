@@ -1,4 +1,4 @@
-//! Reads a crate's files and drops what only tests compile.
+//! Reads the files of a crate and removes test code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,10 +11,10 @@ use syn::punctuated::Punctuated;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta, Token};
 
-/// Conditions that hold for tests alone.
+/// `cfg` conditions that hold only in test builds.
 const TEST_CONDITIONS: [&str; 3] = ["test", "fuzzing", "doctest"];
 
-/// The text of each file, by its path below `src/` with `/` between the parts.
+/// The text of each file, by its path below `src/`, separated by `/`.
 pub(super) type Texts = BTreeMap<String, String>;
 
 pub(super) fn texts_of_this_crate() -> Texts {
@@ -36,19 +36,19 @@ pub(super) fn texts_of_this_crate() -> Texts {
     texts
 }
 
-/// A crate in memory, for tests of the checker.
+/// The files of a crate in memory, for tests of the checker.
 pub(super) fn texts(files: &[(&str, &str)]) -> Texts {
     files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
-/// Parses a file, whole.
+/// Parses a file, including its test code.
 pub(super) fn parse(path: &str, text: &str) -> syn::File {
     syn::parse_file(text).unwrap_or_else(|err| {
         panic!("src/{path}:{}: {err}", err.span().start().line);
     })
 }
 
-/// Whether a `cfg` on the node is false in every build but those of tests.
+/// Whether a `cfg` on the node is false outside test builds.
 pub(super) fn is_test_only(node: &impl ToTokens) -> bool {
     let attributes = |input: ParseStream<'_>| {
         let attributes = input.call(Attribute::parse_outer)?;
@@ -62,7 +62,7 @@ pub(super) fn is_test_only(node: &impl ToTokens) -> bool {
     })
 }
 
-/// Whether a `cfg` holds outside tests; `None` if features or the target decide.
+/// Whether a `cfg` holds outside test builds; `None` if that depends on features or the target.
 fn holds_outside_tests(cfg: &Meta) -> Option<bool> {
     if TEST_CONDITIONS.iter().any(|name| cfg.path().is_ident(name)) {
         return Some(false);
@@ -73,7 +73,7 @@ fn holds_outside_tests(cfg: &Meta) -> Option<bool> {
     if list.path.is_ident("not") {
         return inner.next().flatten().map(|holds| !holds);
     }
-    // `all` is decided by one false, `any` by one true.
+    // One false condition makes `all` false, one true condition makes `any` true.
     let decisive = list.path.is_ident("any");
     let inner: Vec<_> = inner.collect();
     if inner.contains(&Some(decisive)) {
@@ -83,7 +83,7 @@ fn holds_outside_tests(cfg: &Meta) -> Option<bool> {
     }
 }
 
-/// Drops items, members, statements, match arms, parameters and fields that only tests compile.
+/// Removes items, members, statements, match arms, parameters and fields that are test code.
 pub(super) struct DropTests;
 
 impl DropTests {
@@ -154,7 +154,7 @@ impl VisitMut for DropTests {
     }
 }
 
-/// The lines that hold code: no comment, no docs.
+/// The lines that contain code, not only comments or docs.
 pub(super) fn lines_of_code(syntax: &syn::File) -> BTreeSet<usize> {
     fn add(tokens: TokenStream, lines: &mut BTreeSet<usize>) {
         let mut tokens = tokens.into_iter().peekable();
@@ -183,14 +183,15 @@ pub(super) fn is_punct(token: Option<&TokenTree>, expected: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == expected)
 }
 
-/// `[doc = "…"]`, which a doc comment is to the parser.
+/// Whether the token is `[doc = "…"]`, the parsed form of a doc comment.
 fn is_docs(token: &TokenTree) -> bool {
     let TokenTree::Group(group) = token else { return false };
     let first = group.stream().into_iter().next();
     first.is_some_and(|first| first.to_string() == "doc")
 }
 
-/// The file that a `mod x;` line declares in `parent`, whose child modules are in `folder`.
+/// The file that a `mod x;` line in `parent` declares. The files of `parent`'s child modules are in
+/// `folder`.
 pub(super) fn child_file(
     texts: &Texts,
     parent: &str,
@@ -211,7 +212,7 @@ pub(super) fn child_file(
     candidates.into_iter().find(|path| texts.contains_key(path))
 }
 
-/// The folder that holds the files of a file's child modules, with `/` at its end.
+/// The folder of the files of a file's child modules, with a trailing `/`.
 pub(super) fn folder_of_children(path: &str) -> String {
     for own in ["lib.rs", "mod.rs"] {
         if let Some(folder) = path.strip_suffix(own) {
@@ -221,7 +222,7 @@ pub(super) fn folder_of_children(path: &str) -> String {
     format!("{}/", path.trim_end_matches(".rs"))
 }
 
-/// The name that an item defines in its module.
+/// The name that an item binds in its module.
 pub(super) fn defined_name(item: &Item) -> Option<&syn::Ident> {
     Some(match item {
         Item::Const(item) => &item.ident,
@@ -239,7 +240,7 @@ pub(super) fn defined_name(item: &Item) -> Option<&syn::Ident> {
 }
 
 #[test]
-fn cfg_of_tests_alone_is_told_from_a_feature() {
+fn cfg_is_test_only_if_false_in_every_other_build() {
     let rows = [
         ("test", true),
         ("any(test, fuzzing)", true),
@@ -257,7 +258,7 @@ fn cfg_of_tests_alone_is_told_from_a_feature() {
 }
 
 #[test]
-fn lines_of_comments_and_tests_are_no_code() {
+fn lines_of_comments_and_tests_are_not_counted() {
     let text = "//! Docs.\n\n/// Docs.\n#[must_use]\nfn f(\n) { // why\n    g();\n\n}\n\
                 #[cfg(test)]\nmod tests {\n    fn g() {}\n}\n";
     let mut syntax = parse("a.rs", text);
