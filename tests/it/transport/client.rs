@@ -1,4 +1,4 @@
-//! A client of the user's own: the crate's limits stand on top of whatever it says.
+//! A custom `reqwest` client: the crate's limits override its settings.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_m2m::{FetchError, RemoteJwks};
 use super::authority::Authority;
 use super::scripted::{Script, Server};
 
-/// Follows redirects, waits for an hour, and takes gzip.
+/// A client that follows redirects, accepts gzip and times out after an hour.
 fn lax() -> reqwest::ClientBuilder {
     let hour = Duration::from_secs(3600);
     reqwest::Client::builder()
@@ -20,16 +20,17 @@ fn lax() -> reqwest::ClientBuilder {
 }
 
 #[tokio::test]
-async fn a_redirect_policy_of_the_clients_own_is_overridden() {
+async fn custom_client_redirect_policy_is_overridden() {
     let target = Server::start(Script::ok(Authority::new("k").jwks()));
-    let server = Server::start(Script::answer(307, &[&format!("location: {}", target.url())], ""));
+    let server =
+        Server::start(Script::response(307, &[&format!("location: {}", target.url())], ""));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 307 }));
     assert_eq!(target.seen().connections, 0);
 }
 
 #[tokio::test]
-async fn no_time_out_of_the_clients_own_is_overridden() {
+async fn custom_client_timeout_is_overridden() {
     for client in [lax(), reqwest::Client::builder()] {
         let server = Server::start(Script::Stall(Vec::new()));
         let builder = RemoteJwks::builder(server.url())
@@ -42,7 +43,7 @@ async fn no_time_out_of_the_clients_own_is_overridden() {
 }
 
 #[tokio::test]
-async fn content_coding_of_the_clients_own_is_overridden() {
+async fn custom_client_content_coding_is_overridden() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
     assert_eq!(jwks.refresh().await, Ok(()));
@@ -50,7 +51,7 @@ async fn content_coding_of_the_clients_own_is_overridden() {
 }
 
 #[tokio::test]
-async fn max_body_holds_with_a_client_of_ones_own() {
+async fn max_body_applies_to_a_custom_client() {
     let server = Server::start(Script::ok(" ".repeat(2000)));
     let jwks = RemoteJwks::builder(server.url()).max_body(1999).http_client(lax()).build().unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::TooLarge { limit: 1999 }));

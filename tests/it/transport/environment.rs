@@ -1,4 +1,4 @@
-//! What the machine says: proxies, and CA certificates or none.
+//! The process environment: proxies and CA certificates.
 
 use tower_m2m::jwks::BuildError;
 use tower_m2m::{ConfigError, FetchError, MintError, RemoteJwks, SuperTokensCore};
@@ -12,9 +12,9 @@ use super::tls::Ca;
 const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Runs the test in a process whose environment names a proxy, and answers what that proxy saw.
+/// Runs the test in a child process with a proxy, and returns the request heads that the proxy saw.
 async fn with_proxy(test: &str) -> Vec<String> {
-    let proxy = Server::start(Script::answer(502, &[], ""));
+    let proxy = Server::start(Script::response(502, &[], ""));
     let address = format!("http://{}", proxy.address);
     child::run(test, PROXIES.map(|name| (name, &address))).await;
     proxy.seen().heads
@@ -48,18 +48,18 @@ async fn environment_proxies_are_used_for_https() {
     }
     let builder =
         RemoteJwks::builder("https://keys.invalid/jwks.json").http_client(Ca::new().client());
-    let refused = builder.build().unwrap().refresh().await;
-    assert!(matches!(refused, Err(FetchError::Connection { .. })), "{refused:?}");
+    let result = builder.build().unwrap().refresh().await;
+    assert!(matches!(result, Err(FetchError::Connection { .. })), "{result:?}");
 }
 
 #[tokio::test]
-async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so() {
+async fn missing_ca_certificates_fail_only_https() {
     if !child::is_child() {
         let folder = tempfile::tempdir().unwrap();
-        let nothing = folder.path();
+        let empty = folder.path();
         let variables =
-            [("SSL_CERT_FILE", nothing.join("none.pem")), ("SSL_CERT_DIR", nothing.to_owned())];
-        let test = "transport::environment::without_ca_certificates_plain_http_to_loopback_works_and_https_says_so";
+            [("SSL_CERT_FILE", empty.join("none.pem")), ("SSL_CERT_DIR", empty.to_owned())];
+        let test = "transport::environment::missing_ca_certificates_fail_only_https";
         child::run(test, variables).await;
         return;
     }
@@ -71,18 +71,18 @@ async fn without_ca_certificates_plain_http_to_loopback_works_and_https_says_so(
         assert_eq!(status(&jwks, &authority.token()).await, 200);
     }
 
-    let refused = RemoteJwks::new("https://keys.invalid/jwks.json").unwrap_err();
-    assert_eq!(refused, BuildError::Config(ConfigError::NoCaCertificates));
-    assert!(refused.to_string().contains("no CA certificates"), "{refused}");
+    let err = RemoteJwks::new("https://keys.invalid/jwks.json").unwrap_err();
+    assert_eq!(err, BuildError::Config(ConfigError::NoCaCertificates));
+    assert!(err.to_string().contains("no CA certificates"), "{err}");
 
     let core = SuperTokensCore::new("https://core.invalid").unwrap();
-    let refused = core.service_token("https://api.example.com").mint().await.unwrap_err();
-    assert_eq!(refused, MintError::Config(ConfigError::NoCaCertificates));
+    let err = core.service_token("https://api.example.com").mint().await.unwrap_err();
+    assert_eq!(err, MintError::Config(ConfigError::NoCaCertificates));
     let core = SuperTokensCore::new(format!("http://{}", server.address)).unwrap();
-    let refused = core.service_token("https://api.example.com").mint().await.unwrap_err();
-    assert!(matches!(refused, MintError::NotACore { .. }), "{refused:?}");
+    let err = core.service_token("https://api.example.com").mint().await.unwrap_err();
+    assert!(matches!(err, MintError::NotACore { .. }), "{err:?}");
 
-    // A root of one's own is enough.
+    // A custom root certificate is enough.
     let ca = Ca::new();
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
     let url = format!("https://localhost:{}/jwks.json", server.address.port());

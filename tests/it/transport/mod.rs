@@ -1,9 +1,8 @@
-//! Faults of a key set endpoint: a scripted server against a real `RemoteJwks`.
+//! A `RemoteJwks` against a scripted JWKS endpoint that misbehaves.
 //!
-//! Each fault on the wire is a failed fetch and nothing else: the last good set stays in use;
-//! without one requests get 503 with `Retry-After`.
+//! Each fault only fails the fetch: the last key set stays in use, and without one the layer
+//! responds with 503 and `Retry-After`.
 
-mod answers;
 mod authority;
 mod child;
 mod client;
@@ -12,5 +11,6 @@ mod documents;
 mod environment;
 mod load;
 mod outcome;
+mod responses;
 mod scripted;
 mod tls;

@@ -1,4 +1,4 @@
-//! What an M2 answers, and what must hold of every fetch that fails.
+//! The layer's responses, and assertions on failed fetches.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder, Verifier, VerifyServi
 use super::authority::Authority;
 use super::scripted::{Script, Server};
 
-/// What the layer answers to a request with this token.
-pub(crate) async fn answer(jwks: &RemoteJwks, token: &str) -> Response<()> {
+/// The layer's response to a request with this token.
+async fn respond(jwks: &RemoteJwks, token: &str) -> Response<()> {
     let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
     let service = VerifyServiceTokenLayer::new(Verifier::new(jwks.clone())).layer(inner);
     let request =
@@ -21,34 +21,38 @@ pub(crate) async fn answer(jwks: &RemoteJwks, token: &str) -> Response<()> {
 }
 
 pub(crate) async fn status(jwks: &RemoteJwks, token: &str) -> u16 {
-    answer(jwks, token).await.status().as_u16()
+    respond(jwks, token).await.status().as_u16()
 }
 
-/// The seconds after which an answer of 503 says to come back.
-pub(crate) async fn unavailable_for(jwks: &RemoteJwks, token: &str) -> u64 {
-    let response = answer(jwks, token).await;
+/// Asserts that the response is a 503 and returns the seconds of its `Retry-After`.
+pub(crate) async fn expect_503(jwks: &RemoteJwks, token: &str) -> u64 {
+    let response = respond(jwks, token).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!response.headers().contains_key(WWW_AUTHENTICATE), "an outage is no challenge");
+    assert!(!response.headers().contains_key(WWW_AUTHENTICATE), "a 503 has a challenge");
     let seconds = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     assert!(seconds >= 1);
     seconds
 }
 
-/// A fetch of the first set fails: requests get 503, and whoever asks is told why.
-pub(crate) async fn fails_cold(builder: RemoteJwksBuilder, expected: impl Fn(&FetchError) -> bool) {
+/// Asserts that the first fetch fails: requests are refused with 503, and `refresh` and the health
+/// show the error.
+pub(crate) async fn assert_fails_cold(
+    builder: RemoteJwksBuilder,
+    expected: impl Fn(&FetchError) -> bool,
+) {
     let jwks = builder.build().unwrap();
-    unavailable_for(&jwks, &Authority::new("any").token()).await;
-    let error = jwks.refresh().await.unwrap_err();
-    assert!(expected(&error), "{error:?}");
+    expect_503(&jwks, &Authority::new("any").token()).await;
+    let err = jwks.refresh().await.unwrap_err();
+    assert!(expected(&err), "{err:?}");
     let health = jwks.health();
     assert_eq!((health.keys, health.age, health.usable_for), (0, None, Duration::ZERO));
     assert!(health.last_error.as_ref().is_some_and(&expected), "{health:?}");
     assert_eq!(jwks.to_json(), None);
 }
 
-/// A later fetch fails: the last good set is kept, its key admits as before, and an unknown key is
-/// an outage's 503.
-pub(crate) async fn fails_warm(
+/// Asserts that a later fetch fails: tokens of the cached key set are still admitted, and an
+/// unknown kid is refused with 503.
+pub(crate) async fn assert_fails_warm(
     builder: RemoteJwksBuilder,
     authority: &Authority,
     break_it: impl AsyncFnOnce(),
@@ -60,10 +64,10 @@ pub(crate) async fn fails_warm(
     let good = jwks.to_json().unwrap();
 
     break_it().await;
-    let error = jwks.refresh().await.unwrap_err();
-    assert!(expected(&error), "{error:?}");
+    let err = jwks.refresh().await.unwrap_err();
+    assert!(expected(&err), "{err:?}");
     assert_eq!(status(&jwks, &authority.token()).await, 200);
-    unavailable_for(&jwks, &Authority::new("unknown").token()).await;
+    expect_503(&jwks, &Authority::new("unknown").token()).await;
     assert_eq!(status(&jwks, &authority.token()).await, 200);
 
     let health = jwks.health();
@@ -73,27 +77,27 @@ pub(crate) async fn fails_warm(
     assert_eq!(jwks.to_json().as_deref(), Some(&*good));
 }
 
-/// What a server plays is a failed fetch, cold and warm.
-pub(crate) async fn is_a_failed_fetch(script: Script, expected: FetchError) {
-    is_a_failed_fetch_within(script, |builder| builder, |error| *error == expected).await;
+/// Asserts that the script fails the fetch, with and without a cached key set.
+pub(crate) async fn assert_fetch_fails(script: Script, expected: FetchError) {
+    assert_fetch_fails_within(script, |builder| builder, |err| *err == expected).await;
 }
 
-/// As [`is_a_failed_fetch`], with limits and for an error whose text is not the crate's own.
-pub(crate) async fn is_a_failed_fetch_within(
+/// Like [`assert_fetch_fails`], with limits and with a predicate on the error.
+pub(crate) async fn assert_fetch_fails_within(
     script: Script,
     limits: impl Fn(RemoteJwksBuilder) -> RemoteJwksBuilder,
     expected: impl Fn(&FetchError) -> bool,
 ) {
     let server = Server::start(script.clone());
-    fails_cold(limits(RemoteJwks::builder(server.url())), &expected).await;
+    assert_fails_cold(limits(RemoteJwks::builder(server.url())), &expected).await;
 
     let authority = Authority::new("k");
     let server = Server::start(Script::ok(authority.jwks()));
     let builder = limits(RemoteJwks::builder(server.url()));
-    fails_warm(builder, &authority, async || server.play(script), &expected).await;
+    assert_fails_warm(builder, &authority, async || server.play(script), &expected).await;
 }
 
-/// No connection, for a reason that holds these words.
-pub(crate) fn no_connection(words: &str) -> impl Fn(&FetchError) -> bool {
-    move |error| matches!(error, FetchError::Connection { source } if format!("{source:?}").contains(words))
+/// Matches a connection error whose source contains `text`.
+pub(crate) fn is_connection_error(text: &str) -> impl Fn(&FetchError) -> bool {
+    move |err| matches!(err, FetchError::Connection { source } if format!("{source:?}").contains(text))
 }

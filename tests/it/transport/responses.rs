@@ -1,4 +1,4 @@
-//! Statuses and header fields.
+//! The status and the header fields of the endpoint's response.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use tokio::time::Instant;
 use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 
 use super::authority::Authority;
-use super::outcome::{is_a_failed_fetch, status, unavailable_for};
+use super::outcome::{assert_fetch_fails, expect_503, status};
 use super::scripted::{Script, Server};
 
 #[tokio::test]
-async fn redirects_301_302_303_307_308_are_failed_fetches_and_their_target_is_never_contacted() {
+async fn redirect_is_not_followed() {
     let good = Authority::new("k").jwks();
     let target = Server::start(Script::ok(&good));
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}", target.url());
-        is_a_failed_fetch(
-            Script::answer(status, &[&location], &good),
+        assert_fetch_fails(
+            Script::response(status, &[&location], &good),
             FetchError::Status { status },
         )
         .await;
@@ -25,8 +25,8 @@ async fn redirects_301_302_303_307_308_are_failed_fetches_and_their_target_is_ne
 }
 
 #[tokio::test]
-async fn a_redirect_to_the_same_host_is_not_followed_either() {
-    let server = Server::start(Script::answer(302, &["location: /moved.json"], ""));
+async fn redirect_to_the_same_host_is_not_followed() {
+    let server = Server::start(Script::response(302, &["location: /moved.json"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
     let seen = server.seen();
@@ -34,54 +34,57 @@ async fn a_redirect_to_the_same_host_is_not_followed_either() {
 }
 
 #[tokio::test]
-async fn status_204_is_a_failed_fetch() {
-    is_a_failed_fetch(Script::answer(204, &[], ""), FetchError::Status { status: 204 }).await;
+async fn status_204_fails_the_fetch() {
+    assert_fetch_fails(Script::response(204, &[], ""), FetchError::Status { status: 204 }).await;
 }
 
 #[tokio::test]
-async fn other_2xx_are_failed_fetches_whatever_they_bring() {
+async fn other_2xx_with_a_key_set_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [201, 202, 203, 206] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
+        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
+            .await;
     }
 }
 
 #[tokio::test]
-async fn status_4xx_is_a_failed_fetch() {
+async fn status_4xx_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [400, 401, 403, 404, 410, 429] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
+        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
+            .await;
     }
 }
 
 #[tokio::test]
-async fn status_5xx_is_a_failed_fetch() {
+async fn status_5xx_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [500, 502, 503, 504] {
-        is_a_failed_fetch(Script::answer(status, &[], &good), FetchError::Status { status }).await;
+        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
+            .await;
     }
 }
 
-/// Asks with this `Retry-After` to be left alone, cold and warm; answers how long requests are told
-/// to stay away.
-async fn left_alone(retry_after: &str) -> u64 {
+/// Responds 429 with this `Retry-After`, first without a key set and then with one. Asserts that no
+/// fetch follows, and returns the seconds of `Retry-After` in the layer's 503 without a key set.
+async fn seconds_without_a_fetch(retry_after: &str) -> u64 {
     let unknown = || Authority::new("unknown").token();
-    let refusal = Script::answer(429, &[&format!("retry-after: {retry_after}")], "");
+    let too_many = Script::response(429, &[&format!("retry-after: {retry_after}")], "");
 
-    let server = Server::start(refusal.clone());
+    let server = Server::start(too_many.clone());
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    let cold = unavailable_for(&jwks, &unknown()).await;
-    unavailable_for(&jwks, &unknown()).await;
+    let cold = expect_503(&jwks, &unknown()).await;
+    expect_503(&jwks, &unknown()).await;
     assert_eq!(server.seen().connections, 1);
 
     let authority = Authority::new("k");
     let server = Server::start(Script::ok(authority.jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
-    server.play(refusal);
+    server.play(too_many);
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 429 }));
     for _ in 0..20 {
-        unavailable_for(&jwks, &unknown()).await;
+        expect_503(&jwks, &unknown()).await;
     }
     assert_eq!(status(&jwks, &authority.token()).await, 200);
     assert_eq!(server.seen().connections, 2);
@@ -89,36 +92,36 @@ async fn left_alone(retry_after: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn status_429_with_retry_after_in_seconds_closes_the_gate_for_as_long() {
-    assert!((110..=120).contains(&left_alone("120").await));
+async fn retry_after_in_seconds_blocks_fetches() {
+    assert!((110..=120).contains(&seconds_without_a_fetch("120").await));
 }
 
 #[tokio::test]
-async fn status_429_with_retry_after_as_a_date_closes_the_gate_for_five_minutes_at_most() {
-    assert!((290..=300).contains(&left_alone("Fri, 31 Dec 9999 23:59:59 GMT").await));
-    assert!((290..=300).contains(&left_alone("86400").await));
+async fn retry_after_blocks_fetches_for_at_most_five_minutes() {
+    assert!((290..=300).contains(&seconds_without_a_fetch("Fri, 31 Dec 9999 23:59:59 GMT").await));
+    assert!((290..=300).contains(&seconds_without_a_fetch("86400").await));
 }
 
 #[tokio::test]
-async fn status_429_without_a_readable_retry_after_leaves_the_gate_open() {
+async fn malformed_retry_after_is_ignored() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
-    server.play(Script::answer(429, &["retry-after: soon"], ""));
+    server.play(Script::response(429, &["retry-after: soon"], ""));
     for _ in 0..5 {
-        unavailable_for(&jwks, &Authority::new("unknown").token()).await;
+        expect_503(&jwks, &Authority::new("unknown").token()).await;
     }
-    // The first set, and the two that unknown keys may cause.
+    // One fetch by `ready`, and the two that the fetch limit allows for unknown keys.
     assert_eq!(server.seen().connections, 3);
 }
 
 #[tokio::test]
-async fn an_endpoint_that_asked_to_be_left_alone_is_asked_again_afterwards() {
+async fn endpoint_is_fetched_again_after_retry_after() {
     let authority = Authority::new("k");
-    let server = Server::start(Script::answer(503, &["retry-after: 2"], ""));
+    let server = Server::start(Script::response(503, &["retry-after: 2"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     let start = Instant::now();
-    assert!(unavailable_for(&jwks, &authority.token()).await <= 2);
+    assert!(expect_503(&jwks, &authority.token()).await <= 2);
     server.play(Script::ok(authority.jwks()));
     jwks.ready().await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
@@ -126,19 +129,19 @@ async fn an_endpoint_that_asked_to_be_left_alone_is_asked_again_afterwards() {
 }
 
 #[tokio::test]
-async fn status_304_without_having_asked_or_without_a_stored_body_is_a_failed_fetch() {
-    is_a_failed_fetch(Script::answer(304, &[], ""), FetchError::Status { status: 304 }).await;
-    // Its own validators make it no answer to anything.
-    is_a_failed_fetch(
-        Script::answer(304, &["etag: \"1\""], ""),
+async fn status_304_to_an_unconditional_fetch_fails_it() {
+    assert_fetch_fails(Script::response(304, &[], ""), FetchError::Status { status: 304 }).await;
+    // Validators in the 304 itself change nothing.
+    assert_fetch_fails(
+        Script::response(304, &["etag: \"1\""], ""),
         FetchError::Status { status: 304 },
     )
     .await;
 }
 
 #[tokio::test]
-async fn a_failed_answers_validators_are_not_sent_back() {
-    let script = Script::answer(
+async fn validators_of_a_failed_fetch_are_not_sent() {
+    let script = Script::response(
         200,
         &["etag: \"bad\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"],
         "<html>",
@@ -153,17 +156,17 @@ async fn a_failed_answers_validators_are_not_sent_back() {
 }
 
 #[tokio::test]
-async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
+async fn status_304_keeps_the_keys_and_renews_their_freshness() {
     let authority = Authority::new("k");
     let validators = ["etag: W/\"v1\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"];
-    let server = Server::start(Script::answer(200, &validators, authority.jwks()));
+    let server = Server::start(Script::response(200, &validators, authority.jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
     let first = jwks.health().usable_for;
 
-    server.play(Script::answer(304, &["cache-control: max-age=1800"], ""));
+    server.play(Script::response(304, &["cache-control: max-age=1800"], ""));
     for _ in 0..2 {
-        // The second time proves that a 304 which repeats no validators leaves them as they were.
+        // The second request still sends the validators, though the first 304 did not repeat them.
         assert_eq!(jwks.refresh().await, Ok(()));
         let seen = server.seen();
         let head = seen.heads.last().unwrap();
@@ -180,9 +183,9 @@ async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
     assert_eq!(jwks.to_json(), Some(authority.jwks()));
     assert!(!server.seen().heads[0].contains("\r\nif-"));
 
-    // A set that changed is read, and its validators take the place of the old ones.
+    // A new key set replaces the keys and the validators.
     let next = Authority::new("next");
-    server.play(Script::answer(200, &["etag: \"v2\""], next.jwks()));
+    server.play(Script::response(200, &["etag: \"v2\""], next.jwks()));
     assert_eq!(jwks.refresh().await, Ok(()));
     assert_eq!(status(&jwks, &next.token()).await, 200);
     assert_eq!(status(&jwks, &authority.token()).await, 401);
@@ -194,7 +197,7 @@ async fn status_304_after_an_etag_keeps_the_keys_and_their_time_starts_anew() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_json_without_content_coding() {
+async fn request_accepts_json_without_content_coding() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     RemoteJwks::new(server.url()).unwrap().ready().await.unwrap();
     let head = server.seen().heads.remove(0);
@@ -206,14 +209,17 @@ async fn what_is_asked_for_is_json_without_content_coding() {
 }
 
 #[tokio::test]
-async fn a_gzip_body_was_not_asked_for_and_is_a_failed_fetch() {
+async fn gzip_body_fails_the_fetch() {
     let zipped = gzip(Authority::new("k").jwks().as_bytes());
-    let script =
-        Script::answer(200, &["content-type: application/json", "content-encoding: gzip"], zipped);
-    is_a_failed_fetch(script, FetchError::KeySet { source: KeySetError::NotAKeySet }).await;
+    let script = Script::response(
+        200,
+        &["content-type: application/json", "content-encoding: gzip"],
+        zipped,
+    );
+    assert_fetch_fails(script, FetchError::KeySet { source: KeySetError::NotAKeySet }).await;
 }
 
-/// A gzip member (RFC 1952) of one stored block.
+/// A gzip member (RFC 1952) with one stored block.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let crc = !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
@@ -225,9 +231,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn ready_waits_through_an_endpoint_that_is_still_starting() {
+async fn ready_retries_until_the_endpoint_has_started() {
     let authority = Authority::new("k");
-    let server = Server::start(Script::answer(503, &[], ""));
+    let server = Server::start(Script::response(503, &[], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     let starting = async {
         server.has_seen(|seen| !seen.heads.is_empty()).await;
@@ -239,9 +245,9 @@ async fn ready_waits_through_an_endpoint_that_is_still_starting() {
 }
 
 #[tokio::test]
-async fn ready_says_after_half_a_minute_why_the_newest_fetch_failed() {
-    // Nothing is fetched within the half minute, so that time can be left to run.
-    let server = Server::start(Script::answer(500, &["retry-after: 300"], ""));
+async fn ready_returns_the_last_error_after_30_seconds() {
+    // `Retry-After` blocks fetches for longer than `ready` waits, so time can be paused.
+    let server = Server::start(Script::response(500, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 500 }));
     tokio::time::pause();

@@ -1,4 +1,4 @@
-//! A server that does what a test tells it to, byte by byte, and remembers who came.
+//! A server that follows a test's script, byte by byte, and records connections and requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,24 +12,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// What the server does on a connection once it has read the head of a request.
+/// What the server does after it has read a request head.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
-    /// Sends these bytes and closes.
+    /// Sends these bytes and closes the connection.
     Send(Vec<u8>),
-    /// Sends these bytes and then nothing, for as long as the client stays.
+    /// Sends these bytes and waits until the client closes the connection.
     Stall(Vec<u8>),
-    /// Sends these bytes and then one byte every 10 ms, for as long as the client stays.
+    /// Sends these bytes, then one byte every 10 ms until the client closes the connection.
     Drip(Vec<u8>),
-    /// Sends these bytes and then chunks without end, for as long as the client takes them.
+    /// Sends these bytes, then chunks until the client closes the connection.
     Flood(Vec<u8>),
     /// Resets the connection.
     Reset,
 }
 
 impl Script {
-    /// A whole answer with this status, further header lines and body.
-    pub(crate) fn answer(status: u16, headers: &[&str], body: impl AsRef<[u8]>) -> Self {
+    /// A complete response with this status, header lines and body.
+    pub(crate) fn response(status: u16, headers: &[&str], body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let length = if status == 204 || status == 304 {
             String::new()
@@ -42,9 +42,9 @@ impl Script {
         Self::Send([head.as_bytes(), body].concat())
     }
 
-    /// 200 with this body.
+    /// A 200 response with this body.
     pub(crate) fn ok(body: impl AsRef<[u8]>) -> Self {
-        Self::answer(200, &["content-type: application/json"], body)
+        Self::response(200, &["content-type: application/json"], body)
     }
 }
 
@@ -52,14 +52,14 @@ impl Script {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) connections: usize,
-    /// Connections to a TLS server that spoke something else.
+    /// Connections to a TLS server that did not begin with a TLS handshake.
     pub(crate) plain: usize,
-    /// The head of each request.
+    /// The head of each request, in lower case.
     pub(crate) heads: Vec<String>,
-    /// How many bytes of bodies without end were taken.
+    /// Bytes of endless bodies that were written.
     pub(crate) flooded: usize,
-    /// Connections that ended, by whoever.
-    pub(crate) ended: usize,
+    /// Connections that were closed by either side.
+    pub(crate) closed: usize,
 }
 
 pub(crate) struct Server {
@@ -67,9 +67,8 @@ pub(crate) struct Server {
     play: Arc<Mutex<Play>>,
     seen: watch::Sender<Seen>,
     task: JoinHandle<()>,
-    /// Bound, not listening: after the server has stopped, no other process can bind its port, and
-    /// connections are refused.
-    _place: TcpSocket,
+    /// Bound but not listening: it keeps other processes off the port after the server has stopped.
+    _reserved: TcpSocket,
 }
 
 struct Play {
@@ -78,12 +77,12 @@ struct Play {
 }
 
 impl Server {
-    /// A server of plain http that plays this.
+    /// Starts a plain HTTP server that plays this script.
     pub(crate) fn start(script: Script) -> Self {
         Self::serve(Play { script, tls: None })
     }
 
-    /// A server of https that plays this.
+    /// Starts an HTTPS server that plays this script.
     pub(crate) fn start_tls(script: Script, tls: TlsAcceptor) -> Self {
         Self::serve(Play { script, tls: Some(tls) })
     }
@@ -97,30 +96,30 @@ impl Server {
         };
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = socket.local_addr().unwrap();
-        let place = bind(address);
+        let reserved = bind(address);
         let listener = socket.listen(1024).unwrap();
         let play = Arc::new(Mutex::new(play));
         let seen = watch::Sender::new(Seen::default());
         let task = tokio::spawn(accept(listener, Arc::clone(&play), seen.clone()));
-        Self { address, play, seen, task, _place: place }
+        Self { address, play, seen, task, _reserved: reserved }
     }
 
-    /// The address of its key set.
+    /// The URL of its key set over plain HTTP.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/jwks.json", self.address)
     }
 
-    /// Plays this from the next connection on.
+    /// Plays this script from the next connection on.
     pub(crate) fn play(&self, script: Script) {
         self.play.lock().unwrap().script = script;
     }
 
-    /// Presents another certificate from the next connection on.
+    /// Presents this acceptor's certificate from the next connection on.
     pub(crate) fn present(&self, tls: TlsAcceptor) {
         self.play.lock().unwrap().tls = Some(tls);
     }
 
-    /// Stops listening: whoever connects is refused.
+    /// Stops listening, so that connections are refused.
     pub(crate) async fn stop(&mut self) {
         self.task.abort();
         let stopped = (&mut self.task).await;
@@ -131,11 +130,11 @@ impl Server {
         self.seen.borrow().clone()
     }
 
-    /// Waits until the server has seen this, 10 s at most.
+    /// Waits at most 10 s until the condition holds.
     pub(crate) async fn has_seen(&self, condition: impl Fn(&Seen) -> bool) -> Seen {
         let mut receiver = self.seen.subscribe();
         let seen = timeout(Duration::from_secs(10), receiver.wait_for(condition)).await;
-        seen.unwrap_or_else(|_| panic!("only this was seen: {:?}", self.seen())).unwrap().clone()
+        seen.unwrap_or_else(|_| panic!("condition not reached: {:?}", self.seen())).unwrap().clone()
     }
 }
 
@@ -149,9 +148,9 @@ async fn accept(listener: TcpListener, play: Arc<Mutex<Play>>, seen: watch::Send
         let seen = seen.clone();
         seen.send_modify(|seen| seen.connections += 1);
         tokio::spawn(async move {
-            // An error here is a client that went away, which is what some of the tests want.
+            // An error means that the client closed the connection, which some tests expect.
             let _ = connection(stream, script, tls, &seen).await;
-            seen.send_modify(|seen| seen.ended += 1);
+            seen.send_modify(|seen| seen.closed += 1);
         });
     }
 }
@@ -183,8 +182,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut head = Vec::new();
-    // A client that speaks TLS to a server of plain http is answered as well: it must not take that
-    // for an answer.
+    // A TLS client of a plain HTTP server gets the scripted bytes too and must not accept them as a
+    // response.
     while !head.ends_with(b"\r\n\r\n") && head.first() != Some(&TLS_HANDSHAKE) {
         head.push(stream.read_u8().await?);
     }

@@ -1,4 +1,4 @@
-//! https with certificates made here.
+//! HTTPS with generated certificates.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
 use super::authority::Authority;
-use super::outcome::{fails_cold, fails_warm, no_connection, status};
+use super::outcome::{assert_fails_cold, assert_fails_warm, is_connection_error, status};
 use super::scripted::{Script, Server};
 use crate::support::chain;
 
-/// A certificate authority of its own.
+/// A private certificate authority.
 pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
@@ -26,12 +26,12 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A client that trusts this authority alone.
+    /// A client that trusts only this authority.
     pub(crate) fn client(&self) -> ClientBuilder {
         Client::builder().tls_certs_only([Certificate::from_der(self.0.der()).unwrap()])
     }
 
-    /// A server with a certificate for this name that is good in these years.
+    /// An acceptor whose certificate has this name and is valid between these years.
     fn acceptor(&self, name: &str, years: [i32; 2]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -39,8 +39,9 @@ impl Ca {
         acceptor(params.signed_by(&key, &self.0).unwrap().der(), &key)
     }
 
+    /// An acceptor with a valid certificate for `localhost`.
     pub(crate) fn good(&self) -> TlsAcceptor {
-        self.acceptor("localhost", GOOD_YEARS)
+        self.acceptor("localhost", VALID_YEARS)
     }
 }
 
@@ -64,21 +65,21 @@ fn https(server: &Server, ca: &Ca) -> RemoteJwksBuilder {
         .http_client(ca.client())
 }
 
-/// What the server presents is a failed fetch, cold and warm, and nothing is asked for over plain
-/// http instead.
-async fn is_not_trusted(ca: &Ca, bad: TlsAcceptor, expected: impl Fn(&FetchError) -> bool) {
+/// Asserts that this acceptor's certificate fails the fetch, with and without a cached key set, and
+/// that the client does not fall back to plain HTTP.
+async fn assert_not_trusted(ca: &Ca, bad: TlsAcceptor, expected: impl Fn(&FetchError) -> bool) {
     let authority = Authority::new("k");
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
     let break_it = async || server.present(bad);
-    fails_warm(https(&server, ca), &authority, break_it, &expected).await;
-    fails_cold(https(&server, ca), &expected).await;
+    assert_fails_warm(https(&server, ca), &authority, break_it, &expected).await;
+    assert_fails_cold(https(&server, ca), &expected).await;
     let seen = server.seen();
     assert_eq!((seen.plain, seen.heads.len()), (0, 1), "{seen:?}");
     assert!(seen.connections >= 4, "{seen:?}");
 }
 
 #[tokio::test]
-async fn a_good_certificate_under_a_root_of_ones_own_is_trusted() {
+async fn valid_certificate_under_a_custom_root_is_trusted() {
     let (ca, authority) = (Ca::new(), Authority::new("k"));
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
     let jwks = https(&server, &ca).build().unwrap();
@@ -87,32 +88,37 @@ async fn a_good_certificate_under_a_root_of_ones_own_is_trusted() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_a_failed_fetch() {
+async fn expired_certificate_fails_the_fetch() {
     let ca = Ca::new();
-    is_not_trusted(&ca, ca.acceptor("localhost", [2020, 2021]), no_connection("expired")).await;
-}
-
-#[tokio::test]
-async fn a_certificate_that_is_not_yet_valid_is_a_failed_fetch() {
-    let ca = Ca::new();
-    is_not_trusted(&ca, ca.acceptor("localhost", [2098, 2099]), no_connection("not valid yet"))
+    assert_not_trusted(&ca, ca.acceptor("localhost", [2020, 2021]), is_connection_error("expired"))
         .await;
 }
 
 #[tokio::test]
-async fn a_certificate_with_a_wrong_name_is_a_failed_fetch() {
+async fn certificate_that_is_not_yet_valid_fails_the_fetch() {
     let ca = Ca::new();
-    is_not_trusted(
+    assert_not_trusted(
         &ca,
-        ca.acceptor("other.example", GOOD_YEARS),
-        no_connection("not valid for name"),
+        ca.acceptor("localhost", [2098, 2099]),
+        is_connection_error("not valid yet"),
     )
     .await;
 }
 
-/// The TLS library prints the names of a certificate as they are.
 #[tokio::test]
-async fn names_of_a_certificate_are_one_short_line_of_an_error() {
+async fn certificate_with_a_wrong_name_fails_the_fetch() {
+    let ca = Ca::new();
+    assert_not_trusted(
+        &ca,
+        ca.acceptor("other.example", VALID_YEARS),
+        is_connection_error("not valid for name"),
+    )
+    .await;
+}
+
+/// rustls puts the names of a certificate into its error unescaped and unabridged.
+#[tokio::test]
+async fn certificate_names_in_an_error_are_one_short_line() {
     let (ca, key) = (Ca::new(), KeyPair::generate().unwrap());
     let mut params = CertificateParams::new(["other.example".to_owned()]).unwrap();
     let name = |name: &str| SanType::URI(name.try_into().unwrap());
@@ -127,31 +133,31 @@ async fn names_of_a_certificate_are_one_short_line_of_an_error() {
 }
 
 #[tokio::test]
-async fn a_self_signed_certificate_is_a_failed_fetch() {
-    is_not_trusted(&Ca::new(), self_signed(), no_connection("certificate")).await;
+async fn self_signed_certificate_fails_the_fetch() {
+    assert_not_trusted(&Ca::new(), self_signed(), is_connection_error("certificate")).await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_authority_is_a_failed_fetch() {
-    is_not_trusted(&Ca::new(), Ca::new().good(), no_connection("certificate")).await;
+async fn certificate_of_another_authority_fails_the_fetch() {
+    assert_not_trusted(&Ca::new(), Ca::new().good(), is_connection_error("certificate")).await;
 }
 
 #[tokio::test]
-async fn plain_http_where_https_is_asked_for_is_a_failed_fetch() {
+async fn plain_http_response_to_https_fails_the_fetch() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
-    fails_cold(https(&server, &Ca::new()), no_connection("")).await;
+    assert_fails_cold(https(&server, &Ca::new()), is_connection_error("")).await;
     let seen = server.seen();
     assert!(seen.heads.iter().all(|head| !head.contains("jwks.json")), "{seen:?}");
 }
 
 #[tokio::test]
-async fn a_redirect_from_https_to_plain_http_is_not_followed() {
+async fn redirect_from_https_to_http_is_not_followed() {
     let ca = Ca::new();
     let target = Server::start(Script::ok(Authority::new("k").jwks()));
-    let redirect = Script::answer(301, &[&format!("location: {}", target.url())], "");
+    let redirect = Script::response(301, &[&format!("location: {}", target.url())], "");
     let server = Server::start_tls(redirect, ca.good());
-    fails_cold(https(&server, &ca), |error| *error == FetchError::Status { status: 301 }).await;
+    assert_fails_cold(https(&server, &ca), |err| *err == FetchError::Status { status: 301 }).await;
     assert_eq!(target.seen().connections, 0);
 }
 
-const GOOD_YEARS: [i32; 2] = [2020, 2090];
+const VALID_YEARS: [i32; 2] = [2020, 2090];
