@@ -258,7 +258,7 @@ async fn request_waits_no_longer_than_the_timeout() {
     jwks.ready().await.unwrap();
     endpoint.set(Script::Hold);
     assert_eq!(outcome(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
-    endpoint.given_up().await;
+    endpoint.aborted().await;
     assert_eq!(outcome(&jwks, &known.good()).await, (200, None));
 }
 

@@ -79,7 +79,7 @@ async fn dropping_the_last_handle_stops_the_fetch_task() {
     let tasks = tokio::runtime::Handle::current().metrics();
     let before = tasks.num_alive_tasks();
     drop(stack);
-    endpoint.given_up().await;
+    endpoint.aborted().await;
     let ended = async {
         while tasks.num_alive_tasks() >= before {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A core that answers what a test tells it to, over a real socket.
+//! A core on a loopback socket that sends the responses of a test's script.
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use std::net::SocketAddr;
@@ -14,16 +14,16 @@ use tokio::task::JoinHandle;
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
-/// In every token that is made here.
+/// The signature part of every token of [`Scripted`].
 pub(crate) const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
 
-/// One answer. The last one of a script is repeated.
+/// One step of a script. The last step repeats.
 #[derive(Clone)]
 pub(crate) enum Answer {
     Text(String),
-    /// A fresh token like this, with the number of the request in it.
+    /// A new token with these claims and the request's number.
     Token(Value),
-    /// Nothing, for ever.
+    /// No response; the connection stays open.
     Silence,
 }
 
@@ -45,7 +45,7 @@ impl Scripted {
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let seen = Arc::clone(&requests);
         let task = tokio::spawn(async move {
-            let mut silent = Vec::new();
+            let mut held = Vec::new();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read(&mut stream).await;
@@ -60,7 +60,7 @@ impl Scripted {
                         ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string())
                     }
                     Answer::Silence => {
-                        silent.push(stream);
+                        held.push(stream);
                         continue;
                     }
                 };
@@ -70,7 +70,7 @@ impl Scripted {
         Self { url, requests, task }
     }
 
-    /// What was asked so far, each request with its headers and its body.
+    /// All requests so far, each with its head and its body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -86,12 +86,12 @@ impl Drop for Scripted {
     }
 }
 
-/// An address at which nothing listens.
+/// An address that refuses connections.
 pub(crate) async fn dead() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// What M1 asks for.
+/// A response with a service token.
 pub(crate) fn good() -> Answer {
     Answer::Token(json!({ "source": "microservice" }))
 }
@@ -112,10 +112,10 @@ fn ok(body: &str) -> String {
     )
 }
 
-/// `iat`, `exp` and `iss` as a core sets them, which the claims may override, and the number of the
-/// token.
+/// A token with the `iat`, `exp` and `iss` of a core and the request's number. `claims` overrides
+/// them; an integer `exp` in it counts in seconds from now.
 fn jwt(claims: &Value, number: usize) -> String {
-    // Tokens and tests share no other clock.
+    // The crate checks the token against the wall clock.
     #[allow(clippy::disallowed_methods)]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut all = json!({ "iat": now, "exp": now + 3600, "iss": ISSUER, "n": number });
@@ -136,8 +136,8 @@ fn jwt(claims: &Value, number: usize) -> String {
 async fn read(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     loop {
-        let whole = String::from_utf8_lossy(&text).to_ascii_lowercase();
-        if let Some((head, body)) = whole.split_once("\r\n\r\n") {
+        let so_far = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        if let Some((head, body)) = so_far.split_once("\r\n\r\n") {
             let length =
                 head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {

@@ -1,4 +1,4 @@
-//! The server layer in process: readiness, errors, the answer table, gRPC, and the optional layer.
+//! The server layer in process: readiness, errors, the status table, gRPC and the optional layer.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ fn layer(signer: &Signer) -> VerifyServiceTokenLayer {
     VerifyServiceTokenLayer::new(signer.verifier())
 }
 
-/// A verifier whose keys cannot be had.
+/// A verifier whose JWKS endpoint refuses connections.
 fn without_keys() -> (DeadPort, Verifier) {
     let port = DeadPort::new();
     let verifier = Verifier::new(RemoteJwks::new(port.url()).unwrap());
@@ -30,15 +30,15 @@ fn without_keys() -> (DeadPort, Verifier) {
 }
 
 #[tokio::test]
-async fn the_readied_service_is_the_one_called() {
+async fn readied_service_is_called() {
     let signer = Signer::new("k");
-    // Its `call` panics unless the same clone was readied before.
+    // `ConcurrencyLimit::call` panics unless this clone was polled ready.
     let mut service = layer(&signer).layer(ConcurrencyLimit::new(Inner::default(), 1));
     for _ in 0..3 {
         let response = service.ready().await.unwrap().call(bearer(&signer.good())).await.unwrap();
         assert_eq!(response.into_body(), "orders");
     }
-    // A refusal gives its permit back: another clone becomes ready.
+    // A refused request releases its permit, so another clone becomes ready.
     for _ in 0..3 {
         assert_eq!(service.ready().await.unwrap().call(bearer("x")).await.unwrap().status(), 401);
         let mut other = service.clone();
@@ -70,7 +70,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
 }
 
 #[tokio::test]
-async fn missing_keys_are_no_back_pressure() {
+async fn poll_ready_without_keys_is_ready_and_fetches_nothing() {
     let port = DeadPort::new();
     let jwks = RemoteJwks::new(port.url()).unwrap();
     let layer = VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()));
@@ -78,18 +78,18 @@ async fn missing_keys_are_no_back_pressure() {
     let first =
         poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
     assert!(matches!(first, Poll::Ready(Ok(()))));
-    assert!(!jwks.health().running, "readiness fetches nothing");
+    assert!(!jwks.health().running, "`poll_ready` started the fetch task");
 }
 
 #[tokio::test]
-async fn inner_answers_and_errors_pass_through() {
+async fn inner_responses_and_errors_pass_through() {
     #[derive(Clone, Debug, PartialEq)]
     struct Broken(u8);
 
     let signer = Signer::new("k");
     let failing = service_fn(|_: Request<()>| async { Err::<Response<()>, _>(Broken(7)) });
-    let outcome = layer(&signer).layer(failing).oneshot(bearer(&signer.good())).await;
-    assert_eq!(outcome.unwrap_err(), Broken(7));
+    let result = layer(&signer).layer(failing).oneshot(bearer(&signer.good())).await;
+    assert_eq!(result.unwrap_err(), Broken(7));
 
     let odd = service_fn(|request: Request<()>| async move {
         assert_eq!(request.uri(), "/whoami");
@@ -104,7 +104,7 @@ async fn inner_answers_and_errors_pass_through() {
 }
 
 #[test]
-fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
+fn layer_service_and_future_are_debug_and_send() {
     fn check<T: Clone + Debug + Send + Sync + 'static>(value: T) -> T {
         value
     }
@@ -112,11 +112,11 @@ fn layer_service_and_future_have_the_traits_that_stacks_ask_for() {
 
     let layer = check(layer(&Signer::new("k")));
     let mut service = check(layer.layer(Inner::default()));
-    assert!(format!("{service:?}").contains("Inner"), "the inner service is shown");
+    assert!(format!("{service:?}").contains("Inner"), "`Debug` omits the inner service");
     send(service.call(request::<&str>(&[])));
 }
 
-/// Every way to be refused: a name, the credentials, and the answer.
+/// Each refusal: its name, the credentials, and the expected status, challenge and reason.
 fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
     let bearer = |token: String| vec![format!("Bearer {token}")];
     let invalid = |error: &str, description: &str| {
@@ -124,10 +124,10 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
     };
     let token = |description: &str| invalid("invalid_token", description);
     vec![
-        ("nothing", vec![], 401, NO_ERROR.into(), R::MissingCredentials),
+        ("no credentials", vec![], 401, NO_ERROR.into(), R::MissingCredentials),
         ("another scheme", vec!["Basic dTpw".into()], 401, NO_ERROR.into(), R::UnsupportedScheme),
         (
-            "two",
+            "two credentials",
             vec!["Bearer a".into(), "Bearer a".into()],
             400,
             INVALID_REQUEST.into(),
@@ -171,7 +171,7 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
             R::UnknownKey,
         ),
         (
-            "a user",
+            "an end user's token",
             bearer(signer.user()),
             403,
             invalid("insufficient_scope", "the token is not a microservice's"),
@@ -181,7 +181,7 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_answer_and_ends_at_the_layer() {
+async fn each_refusal_has_its_status_and_skips_the_inner() {
     let signer = Signer::new("k");
     let inner = Inner::default();
     let service = layer(&signer).layer(inner.clone());
@@ -203,7 +203,7 @@ async fn each_refusal_has_its_answer_and_ends_at_the_layer() {
 }
 
 #[tokio::test]
-async fn missing_keys_are_answered_503() {
+async fn missing_keys_refuse_requests_with_503() {
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
     for layer in [
@@ -225,7 +225,7 @@ async fn missing_keys_are_answered_503() {
 }
 
 #[tokio::test]
-async fn grpc_calls_are_answered_in_grpc() {
+async fn refused_grpc_call_gets_a_grpc_status() {
     let signer = Signer::new("k");
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
@@ -246,14 +246,8 @@ async fn grpc_calls_are_answered_in_grpc() {
             (case, layer(&signer), credentials, code, reason)
         })
         .collect();
-    let judged_by_nobody = vec![format!("Bearer {}", signer.good())];
-    cases.push((
-        "no keys",
-        VerifyServiceTokenLayer::new(verifier),
-        judged_by_nobody,
-        "14",
-        R::KeysNotLoaded,
-    ));
+    let valid = vec![format!("Bearer {}", signer.good())];
+    cases.push(("no keys", VerifyServiceTokenLayer::new(verifier), valid, "14", R::KeysNotLoaded));
 
     for (case, layer, credentials, code, reason) in cases {
         for media_type in ["application/grpc", "application/grpc+proto"] {
@@ -277,7 +271,8 @@ async fn grpc_calls_are_answered_in_grpc() {
             assert!(response.body().is_empty(), "{case}");
         }
     }
-    // What only looks like gRPC is answered over HTTP, and so is gRPC where the layer says so.
+    // HTTP responses: to requests that are not gRPC over HTTP/2, and from layers that are
+    // configured so.
     let default = layer(&signer);
     let http = layer(&signer).http_answers();
     let optional = VerifyServiceTokenLayer::optional(signer.verifier()).http_answers();
@@ -295,9 +290,9 @@ async fn grpc_calls_are_answered_in_grpc() {
             call(Version::HTTP_11, Method::POST, "application/grpc+proto", &expired),
         ),
         ("HTTP/3", &default, call(Version::HTTP_3, Method::POST, "application/grpc", &expired)),
-        ("HTTP answers", &http, grpc("application/grpc", &expired)),
-        ("HTTP answers with a format", &http, grpc("application/grpc+proto", &expired)),
-        ("HTTP answers of an optional layer", &optional, grpc("application/grpc", &expired)),
+        ("HTTP responses", &http, grpc("application/grpc", &expired)),
+        ("HTTP responses with a format", &http, grpc("application/grpc+proto", &expired)),
+        ("HTTP responses of an optional layer", &optional, grpc("application/grpc", &expired)),
     ];
     for (case, layer, call) in cases {
         let response = layer.layer(inner.clone()).oneshot(call).await.unwrap();
@@ -309,7 +304,7 @@ async fn grpc_calls_are_answered_in_grpc() {
 }
 
 #[tokio::test]
-async fn the_credential_is_sensitive_behind_the_layer() {
+async fn credential_is_sensitive_behind_the_layer() {
     let signer = Signer::new("k");
     let custom = HeaderName::from_static("x-service");
     let good = format!("Bearer {}", signer.good());
@@ -340,13 +335,13 @@ async fn the_credential_is_sensitive_behind_the_layer() {
 }
 
 #[tokio::test]
-async fn another_header_can_carry_the_credential() {
+async fn credential_is_read_from_the_configured_header() {
     let signer = Signer::new("k");
     let name = HeaderName::from_static("x-service");
     let service = layer(&signer).header(name.clone()).layer(Inner::default());
     let good = format!("Bearer {}", signer.good());
     let user = format!("Bearer {}", signer.user());
-    // (Authorization, the other header, status)
+    // (`Authorization`, `x-service`, status)
     let cases = [
         (None, Some(&good), 200),
         (Some(&user), Some(&good), 200),
@@ -366,7 +361,7 @@ async fn another_header_can_carry_the_credential() {
 }
 
 #[tokio::test]
-async fn the_realm_is_named_and_cannot_break_out() {
+async fn realm_is_in_the_challenge_and_escaped() {
     let signer = Signer::new("k");
     for (realm, challenge) in
         [("billing", r#"Bearer realm="billing""#), ("a\"b\r\nx: y", r#"Bearer realm="a\"b??x: y""#)]
@@ -378,22 +373,27 @@ async fn the_realm_is_named_and_cannot_break_out() {
 }
 
 #[tokio::test]
-async fn an_optional_layer_admits_others_without_claims() {
+async fn optional_layer_admits_non_services_without_claims() {
     let signer = Signer::new("k");
     let service = VerifyServiceTokenLayer::optional(signer.verifier()).layer(Inner::default());
     let bearer = |token: &str| vec![format!("Bearer {token}")];
     let cases = [
-        ("a service", bearer(&signer.good()), 200, "orders"),
-        ("nothing", vec![], 200, "nobody"),
-        ("another scheme", vec!["Basic dTpw".to_owned()], 200, "nobody"),
-        ("a user", bearer(&signer.user()), 200, "nobody"),
+        ("a service token", bearer(&signer.good()), 200, "orders"),
+        ("no credentials", vec![], 200, "anonymous"),
+        ("another scheme", vec!["Basic dTpw".to_owned()], 200, "anonymous"),
+        ("an end user's token", bearer(&signer.user()), 200, "anonymous"),
         ("expired", bearer(&signer.expired()), 401, ""),
         ("forged", bearer(&forged(&signer.good())), 401, ""),
-        ("a forged user", bearer(&forged(&signer.user())), 401, ""),
+        ("a forged end user's token", bearer(&forged(&signer.user())), 401, ""),
         ("garbage", bearer("garbage"), 401, ""),
         ("unknown key", bearer(&Signer::new("n").user()), 401, ""),
         ("malformed", vec!["Bearer a b".to_owned()], 400, ""),
-        ("two", vec![format!("Bearer {}", signer.good()), "Basic dTpw".to_owned()], 400, ""),
+        (
+            "two credentials",
+            vec![format!("Bearer {}", signer.good()), "Basic dTpw".to_owned()],
+            400,
+            "",
+        ),
     ];
     for (case, credentials, status, body) in cases {
         let response = service.clone().oneshot(request(&credentials)).await.unwrap();

@@ -1,5 +1,5 @@
-//! What the tests share: an authority, keys that sign whatever text a test writes, services to
-//! stand behind the layer, and a key endpoint that does as it is told.
+//! Shared fixtures: an embedded core, keys that sign arbitrary headers and claims, an inner
+//! service, and a scripted JWKS endpoint.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -32,7 +32,7 @@ use tracing::{Subscriber, subscriber};
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 
-/// Nothing here takes this long; a test that waits for longer has failed.
+/// How long a test waits for an event before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The error and its sources on one line.
@@ -41,8 +41,8 @@ pub(crate) fn chain(err: &dyn Error) -> String {
     sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-/// The wall clock, which tokens are made for. It cannot be driven from outside the crate, so tests
-/// keep well away from the edges of what it decides.
+/// The wall clock in seconds. Tests cannot drive the crate's clock, so the times in their tokens
+/// are far enough from each limit that a slow test does not cross it.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -58,22 +58,22 @@ pub(crate) fn decode(jwt: &str, part: usize) -> Value {
         .unwrap()
 }
 
-/// The embedded core that tests share: its RSA keys take a while to make.
+/// The embedded core that all tests share, because generating RSA keys is slow.
 pub(crate) async fn core() -> &'static EmbeddedCore {
     static CORE: OnceCell<EmbeddedCore> = OnceCell::const_new();
     CORE.get_or_init(|| async { EmbeddedCore::builder().build().await.unwrap() }).await
 }
 
-/// Has a core sign `payload`, whatever it says, in process.
+/// Mints a token with any `payload` through the core's router, without a socket.
 pub(crate) async fn mint(core: &EmbeddedCore, payload: Value) -> String {
     let body = json!({"payload": payload, "validity": 3600, "useStaticSigningKey": true, "algorithm": "RS256",
         "jwksDomain": ISSUER});
     let request = Request::post("/recipe/jwt").body(Body::from(body.to_string())).unwrap();
     let response = core.router().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    let answer: Value =
+    let body: Value =
         serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await.unwrap()).unwrap();
-    answer["jwt"].as_str().unwrap().to_owned()
+    body["jwt"].as_str().unwrap().to_owned()
 }
 
 /// Serves a core on a free port until the test ends.
@@ -92,8 +92,8 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// A port that refuses connections and that no other process can bind: bound, but not listening
-/// until `listen`.
+/// A port that refuses connections until `listen`: it is bound, so that no other process can take
+/// it, but does not listen.
 pub(crate) struct DeadPort(TcpSocket);
 
 impl DeadPort {
@@ -112,7 +112,7 @@ impl DeadPort {
     }
 }
 
-/// A listener that nobody may connect to.
+/// A listener that must get no connection.
 pub(crate) struct Untouched(TcpListener);
 
 impl Untouched {
@@ -124,16 +124,16 @@ impl Untouched {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// Connections are accepted in the order in which they were made: if this test's own is the
-    /// first, there was none.
+    /// Asserts that there was no connection. Connections are accepted in order, so the test's own
+    /// must be the first.
     pub(crate) async fn check(self) {
         let own = tokio::net::TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
         let (_, peer) = self.0.accept().await.unwrap();
-        assert_eq!(peer, own.local_addr().unwrap(), "somebody connected");
+        assert_eq!(peer, own.local_addr().unwrap(), "unexpected connection");
     }
 }
 
-/// An Ed25519 key that signs whatever header and claims a test writes.
+/// An Ed25519 key that signs any header and claims.
 pub(crate) struct Signer {
     pair: Ed25519KeyPair,
     kid: String,
@@ -160,27 +160,27 @@ impl Signer {
         format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, self.kid)
     }
 
-    /// A token of exactly this header and these claims.
+    /// A token with exactly this header and these claims.
     pub(crate) fn token(&self, header: &str, claims: &str) -> String {
         self.sign(&format!("{}.{}", encode(header), encode(claims)))
     }
 
-    /// `signing_input`, a dot, and a good signature over it.
+    /// `signing_input`, a dot and its valid signature.
     pub(crate) fn sign(&self, signing_input: &str) -> String {
         format!("{signing_input}.{}", encode(self.pair.sign(signing_input.as_bytes())))
     }
 
-    /// A token of these claims under this key's own header.
+    /// A token with these claims and the default header.
     pub(crate) fn claims(&self, claims: impl Display) -> String {
         self.token(&self.header(), &claims.to_string())
     }
 
-    /// A good token of the service `orders`.
+    /// A valid token of the service `orders`.
     pub(crate) fn good(&self) -> String {
         self.claims(json!({"exp": now() + 3600, "source": "microservice", "service": "orders", "iss": ISSUER}))
     }
 
-    /// An authentic token of somebody who is no microservice.
+    /// An end user's token: valid, but without the marker.
     pub(crate) fn user(&self) -> String {
         self.claims(json!({"exp": now() + 3600, "sub": "user-1", "iss": ISSUER}))
     }
@@ -189,7 +189,7 @@ impl Signer {
         self.claims(json!({"exp": now() - 3600, "source": "microservice", "iss": ISSUER}))
     }
 
-    /// The default policy over this key alone.
+    /// A verifier with the default policy that knows only this key.
     pub(crate) fn verifier(&self) -> Verifier {
         Verifier::new(LocalJwks::from_json(key_set(&[self])).unwrap())
     }
@@ -202,7 +202,7 @@ pub(crate) fn key_set(signers: &[&Signer]) -> String {
     )
 }
 
-/// A good token with its signature flipped in one bit.
+/// The token with one bit of its signature flipped.
 pub(crate) fn forged(token: &str) -> String {
     let (signing_input, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
@@ -210,7 +210,7 @@ pub(crate) fn forged(token: &str) -> String {
     format!("{signing_input}.{}", encode(signature))
 }
 
-/// The service behind the layer: counts its calls and answers with the caller's name.
+/// An inner service that counts its calls and responds with the caller's name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inner(Arc<AtomicUsize>);
 
@@ -235,7 +235,7 @@ impl Service<Request<()>> for Inner {
     }
 }
 
-/// Who called: the claim `service`, or `nobody`.
+/// The caller's name: the claim `service`, `nameless` without it, `anonymous` without claims.
 pub(crate) fn caller(claims: Option<&ServiceClaims>) -> String {
     let name = |claims: &ServiceClaims| {
         claims.get("service").and_then(Value::as_str).unwrap_or("nameless").to_owned()
@@ -243,7 +243,7 @@ pub(crate) fn caller(claims: Option<&ServiceClaims>) -> String {
     claims.map_or_else(|| "anonymous".to_owned(), name)
 }
 
-/// A request with these values of `Authorization`.
+/// A request with one `Authorization` header for each credential.
 pub(crate) fn request<C: AsRef<str>>(credentials: &[C]) -> Request<()> {
     let mut request = Request::get("/whoami");
     for credential in credentials {
@@ -256,7 +256,7 @@ pub(crate) fn bearer(token: &str) -> Request<()> {
     request(&[format!("Bearer {token}")])
 }
 
-/// What a refusal says on the wire, and why.
+/// The parts of a response that say whether and why the request was refused.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -280,16 +280,16 @@ pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
-/// What the key endpoint does with a request.
+/// What the JWKS endpoint does with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
     Keys(String),
     Status(u16),
-    /// Holds the request until the script changes, and then answers as that says.
+    /// Holds the request until the script changes, then responds by the new script.
     Hold,
 }
 
-/// A key endpoint over a real socket that does as it is told and counts.
+/// A JWKS endpoint on a loopback socket that follows a script and counts its requests.
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     script: watch::Sender<Script>,
@@ -299,7 +299,7 @@ pub(crate) struct Endpoint {
 #[derive(Default)]
 struct Counts {
     fetches: AtomicUsize,
-    given_up: AtomicUsize,
+    aborted: AtomicUsize,
     changed: Notify,
 }
 
@@ -307,7 +307,7 @@ impl Endpoint {
     pub(crate) async fn start(script: Script) -> Self {
         let (script, counts) = (watch::Sender::new(script), Arc::<Counts>::default());
         let state = (script.subscribe(), Arc::clone(&counts));
-        let address = serve(Router::new().fallback(answer).with_state(state)).await;
+        let address = serve(Router::new().fallback(respond).with_state(state)).await;
         Self { url: format!("http://{address}/jwks.json"), script, counts }
     }
 
@@ -319,14 +319,14 @@ impl Endpoint {
         self.counts.fetches.load(Ordering::SeqCst)
     }
 
-    /// Waits until this many fetches have arrived.
+    /// Waits until at least this many fetches have arrived.
     pub(crate) async fn fetched(&self, times: usize) {
         self.until(|counts| counts.fetches.load(Ordering::SeqCst) >= times).await;
     }
 
-    /// Waits until a fetch that was held has been given up by whoever made it.
-    pub(crate) async fn given_up(&self) {
-        self.until(|counts| counts.given_up.load(Ordering::SeqCst) > 0).await;
+    /// Waits until the client has aborted a held fetch.
+    pub(crate) async fn aborted(&self) {
+        self.until(|counts| counts.aborted.load(Ordering::SeqCst) > 0).await;
     }
 
     async fn until(&self, reached: impl Fn(&Counts) -> bool) {
@@ -341,28 +341,30 @@ impl Endpoint {
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the endpoint was not asked");
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("the endpoint did not see the expected fetches");
     }
 }
 
-async fn answer(
+async fn respond(
     State((mut script, counts)): State<(watch::Receiver<Script>, Arc<Counts>)>,
 ) -> AxumResponse {
-    struct GivenUp<'c>(&'c Counts);
-    impl Drop for GivenUp<'_> {
+    struct CountAbort<'c>(&'c Counts);
+    impl Drop for CountAbort<'_> {
         fn drop(&mut self) {
-            self.0.given_up.fetch_add(1, Ordering::SeqCst);
+            self.0.aborted.fetch_add(1, Ordering::SeqCst);
             self.0.changed.notify_waiters();
         }
     }
     counts.fetches.fetch_add(1, Ordering::SeqCst);
     counts.changed.notify_waiters();
-    let given_up = GivenUp(&counts);
+    let count_abort = CountAbort(&counts);
     let script = script
         .wait_for(|script| !matches!(script, Script::Hold))
         .await
         .map(|script| script.clone());
-    std::mem::forget(given_up);
+    std::mem::forget(count_abort);
     match script {
         Ok(Script::Keys(keys)) => ([("content-type", "application/json")], keys).into_response(),
         Ok(Script::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
@@ -370,18 +372,18 @@ async fn answer(
     }
 }
 
-/// Makes `subscriber` the default of this thread.
+/// Makes `subscriber` this thread's default.
 ///
-/// While there is only one subscriber, tracing-core asks the thread that reaches an event first
-/// whether it is wanted, and keeps the answer for all: a test on another thread, which has no
-/// subscriber, would switch the event off. So there is always a second one.
+/// With a single subscriber in the process, tracing-core caches an event's interest as the first
+/// thread that reaches the event reports it, so a test on a thread without a subscriber would
+/// disable the event for all threads. A second subscriber prevents that.
 pub(crate) fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
     static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
     LazyLock::force(&SECOND);
     subscriber::set_default(subscriber)
 }
 
-/// What this thread logs, as long as it lives.
+/// The logs of this thread, captured until this value is dropped.
 pub(crate) struct Logs {
     lines: Lines,
     _guard: DefaultGuard,
@@ -418,13 +420,13 @@ impl Logs {
         String::from_utf8(self.lines.0.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Waits until `text` was logged.
-    pub(crate) async fn hold(&self, text: &str) {
+    /// Waits until the logs contain `text`.
+    pub(crate) async fn wait_for(&self, text: &str) {
         let wait = async {
             while !self.text().contains(text) {
                 self.lines.0.1.notified().await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("it was not logged");
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not logged: {text}"));
     }
 }

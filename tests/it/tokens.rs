@@ -1,5 +1,5 @@
-//! What a token's header and encoding may be, through the layer and with good signatures, so that
-//! nothing but the form is what refuses them.
+//! Which headers and encodings of a token the layer accepts. The signatures are valid unless the
+//! case is about the signature.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -20,9 +20,9 @@ use crate::support::{
     mint, now,
 };
 
-/// What the layer makes of a token: `Ok` with the caller's name, or the reason, whose status is
-/// checked here.
-pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R> {
+/// Sends a token through the layer. Returns the caller's name or the reason of the rejection, and
+/// asserts the response's status.
+pub(crate) async fn verify(verifier: &Verifier, token: &str) -> Result<String, R> {
     let inner = Inner::default();
     let layer = VerifyServiceTokenLayer::new(verifier.clone());
     let response = layer.layer(inner.clone()).oneshot(bearer(token)).await.unwrap();
@@ -31,7 +31,7 @@ pub(crate) async fn judge(verifier: &Verifier, token: &str) -> Result<String, R>
         assert_eq!((status, inner.calls()), (200, 1));
         return Ok(response.into_body());
     };
-    assert_eq!(inner.calls(), 0, "a refused request went on");
+    assert_eq!(inner.calls(), 0, "a refused request reached the inner service");
     let expected = match reason {
         R::NotMicroservice => 403,
         R::MalformedCredentials | R::MultipleCredentials => 400,
@@ -47,7 +47,7 @@ fn good_claims() -> String {
 }
 
 #[tokio::test]
-async fn the_header_is_read_strictly() {
+async fn malformed_or_unsupported_header_is_refused() {
     let signer = Signer::new("k");
     let with = |members: &str| format!(r#"{{"alg":"EdDSA","kid":"k"{members}}}"#);
     let deep = |depth: usize| with(&format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth)));
@@ -98,7 +98,7 @@ async fn the_header_is_read_strictly() {
         (padded(2048), None),
         (padded(2049), Some(R::MalformedHeader)),
         (r#"{"alg":"Ed25519","kid":"k"}"#.into(), None),
-        (r#"{"alg":"EdDSA"}"#.into(), None), // one key fits
+        (r#"{"alg":"EdDSA"}"#.into(), None), // a single key needs no `kid`
         (r#"{"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
         (r#"{"alg":null,"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
         (r#"{"alg":["EdDSA"],"kid":"k"}"#.into(), Some(R::UnsupportedAlgorithm)),
@@ -119,10 +119,10 @@ async fn the_header_is_read_strictly() {
         (kid(r#"["k"]"#), Some(R::MalformedKeyId)),
     ];
     let verifier = signer.verifier();
-    for (header, refusal) in cases {
-        let expected = refusal.map_or(Ok("orders".to_owned()), Err);
+    for (header, reason) in cases {
+        let expected = reason.map_or(Ok("orders".to_owned()), Err);
         assert_eq!(
-            judge(&verifier, &signer.token(&header, &good_claims())).await,
+            verify(&verifier, &signer.token(&header, &good_claims())).await,
             expected,
             "{header}"
         );
@@ -132,16 +132,16 @@ async fn the_header_is_read_strictly() {
         encode(b"{\"alg\":\"EdDSA\",\"x\":\"\xff\"}"),
         encode(good_claims())
     ));
-    assert_eq!(judge(&verifier, &broken).await, Err(R::MalformedHeader));
+    assert_eq!(verify(&verifier, &broken).await, Err(R::MalformedHeader));
     let megabyte = kid(&format!(r#""{}""#, "k".repeat(1 << 20)));
     assert_eq!(
-        judge(&verifier, &signer.token(&megabyte, &good_claims())).await,
+        verify(&verifier, &signer.token(&megabyte, &good_claims())).await,
         Err(R::TokenTooLong)
     );
 }
 
 #[tokio::test]
-async fn neither_none_nor_a_public_key_as_secret_signs() {
+async fn alg_none_and_hmac_with_the_public_key_are_refused() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
     for alg in ["none", "None", "nOnE", "NONE", ""] {
@@ -150,19 +150,19 @@ async fn neither_none_nor_a_public_key_as_secret_signs() {
             encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)),
             encode(good_claims())
         );
-        assert_eq!(judge(&verifier, &unsigned).await, Err(R::NotThreeParts), "{alg}");
+        assert_eq!(verify(&verifier, &unsigned).await, Err(R::NotThreeParts), "{alg}");
         assert_eq!(
-            judge(&verifier, &format!("{unsigned}AA")).await,
+            verify(&verifier, &format!("{unsigned}AA")).await,
             Err(R::UnsupportedAlgorithm),
             "{alg}"
         );
         assert_eq!(
-            judge(&verifier, &unsigned[..unsigned.len() - 1]).await,
+            verify(&verifier, &unsigned[..unsigned.len() - 1]).await,
             Err(R::NotThreeParts),
             "{alg}"
         );
     }
-    // RFC 8410 §4: the prefix of an Ed25519 key in DER.
+    // The DER prefix of an Ed25519 public key (RFC 8410 §4).
     let der = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", signer.public()].concat();
     let jwk = signer.jwk();
     for (alg, method) in
@@ -176,13 +176,13 @@ async fn neither_none_nor_a_public_key_as_secret_signs() {
             );
             let tag = hmac::sign(&hmac::Key::new(method, secret), input.as_bytes());
             let token = format!("{input}.{}", encode(tag));
-            assert_eq!(judge(&verifier, &token).await, Err(R::UnsupportedAlgorithm), "{alg}");
+            assert_eq!(verify(&verifier, &token).await, Err(R::UnsupportedAlgorithm), "{alg}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_algorithm_is_the_keys_not_the_tokens() {
+async fn algorithm_is_bound_to_the_key() {
     let key = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
     let jwk = |alg: &str| {
         let part = |bytes: &[u8]| encode(bytes);
@@ -223,36 +223,36 @@ async fn the_algorithm_is_the_keys_not_the_tokens() {
         (&narrow, token("PS512", true), Err(R::AlgorithmNotAllowed)),
     ];
     for (index, (verifier, token, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(judge(verifier, &token).await.map(drop), expected, "case {index}");
+        assert_eq!(verify(verifier, &token).await.map(drop), expected, "case {index}");
     }
 }
 
 #[tokio::test]
-async fn the_embedded_cores_tokens_are_admitted() {
+async fn token_of_the_embedded_core_is_admitted() {
     let core = core().await;
     let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
     let token = mint(core, json!({"source": "microservice", "service": "billing"})).await;
-    assert_eq!(judge(&verifier, &token).await, Ok("billing".to_owned()));
+    assert_eq!(verify(&verifier, &token).await, Ok("billing".to_owned()));
     assert_eq!(
-        judge(&verifier, &mint(core, json!({"sub": "u"})).await).await,
+        verify(&verifier, &mint(core, json!({"sub": "u"})).await).await,
         Err(R::NotMicroservice)
     );
     assert_eq!(decode(&token, 0)["alg"], "RS256");
 }
 
 #[tokio::test]
-async fn encoding_is_canonical() {
+async fn non_canonical_encoding_is_refused() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
-    // Lengths that leave bits over in the last character of each part.
+    // In each part the last base64url character has unused bits.
     let header = encode(r#"{"alg":"EdDSA","kid":"k" }"#);
     let payload =
         encode(format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600));
     let good = signer.sign(&format!("{header}.{payload}"));
     let signature = good.rsplit('.').next().unwrap();
-    assert_eq!(judge(&verifier, &good).await, Ok("orders".to_owned()));
+    assert_eq!(verify(&verifier, &good).await, Ok("orders".to_owned()));
 
-    /// The same bytes with another last character, if it has bits to spare.
+    /// Another encoding of the same bytes: the last character's unused bits are not zero.
     fn with_trailing_bits(part: &str) -> Option<String> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let last = ALPHABET.iter().position(|byte| *byte == *part.as_bytes().last().unwrap())?;
@@ -260,7 +260,7 @@ async fn encoding_is_canonical() {
             if part.len().is_multiple_of(4) { return None } else { ALPHABET[last | 1] as char };
         Some(format!("{}{spare}", &part[..part.len() - 1]))
     }
-    let loose = |part: &str| with_trailing_bits(part).expect("a part with bits to spare");
+    let loose = |part: &str| with_trailing_bits(part).expect("the last character has unused bits");
     let cases = [
         (signer.sign(&format!("{}.{payload}", loose(&header))), R::NotBase64Url),
         (signer.sign(&format!("{header}.{}", loose(&payload))), R::NotBase64Url),
@@ -286,26 +286,26 @@ async fn encoding_is_canonical() {
         ),
     ];
     for (index, (token, reason)) in cases.into_iter().enumerate() {
-        assert_eq!(judge(&verifier, &token).await, Err(reason), "case {index}: {:.120}", token);
+        assert_eq!(verify(&verifier, &token).await, Err(reason), "case {index}: {:.120}", token);
     }
     let short = signer.verifier().max_token_len(good.len());
-    assert_eq!(judge(&short, &good).await, Ok("orders".to_owned()));
-    assert_eq!(judge(&short.max_token_len(good.len() - 1), &good).await, Err(R::TokenTooLong));
+    assert_eq!(verify(&short, &good).await, Ok("orders".to_owned()));
+    assert_eq!(verify(&short.max_token_len(good.len() - 1), &good).await, Err(R::TokenTooLong));
 }
 
 #[tokio::test]
-async fn one_changed_character_is_refused() {
+async fn token_with_one_changed_character_is_refused() {
     let signer = Signer::new("k");
     let (verifier, good) = (signer.verifier(), signer.good());
     for at in 0..good.len() {
         let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
         let changed = format!("{}{other}{}", &good[..at], &good[at + 1..]);
-        assert!(judge(&verifier, &changed).await.is_err(), "changed at {at}");
+        assert!(verify(&verifier, &changed).await.is_err(), "changed at {at}");
     }
 }
 
 #[tokio::test]
-async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
+async fn ecdsa_r_and_s_out_of_range_are_refused() {
     /// The order of P-256 (SEC 2 §2.4.2).
     const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
     let order: Vec<u8> =
@@ -321,6 +321,7 @@ async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
     let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
     let (r, s) = signature.as_ref().split_at(32);
     let mut borrow = 0;
+    // n − s, which verifies too: ECDSA signatures are malleable.
     let mut other: Vec<u8> = (0..32)
         .rev()
         .map(|at| {
@@ -343,15 +344,15 @@ async fn an_ecdsa_signature_may_be_spelled_in_two_ways_and_not_be_zero() {
     for (index, (r, s, accepted)) in cases.into_iter().enumerate() {
         let token = format!("{input}.{}", encode([r, s].concat()));
         let expected = if accepted { Ok("orders".to_owned()) } else { Err(R::BadSignature) };
-        assert_eq!(judge(&verifier, &token).await, expected, "case {index}");
+        assert_eq!(verify(&verifier, &token).await, expected, "case {index}");
     }
-    // A signature in DER, or cut short, is none.
+    // A truncated signature.
     let token = format!("{input}.{}", encode(&signature.as_ref()[..63]));
-    assert_eq!(judge(&verifier, &token).await, Err(R::BadSignature));
+    assert_eq!(verify(&verifier, &token).await, Err(R::BadSignature));
 }
 
 #[tokio::test]
-async fn keys_that_a_token_brings_along_are_never_used() {
+async fn key_in_the_token_header_is_never_used() {
     let (signer, attacker) = (Signer::new("k"), Signer::new("k"));
     let (untouched, endpoint) =
         (Untouched::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
@@ -368,14 +369,14 @@ async fn keys_that_a_token_brings_along_are_never_used() {
     for members in cases {
         for verifier in [&signer.verifier(), &remote] {
             let known = format!(r#"{{"alg":"EdDSA","kid":"k",{members}}}"#);
-            let outcome = judge(verifier, &attacker.token(&known, &good_claims())).await;
-            assert_eq!(outcome, Err(R::BadSignature), "{members}");
+            let result = verify(verifier, &attacker.token(&known, &good_claims())).await;
+            assert_eq!(result, Err(R::BadSignature), "{members}");
             let unknown = format!(r#"{{"alg":"EdDSA","kid":"{url}",{members}}}"#);
-            let outcome = judge(verifier, &attacker.token(&unknown, &good_claims())).await;
-            assert_eq!(outcome, Err(R::UnknownKey), "{members}");
-            // They do no harm to a good token either.
+            let result = verify(verifier, &attacker.token(&unknown, &good_claims())).await;
+            assert_eq!(result, Err(R::UnknownKey), "{members}");
+            // A valid token with these members is still admitted.
             assert!(
-                judge(verifier, &signer.token(&known, &good_claims())).await.is_ok(),
+                verify(verifier, &signer.token(&known, &good_claims())).await.is_ok(),
                 "{members}"
             );
         }

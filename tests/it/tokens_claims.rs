@@ -1,4 +1,4 @@
-//! What a token's claims may be, through the layer, under good signatures.
+//! Which claims the layer accepts in a token with a valid signature.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tower::ServiceExt;
 use tower_m2m::{RejectionReason as R, Verifier};
 
 use crate::support::{ISSUER, Signer, core, encode, now};
-use crate::tokens::judge;
+use crate::tokens::verify;
 
-/// Judges tokens whose claims are the marker, the service's name and what each case adds; `NOW±n`
-/// stands for a time.
+/// Verifies one token for each case. Its claims are the marker, the service's name and the case's
+/// members, in which `NOW±n` is replaced by that time.
 async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]) {
     let now = i64::try_from(now()).unwrap();
-    for (members, refusal) in cases {
+    for (members, reason) in cases {
         let mut members = (*members).to_owned();
         while let Some(at) = members.find("NOW") {
             let rest = &members[at + 3..];
@@ -26,13 +26,13 @@ async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]
         }
         let token =
             signer.claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
-        let expected = refusal.map_or(Ok("orders".to_owned()), Err);
-        assert_eq!(judge(verifier, &token).await, expected, "{members}");
+        let expected = reason.map_or(Ok("orders".to_owned()), Err);
+        assert_eq!(verify(verifier, &token).await, expected, "{members}");
     }
 }
 
 #[tokio::test]
-async fn exp_is_a_number_that_has_not_passed() {
+async fn expired_or_malformed_exp_is_refused() {
     let malformed = Some(R::MalformedExpiration);
     let cases = [
         (r#","exp":NOW+3600"#, None),
@@ -70,14 +70,14 @@ async fn exp_is_a_number_that_has_not_passed() {
         &[(r#","exp":NOW"#, Some(R::Expired)), (r#","exp":NOW-1"#, Some(R::Expired))],
     )
     .await;
-    // More than five minutes of leeway is cut to five.
+    // The leeway is at most five minutes.
     let lax = signer.verifier().leeway(Duration::MAX);
     check(&lax, &signer, &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))])
         .await;
 }
 
 #[tokio::test]
-async fn nbf_and_iat_are_numbers_that_do_not_lie_ahead() {
+async fn future_or_malformed_nbf_and_iat_are_refused() {
     let cases = [
         (r#","exp":NOW+3600,"nbf":NOW,"iat":NOW"#, None),
         (r#","exp":NOW+3600,"nbf":NOW+20,"iat":NOW+20"#, None), // within the leeway
@@ -97,7 +97,7 @@ async fn nbf_and_iat_are_numbers_that_do_not_lie_ahead() {
 }
 
 #[tokio::test]
-async fn lifetimes_are_bounded_where_configured() {
+async fn token_over_max_lifetime_is_refused() {
     let signer = Signer::new("k");
     let bounded = signer.verifier().max_lifetime(Duration::from_secs(3600));
     let cases = [
@@ -107,12 +107,12 @@ async fn lifetimes_are_bounded_where_configured() {
         (r#","exp":NOW+60"#, Some(R::MalformedIssuedAt)),
     ];
     check(&bounded, &signer, &cases).await;
-    let absurd = signer.verifier().max_lifetime(Duration::MAX);
-    check(&absurd, &signer, &[(r#","iat":0,"exp":9007199254740991"#, None)]).await;
+    let unbounded = signer.verifier().max_lifetime(Duration::MAX);
+    check(&unbounded, &signer, &[(r#","iat":0,"exp":9007199254740991"#, None)]).await;
 }
 
 #[tokio::test]
-async fn configured_names_are_mandatory_and_typed() {
+async fn wrong_issuer_audience_or_subject_is_refused() {
     let signer = Signer::new("k");
     let verifier =
         signer.verifier().issuer(ISSUER).audience("billing").audience("ledger").subject("orders");
@@ -144,21 +144,20 @@ async fn configured_names_are_mandatory_and_typed() {
         (with(r#""orders""#, "[\"orders\"]"), Some(R::WrongSubject)),
         (with(r#""orders""#, "\"Orders\""), Some(R::WrongSubject)),
     ];
-    let cases: Vec<_> =
-        cases.iter().map(|(members, refusal)| (members.as_str(), *refusal)).collect();
+    let cases: Vec<_> = cases.iter().map(|(members, reason)| (members.as_str(), *reason)).collect();
     check(&verifier, &signer, &cases).await;
-    // A token may carry names that nobody asked for, if they are names.
-    let unasked = [
+    // Without a configured value any string is accepted, and other types are refused.
+    let unconfigured = [
         (r#","exp":NOW+60,"iss":"x","aud":["x","y"],"sub":"x""#, None),
         (r#","exp":NOW+60,"iss":7"#, Some(R::WrongIssuer)),
         (r#","exp":NOW+60,"aud":{"x":[]}"#, Some(R::WrongAudience)),
         (r#","exp":NOW+60,"sub":null"#, Some(R::WrongSubject)),
     ];
-    check(&signer.verifier(), &signer, &unasked).await;
+    check(&signer.verifier(), &signer, &unconfigured).await;
 }
 
 #[tokio::test]
-async fn claims_are_one_object_without_duplicates() {
+async fn claims_other_than_one_strict_object_are_refused() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
     let exp = format!(r#""exp":{}"#, now() + 60);
@@ -191,10 +190,10 @@ async fn claims_are_one_object_without_duplicates() {
     ];
     for (claims, accepted) in cases {
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::MalformedClaims) };
-        assert_eq!(judge(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
+        assert_eq!(verify(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
     }
-    // With serde_json's `raw_value`, which is on here, these would be read as another value than
-    // the one that is written.
+    // serde_json's `raw_value` is enabled in this build and would replace a `RawValue` object with
+    // the JSON in its string.
     let magic = r#"{"$serde_json::private::RawValue":"\"microservice\""}"#;
     let deep = format!(
         r#"{{"$serde_json::private::RawValue":"{}1{}"}}"#,
@@ -209,18 +208,18 @@ async fn claims_are_one_object_without_duplicates() {
         good.replace('{', r#"{"\u0024serde_json::private::RawValue":"{}","#),
     ] {
         assert_eq!(
-            judge(&verifier, &signer.claims(&claims)).await,
+            verify(&verifier, &signer.claims(&claims)).await,
             Err(R::MalformedClaims),
             "{claims}"
         );
     }
     let broken = [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat();
     let token = signer.sign(&format!("{}.{}", encode(signer.header()), encode(broken)));
-    assert_eq!(judge(&verifier, &token).await, Err(R::MalformedClaims), "not UTF-8");
+    assert_eq!(verify(&verifier, &token).await, Err(R::MalformedClaims), "not UTF-8");
 }
 
 #[tokio::test]
-async fn the_marker_is_one_exact_string() {
+async fn token_without_the_exact_marker_is_refused() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
     let exp = now() + 60;
@@ -245,75 +244,75 @@ async fn the_marker_is_one_exact_string() {
     for (member, accepted) in cases {
         let token = signer.claims(format!(r#"{{"exp":{exp},{member}}}"#));
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::NotMicroservice) };
-        assert_eq!(judge(&verifier, &token).await, expected, "{member}");
+        assert_eq!(verify(&verifier, &token).await, expected, "{member}");
     }
 }
 
 #[tokio::test]
-async fn another_wall_stands_where_the_marker_cannot() {
+async fn configured_marker_replaces_the_default() {
     let signer = Signer::new("k");
     let token = |name: &str, value: serde_json::Value| {
         signer.claims(json!({"exp": now() + 60, name: value}))
     };
     let renamed = signer.verifier().marker("kind", "service");
-    assert!(judge(&renamed, &token("kind", "service".into())).await.is_ok());
+    assert!(verify(&renamed, &token("kind", "service".into())).await.is_ok());
     assert_eq!(
-        judge(&renamed, &token("source", "microservice".into())).await,
+        verify(&renamed, &token("source", "microservice".into())).await,
         Err(R::NotMicroservice)
     );
     let oauth = signer.verifier().marker("stt", 1);
-    assert!(judge(&oauth, &token("stt", 1.into())).await.is_ok());
+    assert!(verify(&oauth, &token("stt", 1.into())).await.is_ok());
     for (name, value) in [
         ("stt", json!(0)),
         ("stt", json!("1")),
         ("stt", json!(true)),
         ("source", "microservice".into()),
     ] {
-        assert_eq!(judge(&oauth, &token(name, value)).await, Err(R::NotMicroservice), "{name}");
+        assert_eq!(verify(&oauth, &token(name, value)).await, Err(R::NotMicroservice), "{name}");
     }
 }
 
 #[tokio::test]
-async fn user_session_token_is_refused() {
+async fn end_user_token_is_refused() {
     let signer = Signer::new("k");
     let exp = now() + 3600;
     let users = [
         (
-            "a session",
+            "a session token",
             json!({"iat": now(), "exp": exp, "sub": "4f2d", "tId": "public", "rsub": "4f2d", "sessionHandle": "9a1c",
                 "refreshTokenHash1": "5e88", "parentRefreshTokenHash1": null, "antiCsrfToken": null,
                 "iss": "https://api.example.com/auth"}),
         ),
         (
-            "OAuth2 access",
+            "an OAuth2 access token",
             json!({"iat": now(), "exp": exp, "sub": "4f2d", "stt": 1, "client_id": "stcl_1", "scope": "offline_access",
                 "aud": ["stcl_1"], "iss": "https://api.example.com/auth"}),
         ),
         (
-            "an OpenId token",
+            "an OpenID Connect ID token",
             json!({"iat": now(), "exp": exp, "sub": "4f2d", "stt": 2, "nonce": "n", "at_hash": "x", "aud": ["stcl_1"],
                 "iss": "https://api.example.com/auth"}),
         ),
     ];
     let any_issuer = signer.verifier();
-    let the_users_issuer = signer.verifier().issuer("https://api.example.com/auth");
-    let the_services_issuer = signer.verifier().issuer(ISSUER);
+    let users_issuer = signer.verifier().issuer("https://api.example.com/auth");
+    let services_issuer = signer.verifier().issuer(ISSUER);
     for (case, claims) in users {
         let token = signer.claims(&claims);
         for (verifier, reason) in [
             (&any_issuer, R::NotMicroservice),
-            (&the_users_issuer, R::NotMicroservice),
-            (&the_services_issuer, R::WrongIssuer),
+            (&users_issuer, R::NotMicroservice),
+            (&services_issuer, R::WrongIssuer),
         ] {
-            assert_eq!(judge(verifier, &token).await, Err(reason), "{case}");
+            assert_eq!(verify(verifier, &token).await, Err(reason), "{case}");
         }
     }
 }
 
-/// With serde_json's `raw_value`, which is on here, each of these was read as another payload than
-/// the one that a filter in front of the core sees.
+/// serde_json's `raw_value` is enabled in this build and would replace a `RawValue` object with the
+/// JSON in its string, so the core would sign a marker that a filter in front of it does not see.
 #[tokio::test]
-async fn payload_with_a_reserved_name_is_not_minted() {
+async fn payload_with_a_serde_json_name_is_not_signed() {
     let router = core().await.router();
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
     let payloads = [
