@@ -1,4 +1,4 @@
-"""Starts every system of SuperTokens' documentation, tries each against this crate, and prints what was seen."""
+"""Tests this crate against each SDK and JWT library of SuperTokens' documentation and prints the results."""
 
 import argparse
 import json
@@ -26,16 +26,16 @@ from harness import (
     whoami,
 )
 
-MINTS = "mints; our m2 judges"
-FEEDS = "its JWKS route feeds our m2"
-JUDGES = "judges what our m1 mints"
+MINTS = "mints, our m2 verifies"
+FEEDS = "serves JWKS, our m2 fetches"
+VERIFIES = "verifies, our m1 mints"
 
 API_DOMAIN = "https://api.example.com"
 API_KEY = "key-one-0123456789abcdef"
 JWKS_ROUTE = "/auth/jwt/jwks.json"
 MARKER = {"source": "microservice"}
 
-# What a real core answers.
+# The responses of a SuperTokens core.
 BAD_VALIDITY = "400 validity must be greater than or equal to 0"
 BAD_KEY = "401 Invalid API key"
 
@@ -45,8 +45,8 @@ class Interop:
         self.programs, self.examples, self.processes = programs, examples, processes
         self.core = self.example("core", "open")
         self.keyed_core = self.example("core", "keyed", "--api-key", API_KEY)
-        self.m2 = self.example("m2", "open", *judging(f"{self.core}/.well-known/jwks.json"))
-        self.keyed_m2 = self.example("m2", "keyed", *judging(f"{self.keyed_core}/.well-known/jwks.json"))
+        self.m2 = self.example("m2", "open", *m2_flags(f"{self.core}/.well-known/jwks.json"))
+        self.keyed_m2 = self.example("m2", "keyed", *m2_flags(f"{self.keyed_core}/.well-known/jwks.json"))
 
     def example(self, program: str, name: str, *flags: str) -> str:
         return self.processes.serve(
@@ -61,11 +61,11 @@ class Interop:
         return self.processes.serve(name, program, env)
 
     def mint(self, payload: dict) -> str:
-        """A token of the core with api keys, by a plain request."""
-        asked = {"payload": payload, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
-        return fetch_json(f"{self.keyed_core}/recipe/jwt", asked, {"api-key": API_KEY})["jwt"]
+        """A token of the core with API keys, minted without an SDK."""
+        body = {"payload": payload, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
+        return fetch_json(f"{self.keyed_core}/recipe/jwt", body, {"api-key": API_KEY})["jwt"]
 
-    # An official SDK.
+    # The cases of an official SDK.
 
     def sdk(self, system: str, part: str, command: list[str], max_age: int | None) -> list[Row]:
         name = system.replace(" ", "-")
@@ -80,66 +80,66 @@ class Interop:
                 "wrong": start("wrong", self.keyed_core, {"API_KEY": "wrong-0123456789abcdef"}),
             }
 
-        def judged(which: str, payload: dict, **asked: object):
-            """What becomes of a token that the SDK is asked for."""
+        def verified(which: str, payload: dict, **arguments: object):
+            """Mints a token with the SDK; returns m2's status and a description of the token."""
             m2 = self.m2 if which == "open" else self.keyed_m2
 
             def see(sdks: dict[str, str]) -> str:
-                token = sdk_mint(sdks[which], payload, **asked)
+                token = sdk_mint(sdks[which], payload, **arguments)
                 return f"{whoami(m2, token)}, {described(token)}"
 
             return see
 
         cases = []
-        for which, core in [("open", "no api key"), ("keyed", "api key")]:
-            for words, asked, expected in [
+        for which, core in [("open", "no API key"), ("keyed", "API key")]:
+            for words, arguments, expected in [
                 ("as documented", {}, "200, static key, 100 years"),
                 ("3600 s", {"validity": 3600}, "200, static key, 3600 s"),
                 ("static key, 3600 s", {"validity": 3600, "useStaticKey": True}, "200, static key, 3600 s"),
                 ("dynamic key", {"useStaticKey": False}, "200, dynamic key, 100 years"),
                 ("dynamic key, 3600 s", {"validity": 3600, "useStaticKey": False}, "200, dynamic key, 3600 s"),
             ]:
-                cases.append(Case(f"{core}: {words}", expected, judged(which, MARKER, **asked)))
-            cases.append(Case(f"{core}: no marker", "403, static key, 100 years", judged(which, {"sub": "user"})))
-            cases.append(Case(f"{core}: validity 0", BAD_VALIDITY, judged(which, MARKER, validity=0)))
-        cases.append(Case("wrong api key", BAD_KEY, judged("wrong", MARKER)))
+                cases.append(Case(f"{core}: {words}", expected, verified(which, MARKER, **arguments)))
+            cases.append(Case(f"{core}: no marker", "403, static key, 100 years", verified(which, {"sub": "user"})))
+            cases.append(Case(f"{core}: validity 0", BAD_VALIDITY, verified(which, MARKER, validity=0)))
+        cases.append(Case("wrong API key", BAD_KEY, verified("wrong", MARKER)))
 
         sdks: dict[str, str] = {}
         minted = rows(system, MINTS, lambda: sdks.update(start_all()) or sdks, cases)
         return minted + self.jwks_route(system, name, sdks, max_age)
 
     def jwks_route(self, system: str, name: str, sdks: dict[str, str], max_age: int | None) -> list[Row]:
-        """`max_age`: what the route sends, where it does not pass on the core's."""
+        """`max_age` is the one that the SDK's route sends, or None if it forwards the core's."""
 
-        began = 0.0
+        started = 0.0
 
         def start() -> str:
-            nonlocal began
+            nonlocal started
             if "open" not in sdks:
                 raise Failure("the SDK did not start")
-            m2 = self.example("m2", f"of-{name}", *judging(sdks["open"] + JWKS_ROUTE))
-            began = time.monotonic()  # m2 fetches as soon as it listens
+            m2 = self.example("m2", f"of-{name}", *m2_flags(sdks["open"] + JWKS_ROUTE))
+            started = time.monotonic()  # m2 fetches as soon as it listens
             return m2
 
         def fetches_after(seconds: int):
-            """How often m2 has fetched by then, while it judges token after token."""
+            """The number of m2's fetches after this time, while it verifies one token each second."""
 
             def see(m2: str) -> str:
                 token = sdk_mint(sdks["open"], MARKER)
-                while time.monotonic() < began + seconds:
+                while time.monotonic() < started + seconds:
                     if (status := whoami(m2, token)) != 200:
-                        return f"{status} to a good token"
+                        return f"{status} for a valid token"
                     time.sleep(1)
                 return str(fetch_json(f"{sdks['open']}/fetches")["fetches"])
 
             return see
 
         def cache_control(_: str) -> str:
-            sent = [max_age_of(sdks["open"] + JWKS_ROUTE), max_age_of(f"{self.core}/.well-known/jwks.json")]
-            return "the core's" if abs(sent[0] - sent[1]) <= 5 else str(sent[0])
+            max_ages = [max_age_of(sdks["open"] + JWKS_ROUTE), max_age_of(f"{self.core}/.well-known/jwks.json")]
+            return "the core's" if abs(max_ages[0] - max_ages[1]) <= 5 else str(max_ages[0])
 
-        # m2 refreshes ahead, at 80 % of the lifetime and at most a tenth earlier or later: here after 43 s to 53 s. The
-        # last look asks the route too, once.
+        # m2 refreshes at 80 % of the freshness lifetime, plus or minus a tenth of that: after 43 s to 53 s of 60 s. The
+        # case `max-age` requests the route too, so it runs after the counts.
         refreshes = 0 if max_age is None else 1
         return rows(
             system,
@@ -156,49 +156,50 @@ class Interop:
             ],
         )
 
-    # A service in another language, by the libraries that the documentation names.
+    # The cases of an M2 in another language, with the libraries that the documentation names.
 
-    def judge(self, system: str, part: str, command: list[str]) -> list[Row]:
+    def verifies(self, system: str, part: str, command: list[str]) -> list[Row]:
         name = re.sub(r"[^a-z0-9]+", "-", system.lower())
 
         def start() -> str:
             return self.foreign(part, name, command, {"JWKS": f"{self.keyed_core}/.well-known/jwks.json"})
 
-        def by_m1(m2: str) -> str:
+        def call_by_m1(m2: str) -> str:
             command = [self.examples / "m1", "--core", self.keyed_core, "--api-key", API_KEY, "--m2", m2]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-            return f"{ended.stdout.partition(chr(10))[0] or ended.stderr.strip()[-100:]}, exit code {ended.returncode}"
+            result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            output = result.stdout.partition("\n")[0] or result.stderr.strip()[-100:]
+            return f"{output}, exit code {result.returncode}"
 
-        def another_cores_token() -> str:
-            asked = {"payload": MARKER, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
-            return fetch_json(f"{self.core}/recipe/jwt", asked)["jwt"]
+        def token_of_another_core() -> str:
+            body = {"payload": MARKER, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
+            return fetch_json(f"{self.core}/recipe/jwt", body)["jwt"]
 
         service, user = self.mint(MARKER), self.mint({"sub": "user"})
         kid_of_this_core = json.loads(fetch(f"{self.keyed_core}/.well-known/jwks.json")[2])["keys"][-1]["kid"]
         return rows(
             system,
-            JUDGES,
+            VERIFIES,
             start,
             [
-                Case("the m1 example", "200, exit code 0", by_m1),
+                Case("the m1 example", "200, exit code 0", call_by_m1),
                 Case("no token", "401", whoami),
                 Case("no marker", "403", lambda m2: whoami(m2, user)),
-                Case("forged: the marker written in", "401", lambda m2: whoami(m2, altered(user, 1, **MARKER))),
+                Case("forged: marker added", "401", lambda m2: whoami(m2, altered(user, 1, **MARKER))),
                 Case("forged: alg none", "401",
                      lambda m2: whoami(m2, altered(service, 0, alg="none").rpartition(".")[0] + ".")),
-                Case("forged: another key, unknown kid", "401", lambda m2: whoami(m2, another_cores_token())),
+                Case("forged: another key, unknown kid", "401", lambda m2: whoami(m2, token_of_another_core())),
                 Case("forged: another key, known kid", "401",
-                     lambda m2: whoami(m2, altered(another_cores_token(), 0, kid=kid_of_this_core))),
+                     lambda m2: whoami(m2, altered(token_of_another_core(), 0, kid=kid_of_this_core))),
                 Case("expired", "401", lambda m2: whoami(m2, self.mint(MARKER | {"exp": 1_700_000_000}))),
-                Case("the m1 example after all those", "200, exit code 0", by_m1),
+                Case("the m1 example after the forged tokens", "200, exit code 0", call_by_m1),
             ],
         )
 
-    # The documentation's requests, by curl.
+    # The cases of the documentation's curl requests.
 
     def curl(self, system: str) -> list[Row]:
-        def answer(**placeholders: str) -> str:
-            asked = {
+        def mint_and_call(**placeholders: str) -> str:
+            defaults = {
                 "connectionURI": self.keyed_core,
                 "APIKey": API_KEY,
                 "apiDomain": API_DOMAIN,
@@ -206,16 +207,16 @@ class Interop:
                 "useStaticSigningKey": "true",
                 "validityInSeconds": "3600",
             }
-            answer = self.run_curl("create-jwt", asked | placeholders)
+            response = self.run_curl("create-jwt", defaults | placeholders)
             try:
-                token = json.loads(answer)["jwt"]
+                token = json.loads(response)["jwt"]
             except ValueError:
-                return answer.strip()
-            m2 = self.keyed_m2 if (asked | placeholders)["connectionURI"] == self.keyed_core else self.m2
+                return response.strip()
+            m2 = self.keyed_m2 if (defaults | placeholders)["connectionURI"] == self.keyed_core else self.m2
             return f"{self.run_curl('call-m2', {'microservice': m2, 'jwt': token})}, {described(token)}"
 
         def case(words: str, expected: str, **placeholders: str) -> Case:
-            return Case(words, expected, lambda _: answer(**placeholders))
+            return Case(words, expected, lambda _: mint_and_call(**placeholders))
 
         return rows(
             system,
@@ -223,36 +224,36 @@ class Interop:
             lambda: None,
             [
                 case("as documented", "200, static key, 3600 s"),
-                case("no api key", "200, static key, 3600 s", connectionURI=self.core, APIKey=""),
+                case("no API key", "200, static key, 3600 s", connectionURI=self.core, APIKey=""),
                 case("dynamic key", "200, dynamic key, 3600 s", useStaticSigningKey="false"),
                 case("100 years", "200, static key, 100 years", validityInSeconds="3153600000"),
                 case("no marker", "403, static key, 3600 s", payload='"sub": "user"'),
                 case("validity 0", BAD_VALIDITY.partition(" ")[2], validityInSeconds="0"),
-                case("wrong api key", BAD_KEY.partition(" ")[2], APIKey="wrong-0123456789abcdef"),
+                case("wrong API key", BAD_KEY.partition(" ")[2], APIKey="wrong-0123456789abcdef"),
             ],
         )
 
     def run_curl(self, script: str, env: dict[str, str]) -> str:
         command = ["bash", self.programs / "curl" / script]
-        ended = subprocess.run(
+        result = subprocess.run(
             command, env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
         )
-        if ended.returncode != 0:
-            raise Failure(f"curl ended with {ended.returncode}: {ended.stderr.strip()[-80:]}")
-        return ended.stdout
+        if result.returncode != 0:
+            raise Failure(f"curl exited with {result.returncode}: {result.stderr.strip()[-80:]}")
+        return result.stdout
 
 
-def judging(jwks: str) -> list[str]:
+def m2_flags(jwks: str) -> list[str]:
     return ["--jwks", jwks, "--issuer", API_DOMAIN]
 
 
 def sdk_mint(sdk: str, payload: dict, validity: int | None = None, useStaticKey: bool | None = None) -> str:
-    answer = fetch_json(f"{sdk}/mint", {"payload": payload, "validity": validity, "useStaticKey": useStaticKey})
-    if "jwt" in answer:
-        return answer["jwt"]
-    # Each SDK wraps the core's status and text in a sentence of its own.
-    found = re.search(r"status code: (\d+) and message: (.*)", answer["error"])
-    raise Failure(f"{found[1]} {found[2].strip()}" if found else f"the SDK says: {answer['error'].strip()[:100]}")
+    minted = fetch_json(f"{sdk}/mint", {"payload": payload, "validity": validity, "useStaticKey": useStaticKey})
+    if "jwt" in minted:
+        return minted["jwt"]
+    # Each SDK wraps the core's status and text differently.
+    found = re.search(r"status code: (\d+) and message: (.*)", minted["error"])
+    raise Failure(f"{found[1]} {found[2].strip()}" if found else f"SDK error: {minted['error'].strip()[:100]}")
 
 
 def max_age_of(url: str) -> int:
@@ -264,7 +265,7 @@ def max_age_of(url: str) -> int:
 
 
 def run(interop: Interop) -> list[Row]:
-    """Every system, each in a thread of its own: most of their time is the wait for a refresh."""
+    """Runs all systems concurrently, because most of their time is the wait for a refresh."""
     python, m2, go = "python/venv/bin/python", "node/m2/package.json", "go/go.mod"
 
     def pinned(name: str, file: str, pattern: str) -> str:
@@ -283,22 +284,22 @@ def run(interop: Interop) -> list[Row]:
 
     def jsonwebtoken() -> list[Row]:
         names = pinned("jsonwebtoken", m2, '"jsonwebtoken": "(.+)"'), pinned("jwks-rsa", m2, '"jwks-rsa": "(.+)"')
-        return interop.judge(" + ".join(names), "m2", ["node", "node/m2/jsonwebtoken.js"])
+        return interop.verifies(" + ".join(names), "m2", ["node", "node/m2/jsonwebtoken.js"])
 
     def jose() -> list[Row]:
-        return interop.judge(pinned("jose", m2, '"jose": "(.+)"'), "m2", ["node", "node/m2/jose.js"])
+        return interop.verifies(pinned("jose", m2, '"jose": "(.+)"'), "m2", ["node", "node/m2/jose.js"])
 
     def pyjwt() -> list[Row]:
         name = pinned("PyJWT", "python/requirements.in", r"PyJWT.*==(.+)")
-        return interop.judge(name, "python", [python, "python/m2.py"])
+        return interop.verifies(name, "python", [python, "python/m2.py"])
 
     def golang_jwt() -> list[Row]:
         names = pinned("golang-jwt", go, "golang-jwt/jwt/v5 v(.+)"), pinned("keyfunc", go, "keyfunc/v2 v(.+)")
-        return interop.judge(" + ".join(names), "go", ["go/m2.bin"])
+        return interop.verifies(" + ".join(names), "go", ["go/m2.bin"])
 
     def nimbus() -> list[Row]:
         name = pinned("nimbus-jose-jwt", "java/pom.xml", r"nimbus-jose-jwt</artifactId>\s*<version>(.+)</version>")
-        return interop.judge(name, "java", ["java", "-cp", "java/lib/*", "java/M2.java"])
+        return interop.verifies(name, "java", ["java", "-cp", "java/lib/*", "java/M2.java"])
 
     jobs = [
         lambda: node("supertokens-24"),
@@ -318,11 +319,11 @@ def run(interop: Interop) -> list[Row]:
 
 
 def table(matrix: list[Row]) -> str:
-    """The matrix as the README shows it: how many cases of each system are as expected, by direction."""
-    lines = [f"| | {MINTS} | {FEEDS} | {JUDGES} |", "|---|---|---|---|"]
+    """The README's table: for each system and direction the number of cases that are as expected."""
+    lines = [f"| | {MINTS} | {FEEDS} | {VERIFIES} |", "|---|---|---|---|"]
     for system in dict.fromkeys(row.system for row in matrix):
         cells = []
-        for direction in (MINTS, FEEDS, JUDGES):
+        for direction in (MINTS, FEEDS, VERIFIES):
             found = [row.ok for row in matrix if (row.system, row.direction) == (system, direction)]
             cells.append(f"{sum(found)} of {len(found)}" if found else "")
         lines.append(f"| {system} | {' | '.join(cells)} |")
@@ -330,7 +331,7 @@ def table(matrix: list[Row]) -> str:
 
 
 def readme_is_current(readme: Path, matrix: list[Row], update: bool) -> bool:
-    """Whether the README's block holds this run's table, which `update` writes there."""
+    """Whether the README has this run's table. With `update`, writes it there first."""
     text = readme.read_text()
     block = re.compile(r"(?<=<!-- interop -->\n).*?(?=\n<!-- /interop -->)", re.DOTALL)
     current = block.sub(lambda _: table(matrix), text)
@@ -341,19 +342,19 @@ def readme_is_current(readme: Path, matrix: list[Row], update: bool) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="where run.sh has installed the foreign programs")
-    parser.add_argument("--examples", type=Path, required=True, help="where cargo has built the examples")
-    parser.add_argument("--logs", type=Path, required=True, help="a folder for what the servers say, and the matrix")
+    parser.add_argument("--programs", type=Path, required=True, help="the folder of the programs that run.sh installs")
+    parser.add_argument("--examples", type=Path, required=True, help="the folder of the built examples")
+    parser.add_argument("--logs", type=Path, required=True, help="a folder for the servers' output and the matrix")
     parser.add_argument("--readme", type=Path, required=True)
     parser.add_argument("--update-readme", action="store_true", help="write this run's table into the README")
     flags = parser.parse_args()
 
-    began = time.monotonic()
+    started = time.monotonic()
     processes = Processes(flags.logs)
 
     def stop(number: int, _: object) -> None:
         processes.end()
-        os._exit(128 + number)  # the threads may be asleep
+        os._exit(128 + number)  # sys.exit would wait for sleeping threads
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, stop)
@@ -364,13 +365,13 @@ def main() -> int:
 
     (flags.logs / "matrix.json").write_text(json.dumps([asdict(row) for row in matrix], indent=1))
     print(printed(matrix))
-    print(f"drove them: {time.monotonic() - began:.0f} s")
+    print(f"ran the cases: {time.monotonic() - started:.0f} s")
     failed = sum(not row.ok for row in matrix)
     print(f"interop: {len(matrix) - failed} passed, {failed} failed")
     if failed > 0:
         return 1
     if not readme_is_current(flags.readme, matrix, flags.update_readme):
-        print("the README shows another table: run tests/interop/run.sh --update-readme")
+        print("the table in the README is out of date: run tests/interop/run.sh --update-readme")
         return 1
     return 0
 

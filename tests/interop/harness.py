@@ -1,4 +1,4 @@
-"""What the cases in drive.py are made of: processes, requests, tokens and the matrix."""
+"""Processes, requests, tokens and the matrix for the cases in drive.py."""
 
 import base64
 import json
@@ -14,24 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-# Loopback alone: a proxy of the machine has no part in this.
+# All requests go to loopback, so the environment's proxy is ignored.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Failure(Exception):
-    """Why nothing could be seen; stands in the matrix in the place of what was."""
+    """Why a case has no result. The matrix shows the message instead of the result."""
 
 
 class Processes:
-    """Starts servers, each in a process group of its own, and ends them all."""
+    """Starts servers, each in a process group of its own, and kills them."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.running: list[subprocess.Popen] = []
-        # Two cores: more at a time would only slow each other down.
+        # At most two start at a time: on two cores more would slow each other down.
         self.starting = threading.Semaphore(2)
 
-    def serve(self, name: str, command: list, env: dict[str, str] | None = None, patience: float = 60) -> str:
+    def serve(self, name: str, command: list, env: dict[str, str] | None = None, timeout: float = 60) -> str:
         """Starts a server and waits for its line `listening on URL`."""
         out, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
         with self.starting, out.open("w") as stdout, log.open("w") as stderr:
@@ -47,14 +47,14 @@ class Processes:
             except OSError as err:
                 raise Failure(f"{command[0]} cannot be started: {err.strerror}") from err
             self.running.append(process)
-            until = time.monotonic() + patience
-            while time.monotonic() < until:
+            deadline = time.monotonic() + timeout
+            while time.monotonic() < deadline:
                 if found := re.search(r"^listening on (\S+)$", out.read_text(), re.MULTILINE):
                     return found[1]
                 if process.poll() is not None:
-                    raise Failure(f"it ended with {process.returncode}: {last_line(log)}")
+                    raise Failure(f"the process exited with {process.returncode}: {last_line(log)}")
                 time.sleep(0.05)
-        raise Failure(f"it did not listen within {patience:.0f} s: {last_line(log)}")
+        raise Failure(f"the process did not listen within {timeout:.0f} s: {last_line(log)}")
 
     def end(self) -> None:
         for process in self.running:
@@ -68,11 +68,11 @@ class Processes:
 
 def last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:100] if lines else "without a word"
+    return lines[-1][:100] if lines else "without output"
 
 
 def fetch(url: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-    """The answer of any status to a GET, or to a POST of JSON."""
+    """Sends a GET, or a POST of JSON, and returns the response, whatever its status."""
     request = urllib.request.Request(url, headers=headers or {})
     if body is not None:
         request.data = json.dumps(body).encode()
@@ -83,7 +83,7 @@ def fetch(url: str, body: object = None, headers: dict[str, str] | None = None) 
     except urllib.error.HTTPError as err:
         return err.code, dict(err.headers), err.read()
     except OSError as err:
-        raise Failure(f"no answer: {err}") from err
+        raise Failure(f"no response: {err}") from err
 
 
 def fetch_json(url: str, body: object = None, headers: dict[str, str] | None = None) -> dict:
@@ -91,11 +91,11 @@ def fetch_json(url: str, body: object = None, headers: dict[str, str] | None = N
     try:
         return json.loads(text)
     except ValueError as err:
-        raise Failure(f"{status}, {len(text)} bytes that are no JSON") from err
+        raise Failure(f"{status}, {len(text)} bytes that are not JSON") from err
 
 
 def whoami(m2: str, token: str | None = None) -> int:
-    """The status that an M2 answers to a token."""
+    """The status of an M2's response to a request with this token."""
     return fetch(f"{m2}/whoami", headers={} if token is None else {"authorization": f"Bearer {token}"})[0]
 
 
@@ -105,7 +105,7 @@ def decoded(token: str, part: int) -> dict:
 
 
 def altered(token: str, part: int, **members: object) -> str:
-    """The token with other members in its header (0) or claims (1), under the signature that it had."""
+    """The token with these members in its header (part 0) or claims (part 1) and the original signature."""
     parts = token.split(".")
     text = json.dumps(decoded(token, part) | members).encode()
     parts[part] = base64.urlsafe_b64encode(text).rstrip(b"=").decode()
@@ -113,7 +113,7 @@ def altered(token: str, part: int, **members: object) -> str:
 
 
 def described(token: str) -> str:
-    """Which kind of key signed a token, and for how long."""
+    """The kind of the token's key and its validity."""
     kid, claims = decoded(token, 0)["kid"], decoded(token, 1)
     forms = {"static": "s-[0-9a-f-]{36}", "dynamic": r"d-\d{13}"}
     kind = next((kind for kind, form in forms.items() if re.fullmatch(form, kid)), "unknown")
@@ -138,14 +138,14 @@ class Row:
 class Case:
     name: str
     expected: str
-    see: Callable  # takes what `start` gave
+    see: Callable  # takes the value that `start` returns
 
 
 def rows(system: str, direction: str, start: Callable, cases: list[Case]) -> list[Row]:
-    """Starts what the cases need and tries each; what cannot start fails them all."""
-    given, reason = None, None
+    """Runs the cases with the value that `start` returns. If it fails, each row shows why."""
+    started, reason = None, None
     try:
-        given = start()
+        started = start()
     except Failure as err:
         reason = str(err)
 
@@ -153,10 +153,10 @@ def rows(system: str, direction: str, start: Callable, cases: list[Case]) -> lis
         if reason is not None:
             return reason
         try:
-            return str(case.see(given))
+            return str(case.see(started))
         except Failure as err:
             return str(err)
-        except Exception as err:  # one case's surprise must not take the others' rows with it
+        except Exception as err:  # an unexpected error of one case must not lose the other rows
             return f"{type(err).__name__}: {err}"[:120]
 
     return [Row(system, direction, case.name, case.expected, seen(case)) for case in cases]

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every system of SuperTokens' documentation against this crate, with the official packages. Prints a matrix; exits with
-# 0 if every cell is as expected. Needs Node 20, Python 3.11, Go and a JDK 17; whatever is missing fails its own rows.
+# Tests this crate against the official SDKs and the JWT libraries that SuperTokens' documentation names. Prints a
+# matrix and exits with 0 if every row is as expected. Needs Node 20, Python 3.11, Go and JDK 17; a missing one fails
+# its own rows.
 #
 #   tests/interop/run.sh [--update-readme]
 #
-# Installs into target/interop; its folder `cache` may stay for the next run.
+# Installs into target/interop, whose folder `cache` is reused by the next run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/tests/interop
@@ -18,13 +19,13 @@ cp -r "$here"/{node,python,go,java,curl} "$out/programs"
 export npm_config_cache=$out/cache/npm PIP_CACHE_DIR=$out/cache/pip
 export GOMODCACHE=$out/cache/go/modules GOCACHE=$out/cache/go/build GOTOOLCHAIN=local
 export GOFLAGS="-mod=readonly -modcacherw"
-# The Python SDK's dependency tldextract would fetch a list of domain suffixes; it has one of its own.
+# tldextract, a dependency of the Python SDK, uses its bundled list of domain suffixes instead of fetching one.
 export SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP=1 TLDEXTRACT_CACHE=$out/cache/tldextract
 cd "$out/programs"
 
 need() { command -v "$1" > /dev/null || { echo "$1 is not installed" >&2; return 1; }; }
 
-# What Debian has and this machine has not, by the command that would be missing.
+# Installs the Debian packages of missing commands.
 debian() {
     local missing=()
     command -v mvn > /dev/null || ! command -v java > /dev/null || missing+=(maven)
@@ -52,11 +53,11 @@ install_java() {
         -Dmaven.repo.local="$out/cache/maven" dependency:copy-dependencies -DoutputDirectory=lib
 }
 
-# Installs one part; why it failed, if it did, is left for the rows that need it.
+# Installs one part. On failure its rows show the reason, which is in `$1.failed`.
 part() {
     local start=$SECONDS log=$out/logs/install-$1.log
     timeout 300 bash -euo pipefail -c "$(declare -f need install_node "install_$1"); install_$1" > "$log" 2>&1 &
-    trap "kill $!" TERM # which passes it on to all that it started
+    trap "kill $!" TERM # `timeout` forwards the signal to its children
     if wait $!; then
         echo "installed $1: $((SECONDS - start)) s"
     else
@@ -66,7 +67,7 @@ part() {
 }
 export out
 
-need python3 || { echo "FAIL: the driver itself is a Python program, so no row was tried" >&2; exit 1; }
+need python3 || { echo "FAIL: the test driver needs python3, so nothing was tested" >&2; exit 1; }
 debian > "$out/logs/debian.log" 2>&1 || echo "apt-get failed: $(tail -n 1 "$out/logs/debian.log")"
 installing=()
 for name in go python supertokens-24 supertokens-23 m2 java; do

@@ -12,7 +12,7 @@ import java.net.InetSocketAddress;
 import java.net.URI;
 import java.text.ParseException;
 
-/** M2 with nimbus-jose-jwt: 401 to a bad token, 403 to one without the marker. */
+/** M2 with nimbus-jose-jwt: 401 for an invalid token, 403 for a token without the marker. */
 public final class M2 {
     public static void main(String[] arguments) throws Exception {
         JWKSource<SecurityContext> keys =

@@ -1,4 +1,4 @@
-// The official Node SDK: mints through the core, and serves its JWKS route by its Express middleware.
+// The official Node SDK: mints tokens through the core and serves the JWKS route with its Express middleware.
 "use strict";
 const express = require("express");
 const supertokens = require("supertokens-node");
@@ -22,7 +22,7 @@ app.use((request, response, next) => {
 app.use(middleware());
 app.get("/fetches", (request, response) => response.json({ fetches }));
 app.post("/mint", express.json(), async (request, response) => {
-  // null stands for an argument that is left out.
+  // null means an omitted argument.
   const { payload, validity, useStaticKey } = request.body;
   try {
     const minted = await jwt.createJWT(payload, validity ?? undefined, useStaticKey ?? undefined);

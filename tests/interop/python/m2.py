@@ -1,4 +1,4 @@
-"""M2 with PyJWT and its PyJWKClient: 401 to a bad token, 403 to one without the marker."""
+"""M2 with PyJWT and its PyJWKClient: 401 for an invalid token, 403 for a token without the marker."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The official Python SDK: mints through the core, and serves its JWKS route by its Flask middleware."""
+"""The official Python SDK: mints tokens through the core and serves the JWKS route with its Flask middleware."""
 
 import os
 
@@ -35,16 +35,16 @@ Middleware(app)
 
 
 @app.get("/fetches")
-def say_fetches() -> dict:
+def show_fetches() -> dict:
     return {"fetches": fetches}
 
 
 @app.post("/mint")
 def mint() -> dict:
-    asked = request.get_json()
+    body = request.get_json()
     try:
-        minted = create_jwt(asked["payload"], asked["validity"], asked["useStaticKey"])
-    except Exception as err:  # the SDK raises no narrower one
+        minted = create_jwt(body["payload"], body["validity"], body["useStaticKey"])
+    except Exception as err:  # the SDK raises no narrower exception
         return {"error": str(err)}
     return {"jwt": minted.jwt} if isinstance(minted, CreateJwtOkResult) else {"error": "UNSUPPORTED_ALGORITHM_ERROR"}
 

@@ -1,4 +1,4 @@
-// The official Go SDK: mints through the core, and serves its JWKS route by its net/http middleware.
+// The official Go SDK: mints tokens through the core and serves the JWKS route with its net/http middleware.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/supertokens/supertokens-golang/supertokens"
 )
 
-// What is asked for; nil stands for an argument that is left out.
+// The arguments of CreateJWT; nil means an omitted argument.
 type request struct {
 	Payload      map[string]interface{} `json:"payload"`
 	Validity     *uint64                `json:"validity"`
@@ -38,7 +38,7 @@ func main() {
 	var fetches atomic.Int64
 	own := http.NewServeMux()
 	own.HandleFunc("/fetches", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, map[string]interface{}{"fetches": fetches.Load()})
+		respond(w, map[string]interface{}{"fetches": fetches.Load()})
 	})
 	own.HandleFunc("/mint", mint)
 	withSDK := supertokens.Middleware(own)
@@ -58,23 +58,23 @@ func main() {
 }
 
 func mint(w http.ResponseWriter, r *http.Request) {
-	var asked request
-	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+	var body request
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	minted, err := jwt.CreateJWT(asked.Payload, asked.Validity, asked.UseStaticKey)
+	minted, err := jwt.CreateJWT(body.Payload, body.Validity, body.UseStaticKey)
 	switch {
 	case err != nil:
-		answer(w, map[string]interface{}{"error": err.Error()})
+		respond(w, map[string]interface{}{"error": err.Error()})
 	case minted.OK == nil:
-		answer(w, map[string]interface{}{"error": "UNSUPPORTED_ALGORITHM_ERROR"})
+		respond(w, map[string]interface{}{"error": "UNSUPPORTED_ALGORITHM_ERROR"})
 	default:
-		answer(w, map[string]interface{}{"jwt": minted.OK.Jwt})
+		respond(w, map[string]interface{}{"jwt": minted.OK.Jwt})
 	}
 }
 
-func answer(w http.ResponseWriter, body interface{}) {
+func respond(w http.ResponseWriter, body interface{}) {
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(body); err != nil {
 		log.Print(err)

@@ -1,7 +1,7 @@
-// What both Node services share: a server that answers 401 to a bad token and 403 to one without the marker.
+// The server of both Node services: 401 for an invalid token, 403 for a token without the marker.
 import { createServer } from "node:http";
 
-/** Serves; `verify` resolves to the claims of a good token and rejects any other. */
+/** Starts the server. `verify` resolves to the claims of a valid token and rejects any other. */
 export function serve(verify) {
   const server = createServer(async (request, response) => {
     response.statusCode = await status(request.headers.authorization, verify);
