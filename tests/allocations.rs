@@ -1,6 +1,6 @@
-//! What the hot paths allocate: nothing but what a request's extensions need for one small value,
-//! and for a client nothing at all; and that no shape of a forged token allocates more than
-//! another. A binary of its own, since it counts what the whole thread allocates.
+//! Allocations of the layers. With a cached token the server layer allocates only for the request's
+//! extension, the client layer allocates nothing, and all shapes of forged tokens allocate the
+//! same. A binary of its own, because the counter replaces the global allocator.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::convert::Infallible;
@@ -18,10 +18,10 @@ use tower_m2m::{
     VerifyServiceTokenLayer,
 };
 
-/// Of two signatures that are checked at once, one waits for its turn, which is counted too.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Runs one test at a time: a signature check without a free permit is queued, which allocates.
+static SERIAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A service that does nothing but what `handle` does.
+/// A service that only calls `handle`.
 fn service(
     mut handle: impl FnMut(&mut Request<()>) + Clone,
 ) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone {
@@ -31,7 +31,7 @@ fn service(
     })
 }
 
-/// How many allocations one call costs, once everything is warm.
+/// The allocations of the last of 100 calls, when the caches are warm.
 fn count(
     service: &mut impl Service<Request<()>, Error = Infallible>,
     request: impl Fn() -> Request<()>,
@@ -39,7 +39,7 @@ fn count(
     (0..100).map(|_| count_once(service, request())).last().unwrap()
 }
 
-/// How many allocations this call costs.
+/// The allocations of one call.
 fn count_once(
     service: &mut impl Service<Request<()>, Error = Infallible>,
     request: Request<()>,
@@ -55,34 +55,34 @@ async fn token() -> (ServiceToken, Verifier) {
     use tower::ServiceExt;
     let core = EmbeddedCore::builder().build().await.unwrap();
     let body = r#"{"payload":{"source":"microservice","service":"orders"},"validity":3600,"algorithm":"RS256","jwksDomain":"x"}"#;
-    let answer = core
+    let response = core
         .router()
         .oneshot(Request::post("/recipe/jwt").body(axum::body::Body::from(body)).unwrap())
         .await
         .unwrap();
-    let answer = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
-    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-    let token = ServiceToken::from_jwt(answer["jwt"].as_str().unwrap()).unwrap();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let token = ServiceToken::from_jwt(body["jwt"].as_str().unwrap()).unwrap();
     (token, Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap()))
 }
 
 #[tokio::test]
-async fn a_token_seen_before_costs_the_extension_and_nothing_else() {
-    let _alone = ALONE.lock().await;
+async fn cached_token_allocates_only_the_extension() {
+    let _serial = SERIAL.lock().await;
     let (token, verifier) = token().await;
     let request =
         || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
-    let mut behind_the_layer = VerifyServiceTokenLayer::new(verifier).layer(service(|_| {}));
-    let what_the_layer_inserts = |request: &mut Request<()>| {
+    let mut layered = VerifyServiceTokenLayer::new(verifier).layer(service(|_| {}));
+    let insert_extension = |request: &mut Request<()>| {
         request.extensions_mut().insert(std::sync::Weak::<u8>::new());
     };
-    let extension = count(&mut service(what_the_layer_inserts), request);
-    assert!(extension > 0, "nothing is counted");
-    assert_eq!(count(&mut behind_the_layer, request), extension);
+    let extension = count(&mut service(insert_extension), request);
+    assert!(extension > 0, "the counter counts no allocations");
+    assert_eq!(count(&mut layered, request), extension);
 }
 
 #[tokio::test]
-async fn carrying_the_token_allocates_nothing() {
+async fn adding_the_token_allocates_nothing() {
     let (token, _) = token().await;
     let request = || {
         Request::builder().header(USER_AGENT, HeaderValue::from_static("orders")).body(()).unwrap()
@@ -98,12 +98,12 @@ async fn carrying_the_token_allocates_nothing() {
 
 #[tokio::test]
 async fn cached_token_allocates_no_more_with_fifty_verifiers() {
-    let _alone = ALONE.lock().await;
+    let _serial = SERIAL.lock().await;
     let (token, verifier) = token().await;
     let request =
         || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
     let services = |count: usize| -> Vec<_> {
-        // Each policy has a cache of its own.
+        // A verifier with another setting has a cache of its own.
         let verifiers = (0..count).map(|_| verifier.clone().cache_capacity(4096));
         verifiers
             .map(|verifier| VerifyServiceTokenLayer::new(verifier).layer(service(|_| {})))
@@ -121,8 +121,7 @@ async fn cached_token_allocates_no_more_with_fifty_verifiers() {
     assert_eq!(count_all(&mut fifty), expected);
 }
 
-/// A token of 8 KiB, with a signature that its key has not made, whose claims hold `fill` as often
-/// as it fits.
+/// A token of 8 KiB with an invalid signature, whose claims repeat `fill`.
 fn forged(good: &str, fill: &str) -> String {
     let (header, rest) = good.split_once('.').unwrap();
     let signature = "A".repeat(rest.rsplit_once('.').unwrap().1.len());
@@ -132,8 +131,8 @@ fn forged(good: &str, fill: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_shape_of_a_forged_token_allocates_more() {
-    let _alone = ALONE.lock().await;
+async fn forged_tokens_of_all_shapes_allocate_the_same() {
+    let _serial = SERIAL.lock().await;
     let (token, verifier) = token().await;
     let value = token.header_value();
     let good = value.to_str().unwrap().trim_start_matches("Bearer ");

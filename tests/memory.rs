@@ -1,5 +1,4 @@
-//! The memory that the token cache takes, of the whole process. A binary of its own, since it reads
-//! what the process has.
+//! The memory use of the token cache. A binary of its own, because it measures the whole process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test's helpers; the figures are shown
 
@@ -13,20 +12,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cap::Cap;
 use tower_m2m::{LocalJwks, Verifier};
 
-/// Counts what all threads hold.
+/// Counts the bytes that all threads have allocated.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const THREADS: usize = 64;
 
-/// Light tokens that each thread verifies, which no other does: more than its first level holds.
+/// Small tokens that only one thread verifies: more than a thread's first cache level can hold.
 const OWN: usize = 300;
 
-/// Tokens of each shape, which the threads divide among them: together they weigh more than the
-/// second level holds.
+/// Tokens of each shape, divided among the threads: together more than the second cache level can
+/// hold.
 const DIVIDED: usize = 1_500;
 
-/// A key, and the header of the tokens that it signs.
+/// A signing key and the header of its tokens.
 struct Authority {
     pair: Ed25519KeyPair,
     header: String,
@@ -50,7 +49,7 @@ impl Authority {
     }
 }
 
-/// Claims of the shapes that take the most memory for their length, and of an ordinary one.
+/// Claims of an ordinary shape (0), or of a shape that takes much memory for its length.
 fn claims(number: usize, shape: usize) -> String {
     let marker = if number.is_multiple_of(10) { "" } else { r#""source":"microservice","# };
     let rest = match shape {
@@ -68,7 +67,7 @@ fn claims(number: usize, shape: usize) -> String {
     format!(r#"{{"exp":4953600000,{marker}"number":{number},{rest}}}"#)
 }
 
-/// The resident memory of this process, in KiB.
+/// The resident memory of the process in KiB.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -80,7 +79,7 @@ struct Tokens {
     divided: Vec<String>,
 }
 
-/// Threads that all verify, and stay until the pool is dropped.
+/// Threads that run jobs until the pool is dropped.
 struct Pool {
     jobs: Vec<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
 }
@@ -95,7 +94,7 @@ impl Pool {
         Self { jobs: jobs.collect() }
     }
 
-    /// Has every thread do this, and waits.
+    /// Runs the job once on every thread and waits for all of them.
     fn run(&self, job: impl Fn(usize) + Send + Sync + 'static) {
         let (job, done) = (Arc::new(job), Arc::new(Barrier::new(THREADS + 1)));
         for (number, jobs) in self.jobs.iter().enumerate() {
@@ -110,9 +109,8 @@ impl Pool {
         done.wait();
     }
 
-    /// Each thread verifies its own tokens, three times in a row, so that both levels hold them.
-    /// Then the threads divide the tokens of each shape among them, which evicts their own ones
-    /// from the second level.
+    /// Each thread verifies its own tokens three times, so that both cache levels hold them. Then
+    /// the threads verify the divided tokens, which evict the own tokens from the second level.
     fn verify(&self, tokens: &Arc<Tokens>, verifier: &Verifier) {
         let verify = move |verifier: &Verifier, token: &str| {
             let runtime =
@@ -135,8 +133,9 @@ impl Pool {
     }
 }
 
-/// What `Verifier::cache_capacity` says: 4.5 KiB for each of 4 096 tokens, and 0.5 MiB for each
-/// thread; and twice that with the gaps that an allocator leaves between objects of many sizes.
+/// The bound that `Verifier::cache_capacity` documents is 4.5 KiB for each of 4 096 tokens and 0.5
+/// MiB for each thread. Resident memory may be twice that, because an allocator leaves gaps between
+/// objects of many sizes.
 #[test]
 fn cache_filled_by_64_threads_stays_within_its_bound() {
     let bound = 4096 * 9 / 2 + 512 * THREADS;
@@ -150,7 +149,7 @@ fn cache_filled_by_64_threads_stays_within_its_bound() {
         own: (0..THREADS).map(own).collect(),
         divided: (0..7).flat_map(of_shape).map(|(shape, number)| sign(shape, number)).collect(),
     });
-    // Brings up threads, stacks and the allocator's arenas, which are no part of the cache.
+    // A run without a cache allocates the threads' stacks and the allocator's arenas beforehand.
     pool.verify(&tokens, &authority.verifier().cache_capacity(0));
     let before = (ALLOCATOR.allocated(), resident());
     let verifier = authority.verifier();
@@ -160,10 +159,10 @@ fn cache_filled_by_64_threads_stays_within_its_bound() {
     println!("{allocated} KiB allocated, {taken} KiB resident, {bound} KiB allowed");
     assert!(allocated <= bound, "{allocated} KiB allocated, {bound} KiB allowed");
     assert!(taken <= 2 * bound, "{taken} KiB resident, {} KiB allowed", 2 * bound);
-    assert!(allocated > bound / 2, "{allocated} KiB allocated: the cache is not filled");
+    assert!(allocated > bound / 2, "{allocated} KiB allocated: the cache is not full");
 
-    // All of it goes with the verifier, on whichever thread it is dropped.
+    // Dropping the verifier on any thread frees the caches of all threads.
     drop(verifier);
     let left = ALLOCATOR.allocated().saturating_sub(before.0) / 1024;
-    assert!(left < 256, "{left} KiB left");
+    assert!(left < 256, "{left} KiB still allocated");
 }
