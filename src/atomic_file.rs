@@ -1,24 +1,24 @@
-//! Replacing a file as a whole, whatever happens meanwhile.
+//! Atomic replacement of a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Atomically replaces the file at `path` by one with this content that its owner alone can read.
-/// After a crash a reader sees either the old or the new contents, after `Ok` the new ones. Blocks.
+/// Atomically replaces the file at `path` by one with this content, of mode 0600 on Unix. After a
+/// crash a reader sees either the old or the new contents, after `Ok` the new ones. Blocks.
 ///
-/// `temporary` is a path in the same folder, since a rename does not cross file systems, where
-/// nothing exists. A crash may leave a file there.
+/// `temporary` is an unused path in the same folder, because a rename does not cross file systems.
+/// A crash may leave a file there.
 pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    // Never through a link; a file that exists belongs to another process and stays.
+    // `create_new` follows no link and fails if the file exists: that file is another process's.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(temporary)?;
     let replaced = (|| {
         file.write_all(content)?;
-        // Before the rename: a name that outlives a crash its content does not is an empty file.
+        // Before the rename: otherwise a crash could leave an empty file at `path`.
         file.sync_all()?;
         fs::rename(temporary, path)?;
         sync_folder_of(path)
@@ -29,11 +29,11 @@ pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Resu
     replaced
 }
 
-/// Makes sure that a crash forgets no name that was given in the folder of `path`.
+/// Flushes the folder of `path` to the disk, so that a creation or rename in it survives a crash.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Where a folder cannot be opened as a file there is nothing to be done for it either.
+    // A folder that cannot be opened, as on Windows, cannot be flushed either.
     File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_leaves_the_old_file_and_nothing_else() {
+    fn failed_replacement_removes_its_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let (path, temporary) = (folder.path().join("file"), folder.path().join("file.new"));
         replace(&path, &temporary, b"old").unwrap();
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(fs::read(&temporary).unwrap(), b"another's");
         fs::remove_file(&temporary).unwrap();
 
-        // What a file cannot be renamed over.
+        // A file cannot be renamed over a folder.
         let occupied = folder.path().join("occupied");
         fs::create_dir(&occupied).unwrap();
         assert!(replace(&occupied, &temporary, b"x").is_err());

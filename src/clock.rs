@@ -1,8 +1,7 @@
-//! The one source of time: wall time for what tokens claim, monotonic time for what this process
-//! does.
+//! The source of time: wall time for the dates in tokens, monotonic time for delays and timeouts.
 //!
-//! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Wall time is
-//! read here and nowhere else; in tests it follows the same paused clock, shifted at will.
+//! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Only this file
+//! reads the wall clock; in tests it follows the same paused clock, and a test can shift it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,9 +24,9 @@ impl Clock {
         self.since_epoch().as_secs()
     }
 
-    /// The same, behind by what the kernel takes from tick to tick, mostly 1 to 10 ms: for what is
-    /// asked at each request. The fine clock would cost about a third of what a token costs that
-    /// was seen before.
+    /// [`unix_now`](Self::unix_now) by the coarse clock of Linux, which is at most one kernel tick
+    /// behind, mostly 1 to 10 ms. For checks on every request: reading the fine clock takes about a
+    /// third of the time that a cached token takes.
     pub(crate) fn coarse_unix_now(&self) -> u64 {
         #[cfg(test)]
         if self.driven.is_some() {
@@ -49,13 +48,14 @@ impl Clock {
         if let Some(driven) = &self.driven {
             return driven.since_epoch();
         }
-        // The one place that may: every other reader goes through this type.
+        // Allowed here alone: all other code reads the wall clock through this type.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
         now.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// The moment after `wait` from now. Longer waits are cut to a century.
+    /// The instant `wait` from now. A `wait` of more than a century is cut to one, because the sum
+    /// could overflow.
     pub(crate) fn after(&self, wait: Duration) -> Instant {
         self.now() + wait.min(CENTURY)
     }
@@ -76,7 +76,7 @@ mod driven {
 
     use super::Clock;
 
-    /// Wall time that a test drives: it starts at a fixed second and moves with tokio's clock.
+    /// Wall time that a test drives: it starts at a given second and moves with tokio's clock.
     #[derive(Debug)]
     pub(super) struct Driven {
         unix_start: u64,
@@ -102,7 +102,7 @@ mod driven {
 
         /// Sets the wall clock forwards or backwards by `seconds`; monotonic time is untouched.
         pub(crate) fn shift(&self, seconds: i64) {
-            let driven = self.driven.as_ref().expect("only a driven clock is shifted");
+            let driven = self.driven.as_ref().expect("shift needs a driven clock");
             driven.shift.fetch_add(seconds, Ordering::Relaxed);
         }
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_coarse_clock_is_hardly_behind() {
+    fn coarse_clock_is_at_most_a_second_behind() {
         let clock = Clock::default();
         let before = clock.unix_now();
         let coarse = clock.coarse_unix_now();

@@ -5,9 +5,9 @@
 //! alone, and are never reached through a symbolic link. Files that others write, such as those of
 //! a Kubernetes mount, may be links and belong to any user.
 //!
-//! The checks are made on the opened file, not on its path, which can name another file by the time
-//! it is opened. No call blocks, not even on a FIFO. On Windows the access control list of the
-//! folder decides who can write, so only the file type is checked.
+//! The checks are made on the opened file, not on its path: between a check and the opening the
+//! path could be given to another file. Opening a FIFO does not block. On Windows the access
+//! control list of the folder decides who can write, so only the file type is checked.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -59,11 +59,10 @@ pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_at_most(file, limit)
 }
 
-/// Reads the rest of a file that may hold `limit` bytes.
+/// Reads the rest of a file. More than `limit` bytes are an error.
 pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    // By what is read, not by the metadata: the file may grow, and some files of the system have no
-    // size.
+    // The size in the metadata is no limit: the file may grow, and files in /proc have size 0.
     file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::other(format!("it is larger than {limit} bytes")));
@@ -75,8 +74,8 @@ fn open_no_follow(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     options.custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32);
     options.open(path).map_err(|err| {
-        // Only improves the message: the error code of a link that is not followed differs between
-        // systems.
+        // Looks at the path again for the message alone: the error code for a refused link differs
+        // between systems.
         let is_link =
             cfg!(unix) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         if is_link {
@@ -103,8 +102,8 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-/// Whether only root and the user `process` can write a file of this owner and mode. The error says
-/// how to fix it.
+/// Checks that only root and the user `process` can write a file with this owner and mode. The
+/// error says how to fix it.
 #[cfg(unix)]
 fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Result<(), String> {
     if owner != process && owner != 0 {
@@ -116,16 +115,16 @@ fn allowed_writers(owner: u32, mode: u32, is_folder: bool, process: u32) -> Resu
         return Err(WRITABLE_BY_ALL.to_owned());
     }
     if mode & 0o020 != 0 {
-        // With the default policy the kubelet adds these rights to everything in the volume at each
-        // start of a pod.
-        let place = if is_folder {
+        // With the default fsGroupChangePolicy the kubelet makes every file of the volume
+        // group-writable again at each start of a pod.
+        let subfolder = if is_folder {
             " and use a subfolder of the mount, which is created with mode 0700"
         } else {
             ""
         };
         return Err(format!(
-            "its group can write it; use chmod -R g-w once. In a Kubernetes volume with fsGroup also set \
-             fsGroupChangePolicy to OnRootMismatch{place}"
+            "its group can write it; use chmod -R g-w once, and in a Kubernetes volume with fsGroup \
+             also set fsGroupChangePolicy to OnRootMismatch{subfolder}"
         ));
     }
     Ok(())
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_root_and_the_user_of_the_process_may_write() {
+    fn only_root_and_the_process_user_may_write() {
         const MYSELF: u32 = 1000;
         for (owner, mode, reason) in [
             (MYSELF, 0o100_600, None),
@@ -160,13 +159,13 @@ mod tests {
             (0, 0o100_666, Some("all users can write it")),
         ] {
             let allowed = allowed_writers(owner, mode, false, MYSELF);
-            let expected = match (&allowed, reason) {
+            let is_expected = match (&allowed, reason) {
                 (Err(err), Some(reason)) => err.contains(reason),
                 (allowed, reason) => allowed.is_ok() && reason.is_none(),
             };
-            assert!(expected, "{owner} {mode:o}: {allowed:?}");
+            assert!(is_expected, "{owner} {mode:o}: {allowed:?}");
         }
-        // What is created in place of a mount helps a folder alone.
+        // Only the message for a folder recommends a subfolder.
         for (is_folder, subfolder) in [(false, false), (true, true)] {
             let err = allowed_writers(MYSELF, 0o770, is_folder, MYSELF).unwrap_err();
             assert_eq!(err.contains("subfolder of the mount"), subfolder, "{err}");
@@ -174,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Paths of each kind in a folder: a file, links to it and to nothing, a folder and a FIFO.
+    /// A folder with a file, a link to it, a dangling link, a folder and a FIFO.
     fn kinds() -> (TempDir, impl Fn(&str) -> PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_owned();
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn own_file_is_regular_and_no_link() {
+    fn own_file_must_be_regular_and_no_link() {
         let (_folder, path) = kinds();
         let open = |name: &str| {
             open_own(&path(name), OpenOptions::new().read(true)).map_err(|err| err.to_string())
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn file_of_others_is_regular_and_bounded() {
+    fn file_of_others_must_be_regular_and_bounded() {
         let (_folder, path) = kinds();
         let read =
             |name: &str, limit| read_others(&path(name), limit).map_err(|err| err.to_string());
