@@ -1,4 +1,4 @@
-//! One JSON Web Key (RFC 7517) read into a key that verifies, or a reason why it cannot be used.
+//! One JSON Web Key (RFC 7517), read into a key that verifies signatures.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use super::roca;
 use super::signature::SignatureVerifier;
 use super::spki;
 
-/// Cores before 3.6.1 padded `n`.
+/// Accepts padding: SuperTokens cores before 3.6.1 padded `n`.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -25,6 +25,9 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 /// Members that only a private or a symmetric key has (RFC 7518 §6.2.2, §6.3.2, §6.4.1; `priv`:
 /// draft-ietf-cose-dilithium).
 const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+
+/// How many characters of a `kid` are logged. A key set may hold one of any length.
+const MAX_LOGGED_KID_LEN: usize = 64;
 
 /// The algorithms of a key type and curve.
 type Family = &'static [Algorithm];
@@ -40,17 +43,16 @@ const RSA: Family = &[
 const P256: Family = &[Algorithm::ES256];
 const P384: Family = &[Algorithm::ES384];
 
-/// A public key that may verify tokens until a deadline.
+/// A public key with a deadline for its use.
 #[derive(Debug)]
 pub(crate) struct Jwk {
     kid: Option<String>,
-    /// Bound by the key's `alg`, or else by its type and curve; never by the token.
+    /// The algorithms that the key verifies, decided by its `alg` or else by its type and curve.
     algorithms: &'static [Algorithm],
     verifier: SignatureVerifier,
-    /// What makes two keys the same: `n` and `e`, `x` and `y`, or `x` alone.
+    /// The key's parameters: `n` and `e`, `x` and `y`, or `x` alone.
     material: Material,
-    /// Unix seconds until which the key may be used: 0 once it has ended, `u64::MAX` for a
-    /// key without a deadline.
+    /// The deadline in Unix seconds: 0 for a key that is no longer used, `u64::MAX` for none.
     usable_until: AtomicU64,
 }
 
@@ -68,15 +70,15 @@ impl Jwk {
         let kid = match jwk.get("kid") {
             None => None,
             Some(Value::String(kid)) if !kid.is_empty() => Some(kid.clone()),
-            Some(_) => return Err("the key id is not a string"),
+            Some(_) => return Err("the kid is empty or not a string"),
         };
         if !matches!(jwk.get("use").map(Value::as_str), None | Some(Some("sig"))) {
-            return Err("not for signatures");
+            return Err("the use is not sig");
         }
         match jwk.get("key_ops") {
             None => {}
             Some(Value::Array(operations)) if operations.iter().any(|op| op == "verify") => {}
-            Some(_) => return Err("not for verifying"),
+            Some(_) => return Err("the key_ops lack verify"),
         }
 
         let (algorithms, verifier, material) = match text(jwk, "kty")? {
@@ -97,23 +99,30 @@ impl Jwk {
         self.kid.as_deref()
     }
 
+    /// The [`kid`](Self::kid), cut for a log.
+    pub(crate) fn logged_kid(&self) -> Option<&str> {
+        self.kid().map(cut_for_log)
+    }
+
+    /// Whether the key verifies signatures of `algorithm`.
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
 
-    pub(crate) fn has_material_of(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_material(&self, other: &Self) -> bool {
         self.material == other.material
     }
 
-    /// The same `kid`, algorithms and material: a token verified by one verifies with the other.
+    /// Whether both have the same `kid`, algorithms and material, so that both verify the same
+    /// tokens.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.kid == other.kid
             && self.algorithms == other.algorithms
             && self.material == other.material
     }
 
-    /// Two different keys that one (kid, alg) would name: neither can be trusted to be the one that
-    /// was meant.
+    /// Whether both have the same `kid` and a common algorithm but different material. A token
+    /// cannot say which of the two it means.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         self.kid.is_some()
             && self.kid == other.kid
@@ -126,29 +135,33 @@ impl Jwk {
         now < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Moves the deadline, in Unix seconds; 0 ends the key for every holder at once.
+    /// Moves the deadline, in Unix seconds. 0 makes the key unusable for every holder at once.
     #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn use_until(&self, deadline: u64) {
         self.usable_until.store(deadline, Ordering::Release);
     }
 
-    /// Checks a signature (RFC 7515 §5.2). It is bad under an algorithm that does not fit this key.
+    /// Checks a signature (RFC 7515 §5.2). `false` if `algorithm` does not fit the key.
     pub(crate) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
-        self.fits(algorithm) && self.verifier.passes(algorithm, message, signature)
+        self.fits(algorithm) && self.verifier.verify(algorithm, message, signature)
     }
+}
+
+/// Cuts a `kid` to the length that is logged.
+pub(super) fn cut_for_log(kid: &str) -> &str {
+    kid.char_indices().nth(MAX_LOGGED_KID_LEN).map_or(kid, |(end, _)| &kid[..end])
 }
 
 fn read_rsa(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
     let bits = n.len() * 8 - n[0].leading_zeros() as usize;
     if !(2048..=8192).contains(&bits) {
-        return Err("the modulus is not of 2048 to 8192 bits");
+        return Err("the modulus does not have 2048 to 8192 bits");
     }
     if roca::is_weak(&n) {
         return Err("the modulus has the ROCA fingerprint");
     }
-    // RFC 8017 §3.1 asks for an odd e of at least 3; over 33 bits the crypto provider refuses it as
-    // well.
+    // RFC 8017 §3.1: e is odd and at least 3. The crypto provider rejects more than 33 bits.
     let exponent = e.iter().try_fold(0_u64, |value, byte| {
         value.checked_mul(256).map(|value| value + u64::from(*byte))
     });
@@ -166,9 +179,10 @@ fn read_ec(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
         _ => return Err("the curve is unknown"),
     };
     let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
-    // RFC 7518 §6.2.1.2: exactly the field's length. Joined unchecked, x could lend bytes to y.
+    // RFC 7518 §6.2.1.2: exactly the field's length. Otherwise a byte could move from y to x, and
+    // the joined point would stay the same.
     if x.len() != field_len || y.len() != field_len {
-        return Err("a coordinate is not of the field's length");
+        return Err("a coordinate has the wrong length");
     }
     let point = [&[0x04][..], &x, &y].concat();
     ParsedPublicKey::new(curve, &point).map_err(|_| "the point is not on the curve")?;
@@ -189,15 +203,15 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
     Ok((bind(jwk, &[Algorithm::EdDSA])?, verifier, [x, Vec::new()]))
 }
 
-/// The key's own `alg` narrows its family to one algorithm (RFC 7517 §4.4, RFC 8725 §3.1).
+/// The key's own `alg`, or the whole family for a key without `alg` (RFC 7517 §4.4, RFC 8725 §3.1).
 fn bind(jwk: &Map<String, Value>, family: Family) -> Result<Family, &'static str> {
     let Some(name) = jwk.get("alg") else { return Ok(family) };
     let algorithm =
         name.as_str().and_then(Algorithm::from_name).ok_or("the algorithm is unknown")?;
     let position = family
         .iter()
-        .position(|fits| *fits == algorithm)
-        .ok_or("the algorithm is not of this key type")?;
+        .position(|known| *known == algorithm)
+        .ok_or("the algorithm does not fit the key type")?;
     Ok(&family[position..=position])
 }
 
@@ -209,15 +223,15 @@ fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> 
     BASE64URL.decode(text(jwk, name)?).map_err(|_| "a member is not base64url")
 }
 
-/// A big-endian number without its sign byte: one leading zero is taken off, as cores before 3.6.1
-/// wrote it.
+/// A big-endian unsigned number. One leading zero is removed: SuperTokens cores before 3.6.1 wrote
+/// a sign byte.
 fn unsigned(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
     let mut number = bytes(jwk, name)?;
     if number.first() == Some(&0) {
         number.remove(0);
     }
     match number.first() {
-        None | Some(0) => Err("a number is empty or has leading zeros"),
+        None | Some(0) => Err("n or e is empty or has leading zeros"),
         Some(_) => Ok(number),
     }
 }

@@ -1,4 +1,4 @@
-//! A JWK Set (RFC 7517 §5), read entry by entry so that one odd entry costs itself alone.
+//! A JWK Set (RFC 7517 §5), read entry by entry, so that a bad entry does not affect the others.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::algorithm::Algorithm;
 use super::json::{self, RawValue};
-use super::jwk::Jwk;
+use super::jwk::{self, Jwk};
 
 /// The usable keys of one JWK Set.
 #[derive(Debug, Default)]
@@ -14,10 +14,10 @@ pub(crate) struct JwkSet {
     keys: Vec<Arc<Jwk>>,
 }
 
-/// Why a document is no key set to work with.
+/// Why a document is not a usable JWK Set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JwkSetError {
-    /// Not one JSON object with one array `keys`.
+    /// Not one JSON object with exactly one member `keys`, an array.
     NotAKeySet,
     /// More entries than allowed.
     TooManyKeys,
@@ -26,8 +26,8 @@ pub(crate) enum JwkSetError {
 }
 
 impl JwkSet {
-    /// Reads a JWK Set of at most `max_keys` entries. A key that `previous` holds too is shared
-    /// with it, so that each holder of that key sees its deadline move.
+    /// Reads a JWK Set of at most `max_keys` entries. A key that is also in `previous` is taken
+    /// from there, so that a new deadline reaches every holder of the key.
     pub(crate) fn from_json(
         json: &[u8],
         max_keys: usize,
@@ -44,15 +44,15 @@ impl JwkSet {
                 Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(reason) => {
-                    tracing::warn!(kid = ?jwk.get("kid"), reason, "a key of the key set is skipped")
+                    let kid = jwk.get("kid").and_then(Value::as_str).map(jwk::cut_for_log);
+                    tracing::warn!(?kid, reason, "key skipped")
                 }
             }
         }
         let clashes = |key: &Arc<Jwk>| keys.iter().any(|other| key.clashes_with(other));
         let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
         for key in clashing {
-            let kid = key.kid();
-            tracing::warn!(?kid, "different keys of the key set share this kid; none is used");
+            tracing::warn!(kid = ?key.logged_kid(), "keys that share a kid skipped");
         }
         if keys.is_empty() {
             return Err(JwkSetError::NoUsableKey);
@@ -65,16 +65,15 @@ impl JwkSet {
         Ok(Self { keys })
     }
 
-    /// The key of this `kid` that fits `algorithm`. Without a `kid`: the key that fits, if it is
-    /// the only one. A key that is listed twice, with its algorithm and without for instance, is
-    /// one.
+    /// The key with this `kid` that fits `algorithm`, or without a `kid` the only key that fits. A
+    /// key that is listed twice, for instance with and without `alg`, counts as one.
     pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
         let mut fitting = self
             .keys
             .iter()
             .filter(|key| key.fits(algorithm) && (kid.is_none() || key.kid() == kid));
         let found = fitting.next()?;
-        fitting.all(|other| other.has_material_of(found)).then_some(found)
+        fitting.all(|other| other.has_same_material(found)).then_some(found)
     }
 
     #[cfg(any(test, feature = "reqwest"))]
@@ -94,7 +93,8 @@ impl From<Vec<Jwk>> for JwkSet {
     }
 }
 
-/// The elements of the one member `keys`, as they are written: each is read alone.
+/// The elements of the array `keys` as raw text. `None` if the text is not one JSON object with
+/// exactly one member `keys`, an array.
 fn entries(json: &[u8]) -> Option<Vec<RawValue<'_>>> {
     if !json::is_valid(json) {
         return None;
@@ -127,10 +127,10 @@ mod tests {
     const GOOD: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
     /// A new key.
-    fn fresh(id: &str) -> String {
+    fn fresh(kid: &str) -> String {
         let pair = Ed25519KeyPair::generate().unwrap();
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"{x}"}}"#)
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#)
     }
 
     fn rsa() -> String {
@@ -148,7 +148,7 @@ mod tests {
         read(format!(r#"{{"keys":[{}]}}"#, entries.join(",")))
     }
 
-    fn ids(set: &JwkSet) -> Vec<Option<&str>> {
+    fn kids(set: &JwkSet) -> Vec<Option<&str>> {
         set.keys().iter().map(|key| key.kid()).collect()
     }
 
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// What is logged while `f` runs, a line for each event.
+    /// The lines logged while `f` runs, one for each event.
     fn logged(f: impl FnOnce()) -> Vec<String> {
         let log = Log::default();
         let subscriber =
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_jwk_set_is_refused() {
+    fn document_that_is_no_jwk_set_is_an_error() {
         let cases = [
             r#"{}"#,
             r#"[]"#,
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_usable_key_is_refused() {
+    fn set_without_a_usable_key_is_an_error() {
         let (one, other) = (fresh("k"), fresh("k"));
         let cases: [&[&str]; 5] =
             [&[], &["null"], &["{}", "[]"], &[r#"{"kty":"oct","k":"AQAB"}"#], &[&one, &other]];
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_more_than_max_keys_is_refused() {
+    fn set_of_more_than_max_keys_is_an_error() {
         let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
         for (max_keys, expected) in [(2, Some(JwkSetError::TooManyKeys)), (3, None)] {
             assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_entry_costs_itself_alone() {
+    fn bad_entry_is_skipped_and_the_others_are_kept() {
         let other = fresh("other");
         let bad = [
             "null",
@@ -279,22 +279,22 @@ mod tests {
         ];
         for entry in bad {
             for entries in [[entry, GOOD], [GOOD, entry]] {
-                let set = set(&entries).unwrap_or_else(|error| panic!("{entry}: {error:?}"));
-                assert_eq!(ids(&set), [Some("good")], "{entry}");
+                let set = set(&entries).unwrap_or_else(|err| panic!("{entry}: {err:?}"));
+                assert_eq!(kids(&set), [Some("good")], "{entry}");
             }
         }
         let entries: Vec<&str> = bad.into_iter().chain([GOOD]).collect();
-        assert_eq!(ids(&set(&entries).unwrap()), [Some("good")]);
+        assert_eq!(kids(&set(&entries).unwrap()), [Some("good")]);
     }
 
     #[test]
-    fn other_members_of_the_set_are_let_be() {
+    fn unknown_members_of_the_set_are_ignored() {
         let json = format!(r#" {{"a":[{{}}],"keys":[{GOOD}],"Keys":null,"keys ":1,"a":2}} "#);
-        assert_eq!(ids(&read(json).unwrap()), [Some("good")]);
+        assert_eq!(kids(&read(json).unwrap()), [Some("good")]);
     }
 
     #[test]
-    fn a_skipped_key_is_warned_of_without_its_material() {
+    fn skipped_key_is_logged_without_its_material() {
         let secret = r#"{"kty":"oct","k":"c2VjcmV0","kid":"line\nbreak"}"#;
         let lines = logged(|| drop(set(&[secret, GOOD]).unwrap()));
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -306,34 +306,45 @@ mod tests {
     }
 
     #[test]
-    fn two_different_keys_with_one_kid_are_both_left_out_and_warned_of() {
-        let (one, other, third) = (fresh("k"), fresh("k"), fresh("k"));
-        let lines =
-            logged(|| assert_eq!(ids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
-        assert_eq!(lines.iter().filter(|line| line.contains(" WARN ")).count(), 2, "{lines:?}");
-        assert_eq!(ids(&set(&[&one, &other, GOOD, &third]).unwrap()), [Some("good")]);
-        // One of them twice does not make it the one that was meant.
-        assert_eq!(ids(&set(&[&one, &one, &other, GOOD]).unwrap()), [Some("good")]);
+    fn logged_kids_are_cut_to_64_characters() {
+        let long = "é".repeat(65);
+        let cut = format!("kid=Some(\"{}\")", "é".repeat(64));
+        let malformed = fresh(&long).replace(r#""x":""#, r#""x":"+"#);
+        let lines = logged(|| drop(set(&[&malformed, GOOD]).unwrap()));
+        assert!(lines.len() == 1 && lines[0].contains(&cut), "{lines:?}");
+        let lines = logged(|| drop(set(&[&fresh(&long), &fresh(&long), GOOD]).unwrap()));
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.contains(&cut)), "{lines:?}");
     }
 
     #[test]
-    fn identical_keys_with_one_kid_are_one() {
+    fn different_keys_with_one_kid_are_skipped_and_logged() {
+        let (one, other, third) = (fresh("k"), fresh("k"), fresh("k"));
+        let lines =
+            logged(|| assert_eq!(kids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
+        assert_eq!(lines.iter().filter(|line| line.contains(" WARN ")).count(), 2, "{lines:?}");
+        assert_eq!(kids(&set(&[&one, &other, GOOD, &third]).unwrap()), [Some("good")]);
+        // A duplicate of one of them does not resolve the clash.
+        assert_eq!(kids(&set(&[&one, &one, &other, GOOD]).unwrap()), [Some("good")]);
+    }
+
+    #[test]
+    fn identical_entries_are_one_key() {
         let twice = set(&[GOOD, GOOD]).unwrap();
-        assert_eq!(ids(&twice), [Some("good")]);
+        assert_eq!(kids(&twice), [Some("good")]);
         assert!(twice.find(Some("good"), Algorithm::EdDSA).is_some());
         assert!(twice.find(None, Algorithm::EdDSA).is_some());
     }
 
     #[test]
-    fn one_key_listed_with_alg_and_without_is_one() {
+    fn key_listed_with_and_without_alg_is_one_key() {
         let unbound = rsa();
         let bound = unbound.replace(r#""kid""#, r#""alg":"RS256","kid""#);
         for entries in [[&*unbound, &*bound], [&bound, &unbound]] {
             let set = set(&entries).unwrap();
-            for (id, algorithm) in
+            for (kid, algorithm) in
                 [(Some("r"), Algorithm::RS256), (None, Algorithm::RS256), (None, Algorithm::PS256)]
             {
-                assert!(set.find(id, algorithm).is_some(), "{id:?} {algorithm}");
+                assert!(set.find(kid, algorithm).is_some(), "{kid:?} {algorithm}");
             }
         }
     }
@@ -341,33 +352,33 @@ mod tests {
     #[test]
     fn keys_are_found_by_kid_and_alg() {
         let set = set(&[GOOD, &fresh("other")]).unwrap();
-        let found = |id, algorithm| set.find(id, algorithm).map(|key| key.kid());
+        let found = |kid, algorithm| set.find(kid, algorithm).map(|key| key.kid());
         assert_eq!(found(Some("good"), Algorithm::EdDSA), Some(Some("good")));
         assert_eq!(found(Some("other"), Algorithm::EdDSA), Some(Some("other")));
         assert_eq!(found(Some("Good"), Algorithm::EdDSA), None);
         assert_eq!(found(Some("good"), Algorithm::RS256), None);
-        // Two keys fit, and the token says of neither that it is the one.
+        // Without a `kid` two keys fit, so neither is found.
         assert_eq!(found(None, Algorithm::EdDSA), None);
     }
 
     #[test]
-    fn without_a_kid_the_only_key_that_fits_is_found() {
+    fn only_fitting_key_is_found_without_a_kid() {
         let unnamed = GOOD.replace(r#""kid":"good","#, "");
         for key in [GOOD, &unnamed] {
             assert!(set(&[key, &rsa()]).unwrap().find(None, Algorithm::EdDSA).is_some(), "{key}");
         }
-        // A token that names a key does not get one without a name.
+        // A token with a `kid` does not find a key without one.
         assert!(set(&[&unnamed]).unwrap().find(Some("good"), Algorithm::EdDSA).is_none());
     }
 
     #[test]
-    fn a_key_that_stays_is_shared_with_the_previous_set() {
+    fn kept_key_is_shared_with_the_previous_set() {
         let previous = set(&[GOOD, &fresh("gone")]).unwrap();
         let next = format!(r#"{{"keys":[{},{GOOD}]}}"#, fresh("new"));
         let next = JwkSet::from_json(next.as_bytes(), 100, &previous).unwrap();
         let shared: Vec<bool> = next.keys().iter().map(|key| previous.contains(key)).collect();
         assert_eq!(shared, [false, true]);
-        // The same id on new material is another key.
+        // The same `kid` with new material is another key.
         let reused = format!(r#"{{"keys":[{}]}}"#, fresh("good"));
         let reused = JwkSet::from_json(reused.as_bytes(), 100, &previous).unwrap();
         assert!(!previous.contains(&reused.keys()[0]));

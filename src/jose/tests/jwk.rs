@@ -1,4 +1,4 @@
-//! What each entry of a key set gets, case by case.
+//! Which entries of a key set are used, and why the others are skipped.
 
 use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyUncompressedBin};
 use aws_lc_rs::rand::SystemRandom;
@@ -14,26 +14,26 @@ use crate::jose::{Algorithm, Jwk};
 
 const NOT_OBJECT: &str = "not an object";
 const SECRET: &str = "a private or symmetric key";
-const KEY_ID: &str = "the key id is not a string";
-const USE: &str = "not for signatures";
-const KEY_OPS: &str = "not for verifying";
+const KID: &str = "the kid is empty or not a string";
+const USE: &str = "the use is not sig";
+const KEY_OPS: &str = "the key_ops lack verify";
 const KEY_TYPE: &str = "the key type is unknown";
 pub(super) const MEMBER: &str = "a member is missing or not a string";
 pub(super) const BASE64: &str = "a member is not base64url";
-pub(super) const NUMBER: &str = "a number is empty or has leading zeros";
+pub(super) const NUMBER: &str = "n or e is empty or has leading zeros";
 const CURVE: &str = "the curve is unknown";
-const COORDINATE: &str = "a coordinate is not of the field's length";
+const COORDINATE: &str = "a coordinate has the wrong length";
 const OFF_CURVE: &str = "the point is not on the curve";
 const ED25519_POINT: &str = "not an Ed25519 point";
 const ALGORITHM: &str = "the algorithm is unknown";
-const OTHER_TYPE: &str = "the algorithm is not of this key type";
+const OTHER_TYPE: &str = "the algorithm does not fit the key type";
 
 pub(super) fn text(bytes: impl AsRef<[u8]>) -> Value {
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
 
-/// A number of exactly `bits` bits: the highest and the lowest one are set. Judged by its size,
-/// never factored.
+/// A number of exactly `bits` bits, of which the highest and the lowest are set. The checks do not
+/// factor it, so it need not be a product of two primes.
 pub(super) fn modulus(bits: usize) -> Vec<u8> {
     let mut number = vec![0; bits.div_ceil(8)];
     number[0] = 1 << ((bits - 1) % 8);
@@ -78,7 +78,7 @@ pub(super) fn without(mut jwk: Value, name: &str) -> Value {
     jwk
 }
 
-/// Why the key is skipped, `None` if it is used.
+/// The reason why the key is skipped. `None` if it is used.
 pub(super) fn skipped(jwk: &Value) -> Option<&'static str> {
     Jwk::from_jwk(jwk).err()
 }
@@ -89,7 +89,7 @@ fn fitting(jwk: &Value) -> Vec<Algorithm> {
 }
 
 #[test]
-fn keys_of_each_type_are_used_for_their_family() {
+fn key_without_alg_fits_its_whole_family() {
     use Algorithm as A;
     assert_eq!(fitting(&rsa()), [A::RS256, A::RS384, A::RS512, A::PS256, A::PS384, A::PS512]);
     assert_eq!(fitting(&ec("P-256")), [A::ES256]);
@@ -98,7 +98,7 @@ fn keys_of_each_type_are_used_for_their_family() {
 }
 
 #[test]
-fn an_oct_key_is_skipped() {
+fn oct_key_is_skipped() {
     assert_eq!(
         skipped(&json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0"})),
         Some(SECRET)
@@ -107,7 +107,7 @@ fn an_oct_key_is_skipped() {
 }
 
 #[test]
-fn a_key_with_a_private_member_is_skipped() {
+fn key_with_a_private_member_is_skipped() {
     for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"] {
         for jwk in [rsa(), ec("P-256"), ec("P-384"), ed25519()] {
             assert_eq!(skipped(&with(jwk.clone(), member, "AQAB")), Some(SECRET), "{member}");
@@ -117,7 +117,7 @@ fn a_key_with_a_private_member_is_skipped() {
 }
 
 #[test]
-fn a_key_whose_use_is_not_sig_is_skipped() {
+fn key_whose_use_is_not_sig_is_skipped() {
     let cases = [
         (json!("sig"), None),
         (json!("enc"), Some(USE)),
@@ -132,7 +132,7 @@ fn a_key_whose_use_is_not_sig_is_skipped() {
 }
 
 #[test]
-fn a_key_whose_key_ops_lack_verify_is_skipped() {
+fn key_whose_key_ops_lack_verify_is_skipped() {
     let cases = [
         (json!(["verify"]), None),
         (json!(["sign", "verify"]), None),
@@ -149,7 +149,7 @@ fn a_key_whose_key_ops_lack_verify_is_skipped() {
 }
 
 #[test]
-fn a_key_of_an_unknown_alg_is_skipped() {
+fn key_of_an_unknown_alg_is_skipped() {
     for alg in [
         "none",
         "HS256",
@@ -172,12 +172,12 @@ fn a_key_of_an_unknown_alg_is_skipped() {
 }
 
 #[test]
-fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
+fn alg_binds_the_key_and_must_match_kty_and_crv() {
     let keys =
         [("RSA", rsa()), ("P-256", ec("P-256")), ("P-384", ec("P-384")), ("Ed25519", ed25519())];
     for (type_and_curve, jwk) in keys {
         for algorithm in Algorithm::all() {
-            let of_this_type = matches!(
+            let is_matching = matches!(
                 (type_and_curve, algorithm.to_string().as_str()),
                 ("RSA", "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512")
                     | ("P-256", "ES256")
@@ -185,7 +185,7 @@ fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
                     | ("Ed25519", "EdDSA")
             );
             let jwk = with(jwk.clone(), "alg", algorithm.to_string());
-            if of_this_type {
+            if is_matching {
                 assert_eq!(fitting(&jwk), [algorithm], "{type_and_curve}");
             } else {
                 assert_eq!(skipped(&jwk), Some(OTHER_TYPE), "{type_and_curve} {algorithm}");
@@ -196,15 +196,15 @@ fn alg_binds_the_key_and_must_be_of_its_kty_and_crv() {
 }
 
 #[test]
-fn ec_coordinates_have_exactly_the_fields_length() {
+fn ec_coordinate_of_the_wrong_length_is_skipped() {
     for curve in ["P-256", "P-384"] {
         let jwk = ec(curve);
         let bytes = |member: &str| URL_SAFE_NO_PAD.decode(jwk[member].as_str().unwrap()).unwrap();
         let (x, y) = (bytes("x"), bytes("y"));
-        // The same 64 or 96 bytes, divided elsewhere: joined unchecked they are the point.
-        let mut lent = x.clone();
-        lent.push(y[0]);
-        let moved = with(with(jwk.clone(), "x", text(&lent)), "y", text(&y[1..]));
+        // One byte moved from y to x: the joined bytes are still the point.
+        let mut longer_x = x.clone();
+        longer_x.push(y[0]);
+        let moved = with(with(jwk.clone(), "x", text(&longer_x)), "y", text(&y[1..]));
         assert_eq!(skipped(&moved), Some(COORDINATE), "{curve}");
         for (member, value) in [("x", &x), ("y", &y)] {
             let longer = [&[0], value.as_slice()].concat();
@@ -224,13 +224,13 @@ fn ec_coordinates_have_exactly_the_fields_length() {
 }
 
 #[test]
-fn an_ec_point_off_the_curve_is_skipped() {
+fn ec_point_off_the_curve_is_skipped() {
     for curve in ["P-256", "P-384"] {
         let jwk = ec(curve);
         let mut y = URL_SAFE_NO_PAD.decode(jwk["y"].as_str().unwrap()).unwrap();
         *y.last_mut().unwrap() ^= 1;
         assert_eq!(skipped(&with(jwk.clone(), "y", text(&y))), Some(OFF_CURVE), "{curve}");
-        // Zero and zero; and coordinates that are not below the field's prime.
+        // The point (0, 0), and coordinates that are not below the field's prime.
         for byte in [0, 255] {
             let filled = text(vec![byte; y.len()]);
             let jwk = with(with(jwk.clone(), "x", filled.clone()), "y", filled);
@@ -240,10 +240,11 @@ fn an_ec_point_off_the_curve_is_skipped() {
 }
 
 #[test]
-fn an_okp_x_that_is_not_32_bytes_is_skipped() {
+fn okp_x_that_is_not_32_bytes_is_skipped() {
     let jwk = ed25519();
     let x = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
-    let spki = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", &x[..]].concat(); // the provider reads it too
+    // The crypto provider also accepts a key in SPKI.
+    let spki = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", &x[..]].concat();
     for other in [&x[..31], &[&x[..], &[0]].concat(), &[&[0], &x[..]].concat(), &spki, &[]] {
         assert_eq!(
             skipped(&with(jwk.clone(), "x", text(other))),
@@ -257,7 +258,7 @@ fn an_okp_x_that_is_not_32_bytes_is_skipped() {
 }
 
 #[test]
-fn a_crv_of_another_kty_is_skipped() {
+fn crv_of_another_kty_is_skipped() {
     for curve in ["Ed25519", "X25519", "p-256", "P-521", "secp256k1", ""] {
         assert_eq!(skipped(&with(ec("P-256"), "crv", curve)), Some(CURVE), "{curve}");
     }
@@ -271,7 +272,7 @@ fn a_crv_of_another_kty_is_skipped() {
 }
 
 #[test]
-fn an_unknown_kty_is_skipped() {
+fn unknown_kty_is_skipped() {
     for key_type in ["AKP", "LWE", "rsa", "ec", "EC2", ""] {
         let jwk = json!({"kty": key_type, "kid": "k", "alg": "ML-DSA-44", "pub": "AQAB"});
         assert_eq!(skipped(&jwk), Some(KEY_TYPE), "{key_type}");
@@ -281,26 +282,26 @@ fn an_unknown_kty_is_skipped() {
 }
 
 #[test]
-fn an_entry_that_is_no_object_is_skipped() {
+fn entry_that_is_no_object_is_skipped() {
     for entry in [Value::Null, json!("key"), json!(7), json!(true), json!([rsa()])] {
         assert_eq!(skipped(&entry), Some(NOT_OBJECT), "{entry}");
     }
 }
 
 #[test]
-fn a_kid_that_is_no_text_is_skipped() {
-    for id in [json!(7), Value::Null, json!(""), json!(["k"]), json!({})] {
-        assert_eq!(skipped(&with(rsa(), "kid", id.clone())), Some(KEY_ID), "{id}");
+fn key_whose_kid_is_empty_or_no_string_is_skipped() {
+    for kid in [json!(7), Value::Null, json!(""), json!(["k"]), json!({})] {
+        assert_eq!(skipped(&with(rsa(), "kid", kid.clone())), Some(KID), "{kid}");
     }
     assert_eq!(Jwk::from_jwk(&rsa()).unwrap().kid(), Some("k"));
     assert_eq!(Jwk::from_jwk(&without(rsa(), "kid")).unwrap().kid(), None);
 }
 
 #[test]
-fn keys_clash_under_one_kid_and_alg_with_different_material() {
+fn different_keys_clash_under_one_kid_and_alg() {
     let key = |jwk: &Value| Jwk::from_jwk(jwk).unwrap();
     let (rsa, other_rsa) = (rsa(), with(rsa(), "e", "Aw"));
-    // (one, other, whether they are the same, whether they clash)
+    // (one, other, is_same, clashes_with)
     let cases = [
         (rsa.clone(), rsa.clone(), true, false),
         (rsa.clone(), other_rsa.clone(), false, true),
@@ -322,7 +323,7 @@ fn keys_clash_under_one_kid_and_alg_with_different_material() {
 }
 
 #[test]
-fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
+fn signature_is_valid_under_the_keys_algorithm_alone() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let public = pair.public_key().as_ref();
     let jwk =
@@ -344,7 +345,7 @@ fn a_signature_is_checked_under_an_algorithm_of_the_key_alone() {
 }
 
 #[test]
-fn a_key_is_usable_until_its_deadline() {
+fn key_is_usable_until_its_deadline() {
     let key = Jwk::from_jwk(&rsa()).unwrap();
     assert!(key.is_usable(u64::MAX - 1));
     key.use_until(100);

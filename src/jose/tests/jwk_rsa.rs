@@ -1,4 +1,4 @@
-//! What an RSA entry of a key set gets, case by case.
+//! Which RSA entries of a key set are used, and why the others are skipped.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::jwk::{BASE64, MEMBER, NUMBER, modulus, rsa, skipped, text, with, without};
 use crate::jose::Jwk;
 
-const MODULUS: &str = "the modulus is not of 2048 to 8192 bits";
+const MODULUS: &str = "the modulus does not have 2048 to 8192 bits";
 const ROCA: &str = "the modulus has the ROCA fingerprint";
 const EXPONENT: &str = "the public exponent is out of range";
 
 #[test]
-fn an_rsa_modulus_has_2048_to_8192_bits() {
+fn rsa_modulus_must_have_2048_to_8192_bits() {
     for (bits, expected) in [
         (8, Some(MODULUS)),
         (512, Some(MODULUS)),
@@ -32,7 +32,7 @@ fn an_rsa_modulus_has_2048_to_8192_bits() {
 }
 
 #[test]
-fn an_rsa_exponent_is_odd_and_from_3_to_under_2_to_the_33() {
+fn rsa_exponent_must_be_odd_and_3_to_33_bits() {
     let cases: &[(&[u8], Option<&str>)] = &[
         (&[1], Some(EXPONENT)),
         (&[2], Some(EXPONENT)),
@@ -55,7 +55,7 @@ fn an_rsa_exponent_is_odd_and_from_3_to_under_2_to_the_33() {
 }
 
 #[test]
-fn n_and_e_are_base64url_text() {
+fn n_and_e_must_be_base64url_strings() {
     for member in ["n", "e"] {
         assert_eq!(skipped(&without(rsa(), member)), Some(MEMBER));
         assert_eq!(skipped(&with(rsa(), member, 65537)), Some(MEMBER));
@@ -67,8 +67,8 @@ fn n_and_e_are_base64url_text() {
     }
 }
 
-/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime: 1 + 2^j ·
-/// 2 · 3 · 5 · … · 167.
+/// A modulus of 2048 bits that is 1, the zeroth power of 65537, modulo each small prime:
+/// `1 + 2^j · (2 · 3 · 5 · … · 167)`.
 fn roca_modulus() -> Vec<u8> {
     let is_prime = |n: &u32| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
     let mut little_endian = vec![1_u8];
@@ -90,26 +90,23 @@ fn roca_modulus() -> Vec<u8> {
 }
 
 #[test]
-fn a_roca_modulus_is_skipped() {
+fn roca_modulus_is_skipped() {
     let weak = roca_modulus();
     assert_eq!(weak.len(), 256);
     assert_eq!(skipped(&with(rsa(), "n", text(&weak))), Some(ROCA));
-    // Two more is zero modulo 3, which is no power.
+    // Modulo 3 the modulus is 1; two more makes it 0, which is no power of 65537.
     let sound = [&weak[..255], &[weak[255] + 2]].concat();
     assert_eq!(skipped(&with(rsa(), "n", text(sound))), None);
 }
 
 #[test]
-fn the_roca_moduli_of_wycheproof_are_skipped() {
+fn roca_moduli_of_wycheproof_are_skipped() {
     let vectors = std::env::var_os("M2M_VECTORS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")),
         PathBuf::from,
     );
     if !vectors.is_dir() {
-        eprintln!(
-            "no vectors in {}: the ROCA moduli of wycheproof are not tried",
-            vectors.display()
-        );
+        eprintln!("no test vectors in {}, test skipped", vectors.display());
         assert_ne!(std::env::var("REQUIRE_VECTORS").as_deref(), Ok("1"));
         return;
     }
@@ -126,23 +123,23 @@ fn the_roca_moduli_of_wycheproof_are_skipped() {
 }
 
 #[test]
-fn one_leading_zero_or_padding_in_n_and_e_is_accepted_as_the_same_key() {
+fn padding_or_one_leading_zero_gives_the_same_key() {
     let (plain, n, e) = (Jwk::from_jwk(&rsa()).unwrap(), modulus(2048), [1, 0, 1]);
-    let zero_in_front = |number: &[u8]| [&[0], number].concat();
+    let with_leading_zero = |number: &[u8]| [&[0], number].concat();
     let spellings = [
-        with(rsa(), "n", text(zero_in_front(&n))),
-        with(rsa(), "e", text(zero_in_front(&e))),
+        with(rsa(), "n", text(with_leading_zero(&n))),
+        with(rsa(), "e", text(with_leading_zero(&e))),
         with(rsa(), "n", URL_SAFE.encode(&n)),
-        with(rsa(), "n", URL_SAFE.encode(zero_in_front(&n))),
-        with(rsa(), "e", URL_SAFE.encode(zero_in_front(&e))),
+        with(rsa(), "n", URL_SAFE.encode(with_leading_zero(&n))),
+        with(rsa(), "e", URL_SAFE.encode(with_leading_zero(&e))),
     ];
     for jwk in spellings {
         assert!(Jwk::from_jwk(&jwk).unwrap().is_same(&plain), "{jwk}");
     }
-    // A zero in front adds no bit to a modulus that is too small.
-    assert_eq!(skipped(&with(rsa(), "n", text(zero_in_front(&modulus(2047))))), Some(MODULUS));
+    // A leading zero does not make a short modulus long enough.
+    assert_eq!(skipped(&with(rsa(), "n", text(with_leading_zero(&modulus(2047))))), Some(MODULUS));
     for member in ["n", "e"] {
-        let twice = zero_in_front(&zero_in_front(if member == "n" { &n } else { &e }));
+        let twice = with_leading_zero(&with_leading_zero(if member == "n" { &n } else { &e }));
         assert_eq!(skipped(&with(rsa(), member, text(twice))), Some(NUMBER), "{member}");
     }
 }

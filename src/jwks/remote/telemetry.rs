@@ -41,10 +41,10 @@ impl Telemetry {
         had_failed: bool,
     ) {
         for gone in before.keys().iter().filter(|key| !set.contains(key)) {
-            tracing::info!(kid = ?gone.kid(), "key removed");
+            tracing::info!(kid = ?gone.logged_kid(), "key removed");
         }
         for new in set.keys().iter().filter(|key| !before.contains(key)) {
-            tracing::info!(kid = ?new.kid(), "key added");
+            tracing::info!(kid = ?new.logged_kid(), "key added");
         }
         if had_failed {
             tracing::info!(keys = set.keys().len(), "key set fetch recovered");
