@@ -1,11 +1,10 @@
-//! Parsing of a compact JWS (RFC 7515 §7.1), as strict as `jsonwebtoken` is not.
+//! Strict parsing of a compact JWS (RFC 7515 §7.1). Not by `jsonwebtoken`, which ignores `crit`.
 //!
 //! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass
-//! what the check needs: length, parts, encoding, and the header's members that have a meaning. It
-//! allocates only the decoded parts and up to four short header strings, so refusing a forged token
-//! costs little more than the signature check. [`Jws::claims`] then reads header and claims in
-//! full, and refuses duplicate members and unbounded nesting. The members `jku`, `jwk`, `x5u` and
-//! `x5c` are never used.
+//! what the check needs: length, parts, encoding, and the members of [`Header`]. It allocates only
+//! the decoded parts and up to four short header strings, so rejecting a forged token costs little
+//! more than the signature check. [`Jws::claims`] then reads header and claims in full, and rejects
+//! duplicate members and deep nesting. The header's `jku`, `jwk`, `x5u` and `x5c` are never used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +15,7 @@ use super::json::{self, RawValue};
 use super::jwk::Jwk;
 use crate::rejection::RejectionReason;
 
-/// The longest header, in bytes as it is sent: 2 KiB when decoded.
+/// The longest encoded header, in bytes: 2 KiB when decoded.
 const MAX_HEADER_LEN: usize = (2048_usize * 4).div_ceil(3);
 
 /// The longest `kid`, in bytes.
@@ -27,7 +26,7 @@ const MAX_KID_LEN: usize = 256;
 pub(crate) struct Jws<'t> {
     algorithm: Algorithm,
     kid: Option<String>,
-    /// The first two parts as they were sent: what the signature covers.
+    /// The first two parts as sent, which the signature covers.
     signing_input: &'t str,
     header: Vec<u8>,
     payload: Vec<u8>,
@@ -71,8 +70,7 @@ impl<'t> Jws<'t> {
         self.signing_input
     }
 
-    /// Checks the signature (RFC 7515 §5.2). It is bad under an algorithm that does not fit the
-    /// key.
+    /// Checks the signature (RFC 7515 §5.2). `false` if the algorithm does not fit the key.
     pub(crate) fn is_signed_by(&self, jwk: &Jwk) -> bool {
         jwk.verify(self.algorithm, self.signing_input.as_bytes(), &self.signature)
     }
@@ -80,9 +78,9 @@ impl<'t> Jws<'t> {
     /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also
     /// validates the whole header the same way.
     ///
-    /// Costs up to forty times as much as the signature check, so it must come after it. A JWS may
-    /// be signed over an empty payload (RFC 7515 §3), so that is refused here and not by
-    /// [`parse`](Self::parse).
+    /// Costs up to forty times as much as the signature check, so call it after the check. An empty
+    /// payload is rejected here and not by [`parse`](Self::parse), because RFC 7515 §3 allows a JWS
+    /// to have one.
     pub(crate) fn claims(&self) -> Result<Map<String, Value>, RejectionReason> {
         if self.payload.is_empty() {
             return Err(RejectionReason::NotThreeParts);
@@ -92,8 +90,8 @@ impl<'t> Jws<'t> {
     }
 }
 
-/// Exactly three parts, of which header and signature are not empty. A JWE has five and goes no
-/// further than this.
+/// Splits a token into exactly three parts, of which header and signature are not empty. A JWE has
+/// five parts and is rejected here.
 fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
     let mut parts = token.split('.');
     let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -101,13 +99,13 @@ fn three_parts(token: &str) -> Option<(&str, &str, &str)> {
     whole.then_some((header, payload, signature))
 }
 
-/// Canonical unpadded base64url: the engine refuses padding, the standard alphabet and non-zero
-/// trailing bits.
+/// Decodes canonical unpadded base64url: the engine rejects padding, the standard alphabet and
+/// non-zero trailing bits.
 fn decode(part: &str) -> Result<Vec<u8>, RejectionReason> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| RejectionReason::NotBase64Url)
 }
 
-/// The members of a header (RFC 7515 §4.1) that have a meaning here, as they are written.
+/// The header members (RFC 7515 §4.1) that are checked, as raw text.
 #[derive(Default)]
 struct Header<'h> {
     alg: Option<RawValue<'h>>,
@@ -121,7 +119,7 @@ struct Header<'h> {
 }
 
 impl<'h> Header<'h> {
-    /// `None` if the bytes are not one object, or if one of these members occurs twice.
+    /// `None` if the bytes are not one object, or if `alg`, `kid`, `typ` or `cty` occurs twice.
     fn scan(bytes: &'h [u8]) -> Option<Self> {
         let mut header = Self::default();
         json::members(bytes, |name, value| {
@@ -146,8 +144,8 @@ impl<'h> Header<'h> {
     }
 
     fn check(self) -> Result<(Algorithm, Option<String>), RejectionReason> {
-        // RFC 7515 §4.1.11: a `crit` that is not understood must be refused, and none is understood
-        // here.
+        // RFC 7515 §4.1.11: a token with an unsupported critical member must be rejected, and this
+        // crate supports none.
         if self.is_critical {
             return Err(RejectionReason::CriticalHeader);
         }
@@ -159,8 +157,8 @@ impl<'h> Header<'h> {
             Some(Some(cty)) if !is_media_type(&cty, "jwt") => {}
             Some(_) => return Err(RejectionReason::NestedToken),
         }
-        // RFC 8725 §3.11: explicit typing keeps tokens made for something else (DPoP, security
-        // events) out.
+        // RFC 8725 §3.11: the type excludes tokens for other uses, such as DPoP proofs and security
+        // events.
         match self.typ.map(text) {
             None => {}
             Some(Some(typ)) if is_media_type(&typ, "jwt") || is_media_type(&typ, "at+jwt") => {}
@@ -182,7 +180,7 @@ fn text(value: RawValue<'_>) -> Option<String> {
     value.as_string()?.unescape()
 }
 
-/// Compares media types as RFC 7515 §4.1.9 says: in any case, `application/` left out or not.
+/// Compares media types case-insensitively, with `application/` optional (RFC 7515 §4.1.9).
 fn is_media_type(value: &str, subtype: &str) -> bool {
     const PREFIX: &str = "application/";
     let bare = match value.split_at_checked(PREFIX.len()) {
@@ -201,12 +199,12 @@ mod tests {
         format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
     }
 
-    fn refusal(token: &str) -> Option<R> {
+    fn rejection(token: &str) -> Option<R> {
         Jws::parse(token, 8192).and_then(|jws| jws.claims()).err()
     }
 
     #[test]
-    fn headers_are_read_strictly() {
+    fn headers_are_checked_strictly() {
         let kid = |len: usize| format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(len));
         let cases = [
             (r#"{"alg":"RS256"}"#, None),
@@ -256,20 +254,20 @@ mod tests {
             (r#"{"alg":"RS256"} x"#, Some(R::MalformedHeader)),
         ];
         for (header, expected) in cases {
-            assert_eq!(refusal(&token(header, "{}")), expected, "{header}");
+            assert_eq!(rejection(&token(header, "{}")), expected, "{header}");
         }
     }
 
     #[test]
-    fn a_header_may_be_two_kibibytes() {
+    fn header_of_more_than_2_kib_is_rejected() {
         let padded = |len: usize| format!(r#"{{"alg":"RS256","x":"{}"}}"#, "x".repeat(len - 22));
         assert_eq!(padded(2048).len(), 2048);
-        assert_eq!(refusal(&token(&padded(2048), "{}")), None);
-        assert_eq!(refusal(&token(&padded(2049), "{}")), Some(R::MalformedHeader));
+        assert_eq!(rejection(&token(&padded(2048), "{}")), None);
+        assert_eq!(rejection(&token(&padded(2049), "{}")), Some(R::MalformedHeader));
     }
 
     #[test]
-    fn form_and_encoding_are_canonical() {
+    fn noncanonical_form_or_encoding_is_rejected() {
         let good = token(r#"{"alg":"RS256"}"#, r#"{"a":1}"#);
         let (header, rest) = good.split_once('.').unwrap();
         let (payload, _) = rest.split_once('.').unwrap();
@@ -293,29 +291,33 @@ mod tests {
             (String::new(), Some(R::NotThreeParts)),
         ];
         for (token, expected) in cases {
-            assert_eq!(refusal(&token), expected, "{}", &token[..token.len().min(80)]);
+            assert_eq!(rejection(&token), expected, "{}", &token[..token.len().min(80)]);
         }
     }
 
     #[test]
-    fn nothing_may_be_signed_but_is_no_claims_set() {
+    fn empty_payload_is_parsed_but_is_no_claims_set() {
         let token = format!("{}..c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#));
         let jws = Jws::parse(&token, 8192).unwrap();
         assert_eq!((jws.payload.len(), jws.claims().err()), (0, Some(R::NotThreeParts)));
     }
 
     #[test]
-    fn claims_are_one_object() {
+    fn claims_must_be_one_strict_object() {
         for payload in
             ["[]", "\"x\"", "1", "", "{} {}", r#"{"exp":1,"exp":2}"#, r#"{"\u0065xp":1,"exp":2}"#]
         {
             let expected = if payload.is_empty() { R::NotThreeParts } else { R::MalformedClaims };
-            assert_eq!(refusal(&token(r#"{"alg":"RS256"}"#, payload)), Some(expected), "{payload}");
+            assert_eq!(
+                rejection(&token(r#"{"alg":"RS256"}"#, payload)),
+                Some(expected),
+                "{payload}"
+            );
         }
     }
 
     #[test]
-    fn the_signature_covers_the_text_as_sent() {
+    fn signature_covers_the_text_as_sent() {
         let token = token(r#"{"alg":"ES256","kid":"k"}"#, "{}");
         let jws = Jws::parse(&token, 8192).unwrap();
         assert_eq!(jws.signing_input, token.rsplit_once('.').unwrap().0);

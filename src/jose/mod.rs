@@ -1,4 +1,4 @@
-//! Tokens and keys as data: JSON, the compact JWS, JSON Web Keys, signatures. No I/O and no policy.
+//! JSON, the compact JWS, JSON Web Keys and signatures. No I/O and no policy.
 
 mod algorithm;
 pub(crate) mod json;

@@ -1,12 +1,12 @@
-//! Dates as claims hold them.
+//! The dates in claims (RFC 7519 §2).
 
 use super::json::RawValue;
 
-/// Dates from here on cannot be told apart as JSON numbers (RFC 7493 §2.2).
+/// From 2^53 on, not every integer is exact in every JSON parser (RFC 7493 §2.2).
 const LIMIT: u64 = 1 << 53;
 
-/// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, possibly with a fraction. Each check
-/// takes the stricter whole second.
+/// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, possibly with a fraction. A check
+/// uses the stricter of the two whole seconds, for instance `floor` for `exp` and `ceil` for `nbf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NumericDate {
     pub(crate) floor: u64,
@@ -16,7 +16,7 @@ pub(crate) struct NumericDate {
 impl NumericDate {
     /// Reads a JSON number from 0 up to, and not including, 2^53. `None` for anything else.
     ///
-    /// Not through `f64`: it rounds a fraction of many nines up to the next second.
+    /// Not through `f64`, which rounds a fraction of many nines up to the next second.
     pub(crate) fn read(value: RawValue<'_>) -> Option<Self> {
         let text = std::str::from_utf8(value.as_bytes()).ok()?;
         let (text, is_negative) = text.strip_prefix('-').map_or((text, false), |text| (text, true));
@@ -34,8 +34,7 @@ impl NumericDate {
             return None;
         }
 
-        // The digits before the decimal point, once the exponent has moved it, make the whole
-        // seconds.
+        // The exponent moves the decimal point; the digits before it are the whole seconds.
         let whole_digits = i64::try_from(whole.len()).ok()?.saturating_add(exponent);
         let mut digits = whole.bytes().chain(fraction.bytes());
         let mut floor = 0;
@@ -51,7 +50,7 @@ impl NumericDate {
     }
 }
 
-/// The number with one more decimal digit, if it stays below the limit.
+/// Appends a decimal digit. `None` if the number reaches the limit.
 fn append(number: u64, digit: u8) -> Option<u64> {
     Some(number * 10 + u64::from(digit - b'0')).filter(|number| *number < LIMIT)
 }
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_read_by_their_digits() {
+    fn dates_are_read_digit_by_digit() {
         let nines = format!("1800000000.{}", "9".repeat(400));
         let cases = [
             ("0", Some((0, 0))),
@@ -117,7 +116,7 @@ mod tests {
         #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
         #[test]
-        fn a_date_is_the_floor_of_the_number(whole in 0_u64..1 << 52, thousandths in 0_u64..1000, exponent in -3_i32..4) {
+        fn floor_and_ceil_of_a_date_are_exact(whole in 0_u64..1 << 52, thousandths in 0_u64..1000, exponent in -3_i32..4) {
             let text = format!("{whole}.{thousandths:03}e{exponent}");
             let exact = u128::from(whole) * 1000 + u128::from(thousandths);
             let (scaled, unit) = match exponent {

@@ -1,9 +1,10 @@
-//! The fingerprint of RSA keys whose private half can be computed: CVE-2017-15361, "the return of
-//! Coppersmith's attack".
+//! The fingerprint of RSA keys from a flawed generator: ROCA, CVE-2017-15361. Their private keys
+//! can be computed.
 //!
-//! The flawed generator makes primes of the form `k·M + (65537^a mod M)`, M being a product of
-//! small primes, so a modulus of two of them is a power of 65537 modulo each of those primes. A
-//! sound modulus passes for all 38 of them about once in 2^27 times.
+//! The generator makes primes of the form `k·M + (65537^a mod M)`, where `M` is a product of small
+//! primes. A modulus is the product of two such primes, so modulo each small prime it is a power of
+//! 65537. A sound modulus has this property for all 38 small primes with a probability of about
+//! 2^-27.
 
 const PRIMES: [u32; 38] = [
     3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
@@ -33,11 +34,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn powers_of_the_generator_are_weak_and_others_are_not() {
-        // 65537^3 as a number: a power modulo every prime.
+    fn only_powers_of_65537_are_weak() {
+        // 65537^3 itself is a power modulo every prime.
         let cube = 65537_u128.pow(3).to_be_bytes();
         assert!(is_weak(&cube));
-        // Times 3: zero modulo 3, which is no power.
+        // A multiple of 3 is zero modulo 3, which is no power.
         assert!(!is_weak(&(65537_u128.pow(3) * 3).to_be_bytes()));
         assert!(!is_weak(&(65537_u128.pow(3) + 2).to_be_bytes()));
     }

@@ -1,4 +1,4 @@
-//! A key that signs: an RSA pair under its `kid`.
+//! The RSA key that signs tokens.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// An RSA-2048 key pair under its `kid`.
+/// An RSA-2048 key pair with a `kid`.
 pub(crate) struct SigningKey {
     kid: String,
     pair: KeyPair,
@@ -18,14 +18,14 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    /// A new key. `kid` is called once the pair is generated, which takes a good part of a second:
-    /// never call this on an async thread.
+    /// Generates a key. Blocks for a large part of a second, so never call this on an async thread.
+    /// `kid` is called after the generation.
     pub(crate) fn generate(kid: impl FnOnce() -> String) -> Result<Self, Unspecified> {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
         Ok(Self::new(kid(), pair))
     }
 
-    /// Reads a key from its PKCS#8 form (RFC 5208 §5). `None` if that is not a whole RSA-2048 key.
+    /// Reads a key from its PKCS#8 form (RFC 5208 §5). `None` if it is not an RSA-2048 key.
     pub(crate) fn from_pkcs8(kid: &str, pkcs8: &[u8]) -> Option<Self> {
         let pair = KeyPair::from_pkcs8(pkcs8).ok()?;
         (pair.public_modulus_len() == 256).then(|| Self::new(kid.to_owned(), pair))
@@ -40,8 +40,8 @@ impl SigningKey {
         let public = pair.public_key();
         let n = URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero());
         let e = URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero());
-        // In a core's order, with all six members: the Python and Go SDKs fail on a key that lacks
-        // one.
+        // The members are in the order of a SuperTokens core. The Python and Go SDKs fail on a key
+        // that lacks one of them.
         let jwk = format!(
             r#"{{"kty":"RSA","kid":"{kid}","n":"{n}","e":"{e}","alg":"RS256","use":"sig"}}"#
         );
@@ -59,7 +59,7 @@ impl SigningKey {
 
     /// Signs `claims`, a JSON object, into a compact JWS (RFC 7515 §7.1) with RS256.
     pub(crate) fn sign(&self, claims: &str) -> Result<String, Unspecified> {
-        // The member order is a core's, and part of the wire.
+        // The members are in the order of a SuperTokens core, which is part of the wire format.
         let header = format!(r#"{{"kid":"{}","typ":"JWT","alg":"RS256"}}"#, self.kid);
         let mut jwt = URL_SAFE_NO_PAD.encode(header);
         jwt.push('.');
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_verifies_with_the_listed_numbers() {
+    fn token_verifies_with_the_published_jwk() {
         let key = SigningKey::generate(|| "d-1700000000000".to_owned()).unwrap();
         let jwt = key.sign(r#"{"iat":1}"#).unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn key_material_never_appears_in_debug() {
+    fn debug_hides_the_private_key() {
         let key = SigningKey::generate(|| "d-7".to_owned()).unwrap();
         assert_eq!(format!("{key:?}"), r#"SigningKey { kid: "d-7", .. }"#);
     }

@@ -1,5 +1,5 @@
-//! A public key as certificates and `openssl` write it (SubjectPublicKeyInfo, RFC 5280 §4.1.2.7),
-//! turned into the JWK that says the same, so that one filter judges both.
+//! Converts a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), the public key format of certificates and
+//! `openssl`, to a JWK, so that the same checks apply to both.
 
 use aws_lc_rs::rsa::PublicKey;
 use base64::Engine;
@@ -14,7 +14,7 @@ const P384: &[u8] = b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x
 /// The DER prefix of an Ed25519 key (RFC 8410 §4).
 const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
-/// The JWK of a DER-encoded public key, or `None` if it is of no type that can verify a token.
+/// The JWK of a DER-encoded public key, or `None` if its type is not supported.
 pub(super) fn to_jwk(der: &[u8]) -> Option<Value> {
     for (curve, prefix) in [("P-256", P256), ("P-384", P384)] {
         if let Some(xy) = der.strip_prefix(prefix) {

@@ -1,9 +1,9 @@
-//! JSON as a token, a key set or a request to mint may hold it.
+//! Parsing of the JSON in tokens, key sets and mint requests.
 //!
-//! [`object`] is strict: no member twice, at most 32 levels, nothing after the object. Not
-//! `serde_json::Value` alone: of two members with one name it keeps the last, and another library
-//! on the path may keep the first (RFC 7515 §4, RFC 7519 §4). [`members`] finds the members of an
-//! object without building values.
+//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object. Not
+//! `serde_json::Value` alone: it keeps the last of two members with one name, and another parser of
+//! the same token may keep the first (RFC 7515 §4, RFC 7519 §4). [`members`] finds the members of
+//! an object without building values.
 //!
 //! Every text from outside is checked for [reserved names](has_reserved_name) before serde_json
 //! builds a value from it.

@@ -1,4 +1,4 @@
-//! Reads whole JSON objects, strictly or as leniently as a SuperTokens core.
+//! Reads JSON objects in full, strictly or as leniently as a SuperTokens core.
 
 use std::fmt;
 
@@ -14,45 +14,44 @@ const STRICT_DEPTH: u8 = 32;
 #[cfg(feature = "embedded-core")]
 const LENIENT_DEPTH: u8 = 126;
 
-/// The beginning of member names that serde_json gives a meaning of its own. With its feature
-/// `raw_value` on, which any crate of a build can turn on,
-/// `{"$serde_json::private::RawValue":"[1]"}` is read as `[1]`; with `arbitrary_precision`,
-/// `{"$serde_json::private::Number":"1"}` as `1`. A filter that looks for a member would not see
-/// what it is read as, and the text inside is not subject to the depth limit.
+/// The prefix of the member names that serde_json reserves for its own types. With its feature
+/// `raw_value`, which any crate of a build can enable, `{"$serde_json::private::RawValue":"[1]"}`
+/// is read as `[1]`; with `arbitrary_precision`, `{"$serde_json::private::Number":"1"}` as `1`. A
+/// check of member names does not see the members inside such a string, nor does the depth limit.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
-/// The name under which serde_json hands out a number once any crate in the build turns its
-/// `arbitrary_precision` on.
+/// The member name under which serde_json passes a number to a visitor if any crate of the build
+/// enables `arbitrary_precision`.
 const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 
-/// Reads one JSON object. `None` if the bytes are anything else: another type, malformed, a member
-/// twice (compared after unescaping), too deep, a reserved name, followed by more than white space,
-/// or not UTF-8.
+/// Reads one JSON object. `None` if the bytes are not exactly one well-formed object in UTF-8, if
+/// it nests too deep, or if it has a reserved name or a duplicate member (names are compared after
+/// unescaping).
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     read(bytes, Seed { depth_left: STRICT_DEPTH, allows_duplicates: false })
 }
 
-/// Reads one JSON object as a SuperTokens core does: of members with one name the last counts.
-/// `None` as in [`object`].
+/// Reads one JSON object as a SuperTokens core does: the last of several members with one name
+/// wins. Otherwise `None` as in [`object`].
 #[cfg(feature = "embedded-core")]
 pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
     read(bytes, Seed { depth_left: LENIENT_DEPTH, allows_duplicates: true })
 }
 
-/// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may be of any size and
-/// strings hold lone surrogates.
+/// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may have any size and
+/// strings may hold lone surrogates.
 pub(crate) fn is_valid(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
 }
 
-/// Whether a member at any depth has a name that serde_json gives a meaning of its own.
+/// Whether a member at any depth has a name with [`RESERVED_PREFIX`].
 pub(crate) fn has_reserved_name(bytes: &[u8]) -> bool {
-    // Such a name holds a `$`, plain or escaped.
+    // Such a name contains a `$`, plain or escaped.
     if !bytes.contains(&b'$') && !bytes.contains(&b'\\') {
         return false;
     }
     let mut found = false;
-    scan::names(bytes, |name| found |= name.starts_with(RESERVED_PREFIX));
+    scan::member_names(bytes, |name| found |= name.starts_with(RESERVED_PREFIX));
     found
 }
 
@@ -70,12 +69,13 @@ fn read(bytes: &[u8], seed: Seed) -> Option<Map<String, Value>> {
 #[derive(Clone, Copy)]
 struct Seed {
     depth_left: u8,
-    /// Whether the last of several members with one name counts.
+    /// Whether duplicate members are allowed. The last one then wins.
     allows_duplicates: bool,
 }
 
 impl Seed {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
+    /// The seed for the values one level deeper.
+    fn nested<E: Error>(self) -> Result<Self, E> {
         let depth_left =
             self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
         Ok(Self { depth_left, ..self })
@@ -122,33 +122,33 @@ impl<'de> Visitor<'de> for Seed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let deeper = self.deeper()?;
+        let nested = self.nested()?;
         let mut elements = Vec::new();
-        while let Some(element) = seq.next_element_seed(deeper)? {
+        while let Some(element) = seq.next_element_seed(nested)? {
             elements.push(element);
         }
-        // Claims are kept for long: an array of one element would keep room for four.
+        // Claims are cached, and an array of one element has a capacity of four.
         elements.shrink_to_fit();
         Ok(Value::Array(elements))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        let deeper = self.deeper()?;
+        let nested = self.nested()?;
         while let Some(name) = map.next_key::<String>()? {
-            // `has_reserved_name` excludes a member of this name, so this is a number under
-            // `arbitrary_precision`.
+            // `has_reserved_name` has excluded a real member of this name, so this is a number
+            // under `arbitrary_precision`.
             if object.is_empty() && name == NUMBER_MEMBER {
                 let number: Number =
                     map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
-                // As in a build without the feature: a number that takes no memory of its own, and
-                // a finite one.
+                // Converts the number as a build without the feature reads it: it is finite and
+                // owns no memory.
                 let whole =
                     number.as_u64().map(Value::from).or_else(|| number.as_i64().map(Value::from));
                 let float = || number.as_f64().and_then(Number::from_f64).map(Value::Number);
                 return whole.or_else(float).ok_or_else(|| A::Error::custom("not a finite number"));
             }
-            let value = map.next_value_seed(deeper)?;
+            let value = map.next_value_seed(nested)?;
             let is_duplicate = object.insert(name, value).is_some();
             if is_duplicate && !self.allows_duplicates {
                 return Err(A::Error::custom("duplicate member"));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_read_and_anything_else_is_refused() {
+    fn anything_but_one_strict_object_is_rejected() {
         let cases: &[(&[u8], bool)] = &[
             (br#"{}"#, true),
             (br#" {"a":1,"b":[{"a":null}],"c":{"a":true}} "#, true),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn nesting_beyond_32_levels_is_rejected() {
         assert!(object(nested(32).as_bytes()).is_some());
         assert!(object(nested(33).as_bytes()).is_none());
         assert!(
@@ -209,17 +209,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_numbers() {
+    fn numbers_are_read_as_numbers() {
         let read = object(br#"{"a":1.5,"b":7}"#).unwrap();
         assert_eq!((read["a"].as_f64(), read["b"].as_u64()), (Some(1.5), Some(7)));
     }
 
-    /// serde_json is built with `raw_value` here, as any crate of a user's build may have it.
+    /// The dev-dependencies build serde_json with `raw_value`, which any crate of a user's build
+    /// may enable.
     #[test]
-    fn reserved_names_are_refused_at_any_depth() {
+    fn reserved_names_are_rejected_at_any_depth() {
         let as_read: Value =
             serde_json::from_str(r#"{"$serde_json::private::RawValue":"[1]"}"#).unwrap();
-        assert!(as_read.is_array(), "serde_json gives the name no meaning: nothing is tested");
+        assert!(as_read.is_array(), "serde_json is built without raw_value");
         let names = [
             "$serde_json::private::RawValue",
             "$serde_json::private::Number",
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn validity_is_judged_by_the_grammar_alone() {
+    fn validity_depends_on_the_grammar_alone() {
         for valid in ["{}", "1e999", r#""\ud800""#, r#"{"a":1,"a":2}"#, " [] "] {
             assert!(is_valid(valid.as_bytes()), "{valid}");
         }

@@ -1,35 +1,36 @@
 //! Finds the members of a JSON object in one pass over its text, without building values.
 //!
 //! Headers, and the claims of tokens that name an unknown key, are scanned before any signature is
-//! checked. So a scan is linear in the text and allocates nothing, whatever an attacker sends: the
-//! bench `forged` compares the shapes.
+//! checked, so an attacker chooses the text. For any text a scan takes linear time and allocates
+//! nothing; the bench `forged` compares the most expensive texts known.
 //!
-//! A scan reads valid JSON exactly. It skips nested values by their brackets and does not validate
-//! them, so its result counts only once [`object`](super::object) has accepted the same text.
+//! The result is exact for valid JSON. For other text it may be wrong, because nested values are
+//! skipped by their brackets and not validated: it holds only once [`object`](super::object) or
+//! [`is_valid`](super::is_valid) has accepted the same text.
 
-/// Calls `take` for each member of the JSON object `json`, in order. `None` if the text is not one
-/// object, or if `take` returns `None`.
+/// Calls `visit` for each member of the JSON object `json`, in order. `None` if the text is not one
+/// object, or if `visit` returns `None`.
 pub(crate) fn members<'j>(
     json: &'j [u8],
-    mut take: impl FnMut(RawString<'j>, RawValue<'j>) -> Option<()>,
+    mut visit: impl FnMut(RawString<'j>, RawValue<'j>) -> Option<()>,
 ) -> Option<()> {
     let mut cursor = Cursor { rest: json };
     cursor.list(b'{', b'}', |cursor| {
         let name = cursor.string()?;
         cursor.eat(b':')?;
-        take(name, cursor.value()?)
+        visit(name, cursor.value()?)
     })?;
     cursor.peek().is_none().then_some(())
 }
 
-/// Calls `take` for each string of the JSON text `json` that is the name of a member, at any depth.
-pub(super) fn names<'j>(json: &'j [u8], mut take: impl FnMut(RawString<'j>)) {
+/// Calls `visit` for the name of each member of the JSON text `json`, at any depth.
+pub(super) fn member_names<'j>(json: &'j [u8], mut visit: impl FnMut(RawString<'j>)) {
     let mut cursor = Cursor { rest: json };
     while let Some(quote) = cursor.rest.iter().position(|byte| *byte == b'"') {
         cursor.rest = &cursor.rest[quote..];
         let Some(string) = cursor.string() else { return };
         if cursor.peek() == Some(b':') {
-            take(string);
+            visit(string);
         }
     }
 }
@@ -38,7 +39,7 @@ pub(super) fn names<'j>(json: &'j [u8], mut take: impl FnMut(RawString<'j>)) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawValue<'j> {
     text: &'j [u8],
-    /// Whether the value is a string with a backslash.
+    /// Whether the value is a string with escapes.
     has_escapes: bool,
 }
 
@@ -53,14 +54,14 @@ impl<'j> RawValue<'j> {
         Some(RawString { text, has_escapes: self.has_escapes })
     }
 
-    /// Calls `take` for each element of the array. `None` if the value is no array, or if `take`
-    /// returns `None`.
-    pub(crate) fn elements(self, mut take: impl FnMut(Self) -> Option<()>) -> Option<()> {
-        Cursor { rest: self.text }.list(b'[', b']', |cursor| take(cursor.value()?))
+    /// Calls `visit` for each element of the array. `None` if the value is not an array, or if
+    /// `visit` returns `None`.
+    pub(crate) fn elements(self, mut visit: impl FnMut(Self) -> Option<()>) -> Option<()> {
+        Cursor { rest: self.text }.list(b'[', b']', |cursor| visit(cursor.value()?))
     }
 }
 
-/// The text between a JSON string's quotes, with its escapes.
+/// The text between the quotes of a JSON string, still escaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawString<'j> {
     text: &'j [u8],
@@ -68,7 +69,7 @@ pub(crate) struct RawString<'j> {
 }
 
 impl<'j> RawString<'j> {
-    /// Whether the string is `text` (RFC 8259 §8.3: compared after unescaping).
+    /// Whether the unescaped string equals `text` (RFC 8259 §8.3).
     pub(crate) fn is(self, text: &str) -> bool {
         if !self.has_escapes {
             return self.text == text.as_bytes();
@@ -81,7 +82,7 @@ impl<'j> RawString<'j> {
         is_prefix.is_some() && rest.is_empty()
     }
 
-    /// Whether the string begins with `prefix`, whatever follows it.
+    /// Whether the unescaped string starts with `prefix`. The text after it is not read.
     pub(super) fn starts_with(self, prefix: &str) -> bool {
         let mut rest = prefix.as_bytes();
         self.unescape_each(|bytes| {
@@ -91,9 +92,8 @@ impl<'j> RawString<'j> {
         rest.is_empty()
     }
 
-    /// The unescaped string, for a comparison with names of at most four bytes. A string with
-    /// escapes is unescaped into `buffer` and cut to five bytes, which is enough to tell longer
-    /// strings from those names.
+    /// The unescaped string, for comparisons with names of at most four bytes. A string with
+    /// escapes is unescaped into `buffer` and cut to five bytes, so a longer one still differs.
     pub(crate) fn unescape_into<'b>(self, buffer: &'b mut [u8; 5]) -> &'b [u8]
     where
         'j: 'b,
@@ -108,7 +108,7 @@ impl<'j> RawString<'j> {
             Some(())
         };
         if self.unescape_each(|bytes| bytes.iter().copied().try_for_each(&mut push)).is_none() {
-            // The buffer is full, or an escape is malformed: it becomes 0, which no name contains.
+            // A malformed escape becomes 0, which no name contains. A full buffer stays as it is.
             push(0);
         }
         &buffer[..len]
@@ -124,25 +124,26 @@ impl<'j> RawString<'j> {
         String::from_utf8(unescaped).ok()
     }
 
-    /// Calls `take` for the text up to each escape, for the escape's character in UTF-8, and for
-    /// the rest. `None` if `take` returns `None`, or if an escape is malformed.
-    #[inline(never)] // inlined it made comparisons without escapes slower (bench `forged`)
-    fn unescape_each(self, mut take: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
+    /// Calls `visit` for each piece of the unescaped string: the text before an escape, the
+    /// escape's character in UTF-8, the text after the last escape. `None` if `visit` returns
+    /// `None`, or if an escape is malformed.
+    #[inline(never)] // inlining slows comparisons without escapes (bench `forged`)
+    fn unescape_each(self, mut visit: impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
         let mut rest = self.text;
         while self.has_escapes
             && let Some(len) = rest.iter().position(|byte| *byte == b'\\')
         {
-            take(&rest[..len])?;
+            visit(&rest[..len])?;
             let (char, after) = unescape(&rest[len + 1..])?;
-            take(char.encode_utf8(&mut [0; 4]).as_bytes())?;
+            visit(char.encode_utf8(&mut [0; 4]).as_bytes())?;
             rest = after;
         }
-        take(rest)
+        visit(rest)
     }
 }
 
-/// The character that an escape stands for (RFC 8259 §7), and the text behind it. `escape` begins
-/// after the backslash.
+/// The character of an escape (RFC 8259 §7), and the text after the escape. `escape` starts after
+/// the backslash.
 fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
     let (kind, rest) = escape.split_first()?;
     let char = match kind {
@@ -165,19 +166,21 @@ fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
     Some((char, rest))
 }
 
+/// The number of four hexadecimal digits, and the text after them.
 fn hex(text: &[u8]) -> Option<(u16, &[u8])> {
     let (digits, rest) = text.split_first_chunk::<4>()?;
     let append = |value: u32, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)?);
     Some((digits.iter().try_fold(0, append)?.try_into().ok()?, rest))
 }
 
-/// The text that has not been read.
+/// A position in a JSON text.
 struct Cursor<'j> {
+    /// The unread text.
     rest: &'j [u8],
 }
 
 impl<'j> Cursor<'j> {
-    /// The next byte that is no white space.
+    /// Skips white space. Returns the next byte and leaves it unread.
     fn peek(&mut self) -> Option<u8> {
         while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
             self.rest = rest;
@@ -185,11 +188,12 @@ impl<'j> Cursor<'j> {
         self.rest.first().copied()
     }
 
+    /// Reads `byte`, after any white space. `None` if another byte comes first.
     fn eat(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.rest = &self.rest[1..])
     }
 
-    /// Reads items with commas between them, from `open` to `close`.
+    /// Reads comma-separated items between `open` and `close`.
     fn list(
         &mut self,
         open: u8,
@@ -215,7 +219,7 @@ impl<'j> Cursor<'j> {
         Some(RawString { text: &string[..string.len() - self.rest.len() - 1], has_escapes })
     }
 
-    /// Skips the rest of a string, with its closing quote. Whether it has escapes.
+    /// Skips the rest of a string and its closing quote. Returns whether the string has escapes.
     fn skip_string(&mut self) -> Option<bool> {
         let (mut bytes, mut has_escapes) = (self.rest.iter(), false);
         loop {
@@ -247,14 +251,14 @@ impl<'j> Cursor<'j> {
         Some(RawValue { text: &value[..value.len() - self.rest.len()], has_escapes })
     }
 
-    /// Skips an object or array. Counts brackets instead of recursing: depth costs no stack.
+    /// Skips an object or array. Counts brackets instead of recursing, so nesting uses no stack.
     fn skip_nested(&mut self) -> Option<()> {
         let mut depth = 0_usize;
         loop {
             let (byte, rest) = self.rest.split_first()?;
             self.rest = rest;
-            // `| 0x20` maps `[` and `]` to `{` and `}` and leaves `"`. No other byte of valid JSON
-            // maps to these.
+            // `| 0x20` maps `[` to `{`, `]` to `}` and `"` to itself. It maps no other byte of
+            // valid JSON to these three.
             match byte | 0x20 {
                 b'{' => depth += 1,
                 b'}' => {
@@ -271,8 +275,8 @@ impl<'j> Cursor<'j> {
 
     /// Skips a number, `true`, `false` or `null`.
     fn skip_scalar(&mut self) -> Option<()> {
-        let ends = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');
-        let len = self.rest.iter().position(ends).unwrap_or(self.rest.len());
+        let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');
+        let len = self.rest.iter().position(is_end).unwrap_or(self.rest.len());
         self.rest = &self.rest[len..];
         (len > 0).then_some(())
     }
@@ -286,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    /// The members of an object, each by its unescaped name and its text.
+    /// The members of an object: the unescaped name and the raw value of each.
     fn scanned(json: &[u8]) -> Option<Vec<(String, String)>> {
         let mut found = Vec::new();
         members(json, |name, value| {
@@ -299,8 +303,8 @@ mod tests {
     type Pairs<'t> = &'t [(&'t str, &'t str)];
 
     #[test]
-    fn members_are_found_in_their_order() {
-        let own = |pairs: Pairs<'_>| {
+    fn members_are_found_in_order() {
+        let owned = |pairs: Pairs<'_>| {
             pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
         };
         let cases: &[(&str, Option<Pairs<'_>>)] = &[
@@ -323,7 +327,7 @@ mod tests {
             ("", None),
         ];
         for (json, expected) in cases {
-            assert_eq!(scanned(json.as_bytes()), expected.map(own), "{json}");
+            assert_eq!(scanned(json.as_bytes()), expected.map(owned), "{json}");
         }
     }
 
@@ -357,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn nesting_uses_no_stack() {
         let deep =
             |closed: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(closed));
         assert!(members(deep(1_000_000).as_bytes(), |_, _| Some(())).is_some());
@@ -384,7 +388,7 @@ mod tests {
         #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
         #[test]
-        fn valid_objects_are_read_as_serde_json_reads_them(
+        fn scan_of_a_valid_object_agrees_with_serde_json(
             object in prop::collection::btree_map(any::<String>(), any_json(), 0..6),
             pretty in any::<bool>(),
         ) {
@@ -411,9 +415,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_a_scan_panic(bytes in prop::collection::vec(prop::sample::select(&b"{}[]\":,\\u0a \xff"[..]), 0..40)) {
+        fn scan_of_any_bytes_does_not_panic(bytes in prop::collection::vec(prop::sample::select(&b"{}[]\":,\\u0a \xff"[..]), 0..40)) {
             let _ = scanned(&bytes);
-            names(&bytes, |name| drop((name.unescape(), name.unescape_into(&mut [0; 5]).len(), name.is("abcd"))));
+            member_names(&bytes, |name| drop((name.unescape(), name.unescape_into(&mut [0; 5]).len(), name.is("abcd"))));
         }
     }
 }
