@@ -1,6 +1,6 @@
-//! The entry points of the fuzz targets: each reads bytes as an attacker would send them, and
-//! asserts what holds for all bytes. Compiled for `cfg(fuzzing)` and for the test that replays the
-//! corpora.
+//! The functions of the fuzz targets. Each parses bytes that an attacker can send, and asserts
+//! properties that hold for all bytes. Compiled for `cfg(fuzzing)` and for the test that replays
+//! the corpora.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,10 +16,10 @@ use crate::verify::{Authentication, Policy, Verifier};
 
 const MAX_LEN: usize = 8192;
 
-/// Now, for the claims: a token that lives until the year 2126 is current.
+/// The time of the claims checks, in Unix seconds: January 2027.
 const NOW: u64 = 1_800_000_000;
 
-/// Reads each line as one `Authorization` value.
+/// Parses each line as one `Authorization` value.
 pub fn authorization(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -27,13 +27,13 @@ pub fn authorization(bytes: &[u8]) {
         headers.append(AUTHORIZATION, value);
     }
     let Ok(token) = read(&headers) else { return };
-    assert_eq!(headers.len(), 1, "one credential of several was chosen");
+    assert_eq!(headers.len(), 1, "several credentials are accepted");
     assert!((1..=MAX_LEN).contains(&token.len()) && token.is_ascii());
     let (scheme, rest) = bytes.split_at(b"Bearer".len());
     assert!(scheme.eq_ignore_ascii_case(b"Bearer"));
     assert!(
         rest.starts_with(b" ") && rest.trim_ascii_start() == token.as_bytes(),
-        "something was left out"
+        "a part of the value is ignored"
     );
     let written = HeaderMap::from_iter([(
         AUTHORIZATION,
@@ -47,19 +47,19 @@ fn read(headers: &HeaderMap) -> Result<&str, RejectionReason> {
         .and_then(|credential| bearer::b64token(credential, MAX_LEN))
 }
 
-/// Reads a token.
+/// Parses a token.
 pub fn compact_jws(bytes: &[u8]) {
     let Ok(token) = std::str::from_utf8(bytes) else { return };
     let Ok(jws) = Jws::parse(token, MAX_LEN) else { return };
     assert!(token.len() <= MAX_LEN);
     assert_canonical(token);
-    assert!(jws.kid().is_none_or(|id| (1..=256).contains(&id.len())));
+    assert!(jws.kid().is_none_or(|kid| (1..=256).contains(&kid.len())));
     assert_eq!(
         token.strip_prefix(jws.signing_input()).and_then(|rest| rest.strip_prefix('.')),
         token.split('.').nth(2)
     );
     if let Ok(claims) = jws.claims() {
-        // Without duplicate members there is one way to read an object.
+        // serde_json agrees, because the object has no duplicate members.
         assert_eq!(
             serde_json::from_slice::<Value>(jws.payload()).ok(),
             Some(Value::Object(claims))
@@ -67,7 +67,7 @@ pub fn compact_jws(bytes: &[u8]) {
     }
 }
 
-/// Reads a token's header.
+/// Parses a token's header.
 pub fn header(bytes: &[u8]) {
     let token = format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(bytes));
     let Ok(jws) = Jws::parse(&token, MAX_LEN) else { return };
@@ -76,10 +76,10 @@ pub fn header(bytes: &[u8]) {
         return;
     }
     let Ok(Value::Object(header)) = serde_json::from_slice(bytes) else {
-        panic!("not an object for another parser")
+        panic!("serde_json does not read the header as an object")
     };
     for refused in ["crit", "b64", "enc", "zip"] {
-        assert!(!header.contains_key(refused), "{refused} is let through");
+        assert!(!header.contains_key(refused), "a header with {refused} is accepted");
     }
     let name = header["alg"].as_str().unwrap_or_default();
     assert_eq!(Algorithm::from_name(name), Some(jws.algorithm()));
@@ -87,7 +87,7 @@ pub fn header(bytes: &[u8]) {
     assert_eq!(header.get("kid").map(Value::as_str), jws.kid().map(Some));
 }
 
-/// Reads a token's claims, by the default policy and by one that asks for everything.
+/// Checks a token's claims under the default policy and under a strict one.
 pub fn claims(bytes: &[u8]) {
     let Some(claims) = json::object(bytes) else { return };
     assert_eq!(
@@ -103,7 +103,7 @@ pub fn claims(bytes: &[u8]) {
     let (by_strict, by_lenient) =
         (strict.check_claims(bytes, NOW), lenient.check_claims(bytes, NOW));
     let is_scanned = by_lenient != Err(RejectionReason::MalformedClaims);
-    assert!(is_scanned, "the scan refuses valid claims");
+    assert!(is_scanned, "the scan rejects claims that the full parser accepts");
     if let Ok(validity) = by_lenient {
         let expires_at = validity.expires_at();
         assert!(validity.holds(NOW) && !validity.holds(expires_at + 30));
@@ -117,7 +117,7 @@ pub fn claims(bytes: &[u8]) {
         }
     }
     if by_strict.is_ok() {
-        assert_eq!(by_strict, by_lenient, "the stricter policy lets more through");
+        assert_eq!(by_strict, by_lenient, "the strict and the default policy disagree");
         assert_eq!(
             (&claims["iss"], &claims["sub"]),
             (&"https://api.example.com".into(), &"orders".into())
@@ -131,35 +131,38 @@ pub fn claims(bytes: &[u8]) {
     assert_eq!(marked, claims.get("source").and_then(Value::as_str) == Some("microservice"));
 }
 
-/// Reads a key set.
+/// Parses a key set and looks up its keys.
 pub fn jwks(bytes: &[u8]) {
     let Ok(keys) = LocalJwks::from_json(bytes) else { return };
-    // What no key is read from, another parser may refuse for its numbers.
+    // serde_json may reject a number in a skipped entry.
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     let entries = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
-    assert!(!entries.is_empty(), "keys out of nothing");
+    assert!(!entries.is_empty(), "a set without entries is accepted");
     let source = KeySource::from(keys);
-    let ids = entries.iter().map(|entry| entry["kid"].as_str());
+    let kids = entries.iter().map(|entry| entry["kid"].as_str());
     let mut found = 0;
-    for id in ids.chain([None]) {
+    for kid in kids.chain([None]) {
         for algorithm in Algorithm::all() {
-            let Lookup::Found(key) = source.look_up(id, algorithm, NOW) else { continue };
+            let Lookup::Found(key) = source.look_up(kid, algorithm, NOW) else { continue };
             found += 1;
             assert!(key.fits(algorithm) && key.is_usable(NOW));
-            assert!(id.is_none() || key.kid() == id);
+            assert!(kid.is_none() || key.kid() == kid);
             assert!(
                 !key.verify(algorithm, b"header.claims", &vec![1; 64]),
-                "a made-up signature is good"
+                "a made-up signature is valid"
             );
-            assert!(!key.verify(algorithm, b"header.claims", &Vec::new()), "no signature is good");
+            assert!(
+                !key.verify(algorithm, b"header.claims", &Vec::new()),
+                "an empty signature is valid"
+            );
         }
     }
-    // Every key that is kept has an id to be found by, or is one of those that only a lone key set
-    // is good for.
-    assert!(found > 0 || entries.len() > 1, "the only key cannot be used");
+    // Keys without a `kid` are found only if no other key fits, so in a set of several possibly
+    // none.
+    assert!(found > 0 || entries.len() > 1, "the only key is not found");
 }
 
-/// Reads a key set, and after the first line break a token.
+/// Verifies a token: the first line is the key set, the rest is the token.
 pub fn jwks_and_token(bytes: &[u8]) {
     let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (Ok(keys), Ok(token)) =
@@ -173,7 +176,7 @@ pub fn jwks_and_token(bytes: &[u8]) {
     assert_canonical(token);
     assert_eq!(claims.get("source").and_then(Value::as_str), Some("microservice"));
     assert!(claims.get("exp").is_some_and(Value::is_number));
-    // Nothing accepted survives a change: of the claims, or of the signature.
+    // A change of the claims or of the signature makes the token invalid.
     for part in [1, 2] {
         let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
         let swapped = if parts[part].starts_with('A') { "B" } else { "A" };
@@ -191,7 +194,7 @@ pub fn jwks_and_token(bytes: &[u8]) {
     );
 }
 
-/// Reads each line as one `Cache-Control` value, and the last one as `Age`.
+/// Parses each line as one `Cache-Control` value, but the last one as `Age`.
 #[cfg(feature = "reqwest")]
 pub fn cache_control(bytes: &[u8]) {
     use crate::jwks::{clamp, freshness};
@@ -203,8 +206,8 @@ pub fn cache_control(bytes: &[u8]) {
         return;
     };
     let fresh = freshness(values, Some(age));
-    assert!(fresh <= freshness(values, None), "age makes an answer fresher");
-    // RFC 9110 §5.3: several lines say what one joined by commas says.
+    assert!(fresh <= freshness(values, None), "Age extends the freshness lifetime");
+    // RFC 9110 §5.3: several values mean the same as one, joined by commas.
     let joined = HeaderValue::from_bytes(
         &values.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..]),
     );
@@ -219,7 +222,7 @@ pub fn cache_control(bytes: &[u8]) {
     }
 }
 
-/// RFC 7515 §2, RFC 4648 §5: there is one way to write what was read.
+/// Asserts that a token is three parts of canonical base64url (RFC 7515 §2, RFC 4648 §5).
 fn assert_canonical(token: &str) {
     let parts: Vec<&str> = token.split('.').collect();
     assert_eq!(parts.len(), 3);
@@ -249,13 +252,10 @@ mod tests {
     ];
 
     #[test]
-    fn the_corpora_hold_what_must_hold() {
+    fn corpora_pass_their_targets() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         if !corpora.is_dir() {
-            eprintln!(
-                "there are no corpora at {}: a package does not hold them",
-                corpora.display()
-            );
+            eprintln!("no corpora in {} (a package has none), test skipped", corpora.display());
             return;
         }
         for (name, target) in TARGETS {

@@ -1,4 +1,4 @@
-//! Test-only code of the whole crate: nothing here is part of a normal build.
+//! Test code that spans several modules. Not part of a normal build.
 
 pub mod fuzzing;
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Published test vectors, checked against the signature layer: strict parsing, the key by (`kid`,
-//! `alg`), the signature. Most payloads are not claims sets.
+//! Published test vectors for parsing, key look-up and signature checks. Claims are not checked:
+//! most payloads are not claims sets.
 //!
-//! The vectors are not part of the crate: `M2M_VECTORS` names their folder, by default one beside
-//! the crate. Without them the tests print so and pass, unless `REQUIRE_VECTORS` is `1`.
+//! The vectors are not part of the crate. `M2M_VECTORS` names their folder, by default
+//! `../shared/vectors`. Without them the tests are skipped with a note, unless `REQUIRE_VECTORS` is
+//! `1`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,54 +14,54 @@ use serde_json::{Value, json};
 use crate::jose::Jws;
 use crate::jwks::{KeySource, LocalJwks, Lookup};
 
-/// Wycheproof cases that are labelled valid and refused here, each for a fault of the vector or for
-/// an algorithm that the crypto provider does not have.
+/// Wycheproof cases that are labelled valid but rejected here, because of a fault in the vector or
+/// an algorithm that the crypto provider does not support.
 const WAIVED: [(u64, &str); 4] = [
-    (346, "the key says PS256, the token is PS384"),
-    (347, "ES512, and a key whose alg is ES521, which does not exist"),
-    (350, "the key says PS256, the token is PS384"),
-    (351, "ES512, and a key whose alg is ES521, which does not exist"),
+    (346, "the key's alg is PS256, the token's is PS384"),
+    (347, "ES512 is not supported, and the key's alg ES521 does not exist"),
+    (350, "the key's alg is PS256, the token's is PS384"),
+    (351, "ES512 is not supported, and the key's alg ES521 does not exist"),
 ];
 
-/// Cases of the RFCs whose signature is good and which are refused here.
-const REFUSED_HERE: [(&str, &str); 4] = [
-    ("A.1", "HS256: symmetric algorithms cannot be expressed"),
-    ("A.4", "ES512: the crypto provider does not have it"),
-    ("4_3.ecdsa_signature.json", "ES512: the crypto provider does not have it"),
-    ("4_4.hmac-sha2_integrity_protection.json", "HS256: symmetric algorithms cannot be expressed"),
+/// Cases of the RFCs whose signature is valid but whose algorithm is not supported.
+const UNSUPPORTED: [(&str, &str); 4] = [
+    ("A.1", "HS256: symmetric algorithms are not supported"),
+    ("A.4", "ES512: the crypto provider does not support it"),
+    ("4_3.ecdsa_signature.json", "ES512: the crypto provider does not support it"),
+    ("4_4.hmac-sha2_integrity_protection.json", "HS256: symmetric algorithms are not supported"),
 ];
 
-/// What was judged in one file, printed as a line of the report.
+/// The outcome of the cases in one file.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Cases whose key is asymmetric, whose label decides.
+    /// Cases with an asymmetric key. Their label is the expected outcome.
     asymmetric: usize,
-    /// Cases with a symmetric key, an encrypted token or another serialization: refused whatever
-    /// their label.
-    refused_by_kind: usize,
+    /// Cases with a symmetric key, an encrypted token or another serialization. They must be
+    /// rejected, also if they are labelled valid.
+    always_rejected: usize,
     agreements: usize,
-    /// Ids of cases labelled valid that are refused for a reason on record.
+    /// Ids of cases that are labelled valid but rejected for a known reason.
     waived: BTreeSet<String>,
-    /// Ids of all others that were judged otherwise than they should be.
+    /// Ids of all other cases without the expected outcome.
     disagreements: BTreeSet<String>,
 }
 
 impl Tally {
-    /// Counts one case. `waiver` is the reason on record for refusing it although it is valid.
+    /// Counts one case. `waiver` is the known reason for rejecting a valid case.
     fn count(&mut self, id: &str, expected: bool, accepted: bool, waiver: Option<&str>) {
         match (expected == accepted, waiver) {
             (true, None) => self.agreements += 1,
             (false, Some(_)) if !accepted => _ = self.waived.insert(id.to_owned()),
-            // A waiver that is not needed is out of date.
+            // Also a case that has a waiver and does not need one.
             _ => _ = self.disagreements.insert(id.to_owned()),
         }
     }
 
     fn print(&self, file: &str) {
         eprintln!(
-            "{file}: {} asymmetric cases, {} refused by their kind: {} agreements, {} disagreements {:?}, waived {:?}",
+            "{file}: {} asymmetric cases, {} always rejected: {} agreements, {} disagreements {:?}, waived {:?}",
             self.asymmetric,
-            self.refused_by_kind,
+            self.always_rejected,
             self.agreements,
             self.disagreements.len(),
             self.disagreements,
@@ -69,7 +70,7 @@ impl Tally {
     }
 }
 
-/// Whether the signature layer accepts `token` under the JWK Set `keys`.
+/// Whether `token` parses and its signature is valid under a key of the JWK Set `keys`.
 fn accepts(keys: &Value, token: &str) -> bool {
     let Ok(keys) = LocalJwks::from_json(keys.to_string()) else { return false };
     let Ok(jws) = Jws::parse(token, 8192) else { return false };
@@ -79,7 +80,7 @@ fn accepts(keys: &Value, token: &str) -> bool {
     }
 }
 
-/// The folder of that name, or `None` if there are no vectors on this machine.
+/// The folder of vectors with this name, or `None` if it does not exist.
 fn folder(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("M2M_VECTORS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
@@ -90,12 +91,12 @@ fn folder(name: &str) -> Option<PathBuf> {
         return Some(folder);
     }
     let required = std::env::var_os("REQUIRE_VECTORS").is_some_and(|required| required == "1");
-    assert!(!required, "REQUIRE_VECTORS is 1 and there is no folder {}", folder.display());
-    eprintln!("there are no vectors at {}: nothing is judged", folder.display());
+    assert!(!required, "REQUIRE_VECTORS is 1, but there is no folder {}", folder.display());
+    eprintln!("no test vectors in {}, test skipped", folder.display());
     None
 }
 
-/// The JSON files of a folder by name, in order.
+/// The names and contents of the JSON files in a folder, sorted by name.
 fn files(folder: &Path) -> Vec<(String, Value)> {
     let entries = fs::read_dir(folder)
         .unwrap()
@@ -108,7 +109,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A JWK Set of whatever a file holds as its key: a set, one JWK, or nothing.
+/// A JWK Set from the key in a file, which is a set, one JWK or null.
 fn key_set(key: &Value) -> Value {
     match key {
         Value::Object(set) if set.contains_key("keys") => key.clone(),
@@ -117,7 +118,7 @@ fn key_set(key: &Value) -> Value {
     }
 }
 
-/// The same key without its private members, as its owner would publish it.
+/// The JWK without its private members.
 fn published(jwk: &Value) -> Value {
     let mut jwk = jwk.clone();
     for member in ["d", "p", "q", "dp", "dq", "qi"] {
@@ -126,13 +127,12 @@ fn published(jwk: &Value) -> Value {
     jwk
 }
 
-/// Judges one Wycheproof file.
-fn judge_wycheproof(file: &Value) -> Tally {
+/// Runs the cases of one Wycheproof file.
+fn run_wycheproof(file: &Value) -> Tally {
     let mut tally = Tally::default();
-    let signatures = file["schema"] == "json_web_signature_schema_v1.json";
+    let is_signature_file = file["schema"] == "json_web_signature_schema_v1.json";
     for group in file["testGroups"].as_array().unwrap() {
-        // A group without a public key is symmetric: the crate's own filter has to refuse what is
-        // there instead.
+        // A group without a public key is symmetric. Its secret key must be skipped.
         let public = group.get("public");
         let keys = key_set(public.unwrap_or(&group["private"]));
         for case in group["tests"].as_array().unwrap() {
@@ -142,84 +142,84 @@ fn judge_wycheproof(file: &Value) -> Tally {
                 (None, Some(token)) => (token, true),
                 _ => panic!("case {id} holds no token"),
             };
-            // A token in JSON serialization is none here.
+            // A token in JSON serialization is an object. Its text must be rejected.
             let token = token.as_str().map_or_else(|| token.to_string(), str::to_owned);
-            let judged = public.is_some() && !encrypted;
-            if judged {
+            let is_asymmetric = public.is_some() && !encrypted;
+            if is_asymmetric {
                 tally.asymmetric += 1;
             } else {
-                tally.refused_by_kind += 1;
+                tally.always_rejected += 1;
             }
-            let expected = judged && case["result"] == "valid";
+            let expected = is_asymmetric && case["result"] == "valid";
             let waiver = WAIVED
                 .iter()
-                .find(|(waived, _)| signatures && *waived == id)
+                .find(|(waived, _)| is_signature_file && *waived == id)
                 .map(|(_, reason)| *reason);
             tally.count(&format!("tc{id}"), expected, accepts(&keys, &token), waiver);
         }
     }
     assert_eq!(
         file["numberOfTests"].as_u64(),
-        Some((tally.asymmetric + tally.refused_by_kind) as u64),
-        "a case is left out"
+        Some((tally.asymmetric + tally.always_rejected) as u64),
+        "a case was not counted"
     );
     tally
 }
 
 #[test]
-fn vectors_wycheproof_are_judged_as_labelled() {
+fn wycheproof_vectors_have_the_labelled_outcome() {
     let Some(folder) = folder("wycheproof") else { return };
-    let mut judged = Vec::new();
+    let mut names = Vec::new();
     for (name, file) in files(&folder) {
         if !(name.starts_with("json_web_") && name.ends_with("_test.json")) {
             continue;
         }
-        let tally = judge_wycheproof(&file);
+        let tally = run_wycheproof(&file);
         tally.print(&name);
         assert_eq!(tally.disagreements, BTreeSet::new(), "{name}");
         match name.as_str() {
             "json_web_signature_test.json" => {
-                assert_eq!((tally.asymmetric, tally.refused_by_kind), (361, 40));
+                assert_eq!((tally.asymmetric, tally.always_rejected), (361, 40));
                 assert_eq!(tally.waived.len(), WAIVED.len());
             }
             "json_web_key_test.json" => {
-                assert_eq!((tally.asymmetric, tally.refused_by_kind), (11, 15))
+                assert_eq!((tally.asymmetric, tally.always_rejected), (11, 15))
             }
             _ => assert_eq!(tally.waived.len(), 0, "{name}"),
         }
-        judged.push(name);
+        names.push(name);
     }
     for name in ["json_web_signature_test.json", "json_web_key_test.json"] {
-        assert!(judged.iter().any(|judged| judged == name), "{name} is missing");
+        assert!(names.iter().any(|found| found == name), "{name} is missing");
     }
 }
 
 #[test]
-fn vectors_rfc7515_are_judged_as_labelled() {
+fn rfc7515_vectors_have_the_labelled_outcome() {
     let Some(folder) = folder("rfc7515") else { return };
     let mut tally = Tally::default();
     for case in read(&folder.join("rfc7515_appendix_a.json")).as_array().unwrap() {
         let id = case["id"].as_str().unwrap();
-        let asymmetric = case["jwk"]["kty"] == "RSA" || case["jwk"]["kty"] == "EC";
-        if asymmetric {
+        let is_asymmetric = case["jwk"]["kty"] == "RSA" || case["jwk"]["kty"] == "EC";
+        if is_asymmetric {
             tally.asymmetric += 1;
         } else {
-            tally.refused_by_kind += 1;
+            tally.always_rejected += 1;
         }
         let accepted = accepts(&key_set(&case["jwk"]), case["jws"].as_str().unwrap());
         let valid = case["signature_valid"].as_bool().unwrap();
-        tally.count(id, valid, accepted, refused_here(id));
+        tally.count(id, valid, accepted, unsupported(id));
     }
     tally.print("rfc7515_appendix_a.json");
     assert_eq!(tally.disagreements, BTreeSet::new());
     assert_eq!(
-        (tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()),
+        (tally.asymmetric, tally.always_rejected, tally.agreements, tally.waived.len()),
         (3, 5, 6, 2)
     );
 }
 
 #[test]
-fn vectors_rfc7520_are_judged_as_labelled() {
+fn rfc7520_vectors_in_supported_form_are_accepted() {
     let Some(folder) = folder("rfc7520") else { return };
     let mut tally = Tally::default();
     for (name, file) in files(&folder) {
@@ -228,21 +228,21 @@ fn vectors_rfc7520_are_judged_as_labelled() {
             Some(several) => json!({"keys": several.iter().map(published).collect::<Vec<_>>()}),
             None => key_set(&published(key)),
         };
-        // The cookbook has no negative cases, but only a compact token with its payload in
-        // base64url is one here.
+        // All tokens of RFC 7520 are valid, but only compact ones with a base64url payload are
+        // supported.
         if let Some(compact) = output.get("compact").and_then(Value::as_str) {
             let protected = &file["signing"]["protected"];
-            let is_token = protected.get("b64").is_none() && !compact.contains("..");
-            if is_token && key["kty"] != "oct" {
+            let is_supported = protected.get("b64").is_none() && !compact.contains("..");
+            if is_supported && key["kty"] != "oct" {
                 tally.asymmetric += 1;
             } else {
-                tally.refused_by_kind += 1;
+                tally.always_rejected += 1;
             }
-            tally.count(&name, is_token, accepts(&keys, compact), refused_here(&name));
+            tally.count(&name, is_supported, accepts(&keys, compact), unsupported(&name));
         }
         for serialization in ["json", "json_flat"] {
             if let Some(token) = output.get(serialization) {
-                tally.refused_by_kind += 1;
+                tally.always_rejected += 1;
                 tally.count(
                     &format!("{name} {serialization}"),
                     false,
@@ -254,24 +254,24 @@ fn vectors_rfc7520_are_judged_as_labelled() {
     }
     tally.print("rfc7520");
     assert_eq!(tally.disagreements, BTreeSet::new());
-    // Compact: RS256, PS384, ES512 and Ed25519; HS256 in three shapes. And 11 files with 21 tokens
-    // in JSON.
+    // Compact tokens: RS256, PS384, ES512, Ed25519 and three with HS256. JSON serialization: 21
+    // tokens in 11 files.
     assert_eq!(
-        (tally.asymmetric, tally.refused_by_kind, tally.agreements, tally.waived.len()),
+        (tally.asymmetric, tally.always_rejected, tally.agreements, tally.waived.len()),
         (4, 24, 26, 2)
     );
 }
 
-fn refused_here(id: &str) -> Option<&'static str> {
-    REFUSED_HERE.iter().find(|(refused, _)| *refused == id).map(|(_, reason)| *reason)
+fn unsupported(id: &str) -> Option<&'static str> {
+    UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == id).map(|(_, reason)| *reason)
 }
 
 #[test]
-fn good_signatures_over_the_vectors_payloads_are_what_is_counted() {
+fn tally_reports_disagreements_and_unused_waivers() {
     let mut tally = Tally::default();
     tally.count("agrees", true, true, None);
     tally.count("false accept", false, true, None);
-    tally.count("false refusal", true, false, None);
+    tally.count("false reject", true, false, None);
     tally.count("waived", true, false, Some("why"));
     tally.count("waived and accepted", true, true, Some("why"));
     tally.count("waived and invalid", false, true, Some("why"));
