@@ -30,7 +30,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
     Ok(file)
 }
 
-/// Opens a folder that only this crate writes to. Unix alone: elsewhere a folder cannot be opened
+/// Opens a folder that only this crate writes to. Only on Unix: elsewhere a folder cannot be opened
 /// as a file.
 #[cfg(unix)]
 pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {

@@ -17,7 +17,8 @@ const LENIENT_DEPTH: u8 = 126;
 /// The prefix of the member names that serde_json reserves for its own types. With its feature
 /// `raw_value`, which any crate of a build can enable, `{"$serde_json::private::RawValue":"[1]"}`
 /// is read as `[1]`; with `arbitrary_precision`, `{"$serde_json::private::Number":"1"}` as `1`. A
-/// check of member names does not see the members inside such a string, nor does the depth limit.
+/// check of member names would not see the members inside such a string, and the depth limit would
+/// not apply to it.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
 /// The member name under which serde_json passes a number to a visitor if any crate of the build

@@ -257,8 +257,8 @@ impl<'j> Cursor<'j> {
         loop {
             let (byte, rest) = self.rest.split_first()?;
             self.rest = rest;
-            // `| 0x20` maps `[` to `{`, `]` to `}` and `"` to itself. It maps no other byte of
-            // valid JSON to these three.
+            // `| 0x20` maps `[` to `{` and `]` to `}`, and keeps `{`, `}` and `"`. No other byte of
+            // valid JSON becomes one of these three.
             match byte | 0x20 {
                 b'{' => depth += 1,
                 b'}' => {

@@ -32,7 +32,7 @@ fn rsa_modulus_must_have_2048_to_8192_bits() {
 }
 
 #[test]
-fn rsa_exponent_must_be_odd_and_3_to_33_bits() {
+fn rsa_exponent_must_be_odd_and_in_range() {
     let cases: &[(&[u8], Option<&str>)] = &[
         (&[1], Some(EXPONENT)),
         (&[2], Some(EXPONENT)),
