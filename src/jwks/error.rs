@@ -7,39 +7,59 @@ use crate::error::SourceError;
 use crate::jose::JwkSetError;
 
 /// Why a key set, a PEM key or a key file cannot be used.
+///
+/// ```
+/// use tower_m2m::{KeySetError, LocalJwks};
+///
+/// let problem = |json: &str| match LocalJwks::from_json(json) {
+///     Ok(_) => "none",
+///     Err(KeySetError::NotAKeySet) => "this is another document",
+///     Err(KeySetError::NoUsableKey) => "the log says why each key was skipped",
+///     Err(_) => "other",
+/// };
+/// assert_eq!(problem("<html>"), "this is another document");
+/// assert_eq!(
+///     problem(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#),
+///     "the log says why each key was skipped",
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeySetError {
     /// Not a JWK Set (RFC 7517 §5).
-    #[error("not a JSON Web Key Set")]
+    #[error("not a JWK Set; expected a JSON object with one array `keys`")]
     NotAKeySet,
     /// The set has more entries than allowed.
     #[error("the key set has more than {limit} keys")]
     TooManyKeys {
-        /// The limit.
+        /// The limit: [`max_keys`](crate::RemoteJwksBuilder::max_keys) for a remote set, 1000 for a
+        /// local one.
         limit: usize,
     },
-    /// No entry of the set can be used.
+    /// No entry of the set can be used. The reason for each is logged.
     #[error("the key set holds no usable key")]
     NoUsableKey,
-    /// The set is past its lifetime and `stale_if_error`.
+    /// The set is past its freshness lifetime plus
+    /// [`stale_if_error`](crate::RemoteJwksBuilder::stale_if_error).
     #[error("the key set is older than stale_if_error allows")]
     TooOld,
-    /// Not a public key in PEM (RFC 7468 §13).
-    #[error("not a public key in PEM")]
+    /// Not a public key in PEM (RFC 7468 §13), but a private key or a certificate, for instance.
+    #[error("not a public key in PEM; expected BEGIN PUBLIC KEY")]
     NotPem,
-    /// The one key cannot be used.
+    /// The key in the PEM text cannot be used.
     #[error("the key cannot be used: {reason}")]
     UnusableKey {
         /// The check that failed.
         reason: &'static str,
     },
-    /// The file cannot be read, or breaks a rule for its owner, mode, type or size.
+    /// The file cannot be read, breaks a rule for its mode, type or size, or holds no usable key
+    /// set.
     #[error("key file {path:?} cannot be used")]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system reports, or the broken rule and how to follow it.
+        /// What the system reports, the broken rule and how to follow it, or what is wrong with the
+        /// contents: another `KeySetError`.
         source: SourceError,
     },
 }
@@ -54,10 +74,9 @@ impl KeySetError {
     }
 }
 
-/// Why a look-up gave no key. The delays are how long to wait before the next look-up is
-/// worthwhile.
+/// Why a look-up found no key. `retry_after` is the time until the next fetch may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a remote key set can be missing
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // a local key set is always loaded
 pub(crate) enum LookupError {
     /// The key set holds no key of this kid and algorithm.
     UnknownKey,
@@ -65,8 +84,8 @@ pub(crate) enum LookupError {
     NotLoaded { retry_after: Duration },
     /// The key set is older than `stale_if_error` allows.
     Stale { retry_after: Duration },
-    /// The key may be new, and the fetch that would tell failed.
+    /// The key may be new, but the fetch that would list it failed.
     FetchFailed { retry_after: Duration },
-    /// The limit of waiting look-ups is reached.
+    /// The limit of pending look-ups is reached.
     QueueFull,
 }

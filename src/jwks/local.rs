@@ -1,4 +1,4 @@
-//! Keys that are given once and never change.
+//! A fixed key set.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,28 +11,126 @@ use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::trusted_file;
 
-/// How many keys a fixed set may have: a bound for scanning it, not a limit anyone meets.
+/// The most keys of a fixed set, whose look-up scans all of them.
 const MAX_KEYS: usize = 1000;
-/// Bytes. A thousand RSA keys of 4096 bits take 0.8 MB as a JWK Set.
+/// The largest file, in bytes. A JWK Set of 1000 RSA keys of 4096 bits takes 0.8 MB.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// A key set that is given, not fetched: for tests, for air-gapped machines, or for keys that come
-/// with a deployment. Cheap to clone.
+/// A fixed key set: for tests, for machines without a network, or for keys that are deployed with
+/// the service. Cheap to clone.
 ///
-/// Nothing revokes its keys but a new deployment.
+/// Its keys are valid until a new deployment replaces them. [`RemoteJwks`](crate::RemoteJwks)
+/// follows the rotation of an authority.
+///
+/// A test without a network verifies against the keys of an embedded core:
+///
+/// ```
+/// use tower_m2m::{EmbeddedCore, LocalJwks, Verifier};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let core = EmbeddedCore::builder().build().await?;
+/// let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await)?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LocalJwks(Arc<JwkSet>);
 
 impl LocalJwks {
-    /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`. Entries that cannot be used are skipped with
-    /// a logged reason.
+    /// Reads a JWK Set (RFC 7517 §5), `{"keys":[…]}`, of at most 1000 keys. Keys that cannot be
+    /// used are skipped with a logged reason.
+    ///
+    /// ```
+    /// use tower_m2m::LocalJwks;
+    ///
+    /// # fn main() -> Result<(), tower_m2m::KeySetError> {
+    /// let keys = LocalJwks::from_json(
+    ///     r#"{"keys": [{
+    ///         "kty": "OKP",
+    ///         "crv": "Ed25519",
+    ///         "kid": "2026-01",
+    ///         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    ///     }]}"#,
+    /// )?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`KeySetError`] if the text is no JWK Set or holds no usable key.
+    /// [`KeySetError::NotAKeySet`], [`KeySetError::TooManyKeys`], or [`KeySetError::NoUsableKey`]
+    /// if every key was skipped.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
         let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, &JwkSet::default());
         set.map(|set| Self(Arc::new(set))).map_err(|err| KeySetError::new(err, MAX_KEYS))
+    }
+
+    /// Reads one public key in PEM (RFC 7468 §13): RSA of 2048 to 8192 bits, P-256, P-384 or
+    /// Ed25519.
+    ///
+    /// The key has no `kid`, so it verifies only tokens without a `kid`, of each algorithm that
+    /// fits the key.
+    ///
+    /// ```
+    /// use tower_m2m::{KeySetError, LocalJwks};
+    ///
+    /// # fn main() -> Result<(), KeySetError> {
+    /// let keys = LocalJwks::from_pem(
+    ///     "-----BEGIN PUBLIC KEY-----\n\
+    ///      MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n\
+    ///      -----END PUBLIC KEY-----\n",
+    /// )?;
+    ///
+    /// let certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    /// assert_eq!(LocalJwks::from_pem(certificate).unwrap_err(), KeySetError::NotPem);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KeySetError::NotPem`] if the text is something else, such as a private key, or
+    /// [`KeySetError::UnusableKey`].
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_ref())
+            .map_err(|_| KeySetError::NotPem)?;
+        let key = Jwk::from_spki(&der).map_err(|reason| KeySetError::UnusableKey { reason })?;
+        Ok(Self(Arc::new(JwkSet::from(vec![key]))))
+    }
+
+    /// Reads a file that holds a JWK Set or one public key in PEM, as
+    /// [`from_json`](Self::from_json) and [`from_pem`](Self::from_pem) do.
+    ///
+    /// Symbolic links are followed, as Kubernetes mounts need. The file must be a regular one of at
+    /// most 1 MiB, and on Unix not writable by all users. A FIFO is an error and does not block.
+    ///
+    /// ```no_run
+    /// use tower_m2m::{LocalJwks, Verifier};
+    ///
+    /// # fn main() -> Result<(), tower_m2m::KeySetError> {
+    /// // A mounted ConfigMap.
+    /// let keys = LocalJwks::from_file("/etc/billing/jwks.json")?;
+    /// let verifier = Verifier::new(keys).audience("billing");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KeySetError::File`], which names the file: it cannot be read, breaks one of these rules,
+    /// or its contents are not as described.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeySetError> {
+        let path = path.as_ref();
+        let unusable = |source| KeySetError::File { path: path.to_owned(), source };
+        let content = trusted_file::read_others(path, MAX_FILE)
+            .map_err(|err| unusable(SourceError::new(err)))?;
+        let keys = if content.trim_ascii_start().starts_with(b"-----BEGIN") {
+            Self::from_pem(content)
+        } else {
+            Self::from_json(content)
+        };
+        keys.map_err(|err| unusable(SourceError::new(err)))
     }
 
     /// The key, if the set holds it and it may be used. `now` is in Unix seconds.
@@ -48,42 +146,6 @@ impl LocalJwks {
     #[cfg(test)]
     pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
         self.0.keys()
-    }
-
-    /// Reads one public key in PEM (`-----BEGIN PUBLIC KEY-----`, RFC 7468 §13): RSA of 2048 to
-    /// 8192 bits, P-256, P-384 or Ed25519. It has no key id, so it verifies every token of an
-    /// algorithm that fits it and names no key.
-    ///
-    /// # Errors
-    ///
-    /// [`KeySetError`] if the text is no such key; a private key is refused too.
-    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_ref())
-            .map_err(|_| KeySetError::NotPem)?;
-        let key = Jwk::from_spki(&der).map_err(|reason| KeySetError::UnusableKey { reason })?;
-        Ok(Self(Arc::new(JwkSet::from(vec![key]))))
-    }
-
-    /// Reads a file that holds what [`from_json`](Self::from_json) or [`from_pem`](Self::from_pem)
-    /// reads.
-    ///
-    /// Symbolic links are followed, as Kubernetes mounts need. The file must be a regular one of at
-    /// most 1 MiB, and on Unix not writable by all users. A FIFO is an error and does not block.
-    ///
-    /// # Errors
-    ///
-    /// [`KeySetError::File`] if the file cannot be read or breaks one of these rules, else as
-    /// those two.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeySetError> {
-        let path = path.as_ref();
-        let content = trusted_file::read_others(path, MAX_FILE).map_err(|err| {
-            KeySetError::File { path: path.to_owned(), source: SourceError::new(err) }
-        })?;
-        if content.trim_ascii_start().starts_with(b"-----BEGIN") {
-            Self::from_pem(content)
-        } else {
-            Self::from_json(content)
-        }
     }
 }
 
@@ -143,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pem_of_rsa_p256_p384_or_ed25519_verifies_what_its_private_half_signed() {
+    fn pem_key_of_each_type_verifies_its_signature() {
         for (pem, algorithm, signature) in signers() {
             let LocalJwks(set) = LocalJwks::from_pem(&pem).unwrap();
             let key = set.find(None, algorithm).unwrap();
@@ -156,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_in_pem_is_refused() {
+    fn pem_that_is_no_public_key_is_rejected() {
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
         for label in [
@@ -166,16 +228,16 @@ mod tests {
             "ENCRYPTED PRIVATE KEY",
             "CERTIFICATE",
         ] {
-            let refused = error(LocalJwks::from_pem(pem(label, der.as_ref())));
-            assert_eq!(refused, "not a public key in PEM", "{label}");
+            let err = error(LocalJwks::from_pem(pem(label, der.as_ref())));
+            assert_eq!(err, "not a public key in PEM; expected BEGIN PUBLIC KEY", "{label}");
         }
-        // Under a public key's label too.
-        let refused = error(LocalJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
-        assert_eq!(refused, "the key cannot be used: the key type is unknown");
+        // A private key under the label of a public one.
+        let err = error(LocalJwks::from_pem(pem("PUBLIC KEY", der.as_ref())));
+        assert_eq!(err, "the key cannot be used: the key type is unknown");
     }
 
     #[test]
-    fn a_pem_is_judged_as_a_jwk_is() {
+    fn pem_key_passes_the_checks_of_a_jwk() {
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der =
             AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap().as_ref().to_vec();
@@ -192,9 +254,12 @@ mod tests {
             (pem("PUBLIC KEY", &point[..point.len() - 1]), "a coordinate has the wrong length"),
             (longer(&[0]), "a coordinate has the wrong length"),
             (longer(&[0, 0]), "a coordinate has the wrong length"),
-            ("-----BEGIN PUBLIC KEY-----\nAQAB".to_owned(), "not a public key in PEM"),
-            (String::new(), "not a public key in PEM"),
-            (JSON.to_owned(), "not a public key in PEM"),
+            (
+                "-----BEGIN PUBLIC KEY-----\nAQAB".to_owned(),
+                "not a public key in PEM; expected BEGIN PUBLIC KEY",
+            ),
+            (String::new(), "not a public key in PEM; expected BEGIN PUBLIC KEY"),
+            (JSON.to_owned(), "not a public key in PEM; expected BEGIN PUBLIC KEY"),
         ];
         for (text, expected) in cases {
             assert!(error(LocalJwks::from_pem(&text)).ends_with(expected), "{text}");
@@ -202,10 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_set_or_holds_no_usable_key_is_refused() {
+    fn json_without_a_usable_key_is_rejected() {
         let cases = [
-            ("{}".to_owned(), "not a JSON Web Key Set"),
-            ("<html>".to_owned(), "not a JSON Web Key Set"),
+            ("{}".to_owned(), "with one array `keys`"),
+            ("<html>".to_owned(), "with one array `keys`"),
             (r#"{"keys":[]}"#.to_owned(), "no usable key"),
             (format!(r#"{{"keys":[{}0]}}"#, "0,".repeat(1000)), "more than 1000 keys"),
         ];
@@ -216,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_either_kind_is_read() {
+    fn file_holds_json_or_pem() {
         let folder = tempdir().unwrap();
         let file = |name: &str, content: &str| {
             let path = folder.path().join(name);
@@ -243,7 +308,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn file_of_others_may_be_a_link_but_not_writable_by_all() {
+    fn file_may_be_a_link_but_not_writable_by_all() {
         use std::fs::{Permissions, set_permissions, write};
         use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -274,7 +339,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn fifo_is_an_error_and_not_waited_for() {
+    fn fifo_is_an_error_and_does_not_block() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
         let folder = tempdir().unwrap();
         let path = folder.path().join("fifo");
@@ -284,13 +349,26 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
+    fn error_names_the_file() {
         let folder = tempdir().unwrap();
-        let path = folder.path().join("keys.json");
-        let err = LocalJwks::from_file(&path).unwrap_err();
-        assert!(matches!(&err, KeySetError::File { path: named, .. } if *named == path), "{err:?}");
-        assert!(error(LocalJwks::from_file(&path)).contains("keys.json"));
-        // A folder is no file either.
-        assert!(matches!(LocalJwks::from_file(folder.path()), Err(KeySetError::File { .. })));
+        let [missing, html, certificate] =
+            ["missing.json", "html.json", "certificate.pem"].map(|name| folder.path().join(name));
+        std::fs::write(&html, "<html>").unwrap();
+        std::fs::write(&certificate, pem("CERTIFICATE", b"x")).unwrap();
+        let cases = [
+            (missing.as_path(), "missing.json\" cannot be used: "),
+            (folder.path(), "it is not a regular file"),
+            (&html, "html.json\" cannot be used: not a JWK Set"),
+            (&certificate, "certificate.pem\" cannot be used: not a public key in PEM"),
+        ];
+        for (path, expected) in cases {
+            let err = LocalJwks::from_file(path).unwrap_err();
+            assert!(
+                matches!(&err, KeySetError::File { path: named, .. } if named == path),
+                "{err}"
+            );
+            let text = Chain(&err).to_string();
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }

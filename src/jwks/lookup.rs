@@ -10,10 +10,10 @@ use crate::jose::Jwk;
 pub(crate) enum Lookup {
     Found(Arc<Jwk>),
     Refused(LookupError),
-    /// The key was rotated in just now, or the sender made the `kid` up. The next fetch tells.
+    /// The set lacks the key. The next fetch decides whether the key is new or does not exist.
     #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // a local key set never waits
     Pending(PendingKey),
 }
 
-/// Resolves once a fetch tells whether the key exists. Boxed: unknown keys are rare.
+/// Resolves once a fetch has decided whether the key exists. Boxed: unknown keys are rare.
 pub(crate) type PendingKey = Pin<Box<dyn Future<Output = Result<Arc<Jwk>, LookupError>> + Send>>;

@@ -11,6 +11,27 @@ use crate::jose::{Algorithm, Jwk};
 
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
 /// [`RemoteJwks`](crate::RemoteJwks), either of which converts into it.
+///
+/// Programs name this type where the configuration decides which of the two it is:
+///
+/// ```no_run
+/// use std::error::Error;
+///
+/// use tower_m2m::{KeySource, LocalJwks, RemoteJwks, Verifier};
+///
+/// /// The keys of an endpoint, or of a file for a machine without a network.
+/// fn key_source(location: &str) -> Result<KeySource, Box<dyn Error>> {
+///     Ok(match location.strip_prefix("file:") {
+///         Some(path) => LocalJwks::from_file(path)?.into(),
+///         None => RemoteJwks::new(location)?.into(),
+///     })
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// let verifier = Verifier::new(key_source("https://api.example.com/auth/jwt/jwks.json")?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct KeySource(Source);
 
@@ -48,7 +69,7 @@ impl KeySource {
         }
     }
 
-    /// Reports a bad signature under a known key: the authority may have given its kid to a new
+    /// Reports a bad signature under a known key: the authority may have reused its kid for a new
     /// key.
     pub(crate) fn bad_signature_seen(&self) {
         match &self.0 {
