@@ -1,52 +1,72 @@
-//! Where verification keys come from: fixed ones, or a JWKS endpoint behind a cache that states its
-//! bounds.
+//! Verification keys: a fixed set ([`LocalJwks`]), or the cached set of a JWKS endpoint
+//! ([`RemoteJwks`]).
 //!
-//! A key set is a list of public keys (RFC 7517 §5). Each entry is read alone: one that is private
-//! or symmetric, not for signatures, too small, malformed or of an unknown type is skipped with a
-//! logged reason, and two different keys under one `kid` are both left out.
+//! A key set is a list of public keys (RFC 7517 §5). An entry that cannot be used does not affect
+//! the others: it is skipped, with a logged reason, if it is private or symmetric, is not meant for
+//! signatures, has an unsupported size or type, or is malformed. If two different keys share a
+//! `kid`, neither is used.
 //!
 //! # What `RemoteJwks` guarantees
 //!
-//! One task owns every fetch. Requests never fetch: they read the current set without waiting, and
-//! where a key is missing they ask the task for a fetch that begins after they asked. With the
-//! default limits:
+//! One background task does every fetch. Requests never fetch: they read the current set without
+//! waiting. A request whose key is missing posts a message to the task and waits for a fetch that
+//! starts after the message. With the default limits:
 //!
-//! - **(a)** Fetches in any interval T: the scheduled ones and their retries, plus at most
-//!   2·⌈T/10 s⌉ for unknown key ids, ⌈T/60 s⌉ for bad signatures and one for each call of
-//!   [`refresh`](crate::RemoteJwks::refresh), whatever requests arrive and whether the endpoint is
-//!   up, down or hanging. Attempts count when they start, not when they succeed.
-//! - **(b)** While the endpoint answers, a listed key is accepted at most 10 s and one fetch after
-//!   the first request that uses it, whatever an attacker sends.
-//! - **(c)** A removed key stops being accepted within the freshness lifetime while the endpoint
-//!   answers, and within lifetime and `stale_if_error` if it does not.
-//! - **(d)** A failure never shrinks the key set.
-//! - **(e)** A request with a known key never waits for a fetch, nor for a request that does.
+//! - **(a) Load on the endpoint.** Requests cause at most 2·⌈T/10 s⌉ fetches for unknown keys and
+//!   ⌈T/60 s⌉ for bad signatures in any interval T, however many requests arrive and whether the
+//!   endpoint is up, down or hanging: an attempt counts when it starts, not when it succeeds. The
+//!   only other fetches are the scheduled ones, their retries, and one for each call of
+//!   [`refresh`](crate::RemoteJwks::refresh).
+//! - **(b) New keys.** While the endpoint responds, a listed key is accepted no later than 10 s and
+//!   one fetch after the first request that uses it, whatever an attacker sends.
+//! - **(c) Removed keys.** While the endpoint responds, a removed key is accepted for at most the
+//!   freshness lifetime; while it does not, for at most the lifetime plus `stale_if_error`.
+//! - **(d) Failures.** A failed fetch never shrinks the key set.
+//! - **(e) Latency.** A request with a known key never waits for a fetch, nor for a request that
+//!   waits for one.
 //!
-//! One edge: while an attacker exhausts the fetch limit for unknown keys, a key that is used within
-//! 10 s of being listed is refused with 401 until the next fetch. SuperTokens lists keys 60 s
-//! before they sign.
+//! A consequence of (a): while an attacker exhausts the fetch limit for unknown keys, a token whose
+//! key is used within 10 s of being listed is rejected with 401 until the next fetch. SuperTokens
+//! lists a key 60 s before it signs.
 //!
 //! # Schedule
 //!
-//! The freshness lifetime is `Cache-Control: max-age` less `Age`, from 30 s to 1 h, and 10 min
-//! where the endpoint says nothing. The set is fetched again at 80 % of it, ±10 %, conditionally
-//! where the endpoint gave an `ETag` or `Last-Modified`. A failed fetch keeps the set and is tried
-//! again after 1 s doubling to 60 s, each delay drawn from its upper half, or after `Retry-After`,
-//! at most 5 min, which holds for requests' fetches too. 24 h past its freshness the set is stale
-//! and requests get 503.
+//! - The freshness lifetime is `Cache-Control: max-age` minus `Age`, but at least 30 s and at most
+//!   1 h (`max_age`). It is 10 min if the response has no `max-age`.
+//! - The next fetch starts after 80 % of the lifetime, ±10 %, and at least 5 s (`timeout`) before
+//!   its end. It is conditional (`If-None-Match`, `If-Modified-Since`) if the last response had an
+//!   `ETag` or `Last-Modified`.
+//! - A failed scheduled fetch is retried with a back-off of 1 s that doubles to 60 s, each delay
+//!   drawn from the upper half. The last good set stays in use.
+//! - `Retry-After`, of at most 5 min, delays the retry further, and blocks the fetches that
+//!   requests cause until then.
+//! - 24 h (`stale_if_error`) after the end of its lifetime the set is stale, and requests get 503.
 //!
 //! # What operators see
 //!
-//! Events of `tracing`: the first failed fetch at warn, the following ones at debug, the first
-//! success after them at info, and each added or removed key, by its `kid`, at info. With feature
-//! `metrics`, where callers choose no label's value:
+//! Events of `tracing`:
+//!
+//! | message | level | fields |
+//! |---|---|---|
+//! | `key set fetch failed`, the first time | warn | `endpoint`, `error` |
+//! | `key set fetch failed again` | debug | `endpoint`, `error` |
+//! | `key set fetch recovered` | info | `endpoint`, `keys` |
+//! | `key added`, `key removed` | info | `endpoint`, `kid` |
+//! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
+//! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
+//!
+//! With feature `metrics`:
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
 //! | `tower_m2m_jwks_fetches_total` | counter | `endpoint`, `cause`, `outcome` |
-//! | `tower_m2m_jwks_gate_refusals_total` | counter | `endpoint` |
+//! | `tower_m2m_jwks_fetch_limit_refusals_total` | counter | `endpoint` |
 //! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
 //! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
+//!
+//! `endpoint` is the URL without its query. `cause` is `scheduled`, `unknown_key`, `bad_signature`
+//! or `refresh`. `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or
+//! `unusable`. No label holds text from a request.
 
 mod error;
 mod local;

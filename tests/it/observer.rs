@@ -210,7 +210,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
     thread.join().unwrap();
     let messages = observer.0.messages.lock().unwrap();
     let expected = [
-        "fetching the key set",
+        "fetching key set",
         "key set fetch failed",
         "key set fetch failed again",
         "key set fetch recovered",

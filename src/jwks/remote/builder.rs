@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disk_cache::DiskCache;
 use super::error::BuildError;
-use super::fetch::HttpExchange;
+use super::fetch::HttpEndpoint;
 use super::handle::RemoteJwks;
 use super::limits::Limits;
 use super::snapshot::Snapshot;
@@ -14,13 +14,29 @@ use super::task::FetchTask;
 use crate::clock::Clock;
 use crate::http_client;
 
-/// A request waits for at most this long, with its connection open.
+/// The upper limit of `timeout`, for which a request may wait with its connection open.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A new key may stay unknown for at most this long.
+/// The upper limit of `cooldown`, for which a new key may stay unknown.
 const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 
-/// Sets the limits of a [`RemoteJwks`].
+/// The options of a [`RemoteJwks`], from [`RemoteJwks::builder`].
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use tower_m2m::RemoteJwks;
+///
+/// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+/// let jwks = RemoteJwks::builder("https://api.example.com/auth/jwt/jwks.json")
+///     // A removed key is rejected after at most 5 min.
+///     .max_age(Duration::from_secs(300))
+///     // A request with an unknown key waits for at most 2 s.
+///     .timeout(Duration::from_secs(2))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct RemoteJwksBuilder {
     url: String,
@@ -33,16 +49,17 @@ pub struct RemoteJwksBuilder {
 }
 
 impl RemoteJwks {
-    /// The keys of this endpoint, with the default limits: `builder(url).build()`.
+    /// Creates a handle with the default options: `builder(url).build()`. Starts no fetch.
     ///
     /// # Errors
     ///
-    /// As [`RemoteJwksBuilder::build`].
+    /// [`BuildError::Config`] if the URL cannot be used (https, or http to loopback, without user
+    /// and password), or the HTTP client cannot be built.
     pub fn new(url: impl AsRef<str>) -> Result<Self, BuildError> {
         Self::builder(url).build()
     }
 
-    /// The keys of this endpoint, with limits of your own.
+    /// Starts from the default options.
     pub fn builder(url: impl AsRef<str>) -> RemoteJwksBuilder {
         RemoteJwksBuilder::new(url.as_ref())
     }
@@ -61,86 +78,168 @@ impl RemoteJwksBuilder {
         }
     }
 
-    /// The longest that a set counts as fresh, whatever the endpoint says. 1 h by default. A
-    /// removed key is accepted for as long as this at most, while the endpoint answers. The
-    /// shortest is 30 s, or this if it is less.
+    /// The upper limit of the freshness lifetime, whatever the endpoint says. 1 h by default.
+    ///
+    /// While the endpoint responds, a removed key is accepted for at most this long. The lower
+    /// limit is 30 s, or `max_age` if that is shorter.
     pub fn max_age(self, max_age: Duration) -> Self {
         self.with(|limits| limits.max_age = max_age)
     }
 
-    /// How long past its freshness the last good set goes on serving while the endpoint fails. 24 h
+    /// How long the last good set stays in use past its freshness lifetime while fetches fail. 24 h
     /// by default; then requests get 503.
+    ///
+    /// A longer time survives a longer outage; a shorter time limits how long a key that was
+    /// removed during an outage is accepted.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tower_m2m::RemoteJwks;
+    /// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+    /// // The endpoint can be down for a weekend.
+    /// let jwks = RemoteJwks::builder("https://api.example.com/auth/jwt/jwks.json")
+    ///     .stale_if_error(Duration::from_secs(72 * 3600))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stale_if_error(self, stale_if_error: Duration) -> Self {
         self.with(|limits| limits.stale_if_error = stale_if_error)
     }
 
-    /// How long one fetch may take from first to last byte, and how long a request waits for one. 5
-    /// s by default, at most 1 min.
+    /// How long a fetch may take, from connecting to the last byte, and how long a request waits
+    /// for one. 5 s by default, at most 1 min.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|limits| limits.timeout = timeout)
     }
 
-    /// Tokens with unknown keys cause at most two fetches in any such time. 10 s by default, at most
-    /// 1 h.
+    /// The interval in which tokens with unknown keys cause at most two fetches. 10 s by default,
+    /// at most 1 h.
+    ///
+    /// A shorter time accepts a new key sooner under an attack with made-up keys, which then costs
+    /// the endpoint more fetches.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tower_m2m::RemoteJwks;
+    /// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+    /// // This authority signs with a new key as soon as the key is listed.
+    /// let jwks = RemoteJwks::builder("https://keys.example.com/jwks.json")
+    ///     .cooldown(Duration::from_secs(2))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cooldown(self, cooldown: Duration) -> Self {
         self.with(|limits| limits.cooldown = cooldown)
     }
 
-    /// The largest answer that is read, in bytes. 128 KiB by default.
+    /// The maximum size of a response body, in bytes. 128 KiB by default.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// The largest set that is accepted. 100 keys by default.
+    /// The maximum number of keys in a set. 100 by default.
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|limits| limits.max_keys = keys)
     }
 
     /// Allows plain http to hosts beyond loopback. **An attacker on the path can then replace the
-    /// keys, and so decide which tokens are accepted**: only for networks that are encrypted below
-    /// HTTP.
+    /// keys, and so decide which tokens are accepted**: use it only in networks that are encrypted
+    /// below HTTP.
     pub fn allow_plain_http(mut self) -> Self {
         self.is_plain_http_allowed = true;
         self
     }
 
-    /// A client with roots or a certificate of your own. The limits, the refusal of redirects and
-    /// the time-outs are put on top of it; a proxy that is set on it is used for https alone.
+    /// The HTTP client to start from, with your own CA certificates or a client certificate, for
+    /// instance.
+    ///
+    /// These settings override it: the timeouts, no redirects, no content coding, the user agent,
+    /// and no proxy for plain http.
+    ///
+    /// ```no_run
+    /// use tower_m2m::RemoteJwks;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ca = reqwest::Certificate::from_pem(&std::fs::read("/etc/ssl/internal-ca.pem")?)?;
+    /// let jwks = RemoteJwks::builder("https://keys.internal/jwks.json")
+    ///     .http_client(reqwest::Client::builder().tls_certs_only([ca]))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
         self.http_client = client;
         self
     }
 
-    /// A key set to start from, one that comes with the deployment for instance: it serves until
-    /// the first fetch brings another, for `stale_if_error` at most.
+    /// A key set to start with, such as one that is deployed with the service, so that requests
+    /// succeed while the endpoint is down.
+    ///
+    /// It is in use until the first successful fetch, for at most `stale_if_error`. A usable
+    /// [`cache_file`](Self::cache_file) takes precedence.
+    ///
+    /// ```
+    /// use tower_m2m::RemoteJwks;
+    ///
+    /// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+    /// # let deployed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    /// #     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// // `deployed` is `include_str!("jwks.json")`, for instance.
+    /// let jwks = RemoteJwks::builder("http://localhost:3567/.well-known/jwks.json")
+    ///     .seed(deployed)
+    ///     .build()?;
+    /// assert_eq!(jwks.health().keys, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn seed(mut self, json: impl Into<String>) -> Self {
         self.seed = Some(json.into());
         self
     }
 
-    /// Keeps the last good set in this file, and starts from it: a service that is restarted in the
-    /// middle of an outage serves. The set is good for its lifetime and `stale_if_error`, counted from when it was
-    /// fetched. It is written as a whole, readable by its owner alone, each time the set is fetched
-    /// or confirmed. Its folder has to exist.
+    /// Keeps the last good set in this file and loads it on [`build`](Self::build), so that a
+    /// service that restarts during an outage can verify tokens.
     ///
-    /// **Write access to the file decides which tokens are accepted.** A file is ignored with a
-    /// warning, and replaced by the next fetch, if it is corrupt, stale, dated more than 60 s in
-    /// the future or of another endpoint. On Unix also if it is a symbolic link, belongs to a user
-    /// other than root and that of this process, or is writable by its group or by all users. In a
-    /// Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default
-    /// makes the file group-writable at each start of a pod.
+    /// The loaded set is usable for its freshness lifetime plus `stale_if_error`, counted from its
+    /// fetch. The file is replaced atomically after each successful fetch, readable by its owner
+    /// alone. Its folder must exist.
+    ///
+    /// **Write access to the file decides which tokens are accepted.** A file is ignored, with a
+    /// warning, and replaced by the next fetch if it is corrupt, stale, dated more than 60 s in the
+    /// future, or belongs to another endpoint. On Unix also if it is a symbolic link, is owned by a
+    /// user other than root and that of this process, or is writable by its group or by all users.
+    ///
+    /// In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the
+    /// default makes the file group-writable at each start of a pod.
+    ///
+    /// ```no_run
+    /// use tower_m2m::RemoteJwks;
+    ///
+    /// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+    /// let jwks = RemoteJwks::builder("https://api.example.com/auth/jwt/jwks.json")
+    ///     .cache_file("/var/lib/billing/jwks.json")
+    ///     .build()?;
+    /// if jwks.health().usable_for.is_zero() {
+    ///     println!("no usable cache file, the first request waits for a fetch");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cache_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache_file = Some(path.into());
         self
     }
 
-    /// Makes the handle. Nothing is fetched before its first use.
+    /// Creates the handle. Starts no fetch. Reads the cache file, if there is one, which blocks.
     ///
     /// # Errors
     ///
-    /// [`BuildError`]: the URL cannot be used, the HTTP client cannot be built, a limit is out of
-    /// its range, or the seed is no usable key set.
+    /// [`BuildError::Config`] if the URL cannot be used or the HTTP client cannot be built,
+    /// [`BuildError::Limit`] if a limit is out of range, [`BuildError::Seed`] if the seed is not a
+    /// usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
         if !self.is_plain_http_allowed {
@@ -164,9 +263,9 @@ impl RemoteJwksBuilder {
         if let Some(disk_cache) = &disk_cache {
             disk_cache.load_into(&mut snapshot, &limits, &clock);
         }
-        let exchange = HttpExchange { client, url, max_body: self.max_body, clock: clock.clone() };
-        let (exchange, rng) = (Box::new(exchange), fastrand::Rng::new());
-        let task = FetchTask::new(limits, snapshot, disk_cache, exchange, clock, rng);
+        let endpoint = HttpEndpoint { client, url, max_body: self.max_body, clock: clock.clone() };
+        let (endpoint, rng) = (Box::new(endpoint), fastrand::Rng::new());
+        let task = FetchTask::new(limits, snapshot, disk_cache, endpoint, clock, rng);
         Ok(RemoteJwks::from_task(task))
     }
 
@@ -176,7 +275,7 @@ impl RemoteJwksBuilder {
     }
 }
 
-/// Prints the limits alone: the URL and the client may hold secrets.
+/// Prints the limits only: the URL and the client may hold secrets.
 impl fmt::Debug for RemoteJwksBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteJwksBuilder").field("limits", &self.limits).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The last good key set on disk: a process that restarts in an outage starts with it.
+//! The last good key set on disk, which a process that restarts in an outage loads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,13 +15,15 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
+use super::fetch::printable;
 use super::limits::Limits;
 use super::snapshot::Snapshot;
 use crate::atomic_file;
 use crate::clock::Clock;
 use crate::trusted_file;
 
-/// Seconds that a cached set may be dated ahead of the wall clock, which may have been corrected.
+/// How far in the future the date of a cached set may be, in seconds: the wall clock may have been
+/// set back.
 const MAX_AHEAD: u64 = 60;
 
 /// A file that holds one endpoint's key set.
@@ -29,23 +31,23 @@ const MAX_AHEAD: u64 = 60;
 pub(super) struct DiskCache {
     path: PathBuf,
     max_body: usize,
-    /// The endpoint, for readers of the file: without its query, which may hold a secret.
+    /// The URL without its query, for people who read the file.
     endpoint: String,
-    /// A digest of the whole URL: a file of another endpoint is not to be trusted, and a query may
-    /// tell endpoints apart.
+    /// A digest of the whole URL. Only a file of this very endpoint is loaded, and endpoints may
+    /// differ in the query alone, which is not stored because it may hold a secret.
     url_sha256: String,
     outbox: Arc<Mutex<Outbox>>,
 }
 
-/// What the writer has to write.
+/// The set to write, and the thread that writes it.
 #[derive(Debug, Default)]
 struct Outbox {
-    /// The newest set: it replaces older ones that are not written yet.
+    /// The newest set. Replaces an older one that is not yet written.
     next: Option<CachedSet>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// The contents of the file.
+/// A set and when it was fetched.
 #[derive(Debug)]
 pub(super) struct CachedSet {
     pub(super) json: Vec<u8>,
@@ -55,31 +57,30 @@ pub(super) struct CachedSet {
     pub(super) lifetime: u64,
 }
 
+/// The contents of the file.
 #[derive(Deserialize, Serialize)]
 struct Document<'a> {
     endpoint: Cow<'a, str>,
     url_sha256: Cow<'a, str>,
     fetched: u64,
     lifetime: u64,
-    /// The key set as the endpoint sent it, as a string.
+    /// The response body, as a JSON string.
     jwks: Cow<'a, str>,
 }
 
 impl DiskCache {
-    /// `max_body`: the length of the largest set that is read, in bytes.
+    /// `max_body` is the largest size of a set, in bytes.
     pub(super) fn new(path: PathBuf, url: &Url, max_body: usize) -> Self {
-        let mut endpoint = url.clone();
-        endpoint.set_query(None);
-        endpoint.set_fragment(None);
         let url_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, url.as_str().as_bytes()));
-        Self { path, max_body, endpoint: endpoint.into(), url_sha256, outbox: Arc::default() }
+        Self { path, max_body, endpoint: printable(url), url_sha256, outbox: Arc::default() }
     }
 
-    /// Starts from the cached set, if the file exists and can be used. Otherwise logs why not.
+    /// Loads the cached set into the snapshot. Does nothing if there is no file; logs why a file
+    /// cannot be used.
     pub(super) fn load_into(&self, snapshot: &mut Snapshot, limits: &Limits, clock: &Clock) {
         let Some(CachedSet { json, fetched, lifetime }) = self.load() else { return };
         let now = clock.unix_now();
-        // Otherwise it would count as new at each restart, past every limit.
+        // A date in the future makes the age zero, so the set would count as fresh at each restart.
         if fetched > now.saturating_add(MAX_AHEAD) {
             return self.ignore(&"it is dated in the future");
         }
@@ -90,7 +91,7 @@ impl DiskCache {
         }
     }
 
-    /// Reads the file. `None` if there is none, or none to use, which is logged.
+    /// Reads the file. `None` if it does not exist, or cannot be used, which is logged.
     fn load(&self) -> Option<CachedSet> {
         match self.read() {
             Ok(cached) => Some(cached),
@@ -109,25 +110,23 @@ impl DiskCache {
 
     fn read(&self) -> io::Result<CachedSet> {
         let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
-        // As a JSON string each byte of the set takes two at most; the rest is for the other
-        // members.
+        // In a JSON string a byte of a key set takes at most two. 4096 for the other members.
         let limit = (self.max_body as u64).saturating_mul(2).saturating_add(4096);
         let text = trusted_file::read_at_most(file, limit)?;
         let document: Document<'_> =
             serde_json::from_slice(&text).map_err(|_| io::Error::other("it is corrupt"))?;
         if document.url_sha256 != self.url_sha256 {
-            return Err(io::Error::other("it is of another endpoint"));
+            return Err(io::Error::other("it belongs to another endpoint"));
         }
         let Document { fetched, lifetime, jwks, .. } = document;
         Ok(CachedSet { json: jwks.into_owned().into_bytes(), fetched, lifetime })
     }
 
-    /// Writes the set on a thread that may block, after the one that is being written, if there is
-    /// one. Needs a runtime.
+    /// Writes the set on a blocking thread, after a write that is in progress. Needs a runtime.
     pub(super) fn store_in_background(&self, cached: CachedSet) {
         let mut outbox = self.outbox();
         outbox.next = Some(cached);
-        // A finished writer that is still recorded ended with its runtime.
+        // A finished writer is still recorded if its runtime ended before it ran.
         if outbox.writer.as_ref().is_none_or(JoinHandle::is_finished) {
             let file = self.clone();
             outbox.writer = Some(spawn_blocking(move || file.empty_outbox()));
@@ -140,7 +139,8 @@ impl DiskCache {
         }
     }
 
-    /// The next set to write. If there is none the writer ends, recorded under the same lock.
+    /// Takes the next set to write. If there is none, clears `writer` under the same lock, because
+    /// the writer then ends.
     fn take_next(&self) -> Option<CachedSet> {
         let mut outbox = self.outbox();
         let next = outbox.next.take();
@@ -151,7 +151,7 @@ impl DiskCache {
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        // Nothing that holds the lock panics; were it so, what is in it would still be whole.
+        // A panic under the lock would leave no half-written state.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_loaded_again() {
+    fn stored_set_is_loaded_again() {
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json?secret=7f3a");
         assert!(file.load().is_none());
@@ -216,13 +216,13 @@ mod tests {
     fn set_of_the_largest_size_is_loaded_again() {
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json");
-        // Each of its bytes is escaped in the file.
+        // Each byte is escaped in the file.
         let largest = CachedSet { json: "\"\\\n\t".repeat(250).into_bytes(), ..cached_set() };
         file.store(&largest);
         assert_eq!(file.load().map(|cached| cached.json), Some(largest.json));
     }
 
-    /// Waits until everything is written.
+    /// Waits until all sets are written.
     async fn written(file: &DiskCache) {
         let writer = file.outbox().writer.take();
         if let Some(writer) = writer {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_while_another_set_is_being_written_is_written_after_it() {
+    async fn set_stored_during_a_write_is_written_after_it() {
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json");
         for fetched in 0..100 {
@@ -242,7 +242,7 @@ mod tests {
         }
         written(&file).await;
         assert_eq!(file.load().map(|cached| cached.fetched), Some(99));
-        // A writer that went with its runtime is no writer.
+        // A writer whose runtime has ended is replaced.
         file.outbox().writer = Some(tokio::spawn(async {}));
         tokio::task::yield_now().await;
         file.store_in_background(CachedSet { fetched: 100, ..cached_set() });
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_trusted_is_ignored() {
+    fn corrupt_or_foreign_file_is_ignored() {
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json");
         file.store(&cached_set());
@@ -276,7 +276,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_file_is_private_and_a_public_one_is_ignored() {
+    fn file_is_private_and_a_public_one_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_no_panic() {
+    fn missing_folder_causes_no_panic() {
         let file = DiskCache::new(
             "/nonexistent/folder/keys.json".into(),
             &"https://a.example".parse().unwrap(),

@@ -4,10 +4,28 @@ use crate::error::{ConfigError, SourceError};
 use crate::jwks::error::KeySetError;
 
 /// Why a [`RemoteJwks`](crate::RemoteJwks) cannot be built.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_m2m::jwks::BuildError;
+/// use tower_m2m::{ConfigError, RemoteJwks};
+///
+/// match RemoteJwks::new("http://keys.example.com/jwks.json") {
+///     Err(BuildError::Config(ConfigError::PlainHttp { origin })) => {
+///         assert_eq!(origin, "http://keys.example.com");
+///     }
+///     other => unreachable!("{other:?}"),
+/// }
+///
+/// let jwks = RemoteJwks::builder("https://keys.example.com/jwks.json").timeout(Duration::ZERO);
+/// let err = jwks.build().unwrap_err();
+/// assert_eq!(err.to_string(), "timeout must be more than zero and at most 1 min");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The URL, or the HTTP client.
+    /// The URL or the HTTP client.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A limit is zero or too large.
@@ -15,11 +33,11 @@ pub enum BuildError {
     Limit {
         /// The method of the builder.
         option: &'static str,
-        /// The values that it takes.
+        /// The allowed values.
         range: &'static str,
     },
-    /// The seed cannot be used.
-    #[error("the seed cannot be used")]
+    /// The [`seed`](crate::RemoteJwksBuilder::seed) is not a usable key set.
+    #[error("the seed cannot be used{}", remedy(.source))]
     Seed {
         /// Why not.
         source: KeySetError,
@@ -27,10 +45,31 @@ pub enum BuildError {
 }
 
 /// Why a key set could not be fetched.
+///
+/// ```
+/// use tower_m2m::{FetchError, RemoteJwks};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let url = format!("http://{}/jwks.json", listener.local_addr()?);
+/// # tokio::spawn(async { axum::serve(listener, axum::Router::new()).await });
+/// let jwks = RemoteJwks::new(&url)?;
+/// let problem = match jwks.refresh().await {
+///     Ok(()) => "none",
+///     Err(FetchError::Timeout | FetchError::Connection { .. }) => "the endpoint is down",
+///     Err(FetchError::Status { status: 404 }) => "the URL is wrong",
+///     Err(FetchError::TooLarge { .. }) => "max_body is too low",
+///     Err(_) => "other",
+/// };
+/// assert_eq!(problem, "the URL is wrong");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// No complete response within the timeout.
+    /// No complete response within the [`timeout`](crate::RemoteJwksBuilder::timeout).
     #[error("no complete response within the timeout")]
     Timeout,
     /// The connection was refused, reset or closed early, the host is unknown, or its certificate
@@ -41,19 +80,19 @@ pub enum FetchError {
         source: SourceError,
     },
     /// A status other than 200, or 304 to an unconditional request.
-    #[error("the endpoint answered with status {status}")]
+    #[error("the response has status {status}")]
     Status {
         /// The HTTP status.
         status: u16,
     },
-    /// The body is larger than `max_body`.
-    #[error("the response is larger than {limit} bytes")]
+    /// The body is larger than [`max_body`](crate::RemoteJwksBuilder::max_body).
+    #[error("the response is larger than {limit} bytes; raise max_body")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The body is no usable key set.
-    #[error("the response cannot be used")]
+    /// The body is not a usable key set.
+    #[error("the response cannot be used{}", remedy(.source))]
     KeySet {
         /// Why not.
         source: KeySetError,
@@ -61,4 +100,45 @@ pub enum FetchError {
     /// There is no tokio runtime to fetch on, or the fetch task ended during the fetch.
     #[error("the fetch task is not running")]
     NotRunning,
+}
+
+/// The call that mends an error. Not in the text of [`KeySetError`]: the limit of a local key set
+/// is fixed.
+fn remedy(err: &KeySetError) -> &'static str {
+    match err {
+        KeySetError::TooManyKeys { .. } => "; raise max_keys",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Chain;
+
+    #[test]
+    fn errors_of_limits_name_the_method_that_raises_them() {
+        let source = KeySetError::TooManyKeys { limit: 100 };
+        let cases: [(&dyn std::error::Error, &str); 4] = [
+            (
+                &FetchError::TooLarge { limit: 2000 },
+                "the response is larger than 2000 bytes; raise max_body",
+            ),
+            (
+                &FetchError::KeySet { source: source.clone() },
+                "the response cannot be used; raise max_keys: the key set has more than 100 keys",
+            ),
+            (
+                &BuildError::Seed { source },
+                "the seed cannot be used; raise max_keys: the key set has more than 100 keys",
+            ),
+            (
+                &FetchError::KeySet { source: KeySetError::NoUsableKey },
+                "the response cannot be used: the key set holds no usable key",
+            ),
+        ];
+        for (err, expected) in cases {
+            assert_eq!(Chain(err).to_string(), expected);
+        }
+    }
 }

@@ -1,6 +1,5 @@
-//! One request to the JWKS endpoint and what came back.
+//! One request to the JWKS endpoint and its response.
 
-use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -17,34 +16,32 @@ use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
 
-/// Fetches a key set. Real over HTTP, in memory where a test drives time.
-pub(super) trait Exchange: Debug + Send + Sync {
-    /// Asks for the set, conditionally if `known` says what is held already. Must be cut off by the
-    /// caller.
-    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_>;
+/// A JWKS endpoint: over HTTP, or in memory in tests that control the clock.
+pub(super) trait JwksEndpoint: Send + Sync {
+    /// Fetches the key set, conditionally if there are validators. The caller limits the time.
+    fn fetch(&self, cause: FetchCause, validators: Validators) -> FetchFuture<'_>;
 
-    /// The endpoint's origin, which metrics are labelled with.
-    fn endpoint(&self) -> String;
+    /// The URL for logs, metrics and `Debug`.
+    fn printable_url(&self) -> String;
 }
 
-pub(super) type Fetching<'e> =
+pub(super) type FetchFuture<'e> =
     Pin<Box<dyn Future<Output = Result<JwksResponse, Failure>> + Send + 'e>>;
 
-/// Why a fetch is made.
+/// Why a fetch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FetchCause {
-    /// The schedule: the first fetch, a refresh ahead, or a retry.
+    /// The schedule: the first fetch, a refresh before the set expires, or a retry.
     Scheduled,
-    /// A token named a key that the set lacks.
+    /// A token with a `kid` that the set lacks.
     UnknownKey,
-    /// A signature was bad under a known key.
+    /// A bad signature under a known key.
     BadSignature,
-    /// [`RemoteJwks::refresh`](crate::RemoteJwks::refresh) was called.
+    /// A call of [`RemoteJwks::refresh`](crate::RemoteJwks::refresh).
     Refresh,
 }
 
-/// What an earlier answer called itself, sent back so that the endpoint may say 304 (RFC 9110
-/// §13.1).
+/// The validators of the last response (RFC 9110 §8.8), for a conditional request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Validators {
     pub(super) etag: Option<HeaderValue>,
@@ -62,13 +59,15 @@ pub(super) struct JwksResponse {
     /// `None` after a 304.
     pub(super) body: Option<Vec<u8>>,
     pub(super) validators: Validators,
-    /// What the endpoint says of freshness, unclamped. `None` if it says nothing.
+    /// The freshness lifetime before clamping. `None` if the response has no `max-age`.
     pub(super) lifetime: Option<Duration>,
 }
 
+/// A failed fetch.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: FetchError,
+    /// The `Retry-After` of the response.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -78,33 +77,35 @@ impl From<FetchError> for Failure {
     }
 }
 
-/// The real exchange.
-pub(super) struct HttpExchange {
+/// An endpoint over HTTP. Not `Debug`: the URL and the client's headers may hold secrets.
+pub(super) struct HttpEndpoint {
     pub(super) client: Client,
     pub(super) url: Url,
     pub(super) max_body: usize,
     pub(super) clock: Clock,
 }
 
-impl Exchange for HttpExchange {
-    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_> {
+impl JwksEndpoint for HttpEndpoint {
+    fn fetch(&self, cause: FetchCause, validators: Validators) -> FetchFuture<'_> {
         Box::pin(async move {
-            let asked_conditionally = !known.is_empty();
-            tracing::debug!(?cause, asked_conditionally, "fetching the key set");
+            let is_conditional = !validators.is_empty();
+            tracing::debug!(
+                endpoint = %self.printable_url(), ?cause, is_conditional, "fetching key set"
+            );
             let mut request = self.client.get(self.url.clone()).header(ACCEPT, "application/json");
-            if let Some(etag) = known.etag {
+            if let Some(etag) = validators.etag {
                 request = request.header(IF_NONE_MATCH, etag);
             }
-            if let Some(last_modified) = known.last_modified {
+            if let Some(last_modified) = validators.last_modified {
                 request = request.header(IF_MODIFIED_SINCE, last_modified);
             }
             let response = request.send().await.map_err(failure)?;
             match response.status() {
                 StatusCode::OK => self.read(response).await,
-                StatusCode::NOT_MODIFIED if asked_conditionally => Ok(JwksResponse {
+                StatusCode::NOT_MODIFIED if is_conditional => Ok(JwksResponse {
                     body: None,
-                    validators: validators(response.headers()),
-                    lifetime: lifetime(response.headers()),
+                    validators: read_validators(response.headers()),
+                    lifetime: read_lifetime(response.headers()),
                 }),
                 status => Err(Failure {
                     error: FetchError::Status { status: status.as_u16() },
@@ -117,35 +118,38 @@ impl Exchange for HttpExchange {
         })
     }
 
-    fn endpoint(&self) -> String {
-        http_client::origin(&self.url)
+    fn printable_url(&self) -> String {
+        printable(&self.url)
     }
 }
 
-impl HttpExchange {
+impl HttpEndpoint {
     async fn read(&self, response: Response) -> Result<JwksResponse, Failure> {
-        let (validators, lifetime) = (validators(response.headers()), lifetime(response.headers()));
+        let (validators, lifetime) =
+            (read_validators(response.headers()), read_lifetime(response.headers()));
         let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(JwksResponse { body: Some(body), validators, lifetime })
     }
 }
 
-/// Prints the origin alone: a URL's query may hold a secret, as may the headers of a client.
-impl fmt::Debug for HttpExchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpExchange").field("endpoint", &self.endpoint()).finish_non_exhaustive()
-    }
+/// A URL without its query, which may hold a secret, and its fragment. It has no user or password:
+/// the builder rejects those.
+pub(super) fn printable(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
 }
 
-fn validators(headers: &HeaderMap) -> Validators {
+fn read_validators(headers: &HeaderMap) -> Validators {
     Validators {
         etag: headers.get(ETAG).cloned(),
         last_modified: headers.get(LAST_MODIFIED).cloned(),
     }
 }
 
-fn lifetime(headers: &HeaderMap) -> Option<Duration> {
+fn read_lifetime(headers: &HeaderMap) -> Option<Duration> {
     freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
@@ -153,7 +157,7 @@ fn failure(err: reqwest::Error) -> Failure {
     if err.is_timeout() {
         return FetchError::Timeout.into();
     }
-    // At the bottom, so without the URL.
+    // The innermost source does not hold the URL.
     FetchError::Connection { source: SourceError::new(http_client::reason(&err.without_url())) }
         .into()
 }

@@ -1,28 +1,31 @@
-//! How many fetches requests may cause.
+//! The limit of fetches that requests cause.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// At most one fetch for bad signatures in this time, and only if the key set is at least this old.
+/// The minimum time between two fetches for bad signatures, and the minimum age of the key set
+/// before such a fetch.
 const BAD_SIGNATURE_COOLDOWN: Duration = Duration::from_secs(60);
 
-/// Limits the fetches that requests cause. Counts attempts when they start, whether they succeed or
-/// fail: counting successes alone would not protect an endpoint that is down.
+/// Limits the fetches that requests cause.
+///
+/// Attempts count when they start, whether they succeed or fail: a limit of successes would not
+/// protect an endpoint that is down.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FetchLimit {
     cooldown: Duration,
-    /// The starts of the last two fetches for an unknown key, the older one first.
+    /// When the last two fetches for an unknown key started, the older one first.
     unknown_key: [Option<Instant>; 2],
-    /// The start of the last fetch for a bad signature.
+    /// When the last fetch for a bad signature started.
     bad_signature: Option<Instant>,
-    /// The endpoint's `Retry-After`.
-    closed_until: Option<Instant>,
+    /// The end of the endpoint's `Retry-After`.
+    blocked_until: Option<Instant>,
 }
 
 impl FetchLimit {
     pub(super) fn new(cooldown: Duration) -> Self {
-        Self { cooldown, unknown_key: [None; 2], bad_signature: None, closed_until: None }
+        Self { cooldown, unknown_key: [None; 2], bad_signature: None, blocked_until: None }
     }
 
     /// Whether a fetch for an unknown key may start: at most two in any `cooldown`.
@@ -32,18 +35,19 @@ impl FetchLimit {
 
     /// How long until a fetch for an unknown key may start.
     pub(super) fn until_unknown_key(&self, now: Instant) -> Duration {
-        let opens = self.unknown_key[0].map(|older| older + self.cooldown).max(self.closed_until);
-        opens.map_or(Duration::ZERO, |opens| opens.saturating_duration_since(now))
+        let cooled_down = self.unknown_key[0].map(|older| older + self.cooldown);
+        let free_at = cooled_down.max(self.blocked_until);
+        free_at.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now))
     }
 
     /// Whether a fetch for a bad signature may start: at most one in any minute, and only if the
-    /// key set, fetched at `fetched`, is older than a minute. A young set makes a forged token more
-    /// likely than a reused `kid`.
+    /// key set, fetched at `fetched`, is at least a minute old. While the set is newer, a forged
+    /// token is more likely than a reused `kid`.
     pub(super) fn admits_bad_signature(&self, now: Instant, fetched: Option<Instant>) -> bool {
-        let has_rested = |since: Instant| now.duration_since(since) >= BAD_SIGNATURE_COOLDOWN;
-        self.closed_until.is_none_or(|until| now >= until)
-            && self.bad_signature.is_none_or(has_rested)
-            && fetched.is_some_and(has_rested)
+        let has_cooled_down = |since: Instant| now.duration_since(since) >= BAD_SIGNATURE_COOLDOWN;
+        self.blocked_until.is_none_or(|until| now >= until)
+            && self.bad_signature.is_none_or(has_cooled_down)
+            && fetched.is_some_and(has_cooled_down)
     }
 
     pub(super) fn count_unknown_key(&mut self, now: Instant) {
@@ -54,12 +58,12 @@ impl FetchLimit {
         self.bad_signature = Some(now);
     }
 
-    pub(super) fn close_until(&mut self, until: Instant) {
-        self.closed_until = Some(until);
+    pub(super) fn block_until(&mut self, until: Instant) {
+        self.blocked_until = Some(until);
     }
 
-    pub(super) fn reopen(&mut self) {
-        self.closed_until = None;
+    pub(super) fn unblock(&mut self) {
+        self.blocked_until = None;
     }
 }
 
@@ -98,16 +102,16 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_closes_the_limit_for_every_cause() {
+    fn retry_after_blocks_fetches_of_every_cause() {
         let start = Instant::now();
         let mut limit = FetchLimit::new(Duration::from_secs(10));
-        limit.close_until(start + Duration::from_secs(120));
+        limit.block_until(start + Duration::from_secs(120));
         assert!(!limit.admits_unknown_key(start + Duration::from_secs(119)));
         assert!(!limit.admits_bad_signature(start + Duration::from_secs(119), Some(start)));
         assert_eq!(limit.until_unknown_key(start), Duration::from_secs(120));
         assert!(limit.admits_unknown_key(start + Duration::from_secs(120)));
-        limit.close_until(start + Duration::from_secs(500));
-        limit.reopen();
+        limit.block_until(start + Duration::from_secs(500));
+        limit.unblock();
         assert!(limit.admits_unknown_key(start + Duration::from_secs(130)));
     }
 }

@@ -1,21 +1,22 @@
-//! When to fetch: what an endpoint's headers say, and how long to wait before the next attempt.
-//! Pure functions.
+//! The freshness lifetime of a response, and the delays before the next fetch. Pure functions.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-/// Freshness is at least this, whatever the endpoint says, unless `max_age` is shorter.
+/// The lower limit of the freshness lifetime, unless `max_age` is shorter.
 const MIN_LIFETIME: Duration = Duration::from_secs(30);
-/// Freshness where the endpoint says nothing.
+/// The freshness lifetime of a response without `max-age`.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
-/// `Cache-Control: max-age` less `Age` (RFC 9111 §4.2). `None` without a `max-age`. A figure that
-/// cannot be read counts as zero, as does a directive that forbids keeping: RFC 9111 §4.2.1 asks to
-/// treat such answers as stale.
+/// The freshness lifetime of a response: `Cache-Control: max-age` minus `Age` (RFC 9111 §4.2).
+/// `None` without a `max-age`.
+///
+/// It is zero if `max-age` is malformed (RFC 9111 §4.2.1: such a response counts as stale), or with
+/// `no-store` or `no-cache`. A malformed `Age` counts as zero.
 pub(crate) fn freshness<'h>(
     cache_control: impl IntoIterator<Item = &'h HeaderValue>,
     age: Option<&HeaderValue>,
@@ -31,7 +32,7 @@ pub(crate) fn freshness<'h>(
                 return Some(Duration::ZERO);
             }
             if name.eq_ignore_ascii_case(b"max-age") {
-                // The first one counts, as RFC 9111 §4.2.1 allows.
+                // Of several the first counts, as RFC 9111 §4.2.1 allows.
                 max_age = max_age.or(Some(seconds(argument)));
             }
         }
@@ -39,25 +40,26 @@ pub(crate) fn freshness<'h>(
     Some(max_age?.saturating_sub(age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()))))
 }
 
-/// The lifetime to work with: 30 s to `max_age`, 10 min if the endpoint says nothing.
+/// Clamps a lifetime to 30 s … `max_age`. 10 min if the response has no `max-age`.
 pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
 }
 
-/// How long after the beginning of a fetch to begin the next one: 80 % of the lifetime, ±10 %, so
-/// that a fleet does not come at once; but early enough to end within the lifetime, unless that is
-/// too short for two fetches.
-pub(super) fn refresh_ahead(
+/// The time from the start of a fetch to the start of the next: 80 % of the lifetime, ±10 % so that
+/// many instances do not fetch at the same moment.
+///
+/// At most the lifetime minus `timeout`, so that the next fetch ends while the set is fresh. For a
+/// lifetime under two timeouts at most half of it.
+pub(super) fn refresh_after(
     lifetime: Duration,
     timeout: Duration,
     rng: &mut fastrand::Rng,
 ) -> Duration {
-    let in_time = lifetime.saturating_sub(timeout).max(lifetime / 2);
-    lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(in_time)
+    let latest = lifetime.saturating_sub(timeout).max(lifetime / 2);
+    lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(latest)
 }
 
-/// How long to wait after the `failures`th failure in a row: 1 s doubling to 60 s, drawn from the
-/// upper half.
+/// The delay after this many consecutive failures: 1 s doubling to 60 s, drawn from the upper half.
 pub(super) fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(MAX_BACK_OFF).mul_f64(draw(rng, 0.5..=1.0))
@@ -67,7 +69,7 @@ fn draw(rng: &mut fastrand::Rng, range: RangeInclusive<f64>) -> f64 {
     range.start() + rng.f64() * (range.end() - range.start())
 }
 
-/// delta-seconds (RFC 9111 §1.2.2), quoted or not: too large saturates, anything else is zero.
+/// Parses delta-seconds (RFC 9111 §1.2.2), quoted or not. Saturates; malformed text is zero.
 fn seconds(text: &[u8]) -> Duration {
     let text = text.trim_ascii();
     let digits = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn freshness_is_max_age_less_age() {
+    fn freshness_is_max_age_minus_age() {
         let cases: &[(&[&str], Option<&str>, Option<u64>)] = &[
             (&[], None, None),
             (&["public"], Some("5"), None),
@@ -128,19 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn waits_stay_in_their_ranges() {
+    fn delays_stay_in_their_ranges() {
         for seed in 0..1000 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let timeout = Duration::from_secs(5);
             for (lifetime, least, most) in [(100, 72.0, 88.0), (30, 21.6, 25.0), (8, 4.0, 4.0)] {
-                let ahead =
-                    refresh_ahead(Duration::from_secs(lifetime), timeout, &mut rng).as_secs_f64();
-                assert!((least..=most).contains(&ahead), "{ahead}");
+                let after =
+                    refresh_after(Duration::from_secs(lifetime), timeout, &mut rng).as_secs_f64();
+                assert!((least..=most).contains(&after), "{after}");
             }
             for (failures, doubled) in [(1, 1.0), (2, 2.0), (6, 32.0), (7, 60.0), (u32::MAX, 60.0)]
             {
-                let wait = back_off(failures, &mut rng).as_secs_f64();
-                assert!((doubled / 2.0..=doubled).contains(&wait), "{failures}: {wait}");
+                let delay = back_off(failures, &mut rng).as_secs_f64();
+                assert!((doubled / 2.0..=doubled).contains(&delay), "{failures}: {delay}");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The handle on a remote key set.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,40 +8,88 @@ use tokio::time::timeout_at;
 
 use super::error::FetchError;
 use super::fetch::FetchCause;
-use super::key_cache::KeyCache;
 use super::pending_lookup;
+use super::shared::Shared;
 use super::task::FetchTask;
 use crate::jose::{Algorithm, Jwk};
 use crate::jwks::lookup::Lookup;
 
-/// How long [`RemoteJwks::ready`] tries.
+/// How long [`RemoteJwks::ready`] waits.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The keys of a JWKS endpoint (RFC 7517 §5): fetched, refreshed, and usable through outages. Cheap
-/// to clone; clones share one cache.
+/// The keys of a JWKS endpoint (RFC 7517 §5): fetched, cached, refreshed, and usable through
+/// outages. Cheap to clone; clones share one cache.
 ///
-/// Nothing is fetched or spawned before the first use, so it can be made outside a runtime. From
-/// then on one task owns every fetch, on the tokio runtime of the first use; it ends with the last
-/// clone.
+/// A constructor neither fetches nor spawns, so it works outside a tokio runtime. The first use
+/// spawns the fetch task on the runtime that it runs on. Dropping the last clone aborts the task.
 ///
-/// A token with an unknown key causes a fetch, of which requests can cause two in any 10 s: an
-/// attacker can neither flood the endpoint nor keep a new key out for longer. While the endpoint is
-/// down the last good set stays in use for 24 h.
-#[derive(Clone, Debug)]
-pub struct RemoteJwks(Arc<KeyCache>);
+/// A token with an unknown key causes a fetch, but all requests together cause at most two in any
+/// 10 s. The last good set stays in use for 24 h while the endpoint is down.
+/// [`jwks`](crate::jwks) states the guarantees.
+///
+/// ```
+/// use tower_m2m::{RemoteJwks, Verifier};
+/// # use tower_m2m::EmbeddedCore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let core = EmbeddedCore::builder().build().await?;
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let authority = format!("http://{}", listener.local_addr()?);
+/// # tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
+/// let jwks = RemoteJwks::new(format!("{authority}/.well-known/jwks.json"))?;
+/// // Optional: without it the first request waits for the first fetch.
+/// jwks.ready().await?;
+///
+/// let verifier = Verifier::new(jwks.clone()).audience("billing");
+/// assert!(jwks.health().keys > 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RemoteJwks(Arc<Shared>);
 
-/// The state of a [`RemoteJwks`].
+/// The state of a [`RemoteJwks`], from [`RemoteJwks::health`].
+///
+/// A readiness probe asks whether there are usable keys, not whether the last fetch succeeded: a
+/// service with usable keys can verify tokens through an outage of the endpoint.
+///
+/// ```
+/// use axum::extract::State;
+/// use axum::http::StatusCode;
+/// use tower_m2m::RemoteJwks;
+///
+/// async fn readiness(State(jwks): State<RemoteJwks>) -> StatusCode {
+///     match jwks.health().usable_for.is_zero() {
+///         true => StatusCode::SERVICE_UNAVAILABLE,
+///         false => StatusCode::OK,
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let url = "http://localhost:3567/.well-known/jwks.json";
+/// # let seed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+/// #     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+/// let not_loaded = RemoteJwks::new(url)?;
+/// assert_eq!(readiness(State(not_loaded)).await, StatusCode::SERVICE_UNAVAILABLE);
+///
+/// let seeded = RemoteJwks::builder(url).seed(seed).build()?;
+/// assert_eq!(readiness(State(seeded)).await, StatusCode::OK);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JwksHealth {
-    /// How many usable keys the last good set holds.
+    /// The number of usable keys in the last good set.
     pub keys: usize,
-    /// How long ago that set was fetched or confirmed. `None` before there is one.
+    /// The time since that set was fetched or confirmed. `None` before the first set.
     pub age: Option<Duration>,
-    /// For how long its keys may still be used if every fetch fails from now on. Zero: requests get
-    /// 503.
+    /// For how long the keys stay usable if every fetch fails from now on. Zero if the set is
+    /// stale, and before the first set.
     pub usable_for: Duration,
-    /// Why the last fetch failed. `None` if it succeeded, or if none has ended.
+    /// Why the last fetch failed. `None` if it succeeded, or if no fetch has ended.
     pub last_error: Option<FetchError>,
     /// Whether the fetch task runs. It starts with the first use.
     pub running: bool,
@@ -48,24 +97,38 @@ pub struct JwksHealth {
 
 impl RemoteJwks {
     pub(super) fn from_task(task: FetchTask) -> Self {
-        Self(KeyCache::new(task))
+        Self(Shared::new(task))
     }
 
-    /// Waits until there are usable keys, for 30 s at most. Fetches go on meanwhile, with their
-    /// back-off.
+    /// Waits until there are usable keys, for at most 30 s. Failed fetches are retried meanwhile,
+    /// with a back-off.
+    ///
+    /// A service that starts without the endpoint should log the error and serve: the fetches
+    /// continue, and until one succeeds requests get 503.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tower_m2m::RemoteJwks;
+    /// let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// if let Err(err) = jwks.ready().await {
+    ///     eprintln!("no verification keys yet: {err}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// The last [`FetchError`] after 30 s, [`FetchError::Timeout`] if no fetch has ended by then;
-    /// [`FetchError::NotRunning`] at once outside a tokio runtime.
+    /// After 30 s the error of the last fetch, or [`FetchError::Timeout`] if no fetch has ended.
+    /// Outside a tokio runtime [`FetchError::NotRunning`], at once.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the wait and nothing else.
+    /// Dropping the future stops the wait; the fetches continue.
     pub async fn ready(&self) -> Result<(), FetchError> {
-        let clock = self.0.fetches().clock();
+        let clock = self.0.task().clock();
         let deadline = clock.after(READY_TIMEOUT);
-        let mut receiver = self.0.fetches().subscribe();
+        let mut receiver = self.0.task().subscribe();
         loop {
             if !self.0.ensure_running() {
                 return Err(FetchError::NotRunning);
@@ -79,8 +142,18 @@ impl RemoteJwks {
         }
     }
 
-    /// Fetches now, whatever the schedule and the limit for unknown keys say, and waits for the
-    /// outcome. For callers that know that the keys have changed.
+    /// Fetches now, regardless of the schedule and of every limit, and waits for the result. For
+    /// callers that know that the keys have changed, such as a webhook of the authority.
+    ///
+    /// Calls made before the fetch starts share it.
+    ///
+    /// ```no_run
+    /// # use tower_m2m::{FetchError, RemoteJwks};
+    /// async fn keys_rotated(jwks: &RemoteJwks) -> Result<(), FetchError> {
+    ///     // The keys that the response lacks are rejected from now on.
+    ///     jwks.refresh().await
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -89,14 +162,14 @@ impl RemoteJwks {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the wait; the fetch goes on.
+    /// Dropping the future stops the wait; the fetch continues.
     pub async fn refresh(&self) -> Result<(), FetchError> {
-        let fetches = self.0.fetches();
-        // A fetch may be running already, and the requested one starts after it.
-        let deadline = fetches.clock().after(2 * fetches.limits().timeout);
-        let mut receiver = fetches.subscribe();
+        let task = self.0.task();
+        // Twice: the requested fetch starts after one that may be in progress.
+        let deadline = task.clock().after(2 * task.limits().timeout);
+        let mut receiver = task.subscribe();
         let started = receiver.borrow_and_update().started();
-        fetches.request_fetch(FetchCause::Refresh);
+        task.request_fetch(FetchCause::Refresh);
         loop {
             {
                 let snapshot = receiver.borrow_and_update();
@@ -113,11 +186,12 @@ impl RemoteJwks {
         }
     }
 
-    /// The state of the cache, for a health endpoint or a log.
+    /// The state of the cache, for a readiness probe or a log. Starts no fetch: a service that gets
+    /// no requests before it is ready has to call [`ready`](Self::ready).
     #[must_use]
     pub fn health(&self) -> JwksHealth {
-        let now = self.0.fetches().clock().now();
-        let snapshot = self.0.fetches().snapshot();
+        let now = self.0.task().clock().now();
+        let snapshot = self.0.task().snapshot();
         JwksHealth {
             keys: snapshot.set().keys().len(),
             age: snapshot.fetched().map(|fetched| now.duration_since(fetched)),
@@ -127,10 +201,12 @@ impl RemoteJwks {
         }
     }
 
-    /// The last good set as the endpoint sent it. `None` before there is one.
+    /// The last good set as the endpoint sent it, for the
+    /// [`seed`](crate::RemoteJwksBuilder::seed) of another process, for instance. `None` before the
+    /// first set.
     #[must_use]
     pub fn to_json(&self) -> Option<String> {
-        let snapshot = self.0.fetches().snapshot();
+        let snapshot = self.0.task().snapshot();
         snapshot.fetched()?;
         String::from_utf8(snapshot.json().to_vec()).ok()
     }
@@ -143,28 +219,28 @@ impl RemoteJwks {
         algorithm: Algorithm,
         now: u64,
     ) -> Option<Arc<Jwk>> {
-        let snapshot = self.0.fetches().snapshot();
-        let is_served = self.0.is_running() && snapshot.is_usable(self.0.fetches().clock().now());
-        snapshot.listed_key(kid, algorithm).filter(|key| is_served && key.is_usable(now)).cloned()
+        let snapshot = self.0.task().snapshot();
+        let is_usable = self.0.is_running() && snapshot.is_usable(self.0.task().clock().now());
+        snapshot.listed_key(kid, algorithm).filter(|key| is_usable && key.is_usable(now)).cloned()
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.
     pub(crate) fn look_up(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
-        let fetches = self.0.fetches();
-        let is_usable = fetches.snapshot().listed_key(kid, algorithm).map(|key| key.is_usable(now));
+        let task = self.0.task();
+        let is_usable = task.snapshot().listed_key(kid, algorithm).map(|key| key.is_usable(now));
         let Some(is_usable) = is_usable else {
             return pending_lookup::look_up(&self.0, kid, algorithm);
         };
-        // The set stays valid until its own deadlines, but only the task refreshes it.
+        // The set is usable without the task until it is stale, but only the task refreshes it.
         self.0.ensure_running();
         if !is_usable {
-            // The set is stale, the wall clock was set, or the task had ended.
+            // The set is stale, the wall clock was set forward, or the task had ended.
             self.0.renew_deadlines();
         }
-        // Found again in one snapshot: the task may have removed the key meanwhile.
+        // Searched again: the task may have removed the key since the first borrow.
         let found = {
-            let snapshot = fetches.snapshot();
-            let is_stale = !snapshot.is_usable(fetches.clock().now());
+            let snapshot = task.snapshot();
+            let is_stale = !snapshot.is_usable(task.clock().now());
             snapshot.listed_key(kid, algorithm).map(|key| (Arc::clone(key), is_stale))
         };
         match found {
@@ -174,17 +250,29 @@ impl RemoteJwks {
         }
     }
 
-    /// Requests a fetch in the background: the authority may have given the kid of a known key to a
-    /// new one.
+    /// Requests a fetch in the background: the authority may have reused the kid of a known key for
+    /// a new one.
     pub(crate) fn bad_signature_seen(&self) {
-        let is_fetching = self.0.fetches().snapshot().is_fetching();
+        let is_fetching = self.0.task().snapshot().is_fetching();
         if !is_fetching {
-            self.0.fetches().request_fetch(FetchCause::BadSignature);
+            self.0.task().request_fetch(FetchCause::BadSignature);
         }
     }
 
     #[cfg(test)]
-    pub(super) fn cache(&self) -> &Arc<KeyCache> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0
+    }
+}
+
+impl fmt::Debug for RemoteJwks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not printed under the snapshot's lock: a writer may block.
+        let keys = self.0.task().snapshot().set().keys().len();
+        f.debug_struct("RemoteJwks")
+            .field("endpoint", &self.0.task().telemetry().endpoint())
+            .field("keys", &keys)
+            .field("running", &self.0.is_running())
+            .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers of one remote key set.
+//! The limits of a remote key set.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Keys of a JWKS endpoint. [`jwks`](crate::jwks) states what this cache guarantees.
+//! The cached keys of a JWKS endpoint. [`jwks`](crate::jwks) states the guarantees.
 
 mod builder;
 mod disk_cache;
@@ -7,10 +7,10 @@ mod fetch;
 mod fetch_limit;
 mod freshness;
 mod handle;
-mod key_cache;
 mod limits;
 mod pending_lookup;
 mod pending_requests;
+mod shared;
 mod snapshot;
 mod task;
 mod telemetry;

@@ -1,4 +1,4 @@
-//! The look-up of a key that the current snapshot lacks.
+//! Look-ups of keys that the current snapshot lacks.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::fetch::FetchCause;
-use super::key_cache::KeyCache;
+use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::jose::{Algorithm, Jwk};
 use crate::jwks::error::LookupError;
@@ -15,25 +15,25 @@ use crate::jwks::lookup::Lookup;
 
 /// A look-up of an unknown key. It keeps the fetch task alive.
 struct PendingLookup {
-    cache: Arc<KeyCache>,
+    shared: Arc<Shared>,
     kid: Option<String>,
     algorithm: Algorithm,
-    /// How many fetches had started when the key was asked for: only a later one proves that the
-    /// key does not exist.
+    /// How many fetches had started before the look-up. Only a later fetch proves that the key does
+    /// not exist.
     started: u64,
 }
 
-/// Looks up a key that was not in the snapshot. Decides at once where waiting is of no use.
-pub(super) fn look_up(cache: &Arc<KeyCache>, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
-    // The wait needs a timer, so it needs a runtime even if the task runs on another one.
-    if Handle::try_current().is_err() || !cache.ensure_running() {
-        let retry_after = cache.fetches().snapshot().retry_after(cache.fetches().clock().now());
+/// Looks up a key that was not in the snapshot. Waits only if a fetch may find the key.
+pub(super) fn look_up(shared: &Arc<Shared>, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
+    // A wait needs the timer of a runtime, even if the task runs on another runtime.
+    if Handle::try_current().is_err() || !shared.ensure_running() {
+        let retry_after = shared.task().snapshot().retry_after(shared.task().clock().now());
         return Lookup::Refused(LookupError::FetchFailed { retry_after });
     }
-    let receiver = cache.fetches().subscribe();
+    let receiver = shared.task().subscribe();
     let snapshot = receiver.borrow().clone();
     let lookup = PendingLookup {
-        cache: Arc::clone(cache),
+        shared: Arc::clone(shared),
         kid: kid.map(str::to_owned),
         algorithm,
         started: snapshot.started(),
@@ -41,10 +41,10 @@ pub(super) fn look_up(cache: &Arc<KeyCache>, kid: Option<&str>, algorithm: Algor
     match lookup.decide(&snapshot) {
         Some(Ok(key)) => Lookup::Found(key),
         Some(Err(err)) => Lookup::Refused(err),
-        None => match cache.enqueue() {
-            Some(permit) => {
-                let deadline = cache.fetches().clock().after(cache.fetches().limits().timeout);
-                Lookup::Pending(Box::pin(lookup.wait(receiver, deadline, permit)))
+        None => match shared.enqueue() {
+            Some(slot) => {
+                let deadline = shared.task().clock().after(shared.task().limits().timeout);
+                Lookup::Pending(Box::pin(lookup.wait(receiver, deadline, slot)))
             }
             None => Lookup::Refused(LookupError::QueueFull),
         },
@@ -57,10 +57,10 @@ impl PendingLookup {
         self,
         mut receiver: watch::Receiver<Snapshot>,
         deadline: Instant,
-        _permit: OwnedSemaphorePermit,
+        _slot: OwnedSemaphorePermit,
     ) -> Result<Arc<Jwk>, LookupError> {
         loop {
-            self.cache.ensure_running();
+            self.shared.ensure_running();
             let snapshot = receiver.borrow_and_update().clone();
             if let Some(decided) = self.decide(&snapshot) {
                 return decided;
@@ -71,10 +71,10 @@ impl PendingLookup {
         }
     }
 
-    /// `None`: the look-up has to wait. The order of the checks: the key set, what a fetch has
-    /// proved, whether a fetch may be asked for.
+    /// Returns `None` if the look-up has to wait. Checks first the key set, then the outcome of a
+    /// later fetch, then whether a fetch may be requested.
     fn decide(&self, snapshot: &Snapshot) -> Option<Result<Arc<Jwk>, LookupError>> {
-        let is_usable = snapshot.is_usable(self.cache.fetches().clock().now());
+        let is_usable = snapshot.is_usable(self.shared.task().clock().now());
         if let Some(key) = snapshot.listed_key(self.kid.as_deref(), self.algorithm)
             && is_usable
         {
@@ -86,7 +86,7 @@ impl PendingLookup {
                 return Some(Err(self.fetch_failed(snapshot)));
             }
             if let Some(kid) = &self.kid {
-                self.cache.insert_missing(kid);
+                self.shared.insert_missing(kid);
             }
             return Some(Err(LookupError::UnknownKey));
         }
@@ -95,28 +95,28 @@ impl PendingLookup {
             return None;
         }
         if !is_usable {
-            return Some(Err(refuse_and_fetch(&self.cache)));
+            return Some(Err(refuse_and_fetch(&self.shared)));
         }
         if snapshot.is_fetching() {
             return None;
         }
         match &self.kid {
-            Some(kid) if self.cache.is_missing(kid) => Some(Err(LookupError::UnknownKey)),
-            Some(_) if self.cache.fetches().request_fetch(FetchCause::UnknownKey) => None,
-            // The fetch limit is exhausted: answer from the last result.
+            Some(kid) if self.shared.is_missing(kid) => Some(Err(LookupError::UnknownKey)),
+            Some(_) if self.shared.task().request_fetch(FetchCause::UnknownKey) => None,
+            // The fetch limit is exhausted: the last fetch decides.
             Some(_) => {
-                self.cache.fetches().telemetry().fetch_refused();
+                self.shared.task().telemetry().fetch_refused();
                 let err =
                     if has_failed { self.fetch_failed(snapshot) } else { LookupError::UnknownKey };
                 Some(Err(err))
             }
-            // Without a kid no fetch tells which key the token means: the current set decides.
+            // Without a kid a fetch cannot tell which key the token needs: the current set decides.
             None => Some(Err(LookupError::UnknownKey)),
         }
     }
 
     fn fetch_failed(&self, snapshot: &Snapshot) -> LookupError {
-        let retry_after = snapshot.retry_after(self.cache.fetches().clock().now());
+        let retry_after = snapshot.retry_after(self.shared.task().clock().now());
         match snapshot.is_loaded() {
             true => LookupError::FetchFailed { retry_after },
             false => LookupError::NotLoaded { retry_after },
@@ -124,12 +124,12 @@ impl PendingLookup {
     }
 }
 
-/// The refusal while no key is usable. Asks for a fetch all the same: the back-off of an outage can
-/// take a minute, and a key has to be accepted sooner once the endpoint answers.
-pub(super) fn refuse_and_fetch(cache: &KeyCache) -> LookupError {
-    cache.fetches().request_fetch(FetchCause::UnknownKey);
-    let snapshot = cache.fetches().snapshot();
-    let retry_after = snapshot.retry_after(cache.fetches().clock().now());
+/// Refuses a look-up while no key is usable, and requests a fetch: the back-off of the scheduled
+/// fetches can take a minute, but guarantee (b) allows 10 s once the endpoint responds.
+pub(super) fn refuse_and_fetch(shared: &Shared) -> LookupError {
+    shared.task().request_fetch(FetchCause::UnknownKey);
+    let snapshot = shared.task().snapshot();
+    let retry_after = snapshot.retry_after(shared.task().clock().now());
     match snapshot.is_loaded() {
         true => LookupError::Stale { retry_after },
         false => LookupError::NotLoaded { retry_after },

@@ -1,4 +1,4 @@
-//! What requests ask of the fetch task.
+//! Messages to the fetch task.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,11 +6,11 @@ use tokio::sync::Notify;
 
 use super::fetch::FetchCause;
 
-/// The fetches that requests have asked for and that have not started: the fetch task's mailbox.
-/// Equal messages merge, so it never grows.
+/// The fetches that requests have posted and that have not started. Fetches for the same cause
+/// merge, so the memory is constant.
 ///
 /// Not an `mpsc` channel: its receiver would end with the task, and a restarted task needs the
-/// messages of the ended one.
+/// messages that the ended one did not take.
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests {
     causes: AtomicU8,
@@ -22,7 +22,7 @@ pub(super) struct PendingRequests {
 pub(super) struct Causes(u8);
 
 impl PendingRequests {
-    /// Asks the task for a fetch.
+    /// Posts a fetch.
     pub(super) fn post(&self, cause: FetchCause) {
         self.causes.fetch_or(bit(cause), Ordering::AcqRel);
         self.posted.notify_one();
@@ -33,7 +33,7 @@ impl PendingRequests {
         Causes(self.causes.swap(0, Ordering::AcqRel))
     }
 
-    /// Waits for a message that was posted since the last wait.
+    /// Waits for a message posted since the last wait.
     pub(super) async fn posted(&self) {
         self.posted.notified().await;
     }

@@ -1,4 +1,4 @@
-//! The published state of a key set: read by requests, changed by the fetch task.
+//! The state of a key set that the fetch task publishes and requests read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::jwks::error::KeySetError;
 
-/// The state of a key set. This file alone moves the deadlines of its keys.
+/// The state of a key set.
 ///
-/// Every key carries the wall time until which it may be used, so that staleness, removal and a
-/// dead task reach each holder of the key, cached tokens included, as one atomic load.
+/// Each key holds its deadline, the wall time until which it may be used. Holders of the key, such
+/// as cached tokens, read it with one atomic load, and so notice that the set is stale, that the
+/// key was removed, or that the task has ended. No other file changes deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     set: Arc<JwkSet>,
-    /// The document that `set` was read from.
+    /// The response body that `set` was read from.
     json: Arc<[u8]>,
-    /// When `set` was fetched or confirmed. `None` before the first set.
+    /// When `set` was fetched or confirmed (by a 304). `None` before the first set.
     fetched: Option<Instant>,
-    /// Until when the keys of `set` may be used.
+    /// When the keys of `set` expire, on the monotonic clock.
     stale_at: Option<Instant>,
-    /// How many fetches have started, and how many of them have ended. One runs at a time.
+    /// How many fetches have started and how many have ended. At most one runs at a time.
     started: u64,
     ended: u64,
-    /// Why the last fetch failed. `None` if it succeeded or none has ended.
+    /// Why the last fetch failed. `None` if it succeeded or no fetch has ended.
     last_error: Option<FetchError>,
     /// When the next scheduled fetch starts.
     due: Instant,
@@ -43,12 +44,12 @@ pub(super) struct FetchedSet {
     pub(super) json: Arc<[u8]>,
     /// How long ago its fetch started.
     pub(super) age: Duration,
-    /// For how long it is fresh, from the start of the fetch.
+    /// Its freshness lifetime, from the start of the fetch.
     pub(super) lifetime: Duration,
 }
 
 impl Snapshot {
-    /// No key set yet, and a fetch that is due.
+    /// A snapshot without a key set, with a fetch due now.
     pub(super) fn new(limits: &Limits, clock: &Clock) -> Self {
         Self {
             set: Arc::default(),
@@ -63,8 +64,8 @@ impl Snapshot {
         }
     }
 
-    /// Starts from a set that was fetched `age` ago and fresh for `lifetime` then. The next fetch
-    /// stays due.
+    /// Uses a set that was fetched `age` ago with this freshness lifetime. The first fetch stays
+    /// due.
     pub(super) fn preload(
         &mut self,
         json: &[u8],
@@ -111,7 +112,7 @@ impl Snapshot {
         self.fetched.is_some()
     }
 
-    /// Whether the keys may be used, by monotonic time.
+    /// Whether the keys may be used, by the monotonic clock.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         self.stale_at.is_some_and(|stale_at| now < stale_at)
     }
@@ -135,18 +136,18 @@ impl Snapshot {
         self.ended > started
     }
 
-    /// Why the last fetch failed. `None` if it succeeded or none has ended.
+    /// Why the last fetch failed. `None` if it succeeded or no fetch has ended.
     pub(super) fn last_error(&self) -> Option<&FetchError> {
         self.last_error.as_ref()
     }
 
-    /// Whether the last fetch failed and the failure was logged. A fetch that ended with the task
+    /// Whether the last fetch failed and the failure was logged. The end of the task during a fetch
     /// is not logged.
     pub(super) fn is_failing(&self) -> bool {
         self.last_error.as_ref().is_some_and(|err| *err != FetchError::NotRunning)
     }
 
-    /// Whether a request may ask for a fetch now.
+    /// Whether a fetch for this cause may start now.
     pub(super) fn admits(&self, cause: FetchCause, now: Instant) -> bool {
         match cause {
             FetchCause::Scheduled => self.due <= now,
@@ -161,8 +162,8 @@ impl Snapshot {
         self.due.saturating_duration_since(now).min(self.limit.until_unknown_key(now))
     }
 
-    /// Why a fetch has to start now: one that is due also serves every request for one. Limits are
-    /// checked again, since a fetch may have ended after a request was posted.
+    /// The cause of the fetch that has to start now. A scheduled fetch also serves the `requested`
+    /// ones. The limits are checked again: another fetch may have ended since the request.
     pub(super) fn next_cause(&self, requested: Causes, now: Instant) -> Option<FetchCause> {
         if self.admits(FetchCause::Scheduled, now) {
             return Some(FetchCause::Scheduled);
@@ -172,8 +173,8 @@ impl Snapshot {
             .find(|cause| requested.contains(*cause) && self.admits(*cause, now))
     }
 
-    /// When the task has something to do again: a scheduled fetch, or the end of the keys, whose
-    /// deadlines are on a wall clock that may have been set back.
+    /// When the task has to act next: at the next scheduled fetch, or when the set becomes stale.
+    /// The keys expire by the wall clock, which may have been set back, so the task expires them.
     pub(super) fn next_step(&self, now: Instant) -> Instant {
         self.stale_at.filter(|stale_at| *stale_at > now).map_or(self.due, |at| at.min(self.due))
     }
@@ -188,14 +189,14 @@ impl Snapshot {
         }
     }
 
-    /// Sets the start of the next scheduled fetch.
+    /// Sets when the next scheduled fetch starts.
     pub(super) fn schedule(&mut self, due: Instant) {
         self.due = due;
     }
 
-    /// A fetch brought a set. Keys that it lacks end at once.
+    /// Publishes the set of a successful fetch. Keys that it lacks expire at once.
     pub(super) fn succeed(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) {
-        self.limit.reopen();
+        self.limit.unblock();
         self.ended = self.started;
         self.last_error = None;
         self.fetched = Some(clock.now());
@@ -203,23 +204,22 @@ impl Snapshot {
         before.keys().iter().filter(|key| !self.set.contains(key)).for_each(|key| key.use_until(0));
     }
 
-    /// A fetch failed. The set stays in use.
+    /// Records a failed fetch. The set stays in use.
     pub(super) fn fail(&mut self, err: FetchError) {
         self.ended = self.started;
         self.last_error = Some(err);
     }
 
-    /// The endpoint asked for no fetch before `until`.
-    pub(super) fn close_until(&mut self, until: Instant) {
+    /// Blocks fetches until the end of the endpoint's `Retry-After`.
+    pub(super) fn block_until(&mut self, until: Instant) {
         self.due = self.due.max(until);
-        self.limit.close_until(until);
+        self.limit.block_until(until);
     }
 
-    /// The fetch task has ended.
+    /// Expires all keys when the fetch task has ended.
     ///
-    /// Ends all keys, so that a cached token looks its key up again: that look-up renews the
-    /// deadlines and restarts the task. Otherwise a removal could go unnoticed as long as no new
-    /// token arrives.
+    /// The next use of a cached token then looks its key up, which restarts the task and renews the
+    /// deadlines. Without this a removed key would stay in use until a new token arrived.
     pub(super) fn interrupt(&mut self) {
         self.set.keys().iter().for_each(|key| key.use_until(0));
         if self.is_fetching() {
@@ -227,11 +227,11 @@ impl Snapshot {
         }
     }
 
-    /// Moves the deadlines of the keys to the wall time that is left on the monotonic clock. The
-    /// wall clock may have been set since the last move.
+    /// Recalculates the deadlines of the keys, which are wall times, from the monotonic clock: the
+    /// wall clock may have been set meanwhile.
     ///
-    /// Call it on a borrowed snapshot, never on a clone: the borrow keeps the task from publishing
-    /// newer deadlines meanwhile.
+    /// Call it on a borrowed snapshot, never on a clone: while the snapshot is borrowed, the task
+    /// cannot publish newer deadlines, which this would overwrite.
     pub(super) fn renew_deadlines(&self, clock: &Clock) {
         let deadline = match self.usable_for(clock.now()) {
             None | Some(Duration::ZERO) => 0,
@@ -240,8 +240,8 @@ impl Snapshot {
         self.set.keys().iter().for_each(|key| key.use_until(deadline));
     }
 
-    /// Replaces the set and returns the old one. The new deadlines come first: at no time is a
-    /// listed key unusable.
+    /// Replaces the set and returns the old one. Sets the new deadlines first, so that a listed key
+    /// is usable at any time.
     fn replace(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) -> Arc<JwkSet> {
         let FetchedSet { set, json, age, lifetime } = fetched;
         let usable_for = lifetime.saturating_add(limits.stale_if_error).saturating_sub(age);

@@ -1,6 +1,6 @@
-//! The task that owns every fetch: waits until one is due or asked for, fetches, publishes.
+//! The task that does every fetch: it waits until a fetch is due or requested, fetches, and
+//! publishes the result.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::disk_cache::{CachedSet, DiskCache};
 use super::error::FetchError;
-use super::fetch::{Exchange, Failure, FetchCause, JwksResponse, Validators};
+use super::fetch::{Failure, FetchCause, JwksEndpoint, JwksResponse, Validators};
 use super::freshness;
 use super::limits::Limits;
 use super::pending_requests::PendingRequests;
@@ -20,11 +20,11 @@ use crate::clock::Clock;
 use crate::jose::JwkSet;
 use crate::jwks::error::KeySetError;
 
-/// The fetches of one endpoint. Requests read its snapshot and post messages to it.
+/// The fetch task of one endpoint. Requests read its snapshot and post messages to it.
 pub(super) struct FetchTask {
     limits: Limits,
     clock: Clock,
-    exchange: Box<dyn Exchange>,
+    endpoint: Box<dyn JwksEndpoint>,
     disk_cache: Option<DiskCache>,
     telemetry: Telemetry,
     snapshot: watch::Sender<Snapshot>,
@@ -32,13 +32,13 @@ pub(super) struct FetchTask {
     state: Mutex<FetchState>,
 }
 
-/// What only the task itself needs. Behind a mutex because a restarted task takes it over, and held
-/// for a few instructions at a time.
+/// State that only the running task uses. In a mutex because a restarted task continues with it.
 struct FetchState {
-    /// Scheduled fetches that failed in a row.
+    /// Consecutive failures of scheduled fetches.
     failures: u32,
-    /// What the endpoint sent with the current set.
+    /// The validators of the current set.
     validators: Validators,
+    /// The freshness lifetime of the current set before clamping.
     lifetime: Option<Duration>,
     rng: fastrand::Rng,
 }
@@ -48,7 +48,7 @@ impl FetchTask {
         limits: Limits,
         snapshot: Snapshot,
         disk_cache: Option<DiskCache>,
-        exchange: Box<dyn Exchange>,
+        endpoint: Box<dyn JwksEndpoint>,
         clock: Clock,
         rng: fastrand::Rng,
     ) -> Self {
@@ -57,8 +57,8 @@ impl FetchTask {
         Self {
             limits,
             clock,
-            telemetry: Telemetry::new(exchange.endpoint()),
-            exchange,
+            telemetry: Telemetry::new(endpoint.printable_url()),
+            endpoint,
             disk_cache,
             snapshot: watch::Sender::new(snapshot),
             requests: PendingRequests::default(),
@@ -78,7 +78,7 @@ impl FetchTask {
         &self.telemetry
     }
 
-    /// The current snapshot. Blocks publishing while it is held, so it must not be held for long.
+    /// The current snapshot. While it is borrowed the task cannot publish, so drop it soon.
     pub(super) fn snapshot(&self) -> watch::Ref<'_, Snapshot> {
         self.snapshot.borrow()
     }
@@ -87,9 +87,9 @@ impl FetchTask {
         self.snapshot.subscribe()
     }
 
-    /// Asks for a fetch that starts after now. Returns false if the fetch limit is exhausted.
+    /// Requests a fetch that starts after this call. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
-        // Only the start of a fetch counts, so every request before it shares the fetch.
+        // Not counted here but when the fetch starts: all requests before that share the fetch.
         let is_admitted = self.snapshot().admits(cause, self.clock.now());
         if is_admitted {
             self.requests.post(cause);
@@ -97,7 +97,7 @@ impl FetchTask {
         is_admitted
     }
 
-    /// Waits until there is a reason to fetch.
+    /// Waits until a fetch is due or requested.
     async fn next(&self) -> FetchCause {
         loop {
             let now = self.clock.now();
@@ -110,10 +110,10 @@ impl FetchTask {
                 }
                 (snapshot.usable_for(now), snapshot.next_step(now))
             };
-            // Without the snapshot's lock, which a recorder may take.
+            // Outside the snapshot's lock: a metrics recorder may call `health`, which takes it.
             self.telemetry.keys_usable_for(usable_for);
-            let next_report = self.telemetry.next_report().map(|interval| now + interval);
-            let until = next_report.map_or(next_step, |report| report.min(next_step));
+            let report_at = self.telemetry.report_interval().map(|interval| now + interval);
+            let until = report_at.map_or(next_step, |report_at| report_at.min(next_step));
             tokio::select! {
                 () = self.requests.posted() => {}
                 () = sleep_until(until) => {}
@@ -124,18 +124,18 @@ impl FetchTask {
     async fn fetch(&self, cause: FetchCause) {
         let started = self.clock.now();
         let validators = self.start(cause, started);
-        let fetched = match timeout(self.limits.timeout, self.exchange.get(cause, validators)).await
-        {
-            Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
-            Err(_) => Err(FetchError::Timeout.into()),
-        };
+        let fetched =
+            match timeout(self.limits.timeout, self.endpoint.fetch(cause, validators)).await {
+                Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
+                Err(_) => Err(FetchError::Timeout.into()),
+            };
         match fetched {
             Ok(fetched) => self.succeed(cause, fetched),
             Err(failure) => self.fail(cause, failure),
         }
     }
 
-    /// Counts the fetch before it is sent: one that ends the task counts as failed.
+    /// Counts the fetch as a failure before it is sent, in case the task ends during the fetch.
     fn start(&self, cause: FetchCause, now: Instant) -> Validators {
         let mut state = self.state();
         let due = (cause == FetchCause::Scheduled).then(|| {
@@ -151,11 +151,11 @@ impl FetchTask {
         state.validators.clone()
     }
 
-    /// Reads a response. A set that has not changed is not parsed again, so an entry that is
-    /// skipped is logged once.
+    /// Reads a response. A body that has not changed is not parsed again, so that a skipped key is
+    /// logged once.
     ///
-    /// All times count from the start of the fetch (RFC 9111 §4.2.3): a key that was removed while
-    /// the response was on its way is still in it.
+    /// The lifetime counts from the start of the fetch (RFC 9111 §4.2.3): the endpoint may have
+    /// removed a key after it sent the response.
     fn read(&self, response: JwksResponse, started: Instant) -> Result<FetchedSet, Failure> {
         let JwksResponse { body, validators, lifetime } = response;
         let (set, json, is_loaded) = {
@@ -174,7 +174,7 @@ impl FetchTask {
             _ => (set, json),
         };
         let mut state = self.state();
-        // RFC 9111 §4.3.4: a 304 keeps what it does not repeat.
+        // RFC 9111 §4.3.4: headers that a 304 does not repeat keep their value.
         if !is_confirmed || lifetime.is_some() {
             state.lifetime = lifetime;
         }
@@ -195,20 +195,20 @@ impl FetchTask {
         let due = {
             let mut state = self.state();
             state.failures = 0;
-            let ahead = freshness::refresh_ahead(lifetime, self.limits.timeout, &mut state.rng);
-            self.clock.after(ahead.saturating_sub(age))
+            let after = freshness::refresh_after(lifetime, self.limits.timeout, &mut state.rng);
+            self.clock.after(after.saturating_sub(age))
         };
         self.snapshot.send_modify(|snapshot| {
             snapshot.schedule(due);
             snapshot.succeed(fetched, &self.limits, &self.clock);
         });
         self.cache_on_disk(&json, age, lifetime);
-        // Without the snapshot's lock, which a subscriber or recorder may take.
+        // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         self.telemetry.fetch_succeeded(&before, &set, cause, had_failed);
     }
 
-    /// Keeps the set. Only a scheduled fetch schedules a retry: otherwise requests would set the
-    /// pace.
+    /// Keeps the set. Only a failed scheduled fetch schedules a retry, so that requests cannot
+    /// speed up or delay the schedule.
     fn fail(&self, cause: FetchCause, failure: Failure) {
         let Failure { error, retry_after } = failure;
         let now = self.clock.now();
@@ -219,15 +219,15 @@ impl FetchTask {
                 snapshot.schedule(retry);
             }
             if let Some(retry_after) = retry_after {
-                snapshot.close_until(now + retry_after);
+                snapshot.block_until(now + retry_after);
             }
             snapshot.fail(error.clone());
         });
-        // Without the snapshot's lock, which a subscriber or recorder may take.
+        // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         self.telemetry.fetch_failed(&error, cause, had_failed);
     }
 
-    /// Writes the set to the cache file in the background: a disk that hangs delays no fetch.
+    /// Writes the set to the cache file in the background, so that a slow disk delays no fetch.
     fn cache_on_disk(&self, json: &[u8], age: Duration, lifetime: Duration) {
         if let Some(disk_cache) = &self.disk_cache {
             let fetched = self.clock.unix_now().saturating_sub(age.as_secs());
@@ -256,20 +256,10 @@ impl Work for FetchTask {
     }
 
     fn ended(&self, stopped: impl FnOnce()) {
-        // In one step: a task that restarts in between would be interrupted.
+        // Under one lock: between the two calls a new task could start, and be interrupted.
         self.snapshot.send_modify(|snapshot| {
             stopped();
             snapshot.interrupt();
         });
-    }
-}
-
-impl fmt::Debug for FetchTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("FetchTask");
-        debug
-            .field("limits", &self.limits)
-            .field("exchange", &self.exchange)
-            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What operators see of a key set: events, and with feature `metrics` counters and gauges.
+//! Log events of a key set and, with feature `metrics`, its counters and gauges.
 //! [`jwks`](crate::jwks) lists them.
 
 use std::time::Duration;
@@ -9,30 +9,29 @@ use crate::error::Chain;
 use crate::jose::JwkSet;
 use crate::jwks::error::KeySetError;
 
-/// The gauge of staleness is updated this often.
+/// The interval at which `tower_m2m_jwks_stale_in_seconds` is updated.
 #[cfg(feature = "metrics")]
 const GAUGE_INTERVAL: Duration = Duration::from_secs(15);
 
-#[derive(Debug)]
 pub(super) struct Telemetry {
-    #[cfg(feature = "metrics")]
     endpoint: String,
 }
 
-// Without the feature the signatures stay the same and some arguments are unused.
+// Without the feature some arguments are unused.
 #[cfg_attr(
     not(feature = "metrics"),
     allow(clippy::needless_pass_by_value, clippy::unused_self, unused_variables)
 )]
 impl Telemetry {
     pub(super) fn new(endpoint: String) -> Self {
-        Self {
-            #[cfg(feature = "metrics")]
-            endpoint,
-        }
+        Self { endpoint }
     }
 
-    /// A fetch brought a set or confirmed it.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Reports a fetch that returned a set or confirmed the current one.
     pub(super) fn fetch_succeeded(
         &self,
         before: &JwkSet,
@@ -40,14 +39,15 @@ impl Telemetry {
         cause: FetchCause,
         had_failed: bool,
     ) {
-        for gone in before.keys().iter().filter(|key| !set.contains(key)) {
-            tracing::info!(kid = ?gone.logged_kid(), "key removed");
+        let endpoint = &self.endpoint;
+        for removed in before.keys().iter().filter(|key| !set.contains(key)) {
+            tracing::info!(%endpoint, kid = ?removed.logged_kid(), "key removed");
         }
-        for new in set.keys().iter().filter(|key| !before.contains(key)) {
-            tracing::info!(kid = ?new.logged_kid(), "key added");
+        for added in set.keys().iter().filter(|key| !before.contains(key)) {
+            tracing::info!(%endpoint, kid = ?added.logged_kid(), "key added");
         }
         if had_failed {
-            tracing::info!(keys = set.keys().len(), "key set fetch recovered");
+            tracing::info!(%endpoint, keys = set.keys().len(), "key set fetch recovered");
         }
         self.count(cause, "success");
         #[cfg(feature = "metrics")]
@@ -55,13 +55,13 @@ impl Telemetry {
             .set(set.keys().len() as f64);
     }
 
-    /// A fetch failed. Logged at warn once per outage, so that it does not fill the log.
+    /// Reports a failed fetch. Only the first one of an outage is logged at warn.
     pub(super) fn fetch_failed(&self, err: &FetchError, cause: FetchCause, had_failed: bool) {
-        let error = Chain(err);
+        let (endpoint, error) = (&self.endpoint, Chain(err));
         if had_failed {
-            tracing::debug!(%error, "key set fetch failed again");
+            tracing::debug!(%endpoint, %error, "key set fetch failed again");
         } else {
-            tracing::warn!(%error, "key set fetch failed");
+            tracing::warn!(%endpoint, %error, "key set fetch failed");
         }
         let outcome = match err {
             FetchError::Timeout => "timeout",
@@ -75,25 +75,26 @@ impl Telemetry {
         self.count(cause, outcome);
     }
 
-    /// A look-up was refused because the fetch limit is exhausted.
+    /// Counts a look-up that was refused because the fetch limit is exhausted.
     pub(super) fn fetch_refused(&self) {
         #[cfg(feature = "metrics")]
         metrics::counter!(
-            "tower_m2m_jwks_gate_refusals_total",
+            "tower_m2m_jwks_fetch_limit_refusals_total",
             "endpoint" => self.endpoint.clone()
         )
         .increment(1);
     }
 
-    /// How long the keys may still be used. `None` before there are any.
+    /// Updates the gauge of the time until the set is stale. `None` before the first set.
     pub(super) fn keys_usable_for(&self, left: Option<Duration>) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
             .set(left.unwrap_or_default().as_secs_f64());
     }
 
-    /// The interval of the gauge that changes without events. `None` if there is none.
-    pub(super) fn next_report(&self) -> Option<Duration> {
+    /// The interval at which the task calls [`keys_usable_for`](Self::keys_usable_for), whose value
+    /// changes without an event. `None` without the feature.
+    pub(super) fn report_interval(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
         return Some(GAUGE_INTERVAL);
         #[cfg(not(feature = "metrics"))]
@@ -115,5 +116,32 @@ impl Telemetry {
             )
             .increment(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, read_to_string};
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn failed_fetch_is_logged_with_its_endpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Mutex::new(File::create(&path).unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(log).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            Telemetry::new("https://a.example/jwks.json".to_owned()).fetch_failed(
+                &FetchError::Timeout,
+                FetchCause::Scheduled,
+                false,
+            );
+        });
+        let text = read_to_string(path).unwrap();
+        let expected = "key set fetch failed endpoint=https://a.example/jwks.json \
+                        error=no complete response within the timeout";
+        assert!(text.contains(" WARN ") && text.contains(expected), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A JWKS endpoint in memory that does whatever an endpoint may do.
+//! A JWKS endpoint in memory, with every failure that a real one may have.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -15,50 +15,49 @@ use crate::error::SourceError;
 use crate::jose::Jwk;
 use crate::jwks::remote::error::FetchError;
 use crate::jwks::remote::fetch::{
-    Exchange, Failure, FetchCause, Fetching, JwksResponse, Validators,
+    Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators,
 };
 
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;
 
-/// A key that may be listed: an id, and which of several keys stands under it.
+/// A key that the endpoint may list: its kid, and which of the key pairs of that kid it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Identity {
+pub(super) struct TestKey {
     pub(super) kid: u8,
     pub(super) material: u8,
 }
 
-impl Identity {
-    pub(super) fn id(self) -> String {
+impl TestKey {
+    pub(super) fn kid(self) -> String {
         format!("k{}", self.kid)
     }
 
-    fn jwk(self) -> &'static Value {
+    fn json(self) -> &'static Value {
         &POOL[&self].0
     }
 
-    /// The same key as the cache would have read it.
-    pub(super) fn key(self) -> &'static Jwk {
+    pub(super) fn jwk(self) -> &'static Jwk {
         &POOL[&self].1
     }
 }
 
-/// Made once: generating keys would be most of the work of a seed.
-static POOL: LazyLock<BTreeMap<Identity, (Value, Jwk)>> = LazyLock::new(|| {
-    let identities =
-        (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| Identity { kid, material }));
-    let made = identities.map(|identity| {
+/// Generated once: it takes longer than the rest of a simulation.
+static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk)>> = LazyLock::new(|| {
+    let test_keys =
+        (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| TestKey { kid, material }));
+    let pool = test_keys.map(|test_key| {
         let x = URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key().as_ref());
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": identity.id(), "x": x});
-        let key = Jwk::from_jwk(&jwk).unwrap();
-        (identity, (jwk, key))
+        let json = json!({"kty": "OKP", "crv": "Ed25519", "kid": test_key.kid(), "x": x});
+        let jwk = Jwk::from_jwk(&json).unwrap();
+        (test_key, (json, jwk))
     });
-    made.collect()
+    pool.collect()
 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behaviour {
-    Answers,
+    Responds,
     Refuses,
     Hangs,
     ResetsMidway,
@@ -72,15 +71,16 @@ pub(super) enum Behaviour {
     Panics,
 }
 
-/// One fetch, as the endpoint saw it.
+/// A fetch, as the endpoint sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetch {
-    pub(super) begun: Instant,
+    pub(super) started: Instant,
     pub(super) cause: FetchCause,
-    /// When it ended, or was cut off, and whether it brought a set. `None` while it is under way.
+    /// When it ended or was dropped, and whether it returned a set. `None` while it is in progress.
     pub(super) ended: Option<(Instant, bool)>,
 }
 
+/// The state of the endpoint.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) listed: BTreeMap<u8, u8>,
@@ -89,12 +89,12 @@ pub(super) struct World {
     pub(super) max_age: Option<u64>,
     pub(super) gives_etags: bool,
     pub(super) fetches: Vec<Fetch>,
-    /// What the last good answer listed, and when its fetch began.
+    /// The keys of the last good response, and when its fetch started.
     pub(super) served: Option<(BTreeMap<u8, u8>, Instant)>,
-    /// Until when it asked to be left alone.
+    /// The end of its last `Retry-After`.
     pub(super) retry_at: Option<Instant>,
-    /// The first breach of the protocol that it saw.
-    pub(super) complaint: Option<String>,
+    /// A violation of the protocol by the cache.
+    pub(super) violation: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,18 +105,18 @@ impl Endpoint {
         Self(Arc::new(Mutex::new(world)))
     }
 
-    /// An endpoint that lists `keys` and answers at once, as most tests begin.
-    pub(super) fn listing(keys: &[Identity]) -> Self {
+    /// An endpoint that lists `keys` and responds within 20 ms.
+    pub(super) fn listing(keys: &[TestKey]) -> Self {
         Self::new(World {
             listed: keys.iter().map(|key| (key.kid, key.material)).collect(),
-            behaviour: Behaviour::Answers,
+            behaviour: Behaviour::Responds,
             latency: Duration::from_millis(20),
             max_age: Some(3600),
             gives_etags: false,
             fetches: Vec::new(),
             served: None,
             retry_at: None,
-            complaint: None,
+            violation: None,
         })
     }
 
@@ -124,7 +124,7 @@ impl Endpoint {
         self.world().behaviour = behaviour;
     }
 
-    /// How many fetches it has seen, and how many of those requests with unknown keys caused.
+    /// The number of all fetches, and of those for unknown keys.
     pub(super) fn fetches(&self) -> (usize, usize) {
         let world = self.world();
         (
@@ -137,25 +137,29 @@ impl Endpoint {
         self.0.lock().unwrap()
     }
 
-    /// What it says, read halfway through the exchange.
-    fn answer(&self, known: &Validators) -> (Result<JwksResponse, Failure>, BTreeMap<u8, u8>) {
+    /// The response, and the keys that the endpoint lists at this moment.
+    fn respond(
+        &self,
+        validators: &Validators,
+    ) -> (Result<JwksResponse, Failure>, BTreeMap<u8, u8>) {
         let mut world = self.world();
         let keys: Vec<&Value> = world
             .listed
             .iter()
-            .map(|(kid, material)| Identity { kid: *kid, material: *material }.jwk())
+            .map(|(kid, material)| TestKey { kid: *kid, material: *material }.json())
             .collect();
         let body = json!({ "keys": keys }).to_string();
         let etag = HeaderValue::try_from(format!("\"{:?}\"", world.listed)).unwrap();
         let lifetime = world.max_age.map(Duration::from_secs);
-        let answer = match world.behaviour {
-            Behaviour::Answers if world.gives_etags && known.etag.as_ref() == Some(&etag) => {
+        let response = match world.behaviour {
+            Behaviour::Responds if world.gives_etags && validators.etag.as_ref() == Some(&etag) => {
                 if world.served.is_none() {
-                    world.complaint = Some("a conditional request before any answer".to_owned());
+                    world.violation =
+                        Some("a conditional request before the first response".to_owned());
                 }
                 Ok(JwksResponse { body: None, validators: Validators::default(), lifetime })
             }
-            Behaviour::Answers => {
+            Behaviour::Responds => {
                 let validators =
                     Validators { etag: world.gives_etags.then_some(etag), last_modified: None };
                 Ok(JwksResponse { body: Some(body.into()), validators, lifetime })
@@ -173,9 +177,9 @@ impl Endpoint {
             Behaviour::SendsTooMuch => Err(FetchError::TooLarge { limit: 1 }.into()),
             Behaviour::SendsNoKeys => Ok(bad(r#"{"keys":[]}"#)),
             Behaviour::SendsNothing => Ok(bad("")),
-            Behaviour::Panics => unreachable!("it does not come to an answer"),
+            Behaviour::Panics => unreachable!("fetch panics before"),
         };
-        (answer, world.listed.clone())
+        (response, world.listed.clone())
     }
 }
 
@@ -187,59 +191,59 @@ fn bad(body: &str) -> JwksResponse {
     }
 }
 
-impl Exchange for Endpoint {
-    fn get(&self, cause: FetchCause, known: Validators) -> Fetching<'_> {
+impl JwksEndpoint for Endpoint {
+    fn fetch(&self, cause: FetchCause, validators: Validators) -> FetchFuture<'_> {
         Box::pin(async move {
             let (number, latency, behaviour) = {
                 let mut world = self.world();
-                let begun = Instant::now();
+                let started = Instant::now();
                 if world.fetches.last().is_some_and(|last| last.ended.is_none()) {
-                    world.complaint = Some("two fetches at once".to_owned());
+                    world.violation = Some("two fetches at once".to_owned());
                 }
-                world.fetches.push(Fetch { begun, cause, ended: None });
+                world.fetches.push(Fetch { started, cause, ended: None });
                 (world.fetches.len() - 1, world.latency, world.behaviour)
             };
-            let _end = End { endpoint: self, number };
+            let _guard = DropGuard { endpoint: self, number };
             sleep(latency / 2).await;
-            assert!(behaviour != Behaviour::Panics, "the exchange panics, as it was told to");
-            let (answer, listed) = self.answer(&known);
+            assert!(behaviour != Behaviour::Panics, "a scripted panic");
+            let (response, listed) = self.respond(&validators);
             match behaviour {
                 Behaviour::Hangs => std::future::pending().await,
                 Behaviour::Refuses => {}
                 _ => sleep(latency / 2).await,
             }
             let now = Instant::now();
-            let good = brings_a_set(&answer);
+            let good = is_good(&response);
             let mut world = self.world();
             world.fetches[number].ended = Some((now, good));
             if good {
-                world.served = Some((listed, world.fetches[number].begun));
+                world.served = Some((listed, world.fetches[number].started));
                 world.retry_at = None;
             }
-            answer
+            response
         })
     }
 
-    fn endpoint(&self) -> String {
+    fn printable_url(&self) -> String {
         "http://in-memory".to_owned()
     }
 }
 
-/// Notes that a fetch was cut off.
-struct End<'e> {
+/// Records the end of a fetch that is dropped.
+struct DropGuard<'e> {
     endpoint: &'e Endpoint,
     number: usize,
 }
 
-impl Drop for End<'_> {
+impl Drop for DropGuard<'_> {
     fn drop(&mut self) {
         self.endpoint.world().fetches[self.number].ended.get_or_insert((Instant::now(), false));
     }
 }
 
-/// Whether an answer brings a set, as far as its body tells.
-fn brings_a_set(answer: &Result<JwksResponse, Failure>) -> bool {
-    match answer {
+/// Whether the response holds a set, judged by the beginning and the end of its body.
+fn is_good(response: &Result<JwksResponse, Failure>) -> bool {
+    match response {
         Ok(JwksResponse { body: Some(body), .. }) => {
             body.starts_with(b"{\"keys\":[{") && body.ends_with(b"}]}")
         }

@@ -1,4 +1,4 @@
-//! Beginning, dying, restarting, and everything else that is not one of the guarantees.
+//! Start, end and restart of the task, and what the guarantees do not cover.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::endpoint::{Behaviour, Endpoint, Identity};
+use super::endpoint::{Behaviour, Endpoint, TestKey};
 use super::guarantees::{NEW, OLD, has, request};
 use super::simulation::{remote_jwks, start_from};
 use crate::clock::Clock;
@@ -32,42 +32,42 @@ fn paused() -> Runtime {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_requests_on_a_cold_cache_cause_one_fetch() {
+async fn thousand_requests_on_a_cold_cache_cause_one_fetch() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     let mut requests = JoinSet::new();
     for _ in 0..1000 {
         let (jwks, clock) = (jwks.clone(), clock.clone());
-        requests.spawn(async move { request(&jwks, &clock, &OLD.id()).await.is_ok() });
+        requests.spawn(async move { request(&jwks, &clock, &OLD.kid()).await.is_ok() });
     }
     assert!(requests.join_all().await.into_iter().all(|found| found));
     assert_eq!(endpoint.fetches(), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_cache_refuses_at_once_while_its_fetches_fail() {
+async fn cold_cache_refuses_at_once_after_a_failed_fetch() {
     let endpoint = Endpoint::listing(&[OLD]);
     endpoint.set(Behaviour::Hangs);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     let start = Instant::now();
     assert_eq!(
-        request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
+        request(&jwks, &clock, &OLD.kid()).await.unwrap_err().reason(),
         RejectionReason::KeysNotLoaded
     );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(
-        request(&jwks, &clock, &OLD.id()).await.unwrap_err().reason(),
+        request(&jwks, &clock, &OLD.kid()).await.unwrap_err().reason(),
         RejectionReason::KeysNotLoaded
     );
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(jwks.ready().await, Err(FetchError::Timeout));
-    endpoint.set(Behaviour::Answers);
+    endpoint.set(Behaviour::Responds);
     jwks.ready().await.unwrap();
     assert!(has(&jwks, &clock, OLD));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_kid_triggers_one_fetch_that_all_who_asked_share() {
+async fn requests_with_one_new_kid_share_one_fetch() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
@@ -75,14 +75,14 @@ async fn an_unknown_kid_triggers_one_fetch_that_all_who_asked_share() {
     let mut requests = JoinSet::new();
     for _ in 0..500 {
         let (jwks, clock) = (jwks.clone(), clock.clone());
-        requests.spawn(async move { request(&jwks, &clock, &NEW.id()).await.is_ok() });
+        requests.spawn(async move { request(&jwks, &clock, &NEW.kid()).await.is_ok() });
     }
     assert!(requests.join_all().await.into_iter().all(|found| found));
     assert_eq!(endpoint.fetches(), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kid_asked_for_in_vain_costs_one_fetch_in_ten_seconds() {
+async fn missing_kid_causes_one_fetch_in_10_s() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
@@ -97,51 +97,51 @@ async fn a_kid_asked_for_in_vain_costs_one_fetch_in_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn kids_asked_for_in_vain_take_bounded_memory() {
+async fn negative_cache_holds_at_most_4096_kids() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, _) = remote(&endpoint, Limits::default());
     for number in 0..20_000 {
-        jwks.cache().insert_missing(&format!("random-{number}"));
+        jwks.shared().insert_missing(&format!("random-{number}"));
     }
-    assert!(jwks.cache().count_missing() <= 4096);
+    assert!(jwks.shared().count_missing() <= 4096);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_1024_requests_wait() {
+async fn queue_refuses_the_1025th_look_up() {
     let endpoint = Endpoint::listing(&[OLD]);
     endpoint.set(Behaviour::Hangs);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     let look_up =
         |number: usize| jwks.look_up(Some(&number.to_string()), Algorithm::EdDSA, clock.unix_now());
-    let mut tickets = Vec::new();
+    let mut pending = Vec::new();
     for number in 0..1024 {
-        let Lookup::Pending(ticket) = look_up(number) else {
-            panic!("request {number} does not wait")
+        let Lookup::Pending(key) = look_up(number) else {
+            panic!("look-up {number} does not wait")
         };
-        tickets.push(ticket);
+        pending.push(key);
     }
-    let Lookup::Refused(err) = look_up(1024) else { panic!("one too many waits") };
+    let Lookup::Refused(err) = look_up(1024) else { panic!("the 1025th look-up is not refused") };
     assert_eq!(err, LookupError::QueueFull);
-    tickets.pop();
+    pending.pop();
     assert!(matches!(look_up(1024), Lookup::Pending(_)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fetch_goes_on_when_the_request_that_asked_is_dropped() {
+async fn fetch_continues_when_its_request_is_dropped() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
-    let Lookup::Pending(ticket) = jwks.look_up(Some(&OLD.id()), Algorithm::EdDSA, clock.unix_now())
+    let Lookup::Pending(key) = jwks.look_up(Some(&OLD.kid()), Algorithm::EdDSA, clock.unix_now())
     else {
-        panic!("nothing is there yet");
+        panic!("the look-up does not wait");
     };
-    drop(ticket);
+    drop(key);
     sleep(Duration::from_secs(1)).await;
     assert!(has(&jwks, &clock, OLD));
     assert_eq!(endpoint.fetches().0, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_304_renews_freshness_and_keeps_what_it_does_not_say_again() {
+async fn not_modified_renews_freshness_and_keeps_the_lifetime() {
     let endpoint = Endpoint::listing(&[OLD]);
     {
         let mut world = endpoint.world();
@@ -149,24 +149,24 @@ async fn a_304_renews_freshness_and_keeps_what_it_does_not_say_again() {
     }
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
-    // The 304s that follow say nothing of freshness.
+    // The 304s have no `max-age`.
     endpoint.world().max_age = None;
     sleep(Duration::from_secs(1000)).await;
     assert!(has(&jwks, &clock, OLD));
     let (fetches, _) = endpoint.fetches();
     assert!((11..=15).contains(&fetches), "{fetches}");
     assert!(jwks.health().age.unwrap() < Duration::from_secs(100));
-    assert_eq!(endpoint.world().complaint, None);
+    assert_eq!(endpoint.world().violation, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
+async fn bad_signatures_cause_one_fetch_a_minute() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
-    let reused = Identity { material: 1, ..OLD };
+    let reused = TestKey { material: 1, ..OLD };
     endpoint.world().listed.insert(reused.kid, reused.material);
-    let suspected = || {
+    let caused = || {
         endpoint
             .world()
             .fetches
@@ -178,17 +178,17 @@ async fn a_bad_signature_asks_for_one_fetch_a_minute_and_none_on_a_young_set() {
         jwks.bad_signature_seen();
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(suspected(), 0);
+    assert_eq!(caused(), 0, "the set is less than a minute old");
     for _ in 0..600 {
         jwks.bad_signature_seen();
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(suspected(), 1);
+    assert_eq!(caused(), 1);
     assert!(has(&jwks, &clock, reused) && !has(&jwks, &clock, OLD));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_asks_for_time_gets_it() {
+async fn retry_after_blocks_fetches_for_unknown_keys() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
@@ -210,7 +210,7 @@ async fn an_endpoint_that_asks_for_time_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn setting_the_wall_clock_changes_nothing() {
+async fn setting_the_wall_clock_moves_no_expiry() {
     for shift in [-3600, 3600, -10 * 365 * 86_400, 10 * 365 * 86_400] {
         let endpoint = Endpoint::listing(&[OLD]);
         let (jwks, clock) = remote(&endpoint, Limits::default());
@@ -226,38 +226,38 @@ async fn setting_the_wall_clock_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_panicked_is_started_by_the_next_need_while_its_set_serves() {
+async fn task_restarts_after_a_panic_and_its_set_stays_in_use() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
     endpoint.set(Behaviour::Panics);
     assert_eq!(jwks.refresh().await, Err(FetchError::NotRunning));
     assert!(!jwks.health().running);
-    endpoint.set(Behaviour::Answers);
+    endpoint.set(Behaviour::Responds);
     endpoint.world().listed.insert(NEW.kid, NEW.material);
     assert!(has(&jwks, &clock, OLD));
     assert!(jwks.health().running);
-    assert!(request(&jwks, &clock, &NEW.id()).await.is_ok());
+    assert!(request(&jwks, &clock, &NEW.kid()).await.is_ok());
 }
 
 #[test]
-fn a_cache_outlives_the_runtime_that_it_began_on() {
+fn cache_outlives_its_first_runtime() {
     let endpoint = Endpoint::listing(&[OLD]);
     let first = paused();
     let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
     first.block_on(jwks.ready()).unwrap();
     drop(first);
     assert!(!jwks.health().running);
-    assert!(has(&jwks, &clock, OLD), "the set is good without a task, and without a runtime");
+    assert!(has(&jwks, &clock, OLD), "the set is usable without a task and a runtime");
 
     endpoint.world().listed.insert(NEW.kid, NEW.material);
     let second = paused();
-    assert!(second.block_on(request(&jwks, &clock, &NEW.id())).is_ok());
+    assert!(second.block_on(request(&jwks, &clock, &NEW.kid())).is_ok());
     assert!(jwks.health().running);
 }
 
 #[test]
-fn whoever_waits_on_another_runtime_starts_a_dead_task_again() {
+fn waiting_refresh_restarts_the_task_on_its_own_runtime() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, second) = (paused(), paused());
     let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
@@ -268,7 +268,7 @@ fn whoever_waits_on_another_runtime_starts_a_dead_task_again() {
             async move { jwks.refresh().await }
         });
         tokio::task::yield_now().await;
-        // The task is there still, on a runtime that nobody drives and that ends now.
+        // Until now the task is pending on the first runtime, which is not polled.
         first.shutdown_background();
         refresh.await.unwrap().unwrap();
         assert!(has(&jwks, &clock, OLD));
@@ -276,7 +276,7 @@ fn whoever_waits_on_another_runtime_starts_a_dead_task_again() {
 }
 
 #[test]
-fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_handle() {
+fn task_starts_on_first_use_and_ends_with_the_last_handle() {
     let runtime = paused();
     runtime.block_on(async {
         let endpoint = Endpoint::listing(&[OLD]);
@@ -285,7 +285,7 @@ fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_hand
         assert_eq!(tasks(), 0);
         jwks.ready().await.unwrap();
         assert_eq!(tasks(), 1);
-        let cache = Arc::downgrade(jwks.cache());
+        let shared = Arc::downgrade(jwks.shared());
         let other = jwks.clone();
         drop(jwks);
         tokio::task::yield_now().await;
@@ -294,16 +294,16 @@ fn nothing_is_spawned_before_the_first_use_and_nothing_stays_after_the_last_hand
         drop(other);
         tokio::task::yield_now().await;
         assert_eq!(tasks(), 0);
-        assert!(cache.upgrade().is_none());
+        assert!(shared.upgrade().is_none());
     });
 }
 
 #[test]
-fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
+fn unknown_key_outside_a_runtime_is_refused() {
     let endpoint = Endpoint::listing(&[OLD]);
     let runtime = paused();
     let (jwks, clock) = runtime.block_on(async { remote(&endpoint, Limits::default()) });
-    let refused = |id: &str| match jwks.look_up(Some(id), Algorithm::EdDSA, clock.unix_now()) {
+    let refused = |kid: &str| match jwks.look_up(Some(kid), Algorithm::EdDSA, clock.unix_now()) {
         Lookup::Refused(err) => Rejection::from(err).reason(),
         _ => panic!("not refused"),
     };
@@ -313,8 +313,16 @@ fn outside_a_runtime_known_keys_work_and_unknown_ones_are_refused() {
     assert_eq!(refused("k9"), RejectionReason::FetchFailed);
 }
 
+#[test]
+fn debug_shows_endpoint_and_key_count() {
+    let jwks = RemoteJwks::new("http://localhost/jwks.json?secret=7f3a#x").unwrap();
+    let expected =
+        r#"RemoteJwks { endpoint: "http://localhost/jwks.json", keys: 0, running: false }"#;
+    assert_eq!(format!("{jwks:?}"), expected);
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
+async fn preloaded_set_is_in_use_until_it_is_stale() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, _) = remote(&endpoint, Limits::default());
     first.ready().await.unwrap();
@@ -330,7 +338,7 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
     assert_eq!(preload(b"{}", hour), Err(KeySetError::NotAKeySet));
     preload(json.as_bytes(), hour).unwrap();
     let second = start_from(snapshot, &endpoint, limits, &clock, 7);
-    assert!(has(&second, &clock, OLD), "the first request, with the endpoint down");
+    assert!(has(&second, &clock, OLD), "with the endpoint down");
     sleep(day - Duration::from_secs(2)).await;
     assert!(has(&second, &clock, OLD));
     sleep(Duration::from_secs(3)).await;
@@ -339,7 +347,7 @@ async fn a_set_to_start_from_serves_in_an_outage_until_it_is_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
+async fn cached_set_expires_by_its_date() {
     const NOW: u64 = 1_800_000_000;
     const MAX_AGE: u64 = 3600;
     const LONGEST: u64 = MAX_AGE + 24 * 3600;
@@ -380,7 +388,7 @@ async fn cached_set_is_usable_by_its_date_and_never_from_the_future() {
 
 #[cfg(feature = "metrics")]
 #[test]
-fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
+fn metrics_report_fetches_refusals_keys_and_staleness() {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     let recorder = DebuggingRecorder::new();
@@ -394,7 +402,7 @@ fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
             }
             endpoint.set(Behaviour::Hangs);
             jwks.refresh().await.unwrap_err();
-            // Until the gauge is brought up to date.
+            // Until the gauge is updated.
             sleep(Duration::from_secs(20)).await;
         });
     });
@@ -405,7 +413,7 @@ fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
         let value = match value {
             DebugValue::Counter(count) => count as f64,
             DebugValue::Gauge(gauge) => gauge.into_inner(),
-            DebugValue::Histogram(_) => unreachable!("there is none"),
+            DebugValue::Histogram(_) => unreachable!("no histogram is registered"),
         };
         seen.push((format!("{} {}", key.key().name(), labels.join(" ")), value));
     }
@@ -416,10 +424,10 @@ fn metrics_count_fetches_and_refusals_and_show_keys_and_staleness() {
     assert!((89_900.0..89_990.0).contains(&stale_in.1), "{stale_in:?}");
     let fetches = |labels: &str| format!("tower_m2m_jwks_fetches_total {endpoint} {labels}");
     let expected = [
+        (format!("tower_m2m_jwks_fetch_limit_refusals_total {endpoint}"), 2.0),
         (fetches("cause=refresh outcome=timeout"), 1.0),
         (fetches("cause=scheduled outcome=success"), 1.0),
         (fetches("cause=unknown_key outcome=success"), 2.0),
-        (format!("tower_m2m_jwks_gate_refusals_total {endpoint}"), 2.0),
         (format!("tower_m2m_jwks_keys {endpoint}"), 1.0),
     ];
     assert_eq!(seen, expected);

@@ -3,7 +3,7 @@
 
 mod endpoint;
 mod guarantees;
-mod laws;
+mod invariants;
 mod lifecycle;
 #[cfg(feature = "metrics")]
 mod recorder;

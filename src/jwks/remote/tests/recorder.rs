@@ -1,5 +1,4 @@
-//! A metrics recorder that asks the key set for its state. It deadlocks where a metric is recorded
-//! while a lock is held.
+//! A metrics recorder that reads the key set. It deadlocks if a metric is recorded under a lock.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -16,25 +15,25 @@ use crate::jose::Algorithm;
 use crate::jwks::remote::handle::RemoteJwks;
 use crate::jwks::remote::limits::Limits;
 
-/// A deadlock is one after this time, in which nothing else takes so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// After this time the test reports a deadlock. It takes far less without one.
+const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-struct AskingRecorder {
+struct ReadingRecorder {
     jwks: RemoteJwks,
     clock: Clock,
 }
 
-impl AskingRecorder {
-    fn ask(&self) {
+impl ReadingRecorder {
+    fn read(&self) {
         let _ = (self.jwks.health(), self.jwks.to_json(), format!("{:?}", self.jwks));
-        for id in [OLD.id(), NEW.id(), "k9".to_owned()] {
-            self.jwks.look_up(Some(&id), Algorithm::EdDSA, self.clock.unix_now());
+        for kid in [OLD.kid(), NEW.kid(), "k9".to_owned()] {
+            self.jwks.look_up(Some(&kid), Algorithm::EdDSA, self.clock.unix_now());
         }
         self.jwks.bad_signature_seen();
     }
 }
 
-impl Recorder for AskingRecorder {
+impl Recorder for ReadingRecorder {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -42,15 +41,15 @@ impl Recorder for AskingRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        // Recorded by the look-up of an unknown key, which must not ask again.
-        if key.name() != "tower_m2m_jwks_gate_refusals_total" {
-            self.ask();
+        // Recorded by a look-up of an unknown key: `read` would recurse.
+        if key.name() != "tower_m2m_jwks_fetch_limit_refusals_total" {
+            self.read();
         }
         Counter::noop()
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        self.ask();
+        self.read();
         Gauge::noop()
     }
 
@@ -61,7 +60,7 @@ impl Recorder for AskingRecorder {
 
 async fn rotate_and_fail(endpoint: &Endpoint, jwks: &RemoteJwks, clock: &Clock) {
     jwks.ready().await.unwrap();
-    for behaviour in [Behaviour::Fails, Behaviour::Hangs, Behaviour::SendsHtml, Behaviour::Answers]
+    for behaviour in [Behaviour::Fails, Behaviour::Hangs, Behaviour::SendsHtml, Behaviour::Responds]
     {
         endpoint.set(behaviour);
         let _ = jwks.refresh().await;
@@ -69,26 +68,30 @@ async fn rotate_and_fail(endpoint: &Endpoint, jwks: &RemoteJwks, clock: &Clock) 
     }
     endpoint.world().listed = [(NEW.kid, NEW.material)].into();
     jwks.refresh().await.unwrap();
-    // Scheduled fetches, and the gauge of staleness.
+    // Scheduled fetches and updates of `tower_m2m_jwks_stale_in_seconds`.
     sleep(Duration::from_secs(7200)).await;
     assert!(jwks.health().running);
 }
 
 #[test]
-fn recorder_that_asks_the_key_set_never_deadlocks() {
+fn recorder_that_reads_the_key_set_never_deadlocks() {
     let (done, finished) = channel();
-    // A thread of its own: a deadlocked one never ends.
+    // In its own thread, because a deadlocked one never ends.
     let thread = std::thread::spawn(move || {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let endpoint = Endpoint::listing(&[OLD]);
         let (jwks, clock) = runtime.block_on(async { remote(&endpoint, Limits::default()) });
-        let recorder = AskingRecorder { jwks: jwks.clone(), clock: clock.clone() };
+        let recorder = ReadingRecorder { jwks: jwks.clone(), clock: clock.clone() };
         metrics::with_local_recorder(&recorder, || {
             runtime.block_on(rotate_and_fail(&endpoint, &jwks, &clock))
         });
         done.send(()).unwrap();
     });
-    assert_ne!(finished.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout), "a deadlock");
+    assert_ne!(
+        finished.recv_timeout(DEADLOCK_TIMEOUT),
+        Err(RecvTimeoutError::Timeout),
+        "a deadlock"
+    );
     thread.join().unwrap();
 }

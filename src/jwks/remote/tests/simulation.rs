@@ -1,9 +1,9 @@
-//! Rotation, outages and an attacker, in virtual time: the guarantees (a) to (e) are checked after
-//! every step.
+//! Simulates rotation, outages and an attacker in virtual time, and checks the guarantees (a) to
+//! (e) after every step.
 //!
-//! A seed decides everything: what the endpoint does, which keys it lists, who calls with what,
-//! when the wall clock is set and when the task dies. `M2M_SIMULATION_SEEDS` sets how many seeds
-//! are run, 500 by default; `M2M_SIMULATION_SEED` runs one.
+//! A simulation is determined by its seed: what the endpoint does, which keys it lists, which
+//! requests arrive, when the wall clock is set and when the task ends. `M2M_SIMULATION_SEEDS` is
+//! the number of seeds, 500 by default; `M2M_SIMULATION_SEED` runs one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::endpoint::{Behaviour, Endpoint, Identity, KIDS, MATERIALS, World};
-use super::laws::{Laws, Seen};
+use super::endpoint::{Behaviour, Endpoint, KIDS, MATERIALS, TestKey, World};
+use super::invariants::{Coverage, Invariants};
 use crate::clock::Clock;
 use crate::jose::Algorithm;
 use crate::jose::Jwk;
@@ -29,14 +29,15 @@ const STEPS: usize = 250;
 
 #[derive(Clone, Copy)]
 enum Caller {
-    Honest(Identity),
-    /// Names keys that there never are.
+    /// Uses a listed key.
+    Honest(TestKey),
+    /// Uses kids that are never listed.
     Attacker,
-    /// Names keys that there may be, now or one day.
+    /// Uses kids that may be listed.
     Guesser,
 }
 
-/// What one request came to.
+/// The outcome of one request.
 struct Outcome {
     caller: Caller,
     sent: Instant,
@@ -48,7 +49,7 @@ struct Simulation {
     endpoint: Endpoint,
     jwks: RemoteJwks,
     clock: Clock,
-    laws: Laws,
+    invariants: Invariants,
     attack: usize,
     outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
 }
@@ -66,23 +67,23 @@ impl Simulation {
         };
         let endpoint = Endpoint::new(World {
             listed: BTreeMap::from([(0, 0)]),
-            behaviour: if rng.u8(..4) == 0 { Behaviour::Refuses } else { Behaviour::Answers },
+            behaviour: if rng.u8(..4) == 0 { Behaviour::Refuses } else { Behaviour::Responds },
             latency: Duration::from_millis(rng.u64(..300)),
             max_age,
             gives_etags: rng.bool(),
             fetches: Vec::new(),
             served: None,
             retry_at: None,
-            complaint: None,
+            violation: None,
         });
         let clock = Clock::driven(1_800_000_000);
-        let laws = Laws::new(&limits, max_age);
+        let invariants = Invariants::new(&limits, max_age);
         let jwks = remote_jwks(&endpoint, limits, &clock, seed);
         let attack = rng.choice([0, 1, 20]).unwrap();
-        Self { rng, endpoint, jwks, clock, laws, attack, outcomes: mpsc::unbounded_channel() }
+        Self { rng, endpoint, jwks, clock, invariants, attack, outcomes: mpsc::unbounded_channel() }
     }
 
-    async fn run(mut self) -> Result<Seen, String> {
+    async fn run(mut self) -> Result<Coverage, String> {
         for _ in 0..STEPS {
             self.change_the_world();
             self.call();
@@ -94,8 +95,8 @@ impl Simulation {
             sleep(Duration::from_millis(pause)).await;
             self.check()?;
         }
-        self.laws.check_fetches(&self.endpoint.world().fetches)?;
-        Ok(self.laws.seen())
+        self.invariants.check_fetches(&self.endpoint.world().fetches)?;
+        Ok(self.invariants.coverage())
     }
 
     fn change_the_world(&mut self) {
@@ -103,77 +104,77 @@ impl Simulation {
         let kid = self.rng.u8(..KIDS);
         match self.rng.u8(..40) {
             0..4 if !world.listed.contains_key(&kid) => {
-                let identity = Identity { kid, material: self.rng.u8(..MATERIALS) };
-                world.listed.insert(kid, identity.material);
-                self.laws.listed(identity);
+                let test_key = TestKey { kid, material: self.rng.u8(..MATERIALS) };
+                world.listed.insert(kid, test_key.material);
+                self.invariants.key_listed(test_key);
             }
             4..6 if world.listed.len() > 1 => {
                 if let Some(material) = world.listed.remove(&kid) {
-                    self.laws.removed(Identity { kid, material });
+                    self.invariants.key_removed(TestKey { kid, material });
                 }
             }
             6 => {
                 if let Some(material) = world.listed.get_mut(&kid) {
-                    self.laws.removed(Identity { kid, material: *material });
+                    self.invariants.key_removed(TestKey { kid, material: *material });
                     *material = (*material + 1) % MATERIALS;
-                    self.laws.reused(Identity { kid, material: *material });
+                    self.invariants.kid_reused(TestKey { kid, material: *material });
                 }
             }
             7..10 => {
-                world.behaviour = self.rng.choice(TROUBLE).unwrap();
-                self.laws.trouble();
+                world.behaviour = self.rng.choice(FAILURES).unwrap();
+                self.invariants.endpoint_failed();
             }
-            10..16 if world.behaviour != Behaviour::Answers => {
-                world.behaviour = Behaviour::Answers;
-                self.laws.answers(world.retry_at);
+            10..16 if world.behaviour != Behaviour::Responds => {
+                world.behaviour = Behaviour::Responds;
+                self.invariants.endpoint_recovered(world.retry_at);
             }
             16 => world.latency = Duration::from_millis(self.rng.u64(..300)),
             17 => self.clock.shift(self.rng.choice([-3600, -5, 5, 3600]).unwrap()),
             18 => {
-                self.laws.trouble();
-                if world.behaviour == Behaviour::Answers {
-                    self.laws.answers(world.retry_at);
+                self.invariants.endpoint_failed();
+                if world.behaviour == Behaviour::Responds {
+                    self.invariants.endpoint_recovered(world.retry_at);
                 }
-                // Its end is noted in the world, if it was fetching.
+                // The end of the task locks `world`, if it was fetching.
                 drop(world);
-                self.jwks.cache().abort_task();
+                self.jwks.shared().abort_task();
             }
             _ => {}
         }
     }
 
-    /// One honest caller of each kind, and the attacker.
+    /// Sends the attacker's requests and one of an honest caller.
     fn call(&mut self) {
-        let listed: Vec<Identity> = {
+        let listed: Vec<TestKey> = {
             let world = self.endpoint.world();
             world
                 .listed
                 .iter()
-                .map(|(kid, material)| Identity { kid: *kid, material: *material })
+                .map(|(kid, material)| TestKey { kid: *kid, material: *material })
                 .collect()
         };
         let honest = self.rng.choice(&listed).copied().unwrap();
-        self.laws.used(honest);
-        // The attacker comes first: the honest caller finds the gate as he leaves it.
+        self.invariants.key_used(honest);
+        // The attacker first, to exhaust the fetch limit.
         for _ in 0..self.attack {
-            let (caller, id) = match self.rng.u8(..4) {
+            let (caller, kid) = match self.rng.u8(..4) {
                 0 => (Caller::Attacker, format!("stale-{}", self.rng.u8(..3))),
                 1 => (Caller::Guesser, format!("k{}", self.rng.u8(..KIDS))),
                 _ => (Caller::Attacker, format!("random-{}", self.rng.u64(..))),
             };
-            self.send(caller, &id);
+            self.send(caller, &kid);
         }
         if self.attack > 0 {
             self.jwks.bad_signature_seen();
         }
-        self.send(Caller::Honest(honest), &honest.id());
+        self.send(Caller::Honest(honest), &honest.kid());
     }
 
-    fn send(&self, caller: Caller, id: &str) {
+    fn send(&self, caller: Caller, kid: &str) {
         let sent = Instant::now();
         let outcomes = self.outcomes.0.clone();
         let done = move |result| drop(outcomes.send(Outcome { caller, sent, result }));
-        match self.jwks.look_up(Some(id), Algorithm::EdDSA, self.clock.unix_now()) {
+        match self.jwks.look_up(Some(kid), Algorithm::EdDSA, self.clock.unix_now()) {
             Lookup::Found(key) => done(Ok(key)),
             Lookup::Refused(err) => done(Err(err.into())),
             Lookup::Pending(key) => {
@@ -185,28 +186,30 @@ impl Simulation {
     fn check(&mut self) -> Result<(), String> {
         while let Ok(Outcome { caller, sent, result }) = self.outcomes.1.try_recv() {
             match (caller, result) {
-                (Caller::Honest(identity), result) => self.laws.answered(identity, sent, result)?,
+                (Caller::Honest(test_key), result) => {
+                    self.invariants.check_result(test_key, sent, result)?
+                }
                 (Caller::Attacker, Ok(_)) => {
                     return Err("a key that was never listed was found".to_owned());
                 }
                 (Caller::Attacker | Caller::Guesser, _) => {}
             }
         }
-        let (served, complaint) = {
+        let (served, violation) = {
             let world = self.endpoint.world();
-            (world.served.clone(), world.complaint.clone())
+            (world.served.clone(), world.violation.clone())
         };
-        if let Some(complaint) = complaint {
-            return Err(complaint);
+        if let Some(violation) = violation {
+            return Err(violation);
         }
         let now = self.clock.unix_now();
         let look_up =
-            |identity: Identity| self.jwks.look_up(Some(&identity.id()), Algorithm::EdDSA, now);
-        self.laws.check_keys(served.as_ref(), now, look_up)
+            |test_key: TestKey| self.jwks.look_up(Some(&test_key.kid()), Algorithm::EdDSA, now);
+        self.invariants.check_keys(served.as_ref(), now, look_up)
     }
 }
 
-pub(super) const TROUBLE: [Behaviour; 10] = [
+pub(super) const FAILURES: [Behaviour; 10] = [
     Behaviour::Refuses,
     Behaviour::Hangs,
     Behaviour::ResetsMidway,
@@ -230,7 +233,7 @@ pub(super) fn remote_jwks(
     start_from(snapshot, endpoint, limits, clock, seed)
 }
 
-/// The same, from a snapshot that holds a key set.
+/// A key set that starts from a snapshot.
 pub(super) fn start_from(
     snapshot: Snapshot,
     endpoint: &Endpoint,
@@ -238,11 +241,11 @@ pub(super) fn start_from(
     clock: &Clock,
     seed: u64,
 ) -> RemoteJwks {
-    let (exchange, rng) = (Box::new(endpoint.clone()), fastrand::Rng::with_seed(seed));
-    RemoteJwks::from_task(FetchTask::new(limits, snapshot, None, exchange, clock.clone(), rng))
+    let (endpoint, rng) = (Box::new(endpoint.clone()), fastrand::Rng::with_seed(seed));
+    RemoteJwks::from_task(FetchTask::new(limits, snapshot, None, endpoint, clock.clone(), rng))
 }
 
-fn run_seed(seed: u64) -> Result<Seen, String> {
+fn run_seed(seed: u64) -> Result<Coverage, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -263,17 +266,17 @@ fn the_guarantees_hold_through_rotation_outage_and_attack() {
         Some(seed) => seed..seed + 1,
         None => 0..from_env("M2M_SIMULATION_SEEDS").unwrap_or(500),
     };
-    // Each thread takes the next seed that is left.
+    // The next seed, for whichever thread is free.
     let next = AtomicU64::new(seeds.start);
     let run = || {
-        let mut seen = Seen::default();
+        let mut coverage = Coverage::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
-                return seen;
+                return coverage;
             }
             match run_seed(seed) {
-                Ok(of_this_seed) => seen += of_this_seed,
+                Ok(of_this_seed) => coverage += of_this_seed,
                 Err(violation) => {
                     panic!("seed {seed}: {violation} (M2M_SIMULATION_SEED={seed} repeats it)")
                 }
@@ -281,15 +284,15 @@ fn the_guarantees_hold_through_rotation_outage_and_attack() {
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-    let mut seen = Seen::default();
+    let mut coverage = Coverage::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
         for worker in workers {
-            seen += worker.join().expect("a seed failed; it is printed above");
+            coverage += worker.join().expect("a seed failed, see above");
         }
     });
     assert!(
-        seen.says_something_of_each(seeds.end - seeds.start),
-        "a law had nothing to say: {seen:?}"
+        coverage.covers_each(seeds.end - seeds.start),
+        "an invariant never applied: {coverage:?}"
     );
 }

@@ -1,6 +1,5 @@
-//! The keys of one endpoint, as the handles and the pending look-ups share them.
+//! The state that the clones of a `RemoteJwks` and the pending look-ups share.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,22 +8,22 @@ use tokio::time::Instant;
 use super::task::FetchTask;
 use crate::background::BackgroundTask;
 
-/// How many look-ups may wait for a fetch at once.
+/// The most look-ups that wait for a fetch at once.
 const MAX_PENDING: usize = 1024;
 
-/// The capacity of the negative cache for unknown key ids.
+/// The capacity of the negative cache.
 const MAX_MISSING_KIDS: u64 = 4096;
 
-/// The fetch task and what look-ups need besides its snapshot.
-pub(super) struct KeyCache {
+/// The fetch task, the limit of pending look-ups and the negative cache.
+pub(super) struct Shared {
     task: BackgroundTask<FetchTask>,
     pending: Arc<Semaphore>,
-    /// Until when a kid counts as unknown without another fetch. The deadline is part of the entry,
-    /// on the clock that tests drive; moka bounds the memory.
+    /// The negative cache: until when a kid counts as unknown without another fetch. Not moka's
+    /// own expiry: it does not follow the clock that tests control.
     missing_kids: moka::sync::Cache<String, Instant>,
 }
 
-impl KeyCache {
+impl Shared {
     pub(super) fn new(task: FetchTask) -> Arc<Self> {
         Arc::new(Self {
             task: BackgroundTask::new(task),
@@ -34,7 +33,7 @@ impl KeyCache {
     }
 
     /// The fetch task, running or not.
-    pub(super) fn fetches(&self) -> &FetchTask {
+    pub(super) fn task(&self) -> &FetchTask {
         self.task.work()
     }
 
@@ -47,29 +46,29 @@ impl KeyCache {
         self.task.ensure_running()
     }
 
-    /// The right to wait for a fetch. `None` if too many look-ups wait.
+    /// A queue slot for a look-up that waits for a fetch. `None` if all 1024 are taken.
     pub(super) fn enqueue(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.pending).try_acquire_owned().ok()
     }
 
-    /// Whether a fetch has told in the last `cooldown` that there is no such key.
+    /// Whether the negative cache holds the kid: a fetch in the last `cooldown` did not list it.
     pub(super) fn is_missing(&self, kid: &str) -> bool {
-        self.missing_kids.get(kid).is_some_and(|until| self.fetches().clock().now() < until)
+        self.missing_kids.get(kid).is_some_and(|until| self.task().clock().now() < until)
     }
 
     pub(super) fn insert_missing(&self, kid: &str) {
-        self.missing_kids.insert(
-            kid.to_owned(),
-            self.fetches().clock().now() + self.fetches().limits().cooldown,
-        );
+        let until = self.task().clock().now() + self.task().limits().cooldown;
+        self.missing_kids.insert(kid.to_owned(), until);
     }
 
-    /// Puts the deadlines of the keys back on the wall clock, unless the task has ended: then they
-    /// stay ended, so that each use of a key looks it up until a look-up restarts the task.
+    /// Recalculates the deadlines of the keys from the monotonic clock, if the task runs.
+    ///
+    /// When the task ended, it ended the keys as well, and they stay so: each use of a cached token
+    /// then looks its key up until a look-up restarts the task.
     pub(super) fn renew_deadlines(&self) {
-        let snapshot = self.fetches().snapshot();
+        let snapshot = self.task().snapshot();
         if self.is_running() {
-            snapshot.renew_deadlines(self.fetches().clock());
+            snapshot.renew_deadlines(self.task().clock());
         }
     }
 
@@ -82,11 +81,5 @@ impl KeyCache {
     pub(super) fn count_missing(&self) -> u64 {
         self.missing_kids.run_pending_tasks();
         self.missing_kids.entry_count()
-    }
-}
-
-impl fmt::Debug for KeyCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyCache").field("fetches", self.fetches()).finish_non_exhaustive()
     }
 }
