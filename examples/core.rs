@@ -1,11 +1,11 @@
-//! The embedded core as a server: what official SuperTokens SDKs, and this crate, can mint against.
+//! The embedded core as a server, at which the official SuperTokens SDKs and this crate can mint.
 //!
 //! ```text
 //! cargo run --example core -- --listen 127.0.0.1:3567 --api-key key-one-0123456789abcdef
 //! ```
 //!
-//! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 when it cannot run, 2 when it was
-//! called wrongly.
+//! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 if the server cannot run, 2 if the
+//! command line or `SUPERTOKENS_API_KEYS` is invalid.
 
 use std::env;
 use std::error::Error;
@@ -30,27 +30,27 @@ usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [-
             [--rotate-every SECONDS] [--access-token-validity SECONDS]
 
   --listen ADDRESS        IP address and port to listen on (127.0.0.1:3567)
-  --data DIR              keep the keys in this folder, which is made if it is not there; without it they end
-                          with the process, and so does every token
-  --api-key KEY           admit callers with this api key; may be repeated, and adds to SUPERTOKENS_API_KEYS
-  --allow-open            listen beyond loopback, and admit any Host and Origin, without an api key: everyone who
-                          reaches the core can mint
-  --base-path PATH        the path under which all routes live
+  --data DIR              store the keys in this folder, which is created if it is missing; without it the keys are
+                          lost when the process exits, and every token becomes invalid
+  --api-key KEY           accept this api key, in addition to those of SUPERTOKENS_API_KEYS; may be repeated
+  --allow-open            without an api key, listen beyond loopback and accept any Host and Origin: everyone who
+                          can reach the core can mint
+  --base-path PATH        path prefix of all routes
   --rotate-every SECONDS  how long a dynamic key signs (604800)
   --access-token-validity SECONDS
-                          how long a token of a dynamic key is meant to be good (3600, or --rotate-every where that
-                          is shorter); the key stays listed for twice this longer
-  --help                  print this
+                          intended validity of tokens that a dynamic key signs (3600, or --rotate-every if that is
+                          shorter); a replaced dynamic key stays listed for twice this time
+  --help                  print this help
 
 environment:
-  SUPERTOKENS_API_KEYS    api keys with commas between them, as a SuperTokens core's `api_keys`: the list of processes
-                          shows the command line";
+  SUPERTOKENS_API_KEYS    api keys, separated by commas, as a SuperTokens core's `api_keys`. Unlike --api-key, they do
+                          not appear in the list of processes";
 
-/// Why the program ends other than by a signal, and so with which exit code.
+/// Why the program exits without a signal.
 enum Failure {
-    /// 2: another call is needed.
+    /// The command line or `SUPERTOKENS_API_KEYS` is invalid: exit code 2.
     Usage(String),
-    /// 1: the call was fine, the machine was not.
+    /// The server cannot run: exit code 1.
     Running(String),
 }
 
@@ -77,12 +77,12 @@ async fn main() -> ExitCode {
         Err(Failure::Usage(reason)) => (2, format!("core: {reason}\n{USAGE}")),
         Err(Failure::Running(reason)) => (1, format!("core: {reason}")),
     };
-    // A closed stderr leaves the exit code to tell.
+    // With stderr closed, the exit code alone reports the failure.
     let _ = writeln!(io::stderr(), "{text}");
     ExitCode::from(code)
 }
 
-/// What the command line asks for; nothing if that is help.
+/// Parses the command line. `None` if it asks for help.
 fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>> {
     let mut options = Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 3567)),
@@ -99,10 +99,10 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
                 let address = parser.value()?.string()?;
                 options.listen = address
                     .parse()
-                    .map_err(|_| format!("--listen {address:?} is no IP address and port"))?;
+                    .map_err(|_| format!("--listen {address:?} is not an IP address and port"))?;
             }
             Long("api-key") => {
-                // Not lexopt's own error, which would print the key.
+                // Not lexopt's error: it would print the key.
                 let key =
                     parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
                 options.api_keys.push(key);
@@ -126,18 +126,19 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
 
 fn seconds(flag: &str, value: OsString) -> Result<Duration, Box<dyn Error>> {
     let text = value.string()?;
-    let seconds = text.parse().map_err(|_| format!("{flag} {text:?} is no number of seconds"))?;
+    let seconds =
+        text.parse().map_err(|_| format!("{flag} {text:?} is not a number of seconds"))?;
     Ok(Duration::from_secs(seconds))
 }
 
-/// A variable that is set to nothing means no api keys; one that holds an empty key among others is
-/// a mistake, which the core reports.
+/// An empty variable means no api keys. An empty key among others is passed on, and the core
+/// rejects it.
 fn api_keys_of_environment() -> Result<Vec<String>, Box<dyn Error>> {
     match env::var("SUPERTOKENS_API_KEYS") {
         Ok(keys) if keys.trim().is_empty() => Ok(Vec::new()),
         Ok(keys) => Ok(keys.split(',').map(|key| key.trim().to_owned()).collect()),
         Err(env::VarError::NotPresent) => Ok(Vec::new()),
-        // Not the variable's own error, which would print the keys.
+        // Not the `VarError`: it would print the keys.
         Err(env::VarError::NotUnicode(_)) => Err("SUPERTOKENS_API_KEYS is not valid UTF-8".into()),
     }
 }
@@ -157,8 +158,8 @@ async fn run(options: Options) -> Result<(), Failure> {
         builder = builder.base_path(path);
     }
     if let Some(interval) = options.rotate_every {
-        // Old keys stay listed for twice this longer: with an hour, fast rotation would list more
-        // keys than is useful.
+        // Replaced keys stay listed for twice the validity. With the default of 1 h, fast rotation
+        // would list very many keys.
         builder = builder
             .rotate_every(interval)
             .access_token_validity(interval.min(Duration::from_secs(3600)));
@@ -190,15 +191,15 @@ async fn run(options: Options) -> Result<(), Failure> {
     core.serve(listener, stop).await.map_err(|err| Failure::Running(chain(&err)))
 }
 
-/// One line on stdout, at once.
+/// Prints a line on stdout and flushes it, for a reader behind a pipe.
 fn say(line: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let said = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     said.map_err(|err| Failure::Running(format!("cannot write to stdout: {err}")))
 }
 
-/// Ends at the first SIGTERM or Ctrl-C. Both are handled from this call on, before the core reports
-/// that it listens.
+/// Resolves on SIGTERM or Ctrl-C. The handlers are installed by this call, so that a signal sent
+/// after the `listening on` line stops the server gracefully.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -216,7 +217,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
 #[cfg(not(unix))]
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     Ok(async {
-        // Without a handler the system ends the program by itself.
+        // Without a handler, Ctrl-C terminates the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }

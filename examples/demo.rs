@@ -1,8 +1,8 @@
-//! The main job in one process, over real HTTP on loopback: an embedded core mints, M1 calls, M2
-//! admits and refuses.
+//! An embedded core, M1 and M2 in one process, over real HTTP on loopback.
 //!
-//! Prints a table of cases with the expected and the seen answer, and exits with 1 if one differs.
-#![allow(clippy::print_stdout)] // it is a program
+//! Prints a table of cases with the expected and the actual status. The exit code is 1 if one
+//! differs.
+#![allow(clippy::print_stdout)] // prints its result
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -34,13 +34,15 @@ mod support;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Dynamic keys rotate this often here, so that a rotation can be watched. 168 h is the default.
+/// The rotation interval of dynamic keys: short, so that the demo sees rotations. The default is
+/// 168 h.
 const ROTATE_EVERY: Duration = Duration::from_secs(2);
 
-/// A removed key is accepted for this long at most here. 1 h is the default.
+/// The longest freshness lifetime: how long a removed key may still be accepted. The default is 1
+/// h.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// Unknown keys may cause two fetches in any such time here. 10 s is the default.
+/// The period in which unknown keys may cause at most two fetches. The default is 10 s.
 const COOLDOWN: Duration = Duration::from_millis(500);
 
 #[tokio::main]
@@ -70,7 +72,7 @@ async fn run() -> Outcome<Table> {
     let whoami = get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) });
     let app = Router::new()
         .route("/whoami", whoami.clone().route_layer(only_m1(jwks().build()?)))
-        // The same with keys that are fetched again and again, so that a removal can be watched.
+        // The same with a short freshness lifetime, so that the demo sees the removal of a key.
         .route("/removal", whoami.route_layer(only_m1(jwks().max_age(MAX_AGE).build()?)))
         .route("/health", get(|| async { "ok" })); // without the layer: public
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -118,7 +120,8 @@ async fn run() -> Outcome<Table> {
     let rotated = authority.mint_with_a_new_key(microservice()).await?;
     table.row("key rotated in", 200, m2.whoami(Some(&rotated)).await?);
     table.row("key listed", 200, m2.get("/removal", Some(&rotated)).await?);
-    // The next key was listed ahead, so M2 holds it by now. The one after it is news.
+    // The core listed the next key in advance, so M2 already has it. It has not fetched the one
+    // after that.
     authority.mint_with_a_new_key(microservice()).await?;
     let newest = authority.mint_with_a_new_key(microservice()).await?;
 
@@ -143,7 +146,7 @@ fn client() -> Client<HttpConnector, Empty<&'static [u8]>> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// The embedded core behind a real socket, which can be stopped and started again.
+/// The embedded core behind a real socket. The server can be stopped and started again.
 struct Authority {
     core: EmbeddedCore,
     url: String,
@@ -188,7 +191,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Mints whatever a caller of the core may ask for.
+    /// Mints a token with exactly this payload. Not with `SuperTokensCore`: it adds the marker.
     async fn mint(&mut self, payload: Value, static_key: bool) -> Outcome<String> {
         let body = json!({
             "payload": payload,
@@ -202,7 +205,7 @@ impl Authority {
         let response = self.core.router().oneshot(request).await?;
         let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
         let answer: Value = serde_json::from_slice(&body)?;
-        let jwt = answer["jwt"].as_str().ok_or("the core minted nothing")?.to_owned();
+        let jwt = answer["jwt"].as_str().ok_or("the core minted no token")?.to_owned();
         self.last_kid = Some(kid(&jwt)?);
         Ok(jwt)
     }
@@ -216,7 +219,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Waits until dynamic keys have rotated, and mints with the new one.
+    /// Waits until the core signs with a new dynamic key, and returns a token of that key.
     async fn mint_with_a_new_key(&mut self, payload: Value) -> Outcome<String> {
         self.mint(payload.clone(), false).await?;
         let before = self.last_kid.clone();
@@ -230,7 +233,7 @@ impl Authority {
     }
 }
 
-/// M2 as somebody sees it who sends what he likes.
+/// A client of M2 that sends arbitrary tokens, without the client layer.
 struct M2 {
     url: String,
     client: Client<HttpConnector, Empty<&'static [u8]>>,
@@ -256,11 +259,11 @@ impl M2 {
 
 fn kid(jwt: &str) -> Outcome<String> {
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part(jwt, 0)?)?)?;
-    header["kid"].as_str().map(str::to_owned).ok_or_else(|| "a token without kid".into())
+    header["kid"].as_str().map(str::to_owned).ok_or_else(|| "the token has no kid".into())
 }
 
 fn part(jwt: &str, index: usize) -> Outcome<&str> {
-    jwt.split('.').nth(index).ok_or_else(|| "not a compact JWS".into())
+    jwt.split('.').nth(index).ok_or_else(|| "the token is not a compact JWS".into())
 }
 
 fn with_signature_of(jwt: &str, other: &str) -> Outcome<String> {
@@ -276,7 +279,7 @@ fn with_header(jwt: &str, header: &Value) -> Outcome<String> {
     ))
 }
 
-/// Prints each case as it is seen.
+/// Prints each case as soon as its response is received.
 struct Table {
     all_as_expected: bool,
 }
@@ -295,5 +298,5 @@ impl Table {
     }
 }
 
-/// The longest case.
+/// The length of the longest case name.
 const WIDTH: usize = 30;

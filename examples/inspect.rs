@@ -1,7 +1,9 @@
-//! Says what M2 would make of a token, check by check, and what to change where one fails.
+//! Verifies a token as M2 would, prints the outcome of each check, and says what to change if one
+//! fails.
 //!
-//! The token's text is escaped before it is printed: a terminal obeys more than it shows.
-#![allow(clippy::print_stdout)] // it is a program
+//! Text from the token is escaped before it is printed, so that it cannot send control sequences to
+//! the terminal.
+#![allow(clippy::print_stdout)] // prints its result
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -18,11 +20,11 @@ mod support;
 const USAGE: &str =
     "usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] TOKEN
 
-  --jwks URL           the key set that M2 verifies with
-  --issuer ISS         the issuer that M2 wants
-  --audience AUD       the audience that M2 wants
+  --jwks URL           the JWKS endpoint that M2 uses
+  --issuer ISS         the issuer that M2 requires
+  --audience AUD       the audience that M2 requires
   --allow-plain-http   allow an http URL beyond loopback
-  TOKEN                the token, with Bearer in front or without; - reads it from standard input";
+  TOKEN                the token, with or without Bearer in front; - reads it from standard input";
 
 #[derive(Default)]
 struct Flags {
@@ -45,7 +47,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
             Value(token) if flags.token.is_empty() => flags.token = token.string()?,
-            // Deliberately not `unexpected`, which would print a second token.
+            // Not `arg.unexpected()`: its message would print the second token.
             Value(_) => return Err("more than one token".into()),
             _ => return Err(arg.unexpected()),
         }
@@ -95,7 +97,7 @@ async fn run(flags: Flags) -> Result<bool, Box<dyn std::error::Error>> {
         jwks = jwks.allow_plain_http();
     }
     let jwks = jwks.build()?;
-    // Without keys the checks that need none are worth seeing all the same; their outcome says why.
+    // Not `?`: without keys, the checks that need none still run.
     let fetched = jwks.refresh().await;
     let mut verifier = Verifier::new(jwks.clone());
     if let Some(issuer) = &flags.issuer {
@@ -105,32 +107,32 @@ async fn run(flags: Flags) -> Result<bool, Box<dyn std::error::Error>> {
         verifier = verifier.audience(audience);
     }
 
-    let seen = Seen::decode(token);
-    seen.print();
+    let decoded = DecodedToken::decode(token);
+    decoded.print();
     let outcome = verifier.verify(token).await;
     let failed = outcome.as_ref().err().map(|rejection| rejection.reason());
     print_checks(failed);
     match (outcome, failed) {
         (Ok(caller), _) => {
-            println!("\nM2 admits it{}.", until(&caller));
+            println!("\nM2 accepts the token{}.", expiry(&caller));
             Ok(true)
         }
         (_, Some(reason)) => {
-            println!("\nM2 refuses it: {reason:?}, {}.", reason.description());
-            println!("{}", advice(reason, &seen, &jwks, fetched.err().as_ref()));
+            println!("\nM2 rejects the token: {reason:?}, {}.", reason.description());
+            println!("{}", advice(reason, &decoded, &jwks, fetched.err().as_ref()));
             Ok(false)
         }
         (Err(_), None) => unreachable!("a rejection has a reason"),
     }
 }
 
-/// What a token says of itself, none of it proved.
-struct Seen {
+/// The unverified content of a token.
+struct DecodedToken {
     header: Option<Value>,
     claims: Option<Value>,
 }
 
-impl Seen {
+impl DecodedToken {
     fn decode(token: &str) -> Self {
         let mut parts = token.split('.');
         let mut part = || serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
@@ -161,7 +163,7 @@ impl Seen {
     }
 }
 
-/// Visible ASCII, whatever the token holds, and not more than a line of it.
+/// Escapes the text to visible ASCII and cuts it to 200 characters.
 fn escaped(text: &str) -> String {
     text.chars().flat_map(char::escape_default).take(200).collect()
 }
@@ -173,7 +175,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// How far away a date is, for the claims that are dates.
+/// The distance of a date from now, for the claims that are dates; otherwise nothing.
 fn date(claim: &str, value: &Value) -> String {
     let (true, Some(seconds)) = (matches!(claim, "exp" | "nbf" | "iat"), value.as_f64()) else {
         return String::new();
@@ -193,22 +195,23 @@ fn date(claim: &str, value: &Value) -> String {
 }
 
 fn now() -> u64 {
-    #[allow(clippy::disallowed_methods)] // a program that shows dates to its user
+    #[allow(clippy::disallowed_methods)] // the crate's clock is private
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn until(caller: &ServiceClaims) -> String {
+fn expiry(caller: &ServiceClaims) -> String {
     let exp = caller.get("exp").map(|exp| date("exp", exp)).unwrap_or_default();
     format!("; it expires{exp}")
 }
 
-/// The checks in their order, each with the reasons for which it refuses.
+/// The checks, each with the reasons for which it rejects a token. The order is the one for an
+/// unknown key. With a known key M2 checks the signature before dates and names.
 const CHECKS: [(&str, &[Reason]); 9] = [
     ("length: at most 8 KiB", &[Reason::TokenTooLong]),
     ("form: three parts of canonical base64url", &[Reason::NotThreeParts, Reason::NotBase64Url]),
     (
-        "header: one JSON object, no extension, encryption, nesting or foreign type",
+        "header: one JSON object; no extension, encryption, nested token or other type",
         &[
             Reason::MalformedHeader,
             Reason::CriticalHeader,
@@ -223,7 +226,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         &[Reason::UnsupportedAlgorithm, Reason::AlgorithmNotAllowed],
     ),
     (
-        "dates: exp ahead, nbf and iat not, claims one JSON object",
+        "dates: exp in the future, nbf and iat in the past; claims are one JSON object",
         &[
             Reason::MalformedClaims,
             Reason::MalformedExpiration,
@@ -240,7 +243,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         &[Reason::WrongIssuer, Reason::WrongAudience, Reason::WrongSubject],
     ),
     (
-        "key: known by kid and algorithm",
+        "key: in the key set, for this kid and algorithm",
         &[
             Reason::UnknownKey,
             Reason::KeysNotLoaded,
@@ -249,27 +252,32 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::TooManyWaiting,
         ],
     ),
-    ("signature: the key's over this token", &[Reason::BadSignature]),
+    ("signature: made with this key over this token", &[Reason::BadSignature]),
     ("marker: source is exactly \"microservice\"", &[Reason::NotMicroservice]),
 ];
 
 fn print_checks(failed: Option<Reason>) {
     let failed_at =
         failed.and_then(|reason| CHECKS.iter().position(|(_, reasons)| reasons.contains(&reason)));
+    let is_skipped = |check: &str| {
+        failed == Some(Reason::BadSignature)
+            && (check.starts_with("dates") || check.starts_with("names"))
+    };
     for (position, (check, _)) in CHECKS.iter().enumerate() {
         let mark = match failed_at {
             Some(failed_at) if position == failed_at => "✗",
             Some(failed_at) if position > failed_at => " ",
+            Some(_) if is_skipped(check) => " ",
             _ => "✓",
         };
         println!("{mark} {check}");
     }
 }
 
-/// What to change, for whoever runs M1 or M2.
+/// What to change in M1, in M2 or at the authority.
 fn advice(
     reason: Reason,
-    seen: &Seen,
+    decoded: &DecodedToken,
     jwks: &RemoteJwks,
     fetch: Option<&tower_m2m::FetchError>,
 ) -> String {
@@ -283,64 +291,78 @@ fn advice(
         kids.join(", ")
     };
     match reason {
-        Reason::TokenTooLong => "Put less into the token, or raise M2's max_token_len.".to_owned(),
+        Reason::TokenTooLong => "Mint a token with fewer claims, or raise max_token_len in M2.".to_owned(),
         Reason::NotThreeParts | Reason::NotBase64Url => {
-            "This is no JWT, or not all of one: copy it whole, without quotes and line breaks.".to_owned()
+            "The text is not a complete JWT: copy all of it, without quotes and line breaks.".to_owned()
         }
         Reason::MalformedHeader | Reason::MalformedClaims => {
-            "The JSON in it is broken, or names a member twice: ask whoever minted it.".to_owned()
+            "The token's JSON is malformed or has a duplicate member: correct the program that mints it.".to_owned()
         }
         Reason::UnsupportedAlgorithm | Reason::AlgorithmNotAllowed => {
             format!(
-                "Its alg is {}: have M1's authority sign with an asymmetric one that M2 allows.",
-                seen.header("alg")
+                "The token's alg is {}: configure the authority to sign with an asymmetric algorithm that M2 allows.",
+                decoded.header("alg")
             )
         }
         Reason::CriticalHeader | Reason::EncryptedToken | Reason::NestedToken => {
-            "It needs something that M2 does not do: mint a plain signed JWT.".to_owned()
+            "The token uses a JOSE feature that M2 does not support: mint a plain signed JWT.".to_owned()
         }
-        Reason::UnsupportedTokenType => format!("Its typ is {}: M2 takes JWT and at+jwt.", seen.header("typ")),
-        Reason::MalformedKeyId => "Its kid is no string of 1 to 256 bytes: ask whoever minted it.".to_owned(),
+        Reason::UnsupportedTokenType => format!(
+            "The token's typ is {}: mint a token with typ JWT or at+jwt, or without typ.",
+            decoded.header("typ")
+        ),
+        Reason::MalformedKeyId => {
+            "The token's kid is not a string of 1 to 256 bytes: correct the program that mints it.".to_owned()
+        }
         Reason::MalformedExpiration => {
-            "It never expires, or says so in a way that is no number: mint one that does.".to_owned()
+            "The token's exp is missing or not a number: mint a token with an expiration time.".to_owned()
         }
-        Reason::Expired => "Mint a new one; or, if it is new, set the clocks: M2 allows 30 s.".to_owned(),
+        Reason::Expired => {
+            "Mint a new token. If it is new, synchronize the clocks: M2 allows a skew of 30 s.".to_owned()
+        }
         Reason::MalformedNotBefore | Reason::MalformedIssuedAt => {
-            "A date in it is no number: ask whoever minted it.".to_owned()
+            "The token's nbf or iat is not a number: correct the program that mints it.".to_owned()
         }
         Reason::NotYetValid | Reason::IssuedInFuture => {
-            "It is from the future: set the clock of this machine or of the one that minted it; M2 allows 30 s."
+            "The token's nbf or iat is in the future: synchronize the clocks of this machine and the authority; M2 allows a \
+             skew of 30 s."
                 .to_owned()
         }
-        Reason::LifetimeTooLong => "Mint it with a shorter validity, or raise M2's max_lifetime.".to_owned(),
+        Reason::LifetimeTooLong => "Mint a token with a shorter validity, or raise max_lifetime in M2.".to_owned(),
         Reason::WrongIssuer => format!(
-            "Its iss is {}: give M2 that issuer, or M1 the JWKS domain that M2 wants. A token of a user's session has the \
-             base path behind it.",
-            seen.claim("iss")
+            "The token's iss is {}: set that issuer in M2, or set the JWKS domain in M1 to the issuer that M2 requires. The iss \
+             of a user's session token ends with the API's base path.",
+            decoded.claim("iss")
         ),
         Reason::WrongAudience => {
-            format!("Its aud is {}: mint it with .audience(..) for this M2.", seen.claim("aud"))
+            format!(
+                "The token's aud is {}: in M1 call .audience(..) with the audience that M2 requires.",
+                decoded.claim("aud")
+            )
         }
-        Reason::WrongSubject => format!("Its sub is {}.", seen.claim("sub")),
+        Reason::WrongSubject => {
+            format!("The token's sub is {}: mint a token with the subject that M2 requires.", decoded.claim("sub"))
+        }
         Reason::UnknownKey => format!(
-            "Its kid is {}, the key set has {}: M1 mints at another core than M2 asks for keys, or the core lost its keys.",
-            seen.header("kid"),
+            "The token's kid is {}, the key set has {}: M1 and M2 use different cores, or the core lost its keys and M1 has to \
+             mint a new token.",
+            decoded.header("kid"),
             kids()
         ),
         Reason::BadSignature => {
-            "It was changed on the way, or another key stands under this kid now: mint a new one.".to_owned()
+            "The token was altered, or its kid now belongs to another key: mint a new token.".to_owned()
         }
         Reason::NotMicroservice => format!(
-            "Its source is {}: an end user's token, or one that was not minted with \"source\": \"microservice\".",
-            seen.claim("source")
+            "The token's source is {}: call M2 with a token that is minted with \"source\": \"microservice\", not with an end \
+             user's.",
+            decoded.claim("source")
         ),
         _ => match fetch {
             Some(error) => format!(
-                "The key set cannot be fetched: {}. Check the URL and which server answers there.",
+                "The key set cannot be fetched: {}. Check the URL and the server that it names.",
                 chain(error)
             ),
-            None => "The key set cannot be fetched. Check the URL and which server answers there."
-                .to_owned(),
+            None => "The key set cannot be fetched. Check the URL and the server that it names.".to_owned(),
         },
     }
 }

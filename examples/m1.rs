@@ -1,7 +1,8 @@
 //! M1, the calling microservice: mints its token at a core and calls M2 with it.
 //!
-//! Prints the status and the body of `GET {m2}/whoami`; exits with 0 if the status is 200.
-#![allow(clippy::print_stdout)] // it is a program
+//! Prints the status and the body of the response to `GET {m2}/whoami`. The exit code is 0 if the
+//! status is 200.
+#![allow(clippy::print_stdout)] // prints its result
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -17,9 +18,9 @@ mod support;
 const USAGE: &str =
     "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
 
-  --core URL             the core that mints; several with ; between them
-  --api-key KEY          the core's api key, if it has any
-  --jwks-domain DOMAIN   becomes the token's `iss`; the first core's URL by default
+  --core URL             the core that mints; separate several URLs with ;
+  --api-key KEY          the core's api key, if it requires one
+  --jwks-domain DOMAIN   the token's `iss`; by default the URL of the first core
   --m2 URL               the microservice to call
   --allow-plain-http     allow http URLs beyond loopback";
 
@@ -85,7 +86,7 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
     let loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     if !(https || loopback || flags.allow_plain_http) {
         return Err(format!(
-            "plain http to {m2}, beyond loopback; use https or --allow-plain-http"
+            "--m2 {m2} is plain http beyond loopback; use https or --allow-plain-http"
         )
         .into());
     }
@@ -104,7 +105,7 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
 
     let mut client = Client::builder();
     if !https {
-        // No CA certificates are needed then, and a machine may have none.
+        // Plain http needs no CA certificates, and with none installed `build` would fail.
         client = client.tls_certs_only([]);
     }
     let m2_client = ServiceBuilder::new()
@@ -114,7 +115,7 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
     let whoami = format!("{}/whoami", flags.m2.trim_end_matches('/')).parse()?;
     let response = m2_client.oneshot(Request::new(Method::GET, whoami)).await;
     let response =
-        response.map_err(|err| format!("{m2} cannot be called: {}", chain(&err.without_url())))?;
+        response.map_err(|err| format!("cannot call {m2}: {}", chain(&err.without_url())))?;
     let status = response.status().as_u16();
     println!("{status}\n{}", response.text().await?);
     Ok(status)

@@ -1,7 +1,8 @@
 //! M2, the called microservice: an axum server that admits only microservices.
 //!
-//! `GET /health` is public, `GET` and `POST /whoami` answer the caller's claims as JSON.
-#![allow(clippy::print_stdout)] // it is a program
+//! `GET /health` is public. `GET /whoami` and `POST /whoami` respond with the caller's claims as
+//! JSON.
+#![allow(clippy::print_stdout)] // prints its address
 
 use std::process::ExitCode;
 
@@ -17,9 +18,9 @@ mod support;
 
 const USAGE: &str = "usage: m2 --listen ADDR --jwks URL [--issuer ISS] [--allow-plain-http]
 
-  --listen ADDR        where to listen, for instance 127.0.0.1:4002
-  --jwks URL           the key set of the authority that mints
-  --issuer ISS         accept only tokens whose `iss` is this
+  --listen ADDR        address and port to listen on, for example 127.0.0.1:4002
+  --jwks URL           the JWKS endpoint of the authority
+  --issuer ISS         accept only tokens with this `iss`
   --allow-plain-http   allow an http URL beyond loopback";
 
 #[derive(Default)]
@@ -95,11 +96,10 @@ async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .map_err(|err| format!("cannot listen on {}: {err}", flags.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // Fetches the keys ahead of the first request. Without them requests get 503 until they are
-    // there.
+    // Fetches the keys before the first request. A request without usable keys gets 503.
     tokio::spawn(async move {
         if let Err(error) = jwks.ready().await {
-            tracing::warn!(%error, "still no keys");
+            tracing::warn!(%error, "key set not loaded");
         }
     });
     axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await?;
@@ -110,7 +110,7 @@ async fn whoami(caller: ServiceClaims) -> Result<Json<Value>, axum::http::Status
     caller.deserialize().map(Json).map_err(|_| axum::http::StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Resolves on Ctrl-C, and on SIGTERM where there is one.
+/// Resolves on Ctrl-C and, on Unix, on SIGTERM.
 async fn stop_signal() {
     #[cfg(unix)]
     {

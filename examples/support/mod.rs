@@ -1,8 +1,8 @@
-//! What the examples share.
+//! Code that the examples share.
 
 use std::error::Error;
 
-/// An error and its sources on one line.
+/// Formats an error and its sources on one line.
 pub(crate) fn chain(err: &dyn Error) -> String {
     let sources = std::iter::successors(err.source(), |err| (*err).source());
     sources.fold(err.to_string(), |text, source| format!("{text}: {source}"))
