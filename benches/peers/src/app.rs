@@ -1,4 +1,4 @@
-//! A contestant as a service, whatever its type, ready to be called here or to be served.
+//! A contestant as a type-erased service, to be called in this process or to be served.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -26,11 +26,11 @@ pub enum Routes {
     Axum08(axum::Router),
 }
 
-/// The handler that layers go around.
+/// The handler that layers wrap.
 type Bare = HandlerService<fn() -> Ready<&'static str>, ((),), ()>;
 type Bare07 = HandlerService07<fn() -> Ready<&'static str>, ((),), ()>;
 
-fn answer() -> Ready<&'static str> {
+fn handler() -> Ready<&'static str> {
     ready("ok")
 }
 
@@ -55,7 +55,7 @@ impl App {
             + Sync
             + 'static,
     {
-        Self::new(move || wrap(Handler::with_state(answer as fn() -> _, ())))
+        Self::new(move || wrap(Handler::with_state(handler as fn() -> _, ())))
     }
 
     pub fn layered<L>(layer: L) -> Self
@@ -83,20 +83,21 @@ impl App {
             + Clone
             + Send,
     {
-        let make = move || layer.layer(Handler07::with_state(answer as fn() -> _, ()));
+        let make = move || layer.layer(Handler07::with_state(handler as fn() -> _, ()));
         let routes = Routes::Axum07(axum_07::Router::new().route_service("/", make()));
         Self { driver: Box::new(Driver::new(make)), routes }
     }
 
-    /// Waits until the known token is let in: some fetch their keys in the background.
+    /// Waits until the known token is accepted: some contestants fetch their keys in the
+    /// background.
     pub async fn ready(mut self, fixture: &Fixture) -> Result<Self> {
         for _ in 0..100 {
-            if self.driver.answer(bearer(&fixture.known)).await == StatusCode::OK {
+            if self.driver.status(bearer(&fixture.known)).await == StatusCode::OK {
                 return Ok(self);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let answer = self.driver.answer(bearer(&fixture.known)).await;
-        Err(format!("a good token is answered {answer}").into())
+        let status = self.driver.status(bearer(&fixture.known)).await;
+        Err(format!("status {status} for a good token").into())
     }
 }

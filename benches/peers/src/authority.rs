@@ -1,5 +1,5 @@
-//! The one authority of a run: it mints all tokens, serves the keys over loopback, and counts who
-//! asks for them.
+//! The authority of a run. It mints all tokens, serves the key set over loopback, and counts the
+//! fetches of each contestant.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -27,40 +27,41 @@ pub const REALM: &str = "m2m";
 
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Where a process finds the authority, and what it is to send.
+/// The URL of the authority, and the tokens to send.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Fixture {
     pub base: String,
-    /// Sent again and again.
+    /// One token, for repeated use.
     pub known: String,
-    /// Each is another token.
+    /// Distinct tokens.
     pub new: Vec<String>,
-    /// Each names another key, which is in no set.
+    /// Tokens whose `kid` is in no key set; each has another `kid`.
     pub unknown_kid: Vec<String>,
     pub bad_signature: String,
 }
 
 impl Fixture {
-    /// Each contestant has a path of its own, so that its fetches can be counted.
+    /// The JWKS endpoint of a contestant. Each has its own path, so that its fetches can be
+    /// counted.
     pub fn jwks(&self, contestant: &str) -> String {
         format!("{}/{contestant}/jwks.json", self.base)
     }
 
-    /// How often the contestant has asked for keys.
+    /// The number of key fetches of a contestant.
     pub async fn fetches(&self, contestant: &str) -> Result<u64> {
-        let answer = reqwest::get(format!("{}/{contestant}/fetches", self.base)).await?;
-        Ok(answer.text().await?.parse()?)
+        let response = reqwest::get(format!("{}/{contestant}/fetches", self.base)).await?;
+        Ok(response.text().await?.parse()?)
     }
 }
 
-/// Serves until it is dropped, on threads of its own: contestants run on one thread each.
+/// Serves until it is dropped, on its own threads: a contest occupies the thread that it runs on.
 pub struct Authority {
     _runtime: Runtime,
     pub fixture: Fixture,
 }
 
 impl Authority {
-    /// With so many tokens for those who must not see one twice.
+    /// Starts the authority and mints the known token and this number of new tokens.
     pub fn start(tokens: usize) -> Result<Self> {
         let runtime = Runtime::new()?;
         let fixture = runtime.block_on(start(tokens))?;
@@ -104,8 +105,8 @@ async fn start(tokens: usize) -> Result<Fixture> {
     })
 }
 
-/// What every contestant accepts: huskarl demands `iat` and `jti`, keycloak's `typ` and `azp` too,
-/// aliri `scope`.
+/// Mints a token that every contestant accepts: huskarl-resource-server requires `iat` and `jti`,
+/// axum-keycloak-auth `typ` and `azp`, aliri_tower `scope`.
 async fn mint(core: Router, number: usize) -> Result<String> {
     let payload = json!({
         "aud": AUDIENCE, "sub": "orders", "azp": "orders", "jti": format!("{number:020}"), "typ": "Bearer",
@@ -113,22 +114,23 @@ async fn mint(core: Router, number: usize) -> Result<String> {
     });
     let body =
         json!({"payload": payload, "validity": 86_400, "algorithm": "RS256", "jwksDomain": ISSUER});
-    let answer = loop {
+    let response = loop {
         let request =
             Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
-        let answer = core.clone().oneshot(request).await?;
-        // So many at once that some are sent away.
-        if answer.status() != http::StatusCode::TOO_MANY_REQUESTS {
-            break answer;
+        let response = core.clone().oneshot(request).await?;
+        // The core limits concurrent mints.
+        if response.status() != http::StatusCode::TOO_MANY_REQUESTS {
+            break response;
         }
         tokio::task::yield_now().await;
     };
-    let answer: Value =
-        serde_json::from_slice(&axum::body::to_bytes(answer.into_body(), 1 << 16).await?)?;
-    Ok(answer["jwt"].as_str().ok_or("no token")?.to_owned())
+    let response: Value =
+        serde_json::from_slice(&axum::body::to_bytes(response.into_body(), 1 << 16).await?)?;
+    Ok(response["jwt"].as_str().ok_or("no token")?.to_owned())
 }
 
-/// The core lists more keys than signed here. Those who try them in turn are given the best order.
+/// Moves the key that signs to the front of the key set. Contestants that try all keys in turn thus
+/// need one signature check.
 fn signing_key_first(jwks: &str, token: &str) -> Result<String> {
     let header = header(token)?;
     let mut jwks: Value = serde_json::from_str(jwks)?;
@@ -166,7 +168,7 @@ struct Keys {
 
 impl Keys {
     fn count(&self, contestant: String) {
-        *self.fetches.lock().expect("no panic holds it").entry(contestant).or_default() += 1;
+        *self.fetches.lock().expect("no thread panics").entry(contestant).or_default() += 1;
     }
 }
 
@@ -178,14 +180,14 @@ async fn jwks(State(keys): State<Keys>, Path(contestant): Path<String>) -> impl 
 async fn fetches(State(keys): State<Keys>, Path(contestant): Path<String>) -> String {
     keys.fetches
         .lock()
-        .expect("no panic holds it")
+        .expect("no thread panics")
         .get(&contestant)
         .copied()
         .unwrap_or_default()
         .to_string()
 }
 
-/// What Keycloak would say of a realm.
+/// The OpenID configuration that Keycloak serves for a realm.
 async fn discovery(
     State(keys): State<Keys>,
     Path((contestant, _)): Path<(String, String)>,

@@ -1,5 +1,5 @@
-//! The contest of one process, in which one provider is installed: each case in rounds, in which
-//! each contestant has its turn, so that what else the machine does meets them all.
+//! The contest of one process, which has one provider installed. Each case has rounds, and in each
+//! round every contestant has its turn, so that other load on the machine affects all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,32 +20,34 @@ pub const CASES: [&str; 6] = [HIT, NEW, "no token", "garbage", "unknown kid", "b
 #[derive(Clone, Copy, Serialize)]
 pub struct Effort {
     pub rounds: usize,
-    /// Each contestant's turn takes about so many milliseconds.
+    /// The approximate length of a turn, in milliseconds.
     pub turn_ms: u64,
 }
 
-/// What one contestant did in one case.
+/// The result of one contestant in one case.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Figure {
-    /// A call's mean time in a turn: the median of all turns, and the quartiles.
+    /// The median over all turns of the mean time of a call.
     pub ns: f64,
+    /// The lower and the upper quartile of the same.
     pub quartiles_ns: [f64; 2],
-    /// The same less the bare handler's median.
+    /// `ns` minus that of the bare handler.
     pub over_ns: f64,
+    /// The status of the first response.
     pub status: u16,
-    /// The status that was to be expected.
+    /// The status that a verifier should send.
     pub expected: u16,
     pub calls: usize,
-    /// Calls answered with any other status.
-    pub answered_otherwise: usize,
-    /// How often the contestant asked for keys meanwhile.
+    /// Calls with another status than `status`.
+    pub unexpected: usize,
+    /// Key fetches of the contestant during the case.
     pub fetches: u64,
 }
 
 /// By contestant and case.
 pub type Figures = BTreeMap<String, BTreeMap<String, Figure>>;
 
-/// All contestants; with the provider that is not the best one, those alone that make use of it.
+/// With aws-lc-rs all contestants, with another provider only those that use it.
 fn entrants(provider: Provider) -> Vec<&'static str> {
     let peers = PEERS
         .into_iter()
@@ -53,7 +55,7 @@ fn entrants(provider: Provider) -> Vec<&'static str> {
     [NONE, NONE_07, THIS].into_iter().chain(peers).collect()
 }
 
-/// Those that cannot be had are missing from the figures, and named with the reason.
+/// Returns the figures, and for each contestant that could not be built the reason.
 pub async fn run(
     provider: Provider,
     fixture: &Fixture,
@@ -107,8 +109,8 @@ async fn run_case(
     let mut turns = Vec::new();
     for (name, app) in &mut *apps {
         let fetches = fixture.fetches(name).await?;
-        let status = app.driver.answer(credentials[0].clone()).await;
-        // Twice: to warm up, and to see how often it can be called in a turn.
+        let status = app.driver.status(credentials[0].clone()).await;
+        // The first turn warms up, the second estimates the number of calls per turn.
         turn(app, &credentials, 64, status).await;
         let calls = turn(app, &credentials, 64, status).await;
         let count = (u128::from(effort.turn_ms) * 1_000_000 * calls.count as u128
@@ -143,7 +145,7 @@ async fn run_case(
     Ok(figures)
 }
 
-/// What one contestant does in a case.
+/// The turns of one contestant in one case.
 struct Turns {
     status: StatusCode,
     fetches: u64,
@@ -164,7 +166,7 @@ impl Turns {
             status: self.status.as_u16(),
             expected: expected.as_u16(),
             calls: self.done.iter().map(|turn| turn.count).sum(),
-            answered_otherwise: self.done.iter().map(|turn| turn.unexpected).sum(),
+            unexpected: self.done.iter().map(|turn| turn.unexpected).sum(),
             fetches,
         }
     }
@@ -176,9 +178,9 @@ async fn turn(
     count: usize,
     status: StatusCode,
 ) -> Calls {
-    // What contestants do in the background is done between turns.
+    // Lets the contestants' background tasks run between turns.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    // A server's connections have a budget each; here one task makes all calls, and is not to be
-    // paused for it.
+    // Without tokio's budget: in a server each connection has its own, but here one task makes all
+    // calls and must not be paused.
     unconstrained(app.driver.calls(credentials, count, status)).await
 }

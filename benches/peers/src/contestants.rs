@@ -1,9 +1,9 @@
-//! This crate and its peers, each set up as its documentation says, with the checks of issuer and
-//! audience it offers.
+//! This crate and its peers. Each is set up as its documentation shows, and checks issuer and
+//! audience if it can.
 //!
-//! Which backend checks signatures is each peer's own choice, but for those on jsonwebtoken 10 and
-//! 11: these ship with `rust_crypto`, and take `aws_lc_rs` if the application installs it, once for
-//! the whole process.
+//! The backend for signatures is each peer's own, except in those that use jsonwebtoken 10 or 11:
+//! their default is `rust_crypto`, and an application can install `aws_lc_rs` for the whole
+//! process.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use jwt_authorizer::{IntoLayer, JwtAuthorizer};
 use oauth_resource_server::{KeyNaming, OAuthConfig, OAuthValidator};
 use serde::Deserialize;
 use tower::Layer;
-use tower_m2m::{RemoteJwks, VerifyServiceTokenLayer, Verifier};
+use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 use tower_oauth2_resource_server::server::OAuth2ResourceServer;
 use tower_oauth2_resource_server::tenant::TenantConfiguration;
 use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
@@ -34,7 +34,7 @@ use crate::authority::{AUDIENCE, Fixture, ISSUER, REALM, Result};
 
 pub const THIS: &str = "tower-m2m";
 pub const NONE: &str = "none";
-/// The handler alone, on the axum that jwt-authorizer supports.
+/// The bare handler on axum 0.7, which jwt-authorizer requires.
 pub const NONE_07: &str = "none (axum 0.7)";
 pub const PEERS: [&str; 8] = [
     "axum-jwt-auth",
@@ -47,7 +47,7 @@ pub const PEERS: [&str; 8] = [
     "huskarl-resource-server",
 ];
 
-/// What jsonwebtoken 10 and 11 check signatures with.
+/// The crypto provider of jsonwebtoken 10 and 11.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     AwsLc,
@@ -55,7 +55,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// For this process, once.
+    /// Installs the provider for this process. May be called once.
     pub fn install(self) {
         use {jsonwebtoken_10::crypto as of_10, jsonwebtoken_11::crypto as of_11};
         let (first, second) = match self {
@@ -82,11 +82,11 @@ impl FromStr for Provider {
     fn from_str(name: &str) -> Result<Self, String> {
         let named =
             [Self::AwsLc, Self::RustCrypto].into_iter().find(|provider| provider.name() == name);
-        named.ok_or_else(|| format!("there is no provider named {name}"))
+        named.ok_or_else(|| format!("unknown provider {name}"))
     }
 }
 
-/// Those whose backend the application chooses.
+/// Whether the application chooses the contestant's backend.
 pub fn takes_a_provider(contestant: &str) -> bool {
     matches!(contestant, "axum-jwt-auth" | "tower-oauth2-resource-server")
 }
@@ -109,15 +109,15 @@ pub fn bare(contestant: &str) -> &'static str {
     }
 }
 
-/// What an application would read of a token.
+/// The claims that an application reads.
 #[derive(Clone, Debug, Deserialize)]
-#[allow(dead_code)] // read by nobody here, as in a handler that only wants to know that the caller is good
+#[allow(dead_code)] // the handler does not read them
 struct Caller {
     sub: String,
     source: String,
 }
 
-/// The same for those that read the registered claims themselves.
+/// The same for contestants that deserialize the registered claims themselves.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(dead_code)]
 struct Extra {
@@ -138,7 +138,7 @@ pub async fn build(contestant: &str, fixture: &Fixture) -> Result<App> {
         "axum-keycloak-auth" => axum_keycloak_auth(&fixture.base).await?,
         "oauth-resource-server" => oauth_resource_server(jwks).await?,
         "huskarl-resource-server" => huskarl_resource_server(&jwks).await?,
-        _ => return Err(format!("there is no contestant named {contestant}").into()),
+        _ => return Err(format!("unknown contestant {contestant}").into()),
     };
     app.ready(fixture).await
 }
@@ -146,7 +146,7 @@ pub async fn build(contestant: &str, fixture: &Fixture) -> Result<App> {
 async fn tower_m2m(jwks: &str) -> Result<App> {
     let jwks = RemoteJwks::new(jwks)?;
     jwks.ready().await?;
-    // A new verifier for each service: it remembers the tokens it has seen.
+    // A new verifier for each service, because a verifier caches tokens.
     Ok(App::of(move |inner| {
         let verifier = Verifier::new(jwks.clone()).issuer(ISSUER).audience(AUDIENCE);
         VerifyServiceTokenLayer::new(verifier).layer(inner)
@@ -169,7 +169,7 @@ async fn axum_jwt_auth(jwks: String) -> Result<App> {
     Ok(App::extracting(handler, decoder))
 }
 
-/// In an `Arc`, so that the keys are cloned once a request, for the extractor, and not twice.
+/// An `Arc`, so that the keys are cloned once per request, for the extractor, and not twice.
 #[derive(Clone)]
 struct Keys(Arc<axum_jwks::Jwks>);
 
@@ -201,7 +201,7 @@ async fn axum_jwks(jwks: &str) -> Result<App> {
     async fn handler(_: axum_jwks::Claims<Caller>) -> &'static str {
         "ok"
     }
-    // It has no check of the issuer.
+    // axum-jwks does not check the issuer.
     let algorithm = Some(jsonwebtoken_09::Algorithm::RS256);
     let keys = axum_jwks::Jwks::from_jwks_url(jwks, Some(AUDIENCE), algorithm).await?;
     Ok(App::extracting(handler, Keys(Arc::new(keys))))
@@ -239,14 +239,15 @@ async fn axum_keycloak_auth(base: &str) -> Result<App> {
     let server = axum_keycloak_auth::Url::parse(&format!("{base}/axum-keycloak-auth"))?;
     let config = KeycloakConfig::builder().server(server).realm(REALM.to_owned()).build();
     let instance = Arc::new(KeycloakAuthInstance::new(config));
-    // Its `poll_ready` panics if it comes before the task that fetches the keys has begun.
+    // `poll_ready` panics if it is called before the task that fetches the keys has started.
     for _ in 0..100 {
         if instance.is_operational().await {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // It has no check of the issuer, and tries each key in turn, whatever the `kid`.
+    // axum-keycloak-auth does not check the issuer and ignores the `kid`: it tries all keys in
+    // turn.
     let layer = KeycloakAuthLayer::<String, Extra>::builder()
         .instance(instance)
         .expected_audiences(vec![AUDIENCE.to_owned()])
@@ -261,10 +262,11 @@ async fn oauth_resource_server(jwks: String) -> Result<App> {
         jwks_uri: Some(jwks),
         audience: AUDIENCE.to_owned(),
         resource: "https://billing.example.com".to_owned(),
-        allow_unscoped_tokens: true, // the others look at no scope either
+        allow_unscoped_tokens: true, // no other contestant checks the scope
         ..OAuthConfig::default()
     };
-    let config = config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("it is enabled")?;
+    let config =
+        config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("the configuration is disabled")?;
     let validator = Arc::new(OAuthValidator::new(&config)?);
     validator.refresh_now().await?;
     Ok(App::layered(oauth_resource_server::axum::AuthLayer::builder().oauth(validator).build()?))

@@ -1,21 +1,21 @@
-//! Measures this crate beside its peers, in one run:
+//! Compares the time per request of this crate and its peers:
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml --bin peers -- --out peers.json
 //! ```
 //!
-//! All of them are given the same RS256 tokens of one embedded core, fetch the same key set over
-//! loopback, and are called in the process through `poll_ready` and `call`, without sockets. A
-//! layer stands around an axum handler, an extractor is an argument of one; what is printed is what
-//! a call takes more than the bare handler. A refusal saves the handler, so it can cost less than
-//! nothing. A new token is one that the contestant has not seen; with an unknown kid each request
-//! names another of 1 024 keys.
+//! All contestants get the same RS256 tokens of one embedded core, fetch the same key set over
+//! loopback, and are called in this process through `poll_ready` and `call`, without sockets. A
+//! layer wraps an axum handler, an extractor is an argument of the handler. The printed time is
+//! that of the call minus that of the bare handler. It can be negative for a refused request, which
+//! does not call the handler. A new token is one that the contestant has not seen. With an unknown
+//! kid, the requests name 1 024 different keys in turn.
 //!
-//! Of jsonwebtoken's two providers a process has one, so there are two processes, one after the
-//! other, with the same authority. Those who make no use of it are measured in the first.
+//! A process can install one of jsonwebtoken's two providers, so two processes run one after the
+//! other, with the same authority. The first also measures the contestants that use no provider.
 //!
-//! `server.rs` is the same over sockets: see `whole-server`. `../plot.py` turns the output into a
-//! table and a plot.
+//! `bin/server.rs` is for measurements over sockets: see `whole-server`. `../plot.py` turns the
+//! output into a table and a plot.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,17 +29,17 @@ use peers::report::Report;
 
 const USAGE: &str = "usage: peers [--out FILE] [--rounds N] [--turn MILLISECONDS]
 
-  --out FILE    writes the figures there too, as JSON
-  --rounds N    how often each contestant has its turn in each case; 51 by default
-  --turn MS     how long a turn takes, roughly; 10 ms by default";
+  --out FILE    also write the figures to this file, as JSON
+  --rounds N    turns of each contestant in each case; 51 by default
+  --turn MS     approximate length of a turn; 10 ms by default";
 
-/// Enough for a turn, of a longer one too.
+/// More than a turn of the default length needs.
 const NEW_TOKENS: usize = 1024;
 
 struct Flags {
     out: Option<String>,
     effort: Effort,
-    /// Given to the processes that this one starts.
+    /// Set for the processes that this one starts.
     provider: Option<Provider>,
 }
 
@@ -67,11 +67,11 @@ fn main() -> Result<()> {
     };
     match flags.provider {
         Some(provider) => contest(provider, flags.effort),
-        None => drive(&flags),
+        None => run_contests(&flags),
     }
 }
 
-fn drive(flags: &Flags) -> Result<()> {
+fn run_contests(flags: &Flags) -> Result<()> {
     let out = flags.out.as_ref().map(File::create).transpose()?;
     let authority = Authority::start(NEW_TOKENS)?;
     let mut report = Report::new(flags.effort);
@@ -87,7 +87,7 @@ fn drive(flags: &Flags) -> Result<()> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        // Through a pipe: tokens stand in no list of processes.
+        // Not as arguments: the list of processes would show the tokens.
         serde_json::to_writer(child.stdin.take().ok_or("no stdin")?, &authority.fixture)?;
         let output = child.wait_with_output()?;
         let (figures, absent) = serde_json::from_slice(&output.stdout)?;

@@ -1,5 +1,4 @@
-//! How a service is driven: in this process, by `poll_ready` and `call`, one request after the
-//! other.
+//! Calls a service in this process, through `poll_ready` and `call`, one request after the other.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -11,18 +10,18 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-/// Requests built at once, outside the measured time: few enough to stay in the processor's caches,
-/// like bytes that a server has just read from a socket.
-const AT_ONCE: usize = 32;
+/// Requests per batch. A batch is constructed outside the measured time, and small enough to stay
+/// in the processor's caches, like bytes that a server has just read from a socket.
+const BATCH: usize = 32;
 
-/// `None` sends no `Authorization`.
+/// The value of `Authorization`. `None` sends no such header.
 pub type Credential = Option<HeaderValue>;
 
 pub fn bearer(token: &str) -> Credential {
     Some(HeaderValue::try_from(format!("Bearer {token}")).expect("a token is visible ASCII"))
 }
 
-/// What some calls took, and how many were not answered with the status that was expected.
+/// The total time of some calls, their number, and the number of unexpected statuses.
 #[derive(Clone, Copy, Default)]
 pub struct Calls {
     pub taken: Duration,
@@ -30,12 +29,12 @@ pub struct Calls {
     pub unexpected: usize,
 }
 
-/// A service whose type is forgotten.
+/// A type-erased service.
 pub trait Drive {
-    /// Gets a service anew that remembers no token.
+    /// Replaces the service by a new one, which has seen no token.
     fn renew(&mut self);
-    fn answer(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>>;
-    /// Calls `count` times, with each credential in turn.
+    fn status(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>>;
+    /// Calls the service `count` times, with each credential in turn.
     fn calls<'a>(
         &'a mut self,
         credentials: &'a [Credential],
@@ -66,7 +65,7 @@ where
         self.service = (self.make)();
     }
 
-    fn answer(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>> {
+    fn status(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>> {
         Box::pin(async move { call(&mut self.service, request(&credential)).await.status() })
     }
 
@@ -80,7 +79,7 @@ where
             let mut calls = Calls::default();
             let mut credentials = credentials.iter().cycle().take(count).peekable();
             while credentials.peek().is_some() {
-                let requests: Vec<_> = credentials.by_ref().take(AT_ONCE).map(request).collect();
+                let requests: Vec<_> = credentials.by_ref().take(BATCH).map(request).collect();
                 calls.count += requests.len();
                 let start = Instant::now();
                 for request in requests {

@@ -1,4 +1,4 @@
-//! One run's figures, with what they were measured on, as text and as JSON.
+//! The figures and the machine of one run, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -39,12 +39,12 @@ pub struct Row {
     version: String,
     axum: &'static str,
     backend: &'static str,
-    /// Not what one gets by default.
+    /// Whether the backend is not the contestant's default.
     chosen_backend: bool,
-    /// How many times as much as this crate for a token seen before, by the row that is shown.
+    /// The time for a token seen before, relative to the first row of this crate.
     ratio: Option<f64>,
     cases: BTreeMap<String, Figure>,
-    /// Why there are no figures.
+    /// Why the contestant has no figures.
     absent: Option<String>,
 }
 
@@ -60,7 +60,8 @@ impl Report {
         Self { machine: Machine::this(), effort, rows: Vec::new() }
     }
 
-    /// Takes up the figures of a process; those of another that are the same here are left out.
+    /// Adds the figures of one process. Contestants that use no provider are added only once, from
+    /// the process with aws-lc-rs.
     pub fn add(
         &mut self,
         provider: Provider,
@@ -68,8 +69,8 @@ impl Report {
         mut absent: BTreeMap<String, String>,
     ) {
         let over = |cases: Option<&BTreeMap<String, Figure>>| Some(cases?.get(HIT)?.over_ns);
-        let shown = self.rows.iter().find(|row| row.contestant == THIS).map(|row| &row.cases);
-        let this = over(shown.or(figures.get(THIS)));
+        let first = self.rows.iter().find(|row| row.contestant == THIS).map(|row| &row.cases);
+        let this = over(first.or(figures.get(THIS)));
         for contestant in [NONE, NONE_07, THIS].into_iter().chain(PEERS) {
             let choice = contestants::takes_a_provider(contestant);
             if provider != Provider::AwsLc && !choice {
@@ -85,7 +86,7 @@ impl Report {
                 chosen_backend: choice && provider == Provider::AwsLc,
                 ratio: over(cases.as_ref())
                     .zip(this)
-                    .map(|(its, this)| its / this)
+                    .map(|(contestant, this)| contestant / this)
                     .filter(|_| !is_bare),
                 cases: cases.unwrap_or_default(),
                 absent,
@@ -123,7 +124,7 @@ impl Report {
         let Effort { rounds, turn_ms } = self.effort;
         let _ = write!(
             text,
-            "\nmedians of {rounds} turns of {turn_ms} ms, over the bare handler (`none`, in full)"
+            "\nmedians of {rounds} turns of {turn_ms} ms, minus the bare handler (`none`, in full)"
         );
         text.push_str("; ratio: for a token seen before\n");
         for note in notes {
@@ -133,24 +134,20 @@ impl Report {
     }
 }
 
-/// What is not as expected, and who asked for keys.
+/// Describes unexpected statuses and key fetches.
 fn note(row: &Row, case: &str, figure: &Figure) -> Option<String> {
     let mut note = String::new();
     if figure.status != figure.expected {
-        let _ = write!(note, " answers {} instead of {}", figure.status, figure.expected);
+        let _ = write!(note, " status {} instead of {}", figure.status, figure.expected);
     }
-    if figure.answered_otherwise > 0 {
-        let _ = write!(
-            note,
-            " answers {} of {} calls otherwise",
-            figure.answered_otherwise, figure.calls
-        );
+    if figure.unexpected > 0 {
+        let _ = write!(note, " another status for {} of {} calls", figure.unexpected, figure.calls);
     }
     if figure.fetches > 0 {
         let rate = figure.fetches as f64 * 1000.0 / figure.calls as f64;
         let _ = write!(
             note,
-            " fetches keys {} times in {} calls, {rate:.3} of 1000",
+            " {} key fetches in {} calls, {rate:.3} per 1000",
             figure.fetches, figure.calls
         );
     }
@@ -174,7 +171,7 @@ fn time(ns: f64) -> String {
     }
 }
 
-/// As locked.
+/// The version of a contestant in `Cargo.lock`.
 fn version(contestant: &str) -> String {
     let locked = include_str!("../Cargo.lock").split("[[package]]").find_map(|package| {
         let (name, rest) =

@@ -1,5 +1,4 @@
-//! An axum server with one route behind one contestant, for a load generator: see `whole-server`,
-//! which runs it.
+//! An axum server with one route behind one contestant. `whole-server` runs it under load.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,11 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: server --layer NAME --token-file FILE [--provider aws-lc-rs|RustCrypto]
 
-  --layer NAME       what stands before `GET /`: none, tower-m2m, or the name of a peer
-  --token-file FILE  where to write the token that is let in
-  --provider NAME    what jsonwebtoken checks signatures with; aws-lc-rs by default
+  --layer NAME       layer around `GET /`: none, tower-m2m, or the name of a peer
+  --token-file FILE  file to which a valid token is written
+  --provider NAME    jsonwebtoken's crypto provider; aws-lc-rs by default
 
-Prints one line, `listening on http://ADDR`, and ends with its stdin or on SIGTERM.";
+Prints one line, `listening on http://ADDR`. Exits when stdin is closed or on SIGTERM.";
 
 struct Flags {
     layer: String,
@@ -41,7 +40,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
         }
     }
     if ![NONE, THIS].iter().chain(&PEERS).any(|name| *name == flags.layer) {
-        return Err(format!("--layer is one of {NONE}, {THIS}, {}", PEERS.join(", ")).into());
+        return Err(format!("--layer must be one of {NONE}, {THIS}, {}", PEERS.join(", ")).into());
     }
     if flags.token_file.is_empty() {
         return Err("--token-file is missing".into());
@@ -60,7 +59,7 @@ fn main() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(serve(&flags.layer, &authority.fixture))
 }
 
-/// Readable by its owner alone.
+/// Writes a file that only its owner can read.
 fn write_token(path: &str, token: &str) -> Result<()> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -77,12 +76,12 @@ async fn serve(layer: &str, fixture: &Fixture) -> Result<()> {
             drop(tokio::spawn(axum_07::serve(listener, routes).into_future()))
         }
     }
-    let mut terminated = signal(SignalKind::terminate())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut rest = Vec::new();
     tokio::select! {
-        _ = terminated.recv() => {}
+        _ = terminate.recv() => {}
         _ = async { tokio::io::stdin().read_to_end(&mut rest).await } => {}
     }
-    // A thread that reads stdin would be waited for.
+    // Dropping the runtime would wait for the thread that reads stdin.
     std::process::exit(0)
 }
