@@ -1,11 +1,11 @@
-//! What a token with a forged signature costs, by the shape of its header and claims:
+//! Time to reject a token with a forged signature, by the shape of its header and claims:
 //! `cargo bench --bench forged`.
 //!
-//! Every token but `small` is as long as the policy allows, 8 KiB, and names a known RS256 key, so
-//! the server parses it, checks its signature and refuses it. `plain` has one long string: decoding
-//! and hashing 8 KiB cost what they cost. The other shapes are the most expensive ones known for
-//! the parser; compare them with `plain`. The aim is at most 1.2 × for each. Tokens that name an
-//! unknown key have no signature checked, but their claims are.
+//! Every token except `small` has the maximum length of 8 KiB and names a known RS256 key, so the
+//! server parses it, checks its signature and rejects it. `plain` has one long string, so its time
+//! is that of decoding and hashing 8 KiB. The other shapes are the most expensive ones known for
+//! the parser; each should take at most 1.2 × the time of `plain`. With the shapes of an unknown
+//! `kid` the server checks the claims and no signature.
 
 mod support;
 
@@ -17,7 +17,7 @@ use divan::Bencher;
 use http::HeaderValue;
 use serde_json::Value;
 
-use support::{RS256, bearer, behind, call, request, verifier};
+use support::{RS256, bearer, call, request, verifier, verifying_service};
 
 fn main() {
     divan::main();
@@ -54,7 +54,7 @@ const SHAPES: &[&str] = &[
     "unknown kid, random audiences",
 ];
 
-/// Of each shape several: a processor learns the branches that one text takes.
+/// Tokens per shape. With a single token the processor would learn to predict its branches.
 const TEXTS: usize = 64;
 
 static TOKENS: LazyLock<Vec<Vec<HeaderValue>>> = LazyLock::new(|| {
@@ -66,12 +66,12 @@ static TOKENS: LazyLock<Vec<Vec<HeaderValue>>> = LazyLock::new(|| {
 fn forged(bencher: Bencher, shape: &str) {
     let position = SHAPES.iter().position(|other| *other == shape).expect("a shape");
     let verifier = verifier(&RS256.jwks).issuer(ISSUER).audience("billing");
-    let mut service = behind(verifier);
+    let mut service = verifying_service(verifier);
     let mut tokens = TOKENS[position].iter().cycle();
     bencher.bench_local(|| call(&mut service, request(tokens.next().cloned())));
 }
 
-/// A token of this shape with a signature of 256 bytes that no key has made.
+/// A token of this shape with an invalid signature of 256 bytes.
 fn token(shape: &str) -> String {
     let kid = if shape.starts_with("unknown kid") { "unknown".to_owned() } else { kid() };
     let plain_header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
@@ -100,8 +100,8 @@ fn token(shape: &str) -> String {
         }
         _ => plain_header,
     };
-    // What is left for the claims, in bytes before they are encoded.
     let signature = URL_SAFE_NO_PAD.encode([1; 256]);
+    // The space left for the claims, in bytes before encoding.
     let room = (TOKEN_LEN - signature.len() - 2 - header.len().div_ceil(3) * 4) / 4 * 3;
     let fill = room - named.len() - r#"{,"x":[]}"#.len();
     let claims = match shape {
@@ -153,7 +153,7 @@ fn token(shape: &str) -> String {
     token
 }
 
-/// Items drawn at random, together a little shorter than `len`.
+/// Random items, in total slightly shorter than `len`.
 fn mixed(items: &[&str], len: usize) -> String {
     let mut text = String::new();
     while text.len() + 16 < len {

@@ -1,8 +1,8 @@
-//! What the layers cost a request, beside a service that does nothing: `cargo bench`.
+//! Time per request of the layers around a no-op service: `cargo bench --bench layers`.
 //!
-//! Read the differences to `bare`, from one run. `signature_alone` is what jsonwebtoken takes for a
-//! new token's signature and nothing else; `signature_alone_rs256_parsed` is what a new token
-//! cannot be cheaper than.
+//! The cost of a layer is the difference to `bare` in the same run. `signature_alone_*` is the time
+//! of the signature check in jsonwebtoken, without parsing. `signature_alone_rs256_parsed` is the
+//! lower bound for `new_token_rs256`.
 
 mod support;
 
@@ -23,20 +23,28 @@ use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, Verifier};
 
-use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
+use support::{
+    CALLERS, ImmediateService, RS256, bearer, call, copy_of, noop_service, request, verifier,
+    verifying_service,
+};
 
 fn main() {
     divan::main();
 }
 
-/// Samples, and calls per sample, of calls that take nanoseconds: with fewer calls the resolution
-/// of the clock dominates.
+/// Samples, and calls per sample, for calls that take nanoseconds. With fewer calls per sample the
+/// resolution of the clock would dominate.
 const SAMPLES: u32 = 1000;
 const CALLS: u32 = 64;
 
-/// Times making a request and passing it through. Made one by one, as a server makes them: of a
-/// batch made beforehand the allocator would cost more than the layers do.
-fn bench(bencher: Bencher, mut service: impl Answers, mut make: impl FnMut() -> Request<()>) {
+/// Measures the construction of a request and the call together. Requests are constructed one by
+/// one, as in a server: for a batch constructed in advance, the allocator would cost more than the
+/// layers.
+fn bench(
+    bencher: Bencher,
+    mut service: impl ImmediateService,
+    mut make: impl FnMut() -> Request<()>,
+) {
     for _ in 0..100 {
         call(&mut service, make());
     }
@@ -45,48 +53,48 @@ fn bench(bencher: Bencher, mut service: impl Answers, mut make: impl FnMut() -> 
 
 fn bench_server(bencher: Bencher, verifier: Verifier, token: Option<&str>) {
     let credential = token.map(bearer);
-    bench(bencher, behind(verifier), || request(credential.clone()));
+    bench(bencher, verifying_service(verifier), || request(credential.clone()));
 }
 
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn bare(bencher: Bencher) {
     let credential = bearer(&RS256.service);
-    bench(bencher, nothing(), || request(Some(credential.clone())));
+    bench(bencher, noop_service(), || request(Some(credential.clone())));
 }
 
-/// What [`no_token`] is to be compared to.
+/// The baseline of [`no_token`] and the `client` benches.
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn bare_without_token(bencher: Bencher) {
-    bench(bencher, nothing(), || request(None));
+    bench(bencher, noop_service(), || request(None));
 }
 
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn token_seen_before(bencher: Bencher) {
+fn cached_token(bencher: Bencher) {
     bench_server(bencher, verifier(&RS256.jwks), Some(&RS256.service));
 }
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
 fn distinct_callers_bare(bencher: Bencher, callers: usize) {
-    bench_callers(bencher, nothing(), callers);
+    bench_callers(bencher, noop_service(), callers);
 }
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
 fn distinct_callers(bencher: Bencher, callers: usize) {
-    bench_callers(bencher, behind(verifier(&CALLERS.0).cache_capacity(20_000)), callers);
+    bench_callers(bencher, verifying_service(verifier(&CALLERS.0).cache_capacity(20_000)), callers);
 }
 
-/// Copies the credential of each request, as a server reads it into new memory: with many callers
-/// the bytes are not in the processor's first-level cache.
-fn bench_callers(bencher: Bencher, mut service: impl Answers, callers: usize) {
+/// Each request gets a copy of its credential, as a server reads each request into new memory. With
+/// many callers the bytes are not in the processor's first-level cache.
+fn bench_callers(bencher: Bencher, mut service: impl ImmediateService, callers: usize) {
     let credentials = &CALLERS.1[..callers];
     for credential in credentials {
-        call(&mut service, request(Some(own(credential))));
+        call(&mut service, request(Some(copy_of(credential))));
     }
-    let mut turns = credentials.iter().cycle();
-    bench(bencher, service, || request(turns.next().map(own)));
+    let mut credentials = credentials.iter().cycle();
+    bench(bencher, service, || request(credentials.next().map(copy_of)));
 }
 
-/// Each time as if it were the first: nothing is remembered, which would cost about 0.1 µs more.
+/// A token that is not cached. The cache is off, so its insertion of about 0.1 µs is not included.
 #[divan::bench]
 fn new_token_rs256(bencher: Bencher) {
     bench_server(bencher, verifier(&RS256.jwks).cache_capacity(0), Some(&RS256.service));
@@ -95,7 +103,7 @@ fn new_token_rs256(bencher: Bencher) {
 #[divan::bench]
 fn new_token_eddsa(bencher: Bencher) {
     let (jwks, credentials) = &*CALLERS;
-    bench(bencher, behind(verifier(jwks).cache_capacity(0)), || {
+    bench(bencher, verifying_service(verifier(jwks).cache_capacity(0)), || {
         request(Some(credentials[0].clone()))
     });
 }
@@ -113,7 +121,7 @@ fn signature_alone_rs256(bencher: Bencher) {
     signed.check(bencher, jsonwebtoken::Algorithm::RS256, &key);
 }
 
-/// With a key that is built once, where jsonwebtoken's provider builds it for each check.
+/// With a key that is parsed once. jsonwebtoken's provider parses it for each check.
 #[divan::bench]
 fn signature_alone_rs256_parsed(bencher: Bencher) {
     let signed = Signed::read(&RS256.jwks, &RS256.service);
@@ -147,7 +155,7 @@ fn signature_alone_eddsa(bencher: Bencher) {
     );
 }
 
-/// A key set and a token by ES256, as long as that of a core.
+/// A key set and a token signed with ES256, with the claims of a core's token.
 static ES256: LazyLock<(String, String)> = LazyLock::new(|| {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
     let [x, y] =
@@ -162,7 +170,7 @@ static ES256: LazyLock<(String, String)> = LazyLock::new(|| {
     (jwks, token)
 });
 
-/// A token, taken apart, and the key that signed it.
+/// The parts of a token, and the key that signed it.
 struct Signed<'t> {
     jwk: Value,
     input: &'t str,
@@ -186,7 +194,7 @@ impl<'t> Signed<'t> {
         URL_SAFE_NO_PAD.decode(self.jwk[name].as_str().expect("a number")).expect("base64url")
     }
 
-    /// What jsonwebtoken takes for the signature and nothing else.
+    /// Measures jsonwebtoken's signature check, without parsing.
     fn check(&self, bencher: Bencher, algorithm: jsonwebtoken::Algorithm, key: &DecodingKey) {
         bencher.bench_local(|| {
             let verifier =
@@ -220,22 +228,21 @@ fn client_fixed_token(bencher: Bencher) {
     bench_client(bencher, ServiceToken::from_jwt(&RS256.service).expect("a token"));
 }
 
-/// A token that is minted anew once a server refuses it: the future watches the answers.
+/// With a token that can be minted again: the response future reads each response for a rejection.
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn client_minted_token(bencher: Bencher) {
     bench_client(bencher, RS256.minted.clone());
 }
 
-/// To be compared to [`bare_without_token`].
 fn bench_client(bencher: Bencher, token: ServiceToken) {
-    bench(bencher, AddServiceTokenLayer::new(token).layer(nothing()), || request(None));
+    bench(bencher, AddServiceTokenLayer::new(token).layer(noop_service()), || request(None));
 }
 
-/// What a client that carries a token cannot cost less than: a reference count and an insert.
+/// The lower bound for a client that adds a token: a reference count and an insertion.
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn client_by_hand(bencher: Bencher) {
     let credential = bearer(&RS256.service);
-    bench(bencher, nothing(), || {
+    bench(bencher, noop_service(), || {
         let mut request = request(None);
         request.headers_mut().insert(AUTHORIZATION, credential.clone());
         request

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turns the output of `peers` into the README's table, on stdout, and into a plot of the tokens seen before.
+"""Prints the README's table from the output of `peers`, and plots the times for tokens seen before.
 
     benches/plot.py peers.json --svg benches/peers/peers.svg
 """
@@ -27,7 +27,7 @@ def measured_on(machine):
 
 
 def contestants(report):
-    """All but the bare handlers, the fastest first."""
+    """The rows without the bare handlers, fastest first."""
     rows = [row for row in report["rows"] if row["ratio"] is not None]
     return sorted(rows, key=lambda row: row["cases"][HIT]["over_ns"])
 
@@ -41,11 +41,11 @@ def backend(row):
 
 
 def cell(figure, notes):
-    """The time; where the answer is not the expected one, with it."""
+    """The time, and the status if it is not the expected one."""
     text = time(figure["over_ns"])
     if figure["status"] != figure["expected"]:
         text += f" ({figure['status']})"
-        notes.add(f"In brackets: the status where it is not {figure['expected']}")
+        notes.add(f"In brackets: the status if it is not {figure['expected']}")
     return text
 
 
@@ -58,7 +58,7 @@ def table(report):
         cells += [cell(row["cases"][column], notes) for column in COLUMNS]
         lines.append("| " + " | ".join([*cells, f"{row['ratio']:.0f}"]) + " |")
     absent = [f"{row['contestant']}: {row['absent']}" for row in report["rows"] if row["absent"]]
-    notes = [f"Medians over the bare handler, which a refusal saves; {measured_on(report['machine'])}", *notes, *absent]
+    notes = [f"Medians minus the bare handler, which a refused request does not call; {measured_on(report['machine'])}", *notes, *absent]
     return "\n".join([*lines, "", *(f"{note}." for note in notes)])
 
 
@@ -78,10 +78,10 @@ def svg(report):
     rows = contestants(report)
     fastest = min(row["cases"][HIT]["over_ns"] for row in rows)
     slowest = max(row["cases"][HIT]["over_ns"] for row in rows)
-    low, high = math.floor(math.log10(fastest / 2)), math.ceil(math.log10(slowest))  # so that no bar is a mere line
+    low, high = math.floor(math.log10(fastest / 2)), math.ceil(math.log10(slowest))  # leaves room for the shortest bar
     x = lambda ns: LEFT + (math.log10(ns) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
     bottom = TOP + STEP * len(rows)
-    title = "What a request costs whose token was seen before"
+    title = "Added time per request for a token seen before"
     label = [f"{name(row)}, {backend(row)}: {time(row['cases'][HIT]['over_ns'])}" for row in rows]
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 62}" width="{WIDTH}" role="img"'
@@ -103,7 +103,7 @@ def svg(report):
             f'<text class="{this.strip()}" x="{x(ns) + 6:.1f}" y="{y + 13}">{time(ns)}</text>',
         ]
     out += [
-        f'<text class="small" x="12" y="{bottom + 36}">Median over the bare handler, RS256, logarithmic scale.</text>',
+        f'<text class="small" x="12" y="{bottom + 36}">Median minus the bare handler, RS256, logarithmic scale.</text>',
         f'<text class="small" x="12" y="{bottom + 52}">{escape(measured_on(report["machine"]))}</text>',
         "</svg>",
     ]
@@ -116,8 +116,8 @@ def decade(power):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", type=Path, help="what `peers --out` wrote")
-    parser.add_argument("--svg", type=Path, help="where to write the plot")
+    parser.add_argument("report", type=Path, help="the file that `peers --out` wrote")
+    parser.add_argument("--svg", type=Path, help="file for the plot")
     args = parser.parse_args()
     report = json.loads(args.report.read_text())
     print(table(report))

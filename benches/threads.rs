@@ -1,12 +1,15 @@
-//! What threads do to one another's requests: `cargo bench --bench threads`.
+//! How requests on different threads slow down each other: `cargo bench --bench threads`.
 //!
-//! `known tokens` is throughput: rounds with one thread and with two, each thread on requests and
-//! credentials of its own. What two threads do that share nothing, bare or with a layer for each,
-//! is as much as the machine has: two processors that are one core's are not twice one. `flood` is
-//! latency: one thread's known tokens, each call timed by itself, while another thread sends what
-//! costs a signature check each. `refresh` times known tokens while a fetch is under way. Medians
-//! of all rounds. Needs two free cores; the figures of a busy machine mean nothing.
-#![allow(clippy::print_stdout, clippy::disallowed_types)] // a program, on real time
+//! - `cached tokens` measures the throughput of one thread and of two, each with its own requests
+//!   and credentials. The rows `bare service` and `a layer each` share nothing between the threads,
+//!   so they show the limit of the machine, which is below 2 × if both processors belong to one
+//!   core.
+//! - `flood` measures the latency of cached tokens on one thread, each call by itself, while
+//!   another thread sends tokens that each need a signature check.
+//! - `refresh` measures cached tokens while a fetch is in flight.
+//!
+//! The figures are medians of all rounds. The bench needs two idle cores.
+#![allow(clippy::print_stdout, clippy::disallowed_types)] // prints its result; needs real time
 
 mod support;
 
@@ -20,30 +23,38 @@ use http::{HeaderValue, Request};
 use tower::Layer;
 use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 
-use support::{Answers, CALLERS, RS256, bearer, behind, call, nothing, own, request, verifier};
+use support::{
+    CALLERS, ImmediateService, RS256, bearer, call, copy_of, noop_service, request, verifier,
+    verifying_service,
+};
 
-/// Requests that a thread sends between two looks at the clock, made beforehand: what is timed is
-/// what may be contended.
+/// Requests per measurement. They are constructed in advance, so that the measurement includes only
+/// what threads may contend for.
 const BATCH: usize = 250;
 const ROUNDS: usize = 200;
 
 fn main() {
-    // Cargo passes `--bench`; whatever else is there names what to run.
+    // Cargo passes `--bench`; arguments without a dash select the benches to run.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runs = |name: &str| {
         wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str()))
     };
-    if runs("known tokens") {
+    if runs("cached tokens") {
         println!(
-            "known tokens: ns a call, with one thread and with two; throughput of two over one"
+            "cached tokens: ns per call with one thread and with two; throughput of two over one"
         );
         for callers in [1, 100] {
             let credentials = &CALLERS.1[..callers];
-            scaling("bare service", callers, nothing, credentials);
-            scaling("a layer for each", callers, || behind(verifier(&CALLERS.0)), credentials);
+            scaling("bare service", callers, noop_service, credentials);
+            scaling(
+                "a layer each",
+                callers,
+                || verifying_service(verifier(&CALLERS.0)),
+                credentials,
+            );
             let layer = VerifyServiceTokenLayer::new(verifier(&CALLERS.0));
-            scaling("one layer", callers, || layer.layer(nothing()), credentials);
+            scaling("one layer", callers, || layer.layer(noop_service()), credentials);
         }
     }
     if runs("flood") {
@@ -54,8 +65,8 @@ fn main() {
     }
 }
 
-/// Throughput of one and of two threads.
-fn scaling<S: Answers + Send>(
+/// Compares the throughput of one thread with that of two.
+fn scaling<S: ImmediateService + Send>(
     what: &str,
     callers: usize,
     service: impl Fn() -> S + Sync,
@@ -65,18 +76,18 @@ fn scaling<S: Answers + Send>(
     let (warming, ready) = (Mutex::new(()), AtomicUsize::new(0));
     let batches = |with_another: bool, times: &mut Vec<f64>| {
         let mut service = service();
-        // Each thread's own bytes, as they come off its own connections.
-        let credentials: Vec<_> = credentials.iter().map(own).collect();
-        // One thread after the other: of two signatures that are checked at once, one would wait.
+        // Copies for each thread, as each reads from its own connections.
+        let credentials: Vec<_> = credentials.iter().map(copy_of).collect();
+        // One thread at a time: a second concurrent signature check would be queued.
         let warming = warming.lock().expect("no thread panics");
         for credential in &credentials {
-            call(&mut service, request(Some(own(credential))));
+            call(&mut service, request(Some(copy_of(credential))));
         }
         drop(warming);
         for round in 0..=ROUNDS {
             let requests = requests(&credentials, round);
             if with_another {
-                // Spun, so that both begin within a few nanoseconds.
+                // Spins, so that both threads start within a few nanoseconds.
                 ready.fetch_add(1, Ordering::AcqRel);
                 while ready.load(Ordering::Acquire) < 2 * (round + 1) {
                     std::hint::spin_loop();
@@ -91,7 +102,7 @@ fn scaling<S: Answers + Send>(
     for _ in 0..10 {
         ready.store(0, Ordering::Release);
         std::thread::scope(|scope| {
-            scope.spawn(|| batches(false, &mut alone)).join().expect("a thread ends")
+            scope.spawn(|| batches(false, &mut alone)).join().expect("no thread panics")
         });
         let mut others = Vec::new();
         std::thread::scope(|scope| {
@@ -108,16 +119,18 @@ fn scaling<S: Answers + Send>(
 }
 
 fn requests(credentials: &[HeaderValue], round: usize) -> Vec<Request<()>> {
-    (0..BATCH).map(|n| request(Some(own(&credentials[(round + n) % credentials.len()])))).collect()
+    (0..BATCH)
+        .map(|n| request(Some(copy_of(&credentials[(round + n) % credentials.len()]))))
+        .collect()
 }
 
-/// Nanoseconds a call.
-fn time(service: &mut impl Answers, requests: Vec<Request<()>>) -> f64 {
-    let begun = Instant::now();
+/// The time in nanoseconds per call.
+fn time(service: &mut impl ImmediateService, requests: Vec<Request<()>>) -> f64 {
+    let start = Instant::now();
     for request in requests {
         call(service, request);
     }
-    begun.elapsed().as_nanos() as f64 / BATCH as f64
+    start.elapsed().as_nanos() as f64 / BATCH as f64
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -129,50 +142,54 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values[(values.len() - 1) * percent / 100]
 }
 
-/// Latency of known tokens on one thread while another one floods.
+/// Latency of cached tokens on one thread while another thread floods the server.
 fn flood() {
-    // With next to no room for end users' tokens: none that is sent is remembered.
+    // The capacity is far below the number of end users' tokens, so that each of them is evicted
+    // before it is sent again.
     let layer = VerifyServiceTokenLayer::new(verifier(&RS256.jwks).cache_capacity(16));
-    let known = bearer(&RS256.service);
+    let cached = bearer(&RS256.service);
     let users: Vec<_> = RS256.users.iter().map(|token| bearer(token)).collect();
     let forged: Vec<_> = RS256.users.iter().map(|token| bearer(&forge(token))).collect();
 
-    println!("flood: known tokens, ns a call, p50 and p99; p99 over that of an idle other core");
+    println!(
+        "flood: cached tokens, ns per call, p50 and p99; p99 over that with the other core idle"
+    );
     let mut idle = 0.0;
-    // Known tokens as well: what two busy cores do to one another whatever they run.
+    // Cached tokens are among the floods to show how much two busy cores slow down each other with
+    // any load.
     let floods: [(&str, Option<&[HeaderValue]>); 4] = [
         ("no flood", None),
-        ("known tokens", Some(std::slice::from_ref(&known))),
+        ("cached tokens", Some(std::slice::from_ref(&cached))),
         ("end users' tokens", Some(&users)),
         ("forged signatures", Some(&forged)),
     ];
     for (what, flood) in floods {
-        let ends = AtomicBool::new(false);
+        let is_over = AtomicBool::new(false);
         let mut latencies = Vec::new();
         let mut sent = 0_u64;
         std::thread::scope(|scope| {
             if let Some(flood) = flood {
-                let (layer, ends, sent) = (&layer, &ends, &mut sent);
+                let (layer, is_over, sent) = (&layer, &is_over, &mut sent);
                 scope.spawn(move || {
-                    let mut service = layer.layer(nothing());
-                    while !ends.load(Ordering::Relaxed) {
+                    let mut service = layer.layer(noop_service());
+                    while !is_over.load(Ordering::Relaxed) {
                         for credential in flood {
-                            call(&mut service, request(Some(own(credential))));
+                            call(&mut service, request(Some(copy_of(credential))));
                             *sent += 1;
                         }
                     }
                 });
             }
-            let mut service = layer.layer(nothing());
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(3) {
-                for request in requests(std::slice::from_ref(&known), 0) {
-                    let begun = Instant::now();
+            let mut service = layer.layer(noop_service());
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(3) {
+                for request in requests(std::slice::from_ref(&cached), 0) {
+                    let start = Instant::now();
                     call(&mut service, request);
-                    latencies.push(begun.elapsed().as_nanos() as f64);
+                    latencies.push(start.elapsed().as_nanos() as f64);
                 }
             }
-            ends.store(true, Ordering::Relaxed);
+            is_over.store(true, Ordering::Relaxed);
         });
         let (p50, p99) = (percentile(&mut latencies, 50), percentile(&mut latencies, 99));
         if flood.is_none() {
@@ -182,25 +199,25 @@ fn flood() {
     }
 }
 
-/// The token with another signature of the same length.
+/// Replaces the first half of the signature.
 fn forge(token: &str) -> String {
     let (signed, signature) = token.rsplit_once('.').expect("a token");
     format!("{signed}.{}{}", "A".repeat(signature.len() / 2), &signature[signature.len() / 2..])
 }
 
-/// Known tokens while the key set is asked for again and the answer does not come.
+/// Measures cached tokens while a fetch waits for a response that is never sent.
 fn refresh() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let jwks =
         RemoteJwks::new(format!("http://{}/jwks.json", listener.local_addr().expect("an address")));
     let jwks = jwks.expect("a URL");
-    let (under_way, fetch_begins) = mpsc::channel();
-    std::thread::spawn(move || answer_once(&listener, &under_way));
+    let (started, fetch_started) = mpsc::channel();
+    std::thread::spawn(move || respond_once(&listener, &started));
     runtime.block_on(jwks.ready()).expect("keys");
 
     let credential = [bearer(&RS256.service)];
-    let mut service = behind(Verifier::new(jwks.clone()));
+    let mut service = verifying_service(Verifier::new(jwks.clone()));
     let mut rounds = || {
         let mut times: Vec<_> = (0..10 * ROUNDS)
             .map(|round| time(&mut service, requests(&credential, round)))
@@ -209,24 +226,24 @@ fn refresh() {
     };
     let before = runtime.block_on(async { rounds() });
     let fetch = runtime.spawn(async move { jwks.refresh().await });
-    fetch_begins.recv().expect("a second fetch");
-    let meanwhile = runtime.block_on(async { rounds() });
-    assert!(!fetch.is_finished(), "the fetch was under way");
+    fetch_started.recv().expect("a second fetch");
+    let during = runtime.block_on(async { rounds() });
+    assert!(!fetch.is_finished(), "the fetch is still in flight");
     println!(
-        "refresh: a known token, ns a call: {before:.0} before, {meanwhile:.0} while a fetch is under way"
+        "refresh: a cached token, ns per call: {before:.0} before, {during:.0} while a fetch is in flight"
     );
 }
 
-/// Answers the first request with the key set, and leaves the next one waiting.
-fn answer_once(listener: &TcpListener, under_way: &mpsc::Sender<()>) {
+/// Sends the key set in response to the first request, and no response to the second.
+fn respond_once(listener: &TcpListener, started: &mpsc::Sender<()>) {
     let (mut first, _) = listener.accept().expect("a connection");
     assert!(first.read(&mut [0; 4096]).expect("a request") > 0);
     let (jwks, length) = (&RS256.jwks, RS256.jwks.len());
     write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}")
-        .expect("sent");
+        .expect("a response");
     drop(first);
     let (mut unanswered, _) = listener.accept().expect("another connection");
-    under_way.send(()).expect("it is waited for");
-    // Until whoever asked gives up.
+    started.send(()).expect("the receiver is alive");
+    // Keeps the connection open until the client closes it.
     let _ = std::io::copy(&mut unanswered, &mut std::io::sink());
 }

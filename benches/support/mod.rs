@@ -1,5 +1,5 @@
-//! What the benches share: a service that does nothing, tokens, and requests that carry them.
-#![allow(dead_code)] // each bench takes its part
+//! Code that the benches share: a no-op service, tokens, and requests with those tokens.
+#![allow(dead_code)] // each bench uses a part of it
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -21,21 +21,22 @@ use tower_m2m::{
     EmbeddedCore, LocalJwks, ServiceToken, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
-/// The service that does nothing: takes a request and answers.
-pub(crate) fn nothing() -> impl Answers + Clone + Send {
+/// A service that responds at once.
+pub(crate) fn noop_service() -> impl ImmediateService + Clone + Send {
     service_fn(|request| {
         black_box(request);
         ready(Ok(Response::new(())))
     })
 }
 
-/// An embedded core's key set and tokens by RS256 with 2048 bits.
+/// The key set of an embedded core, and tokens that it signed with RS256 and 2048 bits.
 pub(crate) struct Core {
     pub(crate) jwks: String,
-    /// A microservice's, as the client holds it.
+    /// The token of a microservice.
     pub(crate) minted: ServiceToken,
-    /// The same, and as many end users' as there are asked for.
+    /// The JWT of `minted`.
     pub(crate) service: String,
+    /// Tokens of end users.
     pub(crate) users: Vec<String>,
 }
 
@@ -68,13 +69,14 @@ async fn mint(core: &EmbeddedCore, payload: Value) -> String {
     let body = json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": "https://api.example.com"});
     let request =
         Request::post("/recipe/jwt").body(Body::from(body.to_string())).expect("a request");
-    let answer = core.router().oneshot(request).await.expect("an answer");
-    let answer = to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
-    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-    answer["jwt"].as_str().expect("a token").to_owned()
+    let response = core.router().oneshot(request).await.expect("a response");
+    let body = to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+    let response: Value = serde_json::from_slice(&body).expect("JSON");
+    response["jwt"].as_str().expect("a token").to_owned()
 }
 
-/// A key set, and the credentials of distinct callers by Ed25519, so that there may be many.
+/// A key set, and the credentials of 10 000 callers. Signed with Ed25519, which is fast enough for
+/// that number.
 pub(crate) static CALLERS: LazyLock<(String, Vec<HeaderValue>)> = LazyLock::new(|| {
     let key = Ed25519KeyPair::generate().expect("a key");
     let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
@@ -102,29 +104,28 @@ pub(crate) fn request(credential: Option<HeaderValue>) -> Request<()> {
     request
 }
 
-/// A credential that shares no bytes with another request's: a server reads each request into
-/// memory of its own.
-pub(crate) fn own(credential: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(credential.as_bytes()).expect("it was one")
+/// Copies a credential into new memory, as a server reads each request into new memory.
+pub(crate) fn copy_of(credential: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(credential.as_bytes()).expect("a header")
 }
 
 pub(crate) fn verifier(jwks: &str) -> Verifier {
     Verifier::new(LocalJwks::from_json(jwks).expect("a key set"))
 }
 
-pub(crate) fn behind(verifier: Verifier) -> impl Answers + Send {
-    VerifyServiceTokenLayer::new(verifier).layer(nothing())
+pub(crate) fn verifying_service(verifier: Verifier) -> impl ImmediateService + Send {
+    VerifyServiceTokenLayer::new(verifier).layer(noop_service())
 }
 
-pub(crate) trait Answers:
+pub(crate) trait ImmediateService:
     Service<Request<()>, Response = Response<()>, Error = Infallible>
 {
 }
 
-impl<S: Service<Request<()>, Response = Response<()>, Error = Infallible>> Answers for S {}
+impl<S: Service<Request<()>, Response = Response<()>, Error = Infallible>> ImmediateService for S {}
 
-/// One request through a service that answers at once.
-pub(crate) fn call(service: &mut impl Answers, request: Request<()>) {
-    let answered = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(answered.is_ready());
+/// Calls a service that responds at once.
+pub(crate) fn call(service: &mut impl ImmediateService, request: Request<()>) {
+    let response = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(response.is_ready());
 }
