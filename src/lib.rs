@@ -117,7 +117,8 @@ mod http_client;
 mod jose;
 pub mod jwks;
 #[cfg(doc)]
-pub mod migration;
+#[doc = include_str!("docs/migration.md")]
+pub mod migration {}
 mod rejection;
 pub mod server;
 #[cfg(any(test, fuzzing))]
