@@ -95,8 +95,8 @@
 //! closed. A router that is served otherwise leaves both to its server. Everything here needs a
 //! tokio runtime with its timer enabled.
 //!
-//! Signatures run on threads of the core, one per processor. A new key is made and stored on a
-//! blocking thread of the runtime; a slow disk delays no mint but one that waits for that key.
+//! Tokens are signed, and new keys made and stored, on blocking threads of the runtime. A slow disk
+//! delays no mint but one that waits for a new key.
 //!
 //! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no
 //! JSON, Java's way of writing numbers, and a `validity` that overflows (here: 400).

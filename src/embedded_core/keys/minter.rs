@@ -1,17 +1,14 @@
 //! Mints tokens, with a bound on how many are under way.
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::thread;
 
-use aws_lc_rs::error::Unspecified;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 
 use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
-use crate::verify::SignatureLimit;
 
 /// 32 MiB of payloads.
 const MAX_MINTS: usize = 512;
@@ -27,16 +24,12 @@ pub(crate) struct Minter {
     /// Bounds the mints among them that wait for a new key, so that static mints are admitted
     /// meanwhile.
     waiting: Semaphore,
-    /// One signature at a time for each processor.
-    signatures: Arc<SignatureLimit>,
 }
 
 impl Minter {
     pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
         let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let signatures = Arc::new(SignatureLimit::new(processors));
-        Self { keys, clock, under_way, waiting, signatures }
+        Self { keys, clock, under_way, waiting }
     }
 
     pub(crate) fn keys(&self) -> &Arc<KeyStore> {
@@ -71,15 +64,22 @@ impl Minter {
         Ok(self.keys.current().dynamic_or_newest_key())
     }
 
-    /// Signs on a thread of the limit: on the async threads key sets would wait behind tokens. A
-    /// mint that is dropped before its turn costs no signature.
+    /// Signs on a blocking thread: on the async threads key sets would wait behind tokens.
     async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Result<String, MinterError> {
-        let slot = self.signatures.enqueue().map_err(|_| MinterError::Busy)?;
-        match slot.run(move |_permit| Ok(key.sign(&claims))).await {
-            Ok(Ok(jwt)) => Ok(jwt),
-            Ok(Err(Unspecified)) | Err(_) => Err(MinterError::SigningFailed),
-        }
+        let jwt = run_blocking(move || key.sign(&claims)).await;
+        jwt.and_then(Result::ok).ok_or(MinterError::SigningFailed)
     }
+}
+
+/// Runs `work` on a blocking thread. `None` if it panics or the runtime shuts down.
+///
+/// Dropping the future cancels `work` that no thread has started: `JoinSet` aborts it, a plain
+/// `JoinHandle` would not. [`MAX_MINTS`] also bounds the threads. A semaphore of one permit per
+/// processor would lose each permit that is handed to a waiting task until that task is polled.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let mut job = JoinSet::new();
+    job.spawn_blocking(work);
+    job.join_next().await?.ok()
 }
 
 /// Which of the keys signs a token.
@@ -153,7 +153,13 @@ fn audience(value: Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
     use std::time::Duration;
+
+    use tokio::task;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::embedded_core::keys::rotation::Rotation;
@@ -179,14 +185,9 @@ mod tests {
         UnsignedToken::new("i".to_owned(), payload, 60, KeyKind::Static)
     }
 
-    fn permits(minter: &Minter) -> impl Iterator<Item = impl Sized + '_> {
-        std::iter::from_fn(|| minter.signatures.try_acquire())
-    }
-
     #[tokio::test]
-    async fn every_token_is_signed_and_every_permit_comes_back() {
+    async fn concurrent_mints_sign_their_own_claims() {
         let minter = minter().await;
-        let count = permits(&minter).collect::<Vec<_>>().len();
         let key = minter.keys.current().static_key();
         let signing: Vec<_> = (0..200)
             .map(|n| {
@@ -198,31 +199,28 @@ mod tests {
             let jwt = signing.await.unwrap().ok();
             assert_eq!(jwt, key.sign(&format!(r#"{{"n":{n}}}"#)).ok());
         }
-        // A permit comes back just after its token.
-        while permits(&minter).collect::<Vec<_>>().len() < count {
-            thread::yield_now();
-        }
     }
 
-    #[tokio::test]
-    async fn mint_dropped_before_its_turn_costs_no_signature() {
-        let minter = minter().await;
-        let all: Vec<_> = permits(&minter).collect();
-        let key = minter.keys.current().static_key();
-        let before = Arc::strong_count(&key);
-        let waiting = tokio::spawn({
-            let (minter, key) = (minter.clone(), key.clone());
-            async move { minter.sign(key, "{}".to_owned()).await.is_ok() }
+    #[test]
+    fn mint_dropped_before_its_turn_costs_no_signature() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.max_blocking_threads(1).build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let has_run = Arc::new(AtomicBool::new(false));
+        runtime.block_on(async {
+            let occupies_the_thread = task::spawn_blocking(move || released.recv());
+            let waiting = tokio::spawn({
+                let has_run = has_run.clone();
+                run_blocking(move || has_run.store(true, Ordering::Relaxed))
+            });
+            task::yield_now().await;
+            waiting.abort();
+            assert!(waiting.await.unwrap_err().is_cancelled());
+            drop(release);
+            occupies_the_thread.await.unwrap().unwrap_err();
+            run_blocking(|| ()).await.unwrap();
         });
-        tokio::task::yield_now().await;
-        assert_eq!(Arc::strong_count(&key), before + 1);
-        // Key sets do not wait for signatures.
-        assert!(minter.keys.current().to_json().contains(key.kid()));
-        waiting.abort();
-        assert!(waiting.await.unwrap_err().is_cancelled());
-        assert_eq!(Arc::strong_count(&key), before, "no job holds the key");
-        drop(all);
-        assert!(minter.mint(token(Map::new())).await.is_ok());
+        assert!(!has_run.load(Ordering::Relaxed));
     }
 
     #[test]
@@ -230,20 +228,19 @@ mod tests {
         let runtime =
             || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let minter = runtime().block_on(minter());
-        let all: Vec<_> = permits(&minter).collect();
-        let idle: Vec<_> = (0..4 * all.len())
+        let mint = |minter: Arc<Minter>| async move { minter.mint(token(Map::new())).await };
+        let processors = thread::available_parallelism().unwrap().get();
+        let idle: Vec<_> = (0..4 * processors)
             .map(|_| {
-                let (idle, minter) = (runtime(), minter.clone());
-                idle.spawn(async move { minter.mint(token(Map::new())).await.is_ok() });
-                idle.block_on(tokio::task::yield_now());
+                let idle = runtime();
+                idle.spawn(mint(minter.clone()));
+                idle.block_on(task::yield_now());
                 idle
             })
             .collect();
-        drop(all);
-        let mint = async {
-            tokio::time::timeout(Duration::from_secs(20), minter.mint(token(Map::new()))).await
-        };
-        assert!(runtime().block_on(mint).expect("a mint waits for runtimes that are idle").is_ok());
+        let minted = runtime()
+            .block_on(async { timeout(Duration::from_secs(20), mint(minter.clone())).await });
+        assert!(minted.expect("the mint waits for idle runtimes").is_ok());
         drop(idle);
     }
 
