@@ -61,8 +61,8 @@ impl EmbeddedCore {
     /// Serves the routes on `listener` until `shutdown` ends, and then until what was under way is
     /// answered, which takes 20 s at the most.
     ///
-    /// A connection on which nothing was answered for 20 s is closed. 1 024 may be open at once;
-    /// for each further one the one whose last answer is the oldest is closed.
+    /// A connection on which nothing was answered for 20 s is closed. While 1 024 are open, each new
+    /// one closes the one whose last answer is the oldest.
     ///
     /// A core without api key answers 403 to a `Host` or `Origin` that is not on loopback, so that
     /// no web page of another site mints through a browser on this machine;

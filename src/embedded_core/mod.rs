@@ -91,9 +91,9 @@
 //! `Origin` beyond loopback.
 //!
 //! Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
-//! closed, and at most 1 024 are open: for one more, the one whose last answer is the oldest is
-//! closed. A router that is served otherwise leaves both to its server. Everything here needs a
-//! tokio runtime with its timer enabled.
+//! closed. While 1 024 are open, each new one closes the one whose last answer is the oldest. A
+//! router that is served otherwise leaves both to its server. Everything here needs a tokio runtime
+//! with its timer enabled.
 //!
 //! Tokens are signed, and new keys made and stored, on blocking threads of the runtime. A slow disk
 //! delays no mint but one that waits for a new key.

@@ -1,68 +1,64 @@
 //! A bounded number of slots. At the limit, a new holder evicts the one whose last response is the
 //! oldest.
 //!
-//! Not the one that has sent nothing for longest: a caller that sends a request byte by byte is
-//! never idle. By the time of the last response, idle and slow holders age alike, and a holder that
-//! is new or gets responses stays until every other holder is newer or got a later response.
+//! A semaphore fails the tests `idle_and_slow_connections_lock_out_no_caller` and
+//! `slow_bodies_lock_out_no_caller`: new callers would wait for the deadline of slow ones.
+//!
+//! The order is that of the last response and not of the last received byte: a caller that sends a
+//! request byte by byte is never idle.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-/// The slots and their holders. Cannot be a plain semaphore: slow holders would lock out all
-/// others.
+/// The slots and their holders.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
-    free: Arc<Semaphore>,
+    max: usize,
     holders: Arc<Mutex<Holders>>,
 }
 
 impl ConnectionSlots {
-    pub(super) fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), holders: Arc::default() }
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, holders: Arc::default() }
     }
 
-    /// A slot. At the limit, evicts the oldest holder and waits until a slot is dropped.
-    pub(super) async fn acquire(&self) -> ConnectionSlot {
-        let permit = match self.free.clone().try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                self.evict_oldest();
-                // Always `Some`: the semaphore is never closed.
-                self.free.clone().acquire_owned().await.ok()
-            }
-        };
+    /// A slot. At the limit, evicts the oldest holder and does not wait until that has left.
+    pub(super) fn acquire(&self) -> ConnectionSlot {
         let (evict, evicted) = oneshot::channel();
-        let last = lock(&self.holders).insert(evict);
-        ConnectionSlot { last, evicted, holders: self.holders.clone(), _permit: permit }
+        let mut holders = lock(&self.holders);
+        if holders.by_last_event.len() >= self.max {
+            holders.by_last_event.pop_first();
+        }
+        let last_event = holders.insert(evict);
+        drop(holders);
+        ConnectionSlot { last_event, evicted, holders: self.holders.clone() }
     }
 
-    /// Evicts the holder whose last response is the oldest. False if there is none.
-    pub(super) fn evict_oldest(&self) -> bool {
-        let oldest = lock(&self.holders).by_last_event.pop_first();
-        oldest.is_some_and(|(_, evict)| evict.send(()).is_ok())
+    /// Evicts the holder whose last response is the oldest.
+    pub(super) fn evict_oldest(&self) {
+        lock(&self.holders).by_last_event.pop_first();
     }
 }
 
-/// One slot, held until it is dropped.
+/// One slot, held until it is evicted or dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    /// Its last event.
-    last: u64,
+    last_event: u64,
+    /// Closed by the eviction.
     evicted: oneshot::Receiver<()>,
     holders: Arc<Mutex<Holders>>,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionSlot {
-    /// Makes this holder the last to be evicted.
+    /// Moves this holder to the end of the order of eviction.
     pub(super) fn record_response(&mut self) {
         let mut holders = lock(&self.holders);
-        if let Some(evict) = holders.by_last_event.remove(&self.last) {
-            self.last = holders.insert(evict);
+        if let Some(evict) = holders.by_last_event.remove(&self.last_event) {
+            self.last_event = holders.insert(evict);
         }
     }
 
@@ -77,15 +73,16 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        lock(&self.holders).by_last_event.remove(&self.last);
+        lock(&self.holders).by_last_event.remove(&self.last_event);
     }
 }
 
 #[derive(Debug, Default)]
 struct Holders {
-    /// How many acquisitions and responses there were.
+    /// The number of acquisitions and responses so far. Never reused: an evicted holder still
+    /// removes its last event on drop.
     events: u64,
-    /// What evicts each holder, by the number of its last event.
+    /// The holders by their last event. Removing a sender evicts its holder.
     by_last_event: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
@@ -108,7 +105,7 @@ mod tests {
 
     impl ConnectionSlots {
         pub(crate) fn available(&self) -> usize {
-            self.free.available_permits()
+            self.max - lock(&self.holders).by_last_event.len()
         }
     }
 
@@ -116,37 +113,34 @@ mod tests {
         slot.poll_evicted(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
-    #[tokio::test]
-    async fn holder_with_the_oldest_response_is_evicted_first() {
+    #[test]
+    fn holder_with_the_oldest_response_is_evicted_first() {
         let slots = ConnectionSlots::new(4);
-        let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(slots.acquire().await);
-        }
+        let mut held: Vec<_> = (0..4).map(|_| slots.acquire()).collect();
         held[1].record_response();
         held[0].record_response();
         let mut order = Vec::new();
-        while slots.evict_oldest() {
+        while slots.available() < 4 {
+            slots.evict_oldest();
             let evicted: Vec<_> =
                 (0..4).filter(|at| is_evicted(&mut held[*at]) && !order.contains(at)).collect();
             order.extend(evicted);
         }
         assert_eq!(order, [2, 3, 1, 0]);
-        assert!(is_evicted(&mut held[0]), "and from then on");
+        assert!(is_evicted(&mut held[0]), "no longer evicted when polled again");
     }
 
-    #[tokio::test]
-    async fn slot_is_acquired_once_its_holder_has_left() {
-        let slots = ConnectionSlots::new(1);
-        let mut first = slots.acquire().await;
+    #[test]
+    fn new_holder_at_the_limit_evicts_the_oldest() {
+        let slots = ConnectionSlots::new(2);
+        let (mut first, mut second) = (slots.acquire(), slots.acquire());
+        assert!(!is_evicted(&mut first));
+        let mut third = slots.acquire();
+        assert!(is_evicted(&mut first));
+        assert!(!is_evicted(&mut second) && !is_evicted(&mut third));
+        drop(first);
         assert_eq!(slots.available(), 0);
-        let leave = async {
-            std::future::poll_fn(|cx| first.poll_evicted(cx)).await;
-            drop(first);
-        };
-        let (mut second, ()) = tokio::join!(slots.acquire(), leave);
-        assert!(!is_evicted(&mut second));
-        drop(second);
-        assert_eq!((slots.available(), lock(&slots.holders).by_last_event.len()), (1, 0));
+        drop((second, third));
+        assert_eq!(slots.available(), 2);
     }
 }

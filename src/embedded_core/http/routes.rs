@@ -133,7 +133,7 @@ async fn mint(
 }
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
-    let mut slot = slots.acquire().await;
+    let mut slot = slots.acquire();
     let body = tokio::select! {
         biased;
         body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body,
