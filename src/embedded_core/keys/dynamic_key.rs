@@ -1,4 +1,4 @@
-//! A key that rotates, and its age at a moment.
+//! [`DynamicKey`], a key that rotates, and its age.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,16 @@ use crate::jose::SigningKey;
 #[derive(Clone, Debug)]
 pub(super) struct DynamicKey {
     key: Arc<SigningKey>,
-    /// Creation time by the wall clock, taken from the `kid`. Wrong if the clock was.
+    /// Creation time by the wall clock, from the `kid`. As wrong as that clock was.
     created_millis: u64,
     provenance: Provenance,
     /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
     ///
-    /// Later than the creation where storing took long, or where an earlier process may have died
-    /// between the two.
+    /// This is later than the creation if storing took long, and is the start of this process for a
+    /// key that an earlier process may not have listed before it died.
     listed_from: Option<u64>,
-    /// Monotonic time until which the key is listed, at any age, because it signed. Shared by all
-    /// clones: the key may sign while the next set is stored.
+    /// Monotonic time until which the key is listed at any age, because it signed. All clones share
+    /// it: the key may sign while the next set is stored.
     listed_until: Arc<AtomicU64>,
 }
 
@@ -29,18 +29,18 @@ pub(super) struct DynamicKey {
 enum Provenance {
     /// Made by this process, at this monotonic time.
     Made { at: u64 },
-    /// Loaded at the start of the process, at this wall time and, according to it, this age.
+    /// Loaded at the start of the process, at this wall time and with this age by the wall clock.
     Loaded { wall: u64, age: u64 },
 }
 
 impl DynamicKey {
-    /// A new key, named after its creation time. Slow: never call it on an async thread.
+    /// A new key, named after its creation time. Blocks: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
         let key = SigningKey::generate(|| format!("d-{}", created_millis()))?;
         Self::from_key(key).ok_or(Unspecified)
     }
 
-    /// A key whose `kid` holds its creation time. `None` if it does not.
+    /// A dynamic key with the creation time in its `kid`. `None` if the `kid` has another form.
     pub(super) fn from_key(key: SigningKey) -> Option<Self> {
         let digits = key.kid().strip_prefix("d-")?;
         let created_millis =
@@ -82,11 +82,11 @@ impl DynamicKey {
         now.elapsed.saturating_sub(at)
     }
 
-    /// How long ago the key was made. The monotonic clock measures it, so that a jump of the wall
-    /// clock does not matter.
+    /// How long ago the key was made, by the monotonic clock, so that jumps of the wall clock do
+    /// not matter.
     ///
-    /// Only the age at loading comes from the wall clock. If that has been set back since, it may
-    /// have been far ahead at loading, and the age is corrected by as much.
+    /// The age at loading comes from the wall clock. If the wall clock has been set back since, it
+    /// may have been ahead at loading, so the age is reduced by as much.
     pub(super) fn age(&self, now: Moment) -> u64 {
         let held = self.held_for(now);
         match self.provenance {
@@ -98,12 +98,12 @@ impl DynamicKey {
         }
     }
 
-    /// Milliseconds until the key, as the newest one, needs a successor. Either clock may say so:
-    /// the monotonic one stops while a machine sleeps. A key whose creation lies ahead of
-    /// the wall clock needs one at once.
+    /// Milliseconds until the key, as the newest one, needs a successor. The earlier of both clocks
+    /// decides, because the monotonic clock may stop while a machine sleeps. A key whose creation
+    /// time is ahead of the wall clock needs a successor at once.
     ///
-    /// A key made by this process may sign before it is replaced. Otherwise a wall clock that jumps
-    /// back and forth would fill the list.
+    /// A key made by this process gets no successor before it may sign. Otherwise a wall clock that
+    /// jumps back and forth would fill the key set.
     pub(super) fn due_in(&self, now: Moment, rotation: Rotation) -> u64 {
         let by_age = match now.wall.checked_sub(self.created_millis) {
             Some(wall_age) => rotation.due_after().saturating_sub(wall_age.max(self.age(now))),
@@ -122,14 +122,14 @@ impl DynamicKey {
         self.listed_from.is_none_or(|from| now.elapsed.saturating_sub(from) >= rotation.ahead())
     }
 
-    /// Whether the key is listed when it is not the newest one.
+    /// Whether the key is listed although it is not the newest one.
     pub(super) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
         self.age(now) < rotation.listed_for()
             || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Whether every token of the key has expired, as far as this process knows: neither it nor,
-    /// just before it, an earlier one signed within two validities.
+    /// Whether every token of the key has expired: neither this process nor an earlier one just
+    /// before it signed with the key within two validities.
     pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
         self.held_for(now) >= rotation.listed_after_signing()
             && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
@@ -141,7 +141,8 @@ impl DynamicKey {
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Lists the key for as long as tokens may be valid that it signed before its successor could.
+    /// Lists the key until the tokens expire that it may have signed before its successor could
+    /// sign.
     pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
         let after_successor = rotation.ahead().saturating_add(rotation.listed_after_signing());
         let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));
@@ -152,9 +153,9 @@ impl DynamicKey {
 /// One reading of both clocks, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// Since the Unix epoch, by the wall clock. May jump.
+    /// Since the Unix epoch, by the wall clock, which may jump.
     wall: u64,
-    /// Since this process loaded its keys or made the first ones, by the monotonic clock.
+    /// Since this process loaded or made its first keys, by the monotonic clock.
     elapsed: u64,
 }
 

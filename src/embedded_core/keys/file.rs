@@ -1,7 +1,7 @@
 //! The format of the key file: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a
 //! digest over all of it.
 //!
-//! Every buffer that holds a private key is wiped on drop.
+//! Every buffer with a private key is zeroed on drop.
 
 use std::iter;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::signing_keys::SigningKeys;
 use crate::jose::SigningKey;
 use crate::jose::json::{self, RawString, RawValue};
 
-/// More than one key takes: about 1 220 bytes of PKCS#8 in base64, and its kid.
+/// Capacity for one key: about 1 220 bytes of PKCS#8, in base64, and its `kid`.
 const ENTRY: usize = 2048;
-/// More than the text around the keys takes.
+/// Capacity for the text around the keys.
 const FRAME: usize = 256;
 const MEMBERS: [&str; 3] = ["version", "keys", "sha256"];
 const CORRUPT: &str = "it is corrupt";
 
 /// The content of a key file.
 pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<String>, Unspecified> {
-    // Of their full sizes at once: a buffer that grows leaves copies behind.
+    // Both buffers are allocated at full size: one that grows leaves copies in memory.
     let mut text =
         Zeroizing::new(String::with_capacity(FRAME + ENTRY * (1 + keys.dynamic().len())));
-    // There is a dynamic key in every set, so the array is always opened.
+    // Every set has a dynamic key, so the array is always opened.
     let before = [r#"{"static":"#, r#","dynamic":["#].into_iter().chain(iter::repeat(","));
     let dynamic = keys.dynamic().iter().map(DynamicKey::key);
     for (before, key) in before.zip(iter::once(keys.static_key()).chain(dynamic)) {
-        // A kid is letters, digits and hyphens, so nothing here needs escaping.
+        // A `kid` needs no escaping: it is letters, digits and hyphens.
         text.extend([before, r#"{"kid":""#, key.kid(), r#"","pkcs8":""#]);
         STANDARD.encode_string(key.to_pkcs8()?.as_ref(), &mut text);
         text.push_str("\"}");
@@ -46,13 +46,13 @@ pub(super) fn encode(keys: &SigningKeys) -> Result<Zeroizing<String>, Unspecifie
     Ok(document)
 }
 
-/// The keys in a key file, or what is wrong with it. The reason never holds any of the content.
+/// The keys in a key file, or what is wrong with it. The reason never quotes the content.
 pub(super) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
     let (keys, digest) = read(content)?;
-    // Not against an attacker, who could write the digest too: a single changed bit in a kid would
-    // void tokens silently.
+    // The digest detects damage, such as a flipped bit in a `kid`, which would invalidate tokens
+    // silently. It does not stop an attacker, who could write the digest too.
     if !digest.is(&sha256(keys.as_bytes())) {
-        return Err("it is corrupt, its digest is another one");
+        return Err("it is corrupt: its digest does not match");
     }
     let keys: Keys<'_> = serde_json::from_slice(keys.as_bytes()).map_err(|_| CORRUPT)?;
     let static_key = keys.static_key.read().ok_or("its static key is unusable")?;
@@ -60,14 +60,13 @@ pub(super) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
         keys.dynamic.iter().map(|entry| DynamicKey::from_key(entry.read()?)).collect::<Option<_>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
     SigningKeys::from_stored(Arc::new(static_key), dynamic)
-        .ok_or("its dynamic keys are out of order or missing")
+        .ok_or("it has no dynamic key, or two with one kid")
 }
 
-/// The members `keys`, as it is written because the digest covers the text, and `sha256` of a key
-/// file of version 1.
+/// The members `keys` and `sha256` of a key file of version 1. `keys` is not parsed, because the
+/// digest covers its text.
 ///
-/// Ignores unknown members, which a later version may add, so that its file is not reported as
-/// corrupt.
+/// Unknown members are ignored: a file of a later version may have them and is not corrupt.
 fn read(content: &[u8]) -> Result<(RawValue<'_>, RawString<'_>), &'static str> {
     if !json::is_valid(content) {
         return Err(CORRUPT);
@@ -79,9 +78,9 @@ fn read(content: &[u8]) -> Result<(RawValue<'_>, RawString<'_>), &'static str> {
     })
     .ok_or(CORRUPT)?;
     let [version, keys, digest] = members;
-    // First: another version may lack the other members.
+    // The version is checked first: a file of another version may lack the other members.
     if version.ok_or(CORRUPT)?.as_bytes() != b"1" {
-        return Err("it is of another version");
+        return Err("its version is not supported");
     }
     let digest = digest.and_then(RawValue::as_string).ok_or(CORRUPT)?;
     Ok((keys.ok_or(CORRUPT)?, digest))
@@ -91,7 +90,7 @@ fn sha256(text: &[u8]) -> String {
     STANDARD.encode(digest(&SHA256, text))
 }
 
-/// Borrows, so that no copy of a private key is made.
+/// Borrows its strings, so that no private key is copied.
 #[derive(Deserialize)]
 struct Keys<'a> {
     #[serde(borrow, rename = "static")]
@@ -108,7 +107,7 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn read(&self) -> Option<SigningKey> {
-        // The kid becomes part of JSON without escaping.
+        // The `kid` is written into JSON without escaping.
         if !self.kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return None;
         }
@@ -131,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn encoded_keys_are_decoded_and_sign_alike() {
+    fn decoded_keys_sign_as_the_encoded_ones() {
         let keys = keys();
         let content = encode(&keys).unwrap();
         let read = decode(content.as_bytes()).unwrap();
         assert_eq!(kids(&read), kids(&keys));
-        // RSASSA-PKCS1-v1_5 is deterministic: the same key signs the same way.
+        // RSASSA-PKCS1-v1_5 is deterministic: one key makes one signature of one message.
         assert_eq!(read.static_key().sign("{}").unwrap(), keys.static_key().sign("{}").unwrap());
         assert_eq!(read.dynamic()[0].key().jwk(), keys.dynamic()[0].key().jwk());
     }
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_damage_is_noticed_and_none_is_quoted() {
+    fn damage_is_detected_and_never_quoted() {
         let content = encode(&keys()).unwrap();
         let mut damaged: Vec<Vec<u8>> =
             (0..content.len()).step_by(97).map(|at| content.as_bytes()[..at].to_vec()).collect();
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn hand_written_set_is_checked() {
+    fn unusable_keys_with_a_valid_digest_are_refused() {
         let content = encode(&keys()).unwrap();
         let document: serde_json::Value = serde_json::from_str(&content).unwrap();
         let with = |keys: String| {
@@ -185,16 +184,16 @@ mod tests {
         assert_eq!(with(whole.replace("\"s-", "\"s- ")), Some("its static key is unusable"));
         let fixed = &document["keys"]["static"];
         let no_dynamic = format!(r#"{{"static":{fixed},"dynamic":[]}}"#);
-        assert_eq!(with(no_dynamic), Some("its dynamic keys are out of order or missing"));
+        assert_eq!(with(no_dynamic), Some("it has no dynamic key, or two with one kid"));
         let newer = content.replacen(r#""version":1"#, r#""version":2"#, 1);
-        assert_eq!(decode(newer.as_bytes()).err(), Some("it is of another version"));
+        assert_eq!(decode(newer.as_bytes()).err(), Some("its version is not supported"));
     }
 
     #[test]
     fn unknown_members_do_not_hide_the_version() {
         let cases = [
-            (r#"{"version":2,"x":1,"keys":{},"sha256":""}"#, "it is of another version"),
-            (r#"{"x":[{}],"version":"1.1"}"#, "it is of another version"),
+            (r#"{"version":2,"x":1,"keys":{},"sha256":""}"#, "its version is not supported"),
+            (r#"{"x":[{}],"version":"1.1"}"#, "its version is not supported"),
             (r#"{"version":2,"version":2}"#, "it is corrupt"),
             (r#"{"x":1,"keys":{},"sha256":""}"#, "it is corrupt"),
             (r#"{"version":1,"x":1,"sha256":""}"#, "it is corrupt"),

@@ -1,14 +1,14 @@
-//! The folder in which keys outlive the process.
+//! The data folder, which stores the keys across restarts.
 //!
-//! It holds `keys.json`, the keys; `lock`, which the process that uses the folder locks; and, while
-//! the keys are replaced, `keys.json.new`. On Unix the folder itself is locked too: another process
-//! can remove `lock`, as cleaners of temporary folders do, and a second core would lock a new one.
-//! The folder cannot be removed without its keys, and a store into a folder that was removed or
-//! replaced fails.
+//! It contains `keys.json`, the keys; `lock`, a file that the process which uses the folder has
+//! locked; and, while the keys are replaced, `keys.json.new`. On Unix that process has locked the
+//! folder too: a cleaner of temporary folders may remove `lock`, and a second core would then
+//! create and lock a new one. The folder cannot be removed without its keys, and storing keys fails
+//! if it was removed or replaced.
 //!
 //! The folder and its files must belong to the user of this process or to root and be writable by
-//! that user alone. Once that is checked on the opened folder, no other user can replace what is in
-//! it, so its files are opened by path.
+//! that user alone. Once that is checked on the opened folder, no other user can replace its files,
+//! so they are opened by path.
 
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -33,8 +33,8 @@ const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 /// A data folder that this process has locked. Every method blocks.
 ///
-/// A lock lasts for as long as its file is open, at most until the process ends. The folder's lock
-/// is released last, so that a process that gets it also gets the other one.
+/// A lock lasts until its file is closed, at the latest when the process ends. The folder's lock is
+/// released last, so that a process that acquires it can also lock the file.
 #[derive(Debug)]
 pub(super) struct DataFolder {
     path: PathBuf,
@@ -48,9 +48,9 @@ pub(super) struct DataFolder {
 impl DataFolder {
     /// Locks the folder, and creates it if it is missing.
     pub(super) fn open(path: &Path) -> Result<Self, BuildError> {
-        // A relative path would name another folder once the process changes its working directory.
+        // A relative path names another folder once the process changes its working directory.
         let path = path::absolute(path).map_err(|err| BuildError::data_folder(path, err))?;
-        // A slash at the end would make the system follow a link.
+        // Removes a trailing slash, which would make the system follow a symbolic link.
         let path = path.components().as_path();
         Self::lock(path).map_err(|err| match err.kind() {
             io::ErrorKind::WouldBlock => BuildError::DataFolderInUse { path: path.to_owned() },
@@ -87,8 +87,8 @@ impl DataFolder {
         read(&path).map_err(|err| BuildError::KeyFile { path, source: SourceError::new(err) })
     }
 
-    /// Checks that the path still names the locked folder. A folder that was created in its place
-    /// may belong to another core.
+    /// Fails if the path no longer names the locked folder. A folder in its place may belong to
+    /// another core.
     fn check_in_place(&self) -> io::Result<()> {
         #[cfg(unix)]
         {
@@ -108,9 +108,9 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Removes the temporary file of a process that was killed while it wrote, or of a store that
-    /// failed along with its clean-up. The lock makes it this process's own file, and none of its
-    /// keys was ever listed.
+    /// Removes the temporary file of a process that was killed while it wrote, or of a failed store
+    /// whose clean-up failed too. No other process uses the file, because the folder is locked, and
+    /// no new key in it was ever listed.
     fn remove_temporary(&self) -> io::Result<()> {
         match fs::remove_file(self.temporary()) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
@@ -122,13 +122,13 @@ impl DataFolder {
         self.path.join("keys.json")
     }
 
-    /// One name is enough: the lock keeps others out, and keys are made one at a time.
+    /// One name is enough: the folder is locked, and keys are made one at a time.
     fn temporary(&self) -> PathBuf {
         self.path.join("keys.json.new")
     }
 }
 
-/// Where keys outlive the process.
+/// Stores the keys across restarts.
 pub(super) trait Storage: Debug + Send + Sync {
     /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
     fn store(&self, keys: &SigningKeys) -> io::Result<()>;
@@ -139,7 +139,7 @@ impl Storage for DataFolder {
         self.check_in_place()?;
         self.remove_temporary()?;
         let content =
-            file::encode(keys).map_err(|_| io::Error::other("a key cannot be written"))?;
+            file::encode(keys).map_err(|_| io::Error::other("a key cannot be encoded"))?;
         atomic_file::replace(&self.keys(), &self.temporary(), content.as_bytes())
     }
 }
@@ -147,7 +147,7 @@ impl Storage for DataFolder {
 /// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent
 /// is synced.
 fn create(path: &Path) -> io::Result<()> {
-    // `symlink_metadata` also finds a dangling link; opening the folder then reports it.
+    // `symlink_metadata` also finds a dangling symbolic link, which opening the folder reports.
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
@@ -168,7 +168,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // So that the file cannot be removed while it is open.
+    // Other processes cannot remove the file while it is open.
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, SHARE_ALL_BUT_DELETE);
     trusted_file::open_own(path, &mut options)
@@ -196,13 +196,13 @@ fn read(path: &Path) -> io::Result<Option<SigningKeys>> {
     if metadata.len() > MAX_FILE {
         return Err(io::Error::other("it is too large"));
     }
-    // Of its full size at once: a buffer that grows leaves copies of private keys behind.
+    // Allocated at full size: a buffer that grows leaves copies of private keys in memory.
     let mut content = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
     opened.take(MAX_FILE).read_to_end(&mut content)?;
     file::decode(&content).map(Some).map_err(io::Error::other)
 }
 
-/// Refuses private keys that all users can read, and warns of those that the group can read.
+/// Fails if all users can read the file or folder, and logs a warning if its group can.
 fn check_exposure(path: &Path, metadata: &Metadata) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -211,10 +211,10 @@ fn check_exposure(path: &Path, metadata: &Metadata) -> io::Result<()> {
             return Err(io::Error::other("all users can read it; use chmod o-rwx"));
         }
         if mode & 0o040 != 0 {
-            tracing::warn!(path = %path.display(), "private keys are readable by their group");
+            tracing::warn!(path = %path.display(), "private keys readable by group");
         }
     }
-    // Elsewhere a folder has the rights of the one it lies in, and no such bits.
+    // On other systems a folder has no mode and inherits the permissions of its parent.
     let _ = (path, metadata);
     Ok(())
 }

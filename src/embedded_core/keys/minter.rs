@@ -1,4 +1,4 @@
-//! Mints tokens, with a bound on how many are under way.
+//! Mints tokens, and bounds the number of mints in progress.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ const MAX_WAITING_MINTS: usize = MAX_MINTS / 2;
 pub(crate) struct Minter {
     keys: Arc<KeyStore>,
     clock: Clock,
-    /// Bounds the payloads in memory: each mint under way holds at most one.
-    under_way: Semaphore,
-    /// Bounds the mints among them that wait for a new key, so that static mints are admitted
-    /// meanwhile.
+    /// Bounds the payloads in memory: each mint in progress holds at most one.
+    in_progress: Semaphore,
+    /// Bounds the mints in progress that wait for a new key, so that mints with the static key are
+    /// admitted meanwhile.
     waiting: Semaphore,
 }
 
 impl Minter {
     pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
-        let (under_way, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
-        Self { keys, clock, under_way, waiting }
+        let (in_progress, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
+        Self { keys, clock, in_progress, waiting }
     }
 
     pub(crate) fn keys(&self) -> &Arc<KeyStore> {
@@ -38,7 +38,7 @@ impl Minter {
 
     /// A permit for one mint. Fails at once at the limit, because a waiting mint holds memory too.
     pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, MinterError> {
-        self.under_way.try_acquire().map_err(|_| MinterError::Busy)
+        self.in_progress.try_acquire().map_err(|_| MinterError::Busy)
     }
 
     /// Signs `token` into a compact JWS.
@@ -48,13 +48,14 @@ impl Minter {
             if dynamic { self.dynamic_key().await? } else { self.keys.current().static_key() };
         let validity_seconds = token.validity;
         let claims = token.into_claims(self.clock.unix_now());
-        let jwt = self.sign(key.clone(), claims).await?;
+        let jwt = self.sign(key.clone(), claims).await.inspect_err(|_| {
+            tracing::error!(kid = key.kid(), "signing failed");
+        })?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
         Ok(jwt)
     }
 
-    /// The dynamic key that signs now. Waits for a new key, with a bound, only if every key is too
-    /// old.
+    /// The dynamic key that signs now. Waits for a new key only if every key is too old.
     async fn dynamic_key(&self) -> Result<Arc<SigningKey>, MinterError> {
         if let Some(key) = self.keys.current().dynamic_key() {
             return Ok(key);
@@ -82,14 +83,14 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     job.join_next().await?.ok()
 }
 
-/// Which of the keys signs a token.
+/// The kind of key that signs a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
     Static,
     Dynamic,
 }
 
-/// The content of a token, and which key signs it.
+/// The content of a token, and the kind of key that signs it.
 #[derive(Debug)]
 pub(crate) struct UnsignedToken {
     issuer: String,
@@ -109,8 +110,8 @@ impl UnsignedToken {
         Self { issuer, payload, validity, key }
     }
 
-    /// The claims as JSON: `iat`, `exp`, `iss`, then the payload's in their order, which override
-    /// those three in place.
+    /// The claims as JSON: `iat`, `exp`, `iss`, then the payload's in their order. A claim of the
+    /// payload with one of these names replaces its value in place.
     fn into_claims(self, now: u64) -> String {
         let mut claims = Map::with_capacity(3 + self.payload.len());
         claims.insert("iat".to_owned(), now.into());
@@ -130,14 +131,14 @@ impl UnsignedToken {
 /// Why a token is not minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MinterError {
-    /// The limit of mints, or of those that wait for a key, is reached.
+    /// Too many mints are in progress, or wait for a new key.
     Busy,
     /// The crypto library failed, or the runtime is shutting down.
     SigningFailed,
 }
 
-/// The audience as a core writes it (RFC 7519 §4.1.3 allows a string for an array of one). `None`
-/// if the value is no audience.
+/// The audience as a SuperTokens core writes it: a string for an array of one (RFC 7519 §4.1.3).
+/// `None` if the value is not an audience.
 fn audience(value: Value) -> Option<Value> {
     match value {
         Value::String(_) => Some(value),

@@ -1,5 +1,4 @@
-//! The signing keys: which are listed, which one signs, when a new one is made and where they are
-//! stored.
+//! The signing keys: listing, signing, rotation and storage.
 
 mod dynamic_key;
 mod file;

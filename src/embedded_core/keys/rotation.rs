@@ -1,20 +1,20 @@
-//! The rotation parameters.
+//! [`Rotation`], the intervals by which dynamic keys rotate.
 
 use std::time::Duration;
 
 use crate::embedded_core::error::BuildError;
 
-/// How long a key is listed before it signs, so that verifiers hold it by then.
+/// Milliseconds for which a key is listed before it signs, so that verifiers hold it by then.
 const AHEAD: u64 = 60_000;
-/// With the static key, as many as a careful verifier accepts in one set.
+/// With the static key 100 keys, the most that a careful verifier accepts in one set.
 pub(super) const MAX_DYNAMIC_KEYS: usize = 99;
 
-/// How long dynamic keys live. All times in milliseconds.
+/// The intervals by which dynamic keys rotate, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rotation {
-    /// The age at which a key hands over to its successor, under steady traffic.
+    /// The age at which a key stops signing and its successor starts, under steady traffic.
     interval: u64,
-    /// How long a token signed by a dynamic key is meant to stay good.
+    /// For how long at least a token of a dynamic key can be verified.
     validity: u64,
     /// How long a key is listed before it signs.
     ahead: u64,
@@ -36,7 +36,7 @@ impl Rotation {
         Ok(rotation)
     }
 
-    /// The age at which the newest key asks for a successor.
+    /// The age at which the newest key needs a successor.
     pub(super) fn due_after(self) -> u64 {
         self.interval - self.ahead
     }
@@ -46,7 +46,7 @@ impl Rotation {
         self.ahead
     }
 
-    /// The age at which a key leaves the set.
+    /// The age at which a key leaves the key set.
     pub(super) fn listed_for(self) -> u64 {
         self.interval.saturating_add(self.listed_after_signing())
     }
@@ -56,7 +56,7 @@ impl Rotation {
         self.validity.saturating_mul(2)
     }
 
-    /// The age up to which a key may stand in for a successor that has not been listed for long.
+    /// The age up to which a key may sign while its successor has not been listed for long enough.
     pub(super) fn max_signing_age(self) -> u64 {
         self.interval.saturating_add(self.validity)
     }

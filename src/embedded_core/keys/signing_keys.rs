@@ -1,30 +1,30 @@
 //! The rules of rotation: which keys are listed, which one signs, and when a new one is due.
 //!
-//! All of it is arithmetic on milliseconds; nothing here waits, locks or generates.
+//! The rules are arithmetic on milliseconds, and except for [`SigningKeys::generate`] nothing here
+//! waits or blocks.
 //!
 //! # Clocks
 //!
 //! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for
-//! a moment removes no key. The wall clock gives a key its name, and a loaded key its age at the
-//! start of the process: only the name outlives a process. A new key is due as soon as either clock
-//! says so. Early rotation only costs a key, and a machine that slept rotates when it wakes. If the
-//! newest key's creation lies ahead of the wall clock, a new key is due too.
+//! a moment removes no key. The wall clock gives a key its name, which is all that is stored of its
+//! age, and so gives a loaded key its age at the start of the process. A new key is due as soon as
+//! it is by either clock: a machine that slept rotates when it wakes, and early rotation costs only
+//! a key. A new key is also due if the newest key's creation time is ahead of the wall clock.
 //!
-//! If the newest loaded key seems to be due, the process was down for long or the wall clock is
-//! ahead, and nothing tells the two apart. Names out of order show that the clock was wrong before.
-//! In both cases the loaded keys stay in the set and its file until this process has held them for
-//! as long as a key is listed, even if they seem too old to be listed. They are listed again once
-//! the clock is set back, in this process or in a later one.
+//! If the newest loaded key is due by its name, either the process was down for long or the wall
+//! clock is ahead; the two cannot be distinguished. Names out of order show that the clock was
+//! wrong before. In both cases the loaded keys stay in the set and its file until this process has
+//! held them for as long as a key is listed, even if they are too old by their names. They are
+//! listed again once the clock is set back, in this process or in a later one.
 //!
-//! A key that signs stays listed for two validities by the monotonic clock, whatever the wall clock
-//! does meanwhile. Only the names of the keys outlive a process, not when each one last signed, so
-//! a later process infers that from the age of the key's successor. Where a wrong clock gave the
-//! successor its name, or is wrong at the start, a key that just signed may be off the list. It is
-//! still in the file.
+//! A key that signs stays listed for two validities by the monotonic clock, even if the wall clock
+//! jumps. When a key last signed is not stored; a later process infers it from the age of the key's
+//! successor. If the wall clock was wrong when the successor was named, or is wrong at the start, a
+//! key that just signed may not be listed. It is still in the file.
 //!
-//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age pile
-//! up. Once the set is full, the oldest key leaves for the next one, but not before two validities
-//! have passed in this process without it signing.
+//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age fill
+//! the set. Once it is full, the next key replaces the oldest one, but not before this process has
+//! run for two validities in which that key did not sign.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -37,29 +37,29 @@ use super::dynamic_key::{DynamicKey, Moment};
 use super::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::jose::SigningKey;
 
-/// The keys of one moment. Replaced as a whole, never changed.
+/// A set of keys. Rotation replaces the set as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct SigningKeys {
     /// Signs by default and never rotates.
     static_key: Arc<SigningKey>,
-    /// In the order of making, newest first, never empty. Creation times are distinct and may be in
-    /// another order.
+    /// In the order in which they were made, newest first, and never empty. Creation times are
+    /// distinct, and out of order if the wall clock was wrong.
     dynamic: Vec<DynamicKey>,
-    /// Set if the wall clock may be ahead: the loaded names are out of order, or the newest key
-    /// seemed to be due soon. Loaded keys then stay in the set until this process has held them for
-    /// as long as a key is listed.
+    /// Set at loading if the wall clock may be ahead: the names are out of order, or the newest key
+    /// is due soon. Loaded keys then stay in the set until this process has held them for as long
+    /// as a key is listed.
     is_clock_in_doubt: bool,
 }
 
 impl SigningKeys {
-    /// A new static and a new dynamic key. Slow: never call it on an async thread.
+    /// A new static and a new dynamic key. Blocks: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
         let static_key = SigningKey::generate(|| format!("s-{}", Uuid::new_v4()))?;
         let dynamic = vec![DynamicKey::generate(created_millis)?];
         Ok(Self { static_key: Arc::new(static_key), dynamic, is_clock_in_doubt: false })
     }
 
-    /// The keys of a file, newest first. `None` if there is no dynamic one, or if two share a name.
+    /// The keys of a file, newest first. `None` if there is no dynamic key, or two with one name.
     pub(super) fn from_stored(
         static_key: Arc<SigningKey>,
         dynamic: Vec<DynamicKey>,
@@ -74,13 +74,13 @@ impl SigningKeys {
 
     /// This set as loaded at `now`.
     ///
-    /// Keys are stored in the order of making, which exposes wrong creation times. A key that
-    /// claims to be older than its predecessor gets its predecessor's age. A key dated in the
-    /// future gets its successor's age.
+    /// Keys are stored in the order in which they were made, which exposes wrong creation times. A
+    /// key whose creation time is before that of its predecessor gets its predecessor's age. A key
+    /// whose creation time is in the future gets its successor's age.
     ///
-    /// When a key last signed is not stored. The newest may have signed just now, and each older
-    /// one until its successor had been listed for long enough to sign, so all stay listed for two
-    /// validities from then.
+    /// When a key last signed is not stored. The newest key may have signed just now, and each
+    /// older key until its successor had been listed for long enough to sign. Each stays listed for
+    /// two validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall()) {
@@ -96,15 +96,15 @@ impl SigningKeys {
             }
         }
         let is_in_order = self.dynamic.is_sorted_by_key(|key| Reverse(key.created_millis()));
-        // A key that signed just before the restart must outlast its tokens, so the doubt begins
-        // before the next key is due.
+        // A key that signed just before the restart must stay listed until its tokens expire, so
+        // the doubt begins before the next key is due.
         let young = rotation.due_after().saturating_sub(rotation.listed_after_signing());
         self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
         self.newest().extend_listing(now, rotation);
         for pair in self.dynamic.windows(2) {
             pair[1].extend_listing_behind(&pair[0], now, rotation);
         }
-        // The process that made the newest key may have died before any verifier saw it.
+        // The process that made the newest key may have died before a verifier saw the key.
         self.listed_at(now)
     }
 
@@ -113,7 +113,7 @@ impl SigningKeys {
         &self.dynamic
     }
 
-    /// This set with its newest dynamic key counting as listed from `now` on.
+    /// This set, with its newest dynamic key listed from `now` on.
     pub(super) fn listed_at(mut self, now: Moment) -> Self {
         self.dynamic[0] = self.dynamic[0].clone().listed_at(now);
         self
@@ -123,8 +123,8 @@ impl SigningKeys {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made. Not while the set is full and its oldest key may
-    /// have signed a token that is still valid: that key leaves for the new one.
+    /// Whether a new dynamic key is to be made. It replaces the oldest one if the set is full, and
+    /// so is not due before the tokens of that key have expired.
     pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
         let has_room = || self.staying(now, rotation).count() < MAX_DYNAMIC_KEYS;
         let oldest_is_spent =
@@ -132,17 +132,18 @@ impl SigningKeys {
         self.newest().due_in(now, rotation) == 0 && (has_room() || oldest_is_spent())
     }
 
-    /// The creation time, and so the name, of a dynamic key made now. It is distinct, because a
-    /// verifier cannot distinguish two keys under one `kid`.
+    /// The creation time, and so the name, of a dynamic key made now. It differs from all others,
+    /// because a verifier cannot distinguish two keys under one `kid`.
     pub(super) fn next_creation(&self, now: Moment) -> u64 {
         let is_free = |millis: &u64| self.dynamic.iter().all(|key| key.created_millis() != *millis);
         (now.wall()..=u64::MAX).find(is_free).unwrap_or(now.wall())
     }
 
-    /// This set with one dynamic key more, made at `now`, and without keys that have left the list.
+    /// This set with one more dynamic key, made at `now`, and without keys that are no longer
+    /// listed.
     ///
-    /// The predecessor of the new key stays, since it may sign while the set is stored. Loaded keys
-    /// of uncertain age stay as the module's docs say.
+    /// The predecessor of the new key stays, because it may sign while the set is stored. Loaded
+    /// keys of uncertain age stay too (see the docs of the module).
     pub(super) fn with(&self, newest: DynamicKey, now: Moment, rotation: Rotation) -> Self {
         let old = self.staying(now, rotation).cloned();
         let dynamic = [newest.made_at(now)].into_iter().chain(old).take(MAX_DYNAMIC_KEYS).collect();
@@ -162,10 +163,11 @@ impl SigningKeys {
         &self.static_key
     }
 
-    /// The dynamic key that signs: the newest that verifiers hold or, if there is none, the one
-    /// listed for longest. `None` if every key would leave the list before its tokens expire.
+    /// The dynamic key that signs: the newest that verifiers hold or, if they hold none, the one
+    /// that has been listed for longest. `None` if every key would leave the key set before its
+    /// tokens expire.
     ///
-    /// The key that is returned stays listed until its tokens expire. Its age does not ensure that:
+    /// Extends the listing of the key until its tokens expire. Its age does not ensure that:
     /// setting the wall clock back makes loaded keys younger until the clock is right again.
     pub(super) fn signer(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.max_signing_age());
@@ -175,20 +177,20 @@ impl SigningKeys {
         Some(signer.key())
     }
 
-    /// The newest dynamic key, which signs although it is too old. It stays listed for longer.
+    /// The newest dynamic key, which signs although it is too old. Extends its listing.
     pub(super) fn overdue_signer(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
         self.newest().extend_listing(now, rotation);
         self.newest().key()
     }
 
-    /// The listed keys as a JSON array: dynamic ones, newest first, then the static one.
+    /// The listed keys as a JSON array: the dynamic ones, newest first, then the static one.
     pub(super) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
         let dynamic = self.listed(now, rotation).map(|key| key.key().jwk());
         let keys: Vec<&str> = dynamic.chain([self.static_key.jwk()]).collect();
         format!("[{}]", keys.join(","))
     }
 
-    /// The listed dynamic keys: the newest at any age, and the older ones that have not aged out.
+    /// The listed dynamic keys: the newest at any age, and the older ones that are still listed.
     pub(super) fn listed(
         &self,
         now: Moment,
@@ -198,8 +200,8 @@ impl SigningKeys {
         [self.newest()].into_iter().chain(older)
     }
 
-    /// For how many seconds the list may be cached: until the next key may be in it, and at least
-    /// 1.
+    /// For how many seconds verifiers may cache the key set: until the next key may be in it, and
+    /// at least 1.
     pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
         (self.newest().due_in(now, rotation) / 1000).max(1)
     }

@@ -1,4 +1,4 @@
-//! Holds the keys, stores them, and replaces them while requests go on.
+//! Owns the keys, stores them, and replaces them while requests use them.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,34 +19,34 @@ use crate::embedded_core::error::BuildError;
 use crate::error::Chain;
 use crate::jose::SigningKey;
 
-/// The pause after a failure to make a key, unless rotation is faster.
+/// Back-off after a failure to make a key. Shorter if keys rotate faster.
 const KEY_RETRY_DELAY: Duration = Duration::from_secs(10);
-/// How long a dynamic mint waits for a new key. Making a key takes less than a second, and storing
-/// it two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
+/// How long a dynamic mint waits for a new key. Making a key takes less than a second; storing it
+/// takes two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
 pub(super) const NEW_KEY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The keys, in memory and perhaps in a data folder.
+/// The keys, in memory and, if configured, in a data folder.
 ///
-/// Rotation is lazy: the request that finds a new key due starts its making on a blocking thread
-/// and does not wait, so a slow disk delays no request. Only a dynamic mint for which every key is
-/// too old waits. The making does not stop when requests are dropped.
+/// Rotation is lazy. The request that finds a new key due starts a job on a blocking thread that
+/// makes it, and does not wait, so a slow disk delays no request. Only a dynamic mint waits, and
+/// only if every key is too old. Dropped requests do not cancel the job.
 ///
-/// A key is in the data folder before it is listed or signs: a process that is killed loses no key
-/// that a verifier has seen.
+/// A key is in the data folder before it is listed or signs, so a killed process loses no key that
+/// a verifier has seen.
 #[derive(Debug)]
 pub(crate) struct KeyStore {
     clock: Clock,
-    /// When the keys were loaded, or the first ones made.
+    /// When the keys were loaded or, without stored keys, made.
     start: Instant,
     rotation: Rotation,
     state: Mutex<State>,
-    /// `None`: the keys live in memory.
+    /// `None` if the keys live in memory only.
     storage: Option<Box<dyn Storage>>,
 }
 
 impl KeyStore {
-    /// Loads the keys of the data folder at `path`. If it has none, makes keys and stores them
-    /// there. Without a folder, makes keys that live in memory.
+    /// Loads the keys from the data folder at `path`. If it has none, makes keys and stores them
+    /// there. Without a path, makes keys that live in memory.
     pub(crate) async fn open(
         path: Option<PathBuf>,
         rotation: Rotation,
@@ -85,25 +85,25 @@ impl KeyStore {
         Self { start: clock.now(), clock, rotation, state: Mutex::new(state), storage }
     }
 
-    /// The keys of now. Starts the making of a new key that is due, and does not wait for it.
+    /// The current keys. If a new key is due, starts to make it and does not wait.
     pub(crate) fn current(self: &Arc<Self>) -> CurrentKeys {
         self.start_if_due();
         let keys = self.state().keys.clone();
         CurrentKeys { keys, rotation: self.rotation, now: self.now() }
     }
 
-    /// Waits for the key that is being made, if there is one, for at most [`NEW_KEY_TIMEOUT`].
+    /// Waits while a key is being made, for at most [`NEW_KEY_TIMEOUT`].
     pub(super) async fn wait_for_new_key(&self) {
-        // Nothing is ever sent: the wait ends when the sender is dropped.
+        // Nothing is sent on the channel: the wait ends when the sender is dropped.
         let _ = timeout(NEW_KEY_TIMEOUT, self.making().changed()).await;
     }
 
-    /// Closed once no key is being made.
+    /// A channel that is closed once no key is being made.
     pub(super) fn making(&self) -> watch::Receiver<()> {
         self.state().making.clone()
     }
 
-    /// Starts the making of a key if one is due and none is being made.
+    /// Starts to make a key if one is due and none is being made.
     fn start_if_due(self: &Arc<Self>) {
         let mut state = self.state();
         let is_under_way = state.making.has_changed().is_ok();
@@ -118,14 +118,14 @@ impl KeyStore {
         let store = self.clone();
         task::spawn_blocking(move || {
             store.add_key();
-            // Releases the folder's lock before waiters wake: one that drops the store could not
-            // reopen the folder.
+            // Drops the store before it wakes waiters: a waiter that drops the last other handle
+            // expects the folder to be unlocked.
             drop(store);
             drop(done);
         });
     }
 
-    /// No holder of this lock panics, waits, generates or logs.
+    /// No holder of this lock panics, waits, generates a key or logs.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +135,7 @@ impl KeyStore {
         Moment::new(self.clock.unix_now_millis(), u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
-    /// Makes a dynamic key, stores it and lists it, in this order. Slow.
+    /// Makes a dynamic key, stores it and lists it, in this order. Blocks.
     pub(super) fn add_key(&self) {
         match self.store_next_keys() {
             Ok(keys) => {
@@ -144,27 +144,26 @@ impl KeyStore {
                 state.keys = keys.clone();
                 state.not_before = None;
                 drop(state);
-                tracing::info!(kid = keys.newest().key().kid(), "dynamic key made");
+                tracing::info!(kid = keys.newest().key().kid(), "dynamic key generated");
             }
             Err(err) => {
                 let pause = KEY_RETRY_DELAY.min(Duration::from_millis(self.rotation.ahead()));
                 self.state().not_before = Some(self.clock.now() + pause);
                 tracing::warn!(
                     reason = %Chain(&err),
-                    "new dynamic key could not be made or stored, old keys stay in use"
+                    "dynamic key rotation failed"
                 );
             }
         }
     }
 
-    /// The keys with a new dynamic one, stored.
+    /// Makes a dynamic key and stores it with the existing ones.
     fn store_next_keys(&self) -> io::Result<SigningKeys> {
-        // Named once it is made and not when its making began. Only one key is made at a time, so
-        // the name is still free when the key is listed, and no other task replaces the keys
-        // meanwhile.
+        // The key is named after it is generated, which may take long. Only one key is made at a
+        // time, so its name is still free when it is listed, and no other task replaces the keys.
         let created_millis = || self.state().keys.next_creation(self.now());
         let newest = DynamicKey::generate(created_millis)
-            .map_err(|Unspecified| io::Error::other("no key was generated"))?;
+            .map_err(|Unspecified| io::Error::other("key generation failed"))?;
         let keys = self.state().keys.with(newest, self.now(), self.rotation);
         if let Some(storage) = &self.storage {
             storage.store(&keys)?;
@@ -173,7 +172,7 @@ impl KeyStore {
     }
 }
 
-/// The keys of one moment.
+/// The keys at one moment.
 #[derive(Debug)]
 pub(crate) struct CurrentKeys {
     keys: Arc<SigningKeys>,
@@ -203,7 +202,7 @@ impl CurrentKeys {
         self.keys.to_json(self.now, self.rotation)
     }
 
-    /// For how many seconds the list may be cached.
+    /// For how many seconds verifiers may cache the key set.
     pub(crate) fn max_age(&self) -> u64 {
         self.keys.max_age(self.now, self.rotation)
     }
@@ -212,10 +211,10 @@ impl CurrentKeys {
 #[derive(Debug)]
 struct State {
     keys: Arc<SigningKeys>,
-    /// Closed once the key that was being made is in `keys`, or could not be made.
+    /// Closed once the key that was being made is in `keys`, or its making failed.
     making: watch::Receiver<()>,
-    /// Set by a failure: no key is made before. A key for every request would keep a processor
-    /// busy.
+    /// After a failure, the time before which no further attempt starts. One attempt per request
+    /// would keep a processor busy.
     not_before: Option<Instant>,
 }
 

@@ -14,7 +14,7 @@ use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::embedded_core::keys::store::KeyStore;
 use crate::error::Chain;
 
-/// Where a data folder may be made; gone with the value.
+/// A temporary folder, removed on drop.
 struct Scratch(TempDir);
 
 impl Scratch {
@@ -44,7 +44,7 @@ fn keys() -> SigningKeys {
 }
 
 #[test]
-fn keys_are_kept_and_found_again() {
+fn stored_keys_are_loaded_again() {
     let scratch = Scratch::new();
     let folder = DataFolder::open(&scratch.path()).unwrap();
     assert!(folder.load().unwrap().is_none());
@@ -58,7 +58,7 @@ fn keys_are_kept_and_found_again() {
 }
 
 #[test]
-fn second_core_is_refused_until_the_first_is_gone() {
+fn second_core_is_refused_until_the_first_is_dropped() {
     let scratch = Scratch::new();
     let first = DataFolder::open(&scratch.path()).unwrap();
     let in_use = BuildError::DataFolderInUse { path: scratch.path() };
@@ -179,7 +179,7 @@ fn removed_lock_file_does_not_admit_a_second_core() {
     fs::remove_file(scratch.path().join("lock")).unwrap();
     assert_eq!(DataFolder::open(&scratch.path()).err(), Some(in_use.clone()));
     first.store(&keys()).unwrap();
-    // What a cleaner leaves: nothing but the folder.
+    // A cleaner of temporary folders removes every file.
     fs::remove_file(scratch.keys()).unwrap();
     assert_eq!(DataFolder::open(&scratch.path()).err(), Some(in_use));
     drop(first);
@@ -190,7 +190,7 @@ fn removed_lock_file_does_not_admit_a_second_core() {
 fn locked_lock_file_alone_refuses_a_core() {
     let scratch = Scratch::new();
     drop(DataFolder::open(&scratch.path()).unwrap());
-    // As seen from another machine on NFS, where the lock of the folder does not arrive.
+    // As on another machine that shares the folder over NFS, which does not see the folder's lock.
     let lock = OpenOptions::new().write(true).open(scratch.path().join("lock")).unwrap();
     FileExt::try_lock(&lock).unwrap();
     let in_use = BuildError::DataFolderInUse { path: scratch.path() };
@@ -199,7 +199,7 @@ fn locked_lock_file_alone_refuses_a_core() {
 
 #[cfg(unix)]
 #[test]
-fn replaced_folder_is_not_written_to() {
+fn moved_or_replaced_folder_is_not_written_to() {
     let scratch = Scratch::new();
     let aside = scratch.path().with_extension("aside");
     let first = DataFolder::open(&scratch.path()).unwrap();
@@ -216,7 +216,7 @@ fn replaced_folder_is_not_written_to() {
     assert_eq!(fs::read(scratch.keys()).unwrap(), kept);
     drop(second);
 
-    // Back in its place it is written to again.
+    // The folder is written to again once it is back in its place.
     fs::remove_dir_all(scratch.path()).unwrap();
     fs::rename(&aside, scratch.path()).unwrap();
     store().unwrap();
@@ -257,8 +257,8 @@ fn folder_that_cannot_be_created_is_named() {
 fn temporary_file_left_by_a_failed_store_is_replaced() {
     let scratch = Scratch::new();
     let folder = DataFolder::open(&scratch.path()).unwrap();
-    // A store leaves it if both the write and the clean-up fail, as on a disk that became read-only
-    // for a moment.
+    // A store leaves the file behind if both the write and the clean-up fail, as on a disk that is
+    // read-only for a moment.
     fs::write(scratch.path().join("keys.json.new"), "half a ke").unwrap();
     folder.store(&keys()).unwrap();
     assert_eq!(scratch.names(), ["keys.json", "lock"]);

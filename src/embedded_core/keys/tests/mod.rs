@@ -1,4 +1,4 @@
-//! Tests of this room that are too long for the file that they test.
+//! Tests that are too long for the files that they test.
 
 mod folder;
 mod signing_keys;

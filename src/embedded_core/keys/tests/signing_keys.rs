@@ -8,8 +8,8 @@ use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::jose::SigningKey;
 
-/// One pair under every name: generating is slow, and these tests tell keys apart by creation time
-/// or identity.
+/// One key for all: generating is slow, and these tests distinguish keys by creation time or by
+/// pointer.
 fn key() -> Arc<SigningKey> {
     static KEYS: LazyLock<Arc<SigningKey>> =
         LazyLock::new(|| Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
@@ -34,7 +34,7 @@ fn set() -> SigningKeys {
     SigningKeys::from_stored(key(), vec![dynamic(BORN)]).unwrap()
 }
 
-/// The moment at which that key has this age, by clocks that agree.
+/// The moment at which that key has this age by both clocks.
 fn at(age: u64) -> Moment {
     Moment::new(BORN + age, age)
 }
@@ -94,7 +94,8 @@ fn new_key_is_due_by_either_clock() {
             "{wall} {elapsed}"
         );
     }
-    // Ahead of the wall clock: at once, unless this process made the key less than a minute ago.
+    // A creation time ahead of the wall clock: due at once, unless this process made the key less
+    // than a minute ago.
     let behind = |elapsed| Moment::new(BORN - 1, elapsed);
     assert_eq!(set().max_age(behind(0), rotation), 60);
     assert!(!set().is_due(behind(59_999), rotation));
@@ -110,7 +111,7 @@ fn full_list_makes_no_key_due() {
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
     assert!(!full.is_due(now, rotation));
     assert!(loaded(&newest_first[1..], BORN).is_due(now, rotation));
-    // Once the old ones have left the list.
+    // The old keys have left the key set.
     let later = Moment::new(now.wall(), WEEK + 2 * HOUR);
     assert!(full.is_due(later, rotation));
     assert_eq!(full.with(dynamic(BORN + 1), now, rotation).dynamic().len(), MAX_DYNAMIC_KEYS);
@@ -145,7 +146,7 @@ fn old_key_without_successor_signs_one_validity_longer() {
 }
 
 #[test]
-fn key_that_stands_in_stays_listed_for_two_validities() {
+fn overdue_signer_stays_listed_for_two_validities() {
     let (set, rotation) = (set(), default_rotation());
     let made = 2 * WEEK;
     // The old key signs while the set with its successor is stored.
@@ -164,11 +165,11 @@ fn old_key_stays_listed_for_interval_and_two_validities() {
     assert_eq!(listed(&both, at(WEEK + 2 * HOUR - 1)), [BORN + WEEK, BORN]);
     assert_eq!(listed(&both, at(WEEK + 2 * HOUR)), [BORN + WEEK]);
     let json: serde_json::Value = serde_json::from_str(&both.to_json(at(WEEK), rotation)).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 3, "and the static one");
+    assert_eq!(json.as_array().unwrap().len(), 3, "two dynamic keys and the static one");
 }
 
 #[test]
-fn key_that_left_the_list_is_forgotten() {
+fn key_that_is_no_longer_listed_leaves_the_set() {
     let rotation = default_rotation();
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), rotation);
     for (now, kept) in [(WEEK + 2 * HOUR - 1, 3), (WEEK + 2 * HOUR, 2)] {
@@ -177,7 +178,7 @@ fn key_that_left_the_list_is_forgotten() {
 }
 
 #[test]
-fn wall_clock_that_jumps_takes_no_key_off_the_list() {
+fn jump_of_the_wall_clock_removes_no_key() {
     let both = set().with(dynamic(BORN + WEEK), at(WEEK), default_rotation());
     for wall in [0, BORN - TEN_YEARS, BORN + TEN_YEARS, u64::MAX] {
         let now = |elapsed| Moment::new(wall, elapsed);
@@ -236,7 +237,7 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     let sane = |elapsed| Moment::new(BORN + elapsed, elapsed);
     assert_eq!(listed(&set, sane(60_000)), all);
     assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
-    assert!(set.is_due(sane(60_000), rotation), "the newest is ahead");
+    assert!(set.is_due(sane(60_000), rotation), "the newest key's creation time is ahead");
     let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
     assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
     assert_eq!(set.signer(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
@@ -255,13 +256,13 @@ fn keys_that_all_seem_old_are_kept_for_their_time() {
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
     // The newest stays until its successor is stored, whatever the clock.
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
-    // Where the newest is young the clock is right, and so is the age of the others.
+    // If the newest key is young, the clock is right, and so are the ages of the others.
     let wall = BORN + 2 * HOUR + 60_000;
     assert_eq!(made(&loaded(&[BORN, BORN - WEEK], wall), Moment::new(wall, 0)), [wall, BORN]);
 }
 
 #[test]
-fn no_two_keys_share_a_name() {
+fn keys_of_one_set_have_distinct_names() {
     let set = loaded(&[BORN + 2, BORN, BORN + 1], BORN);
     let cases = [
         (BORN + 5, BORN + 5),
@@ -340,7 +341,7 @@ fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
         ("newest, long overdue", &[BORN - TEN_YEARS], BORN, 2 * HOUR),
         ("newest, young", &[BORN], BORN, WEEK + 2 * HOUR),
         ("successor just made, and late", &[BORN, BORN - 2 * WEEK], BORN, 2 * HOUR + 60_000),
-        ("successor signs since an hour", &[BORN, BORN - 2 * WEEK], BORN + HOUR + 60_000, HOUR),
+        ("successor has signed for an hour", &[BORN, BORN - 2 * WEEK], BORN + HOUR + 60_000, HOUR),
         ("successor made in time", &[BORN, BORN - WEEK + 60_000], BORN, 2 * HOUR + 60_000),
     ];
     for (name, created, wall, until) in cases {

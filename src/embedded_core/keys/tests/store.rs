@@ -36,11 +36,11 @@ async fn open(
 }
 
 impl KeyStore {
-    /// The keys of now, once a key that is due has been made or has failed to be.
+    /// The current keys, after a key that is due was made or its making failed.
     async fn settled(self: &Arc<Self>) -> CurrentKeys {
         self.current();
         let mut making = self.making();
-        making.changed().await.expect_err("nothing is ever sent");
+        making.changed().await.expect_err("nothing is sent on the channel");
         self.current()
     }
 
@@ -92,7 +92,7 @@ async fn key_is_listed_before_it_signs_and_until_tokens_expire() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_requests_at_the_due_moment_make_one_key() {
+async fn concurrent_requests_for_a_due_key_make_one_key() {
     let store = store().await;
     tokio::time::advance(WEEK).await;
     let making = |store: &Arc<KeyStore>| {
@@ -107,14 +107,14 @@ async fn many_requests_at_the_due_moment_make_one_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_set_is_answered_while_its_next_key_is_made() {
+async fn key_set_does_not_wait_for_the_next_key() {
     let store = store().await;
     let before = dynamic_kids(&store).await;
     tokio::time::advance(WEEK).await;
     let meanwhile = store.current();
     assert_eq!((kids(&meanwhile), meanwhile.max_age()), (before, 1));
     let mut making = store.making();
-    making.changed().await.expect_err("nothing is ever sent");
+    making.changed().await.expect_err("nothing is sent on the channel");
     assert_eq!(kids(&store.current()).len(), 2);
     assert!(!store.is_making());
 }
@@ -128,7 +128,7 @@ async fn static_key_never_rotates() {
     assert_eq!(
         dynamic_kids(&store).await.len(),
         1,
-        "idle for long, the only dynamic key is the new one"
+        "after a long time without requests only the new dynamic key is listed"
     );
 }
 
@@ -141,7 +141,7 @@ async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
     let first_kid = format!("d-{}", START * 1000);
 
     let store = open().await.unwrap();
-    let fixed = store.settled().await.static_key().kid().to_owned();
+    let static_kid = store.settled().await.static_key().kid().to_owned();
     tokio::time::advance(WEEK - Duration::from_secs(60)).await;
     let listed = dynamic_kids(&store).await;
     assert_eq!(listed.len(), 2);
@@ -152,7 +152,7 @@ async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
     tokio::time::advance(Duration::from_secs(300)).await;
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, listed);
-    assert_eq!(store.settled().await.static_key().kid(), fixed);
+    assert_eq!(store.settled().await.static_key().kid(), static_kid);
     assert_eq!(signer(&store).await, first_kid);
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(signer(&store).await, listed[0]);
@@ -166,12 +166,12 @@ async fn key_that_cannot_be_stored_is_not_listed_and_retried() {
         .await
         .unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
-    // Root may write anywhere, so a folder takes the name of the temporary file.
+    // A folder with the name of the temporary file, because root may write a read-only folder.
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(WEEK).await;
     assert_eq!(dynamic_kids(&store).await.len(), 1);
     store.current();
-    assert!(!store.is_making(), "not again at once");
+    assert!(!store.is_making(), "no second attempt at once");
     assert_eq!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
 
     // The newest key signs, so it is listed however old it is.
@@ -180,9 +180,9 @@ async fn key_that_cannot_be_stored_is_not_listed_and_retried() {
 
     fs::remove_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(dynamic_kids(&store).await.len(), 2, "the old one signed ten seconds ago");
+    assert_eq!(dynamic_kids(&store).await.len(), 2, "the old key signed ten seconds ago");
     tokio::time::advance(2 * HOUR).await;
-    assert_eq!(dynamic_kids(&store).await.len(), 1, "the old one has left the list");
+    assert_eq!(dynamic_kids(&store).await.len(), 1, "the old key is no longer listed");
     assert_ne!(fs::read(folder.path().join("data/keys.json")).unwrap(), before);
 }
 
@@ -206,13 +206,13 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
     assert_eq!(dynamic_kids(&store).await, ahead);
     assert!(before.contains(&signed_before));
 
-    // A key with a sane name follows once the one from the future may sign.
+    // A key with a right name is made once the one from the future may sign.
     tokio::time::advance(Duration::from_secs(60)).await;
     let back = dynamic_kids(&store).await;
     assert_eq!(back[0], format!("d-{}", (START + WEEK.as_secs() + 120) * 1000));
     assert_eq!(back[1..], ahead);
 
-    // Rotation goes on at its interval, and the others leave the list.
+    // Rotation continues at its interval, and the other keys leave the key set.
     tokio::time::advance(WEEK - Duration::from_secs(61)).await;
     assert_eq!(dynamic_kids(&store).await[0], back[0]);
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -252,7 +252,7 @@ async fn start_under_a_clock_far_ahead_loses_no_key() {
     assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
     assert_eq!(signer(&store).await, first);
     drop(store);
-    // The file keeps the order of making, which is not that of the names.
+    // The file keeps the order in which keys were made, which is not that of their names.
     let store = open().await.unwrap();
     assert_eq!(dynamic_kids(&store).await, [&*sane, &*future, &*first]);
 }
@@ -306,7 +306,7 @@ async fn stand_in_key_stays_listed_after_a_restart() {
     }
 }
 
-/// Storage whose next `store` lasts until its result is sent or, in a test that fails, for 30 s.
+/// Storage whose next `store` blocks until its result is sent, or for 30 s in a test that fails.
 #[derive(Debug)]
 struct SlowDisk(Mutex<mpsc::Receiver<io::Result<()>>>);
 
@@ -316,7 +316,7 @@ impl Storage for SlowDisk {
     }
 }
 
-/// A store on a disk that is slow to store the next key, a minter, and what releases the disk.
+/// A store whose disk blocks while it stores the next key, a minter, and a sender that unblocks it.
 fn slow_store() -> (Arc<KeyStore>, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
     let (release, slow) = mpsc::channel();
     let clock = Clock::driven(START);
@@ -328,7 +328,7 @@ fn slow_store() -> (Arc<KeyStore>, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
     (store, minter, release)
 }
 
-/// Mints with this key: the `kid` of the token.
+/// Mints with this kind of key and returns the `kid` of the token.
 async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
     let token = UnsignedToken::new("i".to_owned(), Map::new(), 60, key);
     let jwt = minter.mint(token).await?;
@@ -341,7 +341,7 @@ async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
 async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
     let (store, minter, release) = slow_store();
     let old = signer(&store).await;
-    let fixed = store.current().static_key().kid().to_owned();
+    let static_kid = store.current().static_key().kid().to_owned();
 
     // A new key is due, and the old one may still sign. Time is paused while the disk is busy.
     tokio::time::advance(WEEK).await;
@@ -359,7 +359,7 @@ async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
     tokio::task::yield_now().await;
     let current = store.current();
     assert_eq!((kids(&current), current.max_age()), (vec![old.clone()], 1));
-    assert_eq!(mint(&minter, KeyKind::Static).await, Ok(fixed));
+    assert_eq!(mint(&minter, KeyKind::Static).await, Ok(static_kid));
     tokio::time::advance(NEW_KEY_TIMEOUT - Duration::from_millis(1)).await;
     assert!(!waiting.is_finished());
     tokio::time::advance(Duration::from_millis(1)).await;
@@ -372,11 +372,11 @@ async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
     release.send(Ok(())).unwrap();
     let new = waiting.await.unwrap().unwrap();
     assert_ne!(new, old);
-    assert_eq!(dynamic_kids(&store).await, [new, old], "the old one has just signed");
+    assert_eq!(dynamic_kids(&store).await, [new, old], "the old key has just signed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dynamic_mints_that_wait_leave_places_to_others() {
+async fn waiting_dynamic_mints_do_not_block_static_mints() {
     let (_store, minter, _release) = slow_store();
     tokio::time::advance(2 * WEEK).await;
     let mut mints = JoinSet::new();
@@ -391,7 +391,7 @@ async fn dynamic_mints_that_wait_leave_places_to_others() {
     assert!(mints.try_join_next().is_none());
 }
 
-/// Notes for each event whether the store's lock was free.
+/// Records for each event whether the store's lock was free.
 struct LockProbe(Arc<KeyStore>, Arc<Mutex<Vec<bool>>>);
 
 impl tracing::Subscriber for LockProbe {
@@ -415,8 +415,8 @@ fn events_are_logged_without_the_lock() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (store, _, release) = runtime.block_on(async { slow_store() });
     let free = Arc::<Mutex<Vec<bool>>>::default();
-    // With a single subscriber in the process, tracing asks the thread that first logs an event
-    // whether it has one.
+    // With a single subscriber in the process, tracing caches whether the first thread that logs an
+    // event has one.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     tracing::subscriber::with_default(LockProbe(store.clone(), free.clone()), || {
         for result in [Ok(()), Err(io::ErrorKind::StorageFull.into())] {
