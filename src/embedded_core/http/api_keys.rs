@@ -1,4 +1,4 @@
-//! The configured api keys, and where a request carries one.
+//! The configured api keys, and the headers in which a request presents one.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ impl ApiKeys {
         self.0.push(key);
     }
 
-    /// These keys, if a header can carry each of them.
+    /// Fails if a header cannot carry one of the keys.
     pub(crate) fn checked(self) -> Result<Self, BuildError> {
         let usable =
             |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -31,7 +31,7 @@ impl ApiKeys {
 
     /// Whether a request with these headers is admitted.
     pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
-        // Every key is compared, also after a match, so that the duration tells only their lengths.
+        // Compares every key, even after a match, so that the duration reveals only their lengths.
         let is_one = |presented| {
             self.0.iter().fold(false, |admitted, key| {
                 verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted
@@ -47,8 +47,8 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-/// The key that a request carries: its `api-key` header or, only where that is absent,
-/// `Authorization`, bare or as a bearer token.
+/// The key that a request presents: its `api-key` header or, only if that is absent,
+/// `Authorization`, with or without the scheme `Bearer`.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(value) = headers.get("api-key") {
         return Some(value.as_bytes().trim_ascii());

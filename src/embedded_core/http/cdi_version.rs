@@ -1,4 +1,4 @@
-//! The CDI versions: which revision of a core's interface a request speaks.
+//! Versions of the core driver interface (CDI), which a request names in `cdi-version`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,19 +7,19 @@ use axum::http::HeaderMap;
 
 use super::response::Refusal;
 
-/// The supported versions, oldest first, as major and minor numbers: those of core 11.4.7.
+/// The versions that core 11.4.7 supports, oldest first, as major and minor numbers.
 const SUPPORTED: [(u8, RangeInclusive<u8>); 4] = [(2, 7..=21), (3, 0..=1), (4, 0..=0), (5, 0..=4)];
 
-/// A version, major and minor, of the core driver interface that this core supports.
+/// A supported version, as major and minor number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CdiVersion(u8, u8);
 
 impl CdiVersion {
-    /// From this version on a request may choose between the static and the dynamic keys.
+    /// From this version on, a request may choose between the static and the dynamic key.
     pub(super) const CHOICE_OF_KEY: Self = Self(2, 21);
-    /// From this version on a path may name a tenant.
+    /// From this version on, a path may name a tenant.
     pub(super) const TENANTS: Self = Self(3, 0);
-    /// From this version on only the public tenant may call what belongs to the app.
+    /// From this version on, routes of the app refuse every tenant but the public one.
     pub(super) const PUBLIC_TENANT_ONLY: Self = Self(5, 0);
     const NEWEST: Self = Self(5, 4);
 
@@ -30,7 +30,7 @@ impl CdiVersion {
             .flat_map(|(major, minors)| minors.map(move |minor| Self(major, minor)))
     }
 
-    /// The version in the `cdi-version` header; without one, the newest.
+    /// The version in the `cdi-version` header, or the newest if there is none.
     pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, Refusal> {
         let Some(value) = headers.get("cdi-version") else { return Ok(Self::NEWEST) };
         let text = value.to_str().map_err(|_| Refusal::VersionMalformed)?;
@@ -40,8 +40,7 @@ impl CdiVersion {
         if !text.split('.').all(is_number) {
             return Err(Refusal::VersionMalformed);
         }
-        // By its text and not by its value: to a core, `5.3.0` and `05.3` are other versions than
-        // `5.3`.
+        // Compares the text and not the numbers: a SuperTokens core refuses `5.3.0` and `05.3`.
         let supported = Self::supported().find(|version| version.to_string() == text);
         supported.ok_or_else(|| Refusal::VersionUnsupported(text.to_owned()))
     }
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_by_their_text() {
+    fn versions_are_compared_as_text() {
         let unsupported = |text: &str| Err(Refusal::VersionUnsupported(text.to_owned()));
         let cases: [(&str, Result<CdiVersion, Refusal>); 14] = [
             ("2.7", Ok(CdiVersion(2, 7))),

@@ -2,10 +2,9 @@
 //! oldest.
 //!
 //! A semaphore fails the tests `idle_and_slow_connections_lock_out_no_caller` and
-//! `slow_bodies_lock_out_no_caller`: new callers would wait for the deadline of slow ones.
+//! `slow_bodies_lock_out_no_caller`: with it, new callers wait for the deadlines of slow ones.
 //!
-//! The order is that of the last response and not of the last received byte: a caller that sends a
-//! request byte by byte is never idle.
+//! The last received byte does not count: a caller that sends a request byte by byte is never idle.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -26,7 +25,7 @@ impl ConnectionSlots {
         Self { max, holders: Arc::default() }
     }
 
-    /// A slot. At the limit, evicts the oldest holder and does not wait until that has left.
+    /// A slot. At the limit, evicts the oldest holder without waiting until its slot is dropped.
     pub(super) fn acquire(&self) -> ConnectionSlot {
         let (evict, evicted) = oneshot::channel();
         let mut holders = lock(&self.holders);
@@ -79,8 +78,8 @@ impl Drop for ConnectionSlot {
 
 #[derive(Debug, Default)]
 struct Holders {
-    /// The number of acquisitions and responses so far. Never reused: an evicted holder still
-    /// removes its last event on drop.
+    /// The number of acquisitions and responses so far. No number is reused, because an evicted
+    /// holder still removes that of its last event on drop.
     events: u64,
     /// The holders by their last event. Removing a sender evicts its holder.
     by_last_event: BTreeMap<u64, oneshot::Sender<()>>,
@@ -127,7 +126,7 @@ mod tests {
             order.extend(evicted);
         }
         assert_eq!(order, [2, 3, 1, 0]);
-        assert!(is_evicted(&mut held[0]), "no longer evicted when polled again");
+        assert!(is_evicted(&mut held[0]), "an evicted holder stays evicted");
     }
 
     #[test]

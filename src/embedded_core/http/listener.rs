@@ -1,5 +1,8 @@
 //! A listener with two limits that `axum::serve` lacks: a deadline on each connection, and a bound
-//! on their number that idle connections cannot use up.
+//! on their number.
+//!
+//! A middleware cannot set the deadline: it is not called before a request's head is complete,
+//! which the test `received_bytes_do_not_extend_the_deadline` never sends.
 
 use std::io;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
@@ -15,16 +18,17 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
-/// Enough for the callers of a core on one machine, and below the usual limit of file descriptors.
+/// Enough for the callers of a core on one machine.
 const MAX_CONNECTIONS: usize = 1024;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
-/// Longer than the deadline of a body, so that a slow body is answered before its connection is
+/// Longer than the deadline of a body, so that a slow body gets its 408 before the connection is
 /// closed.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Keeps at most [`MAX_CONNECTIONS`] open. At the limit, or if the system has no file descriptors
-/// left, each new connection closes the one whose last response is the oldest. If new connections
-/// waited instead, a caller that opens connections and sends nothing would lock out all others.
+/// A listener that bounds its connections to [`MAX_CONNECTIONS`]. At the limit, or if the system
+/// has no file descriptors left, each new connection closes the one whose last response is the
+/// oldest. If new connections waited instead, a caller that opens connections and sends nothing
+/// would lock out all others.
 #[derive(Debug)]
 pub(crate) struct BoundedListener {
     inner: TcpListener,
@@ -45,19 +49,19 @@ impl Listener for BoundedListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // Without it a response may wait for the acknowledgement of the one before. A
-                    // refusal to set it only costs time.
+                    // Nagle's algorithm delays a response until the one before is acknowledged. If
+                    // the option cannot be set, responses are only slower.
                     let _ = stream.set_nodelay(true);
                     return (Connection::new(stream, self.slots.acquire()), address);
                 }
-                // They concern one connection, so the next one can be accepted at once.
+                // These errors concern one connection: the next one can be accepted at once.
                 Err(err)
                     if matches!(
                         err.kind(),
                         ConnectionAborted | ConnectionRefused | ConnectionReset
                     ) => {}
                 Err(err) => {
-                    tracing::debug!(reason = %err, "a connection cannot be accepted");
+                    tracing::debug!(reason = %err, "connection not accepted");
                     self.slots.evict_oldest();
                     sleep(ACCEPT_RETRY_DELAY).await;
                 }
@@ -70,10 +74,10 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that fails once nothing was written to it for [`RESPONSE_DEADLINE`], or once its
-/// slot is evicted.
+/// A connection that fails with an I/O error if nothing was written to it for
+/// [`RESPONSE_DEADLINE`], or if its slot is evicted.
 ///
-/// Only writes extend the deadline. If received bytes did, a caller could hold a connection by
+/// Only writes extend the deadline. If received bytes did, a caller could hold a connection open by
 /// sending a header byte by byte.
 #[derive(Debug)]
 pub(crate) struct Connection<S> {
@@ -158,15 +162,15 @@ mod tests {
         let router = axum::Router::new().fallback(|| async { "hello" });
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
 
-        let ask = async |caller: &mut TcpStream| {
+        let get = async |caller: &mut TcpStream| {
             caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"hello") {
-                assert_ne!(caller.read_buf(&mut answer).await.unwrap(), 0, "closed");
+            let mut response = Vec::new();
+            while !response.ends_with(b"hello") {
+                assert_ne!(caller.read_buf(&mut response).await.unwrap(), 0, "connection closed");
             }
         };
         let mut regular = TcpStream::connect(address).await.unwrap();
-        ask(&mut regular).await;
+        get(&mut regular).await;
         let mut others = Vec::new();
         for at in 0..160 {
             let mut other = TcpStream::connect(address).await.unwrap();
@@ -174,10 +178,10 @@ mod tests {
                 other.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
             }
             others.push(other);
-            // A connection with frequent responses never has the oldest last response.
-            ask(&mut regular).await;
+            // A connection with frequent responses never has the oldest response.
+            get(&mut regular).await;
             let mut new = TcpStream::connect(address).await.unwrap();
-            ask(&mut new).await;
+            get(&mut new).await;
         }
         let mut first = others.swap_remove(1);
         let closed = first.read_u8().await.unwrap_err().kind();
@@ -206,11 +210,11 @@ mod tests {
                 }
             }
         };
-        let ended = tokio::select! {
+        let failure = tokio::select! {
             kind = read => kind,
-            () = drip => unreachable!("drips for ever"),
+            () = drip => unreachable!("the caller never stops"),
         };
-        assert_eq!(ended, io::ErrorKind::TimedOut);
+        assert_eq!(failure, io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), RESPONSE_DEADLINE);
     }
 

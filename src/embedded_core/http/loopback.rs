@@ -2,8 +2,8 @@
 //! requests.
 //!
 //! A browser on this machine reaches a core on loopback. It sends the page's site in `Origin`, and
-//! in `Host` if the name of that site resolves to a loopback address. Programs send the address
-//! that they connect to, and no `Origin`.
+//! in `Host` if the name of that site resolves to a loopback address. Other programs send in `Host`
+//! the address that they connect to, and no `Origin`.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,8 @@ pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
         && is_missing_or(headers, header::ORIGIN, is_loopback_origin)
 }
 
-/// Not `HeaderMap::get`: it takes the first of two values.
+/// Whether the header is missing, or has one value and that is good. Not `HeaderMap::get`: it takes
+/// the first of two values.
 fn is_missing_or(
     headers: &HeaderMap,
     name: HeaderName,
@@ -31,8 +32,8 @@ fn is_missing_or(
     }
 }
 
-/// An origin as browsers send it (RFC 6454 §7.1). `null`, of sandboxed frames and files, is the
-/// origin of any page.
+/// An origin as browsers send it (RFC 6454 §7.1). `null` is not loopback: any page can send it from
+/// a sandboxed frame.
 fn is_loopback_origin(origin: &str) -> bool {
     origin.split_once("://").is_some_and(|(scheme, authority)| {
         (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
@@ -43,8 +44,8 @@ fn is_loopback_origin(origin: &str) -> bool {
 /// `localhost` in any case, 127.0.0.0/8, `[::1]` or the IPv4-mapped form of a loopback address,
 /// with any port or none.
 ///
-/// Not `localhost.` and names below `localhost`, as for plain http: resolvers differ on them. Not
-/// `0.0.0.0`, which browsers let pages of other sites connect to.
+/// Not `localhost.` and names below `localhost`: resolvers differ on them. Not `0.0.0.0`: browsers
+/// let pages of other sites connect to it.
 fn is_loopback(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -132,7 +133,7 @@ mod tests {
                     with(&[(header::HOST, b"127.0.0.1:3567"), (header::ORIGIN, origin.as_bytes())]);
                 assert_eq!(is_local(&path, &origin), local, "{origin:?}");
             }
-            // The URI's parser refuses some of the malformed ones.
+            // The parser of URIs refuses some malformed authorities.
             if let Ok(uri) =
                 Uri::builder().scheme("http").authority(authority).path_and_query("/").build()
             {

@@ -7,16 +7,17 @@ use super::response::Refusal;
 use crate::embedded_core::keys::{KeyKind, UnsignedToken};
 use crate::jose::json::{self, RawValue};
 
-/// The members that have a meaning, in a core's order.
+/// The members that are read, in the order in which a SuperTokens core checks them.
 const FIELDS: [&str; 5] = ["algorithm", "jwksDomain", "payload", "validity", "useStaticSigningKey"];
-/// 142 million years: `exp` stays below 2^53, beyond which readers of JSON disagree about integers.
+/// In seconds, 142 million years: `exp` stays below 2^53, beyond which JSON parsers disagree about
+/// integers.
 const MAX_VALIDITY: u64 = 1 << 52;
 
-/// A request to mint. Read and checked field by field, in a core's order.
+/// A request to mint. Its fields are checked in the order of a SuperTokens core.
 #[derive(Debug)]
 pub(super) struct MintRequest {
     algorithm: String,
-    /// Whether a core could hold every integer of the payload.
+    /// Whether every integer in the payload fits an `i64`, as a SuperTokens core needs.
     integers_fit: bool,
     token: UnsignedToken,
 }
@@ -45,22 +46,22 @@ impl MintRequest {
         Ok(Self { algorithm, integers_fit, token })
     }
 
-    /// Whether the algorithm is the one that this core signs with.
+    /// Whether the algorithm is RS256, the only one that this core signs with.
     pub(super) fn asks_for_rs256(&self) -> bool {
         self.algorithm.eq_ignore_ascii_case("RS256")
     }
 
-    /// The token to sign.
+    /// The token to sign. Fails if a SuperTokens core could not hold an integer of the payload.
     pub(super) fn into_token(self) -> Result<UnsignedToken, Refusal> {
         if self.integers_fit { Ok(self.token) } else { Err(Refusal::IntegerTooLarge) }
     }
 }
 
-/// The values of [`FIELDS`], as they are written: each is read alone, so that a malformed one does
-/// not hide which one comes first in a core's order. Of members with one name the last counts.
+/// The unparsed values of [`FIELDS`]. Parsing them one by one reports the invalid one that comes
+/// first in the order of the checks, and not in the body. The last of two members with one name
+/// counts.
 ///
-/// `None` if the body is not a JSON object, or has a member name that serde_json gives a meaning of
-/// its own.
+/// `None` if the body is not a JSON object, or has a member name that serde_json reserves.
 fn fields(body: &[u8]) -> Option<[Option<RawValue<'_>>; FIELDS.len()]> {
     if !json::is_valid(body) || json::has_reserved_name(body) {
         return None;
@@ -79,7 +80,7 @@ fn string(field: Option<RawValue<'_>>) -> Option<String> {
     field?.as_string()?.unescape()
 }
 
-/// Decimals are cut off, and strings of digits are read, as a core does. Casts saturate.
+/// Truncates decimals and accepts strings of digits, as a SuperTokens core does. Casts saturate.
 fn seconds(field: Option<RawValue<'_>>) -> Option<i64> {
     let field = field?;
     if let Some(digits) = field.as_string() {
@@ -89,11 +90,12 @@ fn seconds(field: Option<RawValue<'_>>) -> Option<i64> {
     number.as_i64().or_else(|| Some(number.as_f64().filter(|n| n.is_finite())? as i64))
 }
 
-/// Whether every number in `json`, which is valid, that is written as an integer fits an `i64`.
+/// Whether every number in `json` that is written as an integer fits an `i64`. `json` must be
+/// valid.
 ///
-/// Read from the text, because a parsed number no longer tells: beyond 64 bits serde_json makes an
-/// integer a float or, where another crate in the build turns on its `arbitrary_precision`, keeps
-/// it as it is.
+/// Reads the text, because a parsed number does not show how it was written: serde_json turns an
+/// integer beyond 64 bits into a float or, if another crate enables its `arbitrary_precision`,
+/// keeps the digits.
 fn integers_fit(json: &[u8]) -> bool {
     let (mut in_string, mut is_escaped) = (false, false);
     let outside_numbers = |c| {
@@ -106,7 +108,7 @@ fn integers_fit(json: &[u8]) -> bool {
         in_string || !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')
     };
     let mut numbers = std::str::from_utf8(json).unwrap_or_default().split(outside_numbers);
-    // Between the numbers lie empty texts, and the `e` of `true` and `false`.
+    // The split also yields empty strings, and the `e` of `true` and `false`.
     numbers.all(|number| {
         number.is_empty() || number.contains(['.', 'e', 'E']) || number.parse::<i64>().is_ok()
     })
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_checked_in_a_cores_order() {
+    fn fields_are_checked_in_the_order_of_a_core() {
         let field = Refusal::Field;
         let cases = [
             ("", Refusal::NotAnObject),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_names_are_refused_wherever_they_are() {
+    fn reserved_names_are_refused_at_any_depth() {
         let magic = r#"{"$serde_json::private::RawValue":"{\"source\":\"microservice\"}"}"#;
         let deep = r#"{"$serde_json::private::RawValue":"[[[[]]]]"}"#;
         for payload in [
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_fields_with_one_name_the_last_counts() {
+    fn last_of_two_fields_with_one_name_counts() {
         let twice = body("5").replace(r#""validity":5"#, r#""validity":"x","valid\u0069ty":7"#);
         assert_eq!(read(&twice).map(|request| request.token.validity()), Ok(7));
     }

@@ -1,4 +1,4 @@
-//! The routes of the core over HTTP: what a request asks for, and how it is answered.
+//! The HTTP side of the core: parsing and checking requests, responses, and the listener.
 
 mod api_keys;
 mod cdi_version;

@@ -1,10 +1,15 @@
-//! The path of a request: a route, and the app and tenant in front of it.
+//! Parses the path of a request: a base path, an app, a tenant and a route.
+//!
+//! Not axum's router: it is case-sensitive, and the rewritten URI that it would need for each
+//! request takes as much code as the matching that it would replace.
+
+use std::fmt;
 
 use super::response::Refusal;
 use crate::embedded_core::error::BuildError;
 
-/// The path under which every route lives, in lower case; empty by default.
-#[derive(Clone, Debug, Default)]
+/// The path in front of every route, as lower-case segments. By default there is none.
+#[derive(Clone, Default)]
 pub(crate) struct BasePath(Vec<String>);
 
 impl BasePath {
@@ -18,20 +23,26 @@ impl BasePath {
     }
 }
 
-/// The route, app and tenant that a request names.
+impl fmt::Debug for BasePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"/{}\"", self.0.join("/"))
+    }
+}
+
+/// The route, app and tenant in the path of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RequestPath {
     route: Route,
-    /// The app, in lower case, unless it is the public one.
+    /// The app in lower case. `None` for the public one.
     app: Option<String>,
-    /// Whether a tenant other than the public one is named.
+    /// Whether the path names a tenant other than the public one.
     foreign_tenant: bool,
 }
 
 impl RequestPath {
     const UNKNOWN: Self = Self { route: Route::Unknown, app: None, foreign_tenant: false };
 
-    /// What `path` names below `base`, in any letter case.
+    /// Parses `path`, in any letter case. A path that is not below `base` is unknown.
     pub(super) fn parse(path: &str, base: &BasePath) -> Self {
         Self::find(&path.to_ascii_lowercase(), base).unwrap_or(Self::UNKNOWN)
     }
@@ -41,7 +52,7 @@ impl RequestPath {
         if !base.0.iter().all(|expected| below.next() == Some(expected)) {
             return None;
         }
-        // One more than an app, a tenant and the longest route have.
+        // One more than the longest path: an app, a tenant and three segments of a route.
         let segments: Vec<&str> = below.take(6).collect();
         if segments.is_empty() {
             return Some(Self { route: Route::Hello, ..Self::UNKNOWN });
@@ -67,7 +78,7 @@ impl RequestPath {
         self.foreign_tenant
     }
 
-    /// The public app is the only one.
+    /// Fails unless the app is the public one.
     pub(super) fn check_app(&self) -> Result<(), Refusal> {
         self.app.clone().map_or(Ok(()), |app| Err(Refusal::UnknownApp(app)))
     }
@@ -84,8 +95,8 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// Key sets are public, and health checks carry no secrets; everything else asks for the api
-    /// key.
+    /// Whether the route requires the api key. The key set for verifiers and the health check are
+    /// public.
     pub(super) fn needs_api_key(self) -> bool {
         matches!(self, Self::Mint | Self::RecipeJwks | Self::ApiVersion)
     }
@@ -102,7 +113,7 @@ impl Route {
     }
 }
 
-/// A core ignores doubled and trailing slashes.
+/// The segments of a path. A SuperTokens core ignores doubled and trailing slashes.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
@@ -111,7 +122,7 @@ fn app_name(segment: &str) -> Option<&str> {
     segment.strip_prefix("appid-").filter(|name| is_name(name))
 }
 
-/// The first segments of the routes name no tenants: `/recipe/hello` names nothing.
+/// The first segment of a route is not a tenant, so `/recipe/hello` is unknown.
 fn is_tenant(segment: &str) -> bool {
     is_name(segment) && !matches!(segment, "recipe" | "apiversion" | "hello")
 }
@@ -129,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_name_a_route_an_app_and_a_tenant() {
+    fn path_is_parsed_into_route_app_and_tenant() {
         let cases = [
             ("/", path(Route::Hello, None, false)),
             ("//", path(Route::Hello, None, false)),
@@ -165,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_live_under_the_base_path_alone() {
+    fn routes_exist_only_under_the_base_path() {
         for base in ["/Auth/core", "auth/core/", "/auth//core"] {
             let base = BasePath::new(base).unwrap();
             assert_eq!(RequestPath::parse("/auth/CORE/recipe/jwt", &base).route, Route::Mint);
@@ -185,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn base_path_that_no_url_can_hold_is_refused() {
+    fn base_path_that_needs_escaping_is_refused() {
         for text in ["/a b", "/a?b", "/a#b", "/a%20b", "/ä", "/\n"] {
             assert_eq!(
                 BasePath::new(text).err(),

@@ -1,4 +1,4 @@
-//! Responses in a core's words, statuses and content types.
+//! Responses with the texts, statuses and content types of a SuperTokens core.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::embedded_core::keys::MinterError;
 
-/// Why a request gets no token or key set, in the words of the response.
+/// Why a request gets no token or key set. The error text is the body of the response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(
@@ -18,7 +18,7 @@ pub(super) enum Refusal {
     InvalidApiKey,
     #[error("cdi-version header is invalid")]
     VersionMalformed,
-    /// Holds digits and dots alone.
+    /// Only digits and dots.
     #[error("cdi-version {0} not supported")]
     VersionUnsupported(String),
     #[error("Not found")]
@@ -33,18 +33,18 @@ pub(super) enum Refusal {
     NotAnObject,
     #[error("Field name '{0}' is invalid in JSON input")]
     Field(&'static str),
-    /// The core's own words, although 0 is refused too.
+    /// The text of a SuperTokens core, which also refuses 0.
     #[error("validity must be greater than or equal to 0")]
     ValidityNotPositive,
     #[error("Only public tenantId can call this app specific API")]
     NotPublicTenant,
-    /// Holds lower-case letters, digits and hyphens alone.
+    /// Only lower-case letters, digits and hyphens.
     #[error(
         "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
          combination not found: (, {0}, public)"
     )]
     UnknownApp(String),
-    /// The exception's name is the core's; the text after it differs between its releases.
+    /// The exception's name is that of a SuperTokens core; its text differs between releases.
     #[error("java.lang.IllegalArgumentException: an integer in the payload does not fit 64 bits")]
     IntegerTooLarge,
     #[error("Too many requests at once")]
@@ -63,11 +63,11 @@ impl Refusal {
             Self::MethodNotSupported => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            // A core never limits; the managed service does, with the status that the official SDKs
-            // retry.
+            // A self-hosted core has no limit. SuperTokens' managed service responds 429, which the
+            // official SDKs retry.
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::IntegerTooLarge | Self::SigningFailed => StatusCode::INTERNAL_SERVER_ERROR,
-            // For a malformed version that of core 12; core 11 answered 500.
+            // Core 12 responds 400 to a malformed version, core 11 responded 500.
             Self::VersionMalformed
             | Self::VersionUnsupported(_)
             | Self::NotAnObject

@@ -1,4 +1,5 @@
-//! From a request to a response: the order of checks that the docs of the module promise.
+//! Checks requests, in the order that the docs of [`embedded_core`](crate::embedded_core) promise,
+//! and responds to them.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,13 +27,12 @@ const MAX_BODY: usize = 64 * 1024;
 const MAX_BODIES: usize = 512;
 
 /// The settings of a core, its keys, and the bodies that it reads.
-#[derive(Debug)]
 pub(crate) struct CoreState {
     api_keys: ApiKeys,
     base_path: BasePath,
     allow_open: bool,
     minter: Minter,
-    /// Bounds the bodies that are being read. A new one evicts a slow one.
+    /// Bounds the bodies that are being read. At the limit, a new one evicts the oldest.
     bodies: ConnectionSlots,
 }
 
@@ -47,11 +47,15 @@ impl CoreState {
         Self { api_keys, base_path, allow_open, minter, bodies }
     }
 
-    pub(crate) fn has_api_key(&self) -> bool {
-        !self.api_keys.is_empty()
+    pub(crate) fn api_keys(&self) -> &ApiKeys {
+        &self.api_keys
     }
 
-    /// Whether only programs on this machine, and no web pages of other sites, may be answered.
+    pub(crate) fn base_path(&self) -> &BasePath {
+        &self.base_path
+    }
+
+    /// Whether the core serves only programs on this machine, and no web pages of other sites.
     pub(crate) fn is_for_loopback_only(&self) -> bool {
         self.api_keys.is_empty() && !self.allow_open
     }
@@ -61,8 +65,7 @@ impl CoreState {
     }
 }
 
-/// A router that answers every request, whatever its path: axum's own matching tells letter cases
-/// apart, and a core does not.
+/// A router without routes: its fallback matches the path (see [`RequestPath`]).
 pub(crate) fn router(core: Arc<CoreState>) -> Router {
     Router::new().fallback(respond).with_state(core)
 }
@@ -79,7 +82,7 @@ async fn respond(
         return Err(Refusal::InvalidApiKey);
     }
     let version = CdiVersion::from_headers(request.headers())?;
-    // Before tenants existed, a path with a tenant in it named nothing.
+    // Before CDI 3.0 there were no tenants, so a path with one is unknown.
     if path.has_foreign_tenant() && version < CdiVersion::TENANTS {
         return Err(Refusal::NotFound);
     }
@@ -124,11 +127,11 @@ async fn mint(
     }
     path.check_app()?;
     if !request.asks_for_rs256() {
-        // Status 200: the SDKs read the body.
+        // Status 200: the SDKs read the status in the body.
         return Ok(json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#).into_response());
     }
     let jwt = core.minter.mint(request.into_token()?).await?;
-    // A compact JWS is base64url and dots: nothing in it needs escaping.
+    // A compact JWS needs no escaping: it is base64url and dots.
     Ok(json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#)).into_response())
 }
 
@@ -140,8 +143,8 @@ async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
         () = poll_fn(|cx| slot.poll_evicted(cx)) => return Err(Refusal::Busy),
     };
     let body = body.map_err(|_| Refusal::BodyTooSlow)?;
-    // Or the connection broke, or its chunks did not parse; axum does not tell these apart, and
-    // both end the connection.
+    // Other causes are a broken connection and malformed chunks. axum does not distinguish them,
+    // and after each the connection is closed anyway.
     body.map_err(|_| Refusal::BodyTooLarge)
 }
 
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_failed_check_is_answered() {
+    async fn first_failed_check_decides_the_response() {
         let core = core().await;
         let unsupported = r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#;
         let unknown_app = "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn methods_and_api_keys_go_by_route() {
+    async fn each_route_has_its_own_methods_and_api_key_rule() {
         let core = core().await;
         let paths = [
             "/recipe/jwt",
@@ -339,7 +342,7 @@ mod tests {
         assert_eq!(refused, StatusCode::BAD_REQUEST);
     }
 
-    /// A body that never ends and sends nothing.
+    /// A body that sends nothing and never ends.
     fn stalled() -> Body {
         Body::new(Empty::<Bytes>::new().with_trailers(std::future::pending()))
     }
@@ -357,15 +360,11 @@ mod tests {
         let core = core().await;
         let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
         let mut waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
-        // In paused time: until every one of them waits for its body.
+        // Time is paused, so this returns once all of them wait for their bodies.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (fast, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(fast, StatusCode::OK);
-        assert_eq!(
-            waiting.remove(0).await.unwrap().0,
-            StatusCode::TOO_MANY_REQUESTS,
-            "the one that is slowest"
-        );
+        assert_eq!(waiting.remove(0).await.unwrap().0, StatusCode::TOO_MANY_REQUESTS, "the oldest");
         for waited in waiting {
             assert_eq!(waited.await.unwrap().0, StatusCode::REQUEST_TIMEOUT);
         }
@@ -374,17 +373,18 @@ mod tests {
     #[tokio::test]
     async fn mints_beyond_the_bound_are_refused_at_once() {
         let core = core().await;
-        let under_way: Vec<_> = std::iter::from_fn(|| core.state().minter().admit().ok()).collect();
-        assert_eq!(under_way.len(), 512);
+        let in_progress: Vec<_> =
+            std::iter::from_fn(|| core.state().minter().admit().ok()).collect();
+        assert_eq!(in_progress.len(), 512);
         let (busy, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(busy, StatusCode::TOO_MANY_REQUESTS);
-        drop(under_way);
+        drop(in_progress);
         let (free_again, ..) = send(core.router(), post("/recipe/jwt", "5.4", GOOD)).await;
         assert_eq!(free_again, StatusCode::OK);
     }
 
     #[tokio::test]
-    async fn routes_can_be_nested_or_live_under_a_base_path() {
+    async fn routes_can_be_nested_or_have_a_base_path() {
         let nested = Router::new().nest("/outer", core().await.router());
         let based = EmbeddedCore::builder()
             .api_key("key")
