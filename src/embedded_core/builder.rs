@@ -1,4 +1,4 @@
-//! How an embedded core is set up.
+//! [`EmbeddedCoreBuilder`], the settings of an embedded core.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::keys::{KeyStore, Minter, Rotation};
 use crate::clock::Clock;
 
 impl EmbeddedCore {
-    /// Starts with the defaults: no api key, rotation every 168 h, no base path, keys in memory.
+    /// A builder with the defaults: no api key, no base path, keys in memory, rotation every 168 h.
     pub fn builder() -> EmbeddedCoreBuilder {
         EmbeddedCoreBuilder {
             api_keys: ApiKeys::default(),
@@ -25,9 +25,29 @@ impl EmbeddedCore {
     }
 }
 
-/// Sets up an [`EmbeddedCore`]. Made by [`EmbeddedCore::builder`].
+/// Configures an [`EmbeddedCore`]. Created by [`EmbeddedCore::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_m2m::EmbeddedCore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_m2m::embedded_core::BuildError> {
+/// let core = EmbeddedCore::builder()
+///     .api_key("key-one-0123456789abcdef")
+///     .rotate_every(Duration::from_secs(24 * 3600))
+///     .base_path("/auth")
+///     .build()
+///     .await?;
+/// # let get = axum::http::Request::get("/auth/.well-known/jwks.json");
+/// # let get = get.body(axum::body::Body::empty()).unwrap();
+/// # let response = tower::ServiceExt::oneshot(core.router(), get).await.unwrap();
+/// # assert_eq!(response.status(), 200);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is made before `build`"]
+#[must_use = "a builder does nothing until `build` is awaited"]
 pub struct EmbeddedCoreBuilder {
     api_keys: ApiKeys,
     rotate_every: Duration,
@@ -39,66 +59,83 @@ pub struct EmbeddedCoreBuilder {
 }
 
 impl EmbeddedCoreBuilder {
-    /// Adds a key that callers have to present, in the header `api-key` or as
-    /// `Authorization: Bearer KEY`. May be called again: each key admits. By default there is none,
-    /// and everyone may mint.
+    /// Adds an api key. Callers present one of the keys in the header `api-key` or as
+    /// `Authorization: Bearer KEY`. By default there is none, and every caller can mint.
     ///
-    /// A key has to be visible ASCII; 20 characters or more is what a SuperTokens core demands.
+    /// A key must be visible ASCII and not empty. A SuperTokens core demands at least 20
+    /// characters; this one does not.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_keys.push(key.into());
         self
     }
 
-    /// The age at which a dynamic key hands over to the next one. By default 168 h.
+    /// The age at which a dynamic key stops signing and its successor starts. By default 168 h.
     ///
-    /// The next key is made, and listed, 60 s (or half of this if that is shorter) before. Without
-    /// requests at that time, the next request makes it. Static keys
-    /// never rotate.
+    /// A request in the last 60 s of the interval (in its second half if that is shorter) makes the
+    /// successor, so that it is listed before it signs. Without such a request, the next one makes
+    /// it. The static key never rotates.
     pub fn rotate_every(mut self, interval: Duration) -> Self {
         self.rotate_every = interval;
         self
     }
 
-    /// How long a token signed by a dynamic key is meant to be good. By default 1 h.
+    /// For how long at least a token of a dynamic key can be verified. By default 1 h.
     ///
-    /// A dynamic key stays listed for the rotation interval and twice this, whatever the `exp` of
-    /// what it signed.
+    /// A dynamic key stays listed for the rotation interval and twice this validity, whatever the
+    /// `exp` of its tokens is.
     pub fn access_token_validity(mut self, validity: Duration) -> Self {
         self.access_token_validity = validity;
         self
     }
 
-    /// The path under which all routes live, in any letter case: with `/auth`, tokens are minted at
-    /// `/auth/recipe/jwt` and nowhere else. By default there is none.
+    /// The path in front of all routes, in any letter case. With `/auth`, only `/auth/recipe/jwt`
+    /// mints. By default there is none.
     pub fn base_path(mut self, path: impl Into<String>) -> Self {
         self.base_path = path.into();
         self
     }
 
-    /// Keeps the keys in this folder, so that tokens stay good when the process is restarted,
-    /// however it ended. By default keys live in memory. The folder is made if it is not there; one
-    /// process at a time may use it. A relative path is resolved once, against the working
-    /// directory at [`build`](Self::build).
+    /// Stores the keys in this folder, so that tokens stay valid when the process restarts or
+    /// crashes. By default keys live in memory.
     ///
-    /// **Read access to this folder is enough to make tokens.** On Unix the folder and its files
-    /// must belong to the user of this process or to root and must be no symbolic links. Those that
-    /// all users can read, or that the group can write, are refused; those that the group can read
-    /// are warned of.
+    /// The folder is created if it is missing. One process at a time may use it. A relative path is
+    /// resolved once, against the working directory at [`build`](Self::build).
     ///
-    /// In a Kubernetes volume with `fsGroup` the mount is group-writable. Name a subfolder of it,
+    /// **Read access to this folder is enough to mint tokens.** On Unix the folder and its files
+    /// must belong to the user of this process or to root and must not be symbolic links. A folder
+    /// or file that all users can read, or that the group can write, fails [`build`](Self::build);
+    /// for one that the group can read, the core logs a warning.
+    ///
+    /// The mount of a Kubernetes volume with `fsGroup` is group-writable. Name a subfolder of it,
     /// which is created with mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`: the default
     /// makes everything in the volume group-writable again at each start of a pod.
+    ///
+    /// ```
+    /// use tower_m2m::EmbeddedCore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let parent = tempfile::tempdir()?;
+    /// # let folder = parent.path().join("core-keys");
+    /// let core = EmbeddedCore::builder().data_folder(&folder).build().await?;
+    /// let keys = core.jwks().await;
+    /// drop(core);
+    ///
+    /// let restarted = EmbeddedCore::builder().data_folder(&folder).build().await?;
+    /// assert_eq!(restarted.jwks().await, keys);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn data_folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_folder = Some(path.into());
         self
     }
 
-    /// Runs without an api key beyond loopback: [`EmbeddedCore::serve`] may listen there, and any
-    /// `Host` and `Origin` is admitted.
+    /// Allows a core without api key beyond loopback: [`EmbeddedCore::serve`] may listen there, and
+    /// requests with any `Host` and `Origin` pass. By default neither is allowed.
     ///
-    /// Everyone who reaches the core can then mint, and so can pages of any web site through a
-    /// browser that reaches it. By default a core without api key answers 403 to a `Host` or
-    /// `Origin` beyond loopback.
+    /// Every program that reaches the core can then mint, and so can web pages of any site in a
+    /// browser that reaches it.
     pub fn allow_open(mut self) -> Self {
         self.allow_open = true;
         self
@@ -110,17 +147,16 @@ impl EmbeddedCoreBuilder {
         self
     }
 
-    /// Makes the core and its first keys, or loads them from the
-    /// [`data_folder`](Self::data_folder), on a blocking thread. Making keys takes a good part of a
-    /// second.
+    /// Builds the core, with keys from the [`data_folder`](Self::data_folder) or new ones. Making
+    /// keys takes up to a second, on a blocking thread of the runtime.
     ///
     /// # Errors
     ///
-    /// [`BuildError::UnusableApiKey`], [`BuildError::UnusableBasePath`] and
-    /// [`BuildError::RotationTooFast`] say which setting cannot work;
-    /// [`BuildError::KeyGeneration`] that the system gave no key. [`BuildError::DataFolder`],
-    /// [`BuildError::DataFolderInUse`] and [`BuildError::KeyFile`] say what is wrong with the
-    /// data folder; whatever it is, what lies there is left as it is.
+    /// - [`BuildError::UnusableApiKey`], [`BuildError::UnusableBasePath`] and
+    ///   [`BuildError::RotationTooFast`] if that setting cannot work.
+    /// - [`BuildError::DataFolder`], [`BuildError::DataFolderInUse`] and [`BuildError::KeyFile`] if
+    ///   the data folder or its key file cannot be used. Its keys are not changed.
+    /// - [`BuildError::KeyGeneration`] if no key could be generated.
     ///
     /// # Panics
     ///
@@ -128,7 +164,8 @@ impl EmbeddedCoreBuilder {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped there is no core, and keys half made are thrown away.
+    /// Dropping the future builds no core. A data folder may be created, and its first keys stored,
+    /// nevertheless.
     pub async fn build(self) -> Result<EmbeddedCore, BuildError> {
         let api_keys = self.api_keys.checked()?;
         let base_path = BasePath::new(&self.base_path)?;

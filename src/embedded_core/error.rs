@@ -1,4 +1,4 @@
-//! Why an embedded core cannot be built or served.
+//! [`BuildError`], why an embedded core cannot be built or served.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -7,20 +7,41 @@ use std::time::Duration;
 
 use crate::error::SourceError;
 
-/// Why an [`EmbeddedCore`](crate::EmbeddedCore) cannot be built, or not be served on a listener.
+/// Why an [`EmbeddedCore`](crate::EmbeddedCore) cannot be built, or cannot be served on a listener.
+///
+/// ```
+/// use tower_m2m::EmbeddedCore;
+/// use tower_m2m::embedded_core::BuildError;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let parent = tempfile::tempdir()?;
+/// # let folder = parent.path().join("core-keys");
+/// let first = EmbeddedCore::builder().data_folder(&folder).build().await?;
+/// let second = EmbeddedCore::builder().data_folder(&folder).build().await;
+///
+/// let advice = match second.unwrap_err() {
+///     BuildError::DataFolderInUse { path } => format!("stop the core in {}", path.display()),
+///     BuildError::DataFolder { source, .. } => format!("mend the folder: {source}"),
+///     err => return Err(err.into()),
+/// };
+/// assert!(advice.starts_with("stop the core"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The core has no api key and would listen beyond loopback, so anyone who reaches the address
-    /// could mint.
+    /// The core has no api key and would listen beyond loopback, so every program that reaches the
+    /// address could mint.
     #[error(
-        "the core would listen on {address}, beyond loopback, without an api key; set one or call allow_open()"
+        "the core would listen on {address}, beyond loopback, without an api key; call api_key() or allow_open()"
     )]
     OpenCore {
         /// The address of the listener.
         address: SocketAddr,
     },
-    /// A signing key could not be generated; the system's random source or memory failed.
+    /// No signing key could be generated: the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
     /// The data folder cannot be used: it cannot be created or written, all users can read it,
@@ -47,19 +68,20 @@ pub enum BuildError {
         /// What the system reports, the damage, or the broken rule and how to follow it.
         source: SourceError,
     },
-    /// An api key is empty or holds something other than visible ASCII, so no header can carry it.
-    #[error("an api key is empty or holds a character that is not visible ascii")]
+    /// An api key is empty or has a character other than visible ASCII, so no header can carry it.
+    #[error("an api key is empty or has a character that is not visible ascii")]
     UnusableApiKey,
-    /// The base path holds a character that the path of a URL cannot hold without escaping.
-    #[error("the base path {base_path:?} cannot be part of a url's path")]
+    /// The base path has a character that must be escaped in the path of a URL.
+    #[error("the base path {base_path:?} has a character that must be escaped in a url")]
     UnusableBasePath {
         /// The base path.
         base_path: String,
     },
-    /// Dynamic keys would rotate so fast, and stay listed for so long, that a verifier could refuse
-    /// the key set for its size.
+    /// Dynamic keys would rotate so often, and stay listed for so long, that a verifier could
+    /// refuse the key set for its size.
     #[error(
-        "rotating every {rotate_every:?} with an access token validity of {access_token_validity:?} lists too many keys"
+        "rotating every {rotate_every:?} with an access token validity of {access_token_validity:?} lists too many keys; \
+         raise rotate_every() or lower access_token_validity()"
     )]
     RotationTooFast {
         /// The rotation interval.
@@ -67,7 +89,7 @@ pub enum BuildError {
         /// The access token validity, which decides how long an old key stays listed.
         access_token_validity: Duration,
     },
-    /// The listener cannot be served on.
+    /// The listener has no local address, or serving it failed.
     #[error("the listener cannot be used")]
     UnusableListener {
         /// What the system reports.

@@ -1,107 +1,9 @@
-//! The authority that needs no server of its own: a SuperTokens core's JWT recipe as an axum
-//! router.
+//! A SuperTokens core for development, tests and a single machine, as an axum router.
 //!
-//! Whatever mints against a SuperTokens core (this crate, the official Node, Python and Go SDKs)
-//! mints against this one, and whatever verifies with a core's key set verifies with this one's. It
-//! is meant for development, tests and a single machine; who outgrows that points the same code at
-//! a SuperTokens core, and nothing else changes.
-//!
-//! # Routes
-//!
-//! | route | answers | api key |
-//! |---|---|---|
-//! | `POST /recipe/jwt` | a signed token | needed |
-//! | `GET /.well-known/jwks.json` | the key set, with `Cache-Control` | not needed |
-//! | `GET /recipe/jwt/jwks` | the key set, for old SDKs | needed |
-//! | `GET /apiversion` | the supported CDI versions | needed |
-//! | `/hello`, `/` | `Hello`, whatever the method but `HEAD` | not needed |
-//!
-//! Paths are matched in any letter case, with or without a trailing slash, below the base path if
-//! one is configured, and with a core's `/appid-<app>` and `/<tenant>` in front. There is one app
-//! and one tenant, both named `public`.
-//!
-//! # What is checked, in order
-//!
-//! 1. on a core without api keys, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was
-//!    called: `Host`, `Origin` and the authority of the URI, on every route: 403 if one is not on
-//!    loopback, malformed or given twice;
-//! 2. the api key: 401 `Invalid API key`;
-//! 3. the `cdi-version` header, if there is one: 400;
-//! 4. a tenant before CDI 3.0: 404; the method: 405;
-//! 5. the body: at most 64 KiB within 10 s, or 413 and 408; a JSON object, or 400
-//!    `Invalid Json Input`;
-//! 6. its fields `algorithm`, `jwksDomain`, `payload`, `validity`, `useStaticSigningKey`: 400;
-//! 7. the tenant from CDI 5.0 on: 403; the app: 400;
-//! 8. the algorithm: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, as the SDKs expect;
-//! 9. integers in the payload that 64 bits do not hold: 500.
-//!
-//! The first check keeps web pages of other sites from a core on loopback, which a browser on the
-//! same machine reaches (DNS rebinding). Loopback is `localhost` in any case, 127.0.0.0/8, `[::1]`
-//! and the IPv4-mapped form of such an address, with any port; the origin `null` is not. A header
-//! that is missing passes. A browser does not know the api key, so a core that has one does not
-//! look at these headers.
-//!
-//! More than 512 mints at once are answered 429, which the official SDKs retry. While 512 bodies
-//! are on their way, a further one takes the place of the one that has been on its way for longest,
-//! which is answered 429.
-//!
-//! # Keys
-//!
-//! All keys are RSA-2048. One static key signs by default and never rotates. Dynamic keys sign what
-//! asks for them; a new one is made ahead of time and listed 60 s before it signs (half the
-//! interval, where that is shorter), and an old one stays listed for the rotation interval and
-//! twice the access token validity. A token signed by a dynamic key therefore dies, whatever its
-//! `exp`, about two such validities after its key stopped signing.
-//!
-//! The first request after a key is due starts the making of the next one. Until that key is
-//! stored, key sets and mints use the existing keys and do not wait for the disk. A mint with a
-//! dynamic key waits only if every dynamic key is older than the interval and one validity, which
-//! happens after a long time without requests. It waits 5 s at most; then the newest key signs, and
-//! stays listed for two validities more. At most 256 mints wait at once; further ones are answered
-//! 429.
-//!
-//! The age of a key is measured by the monotonic clock, so a wall clock that is far ahead for a
-//! moment removes no key. A new key is due as soon as either clock says so, or if the newest key's
-//! creation lies in the future. For keys from a data folder the wall clock at start-up gives the
-//! age. If the newest of them seems to be due, the process was down for long or the clock is ahead;
-//! if their creation times are out of order, the clock was wrong before. In both cases the loaded
-//! keys stay in the folder until the process has run for as long as a key is listed, and are listed
-//! again if the clock is set back.
-//!
-//! A key stays listed for two validities after it last signed, whatever the wall clock does while
-//! the process runs. The folder does not hold when a key last signed: the next process infers it
-//! from the creation times, so keys that were made or loaded by a wrong clock may be off the list
-//! until it is right. At most 99 dynamic keys are kept. With 99, rotation waits until the oldest
-//! has not signed for two validities of the running process, and that key leaves.
-//!
-//! With a [data folder](EmbeddedCoreBuilder::data_folder) keys outlive the process. A key is in its
-//! file, and synced to the disk, before it is listed or signs, so a process that is killed at any
-//! moment comes back with every key that anybody saw. The folder belongs to one process at a time:
-//! the process locks the folder itself (on Windows a file in it), so that removing the file `lock`
-//! does not admit a second one. If the folder is removed or replaced while the core runs, new keys
-//! are not written: the core logs a warning and signs with the keys that it has. Private keys are
-//! stored in PKCS#8, readable by their owner alone. A damaged file is refused, as is a folder or
-//! file that other users can write or all users can read: nothing is overwritten. Without a data
-//! folder keys live in memory: a restart makes new ones, and every token of the old ones is void.
-//!
-//! # Caveats
-//!
-//! Any program that reaches a core without api key can mint. Without a key [`EmbeddedCore::serve`]
-//! refuses an address beyond loopback, a router logs a warning, and both answer 403 to a `Host` or
-//! `Origin` beyond loopback.
-//!
-//! Served by [`EmbeddedCore::serve`], a connection on which nothing was answered for 20 s is
-//! closed. While 1 024 are open, each new one closes the one whose last answer is the oldest. A
-//! router that is served otherwise leaves both to its server. Everything here needs a tokio runtime
-//! with its timer enabled.
-//!
-//! Tokens are signed, and new keys made and stored, on blocking threads of the runtime. A slow disk
-//! delays no mint but one that waits for a new key.
-//!
-//! Not copied from a core: taking bodies for ISO-8859-1, a JSON parser that accepts what is no
-//! JSON, Java's way of writing numbers, and a `validity` that overflows (here: 400).
-//!
-//! # Example
+//! [`EmbeddedCore`] mints tokens and publishes its key set over the routes of a SuperTokens core's
+//! JWT recipe. This crate and the official Node, Python and Go SDKs mint against it as against a
+//! SuperTokens core, and verifiers fetch its key set in the same way. To move to a SuperTokens
+//! core, change the URLs.
 //!
 //! ```
 //! use axum::body::Body;
@@ -113,9 +15,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let core = EmbeddedCore::builder().api_key("key-one-0123456789abcdef").build().await?;
 //! let mint = |api_key| {
-//!     Request::post("/recipe/jwt").header("api-key", api_key).body(Body::from(
-//!         r#"{"payload":{"source":"microservice"},"validity":3600,"algorithm":"RS256","jwksDomain":"https://api.example.com"}"#,
-//!     ))
+//!     let body = r#"{"payload":{"source":"microservice"},"validity":3600,
+//!         "algorithm":"RS256","jwksDomain":"https://api.example.com"}"#;
+//!     Request::post("/recipe/jwt").header("api-key", api_key).body(Body::from(body))
 //! };
 //!
 //! let minted = core.router().oneshot(mint("key-one-0123456789abcdef")?).await?;
@@ -126,6 +28,115 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Routes
+//!
+//! | route | response | api key |
+//! |---|---|---|
+//! | `POST /recipe/jwt` | a signed token | required |
+//! | `GET /.well-known/jwks.json` | the key set, with `Cache-Control` | not required |
+//! | `GET /recipe/jwt/jwks` | the key set, for old SDKs | required |
+//! | `GET /apiversion` | the supported versions of the core driver interface (CDI) | required |
+//! | `/hello` and `/`, with any method but `HEAD` | `Hello` | not required |
+//!
+//! Paths are case-insensitive; doubled and trailing slashes are ignored. If a
+//! [base path](EmbeddedCoreBuilder::base_path) is configured, the routes exist only below it. As on
+//! a SuperTokens core, a path may name an app and a tenant in front of the route:
+//! `/appid-<app>/<tenant>/recipe/jwt`. There is one app and one tenant, both named `public`.
+//!
+//! # Checks
+//!
+//! The first check that fails decides the response. The status behind each check is that of its
+//! failure. Checks 6 to 9, 11 and 12 are those of `POST /recipe/jwt`.
+//!
+//! 1. On a core without api key, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called,
+//!    `Host`, `Origin` and the authority of the URI are on loopback: 403. [Security](#security)
+//!    says why.
+//! 2. The api key is one of the configured ones, if the route requires it: 401 `Invalid API key`.
+//! 3. The `cdi-version` header, if present, names a supported version: 400.
+//! 4. Before CDI 3.0, the tenant is `public`: 404.
+//! 5. The path is known, and the route has the method: 404 and 405.
+//! 6. The body has at most 64 KiB and arrives within 10 s: 413 and 408.
+//! 7. The body is a JSON object: 400 `Invalid Json Input`.
+//! 8. The fields `algorithm`, `jwksDomain`, `payload`, `validity` and `useStaticSigningKey`, in
+//!    this order, are valid: 400.
+//! 9. From CDI 5.0 on, the tenant is `public`: 403.
+//! 10. The app is `public`: 400.
+//! 11. The algorithm is `RS256`: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, which the SDKs
+//!     expect.
+//! 12. Each integer in the payload fits a signed 64-bit integer: 500, as from a SuperTokens core.
+//!
+//! # Limits
+//!
+//! At most 512 mints are in progress; a further one gets 429, which the official SDKs retry. At
+//! most 512 bodies are being read; a further one evicts the oldest, whose request gets 429.
+//!
+//! [`EmbeddedCore::serve`] closes a connection on which no response was written for 20 s. While
+//! 1 024 connections are open, each new one closes the one whose last response is the oldest. A
+//! router that another server serves has that server's limits on connections.
+//!
+//! # Keys
+//!
+//! All keys are RSA-2048. The static key signs by default and never rotates. A dynamic key signs if
+//! the request has `"useStaticSigningKey":false`, from CDI 2.21 on.
+//!
+//! A dynamic key signs for the [rotation interval](EmbeddedCoreBuilder::rotate_every), 168 h by
+//! default. Its successor is listed in the key set 60 s before it signs (half the interval if that
+//! is shorter), so that verifiers hold it by then. A key stays listed for the interval and twice
+//! the [access token validity](EmbeddedCoreBuilder::access_token_validity), 1 h by default, after
+//! it was made. A token of a dynamic key can therefore be verified for about two such validities
+//! after the key stopped signing, even if its `exp` is later. At most 99 dynamic keys are kept;
+//! with 99, rotation waits until the oldest has not signed for two validities.
+//!
+//! Rotation has no timer: once a key is due, the next request starts the work, and requests use the
+//! existing keys meanwhile. Only a mint with a dynamic key may wait, and only if every dynamic key
+//! is older than the interval and one validity, as after a long time without requests. It waits for
+//! at most 5 s; then the newest key signs and stays listed for two validities more. At most 256
+//! mints wait at once; a further one gets 429.
+//!
+//! Ages are measured by the monotonic clock, and for keys from a data folder by the wall clock at
+//! start-up. A jump of the wall clock costs at most an early rotation and removes no key. If the
+//! wall clock was wrong when keys were made or loaded, keys that just signed may be missing from
+//! the key set until it is right; they stay in the data folder.
+//!
+//! # Data folder
+//!
+//! With a [data folder](EmbeddedCoreBuilder::data_folder) keys survive restarts. A key is written
+//! and synced to the disk before it is listed or signs, so a process that is killed at any moment
+//! loses no key that a verifier has seen. Without a data folder a restart makes new keys, and no
+//! token of the old ones can be verified.
+//!
+//! One process at a time uses the folder. The process locks the folder itself (on Windows a file in
+//! it), so removing the file `lock` admits no second process. Private keys are stored unencrypted,
+//! as PKCS#8, in a file that only its owner can read. A damaged key file fails
+//! [`build`](EmbeddedCoreBuilder::build), as does a folder or file that other users can write or
+//! all users can read; neither is changed. If the folder is removed or replaced while the core
+//! runs, the core logs a warning, stores no further keys and signs with those that it has.
+//!
+//! # Security
+//!
+//! Any program that reaches a core without api key can mint. Without one, and unless
+//! [`allow_open`](EmbeddedCoreBuilder::allow_open) was called, [`EmbeddedCore::serve`] refuses to
+//! listen beyond loopback, and each route responds 403 if `Host`, `Origin` or the authority of the
+//! URI is beyond loopback, malformed or given twice. [`EmbeddedCore::router`] logs a warning.
+//!
+//! The 403 protects a core on loopback from web pages of other sites, which reach it through a
+//! browser on the same machine (DNS rebinding). Loopback is `localhost` in any letter case,
+//! 127.0.0.0/8, `[::1]` and the IPv4-mapped form of such an address, with any port. The origin
+//! `null` is not loopback. A missing header passes the check. A core with an api key does not check
+//! these headers, because a browser does not know the key.
+//!
+//! # Runtime
+//!
+//! The core needs a tokio runtime with its timer enabled. Tokens are signed, and keys made and
+//! stored, on the runtime's blocking threads. A slow disk delays only mints that wait for a new
+//! key.
+//!
+//! # Differences from a SuperTokens core
+//!
+//! Bodies are read as UTF-8 and not as ISO-8859-1, must be valid JSON, and numbers in the payload
+//! are written as serde_json writes them and not as Java does. A `validity` that overflows gets
+//! 400.
 
 mod builder;
 mod core;
