@@ -30,7 +30,7 @@ const THREAD_NAME: &str = "tower-m2m-signatures";
 /// Tasks do not wait on the semaphore themselves, because it assigns a released permit to the first
 /// waiter: if that task's worker is busy or its runtime is not driven, all others wait for it
 /// (`runtime_that_is_not_driven_blocks_no_other`). The thread is always ready to take its permit.
-pub(crate) struct SignatureLimit {
+pub(super) struct SignatureLimit {
     permits: Arc<Semaphore>,
     /// `None` until a token has to wait.
     queue: Mutex<Option<mpsc::Sender<Job>>>,
@@ -40,7 +40,7 @@ pub(crate) struct SignatureLimit {
 type Job = Box<dyn FnOnce(&Semaphore) + Send>;
 
 /// The permission to check one signature. Never held across an `.await`.
-pub(crate) type Permit<'l> = SemaphorePermit<'l>;
+pub(super) type Permit<'l> = SemaphorePermit<'l>;
 
 impl SignatureLimit {
     /// The limit of this process: verifiers share its cores, so they share the limit.
@@ -57,12 +57,12 @@ impl SignatureLimit {
         Self::new(cores.saturating_sub(1).max(1))
     }
 
-    pub(crate) fn new(permits: usize) -> Self {
+    pub(super) fn new(permits: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(permits)), queue: Mutex::default() }
     }
 
     /// A permit, if one is free. While the queue waits for one, none is free.
-    pub(crate) fn try_acquire(&self) -> Option<Permit<'_>> {
+    pub(super) fn try_acquire(&self) -> Option<Permit<'_>> {
         self.permits.try_acquire().ok()
     }
 
@@ -79,7 +79,7 @@ impl SignatureLimit {
     }
 
     /// A slot in the queue for a permit. Starts the thread of the queue at the first call.
-    pub(crate) fn enqueue(&self) -> Result<QueueSlot, RejectionReason> {
+    pub(super) fn enqueue(&self) -> Result<QueueSlot, RejectionReason> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = match &*queue {
             Some(sender) => sender.clone(),
@@ -112,12 +112,12 @@ impl fmt::Debug for SignatureLimit {
 }
 
 /// A slot in the queue for a permit.
-pub(crate) struct QueueSlot(mpsc::OwnedPermit<Job>);
+pub(super) struct QueueSlot(mpsc::OwnedPermit<Job>);
 
 impl QueueSlot {
     /// Waits for a permit and runs `work` with it, on the thread of the queue. If the future is
     /// dropped before that, `work` is not run.
-    pub(crate) async fn run<T, F>(self, work: F) -> Result<T, Rejection>
+    pub(super) async fn run<T, F>(self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
         F: FnOnce(Permit<'_>) -> Result<T, Rejection> + Send + 'static,

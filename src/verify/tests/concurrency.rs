@@ -1,7 +1,7 @@
 use std::future::poll_fn;
 use std::num::NonZero;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;

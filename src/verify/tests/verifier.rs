@@ -1,7 +1,6 @@
 //! What a verifier does with a token that has to wait, and with the signature limit.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
