@@ -1,4 +1,4 @@
-//! Background tasks that start on first use and stop with their owner.
+//! Background tasks that start on first use and are aborted when their owner is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// Runs until the task is aborted.
     fn run(&self) -> impl Future<Output = ()> + Send;
 
-    /// Runs once the task has ended: by a panic, an abort or the end of its runtime. Has to call
-    /// `stopped`, after which the task may start again.
+    /// Called after the task has panicked, was aborted, or was dropped by a runtime that shut down.
+    /// Must call `stopped`, after which the task can start again.
     ///
-    /// May run inside [`BackgroundTask::ensure_running`], on a runtime that is shutting down, so it
-    /// must not call that method.
+    /// Must not call [`BackgroundTask::ensure_running`], which calls this method itself on a
+    /// runtime that is shutting down.
     fn ended(&self, stopped: impl FnOnce()) {
         stopped();
     }
@@ -24,8 +24,8 @@ pub(crate) trait Work: Send + Sync + 'static {
 /// One task on a tokio runtime. Starts on first use, restarts on the next use after it has ended,
 /// and is aborted on drop.
 ///
-/// Not a bare [`tokio::task::JoinHandle`]: the task must restart when the runtime that it started
-/// on has ended, and callers ask on every request whether it runs.
+/// Not a bare [`tokio::task::JoinHandle`]: the task must restart after the runtime that it ran on
+/// was shut down, and every request checks whether it runs.
 pub(crate) struct BackgroundTask<W: Work> {
     shared: Arc<Shared<W>>,
     handle: Mutex<Option<AbortHandle>>,
@@ -48,25 +48,25 @@ impl<W: Work> BackgroundTask<W> {
         &self.shared.work
     }
 
-    /// One atomic load.
+    /// Whether the task runs. Costs one atomic load, so every request can call it.
     pub(crate) fn is_running(&self) -> bool {
         self.shared.is_running.load(Ordering::Acquire)
     }
 
-    /// Starts the task on the current runtime unless it runs. Returns whether it runs: false
-    /// outside a runtime and on a runtime that is shutting down.
+    /// Starts the task on the current runtime unless it already runs. Returns whether it runs now:
+    /// `false` outside a runtime and on a runtime that is shutting down.
     pub(crate) fn ensure_running(&self) -> bool {
         if self.is_running() {
             return true;
         }
         let Ok(runtime) = Handle::try_current() else { return false };
-        // Started and stored under one lock: the handle of a task that ends at once must not
-        // replace the handle of a task that runs.
+        // One lock for the start and the store: otherwise the handle of a task that ended at once
+        // could replace the handle of a task that runs.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.shared.is_running.swap(true, Ordering::AcqRel) {
-            // Before the first poll: a runtime that is shutting down drops the future unpolled.
-            let end = End(Arc::clone(&self.shared));
-            let task = async move { end.0.work.run().await };
+            // Created outside the future: a runtime that is shutting down drops it unpolled.
+            let guard = EndGuard(Arc::clone(&self.shared));
+            let task = async move { guard.0.work.run().await };
             *handle = Some(runtime.spawn(task).abort_handle());
         }
         self.is_running()
@@ -88,10 +88,10 @@ impl<W: Work> Drop for BackgroundTask<W> {
     }
 }
 
-/// Reports the end of the task on drop.
-struct End<W: Work>(Arc<Shared<W>>);
+/// Calls [`Work::ended`] on drop.
+struct EndGuard<W: Work>(Arc<Shared<W>>);
 
-impl<W: Work> Drop for End<W> {
+impl<W: Work> Drop for EndGuard<W> {
     fn drop(&mut self) {
         let Shared { work, is_running } = &*self.0;
         work.ended(|| is_running.store(false, Ordering::Release));
@@ -108,7 +108,7 @@ mod tests {
     use tokio::sync::Notify;
     use tokio::task::yield_now;
 
-    /// Runs until it is told to return or to panic.
+    /// Runs until `returns` or `panics` is notified.
     #[derive(Default)]
     struct Counter {
         runs: AtomicUsize,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     impl Counter {
-        /// How often the task has started and ended.
+        /// The numbers of starts and ends.
         fn counts(&self) -> (usize, usize) {
             (self.runs.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed))
         }
@@ -129,7 +129,7 @@ mod tests {
             self.runs.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = self.returns.notified() => {}
-                () = self.panics.notified() => panic!("as the test asks for"),
+                () = self.panics.notified() => panic!("requested by the test"),
             }
         }
 
@@ -162,11 +162,14 @@ mod tests {
         let task = task();
         assert!(!task.ensure_running());
         assert_eq!((task.is_running(), task.work().counts()), (false, (0, 0)));
-        assert!(runtime().block_on(async { task.ensure_running() }), "the next use starts it");
+        assert!(
+            runtime().block_on(async { task.ensure_running() }),
+            "the next use starts the task"
+        );
     }
 
     #[test]
-    fn task_restarts_after_its_runtime_has_ended() {
+    fn task_restarts_after_its_runtime_was_shut_down() {
         let task = task();
         for round in 0..3 {
             runtime().block_on(async {
@@ -179,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn start_on_an_ended_runtime_leaves_no_stale_state() {
+    fn start_on_a_shut_down_runtime_leaves_no_stale_state() {
         let task = task();
-        let ended = runtime().handle().clone();
-        let entered = ended.enter();
+        let shut_down = runtime().handle().clone();
+        let entered = shut_down.enter();
         assert!(!task.ensure_running());
         drop(entered);
         assert_eq!((task.is_running(), task.work().counts()), (false, (0, 1)));

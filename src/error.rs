@@ -1,4 +1,4 @@
-//! Errors that several rooms share. Each room has its own errors besides.
+//! The errors that several modules share. Each module defines its other errors itself.
 //!
 //! No error holds a token, a key or an api key, and none prints one.
 
@@ -8,30 +8,43 @@ use std::sync::Arc;
 
 use url::Url;
 
-/// How much of a text from elsewhere is printed, in characters.
+/// The most characters that are printed of a text from a peer or another library.
 pub(crate) const MAX_TEXT: usize = 200;
 
-/// Something in the configuration cannot work. Found by constructors, before anything is sent.
+/// Why a configuration cannot be used. Returned before anything is sent.
+///
+/// ```
+/// use tower_m2m::{ConfigError, SuperTokensCore};
+///
+/// match SuperTokensCore::new("localhost:3567") {
+///     Err(ConfigError::Url { url }) => assert_eq!(url, "localhost:3567"),
+///     other => panic!("{other:?}"),
+/// }
+///
+/// let err = SuperTokensCore::new("http://admin:secret@core:3567").unwrap_err();
+/// assert_eq!(err, ConfigError::UrlCredentials);
+/// assert_eq!(err.to_string(), "the URL must not hold a user or password");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Not a URL to connect to: `http` or `https` and a host.
-    #[error("not a URL to connect to{}; use http or https and a host", quoted(.url))]
+    /// Not an `http` or `https` URL with a host.
+    #[error("not an http or https URL with a host{}", quoted(.url))]
     Url {
-        /// The beginning of the text, without query and fragment. Empty if the text is empty or may
+        /// The first 100 characters of the text, without query and fragment. Empty if the text may
         /// hold a password.
         url: String,
     },
-    /// A URL with a user or password.
+    /// The URL has a user or password.
     #[error("the URL must not hold a user or password")]
     UrlCredentials,
-    /// The URL of a core with a query or fragment.
+    /// The URL of a core has a query or fragment.
     #[error("the URL of the core at {origin} must not have a query or fragment")]
     UrlQuery {
         /// Scheme, host and port of the URL.
         origin: String,
     },
-    /// Plain http to a host beyond loopback, where an attacker on the path can replace keys and
+    /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
     /// read tokens.
     #[error("plain http to {origin}, beyond loopback; use https or allow_plain_http()")]
     PlainHttp {
@@ -41,11 +54,11 @@ pub enum ConfigError {
     /// Not an origin: `http://` or `https://`, a host and an optional port.
     #[error("not an origin{}; use http or https, a host and an optional port", quoted(.origin))]
     Origin {
-        /// The beginning of the text, without query and fragment. Empty if the text is empty or may
+        /// The first 100 characters of the text, without query and fragment. Empty if the text may
         /// hold a password.
         origin: String,
     },
-    /// This machine has no CA certificates, so no https connection can be trusted.
+    /// This machine has no CA certificates, so no https server can be verified.
     #[error("no CA certificates on this machine, so https cannot be used")]
     NoCaCertificates,
     /// The HTTP client cannot be built.
@@ -57,8 +70,8 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// An error that shows the beginning of a rejected URL, or nothing of one that may hold a
-    /// password.
+    /// Builds the error for an unusable URL. Shows the beginning of the URL, or nothing if it may
+    /// hold a password.
     pub(crate) fn of_url(text: &str, error: impl FnOnce(String) -> Self) -> Self {
         if Url::parse(text).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
         {
@@ -74,7 +87,20 @@ fn quoted(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text:?}") }
 }
 
-/// An error of another library: opaque and cheap to clone. Two are equal if they print the same.
+/// An error of another library: opaque and cheap to clone. Two are equal if their texts and the
+/// texts of their sources are equal.
+///
+/// ```
+/// use std::error::Error;
+/// use tower_m2m::{KeySetError, LocalJwks};
+///
+/// let err = LocalJwks::from_file("missing.json").unwrap_err();
+/// let cause = err.source().expect("the error of the file system");
+/// match &err {
+///     KeySetError::File { source, .. } => assert_eq!(source.to_string(), cause.to_string()),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct SourceError(Arc<dyn Error + Send + Sync>);
@@ -99,9 +125,9 @@ impl PartialEq for SourceError {
 
 impl Eq for SourceError {}
 
-/// The beginning of a text from elsewhere on one line: at most 200 characters, with control
-/// characters escaped.
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // what else is printed is this crate's own
+/// The beginning of a text on one line: at most [`MAX_TEXT`] characters, with control characters
+/// escaped.
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only text from a peer needs it
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.trim().chars().take(MAX_TEXT) {
@@ -127,17 +153,16 @@ mod tests {
 
     #[test]
     fn empty_text_is_not_printed() {
-        let cases =
-            [("", "not a URL to connect to; use"), ("x", "not a URL to connect to: \"x\"; use")];
+        let cases = [("", "with a host"), ("x", "with a host: \"x\"")];
         for (url, expected) in cases {
             let text = ConfigError::Url { url: url.to_owned() }.to_string();
-            assert!(text.starts_with(expected), "{text}");
+            assert!(text.ends_with(expected), "{text}");
         }
     }
 
     #[test]
-    fn only_a_url_with_a_user_or_password_is_said_to_have_one() {
-        // (text, whether it has one, what is shown of it)
+    fn url_credentials_are_reported_only_if_present() {
+        // (text, whether it has a user or password, the shown part)
         let cases = [
             ("https://u:secret@a", true, ""),
             ("https://secret@a", true, ""),

@@ -1,7 +1,7 @@
-//! The limits of every HTTP connection of this crate: which hosts, how long, how much.
+//! Limits on hosts, duration and body size for every HTTP connection of this crate.
 //!
-//! reqwest by default has no timeout, follows ten redirects to any host, uses the environment's
-//! proxies and reads bodies of any size.
+//! By default reqwest has no timeout, follows ten redirects to any host, uses the proxies of the
+//! environment and reads bodies of any size.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ use crate::error::{ConfigError, SourceError, one_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest `Retry-After` that is honoured.
+/// A longer `Retry-After` is cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Reads a URL that a connection can be made to. The error shows no query: it may hold a secret.
+/// Parses an `http` or `https` URL. The error shows no query, because it may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let invalid = || ConfigError::of_url(text, |url| ConfigError::Url { url });
     let url = Url::parse(text).map_err(|_| invalid())?;
@@ -27,8 +27,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     if connectable && anonymous { Ok(url) } else { Err(invalid()) }
 }
 
-/// Refuses plain http beyond loopback, where an attacker on the path can replace keys and read
-/// tokens.
+/// Refuses plain http to a host that is not on loopback: an attacker on the path could replace keys
+/// and read tokens.
 pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
     if url.scheme() == "https" || is_loopback(url) {
         Ok(())
@@ -37,24 +37,25 @@ pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
     }
 }
 
-/// The part of a URL that may be printed.
+/// The origin of a URL, which holds no secret and may be printed.
 pub(crate) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// Deliberately not every name under `.localhost`: resolvers differ on it.
+/// Names under `.localhost` are not loopback: some resolvers send them to a DNS server.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
-        // `::ffff:127.0.0.1` is loopback, too.
+        // `::ffff:127.0.0.1` is loopback too.
         Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
         None => false,
     }
 }
 
-/// A client for `url`, with limits that override `builder`: no redirects, `timeout` for the whole
-/// exchange, no content coding, and the environment's proxies for https alone.
+/// Builds a client for `url`. Overrides these settings of `builder`: no redirects, no content
+/// coding, `timeout` from connecting to the end of the body, and proxies of the environment only
+/// for https.
 pub(crate) fn client(
     builder: ClientBuilder,
     url: &Url,
@@ -72,7 +73,7 @@ pub(crate) fn client(
         .user_agent(concat!("tower-m2m/", env!("CARGO_PKG_VERSION")));
     if url.scheme() == "http" {
         builder = builder.no_proxy();
-        // A client that looks for CA certificates does not even build on a machine that has none.
+        // Without CA certificates on the machine, a client that loads them fails to build.
         #[cfg(feature = "rustls-tls")]
         {
             builder = builder.tls_certs_only([]);
@@ -80,7 +81,7 @@ pub(crate) fn client(
     }
     builder.build().map_err(|err| {
         let reason = reason(&err);
-        // The words of rustls-platform-verifier and rustls.
+        // The error texts of rustls-platform-verifier and rustls.
         if reason.contains("CA certificates") || reason.contains("root certificates") {
             ConfigError::NoCaCertificates
         } else {
@@ -89,10 +90,10 @@ pub(crate) fn client(
     })
 }
 
-/// What lies at the bottom of a failed exchange, such as `Connection refused`, on one line.
+/// The root cause of a failed exchange on one line, such as `Connection refused`.
 ///
-/// Only a text, not the error itself: the other layers print names of certificates and data of
-/// HTTP/2 frames, which the peer chooses, as they are.
+/// Not the error itself: errors of the chain print certificate names and HTTP/2 data, which the
+/// peer chooses, unescaped.
 pub(crate) fn reason(err: &reqwest::Error) -> String {
     if err.is_timeout() {
         return "no response in time".to_owned();
@@ -122,12 +123,12 @@ pub(crate) async fn read_body(
     Ok(Some(body))
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at most 5 min. `now` is in Unix
-/// seconds.
+/// Parses `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3), and cuts it to 5 min. `now` is
+/// in Unix seconds.
 pub(crate) fn retry_after(value: Option<&HeaderValue>, now: u64) -> Option<Duration> {
     let text = value?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only what does not fit fails to parse.
+        // Digits fail to parse only if they overflow.
         text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
     } else {
         let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_to_connect_to_are_read() {
+    fn only_http_urls_without_credentials_are_parsed() {
         for good in ["http://localhost:3567", "https://api.example.com/auth/jwt/jwks.json?x=1"] {
             assert!(parse_url(good).is_ok(), "{good}");
         }
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_stays_on_loopback() {
+    fn plain_http_is_allowed_only_on_loopback() {
         let cases = [
             ("http://localhost", true),
             ("http://127.0.0.1:3567", true),
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_within_five_minutes() {
+    fn retry_after_is_seconds_or_a_date_up_to_five_minutes() {
         let cases = [
             ("0", Some(0)),
             ("120", Some(120)),
