@@ -1,4 +1,4 @@
-//! The response future, which detects that a server refused the token.
+//! The response future, which detects that a server rejected the token.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,8 +15,34 @@ use crate::token::ServiceToken;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 pin_project! {
-    /// The response future of [`AddServiceToken`](crate::AddServiceToken). Yields what the inner
-    /// service's future yields.
+    /// The response future of [`AddServiceToken`](crate::AddServiceToken). Resolves to the output
+    /// of the inner service's future.
+    ///
+    /// A service that wraps `AddServiceToken` names it as its own future:
+    ///
+    /// ```
+    /// use std::task::{Context, Poll};
+    ///
+    /// use reqwest::{Client, Error, Request, Response};
+    /// use tower::Service;
+    /// use tower_m2m::{AddServiceToken, client::ResponseFuture};
+    ///
+    /// struct Billing(AddServiceToken<Client>);
+    ///
+    /// impl Service<Request> for Billing {
+    ///     type Response = Response;
+    ///     type Error = Error;
+    ///     type Future = ResponseFuture<<Client as Service<Request>>::Future>;
+    ///
+    ///     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    ///         self.0.poll_ready(cx)
+    ///     }
+    ///
+    ///     fn call(&mut self, request: Request) -> Self::Future {
+    ///         self.0.call(request)
+    ///     }
+    /// }
+    /// ```
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
@@ -24,13 +50,13 @@ pin_project! {
     }
 }
 
-/// What a request carries of this layer's token.
+/// What the layer added to a request.
 pub(super) enum Sent {
     Nothing,
-    /// A token that cannot be renewed. No handle on it: a reference count costs as much as the rest
-    /// of the layer.
+    /// A token that cannot be renewed. Holds no [`ServiceToken`]: cloning one costs as much as the
+    /// rest of the layer.
     Fixed,
-    /// The value with this serial.
+    /// A renewable token and the serial of the sent value.
     Renewable(ServiceToken, u64),
 }
 
@@ -51,14 +77,12 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result
-            && refuses_token(response.head())
+            && rejects_token(response.head())
         {
             match this.sent {
                 Sent::Nothing => {}
-                Sent::Fixed => tracing::debug!(
-                    "the service token was refused as invalid, and nothing can renew it"
-                ),
-                Sent::Renewable(token, serial) => token.refused(*serial),
+                Sent::Fixed => tracing::debug!("service token rejected, not renewable"),
+                Sent::Renewable(token, serial) => token.rejected(*serial),
             }
         }
         Poll::Ready(result)
@@ -72,9 +96,9 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 }
 
 /// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"`
-/// (RFC 6750 §3.1), or gRPC status 16 in a response without a body. A fresh token does not help
-/// against any other refusal.
-fn refuses_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
+/// (RFC 6750 §3.1), or gRPC status 16 in a response without a body. A new token would not help with
+/// any other refusal.
+fn rejects_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
             let mut words = challenge.as_bytes().split(|byte| matches!(byte, b' ' | b',' | b'\t'));
@@ -91,7 +115,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn only_an_invalid_token_counts_as_refused() {
+    fn only_an_invalid_token_counts_as_rejected() {
         let cases = [
             (
                 401,
@@ -118,7 +142,7 @@ mod tests {
             let headers =
                 HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
             assert_eq!(
-                refuses_token((StatusCode::from_u16(status).unwrap(), &headers)),
+                rejects_token((StatusCode::from_u16(status).unwrap(), &headers)),
                 expected,
                 "{status} {value}"
             );

@@ -6,7 +6,7 @@ use super::error::LookupError;
 use super::local::LocalJwks;
 use super::lookup::Lookup;
 #[cfg(feature = "reqwest")]
-use super::remote::RemoteJwks;
+use super::remote::{FetchError, RemoteJwks};
 use crate::jose::{Algorithm, Jwk};
 
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
@@ -66,6 +66,15 @@ impl KeySource {
                 .map_or(Lookup::Refused(LookupError::UnknownKey), Lookup::Found),
             #[cfg(feature = "reqwest")]
             Source::Remote(remote) => remote.look_up(kid, algorithm, now),
+        }
+    }
+
+    /// Why the last fetch failed. `None` if it succeeded, or if the keys are local.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {
+        match &self.0 {
+            Source::Local(_) => None,
+            Source::Remote(remote) => remote.health().last_error,
         }
     }
 

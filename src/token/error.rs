@@ -1,11 +1,32 @@
-//! What goes wrong with a service token: reading one, minting one.
+//! Errors of reading and of minting a service token.
 
 use std::time::Duration;
 
 use crate::error::{ConfigError, SourceError};
 use crate::rejection::Rejection;
 
-/// Why a text is not a token that can be sent.
+/// Claims that the core or this crate sets, each with what to do instead. In the payload of a
+/// request they would override those values.
+const RESERVED_CLAIMS: [(&str, &str); 5] = [
+    ("exp", "use validity()"),
+    ("iat", "leave it out, the core sets it"),
+    ("iss", "use the argument of service_token()"),
+    ("nbf", "leave it out, tokens are valid at once"),
+    ("source", "leave it out, every token holds \"microservice\""),
+];
+
+/// Why a text cannot be used as a service token.
+///
+/// ```
+/// use tower_m2m::{ServiceToken, TokenError};
+///
+/// match ServiceToken::from_jwt("Bearer abc") {
+///     Err(TokenError::Malformed { reason }) => eprintln!("check the variable: {reason}"),
+///     Err(TokenError::Expired) => eprintln!("mint a new token"),
+///     Err(err) => eprintln!("{err}"),
+///     Ok(_) => unreachable!("not three parts"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -25,41 +46,56 @@ pub enum TokenError {
 
 /// Why no token could be minted.
 ///
-/// What the core said is one line, cut to 200 characters, with control characters escaped. Only
-/// plain words are printed: a text that has escapes, long runs of letters and digits, or eight
-/// consecutive letters and digits of the api key is withheld as a whole, and the error says so.
+/// A core's own text is cut to 200 characters on one line, with control characters escaped. A text
+/// that may hold a secret is withheld as a whole, and the error says so: one with escapes, with
+/// long runs of letters and digits, or with eight consecutive letters and digits of the api key.
+///
+/// ```no_run
+/// use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
+///
+/// # async fn start(request: ServiceTokenRequest) -> Result<ServiceToken, MintError> {
+/// match request.mint().await {
+///     Err(MintError::Refused { status: 401, .. }) => panic!("set SUPERTOKENS_API_KEY"),
+///     Err(err @ MintError::Unreachable { .. }) => {
+///         eprintln!("{err}: {}", std::error::Error::source(&err).expect("the cause"));
+///         Err(err)
+///     }
+///     result => result,
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MintError {
-    /// The URL of the core, or the HTTP client.
+    /// The URL of the core cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A claim that the core or this crate sets: `iat`, `exp`, `nbf`, `iss` or `source`.
-    #[error("claim `{claim}` is reserved")]
+    #[error("claim `{claim}` is reserved; {}", instead_of(.claim))]
     ReservedClaim {
         /// The name of the claim.
         claim: String,
     },
-    /// A claim's value cannot be written as JSON. The JSON library's own message is not shown: it
-    /// may hold the value.
+    /// A claim's value cannot be written as JSON. The error of the JSON library is left out,
+    /// because it may hold the value.
     #[error("claim {claim:?} cannot be written as JSON")]
     UnwritableClaim {
         /// The name of the claim.
         claim: String,
     },
-    /// A validity of less than a second.
+    /// The validity is less than a second.
     #[error("the validity is less than a second")]
     Validity,
-    /// A CDI version that is not two numbers with a dot between them.
-    #[error("not a CDI version, such as 5.4: {version:?}")]
+    /// The CDI version is not two numbers with a dot between them.
+    #[error("not a CDI version: {version:?}; use two numbers, such as 5.4")]
     CdiVersion {
-        /// The beginning of the text.
+        /// The first 20 characters of the text.
         version: String,
     },
     /// The api key contains characters that a header cannot carry.
     #[error("the api key contains characters that a header cannot carry")]
     ApiKey,
-    /// No connection to the core, or no response from it, within the deadline.
+    /// No connection to the core, or no complete response from it, within the timeout.
     #[error("the core at {core} cannot be reached")]
     Unreachable {
         /// The core's origin.
@@ -67,7 +103,7 @@ pub enum MintError {
         /// What the HTTP library reports of the last attempt, without the URL.
         source: SourceError,
     },
-    /// The core refused: a wrong api key, an unknown app, a field that it cannot read.
+    /// The core refused the request, for instance for a wrong api key or an unknown app.
     #[error(
         "the core at {core} refused with status {status}{}",
         .message.iter().map(|message| format!(": {message}")).collect::<String>()
@@ -79,7 +115,7 @@ pub enum MintError {
         status: u16,
         /// The body. `None` if it is empty.
         message: Option<String>,
-        /// How long the core wants to be left alone (`Retry-After`), at most 5 min.
+        /// The response's `Retry-After`, at most 5 min.
         retry_after: Option<Duration>,
     },
     /// The response is not one of a SuperTokens core.
@@ -90,15 +126,15 @@ pub enum MintError {
         /// The check that failed.
         reason: String,
     },
-    /// The minted token cannot be sent.
+    /// The minted token is malformed or has expired.
     #[error("the core at {core} minted a token that cannot be used")]
     UnusableToken {
         /// The core's origin.
         core: String,
-        /// Why not.
+        /// Why it cannot be used.
         source: TokenError,
     },
-    /// The minted token holds other claims than requested.
+    /// The minted token has a wrong `source` or `iss`, or its `exp` is not later than its `iat`.
     #[error("the core at {core} minted a token with wrong claims: {reason}")]
     WrongClaims {
         /// The core's origin.
@@ -107,24 +143,31 @@ pub enum MintError {
         reason: &'static str,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) rejects the minted
-    /// token: the two services, or one of them and the core, are not configured for each other.
-    /// Trying again does not help.
-    #[error("misconfigured: the called service would refuse the minted token")]
+    /// token: this service, the called service and the core are not configured for each other. A
+    /// retry does not help.
+    #[error("misconfigured: the verifier rejects the minted token")]
     Misconfigured {
-        /// What the verifier says.
+        /// Why the verifier rejects the token.
         source: Rejection,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) has no keys to
     /// verify the minted token with.
-    #[error("unreachable: there are no keys to verify the minted token with")]
+    #[error("the keys that verify the minted token are unavailable")]
     KeysUnavailable {
-        /// What the verifier says.
-        source: Rejection,
+        /// The [`FetchError`](crate::FetchError) of the last fetch, or else the verifier's
+        /// [`Rejection`].
+        source: SourceError,
     },
 }
 
 impl MintError {
-    /// Whether another attempt may succeed.
+    /// The error for a reserved claim. `None` if the claim is not reserved.
+    pub(super) fn reserved(claim: &str) -> Option<Self> {
+        let is_reserved = RESERVED_CLAIMS.iter().any(|(reserved, _)| *reserved == claim);
+        is_reserved.then(|| Self::ReservedClaim { claim: claim.to_owned() })
+    }
+
+    /// Whether a retry may succeed.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::KeysUnavailable { .. } => true,
@@ -133,11 +176,36 @@ impl MintError {
         }
     }
 
-    /// The earliest time of another attempt.
+    /// How long the core asks callers to wait before a retry.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
+        }
+    }
+}
+
+fn instead_of(claim: &str) -> &'static str {
+    let found = RESERVED_CLAIMS.iter().find(|(reserved, _)| *reserved == claim);
+    found.map_or("leave it out", |(_, instead)| instead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_claim_names_what_to_use_instead() {
+        let cases = [
+            ("exp", Some("claim `exp` is reserved; use validity()")),
+            ("iss", Some("claim `iss` is reserved; use the argument of service_token()")),
+            ("iat", Some("claim `iat` is reserved; leave it out, the core sets it")),
+            ("aud", None),
+            ("service", None),
+        ];
+        for (claim, expected) in cases {
+            let text = MintError::reserved(claim).map(|err| err.to_string());
+            assert_eq!(text.as_deref(), expected, "{claim}");
         }
     }
 }

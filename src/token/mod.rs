@@ -1,13 +1,14 @@
-//! The token that a service calls others with: from a SuperTokens core, or from elsewhere.
+//! The token of a calling service: minted by a SuperTokens core, or read from a text.
 //!
-//! A token is minted once, at start-up, and every request carries it; minting is the only moment at
-//! which the calling service depends on its core. A token with a
-//! [`validity`](ServiceTokenRequest::validity) of its own, or signed with a [dynamic
-//! key](ServiceTokenRequest::dynamic_key), is renewed in the background, long before it expires.
-//! Any minted token that a called service refuses as invalid is minted again, at most once in 30 s,
-//! doubling to 10 min while fresh tokens are refused too, so a core that lost its keys needs no
-//! restart of its callers. While the core cannot be reached the token stays in use;
-//! [`ServiceToken::health`] says so.
+//! A calling service mints one token at start-up and sends it with every request, so it needs its
+//! core only for the mint. The crate replaces a minted token in the background:
+//!
+//! - before it expires, if the request set a [`validity`](ServiceTokenRequest::validity) or a
+//!   [`dynamic_key`](ServiceTokenRequest::dynamic_key);
+//! - after a called service rejected it as invalid: at most once in 30 s, doubling to 10 min while
+//!   new tokens are rejected too. A core that lost its keys needs no restart of its callers.
+//!
+//! While a mint fails, the old token stays in use, and [`ServiceToken::health`] holds the error.
 //!
 //! ```no_run
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
@@ -25,13 +26,13 @@
 //! # }
 //! ```
 
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code, unreachable_pub))] // nothing mints then
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code, unreachable_pub))] // only mints use all of it
 mod error;
 #[cfg(feature = "reqwest")]
 mod renewal;
 #[cfg(feature = "reqwest")]
 mod schedule;
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // nothing is renewed then
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
 mod service_token;
 #[cfg(feature = "reqwest")]
 mod supertokens;

@@ -1,4 +1,4 @@
-//! The task that replaces a token before it expires, or once a server refuses it.
+//! The task that replaces a token before it expires, or after a server rejected it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,13 @@ use crate::background::{BackgroundTask, Work};
 use crate::clock::Clock;
 use crate::error::Chain;
 
-/// Mints tokens: over HTTP, or in memory where a test drives time.
+/// Mints tokens: over HTTP, or in memory in tests that drive time.
 pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt.
     fn mint(&self) -> impl Future<Output = Result<Current, MintError>> + Send;
 }
 
-/// A token just minted, which `minter` renews.
+/// A new token, which `minter` renews.
 pub(super) fn renewed(
     token: Current,
     policy: RenewalPolicy,
@@ -32,7 +32,7 @@ pub(super) fn renewed(
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
         current: current.clone(),
-        is_wanted: (policy != RenewalPolicy::OnRefusal).into(),
+        is_needed: (policy != RenewalPolicy::OnRejection).into(),
         wake: Notify::new(),
         state: state.into(),
     }));
@@ -44,17 +44,17 @@ struct TokenRenewal<M: Mint>(BackgroundTask<RenewalWork<M>>);
 
 impl<M: Mint> Renewal for TokenRenewal<M> {
     fn ensure_running(&self) {
-        if self.0.work().is_wanted.load(Ordering::Relaxed) {
+        if self.0.work().is_needed.load(Ordering::Relaxed) {
             self.0.ensure_running();
         }
     }
 
-    fn refused(&self, serial: u64) {
+    fn rejected(&self, serial: u64) {
         let work = self.0.work();
-        let causes_mint = work.state().refused(serial);
+        let causes_mint = work.state().record_rejection(serial);
         if causes_mint {
-            tracing::warn!("a server refused the service token as invalid, another one is minted");
-            work.is_wanted.store(true, Ordering::Relaxed);
+            tracing::warn!("service token rejected, minting a new one");
+            work.is_needed.store(true, Ordering::Relaxed);
             work.wake.notify_one();
             self.ensure_running();
         }
@@ -72,17 +72,17 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 struct RenewalWork<M> {
     minter: M,
     current: watch::Sender<Current>,
-    /// Whether there is work for the task: from the start, or from the first refusal on.
-    is_wanted: AtomicBool,
+    /// Whether the task has to run: always, or from the first rejection on.
+    is_needed: AtomicBool,
     wake: Notify,
-    /// Held for a few instructions at a time.
+    /// Locked for a few instructions at a time.
     state: Mutex<State>,
 }
 
 impl<M: Mint> Work for RenewalWork<M> {
     async fn run(&self) {
         loop {
-            let cause = self.next_cause().await;
+            let cause = self.wait_for_cause().await;
             match self.minter.mint().await {
                 Ok(token) => self.succeed(token),
                 Err(error) => self.fail(cause, &error),
@@ -93,23 +93,23 @@ impl<M: Mint> Work for RenewalWork<M> {
 
 impl<M> RenewalWork<M> {
     fn state(&self) -> MutexGuard<'_, State> {
-        // No holder of the lock panics; even then the state would be whole.
+        // No code panics while it holds the lock, and the state would still be consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until a mint may start.
-    async fn next_cause(&self) -> Cause {
+    /// Waits until a mint may start, and returns its cause.
+    async fn wait_for_cause(&self) -> Cause {
         loop {
             let (until, has_expired) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
                     return cause;
                 }
-                (state.next_wake(), state.has_newly_expired())
+                (state.next_wake(), state.report_expiry())
             };
-            // Logged without the lock: a subscriber may read the token's health.
+            // Logged after the lock is released: a subscriber may read the token's health.
             if has_expired {
-                tracing::error!("service token expired and could not be renewed, still in use");
+                tracing::error!("service token expired");
             }
             let _ = timeout_at(until, self.wake.notified()).await;
         }
@@ -119,20 +119,20 @@ impl<M> RenewalWork<M> {
         let lifetime = token.lifetime();
         {
             let mut state = self.state();
-            state.renewed(&token);
+            state.replace_token(&token);
             self.current.send_replace(token);
         }
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
     }
 
-    /// The token in use stays in use, even if it has expired.
+    /// The old token stays in use, even if it has expired: a request is never sent without one.
     fn fail(&self, cause: Cause, error: &MintError) {
-        let failures = self.state().failed(cause, error);
+        let failures = self.state().record_failure(cause, error);
         let error = Chain(error);
         if failures == 1 {
-            tracing::warn!(%error, "the service token could not be renewed and stays in use");
+            tracing::warn!(%error, "service token renewal failed");
         } else {
-            tracing::debug!(%error, failures, "the service token could not be renewed again");
+            tracing::debug!(%error, failures, "service token renewal failed again");
         }
     }
 }
@@ -140,25 +140,28 @@ impl<M> RenewalWork<M> {
 /// Why a token is minted again.
 #[derive(Clone, Copy)]
 enum Cause {
-    /// The token in use expires soon.
+    /// The token in use is due for renewal.
     Due,
-    /// A server refused the token in use.
-    Refused,
+    /// A server rejected the token in use.
+    Rejected,
 }
 
 struct State {
     clock: Clock,
     policy: RenewalPolicy,
-    /// Of the token in use.
+    /// Serial of the token in use.
     serial: u64,
+    /// Lifetime of the token in use.
     lifetime: Duration,
-    /// The expiry that is still to be logged, in Unix seconds.
-    expires_at: Option<u64>,
-    /// `None`: only once the token is refused.
+    /// Expiry of the token in use, in Unix seconds. `None` if it never expires, or once the expiry
+    /// has been logged.
+    unlogged_expiry: Option<u64>,
+    /// When the next renewal is due. `None`: only after a rejection.
     due: Option<Instant>,
     /// Earliest start of the next mint.
     not_before: Instant,
-    is_refused: bool,
+    /// Whether the token in use was rejected and no mint has started since.
+    is_rejected: bool,
     remint_limit: RemintLimit,
     /// Consecutive failed renewals.
     failures: u32,
@@ -172,10 +175,10 @@ impl State {
             policy,
             serial: token.serial(),
             lifetime: token.lifetime(),
-            expires_at: token.expires_at(),
+            unlogged_expiry: token.expires_at(),
             due: after.map(|after| clock.after(after)),
             not_before: clock.after(MIN_INTERVAL),
-            is_refused: false,
+            is_rejected: false,
             remint_limit: RemintLimit::new(),
             failures: 0,
             last_error: None,
@@ -183,8 +186,8 @@ impl State {
         }
     }
 
-    /// This token is in use from now on. The limits on the mints stay.
-    fn renewed(&mut self, token: &Current) {
+    /// Starts over with a new token. The limits on mints carry over.
+    fn replace_token(&mut self, token: &Current) {
         *self = Self {
             not_before: self.not_before,
             remint_limit: self.remint_limit,
@@ -192,54 +195,56 @@ impl State {
         };
     }
 
-    /// If a mint may start now, records its start and returns its cause.
+    /// Records the start of a mint and returns its cause. `None` if none may start now.
     fn begin_mint(&mut self) -> Option<Cause> {
         let now = self.clock.now();
         if self.next_mint().is_none_or(|next| now < next) {
             return None;
         }
         let is_due = self.due.is_some_and(|due| due <= now);
-        self.is_refused = false;
+        self.is_rejected = false;
         self.not_before = now + MIN_INTERVAL;
-        Some(if is_due { Cause::Due } else { Cause::Refused })
+        Some(if is_due { Cause::Due } else { Cause::Rejected })
     }
 
-    /// When the next mint starts. `None` until the token is refused.
+    /// When the next mint starts. `None`: only after a rejection.
     fn next_mint(&self) -> Option<Instant> {
-        let wanted = if self.is_refused { Some(self.not_before) } else { self.due };
-        wanted.map(|at| at.max(self.not_before))
+        let start = if self.is_rejected { Some(self.not_before) } else { self.due };
+        start.map(|at| at.max(self.not_before))
     }
 
-    /// When the next mint starts, or the token expires; or as late as a clock can say.
+    /// When the next mint starts or the token expires, whichever is earlier. Far in the future if
+    /// neither is set.
     fn next_wake(&self) -> Instant {
-        let seconds = self.expires_at.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
+        let seconds =
+            self.unlogged_expiry.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
         let expiry = self.clock.after(Duration::from_secs(seconds));
         self.next_mint().map_or(expiry, |mint| mint.min(expiry))
     }
 
-    /// Whether the token has expired. True once for each token.
-    fn has_newly_expired(&mut self) -> bool {
+    /// Returns whether the expiry of the token has to be logged: once, after it has expired.
+    fn report_expiry(&mut self) -> bool {
         let now = self.clock.unix_now();
-        self.expires_at.take_if(|expires_at| *expires_at <= now).is_some()
+        self.unlogged_expiry.take_if(|expires_at| *expires_at <= now).is_some()
     }
 
-    /// Records a refusal. Returns whether it causes a mint. A refusal of an older token says
-    /// nothing about the one in use.
-    fn refused(&mut self, serial: u64) -> bool {
-        let causes_mint = serial == self.serial && self.remint_limit.admits(self.clock.now());
-        self.is_refused |= causes_mint;
+    /// Records a rejection of the token with this serial. Returns whether it causes a mint. A
+    /// rejection of an older token causes none: the token in use may be valid.
+    fn record_rejection(&mut self, serial: u64) -> bool {
+        let causes_mint = serial == self.serial && self.remint_limit.try_acquire(self.clock.now());
+        self.is_rejected |= causes_mint;
         causes_mint
     }
 
-    /// Returns the number of consecutive failures.
-    fn failed(&mut self, cause: Cause, error: &MintError) -> u32 {
+    /// Records a failed mint. Returns the number of consecutive failures.
+    fn record_failure(&mut self, cause: Cause, error: &MintError) -> u32 {
         self.failures = self.failures.saturating_add(1);
         match cause {
             Cause::Due => {
                 let wait = self.policy.retry_after(self.lifetime, self.failures);
                 self.due = Some(self.clock.after(wait));
             }
-            Cause::Refused => self.remint_limit.mint_failed(self.clock.now()),
+            Cause::Rejected => self.remint_limit.mint_failed(self.clock.now()),
         }
         if let Some(wait) = error.retry_after() {
             self.not_before = self.not_before.max(self.clock.after(wait));

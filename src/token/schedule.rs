@@ -1,4 +1,4 @@
-//! When a token is renewed, and how many mints refusals cause. Pure.
+//! The renewal schedule of a token, and the limit on mints after rejections. Pure functions.
 
 use std::time::Duration;
 
@@ -7,31 +7,33 @@ use tokio::time::Instant;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Mints of one token start at least this far apart, even if their lifetimes are shorter.
+/// The least time between the starts of two mints of one token, even for shorter lifetimes.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A dynamic key is listed for about two hours after it stops signing; after that no token that it
-/// signed is valid, even if its `exp` is later.
+/// A dynamic key stays in the JWKS for about two hours after it stops signing. After that its
+/// tokens are invalid, even if their `exp` is later.
 const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
-/// Refusals cause one mint in this time, which doubles while fresh tokens are refused too.
+/// The time between two mints after rejections. Doubles to [`MAX_PAUSE`] while new tokens are
+/// rejected too.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
 /// When a token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RenewalPolicy {
-    /// Only once it is refused: it is practically permanent.
-    OnRefusal,
-    /// Before it expires.
+    /// Only after a rejection: the token is practically permanent.
+    OnRejection,
+    /// Before the token expires.
     BeforeExpiry,
-    /// Before it expires, and before the dynamic key that signed it is no longer listed.
+    /// Before the token expires, and before its dynamic key is removed from the JWKS.
     BeforeKeyExpiry,
 }
 
 impl RenewalPolicy {
-    /// How long after its mint a token is renewed: one window before its expiry, with ±10 % jitter,
-    /// so that replicas that started together do not renew together. `None`: only once refused.
+    /// The time from a token's mint to its renewal: the lifetime less one [`window`](Self::window)
+    /// ±10 %, so that replicas that started together do not renew together. `None`: only after a
+    /// rejection.
     pub(super) fn renew_after(
         self,
         lifetime: Duration,
@@ -40,21 +42,21 @@ impl RenewalPolicy {
         let ahead = self.window(lifetime).mul_f64(0.9 + rng.f64() / 5.0);
         let after = lifetime.saturating_sub(ahead);
         match self {
-            Self::OnRefusal => None,
+            Self::OnRejection => None,
             Self::BeforeExpiry => Some(after),
             Self::BeforeKeyExpiry => Some(after.min(HOUR.mul_f64(0.9 + rng.f64() / 10.0))),
         }
     }
 
-    /// How long to wait after this many consecutive failures: 30 s or a quarter of the window,
-    /// whichever is shorter, doubling to that quarter. At least [`MIN_INTERVAL`].
+    /// The back-off after this many consecutive failures: 30 s, doubling to a quarter of the
+    /// window. Always that quarter if it is shorter than 30 s. At least [`MIN_INTERVAL`].
     pub(super) fn retry_after(self, lifetime: Duration, failures: u32) -> Duration {
         let most = self.window(lifetime) / 4;
         let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
         first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most.max(first))
     }
 
-    /// How long before its expiry a token of this lifetime is first renewed.
+    /// The time from the first renewal attempt to the expiry of a token with this lifetime.
     fn window(self, lifetime: Duration) -> Duration {
         let is_dynamic = self == Self::BeforeKeyExpiry;
         let effective = if is_dynamic { lifetime.min(DYNAMIC_LIFETIME) } else { lifetime };
@@ -67,24 +69,25 @@ impl RenewalPolicy {
     }
 }
 
-/// Limits the mints that refusals cause.
+/// Limits the mints that rejections cause.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemintLimit {
     not_before: Option<Instant>,
     pause: Duration,
-    last_refusal: Option<Instant>,
+    last_rejection: Option<Instant>,
 }
 
 impl RemintLimit {
     pub(super) fn new() -> Self {
-        Self { not_before: None, pause: FIRST_PAUSE, last_refusal: None }
+        Self { not_before: None, pause: FIRST_PAUSE, last_rejection: None }
     }
 
-    /// Whether a refusal now causes a mint: one in 30 s, doubling to 10 min while refusals
-    /// continue. 10 min without a refusal reset it.
-    pub(super) fn admits(&mut self, now: Instant) -> bool {
-        if self.last_refusal.replace(now).is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
-            *self = Self { last_refusal: Some(now), ..Self::new() };
+    /// Records a rejection. Returns whether it may cause a mint: once in 30 s, doubling to 10 min
+    /// while rejections continue. More than 10 min without a rejection reset the limit.
+    pub(super) fn try_acquire(&mut self, now: Instant) -> bool {
+        let last = self.last_rejection.replace(now);
+        if last.is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
+            *self = Self { last_rejection: Some(now), ..Self::new() };
         }
         if self.not_before.is_some_and(|not_before| now < not_before) {
             return false;
@@ -94,7 +97,7 @@ impl RemintLimit {
         true
     }
 
-    /// The admitted mint failed. No fresh token was refused, so the time does not double.
+    /// The acquired mint failed. No new token was rejected, so the pause does not double.
     pub(super) fn mint_failed(&mut self, now: Instant) {
         self.not_before = Some(now + FIRST_PAUSE);
         self.pause = (self.pause / 2).max(FIRST_PAUSE);
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn window_follows_the_lifetime() {
-        // (lifetime, is dynamic, earliest and latest renewal), in seconds
+        // (lifetime, whether the key is dynamic, earliest renewal, latest renewal), in seconds
         let cases = [
             (2, false, 0.9, 1.1),
             (60, false, 27.0, 33.0),
@@ -164,18 +167,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_cause_ever_fewer_mints() {
+    async fn mints_after_rejections_double_their_pause() {
         let start = Instant::now();
         let mut limit = RemintLimit::new();
-        let mut admitted = Vec::new();
+        let mut acquired = Vec::new();
         for second in 0..3600 {
-            if limit.admits(start + seconds(second)) {
-                admitted.push(second);
+            if limit.try_acquire(start + seconds(second)) {
+                acquired.push(second);
             }
         }
-        assert_eq!(admitted, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
-        assert!(limit.admits(start + seconds(3599 + 601)), "10 min without a refusal");
-        assert!(!limit.admits(start + seconds(3599 + 630)));
-        assert!(limit.admits(start + seconds(3599 + 631)));
+        assert_eq!(acquired, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
+        assert!(limit.try_acquire(start + seconds(3599 + 601)), "reset after 10 min");
+        assert!(!limit.try_acquire(start + seconds(3599 + 630)));
+        assert!(limit.try_acquire(start + seconds(3599 + 631)));
     }
 }

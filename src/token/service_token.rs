@@ -1,4 +1,4 @@
-//! The token that this process calls others with.
+//! The token that this process sends to other services.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,55 +14,94 @@ use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::Jws;
 
-/// Servers do not accept longer headers.
+/// In bytes. Servers refuse longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
-/// A handle on the token that this process calls others with. Cheap to clone, and never printed.
+/// The token that this process sends to other services. Cheap to clone; `Debug` never prints the
+/// token.
 ///
-/// A minted token may be replaced by a newer one while it is in use: call
-/// [`header_value`](Self::header_value) for each request. Renewal stops with the last clone.
+/// A minted token may be replaced while it is in use, so call
+/// [`header_value`](Self::header_value) for each request, or use the
+/// [client layer](crate::AddServiceTokenLayer). Renewal stops when the last clone is dropped.
+///
+/// ```no_run
+/// use tower_m2m::SuperTokensCore;
+///
+/// # async fn call(client: reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let core = SuperTokensCore::new("http://localhost:3567")?;
+/// let token = core.service_token("https://api.example.com").mint().await?;
+///
+/// let request = client.post("https://billing.internal/charge");
+/// let response = request.header("authorization", token.header_value()).send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServiceToken(Arc<Shared>);
 
-/// What the clones of one token share. Drop stops the renewal.
+/// The state that clones of one token share. Stops the renewal on drop.
 struct Shared {
-    /// Written by the renewal.
+    /// The renewal replaces it.
     current: watch::Sender<Current>,
     renewal: Option<Box<dyn Renewal>>,
 }
 
 /// The health of a [`ServiceToken`].
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_m2m::TokenHealth;
+///
+/// /// For a readiness endpoint: whether requests still carry a current token.
+/// fn is_ready(health: &TokenHealth) -> bool {
+///     if let Some(err) = &health.last_error {
+///         eprintln!("renewal failed: {err}");
+///     }
+///     health.expires_at.is_none_or(|expires_at| SystemTime::now() < expires_at)
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenHealth {
-    /// When the token in use expires. `None` as in [`ServiceToken::expires_at`].
+    /// When the token in use expires. `None` if it never does; see [`ServiceToken::expires_at`].
     pub expires_at: Option<SystemTime>,
     /// Whether a task renews the token: with [`validity`](crate::ServiceTokenRequest::validity) or
-    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), or once a server has refused it.
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), or after a server rejected it.
     pub renewing: bool,
-    /// Why the newest renewal failed. `None` if it succeeded, or if there was none so far.
+    /// Why the last renewal failed. `None` if it succeeded, or if there has been none.
     #[cfg(feature = "reqwest")]
     pub last_error: Option<MintError>,
 }
 
 impl ServiceToken {
-    /// A token from elsewhere, for instance from an environment variable: a compact JWS (RFC 7515
-    /// §7.1) of at most 64 KiB. Surrounding white space is removed. The signature cannot be checked
-    /// here. The token is never renewed.
+    /// Reads an existing token, for instance from an environment variable: a compact JWS (RFC 7515
+    /// §7.1) of at most 64 KiB. Surrounding white space is ignored. The signature is not checked,
+    /// and the token is never renewed. A token without `exp` never expires.
     ///
     /// # Errors
     ///
-    /// [`TokenError`] if the text is no such JWS, its claims are no JSON object, or its `exp` has
-    /// passed.
+    /// [`TokenError::Malformed`] if the text is not such a JWS or its payload is not a JSON object,
+    /// [`TokenError::ExpirationTime`] if `exp` is not a number of seconds, [`TokenError::Expired`]
+    /// if `exp` has passed.
+    ///
+    /// ```no_run
+    /// use tower_m2m::{AddServiceTokenLayer, ServiceToken};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let token = ServiceToken::from_jwt(std::env::var("SERVICE_TOKEN")?)?;
+    /// let layer = AddServiceTokenLayer::new(token);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
         let jwt = jwt.as_ref().trim();
         let current = Current::new(jwt, &claims(jwt)?, &Clock::default())?;
         Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
     }
 
-    /// The token in `current`, which `renewal` replaces.
+    /// A token whose value in `current` is replaced by `renewal`.
     pub(super) fn renewed(
         current: watch::Sender<Current>,
         renewal: impl Renewal + 'static,
@@ -70,27 +109,79 @@ impl ServiceToken {
         Self(Arc::new(Shared { current, renewal: Some(Box::new(renewal)) }))
     }
 
-    /// `Bearer <jwt>`, marked sensitive: for any client that takes headers. Costs a reference count
-    /// and an uncontended lock.
+    /// The header value to send now: `Bearer <jwt>`, marked sensitive. Takes a lock for a few
+    /// instructions, and clones a reference-counted value.
+    ///
+    /// ```
+    /// use http::Request;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let request = Request::get("https://billing.internal/charge")
+    ///     .header("authorization", token.header_value())
+    ///     .body(())?;
+    /// assert!(request.headers()["authorization"].is_sensitive());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.ensure_running();
         self.0.current.borrow().header_value.clone()
     }
 
-    /// Sets `Authorization` in `headers`, replacing a value that is present.
+    /// Sets `Authorization` in `headers`. Replaces a value that is present.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let mut headers = HeaderMap::new();
+    /// token.apply(&mut headers);
+    /// assert_eq!(headers["authorization"], token.header_value());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(AUTHORIZATION, self.header_value());
     }
 
-    /// The token's `exp`. `None` if it has none, or one that this platform's [`SystemTime`] does
-    /// not reach.
+    /// The `exp` of the token in use. `None` if it has none, or one that [`SystemTime`] cannot
+    /// represent on this platform.
+    ///
+    /// ```
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// use tower_m2m::ServiceToken;
+    ///
+    /// # fn main() -> Result<(), tower_m2m::TokenError> {
+    /// // {"alg":"RS256"} and {"exp":4102444800}, not signed
+    /// let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
+    /// let token = ServiceToken::from_jwt(jwt)?;
+    /// let expected = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// assert_eq!(token.expires_at(), Some(expected));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0.current.borrow().expires_at?))
     }
 
     /// The health of the token, for a health endpoint or a log.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tower_m2m::TokenError> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let health = token.health();
+    /// assert!(!health.renewing, "a token from `from_jwt` is never renewed");
+    /// assert_eq!(health.last_error, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn health(&self) -> TokenHealth {
         let renewal = self.0.renewal.as_deref();
@@ -102,7 +193,7 @@ impl ServiceToken {
         }
     }
 
-    /// A copy of the token in use that follows its renewals.
+    /// A copy of the token in use, for one service or thread.
     pub(crate) fn copy(&self) -> TokenCopy {
         let current = self.0.current.subscribe();
         let (header_value, serial) = current.borrow().value();
@@ -115,10 +206,10 @@ impl ServiceToken {
         }
     }
 
-    /// Reports that a server refused the token with this serial as invalid.
-    pub(crate) fn refused(&self, serial: u64) {
+    /// Reports that a server rejected the token with this serial as invalid.
+    pub(crate) fn rejected(&self, serial: u64) {
         if let Some(renewal) = &self.0.renewal {
-            renewal.refused(serial);
+            renewal.rejected(serial);
         }
     }
 
@@ -134,8 +225,8 @@ impl fmt::Debug for ServiceToken {
     }
 }
 
-/// A copy of the token in use. Takes the token's lock only if the token has been replaced since:
-/// threads that share a token do not contend for it.
+/// A copy of the token in use. Takes the token's lock only after the token was replaced, so threads
+/// that share a token do not contend for the lock.
 #[derive(Clone)]
 pub(crate) struct TokenCopy {
     token: ServiceToken,
@@ -145,7 +236,7 @@ pub(crate) struct TokenCopy {
 }
 
 impl TokenCopy {
-    /// The header value to send now, and the serial that [`ServiceToken::refused`] takes.
+    /// The header value to send now, and the serial to pass to [`ServiceToken::rejected`].
     pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
         self.token.ensure_running();
         if self.current.has_changed().unwrap_or_default() {
@@ -155,24 +246,24 @@ impl TokenCopy {
     }
 }
 
-/// Replaces a token before it expires, or once a server refuses it. Stops on drop.
+/// Replaces a token before it expires, or after a server rejected it. Stops on drop.
 pub(super) trait Renewal: Send + Sync {
-    /// Called on every use of the token.
+    /// Starts the task if it has to run and does not. Called on every use of the token.
     fn ensure_running(&self);
 
-    /// A server refused the token with this serial as invalid.
-    fn refused(&self, serial: u64);
+    /// Called when a server rejected the token with this serial as invalid.
+    fn rejected(&self, serial: u64);
 
     fn is_running(&self) -> bool;
 
-    /// Why the newest attempt failed.
+    /// Why the last renewal failed. `None` if it succeeded, or if there has been none.
     fn last_error(&self) -> Option<MintError>;
 }
 
-/// The token that a [`ServiceToken`] stands for at one time.
+/// The token in use of a [`ServiceToken`].
 pub(super) struct Current {
     header_value: HeaderValue,
-    /// Tells the token from all others of this process.
+    /// Unique in this process.
     serial: u64,
     /// In Unix seconds.
     expires_at: Option<u64>,
@@ -180,7 +271,7 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// The token with these claims, unless it has expired.
+    /// A token with these claims. Fails if it has expired.
     fn new(jwt: &str, claims: &Map<String, Value>, clock: &Clock) -> Result<Self, TokenError> {
         let expires_at = match claims.get("exp") {
             None => None,
@@ -193,7 +284,7 @@ impl Current {
             return Err(TokenError::Expired);
         }
         let header_value = bearer::write(jwt)
-            .map_err(|_| TokenError::Malformed { reason: "the token is not fit for a header" })?;
+            .map_err(|_| TokenError::Malformed { reason: "a header cannot carry the token" })?;
         let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
         let expiry = expires_at.unwrap_or(u64::MAX);
         let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
@@ -201,8 +292,8 @@ impl Current {
         Ok(Self { header_value, serial, expires_at, lifetime })
     }
 
-    /// A token that `core` minted. Checks all but the signature, so that a token that no service
-    /// admits fails at start-up.
+    /// A token that `core` minted. Checks marker, issuer and dates, so that a token that every
+    /// verifier would reject fails at start-up.
     pub(super) fn minted(
         jwt: &str,
         core: &str,
@@ -238,13 +329,14 @@ impl Current {
         self.expires_at
     }
 
-    /// From the mint to `exp`, but at most from `iat` to `exp`: the clocks of two machines differ.
+    /// The time from the mint or from `iat`, whichever is later, to `exp`: the clocks of this
+    /// machine and of the core may differ.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
     }
 }
 
-/// Reads the claims of a token, whose signature is not checked.
+/// Reads the claims of a token without a check of its signature.
 fn claims(jwt: &str) -> Result<Map<String, Value>, TokenError> {
     Jws::parse(jwt, MAX_TOKEN_LEN)
         .and_then(|jws| jws.claims())
@@ -266,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_current_jwt_becomes_a_token() {
+    fn only_a_current_jwt_is_accepted() {
         let cases = [
             (jwt(r#"{"exp":4953600000}"#), true),
             (format!(" {}\n", jwt(r#"{"exp":4953600000}"#)), true),

@@ -14,6 +14,8 @@ use super::token_cache::TokenCache;
 use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk, Jws};
+#[cfg(feature = "reqwest")]
+use crate::jwks::FetchError;
 use crate::jwks::{KeySource, Lookup, LookupError, PendingKey};
 use crate::rejection::{Rejection, RejectionReason};
 
@@ -179,6 +181,12 @@ impl Verifier {
             Ok(token) => self.authenticate_new(token),
             Err(reason) => Authentication::Done(Err(reason.into())),
         }
+    }
+
+    /// Why the last fetch of the keys failed. `None` if it succeeded, or if the keys are local.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {
+        self.keys.last_fetch_error()
     }
 
     /// The outcome for a token that was verified before.

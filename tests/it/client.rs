@@ -8,8 +8,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_m2m::token::TokenError;
-use tower_m2m::{AddServiceTokenLayer, ConfigError, ServiceToken};
+use tower_m2m::{AddServiceTokenLayer, ConfigError, ServiceToken, TokenError};
 use tower_test::mock;
 
 use crate::support::{Signer, forged};

@@ -130,7 +130,7 @@ async fn mint_waits_for_a_core_that_starts_late() {
     let minting = core_at(&port.url()).api_key(API_KEY).service_token(ISSUER).mint();
     let core = core().await.clone();
     let serving = async {
-        logs.wait_for("trying again").await;
+        logs.wait_for("mint failed, retrying").await;
         core.serve(port.listen(), std::future::pending()).await
     };
     tokio::select! {

@@ -324,7 +324,7 @@ async fn errors_and_logs_hold_no_api_key_and_no_token() {
             assert_no_secrets(&text, &[&good, &expired], &format!("case {index}"));
         }
     }
-    assert!(logs.text().contains("trying again"));
+    assert!(logs.text().contains("mint failed, retrying"));
     assert_no_secrets(&logs.text(), &[&good, &expired], "the log");
 }
 

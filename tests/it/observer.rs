@@ -159,15 +159,15 @@ async fn renew_reject_and_expire_tokens(observer: &Observer) {
     let request =
         SuperTokensCore::new(hosts).unwrap().service_token(ISSUER).validity(Duration::from_secs(3));
     let (token, ()) = tokio::join!(request.mint(), async {
-        observer.seen("no token yet").await;
+        observer.seen("mint failed, retrying").await;
         let short = json!({"exp": now() + 3, "source": "microservice", "iss": ISSUER});
         core.set(minted(&signer.claims(short)));
     });
     let token = token.unwrap();
     observer.read_on_each_event(&token);
     core.set(Script::Status(500));
-    observer.seen("stays in use").await;
-    observer.seen("could not be renewed again").await;
+    observer.seen("service token renewal failed").await;
+    observer.seen("service token renewal failed again").await;
     observer.seen("token expired").await;
     core.set(minted(&signer.good()));
     observer.seen("service token renewed").await;
@@ -219,15 +219,15 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "key added",
         "key removed",
         "request refused",
-        "this host is passed over",
-        "no token yet; trying again",
-        "the service token could not be renewed and stays in use",
-        "the service token could not be renewed again",
-        "service token expired and could not be renewed, still in use",
+        "core host unreachable, trying the next",
+        "mint failed, retrying",
+        "service token renewal failed",
+        "service token renewal failed again",
+        "service token expired",
         "service token renewed",
-        "a server refused the service token as invalid, another one is minted",
-        "the service token was refused as invalid, and nothing can renew it",
-        "a request has no authority, so it is to no allowed origin and carries no token",
+        "service token rejected, minting a new one",
+        "service token rejected, not renewable",
+        "request without authority, service token not added",
         "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it",
     ];
     for message in expected {

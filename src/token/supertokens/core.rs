@@ -1,4 +1,4 @@
-//! Where a SuperTokens core is and how it is called.
+//! The hosts and options of a SuperTokens core, and the client that mints with it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,13 +24,34 @@ const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of [`SuperTokensCore::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A SuperTokens core that mints tokens, or anything that speaks its wire, like this crate's
-/// embedded core.
+/// A SuperTokens core that mints tokens, or another server with its API, such as this crate's
+/// [`EmbeddedCore`](crate::embedded_core). Clones share the position in the list of hosts.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_m2m::SuperTokensCore;
+/// # use tower_m2m::EmbeddedCore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let api_key = "key-one-0123456789abcdef";
+/// # let embedded = EmbeddedCore::builder().api_key(api_key).build().await?;
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let url = format!("http://{}", listener.local_addr()?);
+/// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
+/// let core = SuperTokensCore::new(url)?
+///     .api_key(api_key)
+///     .start_up_timeout(Duration::from_secs(60));
+/// let token = core.service_token("https://api.example.com").mint().await?;
+/// assert!(token.expires_at().is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct SuperTokensCore {
     hosts: Vec<Url>,
-    /// Shared by clones, so that the mints of all of them spread over the hosts.
+    /// Shared by clones, so that their mints spread evenly over the hosts.
     next_host: Arc<AtomicUsize>,
     api_key: Option<String>,
     cdi_version: Option<String>,
@@ -40,16 +61,28 @@ pub struct SuperTokensCore {
 }
 
 impl SuperTokensCore {
-    /// A core at `connection_uri`: one URL, with a base path or without, or several with `;`
-    /// between them, as the official SDKs read it. Each mint begins with the next one, beginning
-    /// with the first; another is asked only if no connection can be made.
+    /// A core at `connection_uri`: one URL, with or without a base path, or several URLs separated
+    /// by `;`, as in the official SDKs. The mints start with each host in turn (round robin). If no
+    /// connection to a host can be made, the mint tries the next one.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL,
-    /// [`ConfigError::UrlCredentials`] if it has a user or password, [`ConfigError::UrlQuery`] if it
-    /// has a query or fragment. Plain http beyond loopback is refused later, by
-    /// [`mint`](crate::ServiceTokenRequest::mint).
+    /// [`ConfigError::UrlCredentials`] if it has a user or password, [`ConfigError::UrlQuery`] if
+    /// it has a query or fragment. Plain http beyond loopback is an error of
+    /// [`mint`](crate::ServiceTokenRequest::mint), because
+    /// [`allow_plain_http`](Self::allow_plain_http) may still be called.
+    ///
+    /// ```
+    /// use tower_m2m::SuperTokensCore;
+    ///
+    /// # fn main() -> Result<(), tower_m2m::ConfigError> {
+    /// let local = SuperTokensCore::new("http://localhost:3567")?;
+    /// let two_hosts = SuperTokensCore::new("https://core-a.local;https://core-b.local")?;
+    /// assert!(SuperTokensCore::new("localhost:3567").is_err(), "the scheme is missing");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
         let hosts =
             connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
@@ -68,42 +101,92 @@ impl SuperTokensCore {
         })
     }
 
-    /// The api key, if the core has `api_keys`.
+    /// Sends this api key, which a core with the setting `api_keys` requires. By default none is
+    /// sent.
+    ///
+    /// ```no_run
+    /// # use tower_m2m::SuperTokensCore;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let core = SuperTokensCore::new("http://localhost:3567")?
+    ///     .api_key(std::env::var("SUPERTOKENS_API_KEY")?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn api_key(mut self, api_key: impl Into<String>) -> Self {
         self.api_key = Some(api_key.into());
         self
     }
 
-    /// The revision of the core's interface to ask for, such as `5.4`. By default none is named,
-    /// which every core takes for its newest; a core refuses one that it does not support.
+    /// Requests this version of the core's API (CDI), such as `5.4`. By default the header
+    /// `cdi-version` is not sent, and the core uses its newest version. A core refuses a version
+    /// that it does not support.
+    ///
+    /// ```
+    /// # use tower_m2m::SuperTokensCore;
+    /// # fn main() -> Result<(), tower_m2m::ConfigError> {
+    /// let core = SuperTokensCore::new("http://localhost:3567")?.cdi_version("5.4");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cdi_version(mut self, version: impl Into<String>) -> Self {
         self.cdi_version = Some(version.into());
         self
     }
 
-    /// How long [`mint`](crate::ServiceTokenRequest::mint) tries again while the core cannot be
-    /// reached, is overloaded or fails. 30 s by default. With zero there is one attempt, within
-    /// [`timeout`](Self::timeout).
+    /// How long [`mint`](crate::ServiceTokenRequest::mint) retries while the core is unreachable,
+    /// overloaded (429) or failing (5xx). 30 s by default. With zero there is one attempt, limited
+    /// to [`timeout`](Self::timeout).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_m2m::SuperTokensCore;
+    /// # fn main() -> Result<(), tower_m2m::ConfigError> {
+    /// // In a test: fail at once instead of waiting for a core.
+    /// let core = SuperTokensCore::new("http://localhost:3567")?
+    ///     .start_up_timeout(Duration::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
         self
     }
 
-    /// How long one host may take for a response. 10 s by default, of which 2 s for the connection.
+    /// The time limit for one request to one host, from connecting to the end of the response. 10 s
+    /// by default. A connection must be made within 2 s of it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_m2m::SuperTokensCore;
+    /// # fn main() -> Result<(), tower_m2m::ConfigError> {
+    /// let core = SuperTokensCore::new("http://core-a.internal;http://core-b.internal")?
+    ///     .timeout(Duration::from_secs(3));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Allows plain http to hosts beyond loopback. **An attacker on the path can then read the api
-    /// key and the token**: only for networks that are encrypted below HTTP.
+    /// Allows plain http to hosts beyond loopback. By default it is refused. **An attacker on the
+    /// path can read the api key and the token**, so call this only if the network itself is
+    /// encrypted, as in a service mesh.
+    ///
+    /// ```
+    /// # use tower_m2m::SuperTokensCore;
+    /// # fn main() -> Result<(), tower_m2m::ConfigError> {
+    /// let core = SuperTokensCore::new("http://supertokens.mesh:3567")?.allow_plain_http();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_plain_http(mut self) -> Self {
         self.allows_plain_http = true;
         self
     }
 
-    /// A client that mints tokens with this body, of this issuer, once everything in the
-    /// configuration has been checked.
+    /// Checks the configuration and builds a client that mints tokens with this request body and
+    /// accepts only this issuer.
     pub(super) fn client(
         &self,
         body: String,
@@ -115,7 +198,8 @@ impl SuperTokensCore {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
         }
         let client = |url| {
-            // No connection is kept: the next mint is hours away, and may be on another runtime.
+            // No idle connection is pooled: the next mint may be hours later and on another
+            // runtime.
             let builder = Client::builder().pool_max_idle_per_host(0);
             http_client::client(builder, url, self.timeout)
         };
@@ -156,10 +240,10 @@ impl fmt::Debug for SuperTokensCore {
     }
 }
 
-/// Sends requests for one token to the hosts of a core.
+/// Sends the requests to mint one token to the hosts of a core.
 pub(super) struct CoreClient {
     core: SuperTokensCore,
-    /// One for each host.
+    /// One for each host, in the same order.
     clients: Vec<Client>,
     headers: HeaderMap,
     body: String,
@@ -173,15 +257,16 @@ impl CoreClient {
         self.clock.after(self.core.timeout)
     }
 
-    /// Asks the hosts in turn for a token, beginning with the next one, and checks all of it but
-    /// the signature. Returns its text as well. Goes on to another host only if no connection can
-    /// be made: a host that received the request may have minted already.
+    /// Mints a token and checks its claims, but not its signature. Returns the token and its text.
+    ///
+    /// Starts with the next host in turn. Tries another host only if no connection can be made: a
+    /// host that received the request may have minted already.
     pub(super) async fn mint(&self, deadline: Instant) -> Result<(Current, String), MintError> {
         let SuperTokensCore { hosts, next_host, api_key, timeout, .. } = &self.core;
         let first = next_host.fetch_add(1, Ordering::Relaxed);
-        let mut asked = 0;
+        let mut attempts = 0;
         loop {
-            let host = first.wrapping_add(asked) % hosts.len();
+            let host = first.wrapping_add(attempts) % hosts.len();
             let origin = http_client::origin(&hosts[host]);
             let left = deadline.saturating_duration_since(self.clock.now());
             let request =
@@ -196,13 +281,14 @@ impl CoreClient {
                 }
                 Err(err) => err,
             };
-            asked += 1;
-            let goes_on = asked < hosts.len() && self.clock.now() < deadline && err.is_connect();
+            attempts += 1;
+            let can_fail_over =
+                attempts < hosts.len() && self.clock.now() < deadline && err.is_connect();
             let error = response::unreachable(&origin, api_key.as_deref(), err);
-            if !goes_on {
+            if !can_fail_over {
                 return Err(error);
             }
-            tracing::debug!(error = %Chain(&error), "this host is passed over");
+            tracing::debug!(error = %Chain(&error), "core host unreachable, trying the next");
         }
     }
 }
@@ -228,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_host_keeps_its_base_path() {
+    fn hosts_keep_their_base_paths() {
         let cases = [
             ("http://localhost:3567", &["http://localhost:3567/recipe/jwt"][..]),
             ("http://localhost:3567/", &["http://localhost:3567/recipe/jwt"]),

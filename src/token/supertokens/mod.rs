@@ -1,4 +1,4 @@
-//! Mints service tokens at a SuperTokens core.
+//! Mints service tokens with a SuperTokens core.
 
 mod core;
 mod redact;

@@ -1,42 +1,42 @@
-//! Text from a server, made fit for an error or a log line: short, on one line, and without
-//! secrets.
+//! Shortens a server's text to one line without secrets, for an error or a log event.
 //!
-//! A server may echo the api key or a token in any encoding, so only plain words are printed: text
-//! that has escapes of any format, a long run of letters and digits, or many short numbers is
-//! withheld as a whole. Not a list of decoders: an encoding that is missing from it, or two of them
-//! around one another, would print the secret. This is against echoes; a server that sets out to
-//! print a secret in pieces can do so.
+//! A server may echo the api key or a token in any encoding, so only plain words are printed: a
+//! text with escapes of any format, a long run of letters and digits, or many short numbers is
+//! withheld as a whole. Not a list of decoders: an encoding that is missing from it, or two nested
+//! encodings, would print the secret. This protects against echoes only: a malicious server can
+//! still print a secret in pieces.
 
 use crate::error::{MAX_TEXT, one_line};
 
-/// Printed in place of a text that is withheld.
+/// Replaces a withheld text.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
 
-/// A part of the api key from this length on counts as the key.
+/// The shortest part of the api key that is withheld.
 const MIN_KEY_PART: usize = 8;
 
-/// A token is at least this long from its `eyJ` on, as far as its first dot.
+/// The least length of a token's first part, which begins with `eyJ`.
 const MIN_TOKEN: usize = 8;
 
-/// A run of this many letters, digits and characters of base64 may be a part of a secret if there
-/// is a digit in it.
+/// A run of this many letters, digits and base64 characters may be part of a secret if it contains
+/// a digit.
 const MIN_RUN: usize = 16;
 
-/// Words and numbers are shorter than this.
+/// Plain words and numbers are shorter than this.
 const MAX_WORD: usize = 40;
 
 /// The parts of names such as `customer-portal-2` are shorter than this.
 const MAX_PART: usize = 12;
 
-/// This many numbers of up to four characters are a list of bytes: an address and a date have
-/// seven.
+/// This many runs of up to four characters with a digit are taken as a list of bytes: an address
+/// and a date together have seven.
 const MIN_BYTES: usize = 12;
 
-/// The text on one line, cut to [`MAX_TEXT`] characters before control characters are escaped; or
-/// that it is withheld.
+/// The text on one line, cut to [`MAX_TEXT`] characters before control characters are escaped, or
+/// [`WITHHELD`].
 pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
-    // More than is printed: a secret that is cut must be long enough to be recognized.
+    // More than is printed: a secret at the end of the printed part must be long enough to be
+    // recognized.
     let line: String = words.join(" ").chars().take(2 * MAX_TEXT).collect();
     if !is_plain(&line) || api_key.is_some_and(|api_key| holds_key(&line, api_key)) {
         return WITHHELD.to_owned();
@@ -44,16 +44,15 @@ pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     one_line(&line)
 }
 
-/// Whether nothing in the line can be a token or an encoded secret.
+/// Whether no part of the line can be a token or an encoded secret.
 fn is_plain(line: &str) -> bool {
-    // Escapes of JSON and programming languages, of URLs and of HTML begin with one of these. NUL
-    // is in UTF-16.
+    // The first characters of escapes in JSON, URLs and HTML. Text in UTF-16 contains NUL.
     if line.contains(['\\', '%', '&', '\0']) {
         return false;
     }
     let is_run_char =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
-    // This is how a JSON object that has members begins in base64url.
+    // `eyJ` is `{"` in base64url.
     let is_token =
         |(start, _)| line[start..].chars().take_while(|c| is_run_char(*c)).count() >= MIN_TOKEN;
     if line.match_indices("eyJ").any(is_token) {
@@ -64,8 +63,8 @@ fn is_plain(line: &str) -> bool {
     runs().all(is_word) && runs().filter(is_byte).count() < MIN_BYTES
 }
 
-/// Whether a run of letters, digits and characters of base64 is a word, a number or a name made of
-/// some.
+/// Whether a run of letters, digits and base64 characters is a word, a number or a name of several
+/// of them.
 fn is_word(run: &str) -> bool {
     let is_plain = |part: &str| {
         part.bytes().all(|byte| byte.is_ascii_digit())
@@ -75,8 +74,8 @@ fn is_word(run: &str) -> bool {
     run.len() < MIN_RUN || run.len() < MAX_WORD && (is_plain(run) || is_name())
 }
 
-/// Whether the line holds the api key or a part of it. Only letters and digits are compared,
-/// without their case, so that spaces and punctuation in between hide nothing.
+/// Whether the line holds the api key or a part of it. Compares only letters and digits and ignores
+/// case, so that spaces and punctuation within the key do not hide it.
 fn holds_key(line: &str, api_key: &str) -> bool {
     let key = alphanumerics(api_key);
     if key.len() < MIN_KEY_PART {
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_one_short_line() {
+    fn plain_text_is_printed_on_one_short_line() {
         let cases = [
             ("Invalid API key\n", "Invalid API key"),
             ("  two\r\n lines \u{1b}[31m", "two lines \\u{1b}[31m"),
@@ -138,7 +137,7 @@ mod tests {
             ),
             ("naïve — é", "naïve — é"),
             ("", ""),
-            // Seven letters and digits of the key.
+            // Seven letters and digits of the key, one less than `MIN_KEY_PART`.
             ("Ab3=cd-E5", "Ab3=cd-E5"),
         ];
         for (text, expected) in cases {
@@ -146,7 +145,7 @@ mod tests {
         }
         let long = "words ".repeat(1000);
         assert_eq!(redact(&long, None).len(), MAX_TEXT);
-        // Not printed, so not looked at.
+        // The key lies beyond the checked part, which is longer than the printed one.
         assert_eq!(redact(&format!("{long}{KEY}"), Some(KEY)).len(), MAX_TEXT);
     }
 
@@ -182,10 +181,10 @@ mod tests {
                 assert_eq!(redact(&text, Some(KEY)), WITHHELD, "{case}: {text}");
             }
         }
-        // Of which 15 characters would be printed: too few to be recognized.
+        // Only 15 characters of the key would be printed, too few to be recognized alone.
         let cut = format!("{}{}", "word ".repeat(37), STANDARD.encode(format!("m1:{KEY}")));
         assert_eq!(redact(&cut, Some(KEY)), WITHHELD);
-        // So short that only the whole key counts.
+        // A key below `MIN_KEY_PART` counts only as a whole.
         assert_eq!(redact("a-b in a word", Some("a-b")), WITHHELD);
         assert_eq!(redact("a b", Some("a-b")), "a b");
         assert_eq!(redact("anything", Some("")), "anything");

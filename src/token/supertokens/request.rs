@@ -8,23 +8,37 @@ use serde_json::{Map, Value};
 
 use super::core::{CoreClient, SuperTokensCore};
 use crate::clock::Clock;
-use crate::rejection::RejectionKind;
+use crate::error::SourceError;
+use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::{Current, ServiceToken};
 use crate::verify::Verifier;
 
-/// SuperTokens' default: 100 years.
+/// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.
 const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
 
-/// The default with a dynamic key, which is listed for about two hours.
+/// The default with a dynamic key, which stays in the JWKS for about two hours.
 const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 
-/// Set by the core and this crate. In a payload they would silently override that.
-const RESERVED_CLAIMS: [&str; 5] = ["iat", "exp", "nbf", "iss", "source"];
-
-/// A request for a service token, which [`mint`](Self::mint) sends to the core.
+/// A request for a service token. [`mint`](Self::mint) sends it to the core.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
+///
+/// # async fn start(core: SuperTokensCore) -> Result<ServiceToken, MintError> {
+/// let token = core
+///     .service_token("https://api.example.com")
+///     .claim("service", "orders")
+///     .audience("billing")
+///     .validity(Duration::from_secs(3600))
+///     .mint()
+///     .await?;
+/// # Ok(token)
+/// # }
+/// ```
 #[must_use = "nothing is minted before `mint` is called"]
 pub struct ServiceTokenRequest {
     core: SuperTokensCore,
@@ -38,8 +52,9 @@ pub struct ServiceTokenRequest {
 }
 
 impl SuperTokensCore {
-    /// A request for a token of this process. `jwks_domain` is where the keys to verify it are
-    /// published, without a path; it becomes `iss`, verbatim.
+    /// A request for a token of this service. `jwks_domain` becomes the token's `iss` unchanged; by
+    /// convention it is the scheme and host of the JWKS endpoint, such as
+    /// `https://api.example.com`. The called service requires it with [`Verifier::issuer`].
     pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
         ServiceTokenRequest {
             core: self.clone(),
@@ -54,12 +69,42 @@ impl SuperTokensCore {
 }
 
 impl ServiceTokenRequest {
-    /// Adds a claim, of any type that can be written as JSON. `iat`, `exp`, `nbf`, `iss` and
-    /// `source` are reserved; [`mint`](Self::mint) refuses them.
+    /// Adds a claim with any value that can be written as JSON. Called again with the same name, it
+    /// replaces the value.
+    ///
+    /// `iat`, `exp`, `nbf`, `iss` and `source` are reserved: [`mint`](Self::mint) returns
+    /// [`MintError::ReservedClaim`], which says what to use instead.
+    ///
+    /// # Marker
+    ///
+    /// Every token holds `"source": "microservice"`, the default marker that a [`Verifier`]
+    /// requires. If the called service requires another claim with [`Verifier::marker`], add that
+    /// claim here. `source` stays in the token and cannot have another value.
+    ///
+    /// ```
+    /// # use tower_m2m::EmbeddedCore;
+    /// use tower_m2m::{LocalJwks, SuperTokensCore, Verifier};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let embedded = EmbeddedCore::builder().build().await?;
+    /// # let jwks = embedded.jwks().await;
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let url = format!("http://{}", listener.local_addr()?);
+    /// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
+    /// // The called service.
+    /// let verifier = Verifier::new(LocalJwks::from_json(jwks)?).marker("caller", "service");
+    ///
+    /// // This service.
+    /// let request = SuperTokensCore::new(url)?.service_token("https://api.example.com");
+    /// let token = request.claim("caller", "service").verify_with(&verifier).mint().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         let name = name.into();
-        if RESERVED_CLAIMS.contains(&name.as_str()) {
-            return self.defer(MintError::ReservedClaim { claim: name });
+        if let Some(err) = MintError::reserved(&name) {
+            return self.defer(err);
         }
         match serde_json::to_value(value) {
             Ok(value) => {
@@ -70,65 +115,162 @@ impl ServiceTokenRequest {
         }
     }
 
-    /// Sets `sub` (RFC 7519 §4.1.2).
+    /// Sets `sub` (RFC 7519 §4.1.2), which a [`Verifier::subject`] requires. Not set by default.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         self.claim("sub", subject.into())
     }
 
-    /// Sets `aud` (RFC 7519 §4.1.3): the service that this token is for. A verifier that is set to
-    /// an audience accepts no token made for another.
+    /// Sets `aud` (RFC 7519 §4.1.3): the name of the called service. Called again, it replaces the
+    /// name. Not set by default. A [`Verifier::audience`] rejects a token with another audience or
+    /// with none.
+    ///
+    /// ```no_run
+    /// # use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
+    /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
+    /// // One token for each called service: neither can use its token to call the other.
+    /// let request = || core.service_token("https://api.example.com").claim("service", "orders");
+    /// let billing = request().audience("billing").mint().await?;
+    /// let inventory = request().audience("inventory").mint().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn audience(self, audience: impl Into<String>) -> Self {
         self.claim("aud", audience.into())
     }
 
     /// How long the token is valid, in whole seconds. By default 100 years, as in SuperTokens, or
-    /// an hour with [`dynamic_key`](Self::dynamic_key).
+    /// 1 h with [`dynamic_key`](Self::dynamic_key). At least 1 s: for less, [`mint`](Self::mint)
+    /// returns [`MintError::Validity`].
     ///
-    /// A token with a validity of its own **renews itself** in the background until its last handle
-    /// is dropped: first at half of its lifetime, or 5 min (lifetimes up to 20 min), 15 min (up to
-    /// 90 min) or an hour before its expiry, ±10 %, whichever is later; then 30 s apart, or a
-    /// quarter of that time, doubling to that quarter. After a failed renewal the token stays in
-    /// use: no request is sent without one. Mints of one token start at least 1 s apart.
+    /// A token with a validity **renews itself** in the background until its last clone is dropped.
+    /// The renewal starts this long before the token expires, ±10 %:
+    ///
+    /// | lifetime | renewal starts before expiry |
+    /// |---|---|
+    /// | up to 20 min | 5 min, or half of the lifetime if that is shorter |
+    /// | up to 90 min | 15 min, or half of the lifetime if that is shorter |
+    /// | longer | 1 h, or half of the lifetime if that is shorter |
+    ///
+    /// If a renewal fails, the token stays in use (no request is sent without a token), and the
+    /// renewal is retried after 30 s, doubling up to a quarter of the time in the table. If that
+    /// quarter is shorter than 30 s, each retry waits for that quarter. A `Retry-After` of the core
+    /// delays a retry by up to 5 min. Mints of one token start at least 1 s apart.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tower_m2m::{MintError, SuperTokensCore};
+    /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
+    /// // Valid for 1 h, renewed after about 45 min.
+    /// let request = core.service_token("https://api.example.com");
+    /// let token = request.validity(Duration::from_secs(3600)).mint().await?;
+    /// assert!(token.health().renewing);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn validity(mut self, validity: Duration) -> Self {
         self.validity = Some(validity);
         if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
     }
 
-    /// Signs the token with one of the core's dynamic keys, which rotate, instead of the static
-    /// one, which never does. Such a token is valid until about two hours after its key stops
-    /// signing, if not shorter: for an hour by default, and it is renewed at least once an hour,
-    /// even with a longer [`validity`](Self::validity).
+    /// Signs the token with one of the core's dynamic keys, which rotate. By default the static key
+    /// signs, which never rotates.
+    ///
+    /// A token of a dynamic key becomes invalid about 2 h after its key stops signing, even if its
+    /// `exp` is later. Therefore its default [`validity`](Self::validity) is 1 h, and it is renewed
+    /// at least once an hour, even with a longer validity.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use tower_m2m::{EmbeddedCore, SuperTokensCore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let embedded = EmbeddedCore::builder().build().await?;
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let core = SuperTokensCore::new(format!("http://{}", listener.local_addr()?))?;
+    /// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
+    /// let request = core.service_token("https://api.example.com");
+    /// let token = request.dynamic_key().mint().await?;
+    ///
+    /// let expires_at = token.expires_at().expect("a minted token expires");
+    /// assert!(expires_at <= SystemTime::now() + Duration::from_secs(3600));
+    /// assert!(token.health().renewing);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dynamic_key(mut self) -> Self {
         self.is_dynamic = true;
         self
     }
 
-    /// Has [`mint`](Self::mint) verify the token with the policy of the called service, so that a
-    /// wrong configuration fails at start-up and not at the first call. Renewed tokens are verified
-    /// too, so the verifier, and the task that fetches its keys, live as long as the token.
+    /// Makes [`mint`](Self::mint) verify the token with the called service's policy, so that a
+    /// wrong configuration fails at start-up instead of at the first call. By default only marker,
+    /// issuer and dates are checked.
+    ///
+    /// Renewed tokens are verified too, so the token keeps the verifier, and the task that fetches
+    /// its keys, alive. A renewed token is used unverified while the verifier has no keys.
+    ///
+    /// ```
+    /// # use tower_m2m::{EmbeddedCore, SuperTokensCore};
+    /// use tower_m2m::{LocalJwks, MintError, RejectionReason, Verifier};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let embedded = EmbeddedCore::builder().build().await?;
+    /// # let jwks = embedded.jwks().await;
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let core = SuperTokensCore::new(format!("http://{}", listener.local_addr()?))?;
+    /// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
+    /// let billing = Verifier::new(LocalJwks::from_json(jwks)?).audience("billing");
+    ///
+    /// let request = core.service_token("https://api.example.com").audience("inventory");
+    /// match request.verify_with(&billing).mint().await {
+    ///     Err(MintError::Misconfigured { source }) => {
+    ///         assert_eq!(source.reason(), RejectionReason::WrongAudience);
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn verify_with(mut self, verifier: &Verifier) -> Self {
         self.verifier = Some(verifier.clone());
         self
     }
 
-    /// Asks the core for the token: valid for 100 years and signed with the static key, as
-    /// SuperTokens' own default is, unless [`validity`](Self::validity) and
-    /// [`dynamic_key`](Self::dynamic_key) say otherwise.
+    /// Mints the token with `POST /recipe/jwt`. By default it is valid for 100 years and signed
+    /// with the static key, as in SuperTokens; see [`validity`](Self::validity) and
+    /// [`dynamic_key`](Self::dynamic_key).
     ///
-    /// The hosts of the core are asked in turn; if no connection can be made, the next one is
-    /// asked. A core that cannot be reached, is overloaded (429) or fails (5xx) is tried again for
-    /// 30 s, or [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays, or
-    /// later if its `Retry-After` says so; any other response fails at once. The token is checked
-    /// before it is used: a JWT, not expired, issued before it expires, from `jwks_domain`, with
-    /// the marker.
+    /// If no connection to a host of the core can be made, the next host is tried. While the core
+    /// is unreachable, overloaded (429) or failing (5xx), the mint is retried for up to 30 s, or
+    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays that are at
+    /// least the core's `Retry-After`. Any other response is an error at once.
+    ///
+    /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
+    /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
     ///
     /// # Errors
     ///
-    /// [`MintError`], which never holds a token or an api key.
+    /// [`MintError`], which never holds a token or an api key. Errors of the other methods of this
+    /// type, such as [`MintError::ReservedClaim`], are returned here too, before anything is sent.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, a minted token may stay unused.
+    /// Dropping the future aborts the mint. The core may still mint a token, which nothing uses.
+    ///
+    /// ```
+    /// # use tower_m2m::{MintError, SuperTokensCore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let core = SuperTokensCore::new("http://localhost:3567")?;
+    /// let request = core.service_token("https://api.example.com").claim("exp", 60);
+    ///
+    /// let err = request.mint().await.unwrap_err();
+    /// assert_eq!(err, MintError::ReservedClaim { claim: "exp".to_owned() });
+    /// assert_eq!(err.to_string(), "claim `exp` is reserved; use validity()");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn mint(self) -> Result<ServiceToken, MintError> {
         if let Some(err) = &self.deferred_error {
             return Err(err.clone());
@@ -136,14 +278,14 @@ impl ServiceTokenRequest {
         let policy = match (self.is_dynamic, self.validity) {
             (true, _) => RenewalPolicy::BeforeKeyExpiry,
             (false, Some(_)) => RenewalPolicy::BeforeExpiry,
-            (false, None) => RenewalPolicy::OnRefusal,
+            (false, None) => RenewalPolicy::OnRejection,
         };
         let (clock, body) = (Clock::default(), self.body());
         let client = self.core.client(body, self.jwks_domain, &clock)?;
         let minter = VerifiedMinter { client, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {
-            match minter.client.mint(budget.attempts_until()).await {
+            match minter.client.mint(budget.attempt_deadline()).await {
                 Ok(minted) => break minted,
                 Err(err) => budget.wait(err).await?,
             }
@@ -154,8 +296,8 @@ impl ServiceTokenRequest {
         Ok(renewal::renewed(token, policy, minter, clock))
     }
 
-    /// The body of `POST /recipe/jwt`, its members in the order of the official SDKs. Not by way of
-    /// `Serialize`, which could fail.
+    /// The body of `POST /recipe/jwt`, with its members in the order of the official SDKs. Not
+    /// `serde_json::to_string`, which returns a `Result`.
     fn body(&self) -> String {
         let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
         format!(
@@ -186,31 +328,41 @@ impl fmt::Debug for ServiceTokenRequest {
     }
 }
 
-/// Mints each token, and has it verified.
+/// Mints tokens, and verifies each one.
 struct VerifiedMinter {
     client: CoreClient,
     verifier: Option<Verifier>,
 }
 
 impl VerifiedMinter {
-    /// Has the verifier of the called service check the token, if there is one.
+    /// Verifies the token with the called service's verifier, if there is one.
     async fn verify(&self, jwt: &str) -> Result<(), MintError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         match verifier.verify(jwt).await {
             Ok(_) => Ok(()),
-            Err(source) if source.kind() == RejectionKind::KeysUnavailable => {
-                Err(MintError::KeysUnavailable { source })
+            Err(rejection) if rejection.kind() == RejectionKind::KeysUnavailable => {
+                Err(keys_unavailable(verifier, rejection))
             }
             Err(source) => Err(MintError::Misconfigured { source }),
         }
     }
 }
 
+/// The error for missing keys, with the failed fetch as its source if there was one.
+fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
+    let fetch_error = match rejection.reason() {
+        RejectionReason::TooManyWaiting => None,
+        _ => verifier.last_fetch_error(),
+    };
+    let source = fetch_error.map_or_else(|| SourceError::new(rejection), SourceError::new);
+    MintError::KeysUnavailable { source }
+}
+
 impl Mint for VerifiedMinter {
     async fn mint(&self) -> Result<Current, MintError> {
         let (token, jwt) = self.client.mint(self.client.deadline()).await?;
         match self.verify(&jwt).await {
-            // Without keys the new token is still better than the one that expires.
+            // While the verifier has no keys, the new token is more likely valid than the old one.
             Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(token),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! Reads the response of a core, none of which is trusted.
+//! Reads a core's response, which is not trusted.
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -12,10 +12,10 @@ use crate::http_client;
 use crate::jose::json;
 use crate::token::error::MintError;
 
-/// The largest body that is read, and so the longest token.
+/// In bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The token in a response, or what the core said instead.
+/// The token in a response, or the core's error.
 pub(super) async fn read(
     response: Response,
     core: &str,
@@ -52,7 +52,7 @@ fn not_a_core(core: &str, reason: String) -> MintError {
     MintError::NotACore { core: core.to_owned(), reason }
 }
 
-/// The token in the body of a 200. The error never holds any of the body: a token may be in it.
+/// The token in the body of a 200. The error shows none of the body, which may hold a token.
 fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let media_type =

@@ -1,4 +1,4 @@
-//! When a mint at start-up is tried again.
+//! Retries of a mint at start-up.
 
 use std::time::Duration;
 
@@ -8,53 +8,53 @@ use crate::clock::Clock;
 use crate::error::Chain;
 use crate::token::error::MintError;
 
-const FIRST: Duration = Duration::from_millis(100);
-const MAX: Duration = Duration::from_secs(5);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
-/// The delays of the official SDKs after the first 429 and its successors, in milliseconds.
+/// The delays of the official SDKs after consecutive 429s, in milliseconds.
 const AFTER_429: [u64; 5] = [10, 260, 510, 760, 1010];
 
-/// How long, and how often, one mint is tried.
+/// The retries of one mint: their deadline and their delays.
 pub(super) struct RetryBudget {
     clock: Clock,
-    attempts_until: Instant,
-    retries_until: Instant,
+    attempt_deadline: Instant,
+    retry_deadline: Instant,
     next_delay: Duration,
     delays_after_429: std::array::IntoIter<u64, 5>,
 }
 
 impl RetryBudget {
-    /// Without a `start_up_timeout` there is one attempt, which takes `timeout` at most.
+    /// With a `start_up_timeout` of zero there is one attempt, limited to `timeout`.
     pub(super) fn new(start_up_timeout: Duration, timeout: Duration, clock: Clock) -> Self {
-        let attempts = if start_up_timeout.is_zero() { timeout } else { start_up_timeout };
+        let attempt = if start_up_timeout.is_zero() { timeout } else { start_up_timeout };
         Self {
-            attempts_until: clock.after(attempts),
-            retries_until: clock.after(start_up_timeout),
+            attempt_deadline: clock.after(attempt),
+            retry_deadline: clock.after(start_up_timeout),
             clock,
-            next_delay: FIRST,
+            next_delay: FIRST_DELAY,
             delays_after_429: AFTER_429.into_iter(),
         }
     }
 
     /// The deadline of each attempt.
-    pub(super) fn attempts_until(&self) -> Instant {
-        self.attempts_until
+    pub(super) fn attempt_deadline(&self) -> Instant {
+        self.attempt_deadline
     }
 
-    /// Waits until the next attempt, or fails if there is none.
+    /// Waits until the next attempt. Returns the error if it is permanent or no time is left.
     pub(super) async fn wait(&mut self, error: MintError) -> Result<(), MintError> {
         let wait = self.delay_after(&error);
-        let left = self.retries_until.saturating_duration_since(self.clock.now());
+        let left = self.retry_deadline.saturating_duration_since(self.clock.now());
         if !error.is_transient() || wait >= left {
             return Err(error);
         }
-        tracing::info!(error = %Chain(&error), "no token yet; trying again");
+        tracing::info!(error = %Chain(&error), "mint failed, retrying");
         sleep(wait).await;
         Ok(())
     }
 
-    /// The SDKs' five delays after 429; otherwise 100 ms, doubling to 5 s, drawn from the upper
-    /// half. At least the error's `Retry-After`.
+    /// The SDKs' delay after each of the first five 429s. Otherwise 100 ms, doubling to 5 s, of
+    /// which a random 50 to 100 %. At least the error's `Retry-After`.
     fn delay_after(&mut self, error: &MintError) -> Duration {
         let is_429 = matches!(error, MintError::Refused { status: 429, .. });
         let delay = if is_429 && let Some(millis) = self.delays_after_429.next() {
@@ -64,7 +64,7 @@ impl RetryBudget {
                 self.next_delay = self.next_delay.max(Duration::from_millis(AFTER_429[4]));
             }
             let delay = self.next_delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-            self.next_delay = (self.next_delay * 2).min(MAX);
+            self.next_delay = (self.next_delay * 2).min(MAX_DELAY);
             delay
         };
         delay.max(error.retry_after().unwrap_or_default())

@@ -1,4 +1,4 @@
-//! When a token is renewed, in virtual time.
+//! Renewal of tokens, in virtual time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,8 @@ use crate::token::service_token::{Current, ServiceToken};
 
 const START: u64 = 1_700_000_000;
 
-/// A core in memory: counts what it is asked for, and fails while it is down. Its `n`th token has
-/// `n` in it.
+/// A core in memory. Records its mints, and fails while it is down. Its `n`th token holds the claim
+/// `n`.
 #[derive(Clone)]
 struct Core(Arc<Inner>);
 
@@ -28,14 +28,19 @@ struct Inner {
     clock: Clock,
     validity: u64,
     minted: AtomicU64,
-    asked: Mutex<Vec<Instant>>,
+    attempts: Mutex<Vec<Instant>>,
     is_down: AtomicBool,
 }
 
 impl Core {
     fn new(validity: u64) -> Self {
-        let (clock, minted, asked) = (Clock::driven(START), AtomicU64::new(0), Mutex::default());
-        Self(Arc::new(Inner { clock, validity, minted, asked, is_down: AtomicBool::new(false) }))
+        Self(Arc::new(Inner {
+            clock: Clock::driven(START),
+            validity,
+            minted: AtomicU64::new(0),
+            attempts: Mutex::default(),
+            is_down: AtomicBool::new(false),
+        }))
     }
 
     fn minted(&self) -> Result<Current, MintError> {
@@ -64,16 +69,16 @@ impl Core {
         self.0.is_down.store(is_down, Ordering::Relaxed);
     }
 
-    /// The seconds between one attempt and the next, and forgets them.
+    /// The seconds between consecutive attempts. Clears the attempts.
     fn gaps(&self) -> Vec<f64> {
-        let asked = std::mem::take(&mut *self.0.asked.lock().unwrap());
-        asked.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+        let attempts = std::mem::take(&mut *self.0.attempts.lock().unwrap());
+        attempts.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
     }
 }
 
 impl Mint for Core {
     async fn mint(&self) -> Result<Current, MintError> {
-        self.0.asked.lock().unwrap().push(self.0.clock.now());
+        self.0.attempts.lock().unwrap().push(self.0.clock.now());
         self.minted()
     }
 }
@@ -82,7 +87,7 @@ fn encode(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-/// A token with the marker, an issuer and these claims, checked as one that came over HTTP.
+/// A token with the marker, an issuer and these claims, checked like one that came over HTTP.
 fn minted(claims: &str, clock: &Clock) -> Result<Current, MintError> {
     let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
     let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
@@ -94,13 +99,13 @@ fn down() -> MintError {
     MintError::Unreachable { core: "http://core".to_owned(), source }
 }
 
-/// Lets virtual time pass in steps, so that whatever is due happens when it is.
+/// Lets virtual time pass. Sleeps instead of advancing the clock, so that timers fire on time.
 async fn pass(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_renewed_before_its_end_for_as_long_as_it_is_held() {
+async fn token_is_renewed_before_expiry_until_dropped() {
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::BeforeExpiry);
     let first = token.header_value();
@@ -118,14 +123,14 @@ async fn a_token_is_renewed_before_its_end_for_as_long_as_it_is_held() {
     let other = token.clone();
     drop(token);
     pass(3600).await;
-    assert!(core.count() > renewals, "another handle is there");
+    assert!(core.count() > renewals, "renewal goes on for the other clone");
     drop(other);
     tokio::task::yield_now().await;
-    assert_eq!(Arc::strong_count(&core.0), 1, "the task and what it holds are gone");
+    assert_eq!(Arc::strong_count(&core.0), 1, "the task is dropped with the last clone");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_a_dynamic_key_is_renewed_within_the_hour_whatever_its_validity() {
+async fn dynamic_key_token_is_renewed_within_the_hour() {
     let core = Core::new(3_153_600_000);
     let token = core.token(RenewalPolicy::BeforeKeyExpiry);
     pass(10 * 3600).await;
@@ -134,7 +139,7 @@ async fn a_token_of_a_dynamic_key_is_renewed_within_the_hour_whatever_its_validi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
+async fn failed_renewal_keeps_the_token_and_is_retried() {
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::BeforeExpiry);
     let first = token.header_value();
@@ -143,7 +148,7 @@ async fn a_failed_renewal_keeps_the_token_and_is_tried_again() {
     assert_eq!(core.gaps()[..4], [30.0, 60.0, 120.0, 225.0]);
     assert_eq!(token.health().last_error, Some(down()));
     pass(3600).await;
-    assert_eq!(token.header_value(), first, "expired, and sent nonetheless");
+    assert_eq!(token.header_value(), first, "an expired token stays in use");
     core.set_down(false);
     pass(225).await;
     assert_ne!(token.header_value(), first);
@@ -158,13 +163,13 @@ fn value(token: &ServiceToken) -> (HeaderValue, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
+async fn rejected_token_is_replaced_at_a_limited_rate() {
     let core = Core::new(3_153_600_000);
-    let token = core.token(RenewalPolicy::OnRefusal);
+    let token = core.token(RenewalPolicy::OnRejection);
     assert!(!token.health().renewing);
     let (first, serial) = value(&token);
     for _ in 0..100 {
-        token.refused(serial);
+        token.rejected(serial);
     }
     // The token was minted less than a second ago.
     assert_eq!(core.count(), 1);
@@ -172,14 +177,14 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
     assert_eq!(core.count(), 2);
     let second = token.header_value();
     assert_ne!(second, first);
-    // Others were on their way with the old one.
+    // Requests with the old token were still under way.
     pass(60).await;
-    token.refused(serial);
+    token.rejected(serial);
     pass(1).await;
     assert_eq!(core.count(), 2);
-    // The fresh one is refused as well.
+    // The new tokens are rejected too.
     for _ in 0..3600 {
-        token.refused(value(&token).1);
+        token.rejected(value(&token).1);
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -189,23 +194,23 @@ async fn a_refused_token_is_minted_anew_but_not_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_stays_while_no_other_can_be_had() {
+async fn rejected_token_stays_in_use_while_mints_fail() {
     let core = Core::new(3_153_600_000);
-    let token = core.token(RenewalPolicy::OnRefusal);
+    let token = core.token(RenewalPolicy::OnRejection);
     let (first, serial) = value(&token);
     core.set_down(true);
-    token.refused(serial);
+    token.rejected(serial);
     pass(2).await;
     assert_eq!((token.header_value(), token.health().last_error), (first.clone(), Some(down())));
     core.set_down(false);
     pass(30).await;
-    token.refused(serial);
+    token.rejected(serial);
     pass(1).await;
     assert_ne!(token.header_value(), first);
 }
 
 #[test]
-fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
+fn renewal_restarts_on_use_after_runtime_shutdown() {
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let first_runtime = runtime();
@@ -228,19 +233,19 @@ fn the_next_use_starts_a_renewal_whose_runtime_is_gone() {
     assert!(core.count() > 1);
 }
 
-/// A core that answers each mint after 1 ms with a token of these `iat` and `exp`, which pass
-/// through the same checks as an answer over HTTP.
-struct Answers {
+/// A core that mints after 1 ms a token with this `iat` and `exp`, checked like one that came over
+/// HTTP.
+struct FixedDates {
     clock: Clock,
     /// `iat` and `exp`, in seconds from now.
     claims: (i64, i64),
-    asked: Arc<Mutex<Vec<Instant>>>,
+    attempts: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl Mint for Answers {
+impl Mint for FixedDates {
     async fn mint(&self) -> Result<Current, MintError> {
         let now = self.clock.now();
-        self.asked.lock().unwrap().push(now);
+        self.attempts.lock().unwrap().push(now);
         sleep(Duration::from_millis(1)).await;
         let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
         let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
@@ -249,17 +254,17 @@ impl Mint for Answers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_lifetime_causes_at_most_one_mint_a_second() {
+async fn any_lifetime_causes_at_most_one_mint_per_second() {
     const FAR: i64 = i64::MAX / 2;
-    // `iat` and `exp` of each answer, in seconds from now
+    // (case, `iat` and `exp` of each token), in seconds from now
     let cases = [
         ("one second", (0, 1)),
         ("one second of a clock ahead", (7200, 7201)),
         ("one second of a clock behind", (-7200, 1)),
         ("two seconds", (0, 2)),
-        ("issued at its end", (3600, 3600)),
-        ("issued after its end", (7200, 3600)),
-        ("issued long after its end", (FAR, 1)),
+        ("issued at its expiry", (3600, 3600)),
+        ("issued after its expiry", (7200, 3600)),
+        ("issued long after its expiry", (FAR, 1)),
         ("expired", (-7200, -3600)),
         ("expires now", (0, 0)),
     ];
@@ -267,31 +272,28 @@ async fn any_lifetime_causes_at_most_one_mint_a_second() {
         for (case, claims) in cases {
             let core = Core::new(1);
             let clock = core.0.clock.clone();
-            let asked = Arc::<Mutex<Vec<_>>>::default();
-            let answers = Answers { clock: clock.clone(), claims, asked: Arc::clone(&asked) };
+            let attempts = Arc::<Mutex<Vec<_>>>::default();
+            let minter =
+                FixedDates { clock: clock.clone(), claims, attempts: Arc::clone(&attempts) };
             let minted = clock.now();
-            let token = core.token_from(policy, answers);
+            let token = core.token_from(policy, minter);
             pass(60).await;
             drop(token);
-            let asked: Vec<Instant> =
-                std::iter::once(minted).chain(asked.lock().unwrap().clone()).collect();
-            let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+            let attempts: Vec<Instant> =
+                std::iter::once(minted).chain(attempts.lock().unwrap().clone()).collect();
+            let shortest = attempts.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
             assert!(
                 shortest >= Duration::from_secs(1),
                 "{policy:?}, {case}: {} mints, {shortest:?} apart",
-                asked.len()
+                attempts.len()
             );
-            assert!(
-                asked.len() >= 15,
-                "{policy:?}, {case}: {} mints, so it is hardly renewed",
-                asked.len()
-            );
+            assert!(attempts.len() >= 15, "{policy:?}, {case}: only {} mints", attempts.len());
         }
     }
 }
 
 #[test]
-fn a_restarted_renewal_keeps_the_pause_between_mints() {
+fn restarted_renewal_keeps_the_interval_between_mints() {
     struct Hanging(Arc<Mutex<Vec<Instant>>>);
 
     impl Mint for Hanging {
@@ -303,28 +305,28 @@ fn a_restarted_renewal_keeps_the_pause_between_mints() {
 
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let asked = Arc::<Mutex<Vec<_>>>::default();
-    let source = Hanging(Arc::clone(&asked));
+    let attempts = Arc::<Mutex<Vec<_>>>::default();
+    let minter = Hanging(Arc::clone(&attempts));
     let token = runtime().block_on(async {
         let core = Core::new(1);
-        core.token_from(RenewalPolicy::BeforeExpiry, source)
+        core.token_from(RenewalPolicy::BeforeExpiry, minter)
     });
-    // The clock of each runtime begins anew, so that the renewal is due in each of them.
+    // Each runtime's clock restarts, so the renewal is due on each of them.
     for _ in 0..10 {
         runtime().block_on(async {
             let _ = token.header_value();
             sleep(Duration::from_millis(1500)).await;
         });
     }
-    let asked = asked.lock().unwrap();
-    let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
+    let attempts = attempts.lock().unwrap();
+    let shortest = attempts.windows(2).map(|pair| pair[1] - pair[0]).min();
     assert!(
-        !asked.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)),
+        !attempts.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)),
         "{shortest:?}"
     );
 }
 
-/// A core that takes its time, and that asks to be left alone.
+/// A core that responds after some seconds: with a token, or with 503 and this `Retry-After`.
 struct Slow {
     core: Core,
     seconds: u64,
@@ -333,7 +335,7 @@ struct Slow {
 
 impl Mint for Slow {
     async fn mint(&self) -> Result<Current, MintError> {
-        self.core.0.asked.lock().unwrap().push(self.core.0.clock.now());
+        self.core.0.attempts.lock().unwrap().push(self.core.0.clock.now());
         pass(self.seconds).await;
         match self.retry_after {
             None => self.core.minted(),
@@ -348,27 +350,27 @@ impl Mint for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_of_a_token_that_is_being_replaced_mints_nothing() {
+async fn rejection_during_a_renewal_causes_no_second_mint() {
     let core = Core::new(3600);
-    let source = Slow { core: core.clone(), seconds: 5, retry_after: None };
-    let token = core.token_from(RenewalPolicy::BeforeExpiry, source);
-    while core.0.asked.lock().unwrap().is_empty() {
+    let minter = Slow { core: core.clone(), seconds: 5, retry_after: None };
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, minter);
+    while core.0.attempts.lock().unwrap().is_empty() {
         pass(1).await;
     }
-    token.refused(value(&token).1);
+    token.rejected(value(&token).1);
     pass(60).await;
     assert_eq!(core.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_holds_for_mints_that_refusals_cause() {
+async fn mints_after_rejections_respect_retry_after() {
     let core = Core::new(3_153_600_000);
-    let source =
+    let minter =
         Slow { core: core.clone(), seconds: 0, retry_after: Some(Duration::from_secs(300)) };
-    let token = core.token_from(RenewalPolicy::OnRefusal, source);
+    let token = core.token_from(RenewalPolicy::OnRejection, minter);
     for _ in 0..280 {
         pass(1).await;
-        token.refused(value(&token).1);
+        token.rejected(value(&token).1);
     }
     assert_eq!(core.gaps(), Vec::<f64>::new());
 }
