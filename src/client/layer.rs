@@ -1,105 +1,176 @@
 //! The layer and its options.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::HeaderName;
+use tower_layer::Layer;
 
-use super::future::Sent;
-use super::message::OutgoingRequest;
 use super::origin::Origin;
+use super::send_policy::SendPolicy;
+use super::service::AddServiceToken;
 use crate::error::ConfigError;
-use crate::token::{ServiceToken, TokenCopy};
+use crate::token::ServiceToken;
 
-/// Adds this process's token to every request. See the [module docs](crate::client).
+/// Adds the service token to every outgoing request.
+///
+/// By default requests to all origins carry it, in `Authorization`. The [module](crate::client)
+/// says what the layer does with responses.
+///
+/// ```no_run
+/// use tower::{Service, ServiceBuilder, ServiceExt};
+/// use tower_m2m::{AddServiceTokenLayer, ServiceToken};
+///
+/// # async fn call(token: ServiceToken) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = ServiceBuilder::new()
+///     .layer(AddServiceTokenLayer::new(token).only_to(["https://billing.internal"])?)
+///     .service(reqwest::Client::new());
+///
+/// let url = "https://billing.internal/charge".parse()?;
+/// let request = reqwest::Request::new(reqwest::Method::POST, url);
+/// let response = client.ready().await?.call(request).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct AddServiceTokenLayer {
-    token: ServiceToken,
-    header: HeaderName,
-    keeps_present: bool,
-    /// `None`: all origins.
-    origins: Option<Vec<Origin>>,
-    no_authority_logged: Arc<AtomicBool>,
-}
+pub struct AddServiceTokenLayer(Arc<SendPolicy>);
 
 impl AddServiceTokenLayer {
-    /// Sets `Authorization: Bearer <jwt>` on every request, replacing a value that is present.
+    /// Sets `Authorization: Bearer <jwt>` on every request. Replaces a value that is present.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_m2m::AddServiceTokenLayer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let client = AddServiceTokenLayer::new(token.clone());
+    /// let client = client.layer(service_fn(|request: Request<()>| async move {
+    ///     Ok::<_, Infallible>(Response::new(request.headers()["authorization"].clone()))
+    /// }));
+    ///
+    /// let request = Request::get("https://billing.internal/charge")
+    ///     .header("authorization", "Basic b2xk")
+    ///     .body(())?;
+    /// let sent = client.oneshot(request).await?.into_body();
+    /// assert_eq!(sent, token.header_value());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(token: ServiceToken) -> Self {
-        Self {
-            token,
-            header: AUTHORIZATION,
-            keeps_present: false,
-            origins: None,
-            no_authority_logged: Arc::default(),
-        }
+        Self(Arc::new(SendPolicy::new(token)))
     }
 
-    /// Sends the token to these origins alone (RFC 6454 §4: scheme, host and port) and leaves other
-    /// requests untouched. By default every request carries it.
+    /// Adds the token only to requests to these origins (RFC 6454 §4: scheme, host and port), and
+    /// leaves other requests unchanged. By default requests to every origin carry it. Called again,
+    /// the new list replaces the earlier one.
     ///
-    /// A request whose URI has no authority is not to an allowed origin, which is what tonic's
-    /// requests look like here: on a `Channel`, which has one origin, leave this out. A request
-    /// whose port is no port, such as `99999`, is not to an allowed origin either.
+    /// A request whose URI has no authority matches no origin, so do not call this for a tonic
+    /// `Channel`: tonic passes URIs without authority to its layers, and a channel has only one
+    /// origin. A request with a malformed port, such as `99999`, matches no origin either.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if one is not `http://` or `https://`, a host and an optional port;
-    /// [`ConfigError::UrlCredentials`] if one holds a user or password.
+    /// [`ConfigError::Origin`] if a text is not `http://` or `https://`, a host and an optional
+    /// port; [`ConfigError::UrlCredentials`] if it holds a user or password.
+    ///
+    /// ```
+    /// use tower_m2m::{AddServiceTokenLayer, ConfigError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let layer = AddServiceTokenLayer::new(token)
+    ///     .only_to(["https://billing.internal", "http://127.0.0.1:4002"])?;
+    ///
+    /// let err = layer.only_to(["https://billing.internal/charge"]).unwrap_err();
+    /// assert!(matches!(err, ConfigError::Origin { .. }), "an origin has no path");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn only_to<O: AsRef<str>>(
-        mut self,
+        self,
         origins: impl IntoIterator<Item = O>,
     ) -> Result<Self, ConfigError> {
         let origins = origins.into_iter().map(|origin| Origin::parse(origin.as_ref()));
-        self.origins = Some(origins.collect::<Result<_, _>>()?);
-        self.no_authority_logged = Arc::default();
-        Ok(self)
+        let origins = origins.collect::<Result<_, _>>()?;
+        Ok(self.with(|policy| policy.allow_only(origins)))
     }
 
-    /// Keeps a header that is already present.
-    pub fn if_not_present(mut self) -> Self {
-        self.keeps_present = true;
+    /// Keeps a value of the header that is already present. By default the token replaces it.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_m2m::AddServiceTokenLayer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let client = AddServiceTokenLayer::new(token).if_not_present();
+    /// let client = client.layer(service_fn(|request: Request<()>| async move {
+    ///     Ok::<_, Infallible>(Response::new(request.headers()["authorization"].clone()))
+    /// }));
+    ///
+    /// let request = Request::get("https://partner.example/")
+    ///     .header("authorization", "Basic cGFydG5lcg==")
+    ///     .body(())?;
+    /// assert_eq!(client.oneshot(request).await?.into_body(), "Basic cGFydG5lcg==");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn if_not_present(self) -> Self {
+        self.with(SendPolicy::keep_present)
+    }
+
+    /// Sets another header than `Authorization`, so that `Authorization` can carry a user's token.
+    /// The value is `Bearer <jwt>` in every header. The called service reads the same header, with
+    /// [`VerifyServiceTokenLayer::header`](crate::VerifyServiceTokenLayer::header).
+    ///
+    /// HTTP clients keep a custom header on a redirect to another origin, so turn redirects off.
+    ///
+    /// ```no_run
+    /// use http::HeaderName;
+    /// use reqwest::redirect::Policy;
+    /// use tower::Layer;
+    /// use tower_m2m::{AddServiceTokenLayer, ServiceToken};
+    ///
+    /// # fn client(token: ServiceToken) -> Result<(), Box<dyn std::error::Error>> {
+    /// let header = HeaderName::from_static("x-service-token");
+    /// let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+    /// let client = AddServiceTokenLayer::new(token).header(header).layer(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn header(self, name: HeaderName) -> Self {
+        self.with(|policy| policy.use_header(name))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut SendPolicy)) -> Self {
+        change(Arc::make_mut(&mut self.0));
         self
     }
+}
 
-    /// Uses another header than `Authorization`, so that a user's token can travel there. The value
-    /// is `Bearer <jwt>` under any name. Clients do not remove a custom header on a redirect, so
-    /// they must not follow redirects.
-    pub fn header(mut self, name: HeaderName) -> Self {
-        self.header = name;
-        self
+impl<S> Layer<S> for AddServiceTokenLayer {
+    type Service = AddServiceToken<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AddServiceToken::with_policy(inner, Arc::clone(&self.0))
     }
+}
 
-    pub(super) fn token_copy(&self) -> TokenCopy {
-        self.token.copy()
-    }
-
-    /// Adds the token to a request that may carry it. Returns what it carries.
-    pub(super) fn add_token(
-        &self,
-        request: &mut impl OutgoingRequest,
-        copy: &mut TokenCopy,
-    ) -> Sent {
-        if let Some(origins) = &self.origins
-            && !origins.iter().any(|origin| request.is_to(origin))
-        {
-            let logged = &self.no_authority_logged;
-            if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    "a request has no authority, so it is to no allowed origin and carries no token"
-                );
-            }
-            return Sent::Nothing;
-        }
-        let headers = request.headers_mut();
-        if self.keeps_present && headers.contains_key(&self.header) {
-            return Sent::Nothing;
-        }
-        let (value, serial) = copy.header_value();
-        headers.insert(&self.header, value.clone());
-        match self.token.is_renewable() {
-            true => Sent::Renewable(self.token.clone(), serial),
-            false => Sent::Fixed,
-        }
+// Beside the layer, because `service.rs` must not import this file.
+impl<S> AddServiceToken<S> {
+    /// Returns a [`Layer`] that wraps services in this middleware:
+    /// [`AddServiceTokenLayer::new`].
+    pub fn layer(token: ServiceToken) -> AddServiceTokenLayer {
+        AddServiceTokenLayer::new(token)
     }
 }

@@ -1,18 +1,17 @@
 //! Client middleware that adds the service token to every outgoing request.
 //!
-//! [`AddServiceTokenLayer`] works on `http::Request` of any body (hyper-util, tonic) and, with
-//! feature `reqwest`, on `reqwest::Request`. It sets one header to a reference-counted value and
-//! calls the inner service; nothing is allocated once the request's header map holds anything at
-//! all.
+//! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
+//! feature `reqwest`, `reqwest::Request`. It inserts one reference-counted header value, and
+//! allocates only if the request's header map has to grow.
 //!
-//! The layer also reads the responses: if a called service refuses the token in use, with 401 and
-//! `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is minted again
-//! in the background, at most once in 30 s, doubling to 10 min while fresh tokens are refused too.
-//! The response itself is passed on unchanged; the caller may try again.
+//! The layer also reads the head of each response. If the called service rejects the token in use,
+//! with 401 and `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is
+//! minted again in the background: at most once in 30 s, doubling to 10 min while new tokens are
+//! rejected too. The response is passed on unchanged, and the caller may retry.
 //!
-//! **Redirects** happen below the layer. reqwest removes `Authorization` when a redirect changes
-//! the origin, but no custom header: with [`header`](AddServiceTokenLayer::header) give the client
-//! `redirect::Policy::none()`.
+//! **Redirects**: the inner service follows them, so the layer does not see them. reqwest removes
+//! `Authorization` on a redirect to another origin, but keeps custom headers: with
+//! [`header`](AddServiceTokenLayer::header), build the client with `redirect::Policy::none()`.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -42,6 +41,7 @@ mod future;
 mod layer;
 mod message;
 mod origin;
+mod send_policy;
 mod service;
 
 pub use future::ResponseFuture;

@@ -1,4 +1,4 @@
-//! Origins that the token may be sent to (RFC 6454 §4).
+//! The origins that a token may be sent to (RFC 6454 §4).
 
 use http::Uri;
 use http::uri::Authority;
@@ -18,7 +18,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `https://host` or `http://host` with an optional port and nothing else.
+    /// Parses `https://host` or `http://host` with an optional port and nothing else.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
         let invalid = || ConfigError::of_url(text, |origin| ConfigError::Origin { origin });
         let url = Url::parse(text).map_err(|_| invalid())?;
@@ -50,11 +50,11 @@ impl Origin {
     }
 }
 
-/// The port of a request, or the scheme's default where none is written. `None` if it is not a
-/// port.
+/// The port of an authority, or the scheme's default if it has none. `None` if the port is
+/// malformed.
 ///
-/// Not [`Authority::port`]: it takes `99999`, which does not fit, for no port at all, and `+443`
-/// for 443.
+/// Not [`Authority::port`]: it reads `99999` as no port, which would mean the default, and `+443`
+/// as 443.
 fn port(authority: &Authority, scheme: &str) -> Option<u16> {
     let (_, host_and_port) =
         authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_scheme_host_and_port_alone() {
+    fn origin_is_scheme_host_and_port_alone() {
         for good in [
             "https://a.example",
             "https://a.example/",
@@ -148,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn port_is_compared_by_its_text() {
-        // (origin, request, whether the token may go there)
+    fn only_the_same_valid_port_matches() {
+        // (origin, URI of the request, whether they match)
         let cases = [
             ("https://a.example", "https://a.example:99999/", false),
             ("https://a.example", "https://a.example:65979/", false), // 443 + 2^16
@@ -179,7 +179,7 @@ mod tests {
         ];
         for (origin, address, expected) in cases {
             let origin = Origin::parse(origin).unwrap();
-            // What does not parse is no request.
+            // `http` and `url` do not parse all of these, so no request can have them.
             if let Ok(uri) = address.parse() {
                 assert_eq!(origin.is_of_uri(&uri), expected, "{origin:?} {address}");
             }

@@ -1,31 +1,73 @@
-//! [`AddServiceToken`].
+//! The service: adds the token, calls the inner service, and reads its response.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower_layer::Layer;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::layer::AddServiceTokenLayer;
 use super::message::{OutgoingRequest, ResponseHead};
-use crate::token::TokenCopy;
+use super::send_policy::SendPolicy;
+use crate::token::{ServiceToken, TokenCopy};
 
-/// The service of an [`AddServiceTokenLayer`].
+/// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
+///
+/// ```
+/// # use std::convert::Infallible;
+/// use http::{Request, Response};
+/// use tower::{Service, ServiceExt, service_fn};
+/// use tower_m2m::AddServiceToken;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+/// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+/// let billing = service_fn(|request: Request<()>| async move {
+///     Ok::<_, Infallible>(Response::new(request.headers().contains_key("authorization")))
+/// });
+/// let mut client = AddServiceToken::new(billing, token);
+///
+/// let request = Request::get("https://billing.internal/charge").body(())?;
+/// assert!(client.ready().await?.call(request).await?.into_body());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AddServiceToken<S> {
     inner: S,
-    layer: Arc<AddServiceTokenLayer>,
+    policy: Arc<SendPolicy>,
     copy: TokenCopy,
 }
 
-// Here and not beside the layer, which must not import its service.
-impl<S> Layer<S> for AddServiceTokenLayer {
-    type Service = AddServiceToken<S>;
+impl<S> AddServiceToken<S> {
+    /// Adds the token to every request to `inner`, as
+    /// [`AddServiceTokenLayer::new`](crate::AddServiceTokenLayer::new) does.
+    #[must_use]
+    pub fn new(inner: S, token: ServiceToken) -> Self {
+        Self::with_policy(inner, Arc::new(SendPolicy::new(token)))
+    }
 
-    fn layer(&self, inner: S) -> Self::Service {
-        AddServiceToken { inner, layer: Arc::new(self.clone()), copy: self.token_copy() }
+    pub(super) fn with_policy(inner: S, policy: Arc<SendPolicy>) -> Self {
+        let copy = policy.token_copy();
+        Self { inner, policy, copy }
+    }
+
+    /// Gets a reference to the inner service. Requests sent through it carry no token.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gets a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -44,7 +86,7 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let sent = self.layer.add_token(&mut request, &mut self.copy);
+        let sent = self.policy.add_token(&mut request, &mut self.copy);
         ResponseFuture::new(self.inner.call(request), sent)
     }
 }
@@ -52,5 +94,24 @@ where
 impl<S: fmt::Debug> fmt::Debug for AddServiceToken<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddServiceToken").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_layer::Layer;
+
+    use super::*;
+
+    #[test]
+    fn accessors_reach_the_inner_service() {
+        let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+        let token = ServiceToken::from_jwt(jwt).unwrap();
+        let layer = AddServiceToken::<u8>::layer(token.clone());
+        for mut service in [AddServiceToken::new(7, token), layer.layer(7)] {
+            assert_eq!(*service.get_ref(), 7);
+            *service.get_mut() += 1;
+            assert_eq!(service.into_inner(), 8);
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! Which requests carry the token, and in which header.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{AUTHORIZATION, HeaderName};
+
+use super::future::Sent;
+use super::message::OutgoingRequest;
+use super::origin::Origin;
+use crate::token::{ServiceToken, TokenCopy};
+
+/// The options of a layer, shared by every service that it makes.
+#[derive(Clone, Debug)]
+pub(super) struct SendPolicy {
+    token: ServiceToken,
+    header: HeaderName,
+    keeps_present: bool,
+    /// `None`: all origins.
+    origins: Option<Vec<Origin>>,
+    no_authority_logged: Arc<AtomicBool>,
+}
+
+impl SendPolicy {
+    /// Sends the token to every origin, in `Authorization`, and replaces a value that is present.
+    pub(super) fn new(token: ServiceToken) -> Self {
+        Self {
+            token,
+            header: AUTHORIZATION,
+            keeps_present: false,
+            origins: None,
+            no_authority_logged: Arc::default(),
+        }
+    }
+
+    pub(super) fn allow_only(&mut self, origins: Vec<Origin>) {
+        self.origins = Some(origins);
+        self.no_authority_logged = Arc::default();
+    }
+
+    pub(super) fn keep_present(&mut self) {
+        self.keeps_present = true;
+    }
+
+    pub(super) fn use_header(&mut self, name: HeaderName) {
+        self.header = name;
+    }
+
+    pub(super) fn token_copy(&self) -> TokenCopy {
+        self.token.copy()
+    }
+
+    /// Adds the token to the request if the policy allows it. Returns what was added.
+    pub(super) fn add_token(
+        &self,
+        request: &mut impl OutgoingRequest,
+        copy: &mut TokenCopy,
+    ) -> Sent {
+        if let Some(origins) = &self.origins
+            && !origins.iter().any(|origin| request.is_to(origin))
+        {
+            let logged = &self.no_authority_logged;
+            if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
+                tracing::warn!("request without authority, service token not added");
+            }
+            return Sent::Nothing;
+        }
+        let headers = request.headers_mut();
+        if self.keeps_present && headers.contains_key(&self.header) {
+            return Sent::Nothing;
+        }
+        let (value, serial) = copy.header_value();
+        headers.insert(&self.header, value.clone());
+        match self.token.is_renewable() {
+            true => Sent::Renewable(self.token.clone(), serial),
+            false => Sent::Fixed,
+        }
+    }
+}
