@@ -4,14 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Atomically replaces the file at `path` by one with this content, of mode 0600 on Unix. After a
-/// crash a reader sees either the old or the new contents, after `Ok` the new ones. Blocks.
+/// Atomically replaces the file at `path` with a new one that holds `content`, created with mode
+/// 0600 on Unix. After a crash a reader sees either the old or the new contents. A crash after `Ok`
+/// does not bring the old contents back. Blocks.
 ///
 /// `temporary` is an unused path in the same folder, because a rename does not cross file systems.
 /// A crash may leave a file there.
 pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    // `create_new` follows no link and fails if the file exists: that file is another process's.
+    // `create_new` follows no link. It fails if the file exists, which another process may be
+    // writing.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -24,9 +24,9 @@ impl Clock {
         self.since_epoch().as_secs()
     }
 
-    /// [`unix_now`](Self::unix_now) by the coarse clock of Linux, which is at most one kernel tick
-    /// behind, mostly 1 to 10 ms. For checks on every request: reading the fine clock takes about a
-    /// third of the time that a cached token takes.
+    /// [`unix_now`](Self::unix_now), read from the coarse clock of Linux, which is at most one
+    /// kernel tick (usually 1 to 10 ms) behind. Meant for checks on every request: reading the fine
+    /// clock would make up about a third of the time of verifying a cached token.
     pub(crate) fn coarse_unix_now(&self) -> u64 {
         #[cfg(test)]
         if self.driven.is_some() {

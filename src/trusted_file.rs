@@ -1,13 +1,13 @@
 //! Opens files whose contents decide which tokens are accepted or who can mint them.
 //!
-//! Two sets of rules. Files that this crate writes (a cached key set, the data folder of an
-//! embedded core) must belong to the user of this process or to root and be writable by that user
-//! alone, and are never reached through a symbolic link. Files that others write, such as those of
-//! a Kubernetes mount, may be links and belong to any user.
+//! There are two sets of rules. A file or folder that this crate writes (a cached key set, the data
+//! folder of an embedded core) must belong to the user of this process or to root, must be writable
+//! by its owner alone, and must not be a symbolic link. A file that others write, such as one of a
+//! Kubernetes mount, may be a link and belong to any user, but must not be writable by all users.
 //!
-//! The checks are made on the opened file, not on its path: between a check and the opening the
-//! path could be given to another file. Opening a FIFO does not block. On Windows the access
-//! control list of the folder decides who can write, so only the file type is checked.
+//! The checks inspect the open file, because a file that is checked by its path could be replaced
+//! before it is opened. Opening a FIFO does not block. On Windows the access control list of the
+//! folder decides who can write, so only the file type is checked.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -43,7 +43,7 @@ pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Reads a regular file of at most `limit` bytes that others write.
+/// Reads a regular file that others write. More than `limit` bytes are an error.
 pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -74,8 +74,8 @@ fn open_no_follow(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     options.custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32);
     options.open(path).map_err(|err| {
-        // Looks at the path again for the message alone: the error code for a refused link differs
-        // between systems.
+        // The error code for a refused link differs between systems, so the path is looked up
+        // again. Only the message depends on the result.
         let is_link =
             cfg!(unix) && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         if is_link {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn file_of_others_must_be_regular_and_bounded() {
+    fn file_of_others_must_be_regular_small_and_not_writable_by_all() {
         let (_folder, path) = kinds();
         let read =
             |name: &str, limit| read_others(&path(name), limit).map_err(|err| err.to_string());
