@@ -52,7 +52,10 @@ impl JwkSet {
         let clashes = |key: &Arc<Jwk>| keys.iter().any(|other| key.clashes_with(other));
         let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
         for key in clashing {
-            tracing::warn!(kid = ?key.logged_kid(), "keys that share a kid skipped");
+            tracing::warn!(
+                kid = ?key.logged_kid(),
+                "key skipped: a different key has the same kid and alg"
+            );
         }
         if keys.is_empty() {
             return Err(JwkSetError::NoUsableKey);

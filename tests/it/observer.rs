@@ -215,7 +215,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "key set fetch failed again",
         "key set fetch recovered",
         "key skipped",
-        "keys that share a kid skipped",
+        "key skipped: a different key has the same kid and alg",
         "key added",
         "key removed",
         "request refused",
