@@ -1,4 +1,5 @@
-//! Strict parsing of a compact JWS (RFC 7515 §7.1). Not by `jsonwebtoken`, which ignores `crit`.
+//! Strict parsing of a compact JWS (RFC 7515 §7.1). This crate does not parse with `jsonwebtoken`,
+//! which ignores `crit`.
 //!
 //! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass
 //! what the check needs: length, parts, encoding, and the members of [`Header`]. It allocates only

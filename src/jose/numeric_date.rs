@@ -16,7 +16,8 @@ pub(crate) struct NumericDate {
 impl NumericDate {
     /// Reads a JSON number from 0 up to, and not including, 2^53. `None` for anything else.
     ///
-    /// Not through `f64`, which rounds a fraction of many nines up to the next second.
+    /// The number is not parsed as an `f64`, which would round a fraction of many nines up to the
+    /// next second.
     pub(crate) fn read(value: RawValue<'_>) -> Option<Self> {
         let text = std::str::from_utf8(value.as_bytes()).ok()?;
         let (text, is_negative) = text.strip_prefix('-').map_or((text, false), |text| (text, true));

@@ -1,9 +1,9 @@
 //! Parsing of the JSON in tokens, key sets and mint requests.
 //!
-//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object. Not
-//! `serde_json::Value` alone: it keeps the last of two members with one name, and another parser of
-//! the same token may keep the first (RFC 7515 §4, RFC 7519 §4). [`members`] finds the members of
-//! an object without building values.
+//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object.
+//! Parsing straight into a `serde_json::Value` would keep the last of two members with one name,
+//! where another parser of the same token may keep the first (RFC 7515 §4, RFC 7519 §4).
+//! [`members`] finds the members of an object without building values.
 //!
 //! Every text from outside is checked for [reserved names](has_reserved_name) before serde_json
 //! builds a value from it.

@@ -33,7 +33,8 @@ pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// Reads one JSON object as a SuperTokens core does: the last of several members with one name
-/// wins. Otherwise `None` as in [`object`].
+/// wins. `None` for all other input that [`object`] rejects, except that [`LENIENT_DEPTH`] levels
+/// are allowed.
 #[cfg(feature = "embedded-core")]
 pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
     read(bytes, Seed { depth_left: LENIENT_DEPTH, allows_duplicates: true })
@@ -128,7 +129,7 @@ impl<'de> Visitor<'de> for Seed {
         while let Some(element) = seq.next_element_seed(nested)? {
             elements.push(element);
         }
-        // Claims are cached, and an array of one element has a capacity of four.
+        // The token cache keeps the array, and the first `push` allocates room for four elements.
         elements.shrink_to_fit();
         Ok(Value::Array(elements))
     }
@@ -142,8 +143,8 @@ impl<'de> Visitor<'de> for Seed {
             if object.is_empty() && name == NUMBER_MEMBER {
                 let number: Number =
                     map.next_value::<String>()?.parse().map_err(A::Error::custom)?;
-                // Converts the number as a build without the feature reads it: it is finite and
-                // owns no memory.
+                // Converts the number to the one that a build without the feature reads, which is
+                // finite and owns no memory.
                 let whole =
                     number.as_u64().map(Value::from).or_else(|| number.as_i64().map(Value::from));
                 let float = || number.as_f64().and_then(Number::from_f64).map(Value::Number);
@@ -209,8 +210,9 @@ mod tests {
         assert!(object("[".repeat(100_000).as_bytes()).is_none());
     }
 
+    /// With `arbitrary_precision`, serde_json passes a number to the visitor as an object.
     #[test]
-    fn numbers_are_read_as_numbers() {
+    fn numbers_are_not_read_as_objects() {
         let read = object(br#"{"a":1.5,"b":7}"#).unwrap();
         assert_eq!((read["a"].as_f64(), read["b"].as_u64()), (Some(1.5), Some(7)));
     }
@@ -256,7 +258,7 @@ mod tests {
 
     #[cfg(feature = "embedded-core")]
     #[test]
-    fn lenient_objects_keep_the_last_of_two_members() {
+    fn lenient_object_keeps_the_last_duplicate_member() {
         let read = lenient_object(br#"{"a":1,"b":{"c":1,"c":2},"a":3}"#).unwrap();
         assert_eq!((&read["a"], &read["b"]["c"]), (&Value::from(3), &Value::from(2)));
         assert!(lenient_object(nested(126).as_bytes()).is_some());

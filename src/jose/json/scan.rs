@@ -93,7 +93,8 @@ impl<'j> RawString<'j> {
     }
 
     /// The unescaped string, for comparisons with names of at most four bytes. A string with
-    /// escapes is unescaped into `buffer` and cut to five bytes, so a longer one still differs.
+    /// escapes is unescaped into `buffer` and cut to five bytes, so a longer string still differs
+    /// from every such name.
     pub(crate) fn unescape_into<'b>(self, buffer: &'b mut [u8; 5]) -> &'b [u8]
     where
         'j: 'b,
@@ -166,7 +167,7 @@ fn unescape(escape: &[u8]) -> Option<(char, &[u8])> {
     Some((char, rest))
 }
 
-/// The number of four hexadecimal digits, and the text after them.
+/// The value of four hexadecimal digits, and the text after them.
 fn hex(text: &[u8]) -> Option<(u16, &[u8])> {
     let (digits, rest) = text.split_first_chunk::<4>()?;
     let append = |value: u32, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)?);

@@ -258,7 +258,7 @@ fn okp_x_that_is_not_32_bytes_is_skipped() {
 }
 
 #[test]
-fn crv_of_another_kty_is_skipped() {
+fn key_with_an_unknown_or_wrong_crv_is_skipped() {
     for curve in ["Ed25519", "X25519", "p-256", "P-521", "secp256k1", ""] {
         assert_eq!(skipped(&with(ec("P-256"), "crv", curve)), Some(CURVE), "{curve}");
     }
@@ -338,7 +338,7 @@ fn signature_is_valid_under_the_keys_algorithm_alone() {
         );
     }
     assert!(!key.verify(Algorithm::ES256, b"massage", &signature));
-    // RFC 7518 §3.4: r and s are from 1 to n − 1; CVE-2022-21449.
+    // SEC 1 §4.1.4: r and s are from 1 to n − 1. CVE-2022-21449 was a missing check for zero.
     assert!(!key.verify(Algorithm::ES256, b"message", &vec![0; 64]));
     assert!(!key.verify(Algorithm::ES256, b"message", &vec![255; 64]));
     assert!(!key.verify(Algorithm::ES256, b"message", &Vec::new()));
