@@ -157,8 +157,8 @@ pub fn jwks(bytes: &[u8]) {
             );
         }
     }
-    // Keys without a `kid` are found only if no other key fits, so in a set of several possibly
-    // none.
+    // A key without a `kid` is found only if no other key fits, so in a set of several keys
+    // possibly none is found.
     assert!(found > 0 || entries.len() > 1, "the only key is not found");
 }
 
@@ -255,7 +255,10 @@ mod tests {
     fn corpora_pass_their_targets() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         if !corpora.is_dir() {
-            eprintln!("no corpora in {} (a package has none), test skipped", corpora.display());
+            eprintln!(
+                "no corpora in {} (the published package omits them), test skipped",
+                corpora.display()
+            );
             return;
         }
         for (name, target) in TARGETS {

@@ -37,7 +37,7 @@ struct Tally {
     /// Cases with an asymmetric key. Their label is the expected outcome.
     asymmetric: usize,
     /// Cases with a symmetric key, an encrypted token or another serialization. They must be
-    /// rejected, also if they are labelled valid.
+    /// rejected, even if they are labelled valid.
     always_rejected: usize,
     agreements: usize,
     /// Ids of cases that are labelled valid but rejected for a known reason.
@@ -109,7 +109,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A JWK Set from the key in a file, which is a set, one JWK or null.
+/// The key of a vector file as a JWK Set. `key` is a set, one JWK or null.
 fn key_set(key: &Value) -> Value {
     match key {
         Value::Object(set) if set.contains_key("keys") => key.clone(),
