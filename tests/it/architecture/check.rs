@@ -61,8 +61,8 @@ impl Rule {
         let Check::Names { places, names, comparisons, exceptions } = &self.check else {
             return false;
         };
-        let is_place = places.is_empty() || places.iter().any(|place| is_in(path, place));
-        is_place
+        let applies = places.is_empty() || places.iter().any(|place| is_in(path, place));
+        applies
             && !(mention.is_compared && *comparisons == Comparisons::Allowed)
             && names.iter().any(|name| matches_pattern(&mention.name, name))
             && !exceptions.iter().any(|exception| exception.allows(path, mention))
@@ -82,7 +82,9 @@ fn is_in(path: &str, place: &str) -> bool {
 
 /// Whether the path of a mention contains the pattern's segments in sequence. With a leading `::`
 /// the path must start with them, with a trailing `!` it must end with them. A `*` at the end of a
-/// segment matches any suffix. A glob import matches every segment.
+/// pattern's segment matches any suffix. The `*` of a glob import matches any segment of a pattern.
+///
+/// A method call (`.send()`) or an attribute matches only a pattern that is equal to it.
 pub(super) fn matches_pattern(mention: &str, pattern: &str) -> bool {
     if pattern.starts_with('.') || mention.starts_with(['.', '#']) {
         return mention == pattern;
@@ -123,7 +125,7 @@ fn every_file_follows_every_rule() {
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
 }
 
-/// An unused exception is out of date, or the rule does not see the names in that place.
+/// An unused exception is out of date, or the checker misses the names in that place.
 #[test]
 fn every_exception_is_used() {
     let krate = Crate::new(&texts_of_this_crate());
@@ -303,7 +305,8 @@ mod tests {
             ),
         ];
         for (text, expected) in rows {
-            assert_eq!(names(violations("clock.rs", text)), *expected, "{} lines", text.len());
+            let lines = text.lines().count();
+            assert_eq!(names(violations("clock.rs", text)), *expected, "{lines} lines");
         }
     }
 

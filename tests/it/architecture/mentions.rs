@@ -20,7 +20,7 @@ pub(super) struct Mention {
     pub(super) files: Vec<FileId>,
 }
 
-/// All mentions in a file outside tests.
+/// All mentions in a file, except those in test code.
 pub(super) fn mentions(krate: &Crate, file: FileId) -> Vec<Mention> {
     let file = &krate.files[file];
     let mut collector = Collector {
@@ -47,12 +47,13 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     fn add_path(&mut self, path: &[String], line: usize, is_import: bool) {
-        let path = self.through_block(path);
+        let path = self.expand_block_import(path);
         let (target, through) = self.krate.resolve(self.module, &path);
         let mut files: Vec<_> = through.iter().map(|module| self.krate.file_of(*module)).collect();
         let name = match target {
-            // The `super` of `pub(super)`, or a variable with the name of a module.
+            // `super` in `pub(super)`, or a variable with the name of a module, imports nothing.
             Target::Module(_) if !is_import => return,
+            // A single name is a variable or comes from the prelude.
             Target::External(name) if !is_import && name.len() < 2 => return,
             Target::External(name) => name,
             Target::Module(module) => {
@@ -72,7 +73,7 @@ impl Collector<'_> {
     }
 
     /// Replaces the path's first name if a `use` line of an enclosing block binds it.
-    fn through_block(&self, path: &[String]) -> Vec<String> {
+    fn expand_block_import(&self, path: &[String]) -> Vec<String> {
         let import = self.blocks.iter().rev().find_map(|names| names.get(&path[0]));
         import.map_or(path.to_vec(), |import| [&import[..], &path[1..]].concat())
     }

@@ -1,10 +1,10 @@
 //! Rules for the layout of `src/`, checked on its parsed files.
 //!
-//! - [`source`] reads the files that `mod` lines declare and removes code that `cfg` restricts to
-//!   tests, fuzzing and doctests.
-//! - [`modules`] resolves a path as the compiler does: `crate`, `self`, `super`, child modules,
-//!   items, `use` lines and globs; through re-exports to the module that defines the item, or to an
-//!   extern crate.
+//! - [`source`] reads the `.rs` files of `src/` and removes code that `cfg` restricts to tests,
+//!   fuzzing and doctests.
+//! - [`modules`] builds the module tree from the `mod` lines. It resolves a path as the compiler
+//!   does, with `crate`, `self`, `super`, child modules, items, `use` lines and globs. It follows
+//!   re-exports to the module that defines the item, or to an extern crate.
 //! - [`mentions`] lists a file's paths, method calls and attributes with their lines. Paths are
 //!   found in types, expressions, patterns, bounds, `use` lines and the tokens of macro calls.
 //! - [`graph`] derives from the paths which file imports which, and finds cycles.
@@ -15,8 +15,8 @@
 //! except in `lib.rs`, which imports every top-level module.
 //!
 //! Not covered: items that a method call or a trait implementation uses without a path,
-//! `macro_rules!` in textual scope, items that a macro defines under a glob, `cfg` inside a macro's
-//! tokens, and paths in attributes and docs.
+//! `macro_rules!` in textual scope, glob imports of items that a macro generates, `cfg` inside a
+//! macro's tokens, and paths in attributes and docs.
 
 mod check;
 mod graph;

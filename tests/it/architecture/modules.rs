@@ -50,7 +50,7 @@ enum Binding {
 #[derive(Debug, PartialEq)]
 pub(super) enum Target {
     Module(ModuleId),
-    /// The module that defines the item, and the path from the item on.
+    /// The module that defines the item, and the segments of the path that begin with the item.
     Item(ModuleId, Vec<String>),
     External(Vec<String>),
 }
@@ -146,7 +146,7 @@ impl Crate {
         self.modules[module].file
     }
 
-    /// The path of a module's item from `crate`.
+    /// The path from `crate` to `rest`, a path in the module.
     pub(super) fn name_in(&self, module: ModuleId, rest: &[String]) -> Vec<String> {
         [&self.modules[module].path[..], rest].concat()
     }
@@ -198,7 +198,8 @@ impl Crate {
                             }
                         }
                     }
-                    // `use reqwest;` binds a name to itself.
+                    // `use reqwest;` binds a name to itself, so only `MAX_DEPTH` ends the chain of
+                    // imports. The name is an extern crate.
                     Some(Binding::Import(_)) => return external(),
                     None if is_first => return external(),
                     // An item that a macro defines in the module.

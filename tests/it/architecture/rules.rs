@@ -24,9 +24,9 @@ pub(super) enum Check {
     CrateAttribute(&'static str),
     /// `Cargo.toml` sets this clippy lint to `warn`, and no file disables it.
     Lint { name: &'static str, group: &'static str },
-    /// Lines, not counting comments, docs and tests.
+    /// No file has more than `most` lines, not counting comments, docs and tests.
     LinesOfCode { most: usize },
-    /// All lines, in test files too.
+    /// No file has more than `most` lines, including comments, docs and tests.
     Lines { most: usize },
 }
 
@@ -65,8 +65,8 @@ pub(super) const RULES: &[Rule] = &[
             comparisons: Comparisons::Forbidden,
             exceptions: &[Exception {
                 place: "jwks/remote/fetch.rs",
-                // Only comparisons: any other use picks a status, which the rule "only
-                // server/response.rs picks a status" finds.
+                // Only for comparisons: the rule "only server/response.rs picks a status" rejects
+                // every other use.
                 names: &["http::StatusCode!", "StatusCode::OK", "StatusCode::NOT_MODIFIED"],
                 reason: "reads the status of the endpoint's response",
             }],
@@ -104,7 +104,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "nothing names tonic",
-        reason: "gRPC statuses are headers, and the crate must work with every version of tonic",
+        reason: "the crate sends a gRPC status as a header, to work with every version of tonic",
         check: Check::Names {
             places: &[],
             names: &["::tonic*"],
@@ -179,7 +179,7 @@ pub(super) const RULES: &[Rule] = &[
                 Exception {
                     place: "server/response.rs",
                     names: &["StatusCode::*", ".status_mut()"],
-                    reason: "is that table",
+                    reason: "is the table of statuses",
                 },
                 Exception {
                     place: "embedded_core/http/response.rs",
@@ -191,12 +191,12 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "no unsafe code",
-        reason: "no module can override `forbid`",
+        reason: "a module cannot override `forbid`, but can override `deny`",
         check: Check::CrateAttribute("#![forbid(unsafe_code)]"),
     },
     Rule {
         name: "no lock is held across .await",
-        reason: "waiting for the lock may block the thread that would release it",
+        reason: "a task that waits for the lock may block the thread that would release it",
         check: Check::Lint { name: "await_holding_lock", group: "suspicious" },
     },
     Rule {

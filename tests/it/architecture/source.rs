@@ -212,7 +212,7 @@ pub(super) fn child_file(
     candidates.into_iter().find(|path| texts.contains_key(path))
 }
 
-/// The folder of the files of a file's child modules, with a trailing `/`.
+/// The folder that contains a file's child modules, with a trailing `/`.
 pub(super) fn folder_of_children(path: &str) -> String {
     for own in ["lib.rs", "mod.rs"] {
         if let Some(folder) = path.strip_suffix(own) {
