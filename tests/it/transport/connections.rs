@@ -12,8 +12,7 @@ use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
 use super::authority::Authority;
 use super::outcome::{
-    assert_fails_cold, assert_fails_warm, assert_fetch_fails_within, expect_503,
-    is_connection_error,
+    assert_fails_cold, assert_fails_warm, assert_fetch_fails_with, expect_503, is_connection_error,
 };
 use super::scripted::{Script, Server};
 
@@ -21,7 +20,7 @@ const CAP: usize = 4096;
 const TOO_LARGE: FetchError = FetchError::TooLarge { limit: CAP };
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
-fn briefly(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
+fn with_short_timeout(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
     builder.timeout(Duration::from_millis(1000))
 }
 
@@ -56,18 +55,18 @@ async fn connect_timeout_fails_the_fetch() {
         queue.push(stream.unwrap());
     }
     let builder = RemoteJwks::builder(format!("http://{address}/jwks.json"));
-    assert_fails_cold(briefly(builder), |err| *err == FetchError::Timeout).await;
+    assert_fails_cold(with_short_timeout(builder), |err| *err == FetchError::Timeout).await;
 }
 
 #[tokio::test]
 async fn reset_connection_fails_the_fetch() {
-    assert_fetch_fails_within(Script::Reset, |builder| builder, is_connection_error("reset")).await;
+    assert_fetch_fails_with(Script::Reset, |builder| builder, is_connection_error("reset")).await;
 }
 
 #[tokio::test]
 async fn connection_closed_before_a_response_fails_the_fetch() {
     for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-le"] {
-        assert_fetch_fails_within(
+        assert_fetch_fails_with(
             Script::Send(bytes.into()),
             |builder| builder,
             is_connection_error(""),
@@ -79,27 +78,19 @@ async fn connection_closed_before_a_response_fails_the_fetch() {
 #[tokio::test]
 async fn response_that_is_not_http_fails_the_fetch() {
     let script = Script::Send(b"SSH-2.0-scripted\r\n".to_vec());
-    assert_fetch_fails_within(script, |builder| builder, is_connection_error("")).await;
+    assert_fetch_fails_with(script, |builder| builder, is_connection_error("")).await;
 }
 
 #[tokio::test]
 async fn key_set_in_a_truncated_body_fails_the_fetch() {
     let json = Authority::new("k").jwks();
     let short = format!("{HEAD}content-length: {}\r\n\r\n{json}", json.len() + 1);
-    assert_fetch_fails_within(
-        Script::Send(short.into()),
-        |builder| builder,
-        is_connection_error(""),
-    )
-    .await;
+    assert_fetch_fails_with(Script::Send(short.into()), |builder| builder, is_connection_error(""))
+        .await;
     // A chunked body without the last chunk.
     let short = format!("{HEAD}transfer-encoding: chunked\r\n\r\n{:x}\r\n{json}\r\n", json.len());
-    assert_fetch_fails_within(
-        Script::Send(short.into()),
-        |builder| builder,
-        is_connection_error(""),
-    )
-    .await;
+    assert_fetch_fails_with(Script::Send(short.into()), |builder| builder, is_connection_error(""))
+        .await;
 }
 
 /// Resolves every name to loopback until `broken` is set.
@@ -142,7 +133,7 @@ async fn dns_failure_fails_the_fetch() {
 
 #[tokio::test]
 async fn missing_response_times_out() {
-    assert_fetch_fails_within(Script::Stall(Vec::new()), briefly, |err| {
+    assert_fetch_fails_with(Script::Stall(Vec::new()), with_short_timeout, |err| {
         *err == FetchError::Timeout
     })
     .await;
@@ -151,39 +142,42 @@ async fn missing_response_times_out() {
 #[tokio::test]
 async fn slow_response_head_times_out() {
     let script = Script::Drip(format!("{HEAD}x-slow: ").into());
-    assert_fetch_fails_within(script.clone(), briefly, |err| *err == FetchError::Timeout).await;
+    assert_fetch_fails_with(script.clone(), with_short_timeout, |err| *err == FetchError::Timeout)
+        .await;
     assert_cut_at_timeout(script).await;
 }
 
 #[tokio::test]
 async fn slow_response_body_times_out() {
     let script = Script::Drip(format!("{HEAD}content-length: 100000\r\n\r\n").into());
-    assert_fetch_fails_within(script.clone(), briefly, |err| *err == FetchError::Timeout).await;
+    assert_fetch_fails_with(script.clone(), with_short_timeout, |err| *err == FetchError::Timeout)
+        .await;
     assert_cut_at_timeout(script).await;
 }
 
 /// Asserts that the fetch ends at its timeout and closes the connection.
 async fn assert_cut_at_timeout(script: Script) {
     let server = Server::start(script);
-    let jwks = briefly(RemoteJwks::builder(server.url())).build().unwrap();
+    let jwks = with_short_timeout(RemoteJwks::builder(server.url())).build().unwrap();
     let start = Instant::now();
     expect_503(&jwks, &Authority::new("any").token()).await;
     let elapsed = start.elapsed();
     assert!((Duration::from_millis(300)..Duration::from_secs(4)).contains(&elapsed), "{elapsed:?}");
-    server.has_seen(|seen| seen.closed >= 1).await;
+    server.wait_until(|seen| seen.closed >= 1).await;
 }
 
 #[tokio::test]
 async fn endless_body_is_cut_at_max_body() {
     for framing in ["transfer-encoding: chunked\r\n\r\n", "connection: close\r\n\r\n"] {
         let script = Script::Flood(format!("{HEAD}{framing}").into());
-        assert_fetch_fails_within(script.clone(), capped, |err| *err == TOO_LARGE).await;
+        assert_fetch_fails_with(script.clone(), capped, |err| *err == TOO_LARGE).await;
 
         let server = Server::start(script);
         let jwks = capped(RemoteJwks::builder(server.url())).build().unwrap();
         assert_eq!(jwks.refresh().await, Err(TOO_LARGE));
-        // The client closes the connection; the rest of the bytes is in socket buffers.
-        let seen = server.has_seen(|seen| seen.closed >= 1).await;
+        // The server also counts bytes that are still in socket buffers when the client closes the
+        // connection.
+        let seen = server.wait_until(|seen| seen.closed >= 1).await;
         assert!(seen.flooded < 32 << 20, "{seen:?}");
     }
 }
@@ -193,10 +187,10 @@ async fn body_over_max_body_fails_the_fetch() {
     let authority = Authority::new("k");
     let jwks = authority.jwks();
     let padded = |len: usize| Script::ok(format!("{jwks}{}", " ".repeat(len - jwks.len())));
-    assert_fetch_fails_within(padded(CAP + 1), capped, |err| *err == TOO_LARGE).await;
+    assert_fetch_fails_with(padded(CAP + 1), capped, |err| *err == TOO_LARGE).await;
     // Without a `Content-Length`.
     let body = format!("{HEAD}\r\n{jwks}{}", " ".repeat(CAP + 1 - jwks.len()));
-    assert_fetch_fails_within(Script::Send(body.into()), capped, |err| *err == TOO_LARGE).await;
+    assert_fetch_fails_with(Script::Send(body.into()), capped, |err| *err == TOO_LARGE).await;
 
     // A body of exactly `max_body` bytes is accepted.
     let server = Server::start(padded(CAP));
@@ -207,5 +201,5 @@ async fn body_over_max_body_fails_the_fetch() {
 async fn content_length_over_max_body_fails_before_the_body() {
     // The body is never sent: a client that waited for it would time out.
     let script = Script::Stall(format!("{HEAD}content-length: {}\r\n\r\n", CAP + 1).into());
-    assert_fetch_fails_within(script, capped, |err| *err == TOO_LARGE).await;
+    assert_fetch_fails_with(script, capped, |err| *err == TOO_LARGE).await;
 }

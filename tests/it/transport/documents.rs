@@ -3,7 +3,7 @@
 use tower_m2m::{FetchError, KeySetError};
 
 use super::authority::Authority;
-use super::outcome::{assert_fetch_fails, assert_fetch_fails_within};
+use super::outcome::{assert_fetch_fails, assert_fetch_fails_with};
 use super::scripted::Script;
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn key_set_over_max_keys_fails_the_fetch() {
     let keys: Vec<_> = (0..4).map(|n| Authority::new(&format!("k{n}")).jwk()).collect();
     let script = Script::ok(format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
     let too_many = FetchError::KeySet { source: KeySetError::TooManyKeys { limit: 3 } };
-    assert_fetch_fails_within(script, |builder| builder.max_keys(3), |err| *err == too_many).await;
+    assert_fetch_fails_with(script, |builder| builder.max_keys(3), |err| *err == too_many).await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn array_instead_of_a_key_set_fails_the_fetch() {
 }
 
 #[tokio::test]
-async fn keys_other_than_an_array_fail_the_fetch() {
+async fn keys_member_that_is_not_an_array_fails_the_fetch() {
     let jwk = Authority::new("k").jwk();
     assert_fetch_fails(
         Script::ok(r#"{"keys":null}"#),

@@ -58,8 +58,8 @@ async fn thousand_requests_on_a_cold_cache_share_one_fetch() {
 async fn ten_thousand_unknown_kids_cause_two_fetches() {
     let [unknown, unavailable] =
         [RejectionKind::InvalidToken, RejectionKind::KeysUnavailable].map(refused_with);
-    // While the endpoint is up, its response decides the queued tokens, at most 1024; the others
-    // get 503.
+    // Up to 1024 tokens wait for the fetch. They are invalid (401) if it succeeds, and get 503 if it
+    // fails. The tokens that find the queue full get 503.
     let cases = [
         ("up", None, vec![&unknown, &unavailable]),
         ("down", Some(Script::response(500, &[], "")), vec![&unavailable]),
@@ -90,11 +90,12 @@ async fn ten_thousand_unknown_kids_cause_two_fetches() {
             "{endpoint}: {refused:?}"
         );
         assert_eq!(refused.values().sum::<usize>(), 10_000, "{endpoint}");
-        let windows = usize::try_from(start.elapsed().as_secs()).unwrap() / 10 + 1;
+        // Unknown keys cause at most two fetches in any 10 s.
+        let cooldowns = usize::try_from(start.elapsed().as_secs()).unwrap() / 10 + 1;
         let fetches = server.seen().connections - warm;
         assert!(
-            (1..=2 * windows).contains(&fetches),
-            "{endpoint}: {fetches} in {:?}",
+            (1..=2 * cooldowns).contains(&fetches),
+            "{endpoint}: {fetches} fetches in {:?}",
             start.elapsed()
         );
     }

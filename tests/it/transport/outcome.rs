@@ -34,8 +34,8 @@ pub(crate) async fn expect_503(jwks: &RemoteJwks, token: &str) -> u64 {
     seconds
 }
 
-/// Asserts that the first fetch fails: requests are refused with 503, and `refresh` and the health
-/// show the error.
+/// Asserts that the first fetch fails: requests are refused with 503, `refresh` returns the error,
+/// and `health` reports it.
 pub(crate) async fn assert_fails_cold(
     builder: RemoteJwksBuilder,
     expected: impl Fn(&FetchError) -> bool,
@@ -79,11 +79,11 @@ pub(crate) async fn assert_fails_warm(
 
 /// Asserts that the script fails the fetch, with and without a cached key set.
 pub(crate) async fn assert_fetch_fails(script: Script, expected: FetchError) {
-    assert_fetch_fails_within(script, |builder| builder, |err| *err == expected).await;
+    assert_fetch_fails_with(script, |builder| builder, |err| *err == expected).await;
 }
 
 /// Like [`assert_fetch_fails`], with limits and with a predicate on the error.
-pub(crate) async fn assert_fetch_fails_within(
+pub(crate) async fn assert_fetch_fails_with(
     script: Script,
     limits: impl Fn(RemoteJwksBuilder) -> RemoteJwksBuilder,
     expected: impl Fn(&FetchError) -> bool,

@@ -65,9 +65,9 @@ async fn status_5xx_fails_the_fetch() {
     }
 }
 
-/// Responds 429 with this `Retry-After`, first without a key set and then with one. Asserts that no
-/// fetch follows, and returns the seconds of `Retry-After` in the layer's 503 without a key set.
-async fn seconds_without_a_fetch(retry_after: &str) -> u64 {
+/// Asserts that a 429 with this `Retry-After` blocks further fetches, without and with a cached key
+/// set. Returns the `Retry-After` of the layer's 503 without a key set, in seconds.
+async fn assert_blocks_fetches(retry_after: &str) -> u64 {
     let unknown = || Authority::new("unknown").token();
     let too_many = Script::response(429, &[&format!("retry-after: {retry_after}")], "");
 
@@ -93,13 +93,13 @@ async fn seconds_without_a_fetch(retry_after: &str) -> u64 {
 
 #[tokio::test]
 async fn retry_after_in_seconds_blocks_fetches() {
-    assert!((110..=120).contains(&seconds_without_a_fetch("120").await));
+    assert!((110..=120).contains(&assert_blocks_fetches("120").await));
 }
 
 #[tokio::test]
 async fn retry_after_blocks_fetches_for_at_most_five_minutes() {
-    assert!((290..=300).contains(&seconds_without_a_fetch("Fri, 31 Dec 9999 23:59:59 GMT").await));
-    assert!((290..=300).contains(&seconds_without_a_fetch("86400").await));
+    assert!((290..=300).contains(&assert_blocks_fetches("Fri, 31 Dec 9999 23:59:59 GMT").await));
+    assert!((290..=300).contains(&assert_blocks_fetches("86400").await));
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn status_304_keeps_the_keys_and_renews_their_freshness() {
     assert_eq!(jwks.refresh().await, Ok(()));
     assert_eq!(status(&jwks, &next.token()).await, 200);
     assert_eq!(status(&jwks, &authority.token()).await, 401);
-    let head = server.has_seen(|seen| seen.heads.len() >= 5).await.heads.pop().unwrap();
+    let head = server.wait_until(|seen| seen.heads.len() >= 5).await.heads.pop().unwrap();
     assert!(
         head.contains("\r\nif-none-match: \"v2\"\r\n") && !head.contains("if-modified-since"),
         "{head}"
@@ -236,7 +236,7 @@ async fn ready_retries_until_the_endpoint_has_started() {
     let server = Server::start(Script::response(503, &[], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     let starting = async {
-        server.has_seen(|seen| !seen.heads.is_empty()).await;
+        server.wait_until(|seen| !seen.heads.is_empty()).await;
         server.play(Script::ok(authority.jwks()));
     };
     let (ready, ()) = tokio::join!(jwks.ready(), starting);
@@ -246,7 +246,8 @@ async fn ready_retries_until_the_endpoint_has_started() {
 
 #[tokio::test]
 async fn ready_returns_the_last_error_after_30_seconds() {
-    // `Retry-After` blocks fetches for longer than `ready` waits, so time can be paused.
+    // `Retry-After` blocks fetches for longer than `ready` waits, so no fetch times out in paused
+    // time.
     let server = Server::start(Script::response(500, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 500 }));

@@ -56,7 +56,7 @@ pub(crate) struct Seen {
     pub(crate) plain: usize,
     /// The head of each request, in lower case.
     pub(crate) heads: Vec<String>,
-    /// Bytes of endless bodies that were written.
+    /// The body bytes that [`Script::Flood`] has written.
     pub(crate) flooded: usize,
     /// Connections that were closed by either side.
     pub(crate) closed: usize,
@@ -64,14 +64,14 @@ pub(crate) struct Seen {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    play: Arc<Mutex<Play>>,
+    config: Arc<Mutex<Config>>,
     seen: watch::Sender<Seen>,
     task: JoinHandle<()>,
     /// Bound but not listening: it keeps other processes off the port after the server has stopped.
     _reserved: TcpSocket,
 }
 
-struct Play {
+struct Config {
     script: Script,
     tls: Option<TlsAcceptor>,
 }
@@ -79,15 +79,15 @@ struct Play {
 impl Server {
     /// Starts a plain HTTP server that plays this script.
     pub(crate) fn start(script: Script) -> Self {
-        Self::serve(Play { script, tls: None })
+        Self::serve(Config { script, tls: None })
     }
 
     /// Starts an HTTPS server that plays this script.
     pub(crate) fn start_tls(script: Script, tls: TlsAcceptor) -> Self {
-        Self::serve(Play { script, tls: Some(tls) })
+        Self::serve(Config { script, tls: Some(tls) })
     }
 
-    fn serve(play: Play) -> Self {
+    fn serve(config: Config) -> Self {
         let bind = |address| {
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_reuseaddr(true).unwrap();
@@ -98,10 +98,10 @@ impl Server {
         let address = socket.local_addr().unwrap();
         let reserved = bind(address);
         let listener = socket.listen(1024).unwrap();
-        let play = Arc::new(Mutex::new(play));
+        let config = Arc::new(Mutex::new(config));
         let seen = watch::Sender::new(Seen::default());
-        let task = tokio::spawn(accept(listener, Arc::clone(&play), seen.clone()));
-        Self { address, play, seen, task, _reserved: reserved }
+        let task = tokio::spawn(accept(listener, Arc::clone(&config), seen.clone()));
+        Self { address, config, seen, task, _reserved: reserved }
     }
 
     /// The URL of its key set over plain HTTP.
@@ -111,12 +111,12 @@ impl Server {
 
     /// Plays this script from the next connection on.
     pub(crate) fn play(&self, script: Script) {
-        self.play.lock().unwrap().script = script;
+        self.config.lock().unwrap().script = script;
     }
 
     /// Presents this acceptor's certificate from the next connection on.
     pub(crate) fn present(&self, tls: TlsAcceptor) {
-        self.play.lock().unwrap().tls = Some(tls);
+        self.config.lock().unwrap().tls = Some(tls);
     }
 
     /// Stops listening, so that connections are refused.
@@ -130,20 +130,22 @@ impl Server {
         self.seen.borrow().clone()
     }
 
-    /// Waits at most 10 s until the condition holds.
-    pub(crate) async fn has_seen(&self, condition: impl Fn(&Seen) -> bool) -> Seen {
+    /// Waits until the condition holds, and panics after 10 s.
+    pub(crate) async fn wait_until(&self, condition: impl Fn(&Seen) -> bool) -> Seen {
         let mut receiver = self.seen.subscribe();
         let seen = timeout(Duration::from_secs(10), receiver.wait_for(condition)).await;
-        seen.unwrap_or_else(|_| panic!("condition not reached: {:?}", self.seen())).unwrap().clone()
+        seen.unwrap_or_else(|_| panic!("condition not met within 10 s: {:?}", self.seen()))
+            .unwrap()
+            .clone()
     }
 }
 
-async fn accept(listener: TcpListener, play: Arc<Mutex<Play>>, seen: watch::Sender<Seen>) {
+async fn accept(listener: TcpListener, config: Arc<Mutex<Config>>, seen: watch::Sender<Seen>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let (script, tls) = {
-            let play = play.lock().unwrap();
-            (play.script.clone(), play.tls.clone())
+            let config = config.lock().unwrap();
+            (config.script.clone(), config.tls.clone())
         };
         let seen = seen.clone();
         seen.send_modify(|seen| seen.connections += 1);

@@ -26,7 +26,7 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A client that trusts only this authority.
+    /// A client that trusts only this CA.
     pub(crate) fn client(&self) -> ClientBuilder {
         Client::builder().tls_certs_only([Certificate::from_der(self.0.der()).unwrap()])
     }
@@ -138,7 +138,7 @@ async fn self_signed_certificate_fails_the_fetch() {
 }
 
 #[tokio::test]
-async fn certificate_of_another_authority_fails_the_fetch() {
+async fn certificate_of_another_ca_fails_the_fetch() {
     assert_not_trusted(&Ca::new(), Ca::new().good(), is_connection_error("certificate")).await;
 }
 
