@@ -53,7 +53,7 @@ class Interop:
             f"{program}-{name}", [self.examples / program, "--listen", "127.0.0.1:0", *flags]
         )
 
-    def foreign(self, part: str, name: str, command: list[str], env: dict[str, str]) -> str:
+    def third_party(self, part: str, name: str, command: list[str], env: dict[str, str]) -> str:
         failed = self.programs / f"{part}.failed"
         if failed.exists():
             raise Failure(f"not installed: {failed.read_text().strip()[:100]}")
@@ -71,7 +71,7 @@ class Interop:
         name = system.replace(" ", "-")
 
         def start(which: str, core: str, key: dict[str, str]) -> str:
-            return self.foreign(part, f"{name}-{which}", command, {"CORE": core, "API_DOMAIN": API_DOMAIN} | key)
+            return self.third_party(part, f"{name}-{which}", command, {"CORE": core, "API_DOMAIN": API_DOMAIN} | key)
 
         def start_all() -> dict[str, str]:
             return {
@@ -80,36 +80,37 @@ class Interop:
                 "wrong": start("wrong", self.keyed_core, {"API_KEY": "wrong-0123456789abcdef"}),
             }
 
-        def verified(which: str, payload: dict, **arguments: object):
-            """Mints a token with the SDK; returns m2's status and a description of the token."""
+        def mint_and_verify(which: str, payload: dict, **arguments: object):
+            """A case that mints a token with the SDK; its result is m2's status and a description of the token."""
             m2 = self.m2 if which == "open" else self.keyed_m2
 
-            def see(sdks: dict[str, str]) -> str:
+            def run_case(sdks: dict[str, str]) -> str:
                 token = sdk_mint(sdks[which], payload, **arguments)
                 return f"{whoami(m2, token)}, {described(token)}"
 
-            return see
+            return run_case
 
         cases = []
         for which, core in [("open", "no API key"), ("keyed", "API key")]:
-            for words, arguments, expected in [
+            for label, arguments, expected in [
                 ("as documented", {}, "200, static key, 100 years"),
                 ("3600 s", {"validity": 3600}, "200, static key, 3600 s"),
                 ("static key, 3600 s", {"validity": 3600, "useStaticKey": True}, "200, static key, 3600 s"),
                 ("dynamic key", {"useStaticKey": False}, "200, dynamic key, 100 years"),
                 ("dynamic key, 3600 s", {"validity": 3600, "useStaticKey": False}, "200, dynamic key, 3600 s"),
             ]:
-                cases.append(Case(f"{core}: {words}", expected, verified(which, MARKER, **arguments)))
-            cases.append(Case(f"{core}: no marker", "403, static key, 100 years", verified(which, {"sub": "user"})))
-            cases.append(Case(f"{core}: validity 0", BAD_VALIDITY, verified(which, MARKER, validity=0)))
-        cases.append(Case("wrong API key", BAD_KEY, verified("wrong", MARKER)))
+                cases.append(Case(f"{core}: {label}", expected, mint_and_verify(which, MARKER, **arguments)))
+            no_marker = mint_and_verify(which, {"sub": "user"})
+            cases.append(Case(f"{core}: no marker", "403, static key, 100 years", no_marker))
+            cases.append(Case(f"{core}: validity 0", BAD_VALIDITY, mint_and_verify(which, MARKER, validity=0)))
+        cases.append(Case("wrong API key", BAD_KEY, mint_and_verify("wrong", MARKER)))
 
         sdks: dict[str, str] = {}
         minted = rows(system, MINTS, lambda: sdks.update(start_all()) or sdks, cases)
         return minted + self.jwks_route(system, name, sdks, max_age)
 
     def jwks_route(self, system: str, name: str, sdks: dict[str, str], max_age: int | None) -> list[Row]:
-        """`max_age` is the one that the SDK's route sends, or None if it forwards the core's."""
+        """Tests the SDK's JWKS route. `max_age` is what the route sends, or None if it forwards the core's max-age."""
 
         started = 0.0
 
@@ -121,10 +122,10 @@ class Interop:
             started = time.monotonic()  # m2 fetches as soon as it listens
             return m2
 
-        def fetches_after(seconds: int):
-            """The number of m2's fetches after this time, while it verifies one token each second."""
+        def fetches_within(seconds: int):
+            """A case that counts m2's fetches in the first `seconds`, while m2 verifies one token each second."""
 
-            def see(m2: str) -> str:
+            def run_case(m2: str) -> str:
                 token = sdk_mint(sdks["open"], MARKER)
                 while time.monotonic() < started + seconds:
                     if (status := whoami(m2, token)) != 200:
@@ -132,7 +133,7 @@ class Interop:
                     time.sleep(1)
                 return str(fetch_json(f"{sdks['open']}/fetches")["fetches"])
 
-            return see
+            return run_case
 
         def cache_control(_: str) -> str:
             max_ages = [max_age_of(sdks["open"] + JWKS_ROUTE), max_age_of(f"{self.core}/.well-known/jwks.json")]
@@ -150,8 +151,8 @@ class Interop:
                 Case("its own token, dynamic key", "200",
                      lambda m2: whoami(m2, sdk_mint(sdks["open"], MARKER, useStaticKey=False))),
                 Case("no marker", "403", lambda m2: whoami(m2, sdk_mint(sdks["open"], {"sub": "user"}))),
-                Case("fetches in 40 s of requests", "1", fetches_after(40)),
-                Case("fetches in 60 s of requests", str(1 + refreshes), fetches_after(60)),
+                Case("fetches in 40 s of requests", "1", fetches_within(40)),
+                Case("fetches in 60 s of requests", str(1 + refreshes), fetches_within(60)),
                 Case("max-age", "the core's" if max_age is None else str(max_age), cache_control),
             ],
         )
@@ -162,7 +163,7 @@ class Interop:
         name = re.sub(r"[^a-z0-9]+", "-", system.lower())
 
         def start() -> str:
-            return self.foreign(part, name, command, {"JWKS": f"{self.keyed_core}/.well-known/jwks.json"})
+            return self.third_party(part, name, command, {"JWKS": f"{self.keyed_core}/.well-known/jwks.json"})
 
         def call_by_m1(m2: str) -> str:
             command = [self.examples / "m1", "--core", self.keyed_core, "--api-key", API_KEY, "--m2", m2]
@@ -215,8 +216,8 @@ class Interop:
             m2 = self.keyed_m2 if (defaults | placeholders)["connectionURI"] == self.keyed_core else self.m2
             return f"{self.run_curl('call-m2', {'microservice': m2, 'jwt': token})}, {described(token)}"
 
-        def case(words: str, expected: str, **placeholders: str) -> Case:
-            return Case(words, expected, lambda _: mint_and_call(**placeholders))
+        def case(label: str, expected: str, **placeholders: str) -> Case:
+            return Case(label, expected, lambda _: mint_and_call(**placeholders))
 
         return rows(
             system,

@@ -127,45 +127,45 @@ class Row:
     direction: str
     case: str
     expected: str
-    seen: str
+    actual: str
 
     @property
     def ok(self) -> bool:
-        return self.expected == self.seen
+        return self.expected == self.actual
 
 
 @dataclass
 class Case:
     name: str
     expected: str
-    see: Callable  # takes the value that `start` returns
+    run: Callable  # takes the value that `start` returns
 
 
 def rows(system: str, direction: str, start: Callable, cases: list[Case]) -> list[Row]:
-    """Runs the cases with the value that `start` returns. If it fails, each row shows why."""
+    """Runs the cases with the value that `start` returns. If `start` fails, each row shows why."""
     started, reason = None, None
     try:
         started = start()
     except Failure as err:
         reason = str(err)
 
-    def seen(case: Case) -> str:
+    def actual(case: Case) -> str:
         if reason is not None:
             return reason
         try:
-            return str(case.see(started))
+            return str(case.run(started))
         except Failure as err:
             return str(err)
         except Exception as err:  # an unexpected error of one case must not lose the other rows
             return f"{type(err).__name__}: {err}"[:120]
 
-    return [Row(system, direction, case.name, case.expected, seen(case)) for case in cases]
+    return [Row(system, direction, case.name, case.expected, actual(case)) for case in cases]
 
 
 def printed(matrix: list[Row]) -> str:
     """The matrix as aligned text."""
-    lines = [("", "system", "direction", "case", "expected", "seen")]
+    lines = [("", "system", "direction", "case", "expected", "actual")]
     for row in matrix:
-        lines.append(("ok" if row.ok else "FAIL", row.system, row.direction, row.case, row.expected, row.seen))
+        lines.append(("ok" if row.ok else "FAIL", row.system, row.direction, row.case, row.expected, row.actual))
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[5]]) for line in lines)
