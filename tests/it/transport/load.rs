@@ -58,8 +58,8 @@ async fn thousand_requests_on_a_cold_cache_share_one_fetch() {
 async fn ten_thousand_unknown_kids_cause_two_fetches() {
     let [unknown, unavailable] =
         [RejectionKind::InvalidToken, RejectionKind::KeysUnavailable].map(refused_with);
-    // Up to 1024 tokens wait for the fetch. They are invalid (401) if it succeeds, and get 503 if it
-    // fails. The tokens that find the queue full get 503.
+    // Up to 1024 tokens wait for the fetch. They are invalid (401) if it succeeds, and get 503 if
+    // it fails. The tokens that find the queue full get 503.
     let cases = [
         ("up", None, vec![&unknown, &unavailable]),
         ("down", Some(Script::response(500, &[], "")), vec![&unavailable]),
