@@ -49,7 +49,7 @@ fn get(uri: &str, headers: &[(&HeaderName, &str)]) -> Request<()> {
 }
 
 #[tokio::test]
-async fn token_is_set_as_the_layer_is_configured() {
+async fn layer_sets_the_configured_header() {
     let (token, good) = token();
     let good = good.to_str().unwrap();
     let custom = HeaderName::from_static("x-service");
@@ -87,9 +87,9 @@ async fn token_is_set_as_the_layer_is_configured() {
             };
             assert_eq!(values(&AUTHORIZATION), *authorization, "case {index}");
             assert_eq!(values(&custom), *other, "case {index}");
-            let ours = seen.values().filter(|value| *value == good);
+            let tokens = seen.values().filter(|value| *value == good);
             assert!(
-                ours.into_iter().all(HeaderValue::is_sensitive),
+                tokens.into_iter().all(HeaderValue::is_sensitive),
                 "case {index}: the token is not marked sensitive"
             );
         }
@@ -116,12 +116,12 @@ async fn token_is_sent_only_to_allowed_origins() {
         ("http://127.0.0.1/", false),
         ("http://localhost:4002/", false),
     ];
-    for (uri, carried) in cases {
+    for (uri, is_sent) in cases {
         // A request to any other origin keeps the credential that it has.
         let request = get(uri, &[(&AUTHORIZATION, "Bearer own")]);
         let by_reqwest = sent_by_reqwest(&layer, &request).await;
         for seen in [sent(&layer, request).await, by_reqwest] {
-            assert_eq!(seen[AUTHORIZATION] != "Bearer own", carried, "{uri}");
+            assert_eq!(seen[AUTHORIZATION] != "Bearer own", is_sent, "{uri}");
         }
     }
     for uri in ["/package.Service/Call", "*", "billing.internal:443"] {

@@ -18,7 +18,7 @@ const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const SECRET_CLAIM: &str = "claim-51c2";
 
 /// Formats the value with `{:?}` and with `{:#?}`.
-fn print(what: &'static str, value: &dyn Debug) -> (&'static str, String) {
+fn format_debug(what: &'static str, value: &dyn Debug) -> (&'static str, String) {
     (what, format!("{value:?} {value:#?}"))
 }
 
@@ -38,9 +38,9 @@ async fn token_never_appears_in_debug() {
     let request =
         supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
     let embedded = EmbeddedCore::builder().api_key(API_KEY);
-    // The request as the inner service receives it; its logs may print the extensions.
-    let mut seen = bearer(&jwt);
-    seen.extensions_mut().insert(claims.clone());
+    // The request as the inner service receives it. A service may log the request's extensions.
+    let mut received = bearer(&jwt);
+    received.extensions_mut().insert(claims.clone());
     let future = server_layer.layer(Inner::default()).call(bearer(&jwt));
     let refused =
         server_layer.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
@@ -53,35 +53,38 @@ async fn token_never_appears_in_debug() {
     let remote = || RemoteJwks::builder(&url).http_client(client);
     let remote_layer = VerifyServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
 
-    let printed = [
-        print("key set builder", &RemoteJwks::builder(&url)),
-        print(
+    let outputs = [
+        format_debug("key set builder", &RemoteJwks::builder(&url)),
+        format_debug(
             "key set builder with a user in its URL",
             &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example")),
         ),
-        print("server layer with a remote key set", &remote_layer),
-        print("token", &token),
-        print("header value", &token.header_value()),
-        print("headers", &headers),
-        print("client layer", &client_layer),
-        print("client service", &client_layer.layer(ConcurrencyLimit::new(Inner::default(), 1))),
-        print("claims", &claims),
-        print("verifier", &verifier),
-        print("server layer", &server_layer),
-        print("server service", &server_layer.layer(Inner::default())),
-        print("server future", &future),
-        print("response to a refused request", &refused),
-        print("rejection", &refused.extensions().get::<tower_m2m::Rejection>()),
-        print("SuperTokens core", &supertokens),
-        print("token request", &request),
-        print("embedded core builder", &embedded),
-        print("embedded core", &embedded.clone().build().await.unwrap()),
-        print("extensions", seen.extensions()),
-        print("token error", &ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err()),
-        print("claims error", &claims.deserialize::<Vec<u8>>().unwrap_err()),
+        format_debug("server layer with a remote key set", &remote_layer),
+        format_debug("token", &token),
+        format_debug("header value", &token.header_value()),
+        format_debug("headers", &headers),
+        format_debug("client layer", &client_layer),
+        format_debug(
+            "client service",
+            &client_layer.layer(ConcurrencyLimit::new(Inner::default(), 1)),
+        ),
+        format_debug("claims", &claims),
+        format_debug("verifier", &verifier),
+        format_debug("server layer", &server_layer),
+        format_debug("server service", &server_layer.layer(Inner::default())),
+        format_debug("server future", &future),
+        format_debug("response to a refused request", &refused),
+        format_debug("rejection", &refused.extensions().get::<tower_m2m::Rejection>()),
+        format_debug("SuperTokens core", &supertokens),
+        format_debug("token request", &request),
+        format_debug("embedded core builder", &embedded),
+        format_debug("embedded core", &embedded.clone().build().await.unwrap()),
+        format_debug("extensions", received.extensions()),
+        format_debug("token error", &ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err()),
+        format_debug("claims error", &claims.deserialize::<Vec<u8>>().unwrap_err()),
     ];
     let parts: Vec<&str> = jwt.split('.').collect();
-    for (what, text) in printed {
+    for (what, text) in outputs {
         // The JWT header is no secret, but output that holds it may hold the rest of the token.
         for secret in [parts[0], parts[1], parts[2], SECRET_CLAIM, API_KEY] {
             assert!(!text.contains(secret), "{what}: {text}");

@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_m2m::{ServiceClaims, VerifyServiceTokenLayer};
 
-use crate::support::{PATIENCE, Signer, caller, serve};
+use crate::support::{Signer, TIMEOUT, caller, serve};
 
 const NO_ERROR: Option<&str> = Some(r#"Bearer realm="m2m""#);
 const INVALID_REQUEST: Option<&str> = Some(r#"Bearer realm="m2m", error="invalid_request""#);
 const TOO_LONG: Option<&str> =
     Some(r#"Bearer realm="m2m", error="invalid_token", error_description="the token is too long""#);
 
-async fn m2(signer: &Signer) -> SocketAddr {
+async fn serve_m2(signer: &Signer) -> SocketAddr {
     let app = Router::new()
         .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
         .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
@@ -35,7 +35,7 @@ async fn exchange(address: SocketAddr, path: &str, lines: &[u8]) -> (u16, Option
         stream.read_to_string(&mut response).await.unwrap();
         response
     };
-    read(&timeout(PATIENCE, exchange).await.unwrap())
+    read(&timeout(TIMEOUT, exchange).await.unwrap())
 }
 
 fn read(response: &str) -> (u16, Option<String>, String) {
@@ -53,7 +53,7 @@ fn read(response: &str) -> (u16, Option<String>, String) {
 #[tokio::test]
 async fn authorization_lines_decide_status_and_challenge() {
     let signer = Signer::new("k");
-    let (address, good) = (m2(&signer).await, signer.good());
+    let (address, good) = (serve_m2(&signer).await, signer.good());
     let line =
         |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
     let two = |one: &str, other: &str| [line(one), line(other)].concat();
@@ -130,7 +130,7 @@ async fn authorization_lines_decide_status_and_challenge() {
 #[tokio::test]
 async fn public_and_unknown_paths_bypass_the_layer() {
     let signer = Signer::new("k");
-    let address = m2(&signer).await;
+    let address = serve_m2(&signer).await;
     let cases = [
         ("/health", "", 200),
         ("/health", "Authorization: Bearer x\r\n", 200),
@@ -145,7 +145,7 @@ async fn public_and_unknown_paths_bypass_the_layer() {
 #[tokio::test]
 async fn refused_request_keeps_the_connection_open() {
     let signer = Signer::new("k");
-    let mut stream = TcpStream::connect(m2(&signer).await).await.unwrap();
+    let mut stream = TcpStream::connect(serve_m2(&signer).await).await.unwrap();
     let request = format!(
         "GET /whoami HTTP/1.1\r\nHost: m2\r\n\r\nGET /whoami HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n\
          Authorization: Bearer {}\r\n\r\n",
@@ -153,7 +153,7 @@ async fn refused_request_keeps_the_connection_open() {
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut responses = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut responses)).await.unwrap().unwrap();
+    timeout(TIMEOUT, stream.read_to_string(&mut responses)).await.unwrap().unwrap();
     let second = responses.rfind("HTTP/1.1").unwrap();
     assert_eq!(read(&responses[..second]).0, 401);
     assert_eq!(read(&responses[second..]), (200, None, "orders".to_owned()));
@@ -184,7 +184,7 @@ async fn grpc_content_type_on_http_1_gets_401() {
                 stream.read_to_string(&mut response).await.unwrap();
                 response
             };
-            let response = timeout(PATIENCE, exchange).await.unwrap();
+            let response = timeout(TIMEOUT, exchange).await.unwrap();
             assert_eq!(
                 read(&response),
                 (401, NO_ERROR.map(str::to_owned), String::new()),

@@ -10,7 +10,7 @@ use tower_m2m::{
     EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
 };
 
-use crate::scripted::{API_KEY, Answer, ISSUER, SIGNATURE, Scripted, dead, good, status};
+use crate::scripted::{API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, dead_address, good, status};
 use crate::support::chain;
 
 /// Longer than any mint in these tests takes.
@@ -35,8 +35,8 @@ async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
 
 #[tokio::test]
 async fn dead_host_is_skipped_in_any_position() {
-    let live = Scripted::start([good()]).await;
-    let dead = dead().await;
+    let live = ScriptedCore::start([good()]).await;
+    let dead = dead_address().await;
     for uri in [format!("http://{dead};{}", live.url), format!("{};http://{dead}", live.url)] {
         let core = core(&uri);
         let before = live.count();
@@ -51,9 +51,9 @@ async fn dead_host_is_skipped_in_any_position() {
 #[tokio::test]
 async fn mints_of_all_clones_rotate_through_the_hosts() {
     let hosts = [
-        Scripted::start([good()]).await,
-        Scripted::start([good()]).await,
-        Scripted::start([good()]).await,
+        ScriptedCore::start([good()]).await,
+        ScriptedCore::start([good()]).await,
+        ScriptedCore::start([good()]).await,
     ];
     let core = core(&hosts.each_ref().map(|host| host.url.as_str()).join(";"));
     for _ in 0..2 {
@@ -61,13 +61,13 @@ async fn mints_of_all_clones_rotate_through_the_hosts() {
         mint(&core.clone()).await.unwrap();
         mint(&core).await.unwrap();
     }
-    assert_eq!(hosts.each_ref().map(Scripted::count), [2, 2, 2]);
+    assert_eq!(hosts.each_ref().map(ScriptedCore::count), [2, 2, 2]);
 }
 
 #[tokio::test]
 async fn refused_mint_asks_no_other_host() {
-    let refusing = Scripted::start([status(401, "", "Invalid API key\n")]).await;
-    let other = Scripted::start([good()]).await;
+    let refusing = ScriptedCore::start([status(401, "", "Invalid API key\n")]).await;
+    let other = ScriptedCore::start([good()]).await;
     let err = mint(&core(&format!("{};{}", refusing.url, other.url))).await.unwrap_err();
     assert_eq!(
         err.to_string(),
@@ -78,7 +78,7 @@ async fn refused_mint_asks_no_other_host() {
 
 #[tokio::test]
 async fn mint_with_all_hosts_dead_fails_within_the_timeout() {
-    let uri = format!("http://{};http://{}", dead().await, dead().await);
+    let uri = format!("http://{};http://{}", dead_address().await, dead_address().await);
     let start = Instant::now();
     let err = mint(&core(&uri).start_up_timeout(Duration::from_millis(500))).await.unwrap_err();
     assert!(matches!(err, MintError::Unreachable { .. }), "{err}");
@@ -88,13 +88,13 @@ async fn mint_with_all_hosts_dead_fails_within_the_timeout() {
 
 #[tokio::test]
 async fn hanging_host_times_out_and_the_retry_asks_another() {
-    let hanging = Scripted::start([Answer::Silence]).await;
+    let hanging = ScriptedCore::start([Step::Silence]).await;
     let hung = core(&hanging.url).timeout(Duration::from_millis(200));
     let err = mint(&hung).await.unwrap_err();
     assert_eq!(err.to_string(), format!("the core at {} cannot be reached", hanging.url));
     assert!(chain(&err).ends_with("no response in time"), "{}", chain(&err));
 
-    let good = Scripted::start([good()]).await;
+    let good = ScriptedCore::start([good()]).await;
     let uri = format!("{};{}", hanging.url, good.url);
     let both = || core(&uri).timeout(Duration::from_millis(200));
     // The hanging host may have minted already, so the same attempt asks no other host.
@@ -107,7 +107,7 @@ async fn hanging_host_times_out_and_the_retry_asks_another() {
 #[tokio::test]
 async fn status_429_is_retried_with_the_sdks_delays() {
     let too_many = || status(429, "", "slow down");
-    let overloaded = Scripted::start([too_many(), too_many(), too_many(), good()]).await;
+    let overloaded = ScriptedCore::start([too_many(), too_many(), too_many(), good()]).await;
     let start = Instant::now();
     mint(&core(&overloaded.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     let waited = start.elapsed();
@@ -116,12 +116,13 @@ async fn status_429_is_retried_with_the_sdks_delays() {
         "{waited:?}"
     );
 
-    let with_retry_after = Scripted::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
+    let with_retry_after =
+        ScriptedCore::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
     let start = Instant::now();
     mint(&core(&with_retry_after.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
 
-    let always_429 = Scripted::start([too_many()]).await;
+    let always_429 = ScriptedCore::start([too_many()]).await;
     let err = mint(&core(&always_429.url).start_up_timeout(Duration::from_millis(400)))
         .await
         .unwrap_err();
@@ -138,11 +139,12 @@ async fn status_429_is_retried_with_the_sdks_delays() {
 
 #[tokio::test]
 async fn failing_core_is_retried_until_the_start_up_timeout() {
-    let recovering = Scripted::start([status(500, "", "boom"), status(503, "", ""), good()]).await;
+    let recovering =
+        ScriptedCore::start([status(500, "", "boom"), status(503, "", ""), good()]).await;
     mint(&core(&recovering.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
     assert_eq!(recovering.count(), 3);
 
-    let broken = Scripted::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
+    let broken = ScriptedCore::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
     let err =
         mint(&core(&broken.url).start_up_timeout(Duration::from_millis(300))).await.unwrap_err();
     let expected =
@@ -171,8 +173,8 @@ async fn permanent_error_fails_without_a_retry() {
         ),
         (status(400, "", &"x".repeat(100_000)), "refused with status 400: (more than 64 KiB)"),
     ];
-    for (answer, expected) in cases {
-        let server = Scripted::start([answer, good()]).await;
+    for (step, expected) in cases {
+        let server = ScriptedCore::start([step, good()]).await;
         let err = mint(&core(&server.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
         assert!(err.to_string().ends_with(expected), "{err}");
         assert_eq!(server.count(), 1, "{expected}");
@@ -195,7 +197,7 @@ async fn unusable_token_fails_without_a_retry() {
         ),
     ];
     for (claims, expected) in cases {
-        let minting = Scripted::start([Answer::Token(claims), good()]).await;
+        let minting = ScriptedCore::start([Step::Token(claims), good()]).await;
         let err = mint(&core(&minting.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
         let is_unusable =
             matches!(&err, MintError::UnusableToken { .. } | MintError::WrongClaims { .. });
@@ -206,18 +208,18 @@ async fn unusable_token_fails_without_a_retry() {
 
 #[tokio::test]
 async fn mint_waits_for_a_core_that_starts_ten_seconds_late() {
-    let address = dead().await;
+    let address = dead_address().await;
     let core = core(&format!("http://{address}")).start_up_timeout(TEST_TIMEOUT);
     let mut minting = std::pin::pin!(core.service_token(ISSUER).mint());
     timeout(Duration::from_secs(10), &mut minting).await.expect_err("minted without a core");
-    let late = Scripted::start_at(address, [good()]).await;
+    let late = ScriptedCore::start_at(address, [good()]).await;
     minting.await.unwrap();
     assert_eq!(late.count(), 1);
 }
 
 #[tokio::test]
 async fn request_to_the_core_holds_the_chosen_options() {
-    let scripted = Scripted::start([good()]).await;
+    let scripted = ScriptedCore::start([good()]).await;
     let core = core(&format!("{}/base/", scripted.url)).cdi_version("5.4");
     core.service_token(ISSUER).claim("service", "orders").mint().await.unwrap();
     core.service_token(ISSUER).dynamic_key().mint().await.unwrap();
@@ -249,7 +251,7 @@ async fn request_to_the_core_holds_the_chosen_options() {
 
 #[tokio::test]
 async fn invalid_options_fail_before_any_request() {
-    let scripted = Scripted::start([good()]).await;
+    let scripted = ScriptedCore::start([good()]).await;
     for version in ["", "5", "5.", "v5.4", "5.4\r\n", "5,4"] {
         let err = mint(&core(&scripted.url).cdi_version(version)).await.unwrap_err();
         assert!(matches!(err, MintError::CdiVersion { .. }), "{version:?}: {err}");
@@ -294,7 +296,7 @@ async fn verify_with_applies_the_policy_of_the_called_service() {
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
     let unreachable_keys =
-        Verifier::new(RemoteJwks::new(format!("http://{}/", dead().await)).unwrap());
+        Verifier::new(RemoteJwks::new(format!("http://{}/", dead_address().await)).unwrap());
     let err = request().verify_with(&unreachable_keys).mint().await.unwrap_err();
     assert!(matches!(err, MintError::KeysUnavailable { .. }), "{err}");
     assert!(chain(&err).contains("the connection failed: "), "{}", chain(&err));

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tower_m2m::RemoteJwks;
 
 use crate::remote::outcome;
-use crate::support::{Endpoint, Logs, PATIENCE, Script, Signer, key_set};
+use crate::support::{Endpoint, Logs, Script, Signer, TIMEOUT, key_set};
 
 /// In seconds.
 const TEN_YEARS: u64 = 315_360_000;
@@ -90,5 +90,5 @@ async fn written(path: &Path, before: Option<u64>) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("no file was written");
+    timeout(TIMEOUT, wait).await.expect("no file was written");
 }

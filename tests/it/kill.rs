@@ -46,14 +46,14 @@ async fn core_killed_at_any_moment_loses_no_key() {
     let mut rng = fastrand::Rng::with_seed(seed);
     let folder = tempfile::tempdir().unwrap();
     let client = Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).build().unwrap();
-    let mut seen = Seen::default();
+    let mut received = Received::default();
     let (mut lost, mut refused, mut verified) = (Vec::new(), Vec::new(), 0);
 
     for kill in 0..=kills {
         let mut core = Core::start(&folder.path().join("data"), &client);
         let keys = core.keys().await.expect("the core listens but lists no keys");
         let now = unix_millis();
-        for (kid, key) in &seen.keys {
+        for (kid, key) in &received.keys {
             if is_kept(kid, now) && keys.get(kid) != Some(key) {
                 lost.push(kid.clone());
             }
@@ -63,10 +63,10 @@ async fn core_killed_at_any_moment_loses_no_key() {
         let verifier = Verifier::new(jwks).issuer(ISSUER);
         let last = kill == kills;
         if !last {
-            rng.shuffle(&mut seen.old);
+            rng.shuffle(&mut received.old);
         }
-        let sample = if last { seen.old.len() } else { SAMPLE.min(seen.old.len()) };
-        for token in seen.new.iter().chain(&seen.old[..sample]) {
+        let sample = if last { received.old.len() } else { SAMPLE.min(received.old.len()) };
+        for token in received.new.iter().chain(&received.old[..sample]) {
             if is_kept(&token.kid, now) {
                 verified += 1;
                 if let Err(rejection) = verifier.verify(&token.jwt).await {
@@ -74,18 +74,18 @@ async fn core_killed_at_any_moment_loses_no_key() {
                 }
             }
         }
-        seen.old.append(&mut seen.new);
-        seen.keys.extend(keys);
+        received.old.append(&mut received.new);
+        received.keys.extend(keys);
         if last {
             break;
         }
         if kill % 2 == 0 {
             let run = Duration::from_secs_f64(rng.f64() * LONGEST_RUN);
             // Killed at a random moment.
-            let _ = timeout(run, core.mint_and_list_until(&mut seen, |_| false)).await;
+            let _ = timeout(run, core.mint_and_list_until(&mut received, |_| false)).await;
         } else {
             // Killed as soon as a caller has seen a new key.
-            core.mint_and_list_until(&mut seen, |is_new| is_new).await;
+            core.mint_and_list_until(&mut received, |is_new| is_new).await;
         }
         core.process.kill().unwrap();
         core.process.wait().unwrap();
@@ -94,18 +94,18 @@ async fn core_killed_at_any_moment_loses_no_key() {
     println!(
         "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {verified} times verified after a restart, {} \
          refused",
-        seen.keys.len(),
+        received.keys.len(),
         lost.len(),
-        seen.old.len(),
+        received.old.len(),
         refused.len(),
     );
     assert_eq!((lost, refused), (vec![], vec![]), "seed {seed}");
-    assert!(seen.old.len() as u64 >= kills, "too few tokens were minted");
+    assert!(received.old.len() as u64 >= kills, "too few tokens were minted");
 }
 
 /// What callers have seen of the core so far.
 #[derive(Default)]
-struct Seen {
+struct Received {
     keys: BTreeMap<String, Value>,
     /// Tokens that the last process minted.
     new: Vec<Token>,
@@ -154,19 +154,19 @@ impl Core {
     /// Mints tokens and fetches key sets until `is_done` returns true. Its argument: whether the
     /// fetched set has a new key. Two loops fetch concurrently, because a key must be stored before
     /// any of several callers can see it.
-    async fn mint_and_list_until(&self, seen: &mut Seen, is_done: impl Fn(bool) -> bool) {
-        let seen = RefCell::new(seen);
+    async fn mint_and_list_until(&self, received: &mut Received, is_done: impl Fn(bool) -> bool) {
+        let received = RefCell::new(received);
         let mint = async {
             for round in 0_u64.. {
                 let token = self.mint(round % 2 == 0).await;
-                seen.borrow_mut().new.extend(token);
+                received.borrow_mut().new.extend(token);
             }
         };
         let list = async || {
             loop {
                 let Some(keys) = self.keys().await else { continue };
-                let is_new = keys.keys().any(|kid| !seen.borrow().keys.contains_key(kid));
-                seen.borrow_mut().keys.extend(keys);
+                let is_new = keys.keys().any(|kid| !received.borrow().keys.contains_key(kid));
+                received.borrow_mut().keys.extend(keys);
                 if is_done(is_new) {
                     return;
                 }

@@ -4,7 +4,6 @@
 
 mod architecture;
 mod client;
-mod compile;
 mod debug;
 mod edge;
 mod failover;
@@ -13,7 +12,7 @@ mod files;
 #[cfg(unix)]
 mod kill;
 mod mint;
-mod mint_answers;
+mod mint_responses;
 mod observer;
 mod outcome;
 mod remote;
@@ -21,6 +20,7 @@ mod remote_limits;
 mod renewal;
 mod scripted;
 mod server;
+mod stacks;
 mod support;
 mod tokens;
 mod tokens_claims;

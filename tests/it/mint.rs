@@ -5,7 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::json;
 use tower_m2m::{ConfigError, EmbeddedCore, LocalJwks, MintError, SuperTokensCore, Verifier};
 
-use crate::support::{DeadPort, ISSUER, Logs, Untouched, chain, core, decode, now, serve_core};
+use crate::support::{
+    DeadPort, ISSUER, Logs, UnusedListener, chain, core, decode, now, serve_core,
+};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const CENTURY: u64 = 3_153_600_000;
@@ -74,7 +76,7 @@ async fn missing_or_wrong_api_key_fails_without_a_retry() {
         let core = core.start_up_timeout(Duration::from_secs(3600));
         let minting = core.service_token(ISSUER).mint();
         let error =
-            tokio::time::timeout(crate::support::PATIENCE, minting).await.unwrap().unwrap_err();
+            tokio::time::timeout(crate::support::TIMEOUT, minting).await.unwrap().unwrap_err();
         let expected = MintError::Refused {
             core: url.clone(),
             status: 401,
@@ -160,9 +162,9 @@ async fn mint_asks_the_next_host_if_one_is_dead() {
 
 #[tokio::test]
 async fn invalid_claim_or_api_key_fails_before_any_request() {
-    let untouched = Untouched::new().await;
+    let unused = UnusedListener::new().await;
     for name in ["iat", "exp", "nbf", "iss", "source"] {
-        let request = core_at(&untouched.url())
+        let request = core_at(&unused.url())
             .service_token(ISSUER)
             .claim("service", "orders")
             .claim(name, 1)
@@ -171,29 +173,29 @@ async fn invalid_claim_or_api_key_fails_before_any_request() {
         assert_eq!(request.mint().await.unwrap_err(), expected, "{name}");
     }
     let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
-    let error = core_at(&untouched.url())
+    let error = core_at(&unused.url())
         .service_token(ISSUER)
         .claim("x", unwritable)
         .mint()
         .await
         .unwrap_err();
     assert!(matches!(&error, MintError::UnwritableClaim { claim } if claim == "x"), "{error:?}");
-    let error = core_at(&untouched.url())
+    let error = core_at(&unused.url())
         .api_key("line\nbreak")
         .service_token(ISSUER)
         .mint()
         .await
         .unwrap_err();
     assert_eq!(error, MintError::ApiKey);
-    untouched.check().await;
+    unused.assert_unused().await;
 }
 
 #[tokio::test]
 async fn plain_http_beyond_loopback_is_refused() {
-    let untouched = Untouched::new().await;
+    let unused = UnusedListener::new().await;
     for host in ["http://core.example.com:3567", "http://10.0.0.1", "http://0.0.0.0:1"] {
         // A list with one such host is refused as a whole.
-        for hosts in [host.to_owned(), format!("{};{host}", untouched.url())] {
+        for hosts in [host.to_owned(), format!("{};{host}", unused.url())] {
             let error =
                 core_at(&hosts).api_key(API_KEY).service_token(ISSUER).mint().await.unwrap_err();
             assert!(
@@ -201,7 +203,7 @@ async fn plain_http_beyond_loopback_is_refused() {
             );
         }
     }
-    untouched.check().await;
+    unused.assert_unused().await;
 }
 
 #[tokio::test]

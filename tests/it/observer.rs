@@ -25,7 +25,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 
 use crate::support::{
-    DeadPort, Endpoint, ISSUER, Inner, PATIENCE, Script, Signer, bearer, key_set, now, subscribe,
+    DeadPort, Endpoint, ISSUER, Inner, Script, Signer, TIMEOUT, bearer, key_set, now, subscribe,
 };
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
@@ -93,9 +93,9 @@ impl Observer {
         });
     }
 
-    /// Waits until an event with this message is logged.
-    async fn seen(&self, message: &str) {
-        while !self.0.messages.lock().unwrap().iter().any(|seen| seen.contains(message)) {
+    /// Waits until the message of a logged event contains `text`.
+    async fn wait_for(&self, text: &str) {
+        while !self.0.messages.lock().unwrap().iter().any(|message| message.contains(text)) {
             self.0.recorded.notified().await;
         }
     }
@@ -159,18 +159,18 @@ async fn renew_reject_and_expire_tokens(observer: &Observer) {
     let request =
         SuperTokensCore::new(hosts).unwrap().service_token(ISSUER).validity(Duration::from_secs(3));
     let (token, ()) = tokio::join!(request.mint(), async {
-        observer.seen("mint failed, retrying").await;
+        observer.wait_for("mint failed, retrying").await;
         let short = json!({"exp": now() + 3, "source": "microservice", "iss": ISSUER});
         core.set(minted(&signer.claims(short)));
     });
     let token = token.unwrap();
     observer.read_on_each_event(&token);
     core.set(Script::Status(500));
-    observer.seen("service token renewal failed").await;
-    observer.seen("service token renewal failed again").await;
-    observer.seen("token expired").await;
+    observer.wait_for("service token renewal failed").await;
+    observer.wait_for("service token renewal failed again").await;
+    observer.wait_for("token expired").await;
     core.set(minted(&signer.good()));
-    observer.seen("service token renewed").await;
+    observer.wait_for("service token renewed").await;
 
     let before = token.header_value();
     core.set(minted(&Signer::new("k").good()));
@@ -201,7 +201,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         shared.0.callbacks.lock().unwrap().clear();
         done.send(()).unwrap();
     });
-    if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(PATIENCE) {
+    if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(TIMEOUT) {
         panic!(
             "a deadlock, or a missing event; logged so far: {:?}",
             observer.0.messages.lock().unwrap()

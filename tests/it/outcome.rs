@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use tower::{Layer, Service, ServiceExt};
 use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
-use crate::support::{Answer, Inner, Logs, Signer, bearer, caller, request};
+use crate::support::{Inner, Logs, ResponseSummary, Signer, bearer, caller, request};
 
 async fn required(claims: ServiceClaims) -> String {
     caller(Some(&claims))
@@ -19,9 +19,9 @@ async fn optional(claims: Option<ServiceClaims>) -> String {
     caller(claims.as_ref())
 }
 
-async fn send(app: &Router, request: Request<()>) -> (Answer, String) {
+async fn send(app: &Router, request: Request<()>) -> (ResponseSummary, String) {
     let response = app.clone().oneshot(request.map(|()| Body::empty())).await.unwrap();
-    let seen = Answer::of(&response);
+    let seen = ResponseSummary::of(&response);
     (seen, String::from_utf8(to_bytes(response.into_body(), 1024).await.unwrap().to_vec()).unwrap())
 }
 

@@ -14,7 +14,7 @@ use tower_m2m::{
     RejectionReason as R, RemoteJwks, Verifier, VerifyServiceToken, VerifyServiceTokenLayer,
 };
 
-use crate::support::{Answer, Endpoint, Inner, PATIENCE, Script, Signer, bearer, key_set};
+use crate::support::{Endpoint, Inner, ResponseSummary, Script, Signer, TIMEOUT, bearer, key_set};
 
 pub(crate) fn layer(jwks: &RemoteJwks) -> VerifyServiceTokenLayer {
     VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()))
@@ -32,10 +32,10 @@ pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
 /// Sends a request with this token. Returns the status of the response and the reason of a refusal.
 pub(crate) async fn outcome(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) {
     let responding = layer(jwks).layer(Inner::default()).oneshot(bearer(token));
-    let answer = Answer::of(&timeout(PATIENCE, responding).await.unwrap().unwrap());
-    assert_eq!(answer.retry_after.is_some(), answer.status == 503);
-    assert!(answer.retry_after.is_none_or(|seconds| seconds.parse::<u64>().unwrap() >= 1));
-    (answer.status, answer.reason)
+    let summary = ResponseSummary::of(&timeout(TIMEOUT, responding).await.unwrap().unwrap());
+    assert_eq!(summary.retry_after.is_some(), summary.status == 503);
+    assert!(summary.retry_after.is_none_or(|seconds| seconds.parse::<u64>().unwrap() >= 1));
+    (summary.status, summary.reason)
 }
 
 type Responses = JoinSet<Response<String>>;
@@ -59,7 +59,7 @@ where
         let (service, sent) = (service.clone(), Arc::clone(&sent));
         responses.spawn(async move {
             sent.fetch_add(1, Ordering::SeqCst);
-            timeout(PATIENCE, service.oneshot(bearer(&token))).await.unwrap().unwrap()
+            timeout(TIMEOUT, service.oneshot(bearer(&token))).await.unwrap().unwrap()
         });
     }
     while sent.load(Ordering::SeqCst) < responses.len() {
@@ -206,11 +206,11 @@ async fn waiting_request_holds_no_permit() {
     let rotated_in = send(&service, vec![rotated.good(); 50]).await;
     // A service that is kept after its call, as a connection may do, holds no permit either.
     let mut kept = service.clone();
-    let readied = timeout(PATIENCE, kept.ready()).await.unwrap().unwrap();
+    let readied = timeout(TIMEOUT, kept.ready()).await.unwrap().unwrap();
     let waiting = tokio::spawn(readied.call(bearer(&rotated.good())));
     endpoint.fetched(2).await;
     for _ in 0..3 {
-        let response = timeout(PATIENCE, service.clone().oneshot(bearer(&known.good())))
+        let response = timeout(TIMEOUT, service.clone().oneshot(bearer(&known.good())))
             .await
             .unwrap()
             .unwrap();
@@ -224,7 +224,7 @@ async fn waiting_request_holds_no_permit() {
 
     endpoint.set(Script::Keys(key_set(&[&known, &rotated])));
     // Each waiting request readies its inner service again, one after the other.
-    assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap().status(), 200);
+    assert_eq!(timeout(TIMEOUT, waiting).await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(statuses(&rotated_in.join_all().await), [200; 50]);
     assert_eq!(statuses(&unknown.join_all().await), [401; 50]);
     drop(kept);
@@ -270,8 +270,8 @@ async fn queue_rejects_the_1025th_token() {
     let waiting = send(&service, vec![signer.good(); 1024]).await;
     endpoint.fetched(1).await;
     let response =
-        timeout(PATIENCE, service.clone().oneshot(bearer(&signer.good()))).await.unwrap().unwrap();
-    assert_eq!(Answer::of(&response).reason, Some(R::TooManyWaiting));
+        timeout(TIMEOUT, service.clone().oneshot(bearer(&signer.good()))).await.unwrap().unwrap();
+    assert_eq!(ResponseSummary::of(&response).reason, Some(R::TooManyWaiting));
     assert_eq!(response.status(), 503);
     endpoint.set(Script::Keys(key_set(&[&signer])));
     assert_eq!(statuses(&waiting.join_all().await), [200; 1024]);

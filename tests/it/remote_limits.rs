@@ -17,7 +17,7 @@ use tower_m2m::{ConfigError, FetchError, KeySetError, RejectionReason as R, Remo
 
 use crate::remote::{jwks, layer, outcome};
 use crate::support::{
-    DeadPort, Endpoint, Inner, PATIENCE, Script, Signer, Untouched, key_set, serve,
+    DeadPort, Endpoint, Inner, Script, Signer, TIMEOUT, UnusedListener, key_set, serve,
 };
 
 #[test]
@@ -85,7 +85,7 @@ async fn dropping_the_last_handle_stops_the_fetch_task() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, ended).await.unwrap();
+    timeout(TIMEOUT, ended).await.unwrap();
     endpoint.set(Script::Keys(key_set(&[&signer])));
     assert_eq!(endpoint.fetches(), 1);
 }
@@ -101,7 +101,7 @@ async fn remaining_handle_keeps_the_fetch_task_running() {
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
     endpoint.set(Script::Keys(key_set(&[&signer])));
-    assert!(timeout(PATIENCE, verifier.verify(&signer.good())).await.unwrap().is_ok());
+    assert!(timeout(TIMEOUT, verifier.verify(&signer.good())).await.unwrap().is_ok());
     assert_eq!(endpoint.fetches(), 1, "the fetch was repeated");
 }
 
@@ -189,13 +189,13 @@ async fn response_that_is_no_key_set_fails_the_fetch() {
 
 #[tokio::test]
 async fn redirect_fails_the_fetch() {
-    let elsewhere = Untouched::new().await;
+    let elsewhere = UnusedListener::new().await;
     let url = elsewhere.url();
     let redirecting = get(move || async move { response(302, &[("location", &url)], "") });
     let address = serve(Router::new().fallback(redirecting)).await;
     let jwks = RemoteJwks::new(format!("http://{address}/")).unwrap();
     assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
-    elsewhere.check().await;
+    elsewhere.assert_unused().await;
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn longest_durations_do_not_overflow() {
     };
     let builder = RemoteJwks::builder(serve_response(valid).await);
     let jwks = builder.max_age(Duration::MAX).stale_if_error(Duration::MAX).build().unwrap();
-    assert_eq!(timeout(PATIENCE, jwks.refresh()).await.unwrap(), Ok(()));
+    assert_eq!(timeout(TIMEOUT, jwks.refresh()).await.unwrap(), Ok(()));
     assert!(jwks.health().running);
     assert_eq!(outcome(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
 }
@@ -274,7 +274,7 @@ async fn restart_during_an_outage_uses_the_cache_file() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, written).await.unwrap();
+    timeout(TIMEOUT, written).await.unwrap();
     drop(first);
 
     endpoint.set(Script::Status(503));

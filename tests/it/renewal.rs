@@ -11,7 +11,7 @@ use tokio::time::{interval, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
-use crate::scripted::{Answer, ISSUER, Scripted, good, status};
+use crate::scripted::{ISSUER, ScriptedCore, Step, good, status};
 
 /// Waits until the token is renewed. Returns its new header value.
 async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
@@ -30,9 +30,10 @@ async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
 
 #[tokio::test]
 async fn token_is_renewed_after_failed_renewals() {
-    let short = || Answer::Token(json!({ "source": "microservice", "exp": 2 }));
-    let expired = Answer::Token(json!({ "source": "microservice", "exp": -2 }));
-    let core = Scripted::start([short(), status(500, "", "boom"), expired, short(), good()]).await;
+    let short = || Step::Token(json!({ "source": "microservice", "exp": 2 }));
+    let expired = Step::Token(json!({ "source": "microservice", "exp": -2 }));
+    let core =
+        ScriptedCore::start([short(), status(500, "", "boom"), expired, short(), good()]).await;
     let token = SuperTokensCore::new(&core.url)
         .unwrap()
         .service_token(ISSUER)
@@ -48,7 +49,7 @@ async fn token_is_renewed_after_failed_renewals() {
 
 #[tokio::test]
 async fn rejected_token_is_replaced_and_response_passes_through() {
-    let core = Scripted::start([good()]).await;
+    let core = ScriptedCore::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
     let old = token.header_value();
@@ -73,8 +74,8 @@ async fn rejected_token_is_replaced_and_response_passes_through() {
 }
 
 #[tokio::test]
-async fn refused_request_without_our_token_causes_no_renewal() {
-    let core = Scripted::start([good()]).await;
+async fn refused_request_without_the_token_causes_no_renewal() {
+    let core = ScriptedCore::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
     let m2 = service_fn(|_: Request<()>| {

@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
-/// The signature part of every token of [`Scripted`].
+/// The signature part of every token of [`ScriptedCore`].
 pub(crate) const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
 
 /// One step of a script. The last step repeats.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub(crate) enum Step {
     Text(String),
     /// A new token with these claims and the request's number.
     Token(Value),
@@ -27,18 +27,18 @@ pub(crate) enum Answer {
     Silence,
 }
 
-pub(crate) struct Scripted {
+pub(crate) struct ScriptedCore {
     pub(crate) url: String,
     requests: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-impl Scripted {
-    pub(crate) async fn start(script: impl Into<Vec<Answer>>) -> Self {
+impl ScriptedCore {
+    pub(crate) async fn start(script: impl Into<Vec<Step>>) -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
     }
 
-    pub(crate) async fn start_at(address: SocketAddr, script: impl Into<Vec<Answer>>) -> Self {
+    pub(crate) async fn start_at(address: SocketAddr, script: impl Into<Vec<Step>>) -> Self {
         let script = script.into();
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -55,11 +55,11 @@ impl Scripted {
                     seen.len()
                 };
                 let text = match &script[(count - 1).min(script.len() - 1)] {
-                    Answer::Text(text) => text.clone(),
-                    Answer::Token(claims) => {
+                    Step::Text(text) => text.clone(),
+                    Step::Token(claims) => {
                         ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string())
                     }
-                    Answer::Silence => {
+                    Step::Silence => {
                         held.push(stream);
                         continue;
                     }
@@ -80,25 +80,25 @@ impl Scripted {
     }
 }
 
-impl Drop for Scripted {
+impl Drop for ScriptedCore {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// An address that refuses connections.
-pub(crate) async fn dead() -> SocketAddr {
+pub(crate) async fn dead_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// A response with a service token.
-pub(crate) fn good() -> Answer {
-    Answer::Token(json!({ "source": "microservice" }))
+pub(crate) fn good() -> Step {
+    Step::Token(json!({ "source": "microservice" }))
 }
 
-pub(crate) fn status(status: u16, headers: &str, body: &str) -> Answer {
+pub(crate) fn status(status: u16, headers: &str, body: &str) -> Step {
     let length = body.len();
-    Answer::Text(format!(
+    Step::Text(format!(
         "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-type: text/html;charset=UTF-8\r\n{headers}content-length: \
          {length}\r\n\r\n{body}"
     ))

@@ -13,7 +13,7 @@ use tower_m2m::{
 };
 use tower_test::mock;
 
-use crate::support::{Answer, DeadPort, Inner, Signer, bearer, forged, header, request};
+use crate::support::{DeadPort, Inner, ResponseSummary, Signer, bearer, forged, header, request};
 
 const NO_ERROR: &str = r#"Bearer realm="m2m""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="m2m", error="invalid_request""#;
@@ -100,7 +100,7 @@ async fn inner_responses_and_errors_pass_through() {
     assert_eq!((response.status().as_u16(), *response.body()), (418, "teapot"));
     assert_eq!(header(response.headers(), "x-odd").as_deref(), Some("1"));
     assert_eq!(response.extensions().get(), Some(&Broken(8)));
-    assert_eq!(Answer::of(&response).reason, None);
+    assert_eq!(ResponseSummary::of(&response).reason, None);
 }
 
 #[test]
@@ -181,15 +181,19 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_status_and_skips_the_inner() {
+async fn each_refusal_has_its_status_and_skips_the_inner_service() {
     let signer = Signer::new("k");
     let inner = Inner::default();
     let service = layer(&signer).layer(inner.clone());
     for (case, credentials, status, challenge, reason) in refusals(&signer) {
         let response = service.clone().oneshot(request(&credentials)).await.unwrap();
-        let expected =
-            Answer { status, challenge: Some(challenge), retry_after: None, reason: Some(reason) };
-        assert_eq!(Answer::of(&response), expected, "{case}");
+        let expected = ResponseSummary {
+            status,
+            challenge: Some(challenge),
+            retry_after: None,
+            reason: Some(reason),
+        };
+        assert_eq!(ResponseSummary::of(&response), expected, "{case}");
         assert_eq!(
             response.extensions().get::<Rejection>().unwrap().kind(),
             reason.kind(),
@@ -212,13 +216,13 @@ async fn missing_keys_refuse_requests_with_503() {
     ] {
         let response =
             layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
-        let expected = Answer {
+        let expected = ResponseSummary {
             status: 503,
             challenge: None,
             retry_after: Some("1".into()),
             reason: Some(R::KeysNotLoaded),
         };
-        assert_eq!(Answer::of(&response), expected);
+        assert_eq!(ResponseSummary::of(&response), expected);
         assert!(response.body().is_empty());
     }
     assert_eq!(inner.calls(), 0);
@@ -253,9 +257,13 @@ async fn refused_grpc_call_gets_a_grpc_status() {
         for media_type in ["application/grpc", "application/grpc+proto"] {
             let response =
                 layer.layer(inner.clone()).oneshot(grpc(media_type, &credentials)).await.unwrap();
-            let expected =
-                Answer { status: 200, challenge: None, retry_after: None, reason: Some(reason) };
-            assert_eq!(Answer::of(&response), expected, "{case}");
+            let expected = ResponseSummary {
+                status: 200,
+                challenge: None,
+                retry_after: None,
+                reason: Some(reason),
+            };
+            assert_eq!(ResponseSummary::of(&response), expected, "{case}");
             let headers = response.headers();
             assert_eq!(header(headers, "grpc-status").as_deref(), Some(code), "{case}");
             assert_eq!(
@@ -368,7 +376,7 @@ async fn realm_is_in_the_challenge_and_escaped() {
     {
         let service = layer(&signer).realm(realm).layer(Inner::default());
         let response = service.oneshot(request::<&str>(&[])).await.unwrap();
-        assert_eq!(Answer::of(&response).challenge.as_deref(), Some(challenge));
+        assert_eq!(ResponseSummary::of(&response).challenge.as_deref(), Some(challenge));
     }
 }
 

@@ -33,7 +33,7 @@ use tracing::{Subscriber, subscriber};
 pub(crate) const ISSUER: &str = "https://api.example.com";
 
 /// How long a test waits for an event before it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The error and its sources on one line.
 pub(crate) fn chain(err: &dyn Error) -> String {
@@ -113,9 +113,9 @@ impl DeadPort {
 }
 
 /// A listener that must get no connection.
-pub(crate) struct Untouched(TcpListener);
+pub(crate) struct UnusedListener(TcpListener);
 
-impl Untouched {
+impl UnusedListener {
     pub(crate) async fn new() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
@@ -126,7 +126,7 @@ impl Untouched {
 
     /// Asserts that there was no connection. Connections are accepted in order, so the test's own
     /// must be the first.
-    pub(crate) async fn check(self) {
+    pub(crate) async fn assert_unused(self) {
         let own = tokio::net::TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
         let (_, peer) = self.0.accept().await.unwrap();
         assert_eq!(peer, own.local_addr().unwrap(), "unexpected connection");
@@ -258,14 +258,14 @@ pub(crate) fn bearer(token: &str) -> Request<()> {
 
 /// The parts of a response that say whether and why the request was refused.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseSummary {
     pub(crate) status: u16,
     pub(crate) challenge: Option<String>,
     pub(crate) retry_after: Option<String>,
     pub(crate) reason: Option<RejectionReason>,
 }
 
-impl Answer {
+impl ResponseSummary {
     pub(crate) fn of<B>(response: &Response<B>) -> Self {
         Self {
             status: response.status().as_u16(),
@@ -341,7 +341,7 @@ impl Endpoint {
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
             .expect("the endpoint did not see the expected fetches");
     }
@@ -427,6 +427,6 @@ impl Logs {
                 self.lines.0.1.notified().await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not logged: {text}"));
+        tokio::time::timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("not logged: {text}"));
     }
 }

@@ -16,8 +16,8 @@ use tower_m2m::{
 };
 
 use crate::support::{
-    Answer, Endpoint, Inner, Script, Signer, Untouched, bearer, core, decode, encode, key_set,
-    mint, now,
+    Endpoint, Inner, ResponseSummary, Script, Signer, UnusedListener, bearer, core, decode, encode,
+    key_set, mint, now,
 };
 
 /// Sends a token through the layer. Returns the caller's name or the reason of the rejection, and
@@ -26,7 +26,7 @@ pub(crate) async fn verify(verifier: &Verifier, token: &str) -> Result<String, R
     let inner = Inner::default();
     let layer = VerifyServiceTokenLayer::new(verifier.clone());
     let response = layer.layer(inner.clone()).oneshot(bearer(token)).await.unwrap();
-    let Answer { status, reason, .. } = Answer::of(&response);
+    let ResponseSummary { status, reason, .. } = ResponseSummary::of(&response);
     let Some(reason) = reason else {
         assert_eq!((status, inner.calls()), (200, 1));
         return Ok(response.into_body());
@@ -354,10 +354,10 @@ async fn ecdsa_r_and_s_out_of_range_are_refused() {
 #[tokio::test]
 async fn key_in_the_token_header_is_never_used() {
     let (signer, attacker) = (Signer::new("k"), Signer::new("k"));
-    let (untouched, endpoint) =
-        (Untouched::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
+    let (unused, endpoint) =
+        (UnusedListener::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
     let remote = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
-    let url = untouched.url();
+    let url = unused.url();
     let certificate = URL_SAFE_NO_PAD.encode(attacker.public());
     let cases = [
         format!(r#""jku":"{url}/jwks.json""#),
@@ -381,5 +381,5 @@ async fn key_in_the_token_header_is_never_used() {
             );
         }
     }
-    untouched.check().await;
+    unused.assert_unused().await;
 }

@@ -157,7 +157,7 @@ async fn wrong_issuer_audience_or_subject_is_refused() {
 }
 
 #[tokio::test]
-async fn claims_other_than_one_strict_object_are_refused() {
+async fn malformed_claims_are_refused() {
     let signer = Signer::new("k");
     let verifier = signer.verifier();
     let exp = format!(r#""exp":{}"#, now() + 60);

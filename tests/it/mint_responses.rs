@@ -15,13 +15,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
 
-use crate::support::{DeadPort, ISSUER, Logs, PATIENCE, Signer, Untouched, chain, now, serve};
+use crate::support::{DeadPort, ISSUER, Logs, Signer, TIMEOUT, UnusedListener, chain, now, serve};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json;charset=utf-8")];
 
 /// A response: status, headers, body.
-type Scripted = (u16, Vec<(&'static str, String)>, String);
+type ScriptedResponse = (u16, Vec<(&'static str, String)>, String);
 
 /// A server that sends its responses in order and then repeats the last one.
 struct Core {
@@ -32,7 +32,7 @@ struct Core {
 type Requests = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
 
 impl Core {
-    async fn start(responses: Vec<Scripted>) -> Self {
+    async fn start(responses: Vec<ScriptedResponse>) -> Self {
         let requests = Requests::default();
         let state = (Arc::clone(&requests), Arc::new(responses));
         let app = Router::new().fallback(respond).with_state(state);
@@ -45,7 +45,7 @@ impl Core {
 }
 
 async fn respond(
-    State((requests, responses)): State<(Requests, Arc<Vec<Scripted>>)>,
+    State((requests, responses)): State<(Requests, Arc<Vec<ScriptedResponse>>)>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -63,7 +63,11 @@ async fn respond(
     response.body(Body::from(body.clone())).unwrap()
 }
 
-fn scripted(status: u16, headers: &[(&'static str, &str)], body: impl Into<String>) -> Scripted {
+fn response(
+    status: u16,
+    headers: &[(&'static str, &str)],
+    body: impl Into<String>,
+) -> ScriptedResponse {
     (
         status,
         headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
@@ -71,8 +75,8 @@ fn scripted(status: u16, headers: &[(&'static str, &str)], body: impl Into<Strin
     )
 }
 
-fn ok(jwt: &str) -> Scripted {
-    scripted(200, JSON, json!({"status": "OK", "jwt": jwt}).to_string())
+fn ok(jwt: &str) -> ScriptedResponse {
+    response(200, JSON, json!({"status": "OK", "jwt": jwt}).to_string())
 }
 
 async fn mint(url: &str) -> Result<ServiceToken, MintError> {
@@ -81,13 +85,13 @@ async fn mint(url: &str) -> Result<ServiceToken, MintError> {
         .unwrap()
         .api_key(API_KEY)
         .start_up_timeout(Duration::from_secs(3600));
-    tokio::time::timeout(PATIENCE, core.service_token(ISSUER).claim("service", "orders").mint())
+    tokio::time::timeout(TIMEOUT, core.service_token(ISSUER).claim("service", "orders").mint())
         .await
         .unwrap()
 }
 
 #[tokio::test]
-async fn request_to_the_core_is_that_of_the_official_sdks() {
+async fn request_to_the_core_matches_the_official_sdks() {
     let core = Core::start(vec![ok(&Signer::new("k").good())]).await;
     mint(&format!("{}/base", core.url)).await.unwrap();
     let requests = core.requests.lock().unwrap();
@@ -111,30 +115,30 @@ async fn response_without_a_token_fails_as_not_a_core() {
     let cases = [
         (
             "HTML",
-            scripted(200, &[("content-type", "text/html")], "<html>Sign in</html>"),
+            response(200, &[("content-type", "text/html")], "<html>Sign in</html>"),
             "the content type is not JSON",
         ),
         (
             "a token as text",
-            scripted(200, &[("content-type", "text/plain")], &good),
+            response(200, &[("content-type", "text/plain")], &good),
             "the content type is not JSON",
         ),
-        ("no content type", scripted(200, &[], &good), "the content type is not JSON"),
-        ("not JSON", scripted(200, JSON, "Hello"), "malformed"),
-        ("truncated JSON", scripted(200, JSON, &good[..good.len() - 5]), "malformed"),
+        ("no content type", response(200, &[], &good), "the content type is not JSON"),
+        ("not JSON", response(200, JSON, "Hello"), "malformed"),
+        ("truncated JSON", response(200, JSON, &good[..good.len() - 5]), "malformed"),
         (
             "duplicate member",
-            scripted(200, JSON, good.replace('{', "{\"jwt\":\"x\",")),
+            response(200, JSON, good.replace('{', "{\"jwt\":\"x\",")),
             "malformed",
         ),
-        ("an array", scripted(200, JSON, format!("[{good}]")), "malformed"),
-        ("no token", scripted(200, JSON, r#"{"status":"OK"}"#), "no token"),
-        ("null", scripted(200, JSON, r#"{"status":"OK","jwt":null}"#), "no token"),
-        ("another status", scripted(200, JSON, good.replace("OK", "NO")), "no token"),
-        ("no RS256", scripted(200, JSON, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#), "RS256"),
-        ("too large", scripted(200, JSON, padded(64 * 1024 + 1)), "64 KiB"),
-        ("201", scripted(201, JSON, &good), "status 201"),
-        ("204", scripted(204, &[], ""), "status 204"),
+        ("an array", response(200, JSON, format!("[{good}]")), "malformed"),
+        ("no token", response(200, JSON, r#"{"status":"OK"}"#), "no token"),
+        ("null", response(200, JSON, r#"{"status":"OK","jwt":null}"#), "no token"),
+        ("another status", response(200, JSON, good.replace("OK", "NO")), "no token"),
+        ("no RS256", response(200, JSON, r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#), "RS256"),
+        ("too large", response(200, JSON, padded(64 * 1024 + 1)), "64 KiB"),
+        ("201", response(201, JSON, &good), "status 201"),
+        ("204", response(204, &[], ""), "status 204"),
     ];
     for (case, response, expected) in cases {
         let core = Core::start(vec![response]).await;
@@ -146,7 +150,7 @@ async fn response_without_a_token_fails_as_not_a_core() {
         assert!(error.to_string().contains(expected), "{case}: {error}");
         assert_eq!(core.request_count(), 1, "{case}: retried");
     }
-    let largest = Core::start(vec![scripted(200, JSON, padded(64 * 1024))]).await;
+    let largest = Core::start(vec![response(200, JSON, padded(64 * 1024))]).await;
     assert!(mint(&largest.url).await.is_ok());
 }
 
@@ -218,36 +222,37 @@ async fn error_names_the_host_that_responded() {
 
 #[tokio::test]
 async fn redirect_is_not_followed() {
-    let elsewhere = Untouched::new().await;
+    let elsewhere = UnusedListener::new().await;
     for status in [301, 302, 303, 307, 308] {
-        let core = Core::start(vec![scripted(status, &[("location", &elsewhere.url())], "")]).await;
+        let core = Core::start(vec![response(status, &[("location", &elsewhere.url())], "")]).await;
         let error = mint(&core.url).await.unwrap_err();
         assert!(
             matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("unexpected status {status}"))
         );
         assert_eq!(core.request_count(), 1);
     }
-    elsewhere.check().await;
+    elsewhere.assert_unused().await;
 }
 
 #[tokio::test]
 async fn transient_status_is_retried() {
     let good = ok(&Signer::new("k").good());
     for status in [429, 500, 502, 503] {
-        let core = Core::start(vec![scripted(status, &[], "busy"), good.clone()]).await;
+        let core = Core::start(vec![response(status, &[], "busy"), good.clone()]).await;
         assert!(mint(&core.url).await.is_ok(), "{status}");
         assert_eq!(core.request_count(), 2, "{status}");
     }
     // Any response, even a refusal, is final for the attempt: no other host is asked.
-    let (core, other) = (Core::start(vec![scripted(401, &[], "no")]).await, Untouched::new().await);
+    let (core, other) =
+        (Core::start(vec![response(401, &[], "no")]).await, UnusedListener::new().await);
     assert!(mint(&format!("{};{}", core.url, other.url())).await.is_err());
-    other.check().await;
+    other.assert_unused().await;
 }
 
 #[tokio::test]
 async fn permanent_status_fails_at_once_with_the_cores_text() {
     for status in [400, 401, 403, 404, 405, 413, 418] {
-        let core = Core::start(vec![scripted(status, &[], "no\u{1b}[31m\nreally\n")]).await;
+        let core = Core::start(vec![response(status, &[], "no\u{1b}[31m\nreally\n")]).await;
         let error = mint(&core.url).await.unwrap_err();
         let expected = MintError::Refused {
             core: core.url.clone(),
@@ -264,7 +269,7 @@ async fn permanent_status_fails_at_once_with_the_cores_text() {
 #[tokio::test]
 async fn retry_after_beyond_the_start_up_timeout_fails_at_once() {
     for seconds in ["7200", "18446744073709551615"] {
-        let core = Core::start(vec![scripted(429, &[("retry-after", seconds)], "later")]).await;
+        let core = Core::start(vec![response(429, &[("retry-after", seconds)], "later")]).await;
         let client = SuperTokensCore::new(&core.url).unwrap();
         let error = client.service_token(ISSUER).mint().await.unwrap_err();
         assert!(matches!(error, MintError::Refused { status: 429, .. }), "{error}");
@@ -306,19 +311,19 @@ async fn errors_and_logs_hold_no_api_key_and_no_token() {
     let echo = format!("wrong api key: {API_KEY}");
     let body = json!({"status": "OK", "jwt": &good}).to_string();
     let cases = [
-        scripted(401, &[], &echo),
-        scripted(400, JSON, &body),
-        scripted(403, &[], format!("bad token {good}.")),
-        scripted(200, &[("content-type", "text/html")], format!("{echo} {body}")),
-        scripted(200, JSON, format!("{body}{body}")),
-        scripted(302, &[("location", &format!("http://a/?k={API_KEY}&t={good}"))], &body),
+        response(401, &[], &echo),
+        response(400, JSON, &body),
+        response(403, &[], format!("bad token {good}.")),
+        response(200, &[("content-type", "text/html")], format!("{echo} {body}")),
+        response(200, JSON, format!("{body}{body}")),
+        response(302, &[("location", &format!("http://a/?k={API_KEY}&t={good}"))], &body),
         ok(&expired),
         ok(&format!("{good}.{API_KEY}")),
     ];
-    for (index, response) in cases.into_iter().enumerate() {
+    for (index, permanent) in cases.into_iter().enumerate() {
         // The first failure is logged and retried.
-        let transient = scripted(503, &[], format!("{echo} {body}"));
-        let core = Core::start(vec![transient, response]).await;
+        let transient = response(503, &[], format!("{echo} {body}"));
+        let core = Core::start(vec![transient, permanent]).await;
         let error = mint(&core.url).await.unwrap_err();
         for text in [chain(&error), format!("{error:?}"), format!("{error:#?}")] {
             assert_no_secrets(&text, &[&good, &expired], &format!("case {index}"));
@@ -328,19 +333,19 @@ async fn errors_and_logs_hold_no_api_key_and_no_token() {
     assert_no_secrets(&logs.text(), &[&good, &expired], "the log");
 }
 
-/// Encodes each character of the text with `write`.
-fn each(text: &str, write: impl Fn(char) -> String) -> String {
-    text.chars().map(write).collect()
+/// Encodes each character of the text with `encode`.
+fn encode_chars(text: &str, encode: impl Fn(char) -> String) -> String {
+    text.chars().map(encode).collect()
 }
 
 #[tokio::test]
 async fn encoded_secrets_are_withheld() {
     let good = Signer::new("k").good();
-    let json = |text: &str| each(text, |c| format!("\\u{:04x}", u32::from(c)));
-    let html = |text: &str| each(text, |c| format!("&#{};", u32::from(c)));
-    let percent = |text: &str| each(text, |c| format!("%{:02X}", u32::from(c)));
+    let json = |text: &str| encode_chars(text, |c| format!("\\u{:04x}", u32::from(c)));
+    let html = |text: &str| encode_chars(text, |c| format!("&#{};", u32::from(c)));
+    let percent = |text: &str| encode_chars(text, |c| format!("%{:02X}", u32::from(c)));
     let some_json = |text: &str| {
-        each(text, |c| {
+        encode_chars(text, |c| {
             if "eZ".contains(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
         })
     };
@@ -350,7 +355,10 @@ async fn encoded_secrets_are_withheld() {
         ("api key in JSON", json(API_KEY)),
         ("api key partly in JSON", some_json(API_KEY)),
         ("api key in HTML", html(API_KEY)),
-        ("api key in hexadecimal HTML", each(API_KEY, |c| format!("&#x{:x};", u32::from(c)))),
+        (
+            "api key in hexadecimal HTML",
+            encode_chars(API_KEY, |c| format!("&#x{:x};", u32::from(c))),
+        ),
         ("api key in a URL", percent(API_KEY)),
         ("api key with its dashes in a URL", API_KEY.replace('-', "%2D")),
         ("api key twice in a URL", percent(API_KEY).replace('%', "%25")),
@@ -370,13 +378,13 @@ async fn encoded_secrets_are_withheld() {
         ("token in two lines of JSON", format!("{head}.\\n{signature}")),
         (
             "token in short lines",
-            each(&good, |c| if c == 'I' { "\nI".to_owned() } else { c.to_string() }),
+            encode_chars(&good, |c| if c == 'I' { "\nI".to_owned() } else { c.to_string() }),
         ),
         ("signature of a token", signature.to_owned()),
     ];
     let mut printed = Vec::new();
     for (case, secret) in cases {
-        let core = Core::start(vec![scripted(403, &[], format!("refused: {secret}"))]).await;
+        let core = Core::start(vec![response(403, &[], format!("refused: {secret}"))]).await;
         let error = mint(&core.url).await.unwrap_err();
         let MintError::Refused { status: 403, message: Some(message), .. } = &error else {
             panic!("{case}: {error:?}")

@@ -194,7 +194,7 @@ async fn optional_layer_admits_anonymous_tonic_calls() {
     assert_eq!(call(token_layer(signer.good()).layer(channel)).await.unwrap(), "orders");
 }
 
-async fn m2(signer: &Signer) -> String {
+async fn serve_m2(signer: &Signer) -> String {
     let app = Router::new()
         .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
         .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
@@ -204,7 +204,7 @@ async fn m2(signer: &Signer) -> String {
 #[tokio::test]
 async fn hyper_util_client_sends_the_token() {
     let signer = Signer::new("k");
-    let url = m2(&signer).await;
+    let url = serve_m2(&signer).await;
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let layer = token_layer(signer.good()).only_to([&url]).unwrap();
     let request = || Request::get(format!("{url}/whoami")).body(Empty::new()).unwrap();
@@ -217,7 +217,7 @@ async fn hyper_util_client_sends_the_token() {
 #[tokio::test]
 async fn reqwest_client_sends_the_token() {
     let signer = Signer::new("k");
-    let url = m2(&signer).await;
+    let url = serve_m2(&signer).await;
     let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
     let service = token_layer(signer.good()).only_to([&url]).unwrap().layer(client.clone());
     let request = || client.get(format!("{url}/whoami")).build().unwrap();
