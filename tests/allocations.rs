@@ -1,7 +1,7 @@
 //! Allocations of the layers. With a cached token the server layer allocates only for the request's
 //! extension, the client layer allocates nothing, and all shapes of forged tokens allocate the
-//! same. A binary of its own, because the counter replaces the global allocator.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
+//! same. The tests are a separate binary, because the counter replaces the global allocator.
+#![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -103,7 +103,7 @@ async fn cached_token_allocates_no_more_with_fifty_verifiers() {
     let request =
         || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
     let services = |count: usize| -> Vec<_> {
-        // A verifier with another setting has a cache of its own.
+        // `cache_capacity` gives each clone a separate cache.
         let verifiers = (0..count).map(|_| verifier.clone().cache_capacity(4096));
         verifiers
             .map(|verifier| VerifyServiceTokenLayer::new(verifier).layer(service(|_| {})))

@@ -1,6 +1,8 @@
-//! The memory use of the token cache. A binary of its own, because it measures the whole process.
+//! The memory use of the token cache. The test is a separate binary, because it measures the whole
+//! process.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test's helpers; the figures are shown
+#![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
+#![allow(clippy::print_stdout)] // prints the measurements
 
 use std::alloc::System;
 use std::sync::{Arc, Barrier, mpsc};
@@ -18,11 +20,12 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const THREADS: usize = 64;
 
-/// Small tokens that only one thread verifies: more than a thread's first cache level can hold.
+/// The number of small tokens that each thread has to itself: more than the thread's first cache
+/// level can hold.
 const OWN: usize = 300;
 
-/// Tokens of each shape, divided among the threads: together more than the second cache level can
-/// hold.
+/// The number of tokens of each shape, which are divided among the threads. Together the tokens of
+/// all shapes are more than the second cache level can hold.
 const DIVIDED: usize = 1_500;
 
 /// A signing key and the header of its tokens.
@@ -117,18 +120,17 @@ impl Pool {
                 tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             drop(runtime.block_on(verifier.verify(token)));
         };
-        let (own, of_own) = (Arc::clone(tokens), verifier.clone());
+        {
+            let (tokens, verifier) = (Arc::clone(tokens), verifier.clone());
+            self.run(move |thread| {
+                let own = tokens.own[thread].iter();
+                own.for_each(|token| (0..3).for_each(|_| verify(&verifier, token)));
+            });
+        }
+        let (tokens, verifier) = (Arc::clone(tokens), verifier.clone());
         self.run(move |thread| {
-            own.own[thread].iter().for_each(|token| (0..3).for_each(|_| verify(&of_own, token)));
-        });
-        let (divided, of_divided) = (Arc::clone(tokens), verifier.clone());
-        self.run(move |thread| {
-            divided
-                .divided
-                .iter()
-                .skip(thread)
-                .step_by(THREADS)
-                .for_each(|token| verify(&of_divided, token));
+            let divided = tokens.divided.iter().skip(thread).step_by(THREADS);
+            divided.for_each(|token| verify(&verifier, token));
         });
     }
 }

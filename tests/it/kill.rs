@@ -21,18 +21,18 @@ use tower_m2m::{LocalJwks, Verifier};
 
 const ISSUER: &str = "https://api.example.com";
 
-/// In seconds. The core creates a key every half `ROTATE_EVERY`, and lists it for `ROTATE_EVERY`
-/// plus twice `ACCESS_TOKEN_VALIDITY`.
+/// In seconds, as is `ACCESS_TOKEN_VALIDITY`. The core creates a key every `ROTATE_EVERY / 2` and
+/// lists it for `ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY`.
 const ROTATE_EVERY: u64 = 1;
 const ACCESS_TOKEN_VALIDITY: u64 = 5;
 const KEPT_MILLIS: u64 = (ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY) * 1000;
 
-/// In seconds. Longer than it takes the core to create the next key, so that some processes are
-/// killed while they write it.
+/// The longest time until a process is killed, in seconds. The core creates its next key after half
+/// a second, so some processes are killed while they write the key.
 const LONGEST_RUN: f64 = 0.8;
 
-/// How many tokens of earlier processes are verified after each restart, besides all those of the
-/// killed process. After the final restart every token is verified.
+/// The number of tokens from earlier processes that are verified after each restart, in addition to
+/// all tokens from the process just killed. After the last restart all tokens are verified.
 const SAMPLE: usize = 50;
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn core_killed_at_any_moment_loses_no_key() {
             // Killed at a random moment.
             let _ = timeout(run, core.mint_and_list_until(&mut received, |_| false)).await;
         } else {
-            // Killed as soon as a caller has seen a new key.
+            // Killed as soon as a client has received a new key.
             core.mint_and_list_until(&mut received, |is_new| is_new).await;
         }
         core.process.kill().unwrap();
@@ -92,8 +92,8 @@ async fn core_killed_at_any_moment_loses_no_key() {
     }
 
     println!(
-        "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {verified} times verified after a restart, {} \
-         refused",
+        "{kills} kills, {} keys listed, {} of them lost; {} tokens minted, {verified} verifications after a restart, \
+         {} refused",
         received.keys.len(),
         lost.len(),
         received.old.len(),
@@ -103,7 +103,7 @@ async fn core_killed_at_any_moment_loses_no_key() {
     assert!(received.old.len() as u64 >= kills, "too few tokens were minted");
 }
 
-/// What callers have seen of the core so far.
+/// The keys and tokens received from the core so far.
 #[derive(Default)]
 struct Received {
     keys: BTreeMap<String, Value>,
@@ -151,9 +151,9 @@ impl Core {
         Self { process, url, client: client.clone() }
     }
 
-    /// Mints tokens and fetches key sets until `is_done` returns true. Its argument: whether the
-    /// fetched set has a new key. Two loops fetch concurrently, because a key must be stored before
-    /// any of several callers can see it.
+    /// Mints tokens and fetches key sets until `is_done` returns true. The argument of `is_done` is
+    /// whether the fetched set has a new key. Two loops fetch concurrently, because the core must
+    /// store a new key before it lists the key to any of several clients.
     async fn mint_and_list_until(&self, received: &mut Received, is_done: impl Fn(bool) -> bool) {
         let received = RefCell::new(received);
         let mint = async {

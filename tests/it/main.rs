@@ -1,5 +1,5 @@
-//! Behaviour across modules, as a user of the crate sees it: in process where that is enough, over
-//! loopback sockets where HTTP itself matters.
+//! Integration tests through the public API: in process where possible, over loopback sockets where
+//! HTTP behaviour matters.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 mod architecture;

@@ -51,11 +51,7 @@ async fn minted_token_has_the_requested_claims() {
     for (name, value) in expected {
         assert_eq!(claims[name], value, "{name}");
     }
-    assert_eq!(
-        claims.as_object().unwrap().len(),
-        8,
-        "not the six above, `iat` and `exp`: {claims}"
-    );
+    assert_eq!(claims.as_object().unwrap().len(), 8, "unexpected number of claims: {claims}");
     let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
     assert_eq!(exp - iat, CENTURY);
     assert!((before..=now()).contains(&iat));
@@ -72,7 +68,7 @@ async fn missing_or_wrong_api_key_fails_without_a_retry() {
     let url = serve_core(&core).await;
     assert!(core_at(&url).api_key(API_KEY).service_token(ISSUER).mint().await.is_ok());
     for core in [core_at(&url), core_at(&url).api_key("wrong-7f3a")] {
-        // A mint that retries runs into the timeout of the test.
+        // A mint that is retried runs for up to an hour, so the timeout below fails the test.
         let core = core.start_up_timeout(Duration::from_secs(3600));
         let minting = core.service_token(ISSUER).mint();
         let error =
@@ -150,7 +146,7 @@ async fn mint_asks_the_next_host_if_one_is_dead() {
         format!(" {} ; {url} ;", port.url()),
         format!("{url};{}", port.url()),
     ] {
-        // There is one attempt, which has to reach the other host itself.
+        // The start-up timeout allows no retry, so the first attempt must skip the dead host.
         let core = core_at(&hosts).start_up_timeout(Duration::ZERO);
         assert!(core.service_token(ISSUER).mint().await.is_ok(), "{hosts}");
     }

@@ -80,7 +80,7 @@ fn ok(jwt: &str) -> ScriptedResponse {
 }
 
 async fn mint(url: &str) -> Result<ServiceToken, MintError> {
-    // A mint that retries when it must not runs into the timeout of the test.
+    // A mint that is wrongly retried runs for up to an hour, so the timeout below fails the test.
     let core = SuperTokensCore::new(url)
         .unwrap()
         .api_key(API_KEY)

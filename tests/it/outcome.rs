@@ -1,4 +1,4 @@
-//! The outcome that a layer inserts and handlers read is never that of another layer, policy or
+//! Handlers read only claims that their own layer verified, under its policy, for the current
 //! request.
 
 use axum::Router;

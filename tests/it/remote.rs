@@ -20,7 +20,7 @@ pub(crate) fn layer(jwks: &RemoteJwks) -> VerifyServiceTokenLayer {
     VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()))
 }
 
-/// A key set with limits that outlast a test: unknown keys cause at most two fetches in all.
+/// A key set whose cooldown is longer than a test, so unknown keys cause at most two fetches.
 pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
     RemoteJwks::builder(&endpoint.url)
         .cooldown(Duration::from_secs(3600))
@@ -161,7 +161,7 @@ async fn outage_refuses_only_tokens_with_unknown_keys() {
     assert!(jwks.health().last_error.is_some());
     assert_eq!(jwks.health().keys, 1);
 
-    // A fault of the token itself is still the reason.
+    // Invalid claims are still the reason of the refusal, rather than the failed fetch.
     assert_eq!(outcome(&jwks, &known.user()).await, (403, Some(R::NotMicroservice)));
     assert_eq!(outcome(&jwks, &unknown.expired()).await, (401, Some(R::Expired)));
 
@@ -204,7 +204,7 @@ async fn waiting_request_holds_no_permit() {
     let unknown = (0..50).map(|index| Signer::new(&format!("made-up-{index}")).good());
     let unknown = send(&service, unknown).await;
     let rotated_in = send(&service, vec![rotated.good(); 50]).await;
-    // A service that is kept after its call, as a connection may do, holds no permit either.
+    // A service that its caller keeps after the call, as a connection may, holds no permit either.
     let mut kept = service.clone();
     let readied = timeout(TIMEOUT, kept.ready()).await.unwrap().unwrap();
     let waiting = tokio::spawn(readied.call(bearer(&rotated.good())));

@@ -1,5 +1,5 @@
-//! Tokens that renew themselves, and that are minted anew when a called service rejects them, over
-//! real sockets.
+//! Renewal of tokens before they expire and after a called service rejects them, with the core on a
+//! loopback socket.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! A core on a loopback socket that sends the responses of a test's script.
-#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,8 +19,9 @@ pub(crate) const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
 /// One step of a script. The last step repeats.
 #[derive(Clone)]
 pub(crate) enum Step {
+    /// A raw HTTP response.
     Text(String),
-    /// A new token with these claims and the request's number.
+    /// A response with a new token, which has these claims and the request's number.
     Token(Value),
     /// No response; the connection stays open.
     Silence,
@@ -112,8 +112,8 @@ fn ok(body: &str) -> String {
     )
 }
 
-/// A token with the `iat`, `exp` and `iss` of a core and the request's number. `claims` overrides
-/// them; an integer `exp` in it counts in seconds from now.
+/// A token with the claims `iat`, `exp`, `iss` and `n`, the number of the request. `claims`
+/// overrides them; an integer `exp` in `claims` is an offset from now in seconds.
 fn jwt(claims: &Value, number: usize) -> String {
     // The crate checks the token against the wall clock.
     #[allow(clippy::disallowed_methods)]

@@ -279,8 +279,8 @@ async fn refused_grpc_call_gets_a_grpc_status() {
             assert!(response.body().is_empty(), "{case}");
         }
     }
-    // HTTP responses: to requests that are not gRPC over HTTP/2, and from layers that are
-    // configured so.
+    // Requests that are not gRPC over HTTP/2 get HTTP responses, and so does every request to a
+    // layer with `http_answers`.
     let default = layer(&signer);
     let http = layer(&signer).http_answers();
     let optional = VerifyServiceTokenLayer::optional(signer.verifier()).http_answers();

@@ -112,7 +112,7 @@ impl DeadPort {
     }
 }
 
-/// A listener that must get no connection.
+/// A listener that must receive no connection.
 pub(crate) struct UnusedListener(TcpListener);
 
 impl UnusedListener {
@@ -124,8 +124,7 @@ impl UnusedListener {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// Asserts that there was no connection. Connections are accepted in order, so the test's own
-    /// must be the first.
+    /// Asserts that no client has connected: the connection made here is the first to be accepted.
     pub(crate) async fn assert_unused(self) {
         let own = tokio::net::TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
         let (_, peer) = self.0.accept().await.unwrap();
@@ -256,7 +255,7 @@ pub(crate) fn bearer(token: &str) -> Request<()> {
     request(&[format!("Bearer {token}")])
 }
 
-/// The parts of a response that say whether and why the request was refused.
+/// A response's status, challenge, `Retry-After` and rejection reason.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ResponseSummary {
     pub(crate) status: u16,
@@ -285,7 +284,7 @@ pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 pub(crate) enum Script {
     Keys(String),
     Status(u16),
-    /// Holds the request until the script changes, then responds by the new script.
+    /// Holds the request until the script changes, then responds as the new script says.
     Hold,
 }
 
@@ -343,7 +342,7 @@ impl Endpoint {
         };
         tokio::time::timeout(TIMEOUT, wait)
             .await
-            .expect("the endpoint did not see the expected fetches");
+            .expect("timed out waiting for a fetch or an abort");
     }
 }
 
@@ -374,9 +373,9 @@ async fn respond(
 
 /// Makes `subscriber` this thread's default.
 ///
-/// With a single subscriber in the process, tracing-core caches an event's interest as the first
-/// thread that reaches the event reports it, so a test on a thread without a subscriber would
-/// disable the event for all threads. A second subscriber prevents that.
+/// While the process has only one subscriber, tracing-core caches, for each event, the interest of
+/// the first thread that logs the event. If that thread has no subscriber, the event is disabled
+/// for all threads. A second subscriber prevents this.
 pub(crate) fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
     static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
     LazyLock::force(&SECOND);
