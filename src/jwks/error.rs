@@ -58,8 +58,7 @@ pub enum KeySetError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system reports, the broken rule and how to follow it, or what is wrong with the
-        /// contents: another `KeySetError`.
+        /// The I/O error, the broken rule and its remedy, or the `KeySetError` of the contents.
         source: SourceError,
     },
 }

@@ -11,7 +11,7 @@ use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::trusted_file;
 
-/// The most keys of a fixed set, whose look-up scans all of them.
+/// The maximum number of keys in a fixed set. A look-up scans all of them.
 const MAX_KEYS: usize = 1000;
 /// The largest file, in bytes. A JWK Set of 1000 RSA keys of 4096 bits takes 0.8 MB.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -69,8 +69,8 @@ impl LocalJwks {
     /// Reads one public key in PEM (RFC 7468 §13): RSA of 2048 to 8192 bits, P-256, P-384 or
     /// Ed25519.
     ///
-    /// The key has no `kid`, so it verifies only tokens without a `kid`, of each algorithm that
-    /// fits the key.
+    /// The key has no `kid`, so it verifies only tokens without a `kid`. Their `alg` may be any
+    /// that fits the key.
     ///
     /// ```
     /// use tower_m2m::{KeySetError, LocalJwks};
@@ -211,7 +211,7 @@ mod tests {
             let key = set.find(None, algorithm).unwrap();
             assert_eq!(key.kid(), None);
             assert!(key.verify(algorithm, b"message", &signature), "{algorithm}");
-            assert!(!key.verify(algorithm, b"massage", &signature), "{algorithm}");
+            assert!(!key.verify(algorithm, b"other", &signature), "{algorithm}");
             let fitting = Algorithm::all().filter(|algorithm| key.fits(*algorithm)).count();
             assert_eq!(fitting, if algorithm == Algorithm::RS256 { 6 } else { 1 }, "{algorithm}");
         }

@@ -15,5 +15,6 @@ pub(crate) enum Lookup {
     Pending(PendingKey),
 }
 
-/// Resolves once a fetch has decided whether the key exists. Boxed: unknown keys are rare.
+/// Resolves once a fetch has decided whether the key exists. Allocated only for unknown keys,
+/// which are rare.
 pub(crate) type PendingKey = Pin<Box<dyn Future<Output = Result<Arc<Jwk>, LookupError>> + Send>>;

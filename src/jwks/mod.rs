@@ -20,7 +20,7 @@
 //! - **(b) New keys.** While the endpoint responds, a listed key is accepted no later than 10 s and
 //!   one fetch after the first request that uses it, whatever an attacker sends.
 //! - **(c) Removed keys.** While the endpoint responds, a removed key is accepted for at most the
-//!   freshness lifetime; while it does not, for at most the lifetime plus `stale_if_error`.
+//!   freshness lifetime; during an outage, for at most the lifetime plus `stale_if_error`.
 //! - **(d) Failures.** A failed fetch never shrinks the key set.
 //! - **(e) Latency.** A request with a known key never waits for a fetch, nor for a request that
 //!   waits for one.
@@ -36,15 +36,15 @@
 //! - The next fetch starts after 80 % of the lifetime, ±10 %, and at least 5 s (`timeout`) before
 //!   its end. It is conditional (`If-None-Match`, `If-Modified-Since`) if the last response had an
 //!   `ETag` or `Last-Modified`.
-//! - A failed scheduled fetch is retried with a back-off of 1 s that doubles to 60 s, each delay
-//!   drawn from the upper half. The last good set stays in use.
-//! - `Retry-After`, of at most 5 min, delays the retry further, and blocks the fetches that
-//!   requests cause until then.
+//! - A failed scheduled fetch is retried with a back-off of 1 s that doubles to 60 s. Each delay is
+//!   a random 50 % to 100 % of the back-off. The last good set stays in use.
+//! - `Retry-After`, capped at 5 min, delays the retry further, and blocks the fetches that requests
+//!   cause until then.
 //! - 24 h (`stale_if_error`) after the end of its lifetime the set is stale, and requests get 503.
 //!
-//! # What operators see
+//! # Logs and metrics
 //!
-//! Events of `tracing`:
+//! `tracing` events:
 //!
 //! | message | level | fields |
 //! |---|---|---|

@@ -12,7 +12,7 @@ use crate::jose::{Algorithm, Jwk};
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
 /// [`RemoteJwks`](crate::RemoteJwks), either of which converts into it.
 ///
-/// Programs name this type where the configuration decides which of the two it is:
+/// Name this type in a program whose configuration decides between the two:
 ///
 /// ```no_run
 /// use std::error::Error;
@@ -78,8 +78,8 @@ impl KeySource {
         }
     }
 
-    /// Reports a bad signature under a known key: the authority may have reused its kid for a new
-    /// key.
+    /// Reports a bad signature under a known key: the authority may have reused the `kid` for a
+    /// new key.
     pub(crate) fn bad_signature_seen(&self) {
         match &self.0 {
             Source::Local(_) => {}

@@ -14,10 +14,10 @@ use super::task::FetchTask;
 use crate::clock::Clock;
 use crate::http_client;
 
-/// The upper limit of `timeout`, for which a request may wait with its connection open.
+/// The upper limit of `timeout`: a request may wait that long, with its connection open.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The upper limit of `cooldown`, for which a new key may stay unknown.
+/// The upper limit of `cooldown`: a new key may stay unknown that long.
 const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 
 /// The options of a [`RemoteJwks`], from [`RemoteJwks::builder`].
@@ -209,8 +209,9 @@ impl RemoteJwksBuilder {
     ///
     /// **Write access to the file decides which tokens are accepted.** A file is ignored, with a
     /// warning, and replaced by the next fetch if it is corrupt, stale, dated more than 60 s in the
-    /// future, or belongs to another endpoint. On Unix also if it is a symbolic link, is owned by a
-    /// user other than root and that of this process, or is writable by its group or by all users.
+    /// future, or belongs to another endpoint. On Unix a file is also ignored if it is a symbolic
+    /// link, is owned by a user other than root and that of this process, or is writable by its
+    /// group or by all users.
     ///
     /// In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the
     /// default makes the file group-writable at each start of a pod.

@@ -110,7 +110,8 @@ impl DiskCache {
 
     fn read(&self) -> io::Result<CachedSet> {
         let file = trusted_file::open_own(&self.path, OpenOptions::new().read(true))?;
-        // In a JSON string a byte of a key set takes at most two. 4096 for the other members.
+        // A byte of a key set takes at most two bytes in a JSON string. The other members have 4096
+        // bytes.
         let limit = (self.max_body as u64).saturating_mul(2).saturating_add(4096);
         let text = trusted_file::read_at_most(file, limit)?;
         let document: Document<'_> =
@@ -276,7 +277,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn file_is_private_and_a_public_one_is_ignored() {
+    fn file_has_mode_0600_and_a_world_writable_one_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempdir().unwrap();
         let file = disk_cache(&folder, "https://a.example/jwks.json");

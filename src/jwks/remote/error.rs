@@ -25,7 +25,7 @@ use crate::jwks::error::KeySetError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The URL or the HTTP client.
+    /// The URL cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A limit is zero or too large.
@@ -79,7 +79,7 @@ pub enum FetchError {
         /// What the HTTP library reports, without the URL.
         source: SourceError,
     },
-    /// A status other than 200, or 304 to an unconditional request.
+    /// The status is not 200, nor 304 in response to a conditional request.
     #[error("the response has status {status}")]
     Status {
         /// The HTTP status.
@@ -102,8 +102,8 @@ pub enum FetchError {
     NotRunning,
 }
 
-/// The call that mends an error. Not in the text of [`KeySetError`]: the limit of a local key set
-/// is fixed.
+/// Names the builder method that raises an exceeded limit. Not in the text of [`KeySetError`]: the
+/// limit of a local key set is fixed.
 fn remedy(err: &KeySetError) -> &'static str {
     match err {
         KeySetError::TooManyKeys { .. } => "; raise max_keys",
@@ -117,7 +117,7 @@ mod tests {
     use crate::error::Chain;
 
     #[test]
-    fn errors_of_limits_name_the_method_that_raises_them() {
+    fn error_of_an_exceeded_limit_names_the_method_that_raises_it() {
         let source = KeySetError::TooManyKeys { limit: 100 };
         let cases: [(&dyn std::error::Error, &str); 4] = [
             (

@@ -133,8 +133,8 @@ impl HttpEndpoint {
     }
 }
 
-/// A URL without its query, which may hold a secret, and its fragment. It has no user or password:
-/// the builder rejects those.
+/// Removes the query, which may hold a secret, and the fragment from a URL. The URL has no
+/// user or password: the builder rejects them.
 pub(super) fn printable(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);

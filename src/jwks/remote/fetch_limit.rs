@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_blocks_fetches_of_every_cause() {
+    fn retry_after_blocks_fetches_that_requests_cause() {
         let start = Instant::now();
         let mut limit = FetchLimit::new(Duration::from_secs(10));
         limit.block_until(start + Duration::from_secs(120));

@@ -48,8 +48,8 @@ pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
 /// The time from the start of a fetch to the start of the next: 80 % of the lifetime, ±10 % so that
 /// many instances do not fetch at the same moment.
 ///
-/// At most the lifetime minus `timeout`, so that the next fetch ends while the set is fresh. For a
-/// lifetime under two timeouts at most half of it.
+/// It is at most the lifetime minus `timeout`, so that the next fetch ends while the set is fresh,
+/// or at most half the lifetime if that is longer.
 pub(super) fn refresh_after(
     lifetime: Duration,
     timeout: Duration,
@@ -59,7 +59,8 @@ pub(super) fn refresh_after(
     lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(latest)
 }
 
-/// The delay after this many consecutive failures: 1 s doubling to 60 s, drawn from the upper half.
+/// The delay after this many consecutive failures: a random 50 % to 100 % of a back-off that
+/// doubles from 1 s to 60 s.
 pub(super) fn back_off(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(MAX_BACK_OFF).mul_f64(draw(rng, 0.5..=1.0))

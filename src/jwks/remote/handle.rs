@@ -103,7 +103,7 @@ impl RemoteJwks {
     /// Waits until there are usable keys, for at most 30 s. Failed fetches are retried meanwhile,
     /// with a back-off.
     ///
-    /// A service that starts without the endpoint should log the error and serve: the fetches
+    /// A service that starts while the endpoint is down should log the error and serve: the fetches
     /// continue, and until one succeeds requests get 503.
     ///
     /// ```no_run
@@ -267,7 +267,7 @@ impl RemoteJwks {
 
 impl fmt::Debug for RemoteJwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not printed under the snapshot's lock: a writer may block.
+        // The lock of the snapshot is released before the output, which may block.
         let keys = self.0.task().snapshot().set().keys().len();
         f.debug_struct("RemoteJwks")
             .field("endpoint", &self.0.task().telemetry().endpoint())

@@ -23,7 +23,7 @@ struct PendingLookup {
     started: u64,
 }
 
-/// Looks up a key that was not in the snapshot. Waits only if a fetch may find the key.
+/// Looks up a key that was not in the snapshot. `Pending` only if a fetch may find the key.
 pub(super) fn look_up(shared: &Arc<Shared>, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
     // A wait needs the timer of a runtime, even if the task runs on another runtime.
     if Handle::try_current().is_err() || !shared.ensure_running() {
@@ -52,7 +52,7 @@ pub(super) fn look_up(shared: &Arc<Shared>, kid: Option<&str>, algorithm: Algori
 }
 
 impl PendingLookup {
-    /// Waits until the key is found, a fetch proves that it does not exist, or the deadline.
+    /// Waits until [`decide`](Self::decide) has a result or the deadline has passed.
     async fn wait(
         self,
         mut receiver: watch::Receiver<Snapshot>,

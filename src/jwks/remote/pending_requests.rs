@@ -1,4 +1,4 @@
-//! Messages to the fetch task.
+//! Messages to the fetch task, which request a fetch.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 
 use super::fetch::FetchCause;
 
-/// The fetches that requests have posted and that have not started. Fetches for the same cause
-/// merge, so the memory is constant.
+/// The causes of the messages that the task has not taken. Messages with the same cause merge, so
+/// the memory is constant.
 ///
 /// Not an `mpsc` channel: its receiver would end with the task, and a restarted task needs the
 /// messages that the ended one did not take.
@@ -22,7 +22,7 @@ pub(super) struct PendingRequests {
 pub(super) struct Causes(u8);
 
 impl PendingRequests {
-    /// Posts a fetch.
+    /// Posts a message that requests a fetch.
     pub(super) fn post(&self, cause: FetchCause) {
         self.causes.fetch_or(bit(cause), Ordering::AcqRel);
         self.posted.notify_one();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::task::FetchTask;
 use crate::background::BackgroundTask;
 
-/// The most look-ups that wait for a fetch at once.
+/// The maximum number of look-ups that wait for a fetch.
 const MAX_PENDING: usize = 1024;
 
 /// The capacity of the negative cache.
@@ -41,7 +41,8 @@ impl Shared {
         self.task.is_running()
     }
 
-    /// Starts the fetch task on the current runtime unless it runs. Returns whether it runs.
+    /// Starts the fetch task on the current runtime unless it is running. Returns false if it
+    /// cannot start: outside a runtime, or on one that is shutting down.
     pub(super) fn ensure_running(&self) -> bool {
         self.task.ensure_running()
     }
@@ -63,8 +64,8 @@ impl Shared {
 
     /// Recalculates the deadlines of the keys from the monotonic clock, if the task runs.
     ///
-    /// When the task ended, it ended the keys as well, and they stay so: each use of a cached token
-    /// then looks its key up until a look-up restarts the task.
+    /// If it does not, the keys stay expired: each use of a cached token then looks its key up,
+    /// until a look-up restarts the task.
     pub(super) fn renew_deadlines(&self) {
         let snapshot = self.task().snapshot();
         if self.is_running() {

@@ -174,7 +174,8 @@ impl Snapshot {
     }
 
     /// When the task has to act next: at the next scheduled fetch, or when the set becomes stale.
-    /// The keys expire by the wall clock, which may have been set back, so the task expires them.
+    /// The task expires the keys of a stale set itself: their deadlines are wall times, which come
+    /// too late if the wall clock was set back.
     pub(super) fn next_step(&self, now: Instant) -> Instant {
         self.stale_at.filter(|stale_at| *stale_at > now).map_or(self.due, |at| at.min(self.due))
     }

@@ -89,7 +89,8 @@ impl FetchTask {
 
     /// Requests a fetch that starts after this call. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
-        // Not counted here but when the fetch starts: all requests before that share the fetch.
+        // The limit counts fetches that start, not requests: all requests before the start share
+        // one fetch.
         let is_admitted = self.snapshot().admits(cause, self.clock.now());
         if is_admitted {
             self.requests.post(cause);
@@ -207,8 +208,8 @@ impl FetchTask {
         self.telemetry.fetch_succeeded(&before, &set, cause, had_failed);
     }
 
-    /// Keeps the set. Only a failed scheduled fetch schedules a retry, so that requests cannot
-    /// speed up or delay the schedule.
+    /// Publishes the failure of a fetch; the set stays in use. Only a failed scheduled fetch
+    /// schedules a retry, so that requests cannot speed up or delay the schedule.
     fn fail(&self, cause: FetchCause, failure: Failure) {
         let Failure { error, retry_after } = failure;
         let now = self.clock.now();
@@ -256,7 +257,8 @@ impl Work for FetchTask {
     }
 
     fn ended(&self, stopped: impl FnOnce()) {
-        // Under one lock: between the two calls a new task could start, and be interrupted.
+        // Under one lock: otherwise a new task could start between the two calls and be
+        // interrupted.
         self.snapshot.send_modify(|snapshot| {
             stopped();
             snapshot.interrupt();

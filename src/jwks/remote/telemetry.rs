@@ -92,8 +92,8 @@ impl Telemetry {
             .set(left.unwrap_or_default().as_secs_f64());
     }
 
-    /// The interval at which the task calls [`keys_usable_for`](Self::keys_usable_for), whose value
-    /// changes without an event. `None` without the feature.
+    /// The interval at which the task calls [`keys_usable_for`](Self::keys_usable_for): the gauge
+    /// changes with time, without an event. `None` without the feature.
     pub(super) fn report_interval(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
         return Some(GAUGE_INTERVAL);

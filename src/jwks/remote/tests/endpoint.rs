@@ -21,7 +21,8 @@ use crate::jwks::remote::fetch::{
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;
 
-/// A key that the endpoint may list: its kid, and which of the key pairs of that kid it is.
+/// A key that the endpoint may list: its kid, and the number of its key pair among those of that
+/// kid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TestKey {
     pub(super) kid: u8,
@@ -177,7 +178,7 @@ impl Endpoint {
             Behaviour::SendsTooMuch => Err(FetchError::TooLarge { limit: 1 }.into()),
             Behaviour::SendsNoKeys => Ok(bad(r#"{"keys":[]}"#)),
             Behaviour::SendsNothing => Ok(bad("")),
-            Behaviour::Panics => unreachable!("fetch panics before"),
+            Behaviour::Panics => unreachable!("`fetch` panics before it calls this"),
         };
         (response, world.listed.clone())
     }

@@ -127,8 +127,8 @@ impl Invariants {
         self.responds_since = None;
     }
 
-    /// The endpoint responds again. Until its timeout an earlier fetch may still hang, and a
-    /// `Retry-After` may not have passed.
+    /// The endpoint responds again. Counts it as responding once its `Retry-After` has passed and
+    /// an earlier fetch, which may still hang, has timed out.
     pub(super) fn endpoint_recovered(&mut self, retry_at: Option<Instant>) {
         let now = Instant::now();
         self.responds_since =
@@ -243,8 +243,8 @@ impl Invariants {
         self.lifetime.mul_f64(0.8 * 0.9).min((self.lifetime - self.timeout).max(self.lifetime / 2))
     }
 
-    /// (a): the fetches that requests cause are within their limits, by when they started, and
-    /// scheduled fetches are not too early.
+    /// (a): the fetches that requests cause start within their limits, and scheduled fetches do not
+    /// start too early.
     pub(super) fn check_fetches(&mut self, fetches: &[Fetch]) -> Result<(), String> {
         let started = |cause: FetchCause| {
             fetches.iter().filter(move |fetch| fetch.cause == cause).map(|fetch| fetch.started)
@@ -275,7 +275,8 @@ impl Invariants {
             if let Some((from, least)) = early.filter(|_| scheduled) {
                 let waited = fetch.started - from;
                 return Err(format!(
-                    "(a) a scheduled fetch after {waited:?} of {least:?}, {failures} failures"
+                    "(a) a scheduled fetch starts {waited:?} after the last; after {failures} \
+                     failures the minimum is {least:?}"
                 ));
             }
             match fetch.ended {

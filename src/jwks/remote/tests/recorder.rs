@@ -15,7 +15,7 @@ use crate::jose::Algorithm;
 use crate::jwks::remote::handle::RemoteJwks;
 use crate::jwks::remote::limits::Limits;
 
-/// After this time the test reports a deadlock. It takes far less without one.
+/// The test reports a deadlock after this time. A run without a deadlock takes far less.
 const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct ReadingRecorder {

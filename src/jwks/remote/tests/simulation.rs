@@ -50,6 +50,7 @@ struct Simulation {
     jwks: RemoteJwks,
     clock: Clock,
     invariants: Invariants,
+    /// The number of requests of the attacker in each step.
     attack: usize,
     outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
 }
@@ -135,7 +136,7 @@ impl Simulation {
                 if world.behaviour == Behaviour::Responds {
                     self.invariants.endpoint_recovered(world.retry_at);
                 }
-                // The end of the task locks `world`, if it was fetching.
+                // Aborting the task drops a fetch in progress, which locks `world`.
                 drop(world);
                 self.jwks.shared().abort_task();
             }
