@@ -1,8 +1,8 @@
 //! Limits how many signatures are checked at once.
 //!
-//! A check occupies a worker thread for some twenty microseconds, and any request that names a known
-//! key causes one. One core is therefore left to cached tokens and to the rest of the service. A
-//! token above the limit waits in a first-in, first-out queue.
+//! A check occupies a worker thread for about 20 µs, and any request that names a known key causes
+//! one. One core is therefore left to cached tokens and to the rest of the service. A token above
+//! the limit waits in a first-in, first-out queue.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::rejection::{Rejection, RejectionReason};
 
-/// Capacity of the queue, in tokens: some hundredths of a second of work for one core.
+/// Capacity of the queue, in tokens: about 20 ms of work for one core.
 const MAX_QUEUED: usize = 1024;
 
 const THREAD_NAME: &str = "tower-m2m-signatures";
@@ -61,7 +61,8 @@ impl SignatureLimit {
         Self { permits: Arc::new(Semaphore::new(permits)), queue: Mutex::default() }
     }
 
-    /// A permit, if one is free. While the queue waits for one, none is free.
+    /// A permit, if one is free. None is free while a queued job waits: a released permit goes to
+    /// that job.
     pub(super) fn try_acquire(&self) -> Option<Permit<'_>> {
         self.permits.try_acquire().ok()
     }
@@ -96,8 +97,8 @@ impl SignatureLimit {
         let permits = Arc::clone(&self.permits);
         thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             while let Some(job) = jobs.blocking_recv() {
-                // A panic must not end the thread: jobs are queued behind this one. Its payload
-                // could panic when it is dropped.
+                // A panic must not end the thread: jobs are queued behind this one. The panic
+                // payload is leaked, because its `drop` could panic.
                 catch_unwind(AssertUnwindSafe(|| job(&permits))).unwrap_or_else(mem::forget);
             }
         })?;
@@ -116,7 +117,7 @@ pub(super) struct QueueSlot(mpsc::OwnedPermit<Job>);
 
 impl QueueSlot {
     /// Waits for a permit and runs `work` with it, on the thread of the queue. If the future is
-    /// dropped before that, `work` is not run.
+    /// dropped before `work` starts, `work` is not run.
     pub(super) async fn run<T, F>(self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
@@ -138,8 +139,8 @@ impl QueueSlot {
     }
 }
 
-/// Waits for `future` on this thread. Not [`tokio::runtime::Runtime::block_on`]: `work` must not
-/// spawn on a runtime that stops between two jobs.
+/// Blocks this thread until `future` is ready. Not [`tokio::runtime::Runtime::block_on`]: tasks
+/// that `work` spawned on such a runtime would stop between two jobs.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
 

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::super::concurrency::{Permit, SignatureLimit};
 use crate::rejection::RejectionReason;
 
-/// Longer than any wait of these tests.
-const SOON: Duration = Duration::from_secs(5);
+/// A test fails if a wait takes longer.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Polls `future` once, and asserts that it waits.
 async fn pending_once<F: Future>(mut future: Pin<&mut F>) {
@@ -55,14 +55,14 @@ async fn queue_is_served_in_the_order_of_arrival() {
     let done = Arc::new(Mutex::new(Vec::new()));
     let permit = limit.try_acquire().unwrap();
     assert!(limit.try_acquire().is_none());
-    let (go_on, told) = mpsc::channel();
-    let told = Arc::new(Mutex::new(told));
+    let (release, released) = mpsc::channel();
+    let released = Arc::new(Mutex::new(released));
     let waiting: Vec<_> = (0..3)
         .map(|number| {
-            let (slot, done, told) =
-                (limit.enqueue().unwrap(), Arc::clone(&done), Arc::clone(&told));
+            let (slot, done, released) =
+                (limit.enqueue().unwrap(), Arc::clone(&done), Arc::clone(&released));
             tokio::spawn(slot.run(move |_permit| {
-                told.lock().unwrap().recv().unwrap();
+                released.lock().unwrap().recv().unwrap();
                 done.lock().unwrap().push(number);
                 Ok(())
             }))
@@ -71,7 +71,7 @@ async fn queue_is_served_in_the_order_of_arrival() {
     settle().await;
     assert!(done.lock().unwrap().is_empty());
     drop(permit);
-    (0..3).for_each(|_| go_on.send(()).unwrap());
+    (0..3).for_each(|_| release.send(()).unwrap());
     for task in waiting {
         task.await.unwrap().unwrap();
     }
@@ -102,13 +102,13 @@ async fn future_that_is_dropped_or_not_polled_blocks_no_other() {
     let limit = one_permit();
     let permit = limit.try_acquire().unwrap();
     let wait = || Box::pin(limit.enqueue().unwrap().run(|_permit| Ok(())));
-    let (mut unpolled, mut dropped, mut patient) = (wait(), wait(), wait());
-    for waiting in [&mut unpolled, &mut dropped, &mut patient] {
+    let (mut unpolled, mut dropped, mut polled) = (wait(), wait(), wait());
+    for waiting in [&mut unpolled, &mut dropped, &mut polled] {
         pending_once(waiting.as_mut()).await;
     }
     drop(dropped);
     drop(permit);
-    timeout(SOON, patient).await.expect("it is kept waiting").unwrap();
+    timeout(TIMEOUT, polled).await.expect("the queued token still waits").unwrap();
     assert!(limit.try_acquire().is_some());
     unpolled.await.unwrap();
 }
@@ -157,8 +157,8 @@ fn runtime_that_is_not_driven_blocks_no_other() {
         settle().await;
     });
     drop(permit);
-    let patient = async { timeout(SOON, wait()).await };
-    runtime().block_on(patient).expect("it is kept waiting").unwrap();
+    let polled = async { timeout(TIMEOUT, wait()).await };
+    runtime().block_on(polled).expect("the queued token still waits").unwrap();
 }
 
 #[test]
@@ -192,7 +192,7 @@ async fn busy_worker_blocks_no_queued_token() {
     until_queued(limit, 0).await;
     tokio::spawn(async move {
         drop(permit);
-        is_served.recv_timeout(SOON).expect("it is kept waiting");
+        is_served.recv_timeout(TIMEOUT).expect("the queued token still waits");
     })
     .await
     .unwrap();
@@ -208,7 +208,7 @@ async fn panic_of_one_job_costs_no_permit_and_no_other_job() {
     let behind = tokio::spawn(limit.enqueue().unwrap().run(|_permit| Ok(())));
     settle().await;
     drop(permit);
-    timeout(SOON, behind).await.expect("it is kept waiting").unwrap().unwrap();
+    timeout(TIMEOUT, behind).await.expect("the queued token still waits").unwrap().unwrap();
     assert_eq!(lost.await.unwrap().unwrap_err().reason(), RejectionReason::TooManyWaiting);
     assert!(limit.try_acquire().is_some());
 }
