@@ -6,8 +6,9 @@
 //!   verifies the token against a cached JWKS (RFC 7517) and admits only tokens whose claims hold
 //!   `"source": "microservice"`, because the same keys also sign end users' tokens.
 //!
-//! The wire format is SuperTokens': services with its SDKs and services with this crate call each
-//! other. [`EmbeddedCore`] replaces SuperTokens in development, in tests and on a single machine.
+//! The wire format is SuperTokens': services with its SDKs and services with this crate can call
+//! each other. [`EmbeddedCore`] replaces SuperTokens in development, in tests and on a single
+//! machine.
 //!
 //! # M1: call another service
 //!
@@ -74,9 +75,9 @@
 //! | the core, later | M1 keeps its token; a renewal is retried, and [`ServiceToken::health`] reports the error |
 //! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
 //! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |
-//! | M1's token is invalid | M2 responds 401; M1's layer passes that on and mints a new token, at most once in 30 s |
+//! | M1's token is invalid | M2 responds 401; M1's layer returns that response and mints a new token, at most once in 30 s |
 //! | the caller is an end user | M2 responds 403 |
-//! | a flood of forged tokens | cached tokens are served from a core that signature checks leave free; what exceeds the queue gets 503 |
+//! | a flood of forged tokens | signature checks leave one core free for cached tokens; a token that finds the queue full gets 503 |
 //! | a flood of unknown keys | at most two fetches in any 10 s |
 //!
 //! # Guides
@@ -107,7 +108,8 @@ mod atomic_file;
 mod background;
 mod bearer;
 pub mod client;
-#[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))] // no timers
+// Each of the two features uses methods that the other does not.
+#[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))]
 mod clock;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
@@ -125,7 +127,7 @@ pub mod server;
 #[doc(hidden)]
 pub mod tests;
 pub mod token;
-#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // no data folder then
+#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the data folder uses all
 mod trusted_file;
 mod verify;
 
