@@ -6,13 +6,10 @@
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::{fmt, io};
+use std::{fmt, io, thread};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::rejection::{Rejection, RejectionReason};
@@ -36,8 +33,8 @@ pub(super) struct SignatureLimit {
     queue: Mutex<Option<mpsc::Sender<Job>>>,
 }
 
-/// Waits for a permit, then checks one signature.
-type Job = Box<dyn FnOnce(&Semaphore) + Send>;
+/// Checks one signature.
+type Job = Box<dyn FnOnce(Permit<'_>) + Send>;
 
 /// The permission to check one signature. Never held across an `.await`.
 pub(super) type Permit<'l> = SemaphorePermit<'l>;
@@ -95,11 +92,15 @@ impl SignatureLimit {
     fn start(&self) -> io::Result<mpsc::Sender<Job>> {
         let (sender, mut jobs) = mpsc::channel::<Job>(MAX_QUEUED);
         let permits = Arc::clone(&self.permits);
+        // Runs nothing but the two waits.
+        let runtime = Builder::new_current_thread().build()?;
         thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
-            while let Some(job) = jobs.blocking_recv() {
+            while let Some(job) = runtime.block_on(jobs.recv())
+                && let Ok(permit) = runtime.block_on(permits.acquire())
+            {
                 // A panic must not end the thread: jobs are queued behind this one. The panic
                 // payload is leaked, because its `drop` could panic.
-                catch_unwind(AssertUnwindSafe(|| job(&permits))).unwrap_or_else(mem::forget);
+                catch_unwind(AssertUnwindSafe(|| job(permit))).unwrap_or_else(mem::forget);
             }
         })?;
         Ok(sender)
@@ -125,37 +126,15 @@ impl QueueSlot {
     {
         let runtime = Handle::try_current().ok();
         let (sender, done) = oneshot::channel();
-        self.0.send(Box::new(move |permits| {
+        self.0.send(Box::new(move |permit| {
             if sender.is_closed() {
                 return;
             }
-            let Ok(permit) = block_on(permits.acquire()) else { return };
             // `work` sees the caller's runtime: it may spawn, and reads that runtime's time.
             let _entered = runtime.as_ref().map(Handle::enter);
             let _ = sender.send(work(permit));
         }));
         // The sender is dropped only if `work` panics.
         done.await.unwrap_or(Err(RejectionReason::TooManyWaiting.into()))
-    }
-}
-
-/// Blocks this thread until `future` is ready. Not [`tokio::runtime::Runtime::block_on`]: tasks
-/// that `work` spawned on such a runtime would stop between two jobs.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
     }
 }
