@@ -218,7 +218,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::EncryptedToken,
             Reason::NestedToken,
             Reason::UnsupportedTokenType,
-            Reason::MalformedKeyId,
+            Reason::MalformedKid,
         ],
     ),
     (
@@ -311,7 +311,7 @@ fn advice(
             "The token's typ is {}: mint a token with typ JWT or at+jwt, or without typ.",
             decoded.header("typ")
         ),
-        Reason::MalformedKeyId => {
+        Reason::MalformedKid => {
             "The token's kid is not a string of 1 to 256 bytes: correct the program that mints it.".to_owned()
         }
         Reason::MalformedExpiration => {

@@ -1,13 +1,47 @@
-//! Why a token was refused. `server` makes responses of it.
+//! Why credentials were rejected: [`Rejection`], its kind and its reason. Knows no HTTP;
+//! `server/response.rs` turns a rejection into a response.
 //!
-//! Descriptions are constants: they name the failed check and never hold text from a token, a key
+//! Descriptions are constants. They name the failed check and never hold text from a token, a key
 //! or another library.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why a credential was refused: the class of refusal ([`kind`](Self::kind)) and the check that
-/// failed ([`reason`](Self::reason)).
+/// Why credentials were rejected: a [`kind`](Self::kind), which decides the response, and a
+/// [`reason`](Self::reason), the check that failed.
+///
+/// [`Verifier::verify`](crate::Verifier::verify) returns it as an error. A
+/// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) turns it into a response, according
+/// to the [table of responses](crate::server#responses), and puts it into the extensions of that
+/// response. An outer layer can read it there, for instance to write a body:
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_m2m::{Rejection, VerifyServiceTokenLayer};
+/// # use tower_m2m::{RemoteJwks, Verifier};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let verifier = Verifier::new(RemoteJwks::new("https://api.example.com/jwks.json")?);
+/// let service = ServiceBuilder::new()
+///     .map_response(|mut response: Response<String>| {
+///         if let Some(rejection) = response.extensions().get::<Rejection>() {
+///             *response.body_mut() = format!("refused: {rejection}");
+///         }
+///         response
+///     })
+///     .layer(VerifyServiceTokenLayer::new(verifier))
+///     .service_fn(|_: Request<()>| async {
+///         Ok::<_, std::io::Error>(Response::default())
+///     });
+///
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(response.status(), 401);
+/// assert_eq!(response.body(), "refused: no credential");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
     reason: RejectionReason,
@@ -15,24 +49,24 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection that a retry after this time may settle.
+    /// A rejection whose sender should wait for `retry_after` before the next attempt.
     pub(crate) const fn with_retry_after(reason: RejectionReason, retry_after: Duration) -> Self {
         Self { reason, retry_after: Some(retry_after) }
     }
 
-    /// The class of refusal, which decides the response.
+    /// The kind of the rejection, which decides the response.
     #[must_use]
     pub const fn kind(&self) -> RejectionKind {
         self.reason.kind()
     }
 
-    /// The check that failed. Responses show its [`description`](RejectionReason::description).
+    /// The check that failed. Responses contain its [`description`](RejectionReason::description).
     #[must_use]
     pub const fn reason(&self) -> RejectionReason {
         self.reason
     }
 
-    /// How long a sender should wait before it tries again.
+    /// How long the sender should wait before the next attempt.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -44,6 +78,7 @@ impl From<RejectionReason> for Rejection {
     }
 }
 
+/// Prints the reason's [`description`](RejectionReason::description).
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.description())
@@ -52,29 +87,77 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-/// The classes of refusal. The [table of responses](crate::server#responses) says what each is
-/// answered with.
+/// The kinds of rejection, each with its response. The
+/// [table of responses](crate::server#responses) shows the challenges in full.
+///
+/// Outside HTTP the kind tells whether to try again:
+///
+/// ```
+/// use tower_m2m::{RejectionKind, RejectionReason};
+///
+/// /// Whether a queue consumer puts a message back.
+/// fn is_requeued(kind: RejectionKind) -> bool {
+///     match kind {
+///         // The token may be valid; it could not be verified now.
+///         RejectionKind::KeysUnavailable => true,
+///         // Every other kind concerns the token itself.
+///         _ => false,
+///     }
+/// }
+///
+/// assert!(is_requeued(RejectionReason::FetchFailed.kind()));
+/// assert!(!is_requeued(RejectionReason::Expired.kind()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// No credential, or one of another scheme.
+    /// No credential, or one of another scheme than `Bearer`.
+    ///
+    /// HTTP 401 with a challenge without error code (RFC 6750 §3.1); gRPC 16 `UNAUTHENTICATED`.
     MissingToken,
-    /// Not one well-formed Bearer credential: two of them, bytes outside b64token, or no token
-    /// behind the scheme.
+    /// Not exactly one well-formed Bearer credential: several credentials, no token after the
+    /// scheme, or a token with characters that RFC 6750 §2.1 does not allow.
+    ///
+    /// HTTP 400 with `error="invalid_request"`; gRPC 16 `UNAUTHENTICATED`.
     MalformedRequest,
-    /// A Bearer token that is not accepted: malformed, forged, expired, of another issuer...
+    /// A token that failed a check: it is malformed, forged, expired or from another issuer, for
+    /// instance.
+    ///
+    /// HTTP 401 with `error="invalid_token"`; gRPC 16 `UNAUTHENTICATED`.
     InvalidToken,
-    /// An authentic, current token that is not a microservice's but an end user's, for instance.
+    /// A token that passed every check but the [marker](crate::Verifier::marker), for instance the
+    /// token of an end user.
+    ///
+    /// HTTP 403 with `error="insufficient_scope"`; gRPC 7 `PERMISSION_DENIED`.
     NotMicroservice,
-    /// The token could not be verified: there are no usable keys now.
+    /// The token could not be verified: the keys are not loaded or stale, the fetch for its key
+    /// failed, or too many tokens are waiting. Says nothing about the token.
+    ///
+    /// HTTP 503 with `Retry-After`; gRPC 14 `UNAVAILABLE`.
     KeysUnavailable,
 }
 
 /// Declares the reasons, each with its kind and its description.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident => $kind:ident, $description:literal;)*) => {
-        /// The check that refused a credential. [`server`](crate::server) says in which order the
-        /// checks run.
+        /// The check that failed. The checks run in a [fixed order](crate::server#order-of-checks);
+        /// the first one that fails is the reason.
+        ///
+        /// ```
+        /// use tower_m2m::RejectionReason;
+        ///
+        /// /// What an operator should look at.
+        /// fn hint(reason: RejectionReason) -> &'static str {
+        ///     match reason {
+        ///         RejectionReason::IssuedInFuture => "check the clocks",
+        ///         RejectionReason::WrongAudience => "check the audience that M1 mints for",
+        ///         _ => reason.description(),
+        ///     }
+        /// }
+        ///
+        /// assert_eq!(hint(RejectionReason::IssuedInFuture), "check the clocks");
+        /// assert_eq!(hint(RejectionReason::Expired), "the token has expired");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum RejectionReason { $($(#[$doc])* $name,)* }
@@ -83,13 +166,14 @@ macro_rules! reasons {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The class of refusal that this reason belongs to.
+            /// The kind of rejection that this reason belongs to.
             #[must_use]
             pub const fn kind(self) -> RejectionKind {
                 match self { $(Self::$name => RejectionKind::$kind,)* }
             }
 
-            /// The constant text that responses show.
+            /// The constant text in responses: the `error_description` of a challenge (RFC 6750
+            /// §3) and the `grpc-message`.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$name => $description,)* }
@@ -99,73 +183,76 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// No credential in the header.
+    /// The request has no credential, or an empty one.
     MissingCredentials => MissingToken, "no credential";
-    /// A credential of another scheme than `Bearer`.
+    /// The scheme of the credential is not `Bearer`.
     UnsupportedScheme => MissingToken, "the credential is not of the Bearer scheme";
-    /// More than one credential.
+    /// The request has more than one credential.
     MultipleCredentials => MalformedRequest, "more than one credential";
-    /// Not `Bearer`, spaces, and one b64token (RFC 6750 §2.1).
+    /// The credential is not `Bearer`, spaces and one b64token (RFC 6750 §2.1).
     MalformedCredentials => MalformedRequest, "the credential is malformed";
-    /// Longer than the policy's `max_token_len`.
+    /// The token is longer than [`max_token_len`](crate::Verifier::max_token_len).
     TokenTooLong => InvalidToken, "the token is too long";
-    /// Not three non-empty parts.
+    /// The token does not consist of three non-empty parts (RFC 7515 §7.1).
     NotThreeParts => InvalidToken, "the token is not a compact JWS";
-    /// A part that is not canonical unpadded base64url (RFC 7515 §2).
+    /// A part is not canonical unpadded base64url (RFC 7515 §2).
     NotBase64Url => InvalidToken, "the token is not base64url";
-    /// The header is over 2 KiB, or no JSON object without duplicate members.
+    /// The header is longer than 2 KiB, is not a JSON object, or has duplicate members.
     MalformedHeader => InvalidToken, "the token header is malformed";
-    /// `alg` is missing, symmetric, `none`, or unknown.
+    /// `alg` is missing, symmetric, `none` or unknown.
     UnsupportedAlgorithm => InvalidToken, "the algorithm is not supported";
-    /// `crit` or `b64` is present (RFC 7515 §4.1.11, RFC 7797).
-    CriticalHeader => InvalidToken, "the token needs an extension that is not supported";
-    /// `enc` or `zip` is present: a JWE's members.
+    /// The header has `crit` or `b64` (RFC 7515 §4.1.11, RFC 7797).
+    CriticalHeader => InvalidToken, "the token requires an unsupported extension";
+    /// The header has `enc` or `zip`, as a JWE has.
     EncryptedToken => InvalidToken, "the token is encrypted or compressed";
-    /// `cty` says that the payload is a token again.
+    /// `cty` is `JWT`, so the payload is another token (RFC 7519 §5.2), or is not a string.
     NestedToken => InvalidToken, "the token is nested";
-    /// `typ` is none of `JWT` and `at+jwt` (RFC 8725 §3.11).
-    UnsupportedTokenType => InvalidToken, "the token is of another type";
+    /// `typ` is neither `JWT` nor `at+jwt` (RFC 8725 §3.11).
+    UnsupportedTokenType => InvalidToken, "the token type is not supported";
     /// `kid` is not a string of 1 to 256 bytes.
-    MalformedKeyId => InvalidToken, "the key id is malformed";
-    /// An algorithm that the policy does not allow.
+    MalformedKid => InvalidToken, "the kid is malformed";
+    /// The algorithm is not one of [`algorithms`](crate::Verifier::algorithms).
     AlgorithmNotAllowed => InvalidToken, "the algorithm is not allowed";
-    /// The claims are no JSON object without duplicate members.
+    /// The claims are not a JSON object, or have duplicate members.
     MalformedClaims => InvalidToken, "the claims are malformed";
-    /// `exp` is missing or no number from 0 to 2^53.
+    /// `exp` is missing, or is not a number of at least 0 and below 2^53.
     MalformedExpiration => InvalidToken, "the token has no valid expiration time";
-    /// Now is on or after `exp` and the leeway (RFC 7519 §4.1.4).
+    /// The current time is not before `exp` plus the leeway (RFC 7519 §4.1.4).
     Expired => InvalidToken, "the token has expired";
-    /// `nbf` is no number from 0 to 2^53.
+    /// `nbf` is not a number of at least 0 and below 2^53.
     MalformedNotBefore => InvalidToken, "the not-before time is malformed";
-    /// `nbf` lies ahead (RFC 7519 §4.1.5).
+    /// The current time is before `nbf` minus the leeway (RFC 7519 §4.1.5).
     NotYetValid => InvalidToken, "the token is not yet valid";
-    /// `iat` is no number from 0 to 2^53, or missing where `max_lifetime` needs it.
-    MalformedIssuedAt => InvalidToken, "the token has no valid time of issue";
-    /// `iat` lies ahead.
+    /// `iat` is not a number of at least 0 and below 2^53, or is missing although
+    /// [`max_lifetime`](crate::Verifier::max_lifetime) is set.
+    MalformedIssuedAt => InvalidToken, "the token has no valid issued-at time";
+    /// The current time is before `iat` minus the leeway.
     IssuedInFuture => InvalidToken, "the token was issued in the future";
-    /// `exp` − `iat` is more than the policy's `max_lifetime`.
-    LifetimeTooLong => InvalidToken, "the token lives too long";
-    /// `iss` is missing, no string, or another issuer's.
+    /// `exp` − `iat` is more than [`max_lifetime`](crate::Verifier::max_lifetime).
+    LifetimeTooLong => InvalidToken, "the token lifetime is too long";
+    /// `iss` is not a string, or is missing or different although
+    /// [`issuer`](crate::Verifier::issuer) is set.
     WrongIssuer => InvalidToken, "the issuer is not accepted";
-    /// `aud` is missing, of a wrong type, or names others only.
+    /// `aud` is neither a string nor an array of strings, or is missing or holds no accepted
+    /// audience although [`audience`](crate::Verifier::audience) is set.
     WrongAudience => InvalidToken, "the token is for another audience";
-    /// `sub` is missing, no string, or another one.
+    /// `sub` is not a string, or is missing or different although
+    /// [`subject`](crate::Verifier::subject) is set.
     WrongSubject => InvalidToken, "the subject is not accepted";
-    /// The key set holds no key of this id and algorithm.
+    /// The key set holds no usable key with the token's `kid` and `alg`.
     UnknownKey => InvalidToken, "the signing key is not known";
-    /// The signature is not the key's over this token.
+    /// The key did not make the token's signature.
     BadSignature => InvalidToken, "the signature is not valid";
-    /// The marker is missing or has another value.
+    /// The [marker](crate::Verifier::marker) is missing or has another value.
     NotMicroservice => NotMicroservice, "the token is not a microservice's";
-    /// No key set was fetched so far.
-    KeysNotLoaded => KeysUnavailable, "the keys are not there yet";
+    /// No key set has been fetched yet.
+    KeysNotLoaded => KeysUnavailable, "the verification keys are not loaded yet";
     /// The last good key set is older than `stale_if_error` allows.
-    KeysStale => KeysUnavailable, "the keys are too old";
-    /// The key may be new, and the fetch that would tell failed.
-    FetchFailed => KeysUnavailable, "the keys could not be fetched";
-    /// Too many requests wait already: for a key that may be new, or for their signature to be
-    /// checked.
-    TooManyWaiting => KeysUnavailable, "too many requests wait already";
+    KeysStale => KeysUnavailable, "the verification keys are stale";
+    /// The key is not in the key set, and the fetch that could find it failed.
+    FetchFailed => KeysUnavailable, "the verification keys could not be fetched";
+    /// Too many tokens are waiting already, for an unknown key or for their signature check.
+    TooManyWaiting => KeysUnavailable, "too many requests are waiting";
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl<'h> Header<'h> {
         let kid = match self.kid.map(text) {
             None => None,
             Some(Some(kid)) if (1..=MAX_KID_LEN).contains(&kid.len()) => Some(kid),
-            Some(_) => return Err(RejectionReason::MalformedKeyId),
+            Some(_) => return Err(RejectionReason::MalformedKid),
         };
         Ok((algorithm, kid))
     }
@@ -218,10 +218,10 @@ mod tests {
             ),
             (r#"{"alg":"RS256","cty":"json"}"#, None),
             (&kid(256), None),
-            (&kid(257), Some(R::MalformedKeyId)),
-            (&kid(0), Some(R::MalformedKeyId)),
-            (r#"{"alg":"RS256","kid":7}"#, Some(R::MalformedKeyId)),
-            (r#"{"alg":"RS256","kid":null}"#, Some(R::MalformedKeyId)),
+            (&kid(257), Some(R::MalformedKid)),
+            (&kid(0), Some(R::MalformedKid)),
+            (r#"{"alg":"RS256","kid":7}"#, Some(R::MalformedKid)),
+            (r#"{"alg":"RS256","kid":null}"#, Some(R::MalformedKid)),
             (r#"{"alg":"none"}"#, Some(R::UnsupportedAlgorithm)),
             (r#"{"alg":"nOnE"}"#, Some(R::UnsupportedAlgorithm)),
             (r#"{"alg":"HS256"}"#, Some(R::UnsupportedAlgorithm)),

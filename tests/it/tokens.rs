@@ -86,7 +86,7 @@ async fn malformed_or_unsupported_header_is_refused() {
         (with(r#","x":"\ud800""#), Some(R::MalformedHeader)),
         (with(r#","$serde_json::private::RawValue":"1""#), Some(R::MalformedHeader)),
         (with(r#","x":[{"$serde_json::private::RawValue":"[[[]]]"}]"#), Some(R::MalformedHeader)),
-        (kid(r#"{"$serde_json::private::RawValue":"\"k\""}"#), Some(R::MalformedKeyId)),
+        (kid(r#"{"$serde_json::private::RawValue":"\"k\""}"#), Some(R::MalformedKid)),
         (with("") + " ", None),
         (with("") + "{}", Some(R::MalformedHeader)),
         (with("") + "\0", Some(R::MalformedHeader)),
@@ -112,11 +112,11 @@ async fn malformed_or_unsupported_header_is_refused() {
         (kid(r#""k' OR '1'='1""#), Some(R::UnknownKey)),
         (kid(r#""\u006b""#), None),
         (kid(&format!(r#""{}""#, "k".repeat(256))), Some(R::UnknownKey)),
-        (kid(&format!(r#""{}""#, "k".repeat(257))), Some(R::MalformedKeyId)),
-        (kid(r#""""#), Some(R::MalformedKeyId)),
-        (kid("7"), Some(R::MalformedKeyId)),
-        (kid("null"), Some(R::MalformedKeyId)),
-        (kid(r#"["k"]"#), Some(R::MalformedKeyId)),
+        (kid(&format!(r#""{}""#, "k".repeat(257))), Some(R::MalformedKid)),
+        (kid(r#""""#), Some(R::MalformedKid)),
+        (kid("7"), Some(R::MalformedKid)),
+        (kid("null"), Some(R::MalformedKid)),
+        (kid(r#"["k"]"#), Some(R::MalformedKid)),
     ];
     let verifier = signer.verifier();
     for (header, reason) in cases {
