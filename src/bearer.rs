@@ -6,8 +6,8 @@ use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// The bytes after the scheme `Bearer`, in any case, and one or more spaces, of the only credential
-/// in `header`. They may be empty or malformed; [`b64token`] checks them.
+/// The bytes after `Bearer` and its spaces in the only credential of `header`. The letter case of
+/// the scheme does not matter. The bytes may be empty or malformed; [`b64token`] checks them.
 ///
 /// Not `HeaderMap::get`: it takes the first of two credentials, and a proxy may have verified the
 /// second.
@@ -40,7 +40,7 @@ pub(crate) fn credential<'h>(
     Ok(token)
 }
 
-/// The token in a credential, if it is one b64token of at most `max_len` bytes.
+/// The token as text, if it is one b64token of at most `max_len` bytes.
 pub(crate) fn b64token(token: &[u8], max_len: usize) -> Result<&str, RejectionReason> {
     if token.len() > max_len {
         return Err(RejectionReason::TokenTooLong);
@@ -51,7 +51,7 @@ pub(crate) fn b64token(token: &[u8], max_len: usize) -> Result<&str, RejectionRe
     }
 }
 
-/// A header value that carries `token`, marked sensitive.
+/// The header value `Bearer <token>`, marked sensitive.
 pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
     value.set_sensitive(true);
@@ -62,7 +62,7 @@ pub(crate) fn write(token: &str) -> Result<HeaderValue, InvalidHeaderValue> {
 fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = &token[..token.len() - padding];
-    // Without an early exit, so that the compiler checks many bytes at once.
+    // `fold` has no early exit, so it vectorizes.
     !body.is_empty() && body.iter().fold(true, |all, byte| all & is_b64token_char(*byte))
 }
 
@@ -70,14 +70,15 @@ fn is_b64token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// Whether the scheme's name is longer, as in `BearerX`, and so another scheme. A tab or a comma
-/// ends a name.
+/// Whether `rest` continues the name of the scheme: `BearerX` is another scheme. A tab or a comma
+/// does not continue it.
 fn starts_with_token_char(rest: &[u8]) -> bool {
     // RFC 9110 §5.6.2.
     rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// Whether a proxy joined another credential and a Bearer one into a single value.
+/// Whether one of the parts after a comma is a Bearer credential: some proxies join the values of a
+/// header with commas.
 fn joins_bearer(credential: &[u8]) -> bool {
     credential.split(|byte| *byte == b',').skip(1).any(|part| {
         let part = part.trim_ascii_start();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bearer_credential_is_read() {
+    fn single_bearer_credential_is_read() {
         for value in ["Bearer abc", "bearer abc", "BEARER abc", "bEaReR   abc"] {
             assert_eq!(outcome(&[value.as_bytes()]), Ok("abc".to_owned()), "{value}");
         }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_for_its_own_reason() {
+    fn other_credentials_are_rejected_each_for_its_reason() {
         let cases: &[(&[&[u8]], R)] = &[
             (&[], R::MissingCredentials),
             (&[b""], R::MissingCredentials),
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_credential_is_sensitive_and_reads_back() {
+    fn written_credential_is_sensitive_and_reads_back() {
         let value = write("abc").unwrap();
         assert!(value.is_sensitive());
         assert_eq!(outcome(&[value.as_bytes()]), Ok("abc".to_owned()));
