@@ -10,45 +10,150 @@ use super::response::{Protocols, Realm};
 use super::service::VerifyServiceToken;
 use crate::verify::Verifier;
 
-/// Requires a verified microservice's token on each request. See the [module docs](crate::server)
-/// for what is checked and what each failure is answered with.
+/// Layer that requires a verified service token on each request.
 ///
-/// On an axum router use `route_layer`, so that an unknown path stays a 404.
+/// The [module docs](crate::server) list the [checks in their
+/// order](crate::server#order-of-checks) and the [response](crate::server#responses) to each kind
+/// of rejection.
+///
+/// On an axum router use `route_layer`, so that a request for an unknown path gets 404. Routes that
+/// are added after the layer are public:
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
+///
+/// async fn charge(caller: ServiceClaims) -> String {
+///     format!("charged for {:?}", caller.get("service"))
+/// }
+///
+/// fn app(verifier: Verifier) -> Router {
+///     Router::new()
+///         .route("/charge", post(charge))
+///         .route_layer(VerifyServiceTokenLayer::new(verifier))
+///         .route("/health", get(|| async { "ok" }))
+/// }
+/// # let _ = app;
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct VerifyServiceTokenLayer(Arc<Authenticator>);
 
 impl VerifyServiceTokenLayer {
-    /// A layer that refuses every request without a good token.
+    /// Creates a layer that refuses every request without a valid token.
+    ///
+    /// By default it reads `Authorization`, names the [realm](Self::realm) `m2m`, and refuses gRPC
+    /// calls [in gRPC](Self::http_answers).
     pub fn new(verifier: Verifier) -> Self {
         Self(Arc::new(Authenticator::new(verifier, Mode::Required)))
     }
 
-    /// A layer that also admits requests with no credential, with one of another scheme, or with an
-    /// authentic token without the marker, all of them without claims: `Option<ServiceClaims>` is
-    /// `None` then. A forged or expired token is still refused.
+    /// Creates a layer that also admits requests without a service token, for routes that services
+    /// and other callers share.
+    ///
+    /// Such a request has no credential, a credential of another scheme, or a token that fails only
+    /// the last check, the [marker](Verifier::marker). It reaches the inner service without claims.
+    /// A request with a forged or expired token is still refused.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
+    ///
+    /// async fn price(caller: Option<ServiceClaims>) -> &'static str {
+    ///     if caller.is_some() { "wholesale" } else { "retail" }
+    /// }
+    ///
+    /// fn app(verifier: Verifier) -> Router {
+    ///     Router::new()
+    ///         .route("/price", get(price))
+    ///         .route_layer(VerifyServiceTokenLayer::optional(verifier))
+    /// }
+    /// # let _ = app;
+    /// ```
     pub fn optional(verifier: Verifier) -> Self {
         Self(Arc::new(Authenticator::new(verifier, Mode::Optional)))
     }
 
-    /// The realm in the challenge (RFC 9110 §11.5). `m2m` by default; characters other than visible
-    /// ASCII become `?`.
+    /// Sets the realm of the challenge (RFC 9110 §11.5). Default: `m2m`.
+    ///
+    /// Characters other than printable ASCII are replaced by `?`; quotes and backslashes are
+    /// escaped.
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// # use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let verifier = Verifier::new(RemoteJwks::new("https://api.example.com/jwks.json")?);
+    /// # let inner = service_fn(|_: Request<()>| async {
+    /// #     Ok::<_, std::io::Error>(Response::new(String::new()))
+    /// # });
+    /// let layer = VerifyServiceTokenLayer::new(verifier).realm("billing");
+    ///
+    /// let response = layer.layer(inner).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="billing""#);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn realm(self, realm: impl AsRef<str>) -> Self {
         self.with(|authenticator| authenticator.use_realm(Realm::new(realm.as_ref())))
     }
 
-    /// The header that carries the credential. `Authorization` by default. Its value is
-    /// `Bearer <jwt>` under any name.
+    /// Sets the header that carries the credential. Default: `Authorization`.
+    ///
+    /// The value is `Bearer <token>` whatever the name of the header. Other headers are ignored, so
+    /// `Authorization` can carry the token of an end user:
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
+    ///
+    /// let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let layer = VerifyServiceTokenLayer::new(Verifier::new(jwks))
+    ///     .header(HeaderName::from_static("x-service-authorization"));
+    /// # let _ = layer;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The caller sets the same name with
+    /// [`AddServiceTokenLayer::header`](crate::AddServiceTokenLayer::header).
     pub fn header(self, name: HeaderName) -> Self {
         self.with(|authenticator| authenticator.use_header(name))
     }
 
-    /// Refuses gRPC calls with the same HTTP status and challenge as other requests. By default a
-    /// refused gRPC call, which is a `POST` over HTTP/2 with media type `application/grpc` or
-    /// `application/grpc+…`, gets HTTP status 200 and a `grpc-status` header.
+    /// Refuses gRPC calls with the HTTP status and challenge of other requests. By default a
+    /// refused gRPC call gets HTTP status 200 and a `grpc-status` header; see the [table of
+    /// responses](crate::server#responses).
     ///
-    /// For servers without gRPC services, where a client that sends `application/grpc` would get
-    /// 200 instead of 401. gRPC clients map the HTTP statuses.
+    /// Set this on servers without gRPC services: otherwise a request that claims to be a gRPC call
+    /// is refused with status 200, which proxies and logs take for a success. gRPC clients map HTTP
+    /// statuses to gRPC ones.
+    ///
+    /// ```
+    /// # use http::{Request, Response, Version};
+    /// # use tower::{Layer, ServiceExt, service_fn};
+    /// # use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let verifier = Verifier::new(RemoteJwks::new("https://api.example.com/jwks.json")?);
+    /// # let inner = service_fn(|_: Request<()>| async {
+    /// #     Ok::<_, std::io::Error>(Response::new(String::new()))
+    /// # });
+    /// # let grpc_call = Request::post("/")
+    /// #     .version(Version::HTTP_2)
+    /// #     .header("content-type", "application/grpc")
+    /// #     .body(())?;
+    /// let grpc = VerifyServiceTokenLayer::new(verifier);
+    /// let http = grpc.clone().http_answers();
+    ///
+    /// let response = grpc.layer(inner).oneshot(grpc_call.clone()).await?;
+    /// assert_eq!(response.headers()["grpc-status"], "16");
+    /// let response = http.layer(inner).oneshot(grpc_call).await?;
+    /// assert_eq!(response.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn http_answers(self) -> Self {
         self.with(|authenticator| authenticator.use_protocols(Protocols::HttpOnly))
     }
@@ -63,6 +168,15 @@ impl<S> Layer<S> for VerifyServiceTokenLayer {
     type Service = VerifyServiceToken<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifyServiceToken::new(inner, Arc::clone(&self.0))
+        VerifyServiceToken::with_authenticator(inner, Arc::clone(&self.0))
+    }
+}
+
+// Beside the layer, because `service.rs` must not import this file.
+impl<S> VerifyServiceToken<S> {
+    /// Returns a [`Layer`] that wraps services in this middleware:
+    /// [`VerifyServiceTokenLayer::new`].
+    pub fn layer(verifier: Verifier) -> VerifyServiceTokenLayer {
+        VerifyServiceTokenLayer::new(verifier)
     }
 }

@@ -7,11 +7,36 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::authenticator::Authenticator;
+use super::authenticator::{Authenticator, Mode};
 use super::future::ResponseFuture;
-use crate::verify::Authentication;
+use crate::verify::{Authentication, Verifier};
 
-/// The service that [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) makes.
+/// Service that requires a verified service token on each request. Made by a
+/// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer).
+///
+/// A refused request is an `Ok` [response](crate::server#responses); errors are those of the inner
+/// service. The inner service must be `Clone`: a request that waits for a key or a signature check
+/// is called on a clone, so that it does not hold a permit of the inner service meanwhile.
+/// `poll_ready` only forwards to the inner service.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower::{ServiceExt, service_fn};
+/// use tower_m2m::{RemoteJwks, Verifier, VerifyServiceToken};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let inner = service_fn(|_: Request<()>| async {
+///     Ok::<_, std::io::Error>(Response::new(String::from("charged")))
+/// });
+/// let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+/// let service = VerifyServiceToken::new(inner, Verifier::new(jwks));
+///
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct VerifyServiceToken<S> {
     inner: S,
@@ -19,8 +44,33 @@ pub struct VerifyServiceToken<S> {
 }
 
 impl<S> VerifyServiceToken<S> {
-    pub(super) fn new(inner: S, authenticator: Arc<Authenticator>) -> Self {
+    /// Refuses every request without a valid token, as
+    /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new) does. For other options
+    /// use the layer.
+    #[must_use]
+    pub fn new(inner: S, verifier: Verifier) -> Self {
+        Self::with_authenticator(inner, Arc::new(Authenticator::new(verifier, Mode::Required)))
+    }
+
+    pub(super) fn with_authenticator(inner: S, authenticator: Arc<Authenticator>) -> Self {
         Self { inner, authenticator }
+    }
+
+    /// Gets a reference to the inner service. Requests sent through it are not verified.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gets a mutable reference to the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -33,8 +83,8 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, B>;
 
-    /// Only forwards: waiting for keys here would let one stalled authority stall every route.
-    /// `ResponseFuture` assumes this; change both together.
+    // Waiting for keys here would let one stalled authority stall every route. `ResponseFuture`
+    // assumes that this only forwards; change both together.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
@@ -50,7 +100,7 @@ where
                 ResponseFuture::authenticating(pending, request, self.inner.clone(), authenticator)
             }
         };
-        // The readied service is dropped uncalled, which releases the permit that it may hold.
+        // Drops the readied service uncalled, which releases the permit that it may hold.
         self.inner = self.inner.clone();
         future
     }
@@ -59,5 +109,38 @@ where
 impl<S: fmt::Debug> fmt::Debug for VerifyServiceToken<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifyServiceToken").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_layer::Layer;
+
+    use super::*;
+    use crate::jwks::LocalJwks;
+    use crate::server::VerifyServiceTokenLayer;
+
+    fn verifier() -> Verifier {
+        let jwk =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        Verifier::new(LocalJwks::from_json(format!(r#"{{"keys":[{jwk}]}}"#)).unwrap())
+    }
+
+    #[test]
+    fn accessors_reach_the_inner_service() {
+        let mut service = VerifyServiceToken::new(1, verifier());
+        assert_eq!(*service.get_ref(), 1);
+        *service.get_mut() += 1;
+        assert_eq!(service.into_inner(), 2);
+    }
+
+    #[test]
+    fn constructors_and_layer_have_the_same_options() {
+        let print = |service: &VerifyServiceToken<()>| format!("{:?}", service.authenticator);
+        let service = VerifyServiceToken::new((), verifier());
+        let by_layer = VerifyServiceToken::<()>::layer(verifier()).layer(());
+        assert_eq!(print(&service), print(&by_layer));
+        let optional = VerifyServiceTokenLayer::optional(verifier()).layer(());
+        assert_ne!(print(&service), print(&optional));
     }
 }
