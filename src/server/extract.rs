@@ -4,18 +4,71 @@ use std::fmt;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::request::Parts;
 
 use super::outcome::Outcome;
-use super::response::{self, Realm};
-use crate::rejection::Rejection;
+use super::response::{MISSING_LAYER, Realm};
+use crate::rejection::{Rejection, RejectionReason};
 use crate::verify::ServiceClaims;
 
-/// Why claims could not be extracted: no
-/// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) in front (500), or an optional one
-/// that admitted the request without claims (what it would have answered had it not been optional).
+/// Rejection of the [`ServiceClaims`] extractors.
+///
+/// | extractor | cause | status | [`reason`](Self::reason) |
+/// |---|---|---|---|
+/// | both | no [`VerifyServiceTokenLayer`] in front of the handler | 500 | `None` |
+/// | `ServiceClaims` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
+/// | `ServiceClaims` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
+///
+/// With 401 and 403 the response has the challenge that a layer that is not optional sends; see the
+/// [table of responses](crate::server#responses). The body is empty. The response to a gRPC call is
+/// the same HTTP response, which gRPC clients map to a gRPC status.
+///
+/// [`into_response`](IntoResponse::into_response) logs an error if the layer is missing.
+///
+/// A handler that takes a `Result` can respond in its own way:
+///
+/// ```
+/// use axum::response::{IntoResponse, Response};
+/// use tower_m2m::{RejectionReason, ServiceClaims, ServiceClaimsRejection};
+///
+/// async fn charge(caller: Result<ServiceClaims, ServiceClaimsRejection>) -> Response {
+///     match caller {
+///         Ok(caller) => format!("charged {:?}", caller.get("service")).into_response(),
+///         Err(err) if err.reason() == Some(RejectionReason::NotMicroservice) => {
+///             (err.status(), "only services may charge").into_response()
+///         }
+///         Err(err) => err.into_response(),
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new()
+/// #     .route("/charge", axum::routing::post(charge));
+/// ```
+///
+/// [`MissingToken`]: crate::RejectionKind::MissingToken
+/// [`NotMicroservice`]: RejectionReason::NotMicroservice
+/// [`VerifyServiceTokenLayer`]: crate::VerifyServiceTokenLayer
+/// [`optional`]: crate::VerifyServiceTokenLayer::optional
 #[derive(Debug)]
 pub struct ServiceClaimsRejection(Option<Box<(Rejection, Realm)>>);
+
+impl ServiceClaimsRejection {
+    /// The status of the response.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.rejection().map_or(MISSING_LAYER, Rejection::status)
+    }
+
+    /// Why the request has no claims. `None` if no layer is in front of the handler.
+    #[must_use]
+    pub fn reason(&self) -> Option<RejectionReason> {
+        self.rejection().map(Rejection::reason)
+    }
+
+    fn rejection(&self) -> Option<&Rejection> {
+        self.0.as_deref().map(|(rejection, _)| rejection)
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     type Rejection = ServiceClaimsRejection;
@@ -44,10 +97,8 @@ impl IntoResponse for ServiceClaimsRejection {
         match self.0.as_deref() {
             Some((rejection, realm)) => rejection.into_response(realm),
             None => {
-                tracing::error!(
-                    "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it"
-                );
-                response::missing_layer()
+                tracing::error!("ServiceClaims extracted without VerifyServiceTokenLayer");
+                MISSING_LAYER.into_response()
             }
         }
     }
@@ -55,9 +106,9 @@ impl IntoResponse for ServiceClaimsRejection {
 
 impl fmt::Display for ServiceClaimsRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_deref() {
-            Some((rejection, _)) => rejection.fmt(f),
-            None => f.write_str("no layer verified this request"),
+        match self.rejection() {
+            Some(rejection) => rejection.fmt(f),
+            None => f.write_str("no VerifyServiceTokenLayer in front of the handler"),
         }
     }
 }
@@ -66,4 +117,54 @@ impl std::error::Error for ServiceClaimsRejection {}
 
 fn outcome(parts: &Parts) -> Result<Outcome, ServiceClaimsRejection> {
     parts.extensions.get().cloned().ok_or(ServiceClaimsRejection(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http::header::WWW_AUTHENTICATE;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rejection_has_the_status_and_reason_of_its_response() {
+        use RejectionReason as R;
+        let anonymous =
+            |reason: R| Some(Outcome::Anonymous(Box::new((reason.into(), Realm::new("billing")))));
+        let cases = [
+            (None, 500, None, false),
+            (anonymous(R::MissingCredentials), 401, Some(R::MissingCredentials), true),
+            (anonymous(R::UnsupportedScheme), 401, Some(R::UnsupportedScheme), true),
+            (anonymous(R::NotMicroservice), 403, Some(R::NotMicroservice), true),
+        ];
+        for (outcome, status, reason, has_challenge) in cases {
+            let (mut parts, ()) = Request::new(()).into_parts();
+            outcome.map(|outcome| parts.extensions.insert(outcome));
+            let result =
+                <ServiceClaims as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
+            let rejection = result.unwrap_err();
+            assert_eq!((rejection.status().as_u16(), rejection.reason()), (status, reason));
+            let text = reason.map_or(
+                "no VerifyServiceTokenLayer in front of the handler",
+                RejectionReason::description,
+            );
+            assert_eq!(rejection.to_string(), text);
+            let response = rejection.into_response();
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), has_challenge);
+        }
+    }
+
+    #[tokio::test]
+    async fn optional_extractor_fails_only_without_a_layer() {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let extract = async |parts: &mut Parts| {
+            <ServiceClaims as OptionalFromRequestParts<()>>::from_request_parts(parts, &()).await
+        };
+        let rejection = extract(&mut parts).await.unwrap_err();
+        assert_eq!((rejection.status().as_u16(), rejection.reason()), (500, None));
+        let rejection = RejectionReason::MissingCredentials.into();
+        parts.extensions.insert(Outcome::Anonymous(Box::new((rejection, Realm::new("m2m")))));
+        assert!(extract(&mut parts).await.unwrap().is_none());
+    }
 }

@@ -1,4 +1,4 @@
-//! The responses to refused requests. No other file of the crate picks a status.
+//! The responses to refused requests. No other file of this crate picks a status.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use crate::rejection::{Rejection, RejectionKind};
 
 const GRPC: &str = "application/grpc";
 
-/// The protocols in which requests are refused.
+/// The protocols in which requests can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocols {
     HttpAndGrpc,
     HttpOnly,
 }
 
-/// The realm of a challenge, as the auth-param `realm="…"` (RFC 9110 §11.5). Cheap to clone.
+/// The auth-param `realm="…"` of a challenge (RFC 9110 §11.5). Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Realm(Arc<str>);
 
 impl RejectionKind {
-    /// The HTTP status, the challenge's error code (RFC 6750 §3.1), and the gRPC status: 7
-    /// PERMISSION_DENIED, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
-    const fn answer(self) -> (StatusCode, Option<&'static str>, u16) {
+    /// The HTTP status, the error code of the challenge (RFC 6750 §3.1) and the gRPC status: 7
+    /// `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 16 `UNAUTHENTICATED`.
+    const fn codes(self) -> (StatusCode, Option<&'static str>, u16) {
         match self {
             Self::MissingToken => (StatusCode::UNAUTHORIZED, None, 16),
             Self::MalformedRequest => (StatusCode::BAD_REQUEST, Some("invalid_request"), 16),
@@ -35,13 +35,14 @@ impl RejectionKind {
 }
 
 impl Rejection {
-    /// The HTTP status of the response.
+    /// The HTTP status of the response; see the [table of responses](crate::server#responses).
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        self.kind().answer().0
+        self.kind().codes().0
     }
 
-    /// The response to `request`, in one of the protocols.
+    /// The response to `request`: in gRPC if it is a gRPC call and `protocols` allow it, otherwise
+    /// in HTTP.
     pub(super) fn respond_to<ReqBody, B: Default>(
         self,
         request: &Request<ReqBody>,
@@ -54,7 +55,7 @@ impl Rejection {
         }
     }
 
-    /// The response over HTTP: status, challenge or `Retry-After`, empty body.
+    /// The HTTP response: a status, a challenge or `Retry-After`, and an empty body.
     pub(super) fn into_response<B: Default>(self, realm: &Realm) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = self.status();
@@ -65,15 +66,15 @@ impl Rejection {
         response
     }
 
-    /// The response to a gRPC call: HTTP 200 without a body, and gRPC's status in the headers
+    /// The gRPC response: HTTP status 200, an empty body, and the gRPC status in the headers
     /// (Trailers-Only).
     fn into_grpc_response<B: Default>(self) -> Response<B> {
-        let (.., grpc_status) = self.kind().answer();
+        let (.., grpc_status) = self.kind().codes();
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
         headers.insert("grpc-status", HeaderValue::from(grpc_status));
-        // No description holds a byte that gRPC percent-encodes; a test of `rejection` asserts it.
+        // No description needs percent-encoding; a test in `rejection.rs` asserts it.
         headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
         response
@@ -81,12 +82,12 @@ impl Rejection {
 
     fn header(self, Realm(realm): &Realm) -> Option<(HeaderName, HeaderValue)> {
         if self.kind() == RejectionKind::KeysUnavailable {
-            // Whole seconds, rounded up, at least one: a client told `0` retries at once.
+            // In whole seconds, rounded up. At least 1, because a client retries at once after 0.
             let wait = self.retry_after().unwrap_or_default();
             let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
             return Some((RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        let (description, (_, error, _)) = (self.reason().description(), self.kind().answer());
+        let (description, (_, error, _)) = (self.reason().description(), self.kind().codes());
         let challenge = match error {
             None => format!("Bearer {realm}"),
             Some(error) if self.kind() == RejectionKind::MalformedRequest => {
@@ -96,13 +97,13 @@ impl Rejection {
                 format!("Bearer {realm}, error=\"{error}\", error_description=\"{description}\"")
             }
         };
-        // Never `None`: realm and description are visible ASCII.
+        // Never `None`: realm and description are printable ASCII.
         Some((WWW_AUTHENTICATE, HeaderValue::try_from(challenge).ok()?))
     }
 }
 
 impl Realm {
-    /// Escapes quotes and backslashes, and replaces what is not visible ASCII by `?`.
+    /// Escapes quotes and backslashes. Replaces characters other than printable ASCII by `?`.
     pub(super) fn new(name: &str) -> Self {
         let mut param = String::from("realm=\"");
         for c in name.chars() {
@@ -117,20 +118,16 @@ impl Realm {
     }
 }
 
-/// The response of an extractor without a layer in front.
+/// The status of an extractor's rejection if no layer is in front of the handler.
 #[cfg(feature = "axum")]
-pub(super) fn missing_layer<B: Default>() -> Response<B> {
-    let mut response = Response::new(B::default());
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response
-}
+pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
-/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc`,
-/// alone or with `+` and a message format.
+/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc` or
+/// `application/grpc+…`.
 ///
-/// gRPC-Web is not gRPC. Neither is `application/grpc` on HTTP/1.1, where status 200 would hide the
-/// refusal from proxies and logs: gRPC needs HTTP/2, and a gRPC-Web translator in front maps the
-/// HTTP response.
+/// gRPC-Web is not gRPC. `application/grpc` over HTTP/1.1 is not either, since gRPC needs HTTP/2:
+/// status 200 would hide the refusal from proxies and logs, and a gRPC-Web translator maps the HTTP
+/// response.
 fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let media_type =
@@ -232,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn realm_cannot_end_its_quotes() {
+    fn realm_is_escaped_and_printable() {
         assert_eq!(&*Realm::new("a\"b\\c\r\né").0, r#"realm="a\"b\\c???""#);
     }
 
     #[test]
-    fn grpc_is_told_by_version_method_and_media_type() {
+    fn grpc_call_is_detected_by_version_method_and_media_type() {
         let cases = [
             (Version::HTTP_2, "POST", "application/grpc", true),
             (Version::HTTP_2, "POST", "Application/gRPC", true),

@@ -228,7 +228,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "service token rejected, minting a new one",
         "service token rejected, not renewable",
         "request without authority, service token not added",
-        "a handler reads ServiceClaims, but no VerifyServiceTokenLayer stands in front of it",
+        "ServiceClaims extracted without VerifyServiceTokenLayer",
     ];
     for message in expected {
         assert!(messages.iter().any(|seen| seen == message), "not logged: {message}");
