@@ -9,7 +9,7 @@ use crate::bearer;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::verify::{Authentication, ServiceClaims, Verifier};
 
-/// The options of a layer, shared by every service that it makes.
+/// The options of a layer, which its services share.
 #[derive(Clone, Debug)]
 pub(super) struct Authenticator {
     verifier: Verifier,
@@ -19,6 +19,7 @@ pub(super) struct Authenticator {
     protocols: Protocols,
 }
 
+/// Whether a request without a service token reaches the inner service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Required,
@@ -54,7 +55,7 @@ impl Authenticator {
             Ok(credential) => self.verifier.authenticate(credential),
             Err(reason) => Authentication::Done(Err(reason.into())),
         };
-        // The first value suffices: a request with several does not reach the inner service.
+        // The first value suffices: a request with several values is refused.
         if let Some(credential) = request.headers_mut().get_mut(&self.header) {
             credential.set_sensitive(true);
         }
@@ -73,7 +74,7 @@ impl Authenticator {
                 Outcome::Anonymous(Box::new((rejection, self.realm.clone())))
             }
             Err(rejection) => {
-                // At debug: the sender decides how many there are.
+                // At debug, because senders decide how many refusals there are.
                 tracing::debug!(reason = ?rejection.reason(), "request refused");
                 return Err(rejection.respond_to(request, self.protocols, &self.realm));
             }

@@ -16,6 +16,27 @@ const COMPLETED: &str = "future polled after completion";
 
 pin_project! {
     /// Response future of [`VerifyServiceToken`](crate::VerifyServiceToken).
+    ///
+    /// Dropping it before the token is verified drops the request, which then does not reach the
+    /// inner service. Other requests with the same token are not affected.
+    ///
+    /// A middleware around the service can name the future instead of boxing it:
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::Service;
+    /// use tower_m2m::{VerifyServiceToken, server::ResponseFuture};
+    ///
+    /// fn call<S>(
+    ///     service: &mut VerifyServiceToken<S>,
+    ///     request: Request<()>,
+    /// ) -> ResponseFuture<S, ()>
+    /// where
+    ///     S: Service<Request<()>, Response = Response<String>> + Clone,
+    /// {
+    ///     service.call(request)
+    /// }
+    /// ```
     pub struct ResponseFuture<S: Service<Request<B>>, B> {
         #[pin]
         state: State<S, B>,
@@ -25,9 +46,9 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S: Service<Request<B>>, B> {
-        // The token waits for its key or for a core.
+        // The token waits for its key or for a permit to check its signature.
         Authenticating { pending: PendingAuthentication, parked: Option<Box<Parked<S, B>>> },
-        // The request is admitted; the inner service has to become ready again.
+        // The request is admitted; the inner service has to become ready.
         Readying { parked: Option<Box<Parked<S, B>>> },
         // The request is admitted; the inner service is running.
         Calling { #[pin] future: S::Future },
@@ -36,10 +57,10 @@ pin_project! {
     }
 }
 
-/// A request that waits. Boxed, so that other requests' futures stay small.
+/// A request whose token is pending. Boxed, so that the futures of other requests stay small.
 struct Parked<S, B> {
     request: Request<B>,
-    /// Not ready, so it holds no permit while the request waits.
+    /// A clone that is not ready, so that it holds no permit while the request waits.
     inner: S,
     authenticator: Arc<Authenticator>,
 }
@@ -53,7 +74,7 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
         Self { state: State::Refused { response: Some(response) } }
     }
 
-    /// `inner` must not be ready: it is readied once the request is admitted.
+    /// `inner` must not be ready. It becomes ready once the request is admitted.
     pub(super) fn authenticating(
         pending: PendingAuthentication,
         request: Request<B>,

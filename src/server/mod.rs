@@ -1,63 +1,25 @@
 //! Server middleware that requires a verified service token.
 //!
-//! What [`VerifyServiceTokenLayer`] does with a request, in this order:
-//!
-//! 0. The claims that an outer layer inserted are replaced by this layer's, and the incoming
-//!    credential is marked sensitive.
-//! 1. Exactly one credential: one `Authorization` value (or the header set with
-//!    [`header`](VerifyServiceTokenLayer::header)), `Bearer` in any case, one or more spaces, one
-//!    b64token of at most 8 KiB.
-//! 2. Parsing of the token in one pass; `alg` must be asymmetric and allowed.
-//! 3. The key by (`kid`, `alg`). A key that is unknown is waited for: either it was just rotated
-//!    in, or the sender made it up, and one fetch settles which. The claims of step 5 are checked
-//!    before such a wait.
-//! 4. The signature, under the algorithm that the key is bound to.
-//! 5. `exp`, `nbf`, `iat`; issuer, audience and subject: of their types where present, the right
-//!    ones where configured.
-//! 6. Header and claims in full: no duplicate member at any depth, at most 32 levels.
-//! 7. The marker: `source` is exactly the JSON string `microservice`.
-//!
-//! Before the signature check nothing is deserialized, so a forged token costs little more than
-//! that check.
-//!
-//! # Responses
-//!
-//! A refused request does not reach the inner service:
-//!
-//! | kind | HTTP | `WWW-Authenticate` | gRPC |
-//! |---|---|---|---|
-//! | [`MissingToken`](crate::RejectionKind::MissingToken) | 401 | `Bearer realm="…"` | 16 |
-//! | [`MalformedRequest`](crate::RejectionKind::MalformedRequest) | 400 | `… error="invalid_request"` | 16 |
-//! | [`InvalidToken`](crate::RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 |
-//! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 |
-//! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 |
-//!
-//! RFC 6750 §3 and §3.1, RFC 9110 §11.6.1. The body is empty. The typed
-//! [`Rejection`](crate::Rejection) is in the response's extensions, where an outer layer can read
-//! it to log it or to write a body.
-//!
-//! gRPC calls (`POST` over HTTP/2 with media type `application/grpc` or `application/grpc+…`) get
-//! HTTP status 200 and a `grpc-status`, unless
-//! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. gRPC-Web, and
-//! `application/grpc` on HTTP/1.1, as behind a gRPC-Web translator, get the HTTP response, which
-//! their clients map. An outage of the key endpoint is never a 401: known keys stay in use, and a
-//! token that cannot be verified gets 503.
+//! A [`VerifyServiceTokenLayer`] verifies the token of each request with a
+//! [`Verifier`](crate::Verifier) and inserts the [`ServiceClaims`](crate::ServiceClaims) into the
+//! request's extensions, where they replace those of an outer layer. It also marks the credential
+//! sensitive. A request without a valid token is refused and does not reach the inner service.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_m2m::{LocalJwks, VerifyServiceTokenLayer, ServiceClaims, Verifier};
+//! use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-//! let verifier = Verifier::new(LocalJwks::from_json(jwks)?).audience("billing");
+//! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+//! let verifier = Verifier::new(jwks).audience("billing");
 //! let service = ServiceBuilder::new()
 //!     .layer(VerifyServiceTokenLayer::new(verifier))
 //!     .service(service_fn(|request: Request<String>| async move {
-//!         let claims = ServiceClaims::from_extensions(request.extensions());
-//!         let caller = claims.expect("behind the layer");
-//!         Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", caller.get("service"))))
+//!         let caller = ServiceClaims::from_extensions(request.extensions());
+//!         let name = caller.and_then(|caller| caller.get("service"));
+//!         Ok::<_, std::io::Error>(Response::new(format!("called by {name:?}")))
 //!     }));
 //!
 //! let response = service.oneshot(Request::new(String::new())).await?;
@@ -65,6 +27,64 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Order of checks
+//!
+//! The first check that fails is the [reason](crate::RejectionReason) of the rejection.
+//!
+//! 1. **Credential.** The request has exactly one: one value of `Authorization`, or of the header
+//!    set with [`header`](VerifyServiceTokenLayer::header). It consists of `Bearer` in any letter
+//!    case, one or more spaces, and a token. The token is at most
+//!    [`max_token_len`](crate::Verifier::max_token_len) long and is a b64token (RFC 6750 §2.1).
+//! 2. **Cache.** Of a token that was verified before, only the dates and the key are checked again;
+//!    see [`cache_capacity`](crate::Verifier::cache_capacity). If both are valid the cached result
+//!    applies. Otherwise the token is verified like a new one.
+//! 3. **Form.** The token is a compact JWS of canonical base64url with a header of at most 2 KiB.
+//!    The header has no `crit`, `b64`, `enc` or `zip`, and no `cty` of a nested token; its `typ` is
+//!    `JWT`, `at+jwt` or missing; its `kid` is 1 to 256 bytes long or missing; its `alg` is
+//!    asymmetric and one of [`algorithms`](crate::Verifier::algorithms).
+//! 4. **Key.** The key set holds a key with the token's `kid` and `alg`. Without a `kid` exactly
+//!    one key must fit the `alg`. If the key is unknown, check 6 comes first, so that only a token
+//!    that passes it can make [`RemoteJwks`](crate::RemoteJwks) fetch and can wait for that fetch.
+//! 5. **Signature.** It is valid under the algorithm that the key is bound to. One core is left
+//!    free of signature checks; further tokens wait in a queue of 1 024.
+//! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and
+//!    [`max_lifetime`](crate::Verifier::max_lifetime) is kept. `iss`, `aud` and `sub` are of their
+//!    types (RFC 7519 §4.1) and match the verifier's [`issuer`](crate::Verifier::issuer),
+//!    [`audience`](crate::Verifier::audience) and [`subject`](crate::Verifier::subject).
+//! 7. **JSON.** Header and claims are JSON objects of at most 32 levels. At no level are there
+//!    duplicate members, or names that begin with `$serde_json::private::`.
+//! 8. **Marker.** `source` is exactly the JSON string `microservice`, or the claim set with
+//!    [`marker`](crate::Verifier::marker) has its value.
+//!
+//! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
+//! begins at 2.
+//!
+//! The signature comes before the claims, so that a forged token under a known key costs only
+//! decoding and one signature check, and its sender does not learn which claims are required.
+//!
+//! # Responses
+//!
+//! The response to a refused request has an empty body, and the typed
+//! [`Rejection`](crate::Rejection) in its extensions. The [kind](crate::RejectionKind) of the
+//! rejection decides the rest (RFC 6750 §3 and §3.1, RFC 9110 §11.6.1):
+//!
+//! | kind | HTTP | `WWW-Authenticate` | gRPC |
+//! |---|---|---|---|
+//! | [`MissingToken`](crate::RejectionKind::MissingToken) | 401 | `Bearer realm="…"` | 16 `UNAUTHENTICATED` |
+//! | [`MalformedRequest`](crate::RejectionKind::MalformedRequest) | 400 | `… error="invalid_request"` | 16 `UNAUTHENTICATED` |
+//! | [`InvalidToken`](crate::RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 `UNAUTHENTICATED` |
+//! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 `PERMISSION_DENIED` |
+//! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 `UNAVAILABLE` |
+//!
+//! An outage of the JWKS endpoint never causes a 401: known keys stay in use, and a token that
+//! cannot be verified gets 503.
+//!
+//! A refused gRPC call gets HTTP status 200 with `grpc-status` and `grpc-message`, unless
+//! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. A gRPC call is a `POST` over
+//! HTTP/2 with media type `application/grpc` or `application/grpc+…`. gRPC-Web and
+//! `application/grpc` over HTTP/1.1, as from a gRPC-Web translator, get the HTTP response, which
+//! gRPC clients map to a gRPC status.
 
 mod authenticator;
 #[cfg(feature = "axum")]

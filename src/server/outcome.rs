@@ -1,4 +1,4 @@
-//! The outcome of a request's authentication, which a layer leaves in the request's extensions.
+//! The outcome of a request's authentication, which a layer inserts into the request's extensions.
 
 use http::Extensions;
 
@@ -6,21 +6,37 @@ use super::response::Realm;
 use crate::rejection::Rejection;
 use crate::verify::ServiceClaims;
 
-/// The extension value. Each layer inserts one, so that an outer layer's claims never pass an inner
-/// layer, and so that a request without a layer in front has none.
+/// The extension value. Each layer inserts one and thereby replaces that of an outer layer, so that
+/// the inner service never sees the outer layer's claims. Without a layer there is none.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Authenticated(ServiceClaims),
-    /// Admitted without claims by an optional layer; holds the refusal of a required one. Boxed, so
-    /// that the value of an authenticated request stays small.
+    /// An optional layer admitted the request without claims. Holds what a layer that is not
+    /// optional responds with. Boxed, so that the value of an authenticated request stays small.
     #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
     Anonymous(Box<(Rejection, Realm)>),
 }
 
 impl ServiceClaims {
-    /// The claims that the nearest layer in front left in a request's extensions. `None` without a
-    /// layer in front, and behind an [`optional`](crate::VerifyServiceTokenLayer::optional) one if
-    /// the caller is no microservice.
+    /// The claims that a [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) inserted into
+    /// the extensions of a request. With nested layers, those of the innermost one.
+    ///
+    /// `None` without a layer, and behind an
+    /// [`optional`](crate::VerifyServiceTokenLayer::optional) one if the caller is not a
+    /// microservice.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_m2m::ServiceClaims;
+    ///
+    /// /// The name of the calling service.
+    /// fn caller<B>(request: &Request<B>) -> Option<&str> {
+    ///     ServiceClaims::from_extensions(request.extensions())?.get("service")?.as_str()
+    /// }
+    ///
+    /// // No layer has seen this request.
+    /// assert_eq!(caller(&Request::new(())), None);
+    /// ```
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         match extensions.get::<Outcome>()? {
