@@ -1,4 +1,4 @@
-//! What the token cache holds of one token, and how it is looked up and weighed.
+//! An entry of the token cache: its content, its key and its weight.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -15,11 +15,11 @@ use crate::rejection::RejectionReason;
 /// One unit of weight, in bytes.
 const UNIT: usize = 1024;
 
-/// What an entry takes beside its token and claims: its place in both levels, and what the
-/// allocator adds.
+/// The memory of an entry besides its token and claims, in bytes: the slots in both levels and the
+/// allocator's overhead.
 const ENTRY_OVERHEAD: usize = 512;
 
-/// The outcome for one token whose signature was good.
+/// The result for one token with a valid signature.
 #[derive(Clone, Debug)]
 pub(super) struct CachedToken {
     token: Token,
@@ -42,7 +42,7 @@ impl CachedToken {
         Self { token: Token(token.as_bytes().into()), outcome, key, validity, weight }
     }
 
-    /// What the caches find the entry by.
+    /// The key of the entry.
     pub(super) fn token(&self) -> Token {
         self.token.clone()
     }
@@ -51,31 +51,31 @@ impl CachedToken {
         &self.outcome
     }
 
-    /// Whether the outcome counts at `now`, in Unix seconds.
-    pub(super) fn holds(&self, now: u64) -> bool {
+    /// Whether the result still applies at `now`, in Unix seconds.
+    pub(super) fn is_valid(&self, now: u64) -> bool {
         self.has_valid_dates(now) && self.key.is_usable(now)
     }
 
     pub(super) fn has_valid_dates(&self, now: u64) -> bool {
-        self.validity.holds(now)
+        self.validity.contains(now)
     }
 
     /// A copy that shares the claims but not their reference count. `None` if the token was
-    /// refused.
+    /// rejected.
     pub(super) fn with_own_count(&self) -> Option<Self> {
         let claims = self.outcome.as_ref().ok()?;
         Some(Self { outcome: Ok(claims.with_own_count()), ..self.clone() })
     }
 }
 
-/// A token as a key: compared whole, hashed by its last eight bytes.
+/// A token as the key of an entry. Equality compares all bytes; the hash covers the last eight.
 ///
-/// Only tokens with a good signature are inserted, so an attacker cannot choose these bytes. A
-/// lookup with other bytes only misses.
+/// The last bytes are part of the signature. Only tokens with a valid signature are inserted, so an
+/// attacker cannot choose them. A look-up of any other token is only a miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token(Arc<[u8]>);
 
-/// The same, borrowed for a look-up.
+/// A borrowed [`Token`], for look-ups.
 pub(super) struct TokenRef<'t>(&'t [u8]);
 
 impl<'t> TokenRef<'t> {
@@ -102,8 +102,8 @@ impl Equivalent<Token> for TokenRef<'_> {
     }
 }
 
-/// Weighs an entry by the memory that it takes, in KiB, and by at least `LEAST`: one bound holds
-/// for entries and bytes.
+/// Weighs an entry by its memory, in KiB, but by at least `LEAST`, so that the weight limit bounds
+/// both the number of entries and their memory.
 #[derive(Clone, Debug)]
 pub(super) struct ByWeight<const LEAST: u64>;
 

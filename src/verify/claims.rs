@@ -7,23 +7,41 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// The last second of the year 9999: later expirations are shown as this one, since not every
-/// platform's [`SystemTime`] reaches further.
+/// The last second of the year 9999. [`ServiceClaims::expires_at`] returns no later time, because
+/// the [`SystemTime`] of some platforms cannot hold one.
 const LAST_SHOWN: u64 = 253_402_300_799;
 
-/// The claims of a verified token (RFC 7519 §4). Only a [`Verifier`](crate::Verifier) makes one, so
-/// holding it is the proof that every check passed. Cheap to clone.
+/// The claims of a verified token (RFC 7519 §4). Cheap to clone.
 ///
-/// Behind a [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer),
-/// [`from_extensions`](Self::from_extensions) reads it from the request. With feature `axum` it is
-/// also an extractor:
+/// Only a [`Verifier`](crate::Verifier) creates this type, and only from a token that passed [every
+/// check](crate::server#order-of-checks). There are three ways to get it:
 ///
-/// - A handler that takes `ServiceClaims` is reached by microservices alone, whatever the layer in
-///   front. Behind an [`optional`](crate::VerifyServiceTokenLayer::optional) layer, a caller
-///   without claims gets the HTTP response of a layer that is not optional.
-/// - A handler that takes `Option<ServiceClaims>` tells microservices from other callers behind an
-///   optional layer.
-/// - Without a layer in front both answer 500 and log an error: a forgotten layer fails closed.
+/// - [`Verifier::verify`](crate::Verifier::verify) returns it.
+/// - A [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) inserts it into the request's
+///   extensions, from which [`from_extensions`](Self::from_extensions) reads it.
+/// - With feature `axum` it is an extractor for handlers behind such a layer.
+///
+/// ```
+/// use tower_m2m::ServiceClaims;
+///
+/// /// Only microservices reach this handler.
+/// async fn charge(caller: ServiceClaims) -> String {
+///     format!("charged for {:?}", caller.get("service"))
+/// }
+///
+/// /// Behind an optional layer: other callers reach it too.
+/// async fn price(caller: Option<ServiceClaims>) -> &'static str {
+///     if caller.is_some() { "wholesale" } else { "retail" }
+/// }
+/// # let _: axum::Router = axum::Router::new()
+/// #     .route("/charge", axum::routing::post(charge))
+/// #     .route("/price", axum::routing::get(price));
+/// ```
+///
+/// An extractor that finds no claims returns a
+/// [`ServiceClaimsRejection`](crate::ServiceClaimsRejection). Without a layer in front of the
+/// handler that is status 500, also for `Option<ServiceClaims>`, so that a forgotten layer does not
+/// go unnoticed.
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Verified>);
 
@@ -33,13 +51,13 @@ struct Verified {
 }
 
 impl ServiceClaims {
-    /// Architecture invariant: only `verify` calls this.
+    /// Only `verify` may call this, which a test of the architecture checks.
     pub(super) fn verified(claims: Map<String, Value>, expires_at: u64) -> Self {
         Self(Arc::new(Verified { claims: Arc::new(claims), expires_at }))
     }
 
-    /// A handle to the same claims with a separate reference count, so that threads do not contend
-    /// for one counter.
+    /// A handle to the same claims with its own reference count, so that threads do not contend for
+    /// one counter.
     pub(super) fn with_own_count(&self) -> Self {
         let Verified { claims, expires_at } = &*self.0;
         Self(Arc::new(Verified { claims: Arc::clone(claims), expires_at: *expires_at }))
@@ -54,7 +72,7 @@ impl ServiceClaims {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// One claim, as it was sent. `None` if the token has no such claim.
+    /// The value of one claim. `None` if the token does not have it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.claims.get(name)
@@ -72,7 +90,7 @@ impl ServiceClaims {
         self.get("sub").and_then(Value::as_str)
     }
 
-    /// `aud` (RFC 7519 §4.1.3): each audience, of which a token may name none, one or several.
+    /// The audiences in `aud` (RFC 7519 §4.1.3): none, one or several.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         let audience = self.get("aud").map_or(&[][..], |aud| match aud {
             Value::Array(several) => several,
@@ -81,26 +99,44 @@ impl ServiceClaims {
         audience.iter().filter_map(Value::as_str)
     }
 
-    /// `exp` (RFC 7519 §4.1.4), rounded down to whole seconds. Times after the year 9999 are shown
-    /// as its last second.
+    /// `exp` (RFC 7519 §4.1.4), rounded down to whole seconds. A time after the year 9999 is
+    /// returned as the last second of that year.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(LAST_SHOWN))
     }
 
-    /// A typed view of all claims.
+    /// Deserializes all claims into `T`.
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use tower_m2m::{ClaimsError, ServiceClaims};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Caller {
+    ///     service: String,
+    ///     #[serde(default)]
+    ///     scopes: Vec<String>,
+    /// }
+    ///
+    /// fn may_charge(claims: &ServiceClaims) -> Result<bool, ClaimsError> {
+    ///     let caller: Caller = claims.deserialize()?;
+    ///     Ok(caller.service == "orders" || caller.scopes.contains(&"charge".to_owned()))
+    /// }
+    /// # let _ = may_charge;
+    /// ```
     ///
     /// # Errors
     ///
     /// [`ClaimsError`] if the claims do not fit `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
-        // serde_json's message is dropped: it may quote a claim.
+        // Drops serde_json's message, which may quote a claim.
         T::deserialize(&Value::Object(Map::clone(&self.0.claims)))
             .map_err(|_| ClaimsError(std::any::type_name::<T>()))
     }
 }
 
-/// Prints the number of claims and no claim: claims tell which service calls which.
+/// Prints only the number of claims: their values tell which service calls which.
 impl fmt::Debug for ServiceClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceClaims")
@@ -110,6 +146,26 @@ impl fmt::Debug for ServiceClaims {
 }
 
 /// The claims do not fit the type given to [`ServiceClaims::deserialize`].
+///
+/// Names the type and prints no claim. The token itself is valid, so a handler usually responds
+/// with 403:
+///
+/// ```
+/// use axum::http::StatusCode;
+/// use tower_m2m::{ClaimsError, ServiceClaims};
+/// # #[derive(serde::Deserialize)]
+/// # struct Caller { service: String }
+///
+/// async fn charge(claims: ServiceClaims) -> Result<String, StatusCode> {
+///     let caller: Caller = claims.deserialize().map_err(|err: ClaimsError| {
+///         eprintln!("{err}"); // the claims do not fit `billing::Caller`
+///         StatusCode::FORBIDDEN
+///     })?;
+///     Ok(format!("charged for {}", caller.service))
+/// }
+/// # let _: axum::Router = axum::Router::new()
+/// #     .route("/charge", axum::routing::post(charge));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the claims do not fit `{0}`")]
 pub struct ClaimsError(&'static str);
@@ -151,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_never_print() {
+    fn claims_are_not_printed() {
         let read = claims(r#"{"service":"orders-7f3a"}"#);
         assert!(!format!("{read:?}").contains("7f3a"));
         let error = read.deserialize::<u64>().unwrap_err();

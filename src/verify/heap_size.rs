@@ -1,8 +1,8 @@
-//! The heap memory of claims, which decides how much of the token cache they take.
+//! The heap memory of claims, which is part of their weight in the token cache.
 
 use serde_json::{Map, Value};
 
-/// What an allocator may add to each allocation.
+/// The overhead of an allocator for each allocation, in bytes.
 const ALLOCATION: usize = 16;
 
 /// An upper bound on the heap memory of the claims, in bytes: at most about twice the real size.
@@ -10,19 +10,19 @@ pub(super) fn heap_size(map: &Map<String, Value>) -> usize {
     if map.is_empty() {
         return 0;
     }
-    room(map.len())
+    map_size(map.len())
         + map
             .iter()
             .map(|(name, value)| name.capacity() + ALLOCATION + value_size(value))
             .sum::<usize>()
 }
 
-/// What a map of this many members allocates for itself.
-fn room(len: usize) -> usize {
+/// The memory that a map with this many members allocates, without what the members allocate.
+fn map_size(len: usize) -> usize {
     let member = size_of::<(String, Value)>();
     // With serde_json's `preserve_order`, which any crate of a build can turn on, a map is an
-    // `IndexMap`, and a value is larger for it. Otherwise it is a `BTreeMap` of nodes for 11
-    // members, of which a split leaves five at least.
+    // `IndexMap`, which makes a value larger. Otherwise it is a `BTreeMap`, whose nodes have room
+    // for 11 members and hold at least five of them after a split.
     if size_of::<Value>() > 4 * size_of::<usize>() {
         let buckets = (len + len / 7 + 1).next_power_of_two().max(4);
         buckets * (member + 2 * size_of::<usize>() + 1) + 2 * ALLOCATION
@@ -32,11 +32,11 @@ fn room(len: usize) -> usize {
     }
 }
 
-/// Recursion is bounded by the parser, which allows 32 levels.
+/// The parser bounds the recursion to 32 levels.
 fn value_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 0,
-        // On the heap only with serde_json's `arbitrary_precision`, as text.
+        // Only with serde_json's `arbitrary_precision` is a number on the heap, as text.
         Value::Number(_) if size_of::<serde_json::Number>() <= 16 => 0,
         Value::Number(number) => number.to_string().len() + ALLOCATION,
         Value::String(text) => text.capacity() + ALLOCATION,
@@ -53,10 +53,9 @@ fn value_size(value: &Value) -> usize {
 mod tests {
     use super::*;
 
-    /// The allocator's own overhead is not measured here; `tests/memory.rs` looks at the whole
-    /// process.
+    /// Does not measure the allocator's overhead; `tests/memory.rs` measures the whole process.
     #[test]
-    fn heap_size_is_between_once_and_twice_the_real_size() {
+    fn estimate_is_one_to_two_times_the_real_size() {
         let members = |count: usize| {
             (0..count).map(|at| format!(r#""claim{at}":1"#)).collect::<Vec<_>>().join(",")
         };

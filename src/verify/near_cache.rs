@@ -1,7 +1,7 @@
 //! The first level of the token cache: a small cache for each verifier and thread.
 //!
-//! Not one shared `quick_cache::sync::Cache`: two threads that serve 100 callers then answer 0.96 ×
-//! as many requests as one thread does, instead of 1.86 × (bench `threads`). Not
+//! Not one shared `quick_cache::sync::Cache`: with 100 callers, the throughput of two threads is
+//! then 0.96 times that of one thread, instead of 1.86 times (bench `threads`). Not
 //! `std::thread_local!`: a cache that belongs to a thread outlives its verifier.
 
 use std::cell::RefCell;
@@ -14,17 +14,18 @@ use thread_local::ThreadLocal;
 use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
 
-/// The memory that one cache may hold, in KiB.
+/// The capacity of one cache, in KiB.
 const CAPACITY: u64 = 512;
 
-/// A cache of this weight counts as full: few tokens fit into the rest.
+/// A cache of at least this weight counts as full, because few tokens fit into the rest.
 const FULL: u64 = CAPACITY / 16 * 15;
 
-/// A full cache takes one in this many of the tokens that it misses. Taking each would cost more
-/// than it saves where there are more callers than entries.
-const TAKEN_WHEN_FULL: u32 = 256;
+/// A full cache inserts one in this many tokens that it misses. To insert each would cost more than
+/// it saves when there are more callers than entries.
+const MISSES_PER_INSERT: u32 = 256;
 
-/// How many threads have a cache. A thread that ends leaves its cache to the next one that starts.
+/// The largest number of caches, and so of threads that have one. When a thread exits, the next new
+/// thread takes over its cache.
 const MAX_CACHES: usize = 64;
 
 #[derive(Default)]
@@ -35,40 +36,40 @@ pub(super) struct NearCaches {
 
 struct NearCache {
     tokens: Cache<Token, CachedToken, ByWeight<1>, DefaultHashBuilder>,
-    missed: u32,
+    misses: u32,
 }
 
-/// The result of a lookup in the first level.
-pub(super) enum Near {
+/// The result of a look-up in the first level.
+pub(super) enum NearLookup {
     Found(ServiceClaims),
-    /// Not found. The token is to be inserted if the second level admits it.
-    Wanted,
-    /// Not found, and there is no room for the token.
-    Unwanted,
+    /// Not found. The caller inserts the token if the second level admits it.
+    Insert,
+    /// Not found. The cache is full.
+    Skip,
 }
 
 impl NearCaches {
-    /// The claims of this token, if the current thread's cache holds it and they count at `now`, in
-    /// Unix seconds.
-    pub(super) fn get(&self, token: &[u8], now: u64) -> Near {
-        let Some(near) = self.caches.get() else { return Near::Wanted };
+    /// The claims of this token, if the current thread's cache holds them and they are valid at
+    /// `now`, in Unix seconds.
+    pub(super) fn get(&self, token: &[u8], now: u64) -> NearLookup {
+        let Some(near) = self.caches.get() else { return NearLookup::Insert };
         let mut near = near.borrow_mut();
         let token = TokenRef::new(token);
         match near.tokens.get(&token) {
-            Some(cached) if cached.holds(now) => {
+            Some(cached) if cached.is_valid(now) => {
                 if let Ok(claims) = cached.outcome() {
-                    return Near::Found(claims.clone());
+                    return NearLookup::Found(claims.clone());
                 }
             }
             Some(_) => drop(near.tokens.remove(&token)),
             None => {}
         }
-        near.missed = near.missed.wrapping_add(1);
+        near.misses = near.misses.wrapping_add(1);
         let is_full = near.tokens.weight() >= FULL;
-        if is_full && !near.missed.is_multiple_of(TAKEN_WHEN_FULL) {
-            Near::Unwanted
+        if is_full && !near.misses.is_multiple_of(MISSES_PER_INSERT) {
+            NearLookup::Skip
         } else {
-            Near::Wanted
+            NearLookup::Insert
         }
     }
 
@@ -81,15 +82,15 @@ impl NearCaches {
         }
     }
 
-    /// The cache of the current thread, or the one that an ended thread has left. `None` if all are
-    /// in use.
+    /// The cache of the current thread, which may be that of a thread that has exited. `None` if
+    /// all are in use.
     fn of_thread(&self) -> Option<&RefCell<NearCache>> {
         let new = || {
             let one_more = |count: usize| (count < MAX_CACHES).then_some(count + 1);
             self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)?;
             let (weight, capacity) = (CAPACITY, CAPACITY as usize);
             let tokens = Cache::with(capacity, weight, ByWeight, <_>::default(), <_>::default());
-            Ok::<_, usize>(RefCell::new(NearCache { tokens, missed: 0 }))
+            Ok::<_, usize>(RefCell::new(NearCache { tokens, misses: 0 }))
         };
         self.caches.get_or_try(new).ok()
     }
@@ -115,7 +116,7 @@ mod tests {
         Arc::clone(&keys.keys()[0])
     }
 
-    /// A token that was admitted, until its key is retired or `NOW + 100`.
+    /// An admitted token that is valid until its key is retired or `NOW + 100`.
     fn admitted(token: &str, key: &Arc<Jwk>) -> CachedToken {
         let claims = ServiceClaims::verified(Map::new(), NOW + 100);
         CachedToken::new(token, Ok(claims), Arc::clone(key), Validity::until(NOW + 100))
@@ -123,8 +124,8 @@ mod tests {
 
     fn get(caches: &NearCaches, token: &[u8], now: u64) -> Option<ServiceClaims> {
         match caches.get(token, now) {
-            Near::Found(claims) => Some(claims),
-            Near::Wanted | Near::Unwanted => None,
+            NearLookup::Found(claims) => Some(claims),
+            NearLookup::Insert | NearLookup::Skip => None,
         }
     }
 
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_cached_until_its_dates_or_its_key_end() {
+    fn token_is_cached_until_it_expires_or_its_key_is_retired() {
         let (caches, key) = (NearCaches::default(), key());
         let cached = admitted("token", &key);
         caches.insert(&cached);
@@ -150,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn refused_token_is_not_cached() {
+    fn rejected_token_is_not_cached() {
         let caches = NearCaches::default();
-        let refused = Err(RejectionReason::NotMicroservice);
-        caches.insert(&CachedToken::new("token", refused, key(), Validity::until(NOW + 100)));
+        let rejected = Err(RejectionReason::NotMicroservice);
+        caches.insert(&CachedToken::new("token", rejected, key(), Validity::until(NOW + 100)));
         assert!(get(&caches, b"token", NOW).is_none());
     }
 
@@ -162,14 +163,14 @@ mod tests {
         let (caches, key) = (NearCaches::default(), key());
         let weight = || caches.of_thread().unwrap().borrow().tokens.weight();
         for at in 0..FULL as u32 {
-            assert!(matches!(caches.get(number(at).as_bytes(), NOW), Near::Wanted));
+            assert!(matches!(caches.get(number(at).as_bytes(), NOW), NearLookup::Insert));
             caches.insert(&admitted(&number(at), &key));
         }
         assert_eq!(weight(), FULL);
-        let wanted =
-            (0..10 * TAKEN_WHEN_FULL).filter(|_| matches!(caches.get(b"new", NOW), Near::Wanted));
-        assert_eq!(wanted.count(), 10);
-        // Tokens of 8 KiB each, twice as much as there is room for.
+        let inserts = (0..10 * MISSES_PER_INSERT)
+            .filter(|_| matches!(caches.get(b"new", NOW), NearLookup::Insert));
+        assert_eq!(inserts.count(), 10);
+        // Tokens of 8 KiB each, together twice the capacity.
         for at in 0..2 * CAPACITY / 8 {
             caches.insert(&admitted(&format!("{at:0>8192}"), &key));
             assert!(weight() <= CAPACITY);
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_four_threads_have_a_cache_and_leave_it_to_others() {
+    fn new_threads_take_over_the_64_caches_of_exited_ones() {
         let (caches, cached) = (NearCaches::default(), admitted("token", &key()));
         let has_cache = || {
             caches.insert(&cached);
@@ -200,7 +201,7 @@ mod tests {
             })
         };
         assert_eq!(count_at_once(), MAX_CACHES);
-        // Numbers of threads that ended are given to new ones, and with them their caches.
+        // `thread_local` gives the ids of exited threads, and so their caches, to new threads.
         assert_eq!(count_at_once(), MAX_CACHES);
     }
 }

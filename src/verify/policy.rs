@@ -8,7 +8,7 @@ use crate::jose::json::{self, RawString, RawValue};
 use crate::jose::{Algorithm, Jws, NumericDate};
 use crate::rejection::RejectionReason;
 
-/// The upper limit of the leeway. More would be a longer lifetime by another name.
+/// Upper limit of the leeway. A longer leeway would in effect prolong every token.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Policy {
     issuer: Option<String>,
     audience: Vec<String>,
     subject: Option<String>,
-    /// Name and value of the claim that only service tokens hold.
+    /// Name and value of the claim that a service token must have.
     marker: (String, Value),
     leeway: u64,
 }
@@ -77,7 +77,7 @@ impl Policy {
         self.max_token_len
     }
 
-    /// Parses a token that is short enough and of an allowed algorithm.
+    /// Parses a token. Rejects it if it is too long or its algorithm is not allowed.
     pub(super) fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let jws = Jws::parse(token, self.max_token_len)?;
         if jws.payload().is_empty() {
@@ -89,13 +89,13 @@ impl Policy {
         Ok(jws)
     }
 
-    /// Checks the registered claims, which needs no key. Returns when they hold. `now` is in Unix
-    /// seconds.
+    /// Checks the registered claims and returns for how long they are valid. `now` is in Unix
+    /// seconds. Needs no key.
     ///
     /// # Errors
     ///
-    /// The first claim that does not hold, or [`RejectionReason::MalformedClaims`] if the payload
-    /// is not one object or holds one of these claims twice.
+    /// The first claim that is invalid, or [`RejectionReason::MalformedClaims`] if the payload is
+    /// not one object or has one of these claims twice.
     pub(crate) fn check_claims(
         &self,
         payload: &[u8],
@@ -107,13 +107,14 @@ impl Policy {
         Ok(validity)
     }
 
-    /// Checks the claim that tells services from other holders of tokens that the same keys sign.
+    /// Checks the claim that tells service tokens from others that the same keys sign.
     pub(crate) fn check_marker(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
         let (name, value) = &self.marker;
         if claims.get(name) == Some(value) { Ok(()) } else { Err(RejectionReason::NotMicroservice) }
     }
 
-    /// Whether a token with these dates is valid at `now`. RFC 7519 §4.1.4: not on or after `exp`.
+    /// Checks `exp`, `nbf`, `iat` and the lifetime. On `exp` itself, leeway added, the token has
+    /// expired (RFC 7519 §4.1.4).
     fn check_dates(
         &self,
         claims: &RegisteredClaims<'_>,
@@ -123,25 +124,25 @@ impl Policy {
         let expires_at = date(claims.exp, malformed)?.ok_or(malformed)?.floor;
         let mut validity =
             Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
-        if !validity.holds(now) {
+        if !validity.contains(now) {
             return Err(RejectionReason::Expired);
         }
         if let Some(not_before) = date(claims.nbf, RejectionReason::MalformedNotBefore)? {
             validity.from = not_before.ceil.saturating_sub(self.leeway);
-            if !validity.holds(now) {
+            if !validity.contains(now) {
                 return Err(RejectionReason::NotYetValid);
             }
         }
         let issued_at = date(claims.iat, RejectionReason::MalformedIssuedAt)?;
         if let Some(issued_at) = issued_at {
             validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
-            if !validity.holds(now) {
+            if !validity.contains(now) {
                 return Err(RejectionReason::IssuedInFuture);
             }
         }
         if let Some(max_lifetime) = self.max_lifetime {
             let issued_at = issued_at.ok_or(RejectionReason::MalformedIssuedAt)?;
-            // An `iat` after `exp` has no lifetime to be too long.
+            // With `iat` after `exp` the lifetime counts as zero.
             if expires_at.saturating_sub(issued_at.floor) > max_lifetime.as_secs() {
                 return Err(RejectionReason::LifetimeTooLong);
             }
@@ -149,8 +150,8 @@ impl Policy {
         Ok(validity)
     }
 
-    /// A name that is configured is mandatory. One that is present has its type (RFC 7519 §4.1),
-    /// configured or not.
+    /// Checks `iss`, `aud` and `sub`. A configured claim is mandatory. A claim that is present must
+    /// have its type (RFC 7519 §4.1), configured or not.
     fn check_names(&self, claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
         let is = |claim: Option<RawValue<'_>>, wanted: &Option<String>| match claim {
             None => wanted.is_none(),
@@ -170,7 +171,8 @@ impl Policy {
         Ok(())
     }
 
-    /// RFC 7519 §4.1.3: one string, or an array of strings of which one is enough.
+    /// Whether `aud` is a string or an array of strings (RFC 7519 §4.1.3) and, once audiences are
+    /// configured, holds one of them.
     fn is_audience(&self, aud: RawValue<'_>) -> bool {
         let mut is_accepted = self.audience.is_empty();
         let mut check = |name: RawString<'_>| {
@@ -185,8 +187,7 @@ impl Policy {
     }
 }
 
-/// The claims that a policy checks before anything is deserialized (RFC 7519 §4.1), as they are
-/// written.
+/// The raw values of the claims (RFC 7519 §4.1) that are checked before anything is deserialized.
 #[derive(Default)]
 struct RegisteredClaims<'j> {
     exp: Option<RawValue<'j>>,
@@ -198,8 +199,8 @@ struct RegisteredClaims<'j> {
 }
 
 impl<'j> RegisteredClaims<'j> {
-    /// Scans a payload. The payload is JSON only once it was read in full; see [`json::members`].
-    /// `None` if it is not one object, or if one of these claims occurs twice.
+    /// Scans a payload. `None` if it is not one object, or if one of these claims occurs twice.
+    /// Does not validate the rest of the JSON; see [`json::members`].
     fn scan(payload: &'j [u8]) -> Option<Self> {
         let mut claims = Self::default();
         json::members(payload, |name, value| {
@@ -218,11 +219,11 @@ impl<'j> RegisteredClaims<'j> {
     }
 }
 
-/// When a token's dates hold, leeway included. In Unix seconds.
+/// The time in which the dates of a token are valid, leeway included. In Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
     from: u64,
-    /// The first second that is too late.
+    /// The first second after it.
     until: u64,
     /// `exp`, rounded down to whole seconds.
     expires_at: u64,
@@ -239,7 +240,7 @@ impl Validity {
         self.expires_at
     }
 
-    pub(crate) fn holds(&self, now: u64) -> bool {
+    pub(crate) fn contains(&self, now: u64) -> bool {
         (self.from..self.until).contains(&now)
     }
 }

@@ -1,21 +1,21 @@
-//! The cache of verified tokens. A service sends the same token for the token's whole life, so its
-//! signature is checked once.
+//! The cache of verified tokens. A service sends the same token until it expires, so the signature
+//! is checked once.
 //!
-//! A cached token is found by all of its bytes, and counts only while its dates hold and **the very
-//! key that proved it may still be used**. Each verifier has a cache of its own. Only tokens with a
-//! good signature are inserted, so an attacker cannot fill the cache with invented tokens.
+//! A look-up compares all bytes of the token. A cached result applies only while the dates of the
+//! token are valid and **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
+//! used**. Each verifier has its own cache. Only tokens with a valid signature are inserted, so an
+//! attacker cannot fill the cache with invented tokens.
 //!
-//! Two levels: a small cache for each thread, in front of one shared cache. Without the first
-//! level, threads that serve one caller would contend for a lock and a reference count.
+//! The cache has two levels: a small cache for each thread in front of one shared cache. Without
+//! the first level, threads that serve one caller would contend for a lock and a reference count.
 //!
 //! # Memory
 //!
-//! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that for
-//! tokens that were refused. The first level shares the entries of the second one. It can hold
-//! entries that the second level has evicted: at most 512 KiB for each of its caches, of which
-//! there are at most 64. The last clone of the verifier frees all of it.
+//! The second level takes at most 4 KiB for each token of its capacity, and a sixteenth of that in
+//! addition for rejected tokens. The first level shares the entries of the second. It can also hold
+//! entries that the second level has evicted: at most 512 KiB in each of its caches, of which there
+//! are at most 64. The last clone of the verifier frees both levels.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use quick_cache::DefaultHashBuilder;
@@ -23,14 +23,14 @@ use quick_cache::sync::Cache;
 
 use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
-use super::near_cache::{Near, NearCaches};
+use super::near_cache::{NearCaches, NearLookup};
 use crate::rejection::Rejection;
 
-/// The memory per token of the capacity, in KiB.
+/// The memory for each token of the capacity, in KiB.
 const TOKEN_WEIGHT: u64 = 4;
 
-/// The part of the capacity that is added for authentic tokens that were refused.
-const REFUSED_PART: usize = 16;
+/// The capacity for rejected tokens is the capacity divided by this.
+const REJECTED_PART: usize = 16;
 
 /// The tokens that one verifier has verified.
 pub(super) struct TokenCache {
@@ -41,14 +41,15 @@ pub(super) struct TokenCache {
 struct Levels {
     near: NearCaches,
     admitted: Tokens,
-    /// Apart from `admitted`, so that end users' tokens never evict those of services.
-    refused: Tokens,
+    /// Tokens with a valid signature that were rejected. Separate, so that the tokens of end users
+    /// never evict those of services.
+    rejected: Tokens,
 }
 
 type Tokens = Cache<Token, Arc<CachedToken>, ByWeight<TOKEN_WEIGHT>, DefaultHashBuilder>;
 
 impl TokenCache {
-    /// `capacity` in tokens; zero caches none. Takes no memory before the first token.
+    /// `capacity` is in tokens; zero disables the cache. Allocates with the first token.
     pub(super) fn new(capacity: usize) -> Self {
         Self { capacity, levels: OnceLock::new() }
     }
@@ -57,34 +58,34 @@ impl TokenCache {
         self.capacity
     }
 
-    /// The outcome for this token, if it is cached and counts at `now`, in Unix seconds.
+    /// The result for this token, if it is cached and still applies at `now`, in Unix seconds.
     pub(super) fn get(&self, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
         let levels = self.levels.get()?;
         let near = levels.near.get(token, now);
-        if let Near::Found(claims) = near {
+        if let NearLookup::Found(claims) = near {
             return Some(Ok(claims));
         }
         let token = TokenRef::new(token);
         let (level, cached) = match levels.admitted.get(&token) {
             Some(cached) => (&levels.admitted, cached),
-            None => (&levels.refused, levels.refused.get(&token)?),
+            None => (&levels.rejected, levels.rejected.get(&token)?),
         };
-        if !cached.holds(now) {
-            // Only for its dates: an unusable key becomes usable again once a fetch renews its
-            // stale set.
+        if !cached.is_valid(now) {
+            // Not removed for its key: an unusable key becomes usable again once a fetch refreshes
+            // the stale key set.
             level.remove_if(&token, |cached| !cached.has_valid_dates(now));
             return None;
         }
-        if matches!(near, Near::Wanted) {
+        if matches!(near, NearLookup::Insert) {
             levels.near.insert(&cached);
         }
         Some(cached.outcome().clone().map_err(Rejection::from))
     }
 
-    /// Caches the outcome for a token whose signature was good. The capacity must not be zero.
+    /// Caches the result for a token with a valid signature. The capacity must not be zero.
     pub(super) fn insert(&self, cached: CachedToken) {
         let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
-        let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.refused };
+        let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.rejected };
         level.insert(cached.token(), Arc::new(cached));
     }
 
@@ -93,7 +94,7 @@ impl TokenCache {
     pub(super) fn is_near(&self, token: &[u8], now: u64) -> bool {
         self.levels
             .get()
-            .is_some_and(|levels| matches!(levels.near.get(token, now), Near::Found(_)))
+            .is_some_and(|levels| matches!(levels.near.get(token, now), NearLookup::Found(_)))
     }
 
     /// How many tokens the second level holds, and their weight.
@@ -101,15 +102,9 @@ impl TokenCache {
     pub(super) fn count_and_weight(&self) -> (usize, u64) {
         let Some(levels) = self.levels.get() else { return (0, 0) };
         (
-            levels.admitted.len() + levels.refused.len(),
-            levels.admitted.weight() + levels.refused.weight(),
+            levels.admitted.len() + levels.rejected.len(),
+            levels.admitted.weight() + levels.rejected.weight(),
         )
-    }
-}
-
-impl fmt::Debug for TokenCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCache").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 
@@ -119,7 +114,7 @@ impl Levels {
             let weight = (capacity as u64).saturating_mul(TOKEN_WEIGHT);
             Cache::with(capacity, weight, ByWeight, <_>::default(), <_>::default())
         };
-        let refused = level((capacity / REFUSED_PART).max(1));
-        Self { near: NearCaches::default(), admitted: level(capacity), refused }
+        let rejected = level((capacity / REJECTED_PART).max(1));
+        Self { near: NearCaches::default(), admitted: level(capacity), rejected }
     }
 }

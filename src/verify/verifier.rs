@@ -1,5 +1,6 @@
-//! The verifier: one policy over one source of keys.
+//! [`Verifier`]: verifies tokens with the keys of one source under one policy.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,29 +23,29 @@ use crate::rejection::{Rejection, RejectionReason};
 /// The default of [`Verifier::cache_capacity`], in tokens.
 const CACHE_CAPACITY: usize = 4096;
 
-/// Verifies tokens: one policy over one source of keys. Cheap to clone.
+/// Verifies tokens with the keys of a [`KeySource`] under a policy. Cheap to clone.
 ///
-/// By default a token must be signed by one of the keys, be current with a leeway of 30 s, be at
-/// most 8 KiB long, and hold `"source": "microservice"`. Issuer, audience and subject are mandatory
-/// once configured; **configure at least the audience** where several services share one authority,
-/// or a token made for one of them is good for all.
+/// By default a token must be signed by one of the keys, be unexpired (with a leeway of 30 s), be
+/// at most 8 KiB long, and hold `"source": "microservice"`. **Configure at least the
+/// [`audience`](Self::audience)** if several services share one authority; otherwise each of them
+/// accepts tokens that were issued for another.
 ///
 /// ```
-/// use tower_m2m::{LocalJwks, RejectionKind, Verifier};
+/// use std::time::Duration;
+/// use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let jwks = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-/// let verifier = Verifier::new(LocalJwks::from_json(jwks)?)
+/// let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+/// let verifier = Verifier::new(jwks)
 ///     .issuer("https://api.example.com")
-///     .audience("billing");
-///
-/// let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-/// let rejection = runtime.block_on(verifier.verify("not.a.token")).unwrap_err();
-/// assert_eq!(rejection.kind(), RejectionKind::InvalidToken);
-/// # Ok(())
-/// # }
+///     .audience("billing")
+///     .leeway(Duration::from_secs(5));
+/// let layer = VerifyServiceTokenLayer::new(verifier);
+/// # let _ = layer;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+///
+/// The [docs of `server`](crate::server#order-of-checks) list the checks in their order.
+#[derive(Clone)]
 #[must_use]
 pub struct Verifier {
     keys: KeySource,
@@ -54,19 +55,19 @@ pub struct Verifier {
     signatures: Arc<SignatureLimit>,
 }
 
-/// The outcome for one credential, as far as it is known without waiting.
+/// The result for one token, or a future if the token has to wait.
 pub(crate) enum Authentication {
     Done(Result<ServiceClaims, Rejection>),
     Pending(PendingAuthentication),
 }
 
-/// Resolves once the token's key is known and a core is free. Boxed: the rare slow path.
+/// Resolves once the token has its key and a permit. Boxed, because few tokens have to wait.
 pub(crate) type PendingAuthentication =
     Pin<Box<dyn Future<Output = Result<ServiceClaims, Rejection>> + Send>>;
 
 impl Verifier {
-    /// A verifier with the default policy over `keys`, a [`RemoteJwks`](crate::RemoteJwks) or a
-    /// [`LocalJwks`](crate::LocalJwks).
+    /// Creates a verifier with the default policy. `keys` is a [`RemoteJwks`](crate::RemoteJwks) or
+    /// a [`LocalJwks`](crate::LocalJwks).
     pub fn new(keys: impl Into<KeySource>) -> Self {
         Self {
             keys: keys.into(),
@@ -77,90 +78,162 @@ impl Verifier {
         }
     }
 
-    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Not required by default.
+    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Default: any issuer or none.
     ///
-    /// SuperTokens puts the API domain here without a base path: `https://api.example.com`.
+    /// SuperTokens writes the API domain without a base path: `https://api.example.com`.
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         self.with(|policy| policy.require_issuer(issuer.into()))
     }
 
-    /// Requires `aud` to be, or to hold, this string (RFC 7519 §4.1.3). Called again it accepts one
-    /// more audience. Not required by default.
+    /// Requires `aud` to be this string, or an array that contains it (RFC 7519 §4.1.3). Each
+    /// further call accepts one more audience. Default: any audience or none.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // Tokens for `billing` are accepted, and so are those for its old name.
+    /// let verifier = Verifier::new(jwks).audience("billing").audience("payments");
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn audience(self, audience: impl Into<String>) -> Self {
         self.with(|policy| policy.add_audience(audience.into()))
     }
 
-    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). Not required by default.
+    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). Default: any subject or none.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         self.with(|policy| policy.require_subject(subject.into()))
     }
 
-    /// Allows these algorithms alone (RFC 8725 §3.1). By default every [`Algorithm`] is allowed
-    /// that the key is for.
+    /// Allows only these algorithms (RFC 8725 §3.1). Default: every [`Algorithm`]. In any case the
+    /// algorithm must be one that the key is bound to.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// use tower_m2m::Algorithm;
+    ///
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let verifier = Verifier::new(jwks).algorithms([Algorithm::RS256]);
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.with(|policy| policy.allow_only(algorithms.into_iter().collect()))
     }
 
-    /// How far the clocks of the two sides may be apart, in whole seconds. 30 s by default; more
-    /// than 5 min is cut to 5 min.
+    /// How far the clocks of authority and verifier may differ, in whole seconds. `exp`, `nbf` and
+    /// `iat` are checked with it. Default: 30 s; at most 5 min, to which longer ones are cut.
     pub fn leeway(self, leeway: Duration) -> Self {
         self.with(|policy| policy.allow_leeway(leeway))
     }
 
-    /// Refuses tokens whose `exp` − `iat` is more than this, in whole seconds; `iat` becomes
-    /// mandatory. Unbounded by default, since SuperTokens' own default is 100 years.
+    /// Rejects tokens whose `exp` − `iat` is more than this, in whole seconds, or that lack `iat`.
+    /// Default: no limit, because SuperTokens issues tokens for 100 years by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // M1 must mint with a validity of at most one hour.
+    /// let verifier = Verifier::new(jwks).max_lifetime(Duration::from_secs(3600));
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_lifetime(self, lifetime: Duration) -> Self {
         self.with(|policy| policy.limit_lifetime(lifetime))
     }
 
-    /// Refuses longer tokens before anything in them is decoded. In bytes; 8 KiB by default.
+    /// Rejects longer tokens before anything in them is decoded. In bytes. Default: 8 KiB.
     pub fn max_token_len(self, bytes: usize) -> Self {
         self.with(|policy| policy.limit_token_len(bytes))
     }
 
-    /// Replaces the marker: the claim that only service tokens hold, and its exact value, of any
-    /// JSON type. `source` and `microservice` by default.
+    /// Replaces the marker, the claim that tells service tokens from those of end users, which the
+    /// same keys sign. A token must have the claim `name` with exactly this `value`, of any JSON
+    /// type. Default: `source` with the string `microservice`.
     ///
-    /// The marker separates services from end users whose tokens the same keys sign. Choose a claim
-    /// that no end user's token can have: an OAuth2 access token of SuperTokens, for instance, has
-    /// `stt` 1.
+    /// Choose a claim that no token of an end user can have. `stt` 1, for instance, is in every
+    /// OAuth2 access token of SuperTokens, those of end users included.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let verifier = Verifier::new(jwks).marker("kind", "service");
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn marker(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.with(|policy| policy.require_marker(name.into(), value.into()))
     }
 
-    /// How many verified tokens are cached, so that their signature is not checked again. 4 096 by
-    /// default; zero caches none.
+    /// Capacity of the token cache, in tokens. The signature of a cached token is not checked
+    /// again. Default: 4 096; zero disables the cache.
     ///
-    /// A cached token is admitted only while its dates hold, by a clock that may be some
-    /// milliseconds behind, and the very key that proved it may still be used.
+    /// A cached token is admitted only while its dates are valid and the key that signed it may
+    /// still be used. The clock for this check may be some milliseconds slow.
+    ///
+    /// Set the capacity to the number of tokens in use at one time, whatever the number of threads:
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // 200 calling services with one token each, and some that are being replaced.
+    /// let verifier = Verifier::new(jwks).cache_capacity(256);
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Memory
     ///
-    /// `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once: by
-    /// default 19 MiB with two threads and 50 MiB with 64 or more. Further threads use only the
-    /// cache that all share. With a capacity of zero nothing is taken. In a container plan for
-    /// twice that: allocators fragment under constant eviction of tokens of varied size.
+    /// At most `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once:
+    /// by default 19 MiB with two threads and 50 MiB with 64 or more. In a container reserve twice
+    /// that, because allocators fragment under constant eviction of tokens of different sizes.
     ///
-    /// Set the capacity to the number of tokens in use at one time; the number of threads does not
-    /// matter for it. A token that takes more than 4 KiB together with its claims counts more than
-    /// once. Each verifier has a cache of its own, which clones share and the last clone frees.
+    /// A token that takes more than 4 KiB together with its claims counts more than once. Threads
+    /// beyond 64 use only the part of the cache that all threads share. Each verifier has its own
+    /// cache, which its clones share and the last clone frees. A disabled cache takes no memory.
     pub fn cache_capacity(mut self, tokens: usize) -> Self {
         self.cache = Arc::new(TokenCache::new(tokens));
         self
     }
 
-    /// Verifies one token: the header's text after `Bearer `, or the token that a message carries.
+    /// Verifies one token without `Bearer`, for instance from a queue message.
+    ///
+    /// Waits if the key is unknown and has to be fetched, or if too many signatures are being
+    /// checked. Needs a tokio runtime if the keys are a [`RemoteJwks`](crate::RemoteJwks).
+    ///
+    /// ```
+    /// # use tower_m2m::{EmbeddedCore, LocalJwks, SuperTokensCore};
+    /// use tower_m2m::{RejectionReason, Verifier};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let core = EmbeddedCore::builder().build().await?;
+    /// # let jwks = LocalJwks::from_json(core.jwks().await)?;
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let url = format!("http://{}", listener.local_addr()?);
+    /// # tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
+    /// # let request = SuperTokensCore::new(url)?.service_token("https://api.example.com");
+    /// # let value = request.claim("service", "orders").mint().await?.header_value();
+    /// # let jwt = value.to_str()?.trim_start_matches("Bearer ");
+    /// let verifier = Verifier::new(jwks);
+    /// let claims = verifier.verify(jwt).await?;
+    /// assert_eq!(claims.get("service").unwrap(), "orders");
+    ///
+    /// let rejection = verifier.audience("billing").verify(jwt).await.unwrap_err();
+    /// assert_eq!(rejection.reason(), RejectionReason::WrongAudience);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// The reason is the first check that failed.
-    /// [`RejectionKind::KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says nothing about
-    /// the token.
+    /// A [`Rejection`] with the first check that failed as its reason. The kind
+    /// [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says nothing about the token.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends its wait, for a key or for a free core, and nothing else: a fetch
-    /// in flight continues.
+    /// Dropping the future stops only its own wait. A fetch that it waits for continues.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(outcome) = self.cached(token.as_bytes()) {
             return outcome;
@@ -171,9 +244,9 @@ impl Verifier {
         }
     }
 
-    /// Verifies the credential after the scheme `Bearer`, which may hold any bytes.
+    /// Verifies the bytes after `Bearer` and its spaces, which can be any.
     pub(crate) fn authenticate(&self, credential: &[u8]) -> Authentication {
-        // First: a cached token is well-formed.
+        // Before the check for a b64token: a cached token is one.
         if let Some(outcome) = self.cached(credential) {
             return Authentication::Done(outcome);
         }
@@ -189,7 +262,7 @@ impl Verifier {
         self.keys.last_fetch_error()
     }
 
-    /// The outcome for a token that was verified before.
+    /// The cached result for a token, if it still applies.
     pub(crate) fn cached(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
         self.cache.get(token, self.clock.coarse_unix_now())
     }
@@ -199,21 +272,22 @@ impl Verifier {
         match self.check(token, None, None) {
             Ok(claims) => Authentication::Done(Ok(claims)),
             Err(Unverified::Rejected(rejection)) => Authentication::Done(Err(rejection)),
-            Err(waits) => {
-                Authentication::Pending(Box::pin(self.clone().finish(token.to_owned(), waits)))
+            Err(unverified) => {
+                let verifier = self.clone();
+                Authentication::Pending(Box::pin(verifier.wait(token.to_owned(), unverified)))
             }
         }
     }
 
-    /// Waits for the key, then for a permit, each if the token lacks it. After each wait the token
-    /// is checked from the start: its dates must hold then.
-    async fn finish(self, token: String, waits: Unverified) -> Result<ServiceClaims, Rejection> {
-        let result = match waits {
+    /// Waits for the key if it is unknown, then for a permit if none is free. After each wait the
+    /// token is checked from the start, since it may have expired.
+    async fn wait(self, token: String, unverified: Unverified) -> Result<ServiceClaims, Rejection> {
+        let result = match unverified {
             Unverified::AwaitsKey(key) => {
                 let jwk = key.await?;
                 self.check_again(&token, Some(jwk), None)
             }
-            Unverified::AwaitsPermit(_) | Unverified::Rejected(_) => Err(waits),
+            Unverified::AwaitsPermit(_) | Unverified::Rejected(_) => Err(unverified),
         };
         match result {
             Err(Unverified::AwaitsPermit(slot)) => {
@@ -226,8 +300,8 @@ impl Verifier {
         }
     }
 
-    /// Checks a token that has waited. Of many requests with one token, the first checks its
-    /// signature and the others find it cached.
+    /// Checks a token that has waited. If many requests with the same token wait, the first one
+    /// checks the signature and the others find the token cached.
     fn check_again(
         &self,
         token: &str,
@@ -240,9 +314,9 @@ impl Verifier {
         }
     }
 
-    /// The steps 1 to 6 of the module docs. The signature is checked under `permit` or one that is
-    /// free. Caches every token with a good signature and current claims, including those refused
-    /// for the rest.
+    /// Checks 3 to 8 of the [order of checks](crate::server#order-of-checks), and 6 before 4 if the
+    /// key is unknown. The signature is checked under `permit`, or under a free one. A token that
+    /// passes 3 to 6 is cached, even if 7 or 8 rejects it.
     fn check(
         &self,
         token: &str,
@@ -274,8 +348,8 @@ impl Verifier {
         Ok(outcome?)
     }
 
-    /// The key of a token. The claims are checked before an unknown key is fetched, so that only a
-    /// token that would pass can cause a fetch.
+    /// The key of a token. Checks the claims before an unknown key is looked up, so that a token
+    /// with bad claims causes no fetch.
     fn find_key(&self, jws: &Jws<'_>) -> Result<Arc<Jwk>, Unverified> {
         let (kid, now) = (jws.kid(), self.clock.unix_now());
         if let Some(jwk) = self.keys.find(kid, jws.algorithm(), now) {
@@ -312,17 +386,27 @@ impl Verifier {
     }
 }
 
-/// Why a check gave no claims.
+/// Prints the keys and the policy.
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("keys", &self.keys)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why [`Verifier::check`] returned no claims.
 enum Unverified {
     Rejected(Rejection),
-    /// The key is not in the set; the fetch that tells whether it exists has not ended.
+    /// The key is not in the key set, and the fetch that tells whether it exists is pending.
     AwaitsKey(PendingKey),
     /// The signature limit is exhausted.
     AwaitsPermit(QueueSlot),
 }
 
 impl Unverified {
-    /// The answer for a token that waits no longer.
+    /// The rejection of a token that must not wait again.
     fn into_rejection(self) -> Rejection {
         match self {
             Self::Rejected(rejection) => rejection,

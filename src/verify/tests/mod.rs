@@ -1,4 +1,4 @@
-//! Tests of this room that are too long for the file that they test, or cross several files.
+//! Tests of `verify` that are too long for the file that they test, or that cover several files.
 
 mod concurrency;
 mod policy;

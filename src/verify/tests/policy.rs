@@ -1,4 +1,4 @@
-//! Each claim that a policy checks, case by case.
+//! The claims that a policy checks, case by case.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn with_exp(exp: impl Display) -> Option<R> {
 }
 
 #[test]
-fn exp_is_required_and_a_number() {
+fn exp_is_required_and_must_be_a_number() {
     for exp in [
         "null",
         "\"1900000000\"",
@@ -53,10 +53,10 @@ fn exp_is_required_and_a_number() {
 }
 
 #[test]
-fn token_expires_on_the_second_after_the_leeway() {
+fn token_expires_when_exp_plus_leeway_is_reached() {
     assert_eq!(with_exp(NOW - 29), None);
     assert_eq!(with_exp(NOW - 30), Some(R::Expired));
-    // A fraction is never rounded up, however close to the next second it is.
+    // A fraction is rounded down, however close it is to the next second.
     for nines in [1, 20, 400] {
         assert_eq!(with_exp(format!("{}.{}", NOW - 30, "9".repeat(nines))), Some(R::Expired));
     }
@@ -65,7 +65,7 @@ fn token_expires_on_the_second_after_the_leeway() {
     assert_eq!(outcome(&strict, r#"{"exp":NOW}"#), Some(R::Expired));
     let shortened = validity(&strict, r#"{"exp":1800000001.7}"#, NOW).unwrap();
     assert_eq!(shortened.expires_at(), NOW + 1);
-    assert_eq!([0, NOW, NOW + 1].map(|now| shortened.holds(now)), [true, true, false]);
+    assert_eq!([0, NOW, NOW + 1].map(|now| shortened.contains(now)), [true, true, false]);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn leeway_is_cut_to_five_minutes() {
 }
 
 #[test]
-fn nbf_and_iat_are_numbers_and_not_ahead() {
+fn nbf_and_iat_must_be_numbers_in_the_past() {
     for (name, malformed, ahead) in [
         ("nbf", R::MalformedNotBefore, R::NotYetValid),
         ("iat", R::MalformedIssuedAt, R::IssuedInFuture),
@@ -101,13 +101,13 @@ fn nbf_and_iat_are_numbers_and_not_ahead() {
 }
 
 #[test]
-fn validity_holds_from_nbf_until_exp_with_leeway() {
+fn validity_lasts_from_nbf_until_exp_with_leeway() {
     let text = r#"{"iat":1799999990,"nbf":1800000010.5,"exp":1800000100.5}"#;
-    let holding = validity(&Policy::default(), text, NOW).unwrap();
+    let whole = validity(&Policy::default(), text, NOW).unwrap();
     let seconds = [NOW - 20, NOW - 19, NOW + 129, NOW + 130];
-    assert_eq!(seconds.map(|now| holding.holds(now)), [false, true, true, false]);
+    assert_eq!(seconds.map(|now| whole.contains(now)), [false, true, true, false]);
     for now in [NOW - 20, NOW - 19, NOW + 129, NOW + 130] {
-        assert_eq!(validity(&Policy::default(), text, now).is_ok(), holding.holds(now), "{now}");
+        assert_eq!(validity(&Policy::default(), text, now).is_ok(), whole.contains(now), "{now}");
     }
 }
 
@@ -121,7 +121,7 @@ fn configured_lifetime_is_enforced() {
 }
 
 #[test]
-fn configured_names_are_mandatory_and_typed() {
+fn configured_claims_are_mandatory_and_typed() {
     let mut policy = Policy::default();
     policy.require_issuer("https://a".into());
     policy.add_audience("billing".into());
@@ -156,7 +156,7 @@ fn configured_names_are_mandatory_and_typed() {
 }
 
 #[test]
-fn unconfigured_names_are_typed() {
+fn unconfigured_claims_are_typed() {
     let cases = [
         (r#""iss":7"#, Some(R::WrongIssuer)),
         (r#""iss":null"#, Some(R::WrongIssuer)),
@@ -179,7 +179,7 @@ fn unconfigured_names_are_typed() {
 }
 
 #[test]
-fn marker_is_one_exact_string() {
+fn marker_is_an_exact_string() {
     let policy = Policy::default();
     assert_eq!(check_marker(&policy, r#"{"source":"microservice"}"#), Ok(()));
     assert_eq!(check_marker(&policy, r#"{"s\u006furce":"micro\u0073ervice"}"#), Ok(()));

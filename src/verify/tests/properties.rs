@@ -1,5 +1,5 @@
-//! What holds for every token: no byte of a good one can be changed, and what is let in here is let
-//! in by the library underneath as well.
+//! Properties of every token: changing a byte of a valid token invalidates it, and each token that
+//! the verifier accepts is one that jsonwebtoken accepts.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -82,11 +82,11 @@ fn verifier() -> Verifier {
 fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
     match pin!(verifier.verify(token)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.map(drop).map_err(|rejection| rejection.reason()),
-        Poll::Pending => panic!("local keys are not waited for"),
+        Poll::Pending => panic!("a token with a local key waits"),
     }
 }
 
-/// Good tokens whose parts end at each of the places in a group of four characters.
+/// Valid tokens whose parts have each possible length modulo four characters.
 fn good_tokens() -> Vec<String> {
     let tokens = [(Signer::Ed25519, "EdDSA", "ed"), (Signer::P256, "ES256", "ec")]
         .into_iter()
@@ -109,7 +109,7 @@ fn good_tokens() -> Vec<String> {
 }
 
 #[test]
-fn a_byte_that_is_changed_added_or_removed_is_noticed() {
+fn token_with_one_changed_byte_is_rejected() {
     let (verifier, tokens) = (verifier(), good_tokens());
     let edits = (0..tokens.len(), any::<prop::sample::Index>(), 0..=127_u8, 0..3);
     let mut runner =
@@ -132,7 +132,7 @@ fn a_byte_that_is_changed_added_or_removed_is_noticed() {
 }
 
 #[test]
-fn the_last_character_of_each_part_can_be_written_in_one_way() {
+fn last_character_of_each_part_has_one_encoding() {
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let verifier = verifier();
     let mut not_canonical = 0;
@@ -147,13 +147,13 @@ fn the_last_character_of_each_part_can_be_written_in_one_way() {
             }
         }
     }
-    // A signature of 64 bytes leaves four bits over, and two of three lengths of the other parts
-    // some as well.
-    assert!(not_canonical > 6 * 45, "only {not_canonical} of the changes left bits over");
+    // The last character of a signature of 64 bytes has four unused bits. So have some, for two of
+    // the three lengths, the other parts.
+    assert!(not_canonical > 6 * 45, "only {not_canonical} changes set unused bits");
 }
 
 #[test]
-fn the_second_spelling_of_an_ecdsa_signature_is_accepted() {
+fn second_form_of_an_ecdsa_signature_is_accepted() {
     // n of P-256: FIPS 186-5, SP 800-186 §3.2.1.3.
     const ORDER: [u8; 32] = *b"\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\
         \xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51";
@@ -167,9 +167,9 @@ fn the_second_spelling_of_an_ecdsa_signature_is_accepted() {
         borrow = i16::from(difference < 0);
         *s = difference.rem_euclid(256) as u8;
     }
-    let spelled = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
-    assert_ne!(spelled, token);
-    assert_eq!(outcome(&verifier(), &spelled), Ok(()));
+    let second = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
+    assert_ne!(second, token);
+    assert_eq!(outcome(&verifier(), &second), Ok(()));
 }
 
 /// A JSON value of any shape.
@@ -191,7 +191,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A member's value, most often one of `usual`, and absent where that is `None`.
+/// The value of a member: mostly one of `usual`, where `None` leaves the member out.
 fn usually(usual: Vec<Option<Value>>) -> impl Strategy<Value = Option<Value>> {
     prop_oneof![12 => prop::sample::select(usual), 1 => any_json().prop_map(Some)]
 }
@@ -200,7 +200,7 @@ fn some(values: impl IntoIterator<Item = Value>) -> Vec<Option<Value>> {
     values.into_iter().map(Some).collect()
 }
 
-/// Members in the order given, as text, so that one may stand there twice.
+/// The members in this order as JSON text, which can contain a member twice.
 fn object(members: impl IntoIterator<Item = (String, Option<Value>)>) -> String {
     let members =
         members.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", json!(name), value?)));
@@ -245,7 +245,7 @@ fn headers() -> impl Strategy<Value = (Signer, String)> {
 }
 
 fn claims() -> impl Strategy<Value = String> {
-    // Far from now, so that what is compared does not depend on when.
+    // All dates are far from now, so that the results do not depend on the current time.
     let names = vec!["billing".into(), json!(["billing"]), json!(["orders", "billing"])];
     let members = (
         usually(some([
@@ -283,7 +283,7 @@ fn claims() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
+fn accepted_tokens_are_accepted_by_jsonwebtoken() {
     let accepted = Cell::new(0);
     let cases = (headers(), claims(), any::<[bool; 3]>());
     let mut runner =
@@ -293,8 +293,8 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
         let (mut verifier, mut validation) = (verifier(), Validation::new(signer.algorithm()));
         validation.leeway = 30;
         validation.validate_nbf = true;
-        // Deliberately no check of an audience without a configured one: RFC 7519 §4.1.3 would have
-        // it refused, but tokens of SuperTokens may carry one.
+        // Without a configured audience `aud` is not checked. RFC 7519 §4.1.3 would reject the token,
+        // but tokens of SuperTokens may have an audience.
         validation.validate_aud = audience;
         let mut required = vec!["exp"];
         if issuer {
@@ -313,7 +313,7 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
             required.push("sub");
         }
         validation.set_required_spec_claims(&required);
-        // The library does not know RFC 9864's name.
+        // jsonwebtoken does not know the name `Ed25519` (RFC 9864).
         let comparable = !header.contains(r#""alg":"Ed25519""#);
         if outcome(&verifier, &token).is_ok() && comparable {
             accepted.set(accepted.get() + 1);
@@ -326,7 +326,7 @@ fn what_is_accepted_here_is_accepted_by_jsonwebtoken() {
     result.unwrap();
     assert!(
         (300..2700).contains(&accepted.get()),
-        "{} of 3000 are accepted: that compares too little",
+        "{} of 3000 tokens are accepted, too few or too many to compare",
         accepted.get()
     );
 }

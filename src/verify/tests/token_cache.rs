@@ -1,4 +1,4 @@
-//! The token cache as a verifier uses it: what is cached, and for how long.
+//! The token cache of a verifier: which tokens are cached, and for how long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::rejection::RejectionReason;
 
 const NOW: u64 = 1_800_000_000;
 
-/// Signs tokens, one key for each kid `k0`, `k1`...
+/// Signs tokens with the keys `k0`, `k1`...
 struct Authority {
     keys: Vec<Ed25519KeyPair>,
     jwks: LocalJwks,
@@ -90,7 +90,7 @@ async fn cached_outcome_equals_the_first_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cached_token_ends_at_the_second_that_exp_says() {
+async fn cached_token_is_valid_from_nbf_until_exp() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let token = authority
@@ -110,7 +110,7 @@ async fn cached_token_ends_at_the_second_that_exp_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn removed_key_ends_its_cached_tokens_and_no_others() {
+async fn retired_key_invalidates_only_its_cached_tokens() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let (gone, stays) = (authority.good(0), authority.good(1));
@@ -127,7 +127,7 @@ async fn removed_key_ends_its_cached_tokens_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_material_under_a_known_kid_has_no_cached_token() {
+async fn new_key_with_a_known_kid_has_no_cached_token() {
     let clock = Clock::driven(NOW);
     let (before, after) = (Authority::new(1), Authority::new(1));
     let token = before.good(0);
@@ -138,12 +138,12 @@ async fn new_material_under_a_known_kid_has_no_cached_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_policy_shares_no_cached_token() {
+async fn verifiers_with_different_policies_share_no_token() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let token = authority.good(0);
     verify_often(&verifier, &token).await;
-    assert!(is_cached(&verifier.clone(), &token), "the same policy does share");
+    assert!(is_cached(&verifier.clone(), &token), "a clone with the same policy shares the cache");
     let stricter = verifier.clone().audience("billing");
     assert!(!is_cached(&stricter, &token));
     assert_eq!(stricter.verify(&token).await.unwrap_err().reason(), RejectionReason::WrongAudience);
@@ -169,7 +169,7 @@ async fn token_that_differs_in_one_byte_is_not_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_good_signatures_are_cached() {
+async fn only_tokens_with_a_valid_signature_are_cached() {
     let (authority, clock) = (Authority::new(2), Clock::driven(NOW));
     let verifier = authority.verifier(&clock);
     let (good, other) = (authority.good(0), authority.good(1));
@@ -181,7 +181,7 @@ async fn only_good_signatures_are_cached() {
         assert!(!is_cached(&verifier, token), "{token}");
     }
     assert_eq!(verifier.cache().count_and_weight(), (0, 0));
-    // An authentic token without the marker is cached as refused.
+    // A rejected token is cached too if its signature and its registered claims are valid.
     let user = authority.sign(0, &format!(r#"{{"exp":{},"sub":"user"}}"#, NOW + 100));
     for _ in 0..3 {
         assert_eq!(
@@ -193,7 +193,7 @@ async fn only_good_signatures_are_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cache_without_capacity_holds_nothing() {
+async fn cache_with_capacity_zero_caches_nothing() {
     let (authority, clock) = (Authority::new(1), Clock::driven(NOW));
     let verifier = authority.verifier(&clock).cache_capacity(0);
     let token = authority.good(0);
@@ -232,7 +232,7 @@ async fn fifty_verifiers_on_one_thread_keep_their_near_caches() {
 }
 
 #[test]
-fn cache_is_bounded_under_a_hundred_thousand_tokens() {
+fn cache_stays_bounded_under_100_000_tokens() {
     let authority = Authority::new(1);
     for token_len in [200, 800, 8192] {
         let cache = TokenCache::new(1000);
@@ -240,7 +240,7 @@ fn cache_is_bounded_under_a_hundred_thousand_tokens() {
         for number in 0..100_000 {
             let token = format!("{number:0>token_len$}");
             bytes_offered += token.len();
-            // Every other token is refused, which has a part of its own.
+            // Every other token is rejected and goes into the part for rejected tokens.
             let outcome = match number % 2 {
                 0 => Ok(ServiceClaims::verified(serde_json::Map::new(), NOW)),
                 _ => Err(RejectionReason::NotMicroservice),

@@ -1,4 +1,4 @@
-//! What a verifier does with a token that has to wait, and with the signature limit.
+//! [`Verifier`] with tokens that have to wait, and with the signature limit.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 
 const EXPIRES_AT: u64 = 4_953_600_000;
 
-/// A verifier that checks one signature at once, and its only key.
+/// A verifier with a signature limit of one, and its only key.
 struct Fixture {
     pair: Ed25519KeyPair,
     jwks: LocalJwks,
@@ -35,7 +35,7 @@ impl Fixture {
         Self { pair, jwks, limit, verifier }
     }
 
-    /// A good token.
+    /// A valid token.
     fn sign(&self, number: u32) -> String {
         let claims = json!({"exp": EXPIRES_AT, "source": "microservice", "n": number}).to_string();
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
@@ -43,7 +43,7 @@ impl Fixture {
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes())))
     }
 
-    /// A token whose signature is not its key's.
+    /// A token with an invalid signature.
     fn forge(&self) -> String {
         let signed = self.sign(0);
         format!("{}.{}", signed.rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]))
@@ -58,7 +58,7 @@ fn reason(outcome: Result<ServiceClaims, Rejection>) -> Option<RejectionReason> 
     outcome.err().map(|rejection| rejection.reason())
 }
 
-/// Verifies a token, which does not have to wait.
+/// Verifies a token that does not have to wait.
 fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
     match verifier.authenticate(token.as_bytes()) {
         Authentication::Done(outcome) => outcome,
@@ -66,7 +66,7 @@ fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
     }
 }
 
-/// Starts to verify a token, which has to wait.
+/// Starts to verify a token that has to wait.
 fn pending(verifier: &Verifier, token: &str) -> PendingAuthentication {
     match verifier.authenticate(token.as_bytes()) {
         Authentication::Pending(pending) => pending,
@@ -83,7 +83,7 @@ async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
 
     let permit = fixture.limit.try_acquire().unwrap();
     assert!(verifier.cached(known.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
-    // A token that is refused before its signature needs no permit.
+    // A token that is rejected before its signature check needs no permit.
     assert!(done(verifier, "not.a.token").is_err());
     let [new, again, forged] = [fixture.sign(2), fixture.sign(2), fixture.forge()].map(|token| {
         let verifier = verifier.clone();
@@ -99,7 +99,7 @@ async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
 }
 
 #[tokio::test]
-async fn full_queue_refuses_a_new_token() {
+async fn full_queue_rejects_a_new_token() {
     let fixture = Fixture::new();
     let (verifier, limit) = (&fixture.verifier, &fixture.limit);
     let permit = limit.try_acquire().unwrap();
@@ -118,7 +118,7 @@ async fn queued_token_is_found_cached_once_another_is_verified() {
     let fixture = Fixture::new();
     let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
     let pending = pending(&fixture.verifier, &token);
-    // The same cache, and a limit of its own.
+    // Shares the cache, but has its own limit.
     let other = Arc::new(SignatureLimit::new(1));
     let other = fixture.verifier.clone().with_signature_limit(other);
     let first = other.verify(&token).await.unwrap();
@@ -127,7 +127,7 @@ async fn queued_token_is_found_cached_once_another_is_verified() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_that_expires_while_queued_is_refused() {
+async fn token_that_expires_while_queued_is_rejected() {
     let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
     let verifier = fixture.verifier.clone().on_clock(clock.clone());
     let permit = fixture.limit.try_acquire().unwrap();
@@ -138,7 +138,7 @@ async fn token_that_expires_while_queued_is_refused() {
 }
 
 #[tokio::test]
-async fn token_whose_key_is_retired_while_queued_is_refused() {
+async fn token_whose_key_is_retired_while_queued_is_rejected() {
     let fixture = Fixture::new();
     let permit = fixture.limit.try_acquire().unwrap();
     let pending = pending(&fixture.verifier, &fixture.sign(1));
@@ -148,7 +148,7 @@ async fn token_whose_key_is_retired_while_queued_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_token_that_would_not_pass_asks_for_no_key() {
+async fn expired_queued_token_causes_no_key_look_up() {
     let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
     let verifier = fixture.verifier.clone().on_clock(clock.clone());
     let permit = fixture.limit.try_acquire().unwrap();
@@ -160,7 +160,7 @@ async fn queued_token_that_would_not_pass_asks_for_no_key() {
 }
 
 #[tokio::test]
-async fn token_longer_than_configured_is_refused() {
+async fn token_longer_than_max_token_len_is_rejected() {
     let fixture = Fixture::new();
     let token = fixture.sign(1);
     for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TokenTooLong))] {
@@ -174,7 +174,7 @@ async fn token_longer_than_configured_is_refused() {
 }
 
 #[tokio::test]
-async fn cached_token_counts_again_once_its_key_does() {
+async fn cached_token_is_usable_again_once_its_key_is() {
     let fixture = Fixture::new();
     let token = fixture.sign(1);
     fixture.verifier.verify(&token).await.unwrap();
@@ -185,7 +185,7 @@ async fn cached_token_counts_again_once_its_key_does() {
 }
 
 #[test]
-fn configured_clone_shares_the_limit_and_keeps_the_capacity() {
+fn configured_clone_shares_limit_and_keeps_capacity() {
     let fixture = Fixture::new();
     let _permit = fixture.limit.try_acquire().unwrap();
     let configured = fixture.verifier.clone().cache_capacity(7).audience("billing");
