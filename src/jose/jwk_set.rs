@@ -1,5 +1,6 @@
 //! A JWK Set (RFC 7517 §5), read entry by entry, so that a bad entry does not affect the others.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use super::json::{self, RawValue};
 use super::jwk::{self, Jwk};
 
 /// The usable keys of one JWK Set.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct JwkSet {
     keys: Vec<Arc<Jwk>>,
 }
@@ -87,6 +88,13 @@ impl JwkSet {
     #[cfg(feature = "reqwest")]
     pub(crate) fn contains(&self, key: &Arc<Jwk>) -> bool {
         self.keys.iter().any(|own| Arc::ptr_eq(own, key))
+    }
+}
+
+/// Prints the number of keys.
+impl fmt::Debug for JwkSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwkSet").field("keys", &self.keys.len()).finish()
     }
 }
 

@@ -185,6 +185,14 @@ async fn cached_token_is_usable_again_once_its_key_is() {
 }
 
 #[test]
+fn debug_shows_the_number_of_keys_and_the_policy() {
+    let verifier = Fixture::new().verifier.audience("billing");
+    let text = format!("{verifier:?}");
+    assert!(text.starts_with("Verifier { keys: KeySource(Local(LocalJwks(JwkSet { keys: 1 })))"));
+    assert!(text.contains(r#"audience: ["billing"]"#) && text.len() < 400, "{text}");
+}
+
+#[test]
 fn configured_clone_shares_limit_and_keeps_capacity() {
     let fixture = Fixture::new();
     let _permit = fixture.limit.try_acquire().unwrap();
