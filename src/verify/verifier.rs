@@ -121,8 +121,8 @@ impl Verifier {
         self.with(|policy| policy.allow_only(algorithms.into_iter().collect()))
     }
 
-    /// How far the clocks of authority and verifier may differ, in whole seconds. `exp`, `nbf` and
-    /// `iat` are checked with it. Default: 30 s; at most 5 min, to which longer ones are cut.
+    /// How far the clocks of authority and verifier may differ, in whole seconds. Applies to `exp`,
+    /// `nbf` and `iat`. Default: 30 s. More than 5 min is cut to 5 min.
     pub fn leeway(self, leeway: Duration) -> Self {
         self.with(|policy| policy.allow_leeway(leeway))
     }
@@ -199,8 +199,8 @@ impl Verifier {
 
     /// Verifies one token without `Bearer`, for instance from a queue message.
     ///
-    /// Waits if the key is unknown and has to be fetched, or if too many signatures are being
-    /// checked. Needs a tokio runtime if the keys are a [`RemoteJwks`](crate::RemoteJwks).
+    /// Waits if the key is unknown and has to be fetched, which needs a tokio runtime, or if too
+    /// many signatures are being checked.
     ///
     /// ```
     /// # use tower_m2m::{EmbeddedCore, LocalJwks, SuperTokensCore};
@@ -233,7 +233,7 @@ impl Verifier {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops only its own wait. A fetch that it waits for continues.
+    /// Cancel safe. A fetch that the future waits for continues without it.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         if let Some(outcome) = self.cached(token.as_bytes()) {
             return outcome;
