@@ -9,6 +9,7 @@
 //!   found in types, expressions, patterns, bounds, `use` lines and the tokens of macro calls.
 //! - [`graph`] derives from the paths which file imports which, and finds cycles.
 //! - [`rules`] is the table of rules; [`check`] applies it.
+//! - [`examples`] finds public types without an example in their docs.
 //!
 //! A path imports each file that leads to its item: the deepest module in the path, each `mod.rs`
 //! that re-exports the item, and the file that defines it. A `mod child;` line imports nothing,
@@ -19,6 +20,7 @@
 //! macro's tokens, and paths in attributes and docs.
 
 mod check;
+mod examples;
 mod graph;
 mod mentions;
 mod modules;

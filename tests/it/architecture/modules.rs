@@ -146,6 +146,31 @@ impl Crate {
         self.modules[module].file
     }
 
+    /// The module of `lib.rs`.
+    pub(super) fn root(&self) -> ModuleId {
+        0
+    }
+
+    /// The path of the module's file below `src/`.
+    pub(super) fn path_of(&self, module: ModuleId) -> &str {
+        &self.files[self.file_of(module)].path
+    }
+
+    /// The items of a module outside tests.
+    pub(super) fn items(&self, module: ModuleId) -> &[Item] {
+        let file = &self.files[self.file_of(module)];
+        let Some(syntax) = &file.syntax else { return &[] };
+        // The names of the inline modules between the file and the module.
+        let inline = &self.modules[module].path[self.modules[file.module].path.len()..];
+        inline.iter().fold(&syntax.items, |items, name| {
+            let content = items.iter().find_map(|item| match item {
+                Item::Mod(child) if child.ident == name => child.content.as_ref(),
+                _ => None,
+            });
+            &content.expect("the file contains its inline modules").1
+        })
+    }
+
     /// The path from `crate` to `rest`, a path in the module.
     pub(super) fn name_in(&self, module: ModuleId, rest: &[String]) -> Vec<String> {
         [&self.modules[module].path[..], rest].concat()
