@@ -113,7 +113,7 @@ async fn run() -> Outcome<Table> {
         401,
         m2.whoami(Some(&with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?)).await?,
     );
-    let unknown = with_header(&good, &json!({"alg": "RS256", "typ": "JWT", "kid": "s-nobody"}))?;
+    let unknown = with_header(&good, &json!({"alg": "RS256", "typ": "JWT", "kid": "s-unknown"}))?;
     table.row("unknown key", 401, m2.whoami(Some(&unknown)).await?);
 
     let microservice = || json!({"source": "microservice", "aud": "m2"});

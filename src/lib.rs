@@ -88,15 +88,22 @@
 //! - [`token`]: minting, renewal and health
 //! - [`migration`]: SuperTokens' SDKs beside this crate
 //!
+//! # Features
+//!
+//! - `axum` (default): the extractors `ServiceClaims` and `Option<ServiceClaims>`
+//! - `reqwest` (default): everything that does network I/O, and the client layer for
+//!   `reqwest::Request`
+//! - `rustls-tls` (default): https for these, with the CA certificates of the machine
+//! - `embedded-core`: [`EmbeddedCore`]
+//! - `metrics`: counters and gauges of the key cache, through the `metrics` facade
+//!
 //! # Runtime
 //!
 //! Everything that does network I/O runs on tokio with its I/O and time drivers. Constructors need
 //! no runtime.
-#![cfg_attr(feature = "embedded-core", doc = "\n[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
-#![cfg_attr(
-    not(feature = "embedded-core"),
-    doc = "\n[`EmbeddedCore`]: https://docs.rs/tower-m2m/latest/tower_m2m/embedded_core/"
-)]
+//!
+#![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
+#![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]

@@ -25,7 +25,7 @@ const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A SuperTokens core that mints tokens, or another server with its API, such as this crate's
-/// [`EmbeddedCore`](crate::embedded_core). Clones share the position in the list of hosts.
+/// `EmbeddedCore`. Clones share the position in the list of hosts.
 ///
 /// ```
 /// use std::time::Duration;
