@@ -1,4 +1,4 @@
-//! An entry of the token cache: its content, its key and its weight.
+//! An entry of the token cache: its content, its cache key and its weight.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -24,6 +24,7 @@ const ENTRY_OVERHEAD: usize = 512;
 pub(super) struct CachedToken {
     token: Token,
     outcome: Result<ServiceClaims, RejectionReason>,
+    /// The key that verified the signature.
     key: Arc<Jwk>,
     validity: Validity,
     /// The memory that the entry takes, in KiB, rounded up.
@@ -42,7 +43,7 @@ impl CachedToken {
         Self { token: Token(token.as_bytes().into()), outcome, key, validity, weight }
     }
 
-    /// The key of the entry.
+    /// The cache key of the entry.
     pub(super) fn token(&self) -> Token {
         self.token.clone()
     }
@@ -68,10 +69,10 @@ impl CachedToken {
     }
 }
 
-/// A token as the key of an entry. Equality compares all bytes; the hash covers the last eight.
+/// A token as a cache key. Equality compares all bytes; the hash covers the last eight.
 ///
 /// The last bytes are part of the signature. Only tokens with a valid signature are inserted, so an
-/// attacker cannot choose them. A look-up of any other token is only a miss.
+/// attacker cannot choose the hashes in the cache. A look-up of any other token is only a miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token(Arc<[u8]>);
 

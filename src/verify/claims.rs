@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// The last second of the year 9999. [`ServiceClaims::expires_at`] returns no later time, because
 /// the [`SystemTime`] of some platforms cannot hold one.
-const LAST_SHOWN: u64 = 253_402_300_799;
+const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 
 /// The claims of a verified token (RFC 7519 §4). Cheap to clone.
 ///
@@ -40,8 +40,8 @@ const LAST_SHOWN: u64 = 253_402_300_799;
 ///
 /// An extractor that finds no claims returns a
 /// [`ServiceClaimsRejection`](crate::ServiceClaimsRejection). Without a layer in front of the
-/// handler that is status 500, also for `Option<ServiceClaims>`, so that a forgotten layer does not
-/// go unnoticed.
+/// handler, both `ServiceClaims` and `Option<ServiceClaims>` respond with status 500, so that a
+/// forgotten layer does not go unnoticed.
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Verified>);
 
@@ -51,7 +51,7 @@ struct Verified {
 }
 
 impl ServiceClaims {
-    /// Only `verify` may call this, which a test of the architecture checks.
+    /// Only the module `verify` may call this; a test of the architecture enforces it.
     pub(super) fn verified(claims: Map<String, Value>, expires_at: u64) -> Self {
         Self(Arc::new(Verified { claims: Arc::new(claims), expires_at }))
     }
@@ -103,7 +103,7 @@ impl ServiceClaims {
     /// returned as the last second of that year.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(LAST_SHOWN))
+        UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(MAX_EXPIRES_AT))
     }
 
     /// Deserializes all claims into `T`.
@@ -136,7 +136,7 @@ impl ServiceClaims {
     }
 }
 
-/// Prints only the number of claims: their values tell which service calls which.
+/// Prints only the number of claims, because their values identify the calling service.
 impl fmt::Debug for ServiceClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceClaims")
@@ -147,8 +147,8 @@ impl fmt::Debug for ServiceClaims {
 
 /// The claims do not fit the type given to [`ServiceClaims::deserialize`].
 ///
-/// Names the type and prints no claim. The token itself is valid, so a handler usually responds
-/// with 403:
+/// The message names the type and quotes no claim. The token itself is valid, so a handler usually
+/// responds with 403:
 ///
 /// ```
 /// use axum::http::StatusCode;

@@ -88,11 +88,11 @@ impl SignatureLimit {
         sender.try_reserve_owned().map(QueueSlot).map_err(|_| RejectionReason::TooManyWaiting)
     }
 
-    /// Starts the thread of the queue. It ends with the limit.
+    /// Starts the thread of the queue. The thread exits after the limit is dropped.
     fn start(&self) -> io::Result<mpsc::Sender<Job>> {
         let (sender, mut jobs) = mpsc::channel::<Job>(MAX_QUEUED);
         let permits = Arc::clone(&self.permits);
-        // Runs nothing but the two waits.
+        // The runtime needs no driver, because it runs only `recv` and `acquire`.
         let runtime = Builder::new_current_thread().build()?;
         thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
             while let Some(job) = runtime.block_on(jobs.recv())
@@ -130,7 +130,7 @@ impl QueueSlot {
             if sender.is_closed() {
                 return;
             }
-            // `work` sees the caller's runtime: it may spawn, and reads that runtime's time.
+            // `work` may spawn a task and read the clock, both on the caller's runtime.
             let _entered = runtime.as_ref().map(Handle::enter);
             let _ = sender.send(work(permit));
         }));

@@ -1,5 +1,5 @@
-//! Verification of one token: the policy, the checks and the cache of verified tokens. Knows no
-//! HTTP.
+//! Verification of one token, independent of HTTP: the policy, the checks and the cache of verified
+//! tokens.
 //!
 //! The docs of [`server`](crate::server#order-of-checks) list the checks in their order. Check 1 is
 //! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 8 in `Verifier::check`.

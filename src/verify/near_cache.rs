@@ -1,8 +1,8 @@
 //! The first level of the token cache: a small cache for each verifier and thread.
 //!
-//! Not one shared `quick_cache::sync::Cache`: with 100 callers, the throughput of two threads is
-//! then 0.96 times that of one thread, instead of 1.86 times (bench `threads`). Not
-//! `std::thread_local!`: a cache that belongs to a thread outlives its verifier.
+//! With 100 callers, the throughput of two threads is 1.86 times that of one thread. With only a
+//! shared `quick_cache::sync::Cache` it is 0.96 times (bench `threads`). A cache in
+//! `std::thread_local!` would outlive its verifier.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,8 @@ const CAPACITY: u64 = 512;
 /// A cache of at least this weight counts as full, because few tokens fit into the rest.
 const FULL: u64 = CAPACITY / 16 * 15;
 
-/// A full cache inserts one in this many tokens that it misses. To insert each would cost more than
-/// it saves when there are more callers than entries.
+/// A full cache inserts a token at one in this many misses. Inserting at every miss costs more than
+/// it saves if there are more callers than entries.
 const MISSES_PER_INSERT: u32 = 256;
 
 /// The largest number of caches, and so of threads that have one. When a thread exits, the next new
@@ -42,9 +42,9 @@ struct NearCache {
 /// The result of a look-up in the first level.
 pub(super) enum NearLookup {
     Found(ServiceClaims),
-    /// Not found. The caller inserts the token if the second level admits it.
+    /// Not found. The caller inserts the token if the second level holds it.
     Insert,
-    /// Not found. The cache is full.
+    /// Not found. The caller does not insert the token, because the cache is full.
     Skip,
 }
 
@@ -73,7 +73,7 @@ impl NearCaches {
         }
     }
 
-    /// Caches a token that the second level admits.
+    /// Caches an admitted token from the second level. Ignores a rejected one.
     pub(super) fn insert(&self, cached: &CachedToken) {
         if let Some(own) = cached.with_own_count()
             && let Some(near) = self.of_thread()
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn full_near_cache_admits_1_in_256_within_its_weight() {
+    fn full_near_cache_inserts_at_1_in_256_misses_up_to_its_capacity() {
         let (caches, key) = (NearCaches::default(), key());
         let weight = || caches.of_thread().unwrap().borrow().tokens.weight();
         for at in 0..FULL as u32 {

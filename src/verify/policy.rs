@@ -8,7 +8,7 @@ use crate::jose::json::{self, RawString, RawValue};
 use crate::jose::{Algorithm, Jws, NumericDate};
 use crate::rejection::RejectionReason;
 
-/// Upper limit of the leeway. A longer leeway would in effect prolong every token.
+/// Upper limit of the leeway, which prolongs the lifetime of every token.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Policy {
     issuer: Option<String>,
     audience: Vec<String>,
     subject: Option<String>,
-    /// Name and value of the claim that a service token must have.
+    /// Name and value of the marker.
     marker: (String, Value),
     leeway: u64,
 }
@@ -89,13 +89,13 @@ impl Policy {
         Ok(jws)
     }
 
-    /// Checks the registered claims and returns for how long they are valid. `now` is in Unix
-    /// seconds. Needs no key.
+    /// Checks the registered claims and returns the interval in which their dates are valid. `now`
+    /// is in Unix seconds. The signature may still be unchecked.
     ///
     /// # Errors
     ///
     /// The first claim that is invalid, or [`RejectionReason::MalformedClaims`] if the payload is
-    /// not one object or has one of these claims twice.
+    /// not a single JSON object or has one of these claims twice.
     pub(crate) fn check_claims(
         &self,
         payload: &[u8],
@@ -107,13 +107,13 @@ impl Policy {
         Ok(validity)
     }
 
-    /// Checks the claim that tells service tokens from others that the same keys sign.
+    /// Checks the marker, which only service tokens have.
     pub(crate) fn check_marker(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
         let (name, value) = &self.marker;
         if claims.get(name) == Some(value) { Ok(()) } else { Err(RejectionReason::NotMicroservice) }
     }
 
-    /// Checks `exp`, `nbf`, `iat` and the lifetime. On `exp` itself, leeway added, the token has
+    /// Checks `exp`, `nbf`, `iat` and the lifetime. At `exp` plus the leeway the token has already
     /// expired (RFC 7519 §4.1.4).
     fn check_dates(
         &self,
@@ -199,8 +199,8 @@ struct RegisteredClaims<'j> {
 }
 
 impl<'j> RegisteredClaims<'j> {
-    /// Scans a payload. `None` if it is not one object, or if one of these claims occurs twice.
-    /// Does not validate the rest of the JSON; see [`json::members`].
+    /// Scans a payload. `None` if it is not a single JSON object, or if one of these claims occurs
+    /// twice. The rest of the JSON is not validated; see [`json::members`].
     fn scan(payload: &'j [u8]) -> Option<Self> {
         let mut claims = Self::default();
         json::members(payload, |name, value| {
@@ -219,11 +219,11 @@ impl<'j> RegisteredClaims<'j> {
     }
 }
 
-/// The time in which the dates of a token are valid, leeway included. In Unix seconds.
+/// The interval in which the dates of a token are valid, leeway included, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
     from: u64,
-    /// The first second after it.
+    /// The first second after the interval.
     until: u64,
     /// `exp`, rounded down to whole seconds.
     expires_at: u64,

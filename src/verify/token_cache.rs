@@ -4,7 +4,7 @@
 //! A look-up compares all bytes of the token. A cached result applies only while the dates of the
 //! token are valid and **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
 //! used**. Each verifier has its own cache. Only tokens with a valid signature are inserted, so an
-//! attacker cannot fill the cache with invented tokens.
+//! attacker cannot fill the cache with forged tokens.
 //!
 //! The cache has two levels: a small cache for each thread in front of one shared cache. Without
 //! the first level, threads that serve one caller would contend for a lock and a reference count.
@@ -26,7 +26,7 @@ use super::claims::ServiceClaims;
 use super::near_cache::{NearCaches, NearLookup};
 use crate::rejection::Rejection;
 
-/// The memory for each token of the capacity, in KiB.
+/// The least weight of a token, in KiB. The weight limit of a level is its capacity times this.
 const TOKEN_WEIGHT: u64 = 4;
 
 /// The capacity for rejected tokens is the capacity divided by this.
@@ -49,7 +49,7 @@ struct Levels {
 type Tokens = Cache<Token, Arc<CachedToken>, ByWeight<TOKEN_WEIGHT>, DefaultHashBuilder>;
 
 impl TokenCache {
-    /// `capacity` is in tokens; zero disables the cache. Allocates with the first token.
+    /// `capacity` is in tokens; zero disables the cache. The first insertion allocates the levels.
     pub(super) fn new(capacity: usize) -> Self {
         Self { capacity, levels: OnceLock::new() }
     }
@@ -71,8 +71,8 @@ impl TokenCache {
             None => (&levels.rejected, levels.rejected.get(&token)?),
         };
         if !cached.is_valid(now) {
-            // Not removed for its key: an unusable key becomes usable again once a fetch refreshes
-            // the stale key set.
+            // An entry stays while only its key is unusable: a key of a stale key set becomes
+            // usable again with the next fetch.
             level.remove_if(&token, |cached| !cached.has_valid_dates(now));
             return None;
         }

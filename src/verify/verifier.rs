@@ -61,7 +61,8 @@ pub(crate) enum Authentication {
     Pending(PendingAuthentication),
 }
 
-/// Resolves once the token has its key and a permit. Boxed, because few tokens have to wait.
+/// Resolves to the result for a token that waits for its key or for a permit. Boxed, because few
+/// tokens have to wait.
 pub(crate) type PendingAuthentication =
     Pin<Box<dyn Future<Output = Result<ServiceClaims, Rejection>> + Send>>;
 
@@ -80,7 +81,7 @@ impl Verifier {
 
     /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Default: any issuer or none.
     ///
-    /// SuperTokens writes the API domain without a base path: `https://api.example.com`.
+    /// SuperTokens sets `iss` to the API domain without a base path: `https://api.example.com`.
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         self.with(|policy| policy.require_issuer(issuer.into()))
     }
@@ -127,8 +128,9 @@ impl Verifier {
         self.with(|policy| policy.allow_leeway(leeway))
     }
 
-    /// Rejects tokens whose `exp` − `iat` is more than this, in whole seconds, or that lack `iat`.
-    /// Default: no limit, because SuperTokens issues tokens for 100 years by default.
+    /// The longest accepted lifetime, `exp` − `iat`, in whole seconds. If it is set, a token
+    /// without `iat` is rejected. Default: no limit, because SuperTokens issues tokens for 100
+    /// years by default.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -143,17 +145,18 @@ impl Verifier {
         self.with(|policy| policy.limit_lifetime(lifetime))
     }
 
-    /// Rejects longer tokens before anything in them is decoded. In bytes. Default: 8 KiB.
+    /// The length of the longest accepted token, in bytes. A longer one is rejected before it is
+    /// decoded. Default: 8 KiB.
     pub fn max_token_len(self, bytes: usize) -> Self {
         self.with(|policy| policy.limit_token_len(bytes))
     }
 
-    /// Replaces the marker, the claim that tells service tokens from those of end users, which the
-    /// same keys sign. A token must have the claim `name` with exactly this `value`, of any JSON
-    /// type. Default: `source` with the string `microservice`.
+    /// Replaces the marker: a token must have the claim `name` with exactly this `value`, of any
+    /// JSON type. Default: `source` with the string `microservice`.
     ///
-    /// Choose a claim that no token of an end user can have. `stt` 1, for instance, is in every
-    /// OAuth2 access token of SuperTokens, those of end users included.
+    /// The same keys sign the tokens of end users, so choose a claim that only service tokens have.
+    /// `"stt": 1`, for instance, is unsuitable: SuperTokens adds it to every OAuth2 access token,
+    /// including those of end users.
     ///
     /// ```
     /// # use tower_m2m::{RemoteJwks, Verifier};
@@ -185,7 +188,7 @@ impl Verifier {
     ///
     /// # Memory
     ///
-    /// At most `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify at once:
+    /// At most `tokens` × 4.5 KiB, and 0.5 MiB for each of at most 64 threads that verify tokens:
     /// by default 19 MiB with two threads and 50 MiB with 64 or more. In a container reserve twice
     /// that, because allocators fragment under constant eviction of tokens of different sizes.
     ///
@@ -228,8 +231,8 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// A [`Rejection`] with the first check that failed as its reason. The kind
-    /// [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) says nothing about the token.
+    /// A [`Rejection`] with the first check that failed as its reason. With the kind
+    /// [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) the token may be valid.
     ///
     /// # Cancel safety
     ///
@@ -244,13 +247,13 @@ impl Verifier {
         }
     }
 
-    /// Verifies the bytes after `Bearer` and its spaces, which can be any.
-    pub(crate) fn authenticate(&self, credential: &[u8]) -> Authentication {
-        // Before the check for a b64token: a cached token is one.
-        if let Some(outcome) = self.cached(credential) {
+    /// Verifies the bytes of a token, which may be empty or malformed.
+    pub(crate) fn authenticate(&self, token: &[u8]) -> Authentication {
+        // The cache is read before the b64token check, which every cached token passes.
+        if let Some(outcome) = self.cached(token) {
             return Authentication::Done(outcome);
         }
-        match bearer::b64token(credential, self.policy.max_token_len()) {
+        match bearer::b64token(token, self.policy.max_token_len()) {
             Ok(token) => self.authenticate_new(token),
             Err(reason) => Authentication::Done(Err(reason.into())),
         }
@@ -314,9 +317,9 @@ impl Verifier {
         }
     }
 
-    /// Checks 3 to 8 of the [order of checks](crate::server#order-of-checks), and 6 before 4 if the
-    /// key is unknown. The signature is checked under `permit`, or under a free one. A token that
-    /// passes 3 to 6 is cached, even if 7 or 8 rejects it.
+    /// Runs checks 3 to 8 of the [order of checks](crate::server#order-of-checks); runs 6 before 4
+    /// if the key is unknown. The signature is checked under `permit`, or under a free one. A token
+    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it.
     fn check(
         &self,
         token: &str,

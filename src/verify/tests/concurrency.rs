@@ -21,7 +21,7 @@ async fn pending_once<F: Future>(mut future: Pin<&mut F>) {
     assert!(waits, "the future does not wait");
 }
 
-/// Lets every task of this thread's runtime go as far as it can.
+/// Yields ten times, so that every other task of this thread's runtime runs until it waits.
 async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -135,7 +135,7 @@ async fn work_of_a_future_dropped_in_the_queue_is_not_run() {
 }
 
 #[tokio::test]
-async fn thread_ends_with_its_limit() {
+async fn thread_exits_after_its_limit_is_dropped() {
     let limit = one_permit();
     let permits = Arc::downgrade(limit.permits());
     limit.enqueue().unwrap().run(|_permit| Ok(())).await.unwrap();
@@ -200,7 +200,7 @@ async fn busy_worker_blocks_no_queued_token() {
 }
 
 #[tokio::test]
-async fn panic_of_one_job_costs_no_permit_and_no_other_job() {
+async fn panicking_job_releases_its_permit_to_the_next_job() {
     let limit = one_permit();
     let permit = limit.try_acquire().unwrap();
     let lost =

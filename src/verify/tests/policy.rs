@@ -121,7 +121,7 @@ fn configured_lifetime_is_enforced() {
 }
 
 #[test]
-fn configured_claims_are_mandatory_and_typed() {
+fn configured_claim_that_is_missing_different_or_of_another_type_is_rejected() {
     let mut policy = Policy::default();
     policy.require_issuer("https://a".into());
     policy.add_audience("billing".into());
@@ -156,7 +156,7 @@ fn configured_claims_are_mandatory_and_typed() {
 }
 
 #[test]
-fn unconfigured_claims_are_typed() {
+fn unconfigured_claim_of_the_wrong_type_is_rejected() {
     let cases = [
         (r#""iss":7"#, Some(R::WrongIssuer)),
         (r#""iss":null"#, Some(R::WrongIssuer)),

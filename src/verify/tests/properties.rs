@@ -86,7 +86,8 @@ fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
     }
 }
 
-/// Valid tokens whose parts have each possible length modulo four characters.
+/// Valid tokens of both keys, with three lengths of header and claims, so that the last base64url
+/// character has no, two and four unused bits.
 fn good_tokens() -> Vec<String> {
     let tokens = [(Signer::Ed25519, "EdDSA", "ed"), (Signer::P256, "ES256", "ec")]
         .into_iter()
@@ -147,8 +148,8 @@ fn last_character_of_each_part_has_one_encoding() {
             }
         }
     }
-    // The last character of a signature of 64 bytes has four unused bits. So have some, for two of
-    // the three lengths, the other parts.
+    // The last character of a 64-byte signature has four unused bits. That of a header or of claims
+    // has no, two or four, depending on the length.
     assert!(not_canonical > 6 * 45, "only {not_canonical} changes set unused bits");
 }
 
@@ -293,8 +294,8 @@ fn accepted_tokens_are_accepted_by_jsonwebtoken() {
         let (mut verifier, mut validation) = (verifier(), Validation::new(signer.algorithm()));
         validation.leeway = 30;
         validation.validate_nbf = true;
-        // Without a configured audience `aud` is not checked. RFC 7519 §4.1.3 would reject the token,
-        // but tokens of SuperTokens may have an audience.
+        // Without a configured audience `aud` is not checked. RFC 7519 §4.1.3 would reject the
+        // token, but tokens of SuperTokens may have an audience.
         validation.validate_aud = audience;
         let mut required = vec!["exp"];
         if issuer {

@@ -127,7 +127,7 @@ async fn retired_key_invalidates_only_its_cached_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_key_with_a_known_kid_has_no_cached_token() {
+async fn token_cached_by_one_verifier_is_rejected_by_another_with_a_new_key() {
     let clock = Clock::driven(NOW);
     let (before, after) = (Authority::new(1), Authority::new(1));
     let token = before.good(0);

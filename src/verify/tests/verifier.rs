@@ -114,7 +114,7 @@ async fn full_queue_rejects_a_new_token() {
 }
 
 #[tokio::test]
-async fn queued_token_is_found_cached_once_another_is_verified() {
+async fn queued_token_that_is_cached_meanwhile_is_read_from_the_cache() {
     let fixture = Fixture::new();
     let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
     let pending = pending(&fixture.verifier, &token);
