@@ -74,7 +74,7 @@ impl Authenticator {
                 Outcome::Anonymous(Box::new((rejection, self.realm.clone())))
             }
             Err(rejection) => {
-                // At debug, because senders decide how many refusals there are.
+                // At debug level, because any client can cause refusals and would fill the log.
                 tracing::debug!(reason = ?rejection.reason(), "request refused");
                 return Err(rejection.respond_to(request, self.protocols, &self.realm));
             }

@@ -20,7 +20,7 @@ use crate::verify::ServiceClaims;
 /// | `ServiceClaims` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
 /// | `ServiceClaims` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
 ///
-/// With 401 and 403 the response has the challenge that a layer that is not optional sends; see the
+/// A response with 401 or 403 has the challenge of a layer that requires a token; see the
 /// [table of responses](crate::server#responses). The body is empty. The response to a gRPC call is
 /// the same HTTP response, which gRPC clients map to a gRPC status.
 ///

@@ -42,8 +42,8 @@ pub struct VerifyServiceTokenLayer(Arc<Authenticator>);
 impl VerifyServiceTokenLayer {
     /// Creates a layer that refuses every request without a valid token.
     ///
-    /// By default it reads `Authorization`, names the [realm](Self::realm) `m2m`, and refuses gRPC
-    /// calls [in gRPC](Self::http_answers).
+    /// By default it reads `Authorization`, names the [realm](Self::realm) `m2m`, and refuses a
+    /// gRPC call with a [gRPC status](Self::http_answers).
     pub fn new(verifier: Verifier) -> Self {
         Self(Arc::new(Authenticator::new(verifier, Mode::Required)))
     }
@@ -172,7 +172,7 @@ impl<S> Layer<S> for VerifyServiceTokenLayer {
     }
 }
 
-// Beside the layer, because `service.rs` must not import this file.
+// This impl is not in `service.rs`, because that file must not import this one.
 impl<S> VerifyServiceToken<S> {
     /// Returns a [`Layer`] that wraps services in this middleware:
     /// [`VerifyServiceTokenLayer::new`].

@@ -46,14 +46,14 @@
 //! 4. **Key.** The key set holds a key with the token's `kid` and `alg`. Without a `kid` exactly
 //!    one key must fit the `alg`. If the key is unknown, check 6 comes first, so that only a token
 //!    that passes it can make [`RemoteJwks`](crate::RemoteJwks) fetch and can wait for that fetch.
-//! 5. **Signature.** It is valid under the algorithm that the key is bound to. One core is left
-//!    free of signature checks; further tokens wait in a queue of 1 024.
-//! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and
-//!    [`max_lifetime`](crate::Verifier::max_lifetime) is kept. `iss`, `aud` and `sub` are of their
-//!    types (RFC 7519 §4.1) and match the verifier's [`issuer`](crate::Verifier::issuer),
+//! 5. **Signature.** It is valid under the algorithm that the key is bound to. All cores but one
+//!    may check signatures at a time; up to 1 024 further tokens wait in a queue.
+//! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and the lifetime is at most
+//!    [`max_lifetime`](crate::Verifier::max_lifetime). `iss`, `aud` and `sub` have the types of
+//!    RFC 7519 §4.1 and match the verifier's [`issuer`](crate::Verifier::issuer),
 //!    [`audience`](crate::Verifier::audience) and [`subject`](crate::Verifier::subject).
-//! 7. **JSON.** Header and claims are JSON objects of at most 32 levels. At no level are there
-//!    duplicate members, or names that begin with `$serde_json::private::`.
+//! 7. **JSON.** Header and claims are JSON objects of at most 32 levels. No level has duplicate
+//!    members, or names that begin with `$serde_json::private::`.
 //! 8. **Marker.** `source` is exactly the JSON string `microservice`, or the claim set with
 //!    [`marker`](crate::Verifier::marker) has its value.
 //!
@@ -82,9 +82,9 @@
 //!
 //! A refused gRPC call gets HTTP status 200 with `grpc-status` and `grpc-message`, unless
 //! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. A gRPC call is a `POST` over
-//! HTTP/2 with media type `application/grpc` or `application/grpc+…`. gRPC-Web and
-//! `application/grpc` over HTTP/1.1, as from a gRPC-Web translator, get the HTTP response, which
-//! gRPC clients map to a gRPC status.
+//! HTTP/2 with media type `application/grpc` or `application/grpc+…`. gRPC-Web requests, and
+//! `application/grpc` requests over HTTP/1.1, such as those of a gRPC-Web translator, get the HTTP
+//! response. gRPC clients map it to a gRPC status.
 
 mod authenticator;
 #[cfg(feature = "axum")]

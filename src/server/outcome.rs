@@ -11,8 +11,9 @@ use crate::verify::ServiceClaims;
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Authenticated(ServiceClaims),
-    /// An optional layer admitted the request without claims. Holds what a layer that is not
-    /// optional responds with. Boxed, so that the value of an authenticated request stays small.
+    /// An optional layer admitted the request without claims. An extractor that requires claims
+    /// responds with this rejection and realm. Boxed, so that the value of an authenticated request
+    /// stays small.
     #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
     Anonymous(Box<(Rejection, Realm)>),
 }
@@ -52,7 +53,7 @@ mod tests {
     use crate::rejection::RejectionReason;
 
     #[test]
-    fn each_outcome_replaces_the_one_before() {
+    fn claims_are_none_without_a_layer_and_with_an_anonymous_outcome() {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         let rejection = RejectionReason::MissingCredentials.into();

@@ -125,9 +125,9 @@ pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 /// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc` or
 /// `application/grpc+…`.
 ///
-/// gRPC-Web is not gRPC. `application/grpc` over HTTP/1.1 is not either, since gRPC needs HTTP/2:
-/// status 200 would hide the refusal from proxies and logs, and a gRPC-Web translator maps the HTTP
-/// response.
+/// gRPC-Web is not gRPC. Neither is `application/grpc` over HTTP/1.1, since gRPC needs HTTP/2: a
+/// status of 200 would hide the refusal from proxies and logs. A gRPC-Web translator in front of
+/// the layer maps the HTTP response to a gRPC status.
 fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let media_type =

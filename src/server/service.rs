@@ -16,8 +16,8 @@ use crate::verify::{Authentication, Verifier};
 ///
 /// A refused request is an `Ok` [response](crate::server#responses); errors are those of the inner
 /// service. The inner service must be `Clone`: a request that waits for a key or a signature check
-/// is called on a clone, so that it does not hold a permit of the inner service meanwhile.
-/// `poll_ready` only forwards to the inner service.
+/// is sent to a clone, so that the wait holds no permit of the inner service. `poll_ready` only
+/// forwards to the inner service.
 ///
 /// ```
 /// use http::{Request, Response, StatusCode};
@@ -44,9 +44,9 @@ pub struct VerifyServiceToken<S> {
 }
 
 impl<S> VerifyServiceToken<S> {
-    /// Refuses every request without a valid token, as
-    /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new) does. For other options
-    /// use the layer.
+    /// Creates a service that refuses every request without a valid token, with the defaults of
+    /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new). For other options use
+    /// the layer.
     #[must_use]
     pub fn new(inner: S, verifier: Verifier) -> Self {
         Self::with_authenticator(inner, Arc::new(Authenticator::new(verifier, Mode::Required)))
