@@ -6,11 +6,11 @@ use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// The bytes after `Bearer` and its spaces in the only credential of `header`. The letter case of
-/// the scheme does not matter. The bytes may be empty or malformed; [`b64token`] checks them.
+/// The token in the request's only credential: the bytes that follow `Bearer`, in any letter case,
+/// and one or more spaces. They may be empty or malformed; [`b64token`] checks them.
 ///
-/// Not `HeaderMap::get`: it takes the first of two credentials, and a proxy may have verified the
-/// second.
+/// Rejects a request with two credentials. `HeaderMap::get` would return the first, while a proxy
+/// may have verified the second.
 pub(crate) fn credential<'h>(
     headers: &'h HeaderMap,
     header: &HeaderName,
@@ -24,12 +24,12 @@ pub(crate) fn credential<'h>(
         return Err(RejectionReason::MissingCredentials);
     }
     let token = match credential.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest))
-            if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_token_char(rest) =>
-        {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_tchar(rest) => {
             rest
         }
-        _ if joins_bearer(credential) => return Err(RejectionReason::MultipleCredentials),
+        _ if has_bearer_after_comma(credential) => {
+            return Err(RejectionReason::MultipleCredentials);
+        }
         _ => return Err(RejectionReason::UnsupportedScheme),
     };
     let spaces = token.iter().take_while(|byte| **byte == b' ').count();
@@ -72,14 +72,14 @@ fn is_b64token_char(byte: u8) -> bool {
 
 /// Whether `rest` continues the name of the scheme: `BearerX` is another scheme. A tab or a comma
 /// does not continue it.
-fn starts_with_token_char(rest: &[u8]) -> bool {
-    // RFC 9110 §5.6.2.
+fn starts_with_tchar(rest: &[u8]) -> bool {
+    // `tchar` of RFC 9110 §5.6.2.
     rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
 /// Whether one of the parts after a comma is a Bearer credential: some proxies join the values of a
 /// header with commas.
-fn joins_bearer(credential: &[u8]) -> bool {
+fn has_bearer_after_comma(credential: &[u8]) -> bool {
     credential.split(|byte| *byte == b',').skip(1).any(|part| {
         let part = part.trim_ascii_start();
         part.split_at_checked(SCHEME.len()).is_some_and(|(scheme, rest)| {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn other_credentials_are_rejected_each_for_its_reason() {
+    fn each_invalid_credential_is_rejected_with_its_reason() {
         let cases: &[(&[&[u8]], R)] = &[
             (&[], R::MissingCredentials),
             (&[b""], R::MissingCredentials),
