@@ -1,5 +1,5 @@
-//! Why credentials were rejected: [`Rejection`], its kind and its reason. Knows no HTTP;
-//! `server/response.rs` turns a rejection into a response.
+//! Why credentials were rejected: [`Rejection`], its kind and its reason. `server/response.rs`
+//! turns a rejection into a response.
 //!
 //! Descriptions are constants. They name the failed check and never hold text from a token, a key
 //! or another library.
@@ -49,7 +49,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection whose sender should wait for `retry_after` before the next attempt.
+    /// A rejection that asks the caller to wait for `retry_after` before the next attempt.
     pub(crate) const fn with_retry_after(reason: RejectionReason, retry_after: Duration) -> Self {
         Self { reason, retry_after: Some(retry_after) }
     }
@@ -60,13 +60,13 @@ impl Rejection {
         self.reason.kind()
     }
 
-    /// The check that failed. Responses contain its [`description`](RejectionReason::description).
+    /// The check that failed.
     #[must_use]
     pub const fn reason(&self) -> RejectionReason {
         self.reason
     }
 
-    /// How long the sender should wait before the next attempt.
+    /// How long the caller should wait before the next attempt.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -130,8 +130,8 @@ pub enum RejectionKind {
     ///
     /// HTTP 403 with `error="insufficient_scope"`; gRPC 7 `PERMISSION_DENIED`.
     NotMicroservice,
-    /// The token could not be verified: the keys are not loaded or stale, the fetch for its key
-    /// failed, or too many tokens are waiting. Says nothing about the token.
+    /// The token could not be verified and may be valid: the keys are stale or not loaded yet, the
+    /// fetch for its key failed, or too many tokens are waiting.
     ///
     /// HTTP 503 with `Retry-After`; gRPC 14 `UNAVAILABLE`.
     KeysUnavailable,
@@ -172,8 +172,9 @@ macro_rules! reasons {
                 match self { $(Self::$name => RejectionKind::$kind,)* }
             }
 
-            /// The constant text in responses: the `error_description` of a challenge (RFC 6750
-            /// §3) and the `grpc-message`.
+            /// What is wrong, as a constant text. A challenge contains it as `error_description`
+            /// (RFC 6750 §3), a gRPC response as `grpc-message`; see the
+            /// [table of responses](crate::server#responses).
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$name => $description,)* }
@@ -241,7 +242,7 @@ reasons! {
     WrongSubject => InvalidToken, "the subject is not accepted";
     /// The key set holds no usable key with the token's `kid` and `alg`.
     UnknownKey => InvalidToken, "the signing key is not known";
-    /// The key did not make the token's signature.
+    /// The signature is not valid under the key.
     BadSignature => InvalidToken, "the signature is not valid";
     /// The [marker](crate::Verifier::marker) is missing or has another value.
     NotMicroservice => NotMicroservice, "the token is not a microservice's";
