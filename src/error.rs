@@ -1,6 +1,6 @@
 //! The errors that several modules share. Each module defines its other errors itself.
 //!
-//! No error holds a token, a key or an api key, and none prints one.
+//! No error holds or prints a token, a key or an api key.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-/// The most characters that are printed of a text from a peer or another library.
+/// Maximum number of characters that are printed of a text from a peer or another library.
 pub(crate) const MAX_TEXT: usize = 200;
 
 /// Why a configuration cannot be used. Returned before anything is sent.
@@ -87,8 +87,8 @@ fn quoted(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text:?}") }
 }
 
-/// An error of another library: opaque and cheap to clone. Two are equal if their texts and the
-/// texts of their sources are equal.
+/// An opaque error of another library, cheap to clone. Two of these errors are equal if their texts
+/// and the texts of their sources are equal.
 ///
 /// ```
 /// use std::error::Error;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn url_credentials_are_reported_only_if_present() {
+    fn url_error_shows_neither_password_nor_query() {
         // (text, whether it has a user or password, the shown part)
         let cases = [
             ("https://u:secret@a", true, ""),

@@ -22,9 +22,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let invalid = || ConfigError::of_url(text, |url| ConfigError::Url { url });
     let url = Url::parse(text).map_err(|_| invalid())?;
-    let connectable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
-    let anonymous = url.username().is_empty() && url.password().is_none();
-    if connectable && anonymous { Ok(url) } else { Err(invalid()) }
+    let is_http_with_host = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    if is_http_with_host && !has_credentials { Ok(url) } else { Err(invalid()) }
 }
 
 /// Refuses plain http to a host that is not on loopback: an attacker on the path could replace keys
@@ -53,9 +53,9 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Builds a client for `url`. Overrides these settings of `builder`: no redirects, no content
-/// coding, `timeout` from connecting to the end of the body, and proxies of the environment only
-/// for https.
+/// Builds a client for `url`. Whatever `builder` says, the client follows no redirects, does not
+/// decompress bodies, and uses the proxies of the environment only for https. `timeout` covers the
+/// time from connecting to the end of the body.
 pub(crate) fn client(
     builder: ClientBuilder,
     url: &Url,
@@ -92,8 +92,8 @@ pub(crate) fn client(
 
 /// The root cause of a failed exchange on one line, such as `Connection refused`.
 ///
-/// Not the error itself: errors of the chain print certificate names and HTTP/2 data, which the
-/// peer chooses, unescaped.
+/// The other errors of the chain are left out: they print certificate names and HTTP/2 data
+/// unescaped, and the peer chooses both.
 pub(crate) fn reason(err: &reqwest::Error) -> String {
     if err.is_timeout() {
         return "no response in time".to_owned();
