@@ -11,11 +11,11 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// Runs until the task is aborted.
     fn run(&self) -> impl Future<Output = ()> + Send;
 
-    /// Called after the task has panicked, was aborted, or was dropped by a runtime that shut down.
-    /// Must call `stopped`, after which the task can start again.
+    /// Called when the task ends: `run` returns or panics, the task is aborted, or its runtime
+    /// shuts down. Must call `stopped`, after which the task can start again.
     ///
-    /// Must not call [`BackgroundTask::ensure_running`], which calls this method itself on a
-    /// runtime that is shutting down.
+    /// Must not call [`BackgroundTask::ensure_running`]. On a runtime that is shutting down,
+    /// `ensure_running` calls this method while it holds its lock, so the call would deadlock.
     fn ended(&self, stopped: impl FnOnce()) {
         stopped();
     }
@@ -24,8 +24,8 @@ pub(crate) trait Work: Send + Sync + 'static {
 /// One task on a tokio runtime. Starts on first use, restarts on the next use after it has ended,
 /// and is aborted on drop.
 ///
-/// Not a bare [`tokio::task::JoinHandle`]: the task must restart after the runtime that it ran on
-/// was shut down, and every request checks whether it runs.
+/// A bare [`tokio::task::JoinHandle`] is not enough: the task must restart after its runtime was
+/// shut down, and every request checks whether it runs.
 pub(crate) struct BackgroundTask<W: Work> {
     shared: Arc<Shared<W>>,
     handle: Mutex<Option<AbortHandle>>,
@@ -60,11 +60,12 @@ impl<W: Work> BackgroundTask<W> {
             return true;
         }
         let Ok(runtime) = Handle::try_current() else { return false };
-        // One lock for the start and the store: otherwise the handle of a task that ended at once
-        // could replace the handle of a task that runs.
+        // The lock covers both the spawn and the store of the handle. Otherwise the handle of a
+        // task that has already ended could replace the handle of the next, running task.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.shared.is_running.swap(true, Ordering::AcqRel) {
-            // Created outside the future: a runtime that is shutting down drops it unpolled.
+            // The guard is created outside the future, so that `ended` is called even if a runtime
+            // that is shutting down drops the future unpolled.
             let guard = EndGuard(Arc::clone(&self.shared));
             let task = async move { guard.0.work.run().await };
             *handle = Some(runtime.spawn(task).abort_handle());
