@@ -18,7 +18,7 @@ pin_project! {
     /// The response future of [`AddServiceToken`](crate::AddServiceToken). Resolves to the output
     /// of the inner service's future.
     ///
-    /// A service that wraps `AddServiceToken` names it as its own future:
+    /// A service that wraps `AddServiceToken` can use this type as its own `Future`:
     ///
     /// ```
     /// use std::task::{Context, Poll};
@@ -96,8 +96,8 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 }
 
 /// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"`
-/// (RFC 6750 §3.1), or gRPC status 16 in a response without a body. A new token would not help with
-/// any other refusal.
+/// (RFC 6750 §3.1), or gRPC status 16 (UNAUTHENTICATED) in a trailers-only response. A new token
+/// would not help with any other refusal.
 fn rejects_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
     match status {
         StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {

@@ -66,8 +66,8 @@ impl AddServiceTokenLayer {
     }
 
     /// Adds the token only to requests to these origins (RFC 6454 §4: scheme, host and port), and
-    /// leaves other requests unchanged. By default requests to every origin carry it. Called again,
-    /// the new list replaces the earlier one.
+    /// leaves other requests unchanged. By default requests to every origin carry it. A second call
+    /// replaces the list.
     ///
     /// A request whose URI has no authority matches no origin, so do not call this for a tonic
     /// `Channel`: tonic passes URIs without authority to its layers, and a channel has only one
@@ -75,7 +75,7 @@ impl AddServiceTokenLayer {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if a text is not `http://` or `https://`, a host and an optional
+    /// [`ConfigError::Origin`] if an item is not `http://` or `https://`, a host and an optional
     /// port; [`ConfigError::UrlCredentials`] if it holds a user or password.
     ///
     /// ```
@@ -101,7 +101,8 @@ impl AddServiceTokenLayer {
         Ok(self.with(|policy| policy.allow_only(origins)))
     }
 
-    /// Keeps a value of the header that is already present. By default the token replaces it.
+    /// Adds no token to a request that already has the header. By default the token replaces the
+    /// header's value.
     ///
     /// ```
     /// # use std::convert::Infallible;
@@ -129,9 +130,9 @@ impl AddServiceTokenLayer {
         self.with(SendPolicy::keep_present)
     }
 
-    /// Sets another header than `Authorization`, so that `Authorization` can carry a user's token.
-    /// The value is `Bearer <jwt>` in every header. The called service reads the same header, with
-    /// [`VerifyServiceTokenLayer::header`](crate::VerifyServiceTokenLayer::header).
+    /// Sends the token in this header instead of `Authorization`, so that `Authorization` can carry
+    /// a user's token. The value is still `Bearer <jwt>`. The called service reads the same header,
+    /// with [`VerifyServiceTokenLayer::header`](crate::VerifyServiceTokenLayer::header).
     ///
     /// HTTP clients keep a custom header on a redirect to another origin, so turn redirects off.
     ///
@@ -166,7 +167,7 @@ impl<S> Layer<S> for AddServiceTokenLayer {
     }
 }
 
-// Beside the layer, because `service.rs` must not import this file.
+// Defined here, because in `service.rs` it would make the two files import each other.
 impl<S> AddServiceToken<S> {
     /// Returns a [`Layer`] that wraps services in this middleware:
     /// [`AddServiceTokenLayer::new`].

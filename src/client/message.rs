@@ -19,7 +19,7 @@ pub trait OutgoingRequest {
 
 impl<B> OutgoingRequest for Request<B> {
     fn is_to(&self, origin: &Origin) -> bool {
-        origin.is_of_uri(self.uri())
+        origin.matches_uri(self.uri())
     }
 
     fn has_authority(&self) -> bool {
@@ -34,7 +34,7 @@ impl<B> OutgoingRequest for Request<B> {
 #[cfg(feature = "reqwest")]
 impl OutgoingRequest for reqwest::Request {
     fn is_to(&self, origin: &Origin) -> bool {
-        origin.is_of_url(self.url())
+        origin.matches_url(self.url())
     }
 
     fn has_authority(&self) -> bool {

@@ -5,9 +5,10 @@
 //! allocates only if the request's header map has to grow.
 //!
 //! The layer also reads the head of each response. If the called service rejects the token in use,
-//! with 401 and `error="invalid_token"` or with gRPC status 16, a [minted](crate::token) token is
-//! minted again in the background: at most once in 30 s, doubling to 10 min while new tokens are
-//! rejected too. The response is passed on unchanged, and the caller may retry.
+//! with 401 and `error="invalid_token"` or with gRPC status 16 (UNAUTHENTICATED), a
+//! [minted](crate::token) token is replaced in the background. The minimum pause between
+//! replacements is 30 s, and doubles to 10 min while new tokens are rejected too. The response is
+//! passed on unchanged, and the caller may retry.
 //!
 //! **Redirects**: the inner service follows them, so the layer does not see them. reqwest removes
 //! `Authorization` on a redirect to another origin, but keeps custom headers: with

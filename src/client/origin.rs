@@ -23,29 +23,29 @@ impl Origin {
         let invalid = || ConfigError::of_url(text, |origin| ConfigError::Origin { origin });
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        let anonymous = url.username().is_empty() && url.password().is_none();
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
-            (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && anonymous => {
+            (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && !has_credentials => {
                 Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
             }
             _ => Err(invalid()),
         }
     }
 
-    pub(super) fn is_of_uri(&self, uri: &Uri) -> bool {
+    pub(super) fn matches_uri(&self, uri: &Uri) -> bool {
         uri.scheme_str() == Some(&self.scheme)
             && uri.authority().is_some_and(|authority| {
-                self.is_at(authority.host(), port(authority, &self.scheme))
+                self.matches(authority.host(), port(authority, &self.scheme))
             })
     }
 
     #[cfg(feature = "reqwest")]
-    pub(super) fn is_of_url(&self, url: &Url) -> bool {
+    pub(super) fn matches_url(&self, url: &Url) -> bool {
         url.scheme() == self.scheme
-            && url.host_str().is_some_and(|host| self.is_at(host, url.port_or_known_default()))
+            && url.host_str().is_some_and(|host| self.matches(host, url.port_or_known_default()))
     }
 
-    fn is_at(&self, host: &str, port: Option<u16>) -> bool {
+    fn matches(&self, host: &str, port: Option<u16>) -> bool {
         port == Some(self.port) && self.host.eq_ignore_ascii_case(host)
     }
 }
@@ -53,8 +53,8 @@ impl Origin {
 /// The port of an authority, or the scheme's default if it has none. `None` if the port is
 /// malformed.
 ///
-/// Not [`Authority::port`]: it reads `99999` as no port, which would mean the default, and `+443`
-/// as 443.
+/// Does not use [`Authority::port`], which reads `+443` as 443, and `99999` as no port and thus as
+/// the default.
 fn port(authority: &Authority, scheme: &str) -> Option<u16> {
     let (_, host_and_port) =
         authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
@@ -115,13 +115,13 @@ mod tests {
         for (origin, address, expected) in cases {
             let origin = Origin::parse(origin).unwrap();
             assert_eq!(
-                origin.is_of_uri(&address.parse().unwrap()),
+                origin.matches_uri(&address.parse().unwrap()),
                 expected,
                 "{origin:?} {address}"
             );
             #[cfg(feature = "reqwest")]
             assert_eq!(
-                origin.is_of_url(&address.parse().unwrap()),
+                origin.matches_url(&address.parse().unwrap()),
                 expected,
                 "{origin:?} {address}"
             );
@@ -129,7 +129,7 @@ mod tests {
         assert!(
             !Origin::parse("http://a")
                 .unwrap()
-                .is_of_uri(&"/package.Service/Call".parse().unwrap())
+                .matches_uri(&"/package.Service/Call".parse().unwrap())
         );
     }
 
@@ -179,13 +179,13 @@ mod tests {
         ];
         for (origin, address, expected) in cases {
             let origin = Origin::parse(origin).unwrap();
-            // `http` and `url` do not parse all of these, so no request can have them.
+            // A text that does not parse as a `Uri` or `Url` cannot be the URI of a request.
             if let Ok(uri) = address.parse() {
-                assert_eq!(origin.is_of_uri(&uri), expected, "{origin:?} {address}");
+                assert_eq!(origin.matches_uri(&uri), expected, "{origin:?} {address}");
             }
             #[cfg(feature = "reqwest")]
             if let Ok(url) = address.parse() {
-                assert_eq!(origin.is_of_url(&url), expected, "{origin:?} {address}");
+                assert_eq!(origin.matches_url(&url), expected, "{origin:?} {address}");
             }
         }
     }
