@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::error::{ConfigError, SourceError};
 use crate::rejection::Rejection;
 
-/// Claims that the core or this crate sets, each with what to do instead. In the payload of a
-/// request they would override those values.
+/// Claims that a request must not set, each with what to do instead. The core or this crate sets
+/// all of them except `nbf`, and a value in the payload of the request would override theirs.
 const RESERVED_CLAIMS: [(&str, &str); 5] = [
     ("exp", "use validity()"),
     ("iat", "leave it out, the core sets it"),
@@ -46,9 +46,10 @@ pub enum TokenError {
 
 /// Why no token could be minted.
 ///
-/// A core's own text is cut to 200 characters on one line, with control characters escaped. A text
-/// that may hold a secret is withheld as a whole, and the error says so: one with escapes, with
-/// long runs of letters and digits, or with eight consecutive letters and digits of the api key.
+/// An error shows at most 200 characters of a core's own text, on one line and with control
+/// characters escaped. If the text may hold a secret, the error says so and shows none of it. That
+/// is the case for a text with escape sequences, a long run of letters and digits, many short
+/// numbers, the beginning of a token, or eight consecutive letters and digits of the api key.
 ///
 /// ```no_run
 /// use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
@@ -70,7 +71,7 @@ pub enum MintError {
     /// The URL of the core cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A claim that the core or this crate sets: `iat`, `exp`, `nbf`, `iss` or `source`.
+    /// The request sets a reserved claim: `iat`, `exp`, `nbf`, `iss` or `source`.
     #[error("claim `{claim}` is reserved; {}", instead_of(.claim))]
     ReservedClaim {
         /// The name of the claim.
@@ -100,7 +101,7 @@ pub enum MintError {
     Unreachable {
         /// The core's origin.
         core: String,
-        /// What the HTTP library reports of the last attempt, without the URL.
+        /// Why the last attempt failed, as the HTTP library reports it, without the URL.
         source: SourceError,
     },
     /// The core refused the request, for instance for a wrong api key or an unknown app.
@@ -143,7 +144,7 @@ pub enum MintError {
         reason: &'static str,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) rejects the minted
-    /// token: this service, the called service and the core are not configured for each other. A
+    /// token: the configurations of this service, the called service and the core do not match. A
     /// retry does not help.
     #[error("misconfigured: the verifier rejects the minted token")]
     Misconfigured {

@@ -1,12 +1,13 @@
-//! The token of a calling service: minted by a SuperTokens core, or read from a text.
+//! The token of a calling service: minted by a SuperTokens core, or read from a string.
 //!
 //! A calling service mints one token at start-up and sends it with every request, so it needs its
 //! core only for the mint. The crate replaces a minted token in the background:
 //!
 //! - before it expires, if the request set a [`validity`](ServiceTokenRequest::validity) or a
 //!   [`dynamic_key`](ServiceTokenRequest::dynamic_key);
-//! - after a called service rejected it as invalid: at most once in 30 s, doubling to 10 min while
-//!   new tokens are rejected too. A core that lost its keys needs no restart of its callers.
+//! - after a called service rejected it as invalid. The minimum pause between these replacements is
+//!   30 s, and doubles to 10 min while new tokens are rejected too. The callers of a core that lost
+//!   its keys therefore need no restart.
 //!
 //! While a mint fails, the old token stays in use, and [`ServiceToken::health`] holds the error.
 //!

@@ -9,20 +9,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy};
-use super::service_token::{Current, Renewal, ServiceToken};
+use super::service_token::{Renewal, ServiceToken, TokenValue};
 use crate::background::{BackgroundTask, Work};
 use crate::clock::Clock;
 use crate::error::Chain;
 
-/// Mints tokens: over HTTP, or in memory in tests that drive time.
+/// Mints tokens: over HTTP, or in memory in tests with virtual time.
 pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt.
-    fn mint(&self) -> impl Future<Output = Result<Current, MintError>> + Send;
+    fn mint(&self) -> impl Future<Output = Result<TokenValue, MintError>> + Send;
 }
 
-/// A new token, which `minter` renews.
-pub(super) fn renewed(
-    token: Current,
+/// A service token whose first value is `token`, and which `minter` renews.
+pub(super) fn renewable(
+    token: TokenValue,
     policy: RenewalPolicy,
     minter: impl Mint,
     clock: Clock,
@@ -37,7 +37,7 @@ pub(super) fn renewed(
         state: state.into(),
     }));
     task.ensure_running();
-    ServiceToken::renewed(current, task)
+    ServiceToken::renewable(current, task)
 }
 
 struct TokenRenewal<M: Mint>(BackgroundTask<RenewalWork<M>>);
@@ -71,8 +71,9 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 
 struct RenewalWork<M> {
     minter: M,
-    current: watch::Sender<Current>,
-    /// Whether the task has to run: always, or from the first rejection on.
+    current: watch::Sender<TokenValue>,
+    /// Whether the task has to run. With [`RenewalPolicy::OnRejection`] only from the first
+    /// rejection on, otherwise always.
     is_needed: AtomicBool,
     wake: Notify,
     /// Locked for a few instructions at a time.
@@ -93,7 +94,7 @@ impl<M: Mint> Work for RenewalWork<M> {
 
 impl<M> RenewalWork<M> {
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock, and the state would still be consistent.
+        // No code panics while it holds the lock. If it did, the state would still be consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,7 +116,7 @@ impl<M> RenewalWork<M> {
         }
     }
 
-    fn succeed(&self, token: Current) {
+    fn succeed(&self, token: TokenValue) {
         let lifetime = token.lifetime();
         {
             let mut state = self.state();
@@ -169,7 +170,7 @@ struct State {
 }
 
 impl State {
-    fn new(token: &Current, policy: RenewalPolicy, clock: Clock) -> Self {
+    fn new(token: &TokenValue, policy: RenewalPolicy, clock: Clock) -> Self {
         let after = policy.renew_after(token.lifetime(), &mut fastrand::Rng::new());
         Self {
             policy,
@@ -187,7 +188,7 @@ impl State {
     }
 
     /// Starts over with a new token. The limits on mints carry over.
-    fn replace_token(&mut self, token: &Current) {
+    fn replace_token(&mut self, token: &TokenValue) {
         *self = Self {
             not_before: self.not_before,
             remint_limit: self.remint_limit,
@@ -222,7 +223,7 @@ impl State {
         self.next_mint().map_or(expiry, |mint| mint.min(expiry))
     }
 
-    /// Returns whether the expiry of the token has to be logged: once, after it has expired.
+    /// Returns whether to log that the token has expired: once, on the first call after its expiry.
     fn report_expiry(&mut self) -> bool {
         let now = self.clock.unix_now();
         self.unlogged_expiry.take_if(|expires_at| *expires_at <= now).is_some()

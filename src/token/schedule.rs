@@ -1,4 +1,6 @@
-//! The renewal schedule of a token, and the limit on mints after rejections. Pure functions.
+//! The renewal schedule of a token, and the limit on mints after rejections.
+//!
+//! Nothing here reads a clock or waits.
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use tokio::time::Instant;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The least time between the starts of two mints of one token, even for shorter lifetimes.
+/// Minimum time between the starts of two mints of one token, even for shorter lifetimes.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A dynamic key stays in the JWKS for about two hours after it stops signing. After that its
@@ -32,8 +34,8 @@ pub(super) enum RenewalPolicy {
 
 impl RenewalPolicy {
     /// The time from a token's mint to its renewal: the lifetime less one [`window`](Self::window)
-    /// ±10 %, so that replicas that started together do not renew together. `None`: only after a
-    /// rejection.
+    /// ±10 %, with a dynamic key at most 54 to 60 min. The random parts keep replicas that started
+    /// together from renewing together. `None`: only after a rejection.
     pub(super) fn renew_after(
         self,
         lifetime: Duration,
@@ -48,8 +50,9 @@ impl RenewalPolicy {
         }
     }
 
-    /// The back-off after this many consecutive failures: 30 s, doubling to a quarter of the
-    /// window. Always that quarter if it is shorter than 30 s. At least [`MIN_INTERVAL`].
+    /// The back-off after this many consecutive failures. It starts at 30 s and doubles to a
+    /// quarter of the window. If that quarter is shorter than 30 s, the back-off is always that
+    /// quarter. At least [`MIN_INTERVAL`].
     pub(super) fn retry_after(self, lifetime: Duration, failures: u32) -> Duration {
         let most = self.window(lifetime) / 4;
         let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
@@ -82,8 +85,9 @@ impl RemintLimit {
         Self { not_before: None, pause: FIRST_PAUSE, last_rejection: None }
     }
 
-    /// Records a rejection. Returns whether it may cause a mint: once in 30 s, doubling to 10 min
-    /// while rejections continue. More than 10 min without a rejection reset the limit.
+    /// Records a rejection. Returns whether it may cause a mint. The minimum pause between such
+    /// mints is 30 s, and doubles to 10 min while rejections continue. More than 10 min without a
+    /// rejection reset the limit.
     pub(super) fn try_acquire(&mut self, now: Instant) -> bool {
         let last = self.last_rejection.replace(now);
         if last.is_none_or(|last| now.duration_since(last) > MAX_PAUSE) {
@@ -97,7 +101,9 @@ impl RemintLimit {
         true
     }
 
-    /// The acquired mint failed. No new token was rejected, so the pause does not double.
+    /// Records that the mint allowed by [`try_acquire`](Self::try_acquire) failed. The next one is
+    /// allowed after [`FIRST_PAUSE`], and the doubling of the pause is undone, because no new token
+    /// was rejected.
     pub(super) fn mint_failed(&mut self, now: Instant) {
         self.not_before = Some(now + FIRST_PAUSE);
         self.pause = (self.pause / 2).max(FIRST_PAUSE);
@@ -113,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn window_follows_the_lifetime() {
+    fn renewal_starts_one_window_before_expiry() {
         // (lifetime, whether the key is dynamic, earliest renewal, latest renewal), in seconds
         let cases = [
             (2, false, 0.9, 1.1),
@@ -167,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn mints_after_rejections_double_their_pause() {
+    async fn pause_between_mints_after_rejections_doubles() {
         let start = Instant::now();
         let mut limit = RemintLimit::new();
         let mut acquired = Vec::new();

@@ -14,7 +14,7 @@ use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::Jws;
 
-/// In bytes. Servers refuse longer headers.
+/// Maximum length of a token, in bytes. Servers refuse longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +44,7 @@ pub struct ServiceToken(Arc<Shared>);
 /// The state that clones of one token share. Stops the renewal on drop.
 struct Shared {
     /// The renewal replaces it.
-    current: watch::Sender<Current>,
+    current: watch::Sender<TokenValue>,
     renewal: Option<Box<dyn Renewal>>,
 }
 
@@ -54,7 +54,7 @@ struct Shared {
 /// use std::time::SystemTime;
 /// use tower_m2m::TokenHealth;
 ///
-/// /// For a readiness endpoint: whether requests still carry a current token.
+/// /// For a readiness endpoint: whether requests still carry an unexpired token.
 /// fn is_ready(health: &TokenHealth) -> bool {
 ///     if let Some(err) = &health.last_error {
 ///         eprintln!("renewal failed: {err}");
@@ -67,10 +67,12 @@ struct Shared {
 pub struct TokenHealth {
     /// When the token in use expires. `None` if it never does; see [`ServiceToken::expires_at`].
     pub expires_at: Option<SystemTime>,
-    /// Whether a task renews the token: with [`validity`](crate::ServiceTokenRequest::validity) or
-    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), or after a server rejected it.
+    /// Whether a task renews the token. A task does so for a token with
+    /// [`validity`](crate::ServiceTokenRequest::validity) or
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), and for any minted token after a
+    /// server rejected it.
     pub renewing: bool,
-    /// Why the last renewal failed. `None` if it succeeded, or if there has been none.
+    /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     #[cfg(feature = "reqwest")]
     pub last_error: Option<MintError>,
 }
@@ -97,13 +99,13 @@ impl ServiceToken {
     /// ```
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
         let jwt = jwt.as_ref().trim();
-        let current = Current::new(jwt, &claims(jwt)?, &Clock::default())?;
+        let current = TokenValue::new(jwt, &claims(jwt)?, &Clock::default())?;
         Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
     }
 
     /// A token whose value in `current` is replaced by `renewal`.
-    pub(super) fn renewed(
-        current: watch::Sender<Current>,
+    pub(super) fn renewable(
+        current: watch::Sender<TokenValue>,
         renewal: impl Renewal + 'static,
     ) -> Self {
         Self(Arc::new(Shared { current, renewal: Some(Box::new(renewal)) }))
@@ -196,7 +198,7 @@ impl ServiceToken {
     /// A copy of the token in use, for one service or thread.
     pub(crate) fn copy(&self) -> TokenCopy {
         let current = self.0.current.subscribe();
-        let (header_value, serial) = current.borrow().value();
+        let (header_value, serial) = current.borrow().header_and_serial();
         TokenCopy { token: self.clone(), current, header_value, serial }
     }
 
@@ -230,7 +232,7 @@ impl fmt::Debug for ServiceToken {
 #[derive(Clone)]
 pub(crate) struct TokenCopy {
     token: ServiceToken,
-    current: watch::Receiver<Current>,
+    current: watch::Receiver<TokenValue>,
     header_value: HeaderValue,
     serial: u64,
 }
@@ -240,7 +242,7 @@ impl TokenCopy {
     pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
         self.token.ensure_running();
         if self.current.has_changed().unwrap_or_default() {
-            (self.header_value, self.serial) = self.current.borrow_and_update().value();
+            (self.header_value, self.serial) = self.current.borrow_and_update().header_and_serial();
         }
         (&self.header_value, self.serial)
     }
@@ -248,7 +250,8 @@ impl TokenCopy {
 
 /// Replaces a token before it expires, or after a server rejected it. Stops on drop.
 pub(super) trait Renewal: Send + Sync {
-    /// Starts the task if it has to run and does not. Called on every use of the token.
+    /// Starts the renewal task if it has to run but is not running. Called on every use of the
+    /// token.
     fn ensure_running(&self);
 
     /// Called when a server rejected the token with this serial as invalid.
@@ -256,12 +259,12 @@ pub(super) trait Renewal: Send + Sync {
 
     fn is_running(&self) -> bool;
 
-    /// Why the last renewal failed. `None` if it succeeded, or if there has been none.
+    /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;
 }
 
-/// The token in use of a [`ServiceToken`].
-pub(super) struct Current {
+/// One value of a [`ServiceToken`]. A renewal replaces it with another.
+pub(super) struct TokenValue {
     header_value: HeaderValue,
     /// Unique in this process.
     serial: u64,
@@ -270,7 +273,7 @@ pub(super) struct Current {
     lifetime: Duration,
 }
 
-impl Current {
+impl TokenValue {
     /// A token with these claims. Fails if it has expired.
     fn new(jwt: &str, claims: &Map<String, Value>, clock: &Clock) -> Result<Self, TokenError> {
         let expires_at = match claims.get("exp") {
@@ -292,8 +295,8 @@ impl Current {
         Ok(Self { header_value, serial, expires_at, lifetime })
     }
 
-    /// A token that `core` minted. Checks marker, issuer and dates, so that a token that every
-    /// verifier would reject fails at start-up.
+    /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
+    /// would reject is an error at start-up.
     pub(super) fn minted(
         jwt: &str,
         core: &str,
@@ -316,7 +319,7 @@ impl Current {
         Ok(token)
     }
 
-    fn value(&self) -> (HeaderValue, u64) {
+    fn header_and_serial(&self) -> (HeaderValue, u64) {
         (self.header_value.clone(), self.serial)
     }
 
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_current_jwt_is_accepted() {
+    fn only_an_unexpired_jwt_is_accepted() {
         let cases = [
             (jwt(r#"{"exp":4953600000}"#), true),
             (format!(" {}\n", jwt(r#"{"exp":4953600000}"#)), true),

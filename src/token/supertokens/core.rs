@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::token::error::MintError;
-use crate::token::service_token::Current;
+use crate::token::service_token::TokenValue;
 
 /// The default of [`SuperTokensCore::start_up_timeout`].
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,7 +25,8 @@ const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A SuperTokens core that mints tokens, or another server with its API, such as this crate's
-/// `EmbeddedCore`. Clones share the position in the list of hosts.
+/// `EmbeddedCore`. Clones share the round-robin position in the list of
+/// hosts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,8 +63,8 @@ pub struct SuperTokensCore {
 
 impl SuperTokensCore {
     /// A core at `connection_uri`: one URL, with or without a base path, or several URLs separated
-    /// by `;`, as in the official SDKs. The mints start with each host in turn (round robin). If no
-    /// connection to a host can be made, the mint tries the next one.
+    /// by `;`, as in the official SDKs. Each mint starts with the next host in turn (round robin).
+    /// If no connection to that host can be made, the mint tries the one after it.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl SuperTokensCore {
     }
 
     /// The time limit for one request to one host, from connecting to the end of the response. 10 s
-    /// by default. A connection must be made within 2 s of it.
+    /// by default. Connecting may take at most 2 s of this time.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -240,7 +241,7 @@ impl fmt::Debug for SuperTokensCore {
     }
 }
 
-/// Sends the requests to mint one token to the hosts of a core.
+/// Mints tokens at the hosts of a core, each with the same request body.
 pub(super) struct CoreClient {
     core: SuperTokensCore,
     /// One for each host, in the same order.
@@ -261,7 +262,7 @@ impl CoreClient {
     ///
     /// Starts with the next host in turn. Tries another host only if no connection can be made: a
     /// host that received the request may have minted already.
-    pub(super) async fn mint(&self, deadline: Instant) -> Result<(Current, String), MintError> {
+    pub(super) async fn mint(&self, deadline: Instant) -> Result<(TokenValue, String), MintError> {
         let SuperTokensCore { hosts, next_host, api_key, timeout, .. } = &self.core;
         let first = next_host.fetch_add(1, Ordering::Relaxed);
         let mut attempts = 0;
@@ -276,7 +277,7 @@ impl CoreClient {
                 Ok(response) => {
                     let api_key = api_key.as_deref();
                     let jwt = response::read(response, &origin, api_key, &self.clock).await?;
-                    let token = Current::minted(&jwt, &origin, &self.issuer, &self.clock)?;
+                    let token = TokenValue::minted(&jwt, &origin, &self.issuer, &self.clock)?;
                     return Ok((token, jwt));
                 }
                 Err(err) => err,

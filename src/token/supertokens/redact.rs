@@ -2,19 +2,19 @@
 //!
 //! A server may echo the api key or a token in any encoding, so only plain words are printed: a
 //! text with escapes of any format, a long run of letters and digits, or many short numbers is
-//! withheld as a whole. Not a list of decoders: an encoding that is missing from it, or two nested
-//! encodings, would print the secret. This protects against echoes only: a malicious server can
-//! still print a secret in pieces.
+//! withheld as a whole. A list of decoders would not be enough: a secret in an encoding that is
+//! missing from the list, or in two nested encodings, would be printed. This protects against
+//! echoes only: a malicious server can still print a secret in pieces.
 
 use crate::error::{MAX_TEXT, one_line};
 
 /// Replaces a withheld text.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
 
-/// The shortest part of the api key that is withheld.
+/// Minimum length of a part of the api key that is withheld.
 const MIN_KEY_PART: usize = 8;
 
-/// The least length of a token's first part, which begins with `eyJ`.
+/// Minimum length of a run that begins with `eyJ`, as tokens do, and is withheld.
 const MIN_TOKEN: usize = 8;
 
 /// A run of this many letters, digits and base64 characters may be part of a secret if it contains
@@ -27,16 +27,16 @@ const MAX_WORD: usize = 40;
 /// The parts of names such as `customer-portal-2` are shorter than this.
 const MAX_PART: usize = 12;
 
-/// This many runs of up to four characters with a digit are taken as a list of bytes: an address
-/// and a date together have seven.
+/// A line with this many runs that have a digit and at most four characters is taken for a list of
+/// bytes. An IP address with a port and an RFC 3339 date together have seven such runs.
 const MIN_BYTES: usize = 12;
 
 /// The text on one line, cut to [`MAX_TEXT`] characters before control characters are escaped, or
 /// [`WITHHELD`].
 pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
-    // More than is printed: a secret at the end of the printed part must be long enough to be
-    // recognized.
+    // Twice the printed length is checked: if a secret is cut, its printed part may be too short to
+    // be recognized.
     let line: String = words.join(" ").chars().take(2 * MAX_TEXT).collect();
     if !is_plain(&line) || api_key.is_some_and(|api_key| holds_key(&line, api_key)) {
         return WITHHELD.to_owned();
@@ -63,8 +63,8 @@ fn is_plain(line: &str) -> bool {
     runs().all(is_word) && runs().filter(is_byte).count() < MIN_BYTES
 }
 
-/// Whether a run of letters, digits and base64 characters is a word, a number or a name of several
-/// of them.
+/// Whether a run of letters, digits and base64 characters is a word, a number, or a name that
+/// consists of words and numbers.
 fn is_word(run: &str) -> bool {
     let is_plain = |part: &str| {
         part.bytes().all(|byte| byte.is_ascii_digit())
@@ -181,10 +181,10 @@ mod tests {
                 assert_eq!(redact(&text, Some(KEY)), WITHHELD, "{case}: {text}");
             }
         }
-        // Only 15 characters of the key would be printed, too few to be recognized alone.
+        // Only 15 characters of the encoded key would be printed, too few to be recognized alone.
         let cut = format!("{}{}", "word ".repeat(37), STANDARD.encode(format!("m1:{KEY}")));
         assert_eq!(redact(&cut, Some(KEY)), WITHHELD);
-        // A key below `MIN_KEY_PART` counts only as a whole.
+        // A key shorter than `MIN_KEY_PART` is withheld only as a whole.
         assert_eq!(redact("a-b in a word", Some("a-b")), WITHHELD);
         assert_eq!(redact("a b", Some("a-b")), "a b");
         assert_eq!(redact("anything", Some("")), "anything");

@@ -13,7 +13,7 @@ use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::{Current, ServiceToken};
+use crate::token::service_token::{ServiceToken, TokenValue};
 use crate::verify::Verifier;
 
 /// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.
@@ -69,7 +69,7 @@ impl SuperTokensCore {
 }
 
 impl ServiceTokenRequest {
-    /// Adds a claim with any value that can be written as JSON. Called again with the same name, it
+    /// Adds a claim with any value that can be written as JSON. A second call with the same name
     /// replaces the value.
     ///
     /// `iat`, `exp`, `nbf`, `iss` and `source` are reserved: [`mint`](Self::mint) returns
@@ -115,14 +115,15 @@ impl ServiceTokenRequest {
         }
     }
 
-    /// Sets `sub` (RFC 7519 §4.1.2), which a [`Verifier::subject`] requires. Not set by default.
+    /// Sets `sub` (RFC 7519 §4.1.2), which a verifier with [`Verifier::subject`] requires. Not set
+    /// by default.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         self.claim("sub", subject.into())
     }
 
-    /// Sets `aud` (RFC 7519 §4.1.3): the name of the called service. Called again, it replaces the
-    /// name. Not set by default. A [`Verifier::audience`] rejects a token with another audience or
-    /// with none.
+    /// Sets `aud` (RFC 7519 §4.1.3): the name of the called service. A second call replaces it. Not
+    /// set by default. A verifier with [`Verifier::audience`] rejects a token with another audience
+    /// or with none.
     ///
     /// ```no_run
     /// # use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
@@ -282,7 +283,7 @@ impl ServiceTokenRequest {
         };
         let (clock, body) = (Clock::default(), self.body());
         let client = self.core.client(body, self.jwks_domain, &clock)?;
-        let minter = VerifiedMinter { client, verifier: self.verifier };
+        let minter = VerifyingMinter { client, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {
             match minter.client.mint(budget.attempt_deadline()).await {
@@ -293,11 +294,11 @@ impl ServiceTokenRequest {
         while let Err(err) = minter.verify(&jwt).await {
             budget.wait(err).await?;
         }
-        Ok(renewal::renewed(token, policy, minter, clock))
+        Ok(renewal::renewable(token, policy, minter, clock))
     }
 
-    /// The body of `POST /recipe/jwt`, with its members in the order of the official SDKs. Not
-    /// `serde_json::to_string`, which returns a `Result`.
+    /// The body of `POST /recipe/jwt`, with its members in the order of the official SDKs. Written
+    /// with `format!`, because `serde_json::to_string` returns a `Result`.
     fn body(&self) -> String {
         let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
         format!(
@@ -328,13 +329,13 @@ impl fmt::Debug for ServiceTokenRequest {
     }
 }
 
-/// Mints tokens, and verifies each one.
-struct VerifiedMinter {
+/// Mints tokens and verifies each one.
+struct VerifyingMinter {
     client: CoreClient,
     verifier: Option<Verifier>,
 }
 
-impl VerifiedMinter {
+impl VerifyingMinter {
     /// Verifies the token with the called service's verifier, if there is one.
     async fn verify(&self, jwt: &str) -> Result<(), MintError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
@@ -358,8 +359,8 @@ fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
     MintError::KeysUnavailable { source }
 }
 
-impl Mint for VerifiedMinter {
-    async fn mint(&self) -> Result<Current, MintError> {
+impl Mint for VerifyingMinter {
+    async fn mint(&self) -> Result<TokenValue, MintError> {
         let (token, jwt) = self.client.mint(self.client.deadline()).await?;
         match self.verify(&jwt).await {
             // While the verifier has no keys, the new token is more likely valid than the old one.

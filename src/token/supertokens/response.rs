@@ -12,7 +12,7 @@ use crate::http_client;
 use crate::jose::json;
 use crate::token::error::MintError;
 
-/// In bytes. Limits the length of a token too.
+/// Maximum length of a response body, in bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;
 
 /// The token in a response, or the core's error.

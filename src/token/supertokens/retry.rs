@@ -36,7 +36,7 @@ impl RetryBudget {
         }
     }
 
-    /// The deadline of each attempt.
+    /// The deadline that all attempts share.
     pub(super) fn attempt_deadline(&self) -> Instant {
         self.attempt_deadline
     }
@@ -53,8 +53,9 @@ impl RetryBudget {
         Ok(())
     }
 
-    /// The SDKs' delay after each of the first five 429s. Otherwise 100 ms, doubling to 5 s, of
-    /// which a random 50 to 100 %. At least the error's `Retry-After`.
+    /// The SDKs' delay after each of the first five 429s. After later 429s and other errors, a
+    /// random 50 to 100 % of a delay that starts at 100 ms, or at 1010 ms after the SDKs' delays,
+    /// and doubles to 5 s. At least the error's `Retry-After`.
     fn delay_after(&mut self, error: &MintError) -> Duration {
         let is_429 = matches!(error, MintError::Refused { status: 429, .. });
         let delay = if is_429 && let Some(millis) = self.delays_after_429.next() {

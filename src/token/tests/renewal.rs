@@ -15,7 +15,7 @@ use crate::error::SourceError;
 use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::{Current, ServiceToken};
+use crate::token::service_token::{ServiceToken, TokenValue};
 
 const START: u64 = 1_700_000_000;
 
@@ -43,13 +43,13 @@ impl Core {
         }))
     }
 
-    fn minted(&self) -> Result<Current, MintError> {
+    fn next_value(&self) -> Result<TokenValue, MintError> {
         if self.0.is_down.load(Ordering::Relaxed) {
             return Err(down());
         }
         let n = self.0.minted.fetch_add(1, Ordering::Relaxed);
         let exp = self.0.clock.unix_now() + self.0.validity;
-        minted(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)
+        token_value(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)
     }
 
     fn token(&self, policy: RenewalPolicy) -> ServiceToken {
@@ -58,7 +58,7 @@ impl Core {
 
     /// The core's first token, which `minter` renews.
     fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
-        renewal::renewed(self.minted().ok().unwrap(), policy, minter, self.0.clock.clone())
+        renewal::renewable(self.next_value().ok().unwrap(), policy, minter, self.0.clock.clone())
     }
 
     fn count(&self) -> u64 {
@@ -77,9 +77,9 @@ impl Core {
 }
 
 impl Mint for Core {
-    async fn mint(&self) -> Result<Current, MintError> {
+    async fn mint(&self) -> Result<TokenValue, MintError> {
         self.0.attempts.lock().unwrap().push(self.0.clock.now());
-        self.minted()
+        self.next_value()
     }
 }
 
@@ -88,10 +88,10 @@ fn encode(text: &str) -> String {
 }
 
 /// A token with the marker, an issuer and these claims, checked like one that came over HTTP.
-fn minted(claims: &str, clock: &Clock) -> Result<Current, MintError> {
+fn token_value(claims: &str, clock: &Clock) -> Result<TokenValue, MintError> {
     let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
     let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-    Current::minted(&jwt, "http://core", "https://api", clock)
+    TokenValue::minted(&jwt, "http://core", "https://api", clock)
 }
 
 fn down() -> MintError {
@@ -177,7 +177,7 @@ async fn rejected_token_is_replaced_at_a_limited_rate() {
     assert_eq!(core.count(), 2);
     let second = token.header_value();
     assert_ne!(second, first);
-    // Requests with the old token were still under way.
+    // A late rejection of the old token causes no mint.
     pass(60).await;
     token.rejected(serial);
     pass(1).await;
@@ -233,8 +233,8 @@ fn renewal_restarts_on_use_after_runtime_shutdown() {
     assert!(core.count() > 1);
 }
 
-/// A core that mints after 1 ms a token with this `iat` and `exp`, checked like one that came over
-/// HTTP.
+/// A core that takes 1 ms to mint a token with this `iat` and `exp`. The token is checked like one
+/// that came over HTTP.
 struct FixedDates {
     clock: Clock,
     /// `iat` and `exp`, in seconds from now.
@@ -243,24 +243,24 @@ struct FixedDates {
 }
 
 impl Mint for FixedDates {
-    async fn mint(&self) -> Result<Current, MintError> {
+    async fn mint(&self) -> Result<TokenValue, MintError> {
         let now = self.clock.now();
         self.attempts.lock().unwrap().push(now);
         sleep(Duration::from_millis(1)).await;
         let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
         let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-        minted(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
+        token_value(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn any_lifetime_causes_at_most_one_mint_per_second() {
     const FAR: i64 = i64::MAX / 2;
-    // (case, `iat` and `exp` of each token), in seconds from now
+    // (case, (`iat`, `exp`) of each token in seconds from now)
     let cases = [
         ("one second", (0, 1)),
-        ("one second of a clock ahead", (7200, 7201)),
-        ("one second of a clock behind", (-7200, 1)),
+        ("one second, core's clock ahead", (7200, 7201)),
+        ("one second left, core's clock behind", (-7200, 1)),
         ("two seconds", (0, 2)),
         ("issued at its expiry", (3600, 3600)),
         ("issued after its expiry", (7200, 3600)),
@@ -275,12 +275,12 @@ async fn any_lifetime_causes_at_most_one_mint_per_second() {
             let attempts = Arc::<Mutex<Vec<_>>>::default();
             let minter =
                 FixedDates { clock: clock.clone(), claims, attempts: Arc::clone(&attempts) };
-            let minted = clock.now();
+            let minted_at = clock.now();
             let token = core.token_from(policy, minter);
             pass(60).await;
             drop(token);
             let attempts: Vec<Instant> =
-                std::iter::once(minted).chain(attempts.lock().unwrap().clone()).collect();
+                std::iter::once(minted_at).chain(attempts.lock().unwrap().clone()).collect();
             let shortest = attempts.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
             assert!(
                 shortest >= Duration::from_secs(1),
@@ -297,7 +297,7 @@ fn restarted_renewal_keeps_the_interval_between_mints() {
     struct Hanging(Arc<Mutex<Vec<Instant>>>);
 
     impl Mint for Hanging {
-        async fn mint(&self) -> Result<Current, MintError> {
+        async fn mint(&self) -> Result<TokenValue, MintError> {
             self.0.lock().unwrap().push(Instant::now());
             std::future::pending().await
         }
@@ -334,11 +334,11 @@ struct Slow {
 }
 
 impl Mint for Slow {
-    async fn mint(&self) -> Result<Current, MintError> {
+    async fn mint(&self) -> Result<TokenValue, MintError> {
         self.core.0.attempts.lock().unwrap().push(self.core.0.clock.now());
         pass(self.seconds).await;
         match self.retry_after {
-            None => self.core.minted(),
+            None => self.core.next_value(),
             Some(_) => Err(MintError::Refused {
                 core: "http://core".to_owned(),
                 status: 503,
