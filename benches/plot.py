@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the README's table from the output of `peers`, and plots the times for tokens seen before.
+"""Prints the README's table from the output of `peers`, and plots the times for the cached token.
 
     benches/plot.py peers.json --svg benches/peers/peers.svg
 """
@@ -10,7 +10,7 @@ import math
 from html import escape
 from pathlib import Path
 
-HIT = "seen before"
+HIT = "cached token"
 THIS = "tower-m2m"
 COLUMNS = [HIT, "new token", "no token", "garbage", "unknown kid", "bad signature"]
 
@@ -51,7 +51,7 @@ def cell(figure, notes):
 
 def table(report):
     notes = set()
-    lines = ["| | signatures by | " + " | ".join(COLUMNS) + " | × |", "|---|---|" + "---:|" * (len(COLUMNS) + 1)]
+    lines = ["| | crypto backend | " + " | ".join(COLUMNS) + " | × |", "|---|---|" + "---:|" * (len(COLUMNS) + 1)]
     for row in contestants(report):
         bold = "**" if row["contestant"] == THIS else ""
         cells = [f"{bold}{name(row)}{bold}", backend(row)]
@@ -81,7 +81,7 @@ def svg(report):
     low, high = math.floor(math.log10(fastest / 2)), math.ceil(math.log10(slowest))  # leaves room for the shortest bar
     x = lambda ns: LEFT + (math.log10(ns) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
     bottom = TOP + STEP * len(rows)
-    title = "Added time per request for a token seen before"
+    title = "Added time per request for a cached token"
     label = [f"{name(row)}, {backend(row)}: {time(row['cases'][HIT]['over_ns'])}" for row in rows]
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 62}" width="{WIDTH}" role="img"'

@@ -47,7 +47,7 @@ impl App {
         Self { driver: Box::new(Driver::new(make)), routes }
     }
 
-    pub fn of<S>(wrap: impl Fn(Bare) -> S + 'static) -> Self
+    pub fn wrapping<S>(wrap: impl Fn(Bare) -> S + 'static) -> Self
     where
         S: Service<Request, Response = Response, Error = Infallible, Future: Send>
             + Clone
@@ -66,7 +66,7 @@ impl App {
             + Send
             + Sync,
     {
-        Self::of(move |bare| layer.layer(bare))
+        Self::wrapping(move |bare| layer.layer(bare))
     }
 
     pub fn extracting<T: 'static, S: Clone + Send + Sync + 'static>(

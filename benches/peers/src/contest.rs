@@ -1,5 +1,5 @@
-//! The contest of one process, which has one provider installed. Each case has rounds, and in each
-//! round every contestant has its turn, so that other load on the machine affects all of them.
+//! Runs all cases in one process, with one provider installed. A case has several rounds, and in
+//! each round every contestant has one turn, so that other load on the machine affects all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::authority::{Fixture, Result};
 use crate::contestants::{self, NONE, NONE_07, PEERS, Provider, THIS};
 use crate::measure::{Calls, Credential, bearer};
 
-pub const HIT: &str = "seen before";
+pub const HIT: &str = "cached token";
 pub const NEW: &str = "new token";
 pub const CASES: [&str; 6] = [HIT, NEW, "no token", "garbage", "unknown kid", "bad signature"];
 
@@ -27,9 +27,9 @@ pub struct Effort {
 /// The result of one contestant in one case.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Figure {
-    /// The median over all turns of the mean time of a call.
+    /// The median over all turns of the mean time per call.
     pub ns: f64,
-    /// The lower and the upper quartile of the same.
+    /// The lower and the upper quartile of these means.
     pub quartiles_ns: [f64; 2],
     /// `ns` minus that of the bare handler.
     pub over_ns: f64,
@@ -48,7 +48,7 @@ pub struct Figure {
 pub type Figures = BTreeMap<String, BTreeMap<String, Figure>>;
 
 /// With aws-lc-rs all contestants, with another provider only those that use it.
-fn entrants(provider: Provider) -> Vec<&'static str> {
+fn contestants_with(provider: Provider) -> Vec<&'static str> {
     let peers = PEERS
         .into_iter()
         .filter(|peer| provider == Provider::AwsLc || contestants::takes_a_provider(peer));
@@ -63,7 +63,7 @@ pub async fn run(
 ) -> Result<(Figures, BTreeMap<String, String>)> {
     let mut apps = Vec::new();
     let mut absent = BTreeMap::new();
-    for name in entrants(provider) {
+    for name in contestants_with(provider) {
         match contestants::build(name, fixture).await {
             Ok(app) => apps.push((name, app)),
             Err(reason) => drop(absent.insert(name.to_owned(), reason.to_string())),
@@ -104,7 +104,7 @@ async fn run_case(
     effort: Effort,
 ) -> Result<Vec<(&'static str, Figure)>> {
     let credentials = credentials(case, fixture);
-    let most = if case == NEW { credentials.len() } else { usize::MAX };
+    let max_calls = if case == NEW { credentials.len() } else { usize::MAX };
     let good = case == HIT || case == NEW;
     let mut turns = Vec::new();
     for (name, app) in &mut *apps {
@@ -118,7 +118,7 @@ async fn run_case(
         turns.push(Turns {
             status,
             fetches,
-            count: count.clamp(64, most),
+            count: count.clamp(64, max_calls),
             done: Vec::with_capacity(effort.rounds),
         });
     }
@@ -180,7 +180,7 @@ async fn turn(
 ) -> Calls {
     // Lets the contestants' background tasks run between turns.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    // Without tokio's budget: in a server each connection has its own, but here one task makes all
-    // calls and must not be paused.
+    // Without tokio's cooperative budget: in a server each connection has its own, but here one
+    // task makes all calls and must not be made to yield.
     unconstrained(app.driver.calls(credentials, count, status)).await
 }

@@ -64,8 +64,8 @@ impl Provider {
                 (&of_10::rust_crypto::DEFAULT_PROVIDER, &of_11::rust_crypto::DEFAULT_PROVIDER)
             }
         };
-        first.install_default().expect("the first to be installed");
-        second.install_default().expect("the first to be installed");
+        first.install_default().expect("no provider was installed before");
+        second.install_default().expect("no provider was installed before");
     }
 
     pub fn name(self) -> &'static str {
@@ -147,7 +147,7 @@ async fn tower_m2m(jwks: &str) -> Result<App> {
     let jwks = RemoteJwks::new(jwks)?;
     jwks.ready().await?;
     // A new verifier for each service, because a verifier caches tokens.
-    Ok(App::of(move |inner| {
+    Ok(App::wrapping(move |inner| {
         let verifier = Verifier::new(jwks.clone()).issuer(ISSUER).audience(AUDIENCE);
         VerifyServiceTokenLayer::new(verifier).layer(inner)
     }))
@@ -169,7 +169,8 @@ async fn axum_jwt_auth(jwks: String) -> Result<App> {
     Ok(App::extracting(handler, decoder))
 }
 
-/// An `Arc`, so that the keys are cloned once per request, for the extractor, and not twice.
+/// axum clones this state for each request. The `Arc` keeps that from cloning the keys, which
+/// `from_ref` clones once per request.
 #[derive(Clone)]
 struct Keys(Arc<axum_jwks::Jwks>);
 

@@ -8,8 +8,9 @@
 //! loopback, and are called in this process through `poll_ready` and `call`, without sockets. A
 //! layer wraps an axum handler, an extractor is an argument of the handler. The printed time is
 //! that of the call minus that of the bare handler. It can be negative for a refused request, which
-//! does not call the handler. A new token is one that the contestant has not seen. With an unknown
-//! kid, the requests name 1 024 different keys in turn.
+//! does not call the handler. The cached token is the same in every request. A new token is one
+//! that the contestant has not seen. With an unknown kid, the requests name 1 024 different keys in
+//! turn.
 //!
 //! A process can install one of jsonwebtoken's two providers, so two processes run one after the
 //! other, with the same authority. The first also measures the contestants that use no provider.
@@ -33,13 +34,13 @@ const USAGE: &str = "usage: peers [--out FILE] [--rounds N] [--turn MILLISECONDS
   --rounds N    turns of each contestant in each case; 51 by default
   --turn MS     approximate length of a turn; 10 ms by default";
 
-/// More than a turn of the default length needs.
+/// Number of distinct tokens: more than a turn of the default length sends.
 const NEW_TOKENS: usize = 1024;
 
 struct Flags {
     out: Option<String>,
     effort: Effort,
-    /// Set for the processes that this one starts.
+    /// Set only for the child processes.
     provider: Option<Provider>,
 }
 

@@ -31,7 +31,7 @@ pub struct Calls {
 
 /// A type-erased service.
 pub trait Drive {
-    /// Replaces the service by a new one, which has seen no token.
+    /// Replaces the service by a new one, which has cached no token.
     fn renew(&mut self);
     fn status(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>>;
     /// Calls the service `count` times, with each credential in turn.

@@ -41,7 +41,7 @@ pub struct Row {
     backend: &'static str,
     /// Whether the backend is not the contestant's default.
     chosen_backend: bool,
-    /// The time for a token seen before, relative to the first row of this crate.
+    /// The time for the cached token, relative to the first row of this crate.
     ratio: Option<f64>,
     cases: BTreeMap<String, Figure>,
     /// Why the contestant has no figures.
@@ -124,9 +124,9 @@ impl Report {
         let Effort { rounds, turn_ms } = self.effort;
         let _ = write!(
             text,
-            "\nmedians of {rounds} turns of {turn_ms} ms, minus the bare handler (`none`, in full)"
+            "\nmedians of {rounds} turns of {turn_ms} ms, minus the bare handler (except in `none`)"
         );
-        text.push_str("; ratio: for a token seen before\n");
+        text.push_str("; ratio: for the cached token\n");
         for note in notes {
             let _ = writeln!(text, "- {note}");
         }
@@ -155,7 +155,7 @@ fn note(row: &Row, case: &str, figure: &Figure) -> Option<String> {
 }
 
 fn line(text: &mut String, cells: impl Iterator<Item = String>) {
-    for (cell, width) in cells.zip([29, 8, 5, 18, 12, 12, 12, 12, 12, 14, 8]) {
+    for (cell, width) in cells.zip([29, 8, 5, 18, 14, 12, 12, 12, 12, 14, 8]) {
         let _ = write!(text, "{cell:<width$}");
     }
     text.truncate(text.trim_end().len());
