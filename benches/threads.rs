@@ -1,9 +1,9 @@
 //! How requests on different threads slow down each other: `cargo bench --bench threads`.
 //!
 //! - `cached tokens` measures the throughput of one thread and of two, each with its own requests
-//!   and credentials. The rows `bare service` and `a layer each` share nothing between the threads,
-//!   so they show the limit of the machine, which is below 2 × if both processors belong to one
-//!   core.
+//!   and credentials. The rows `bare service` and `layer per thread` share nothing between the
+//!   threads, so they show the limit of the machine, which is below 2 × if both processors are
+//!   hardware threads of one core.
 //! - `flood` measures the latency of cached tokens on one thread, each call by itself, while
 //!   another thread sends tokens that each need a signature check.
 //! - `refresh` measures cached tokens while a fetch is in flight.
@@ -29,7 +29,7 @@ use support::{
 };
 
 /// Requests per measurement. They are constructed in advance, so that the measurement includes only
-/// what threads may contend for.
+/// the calls.
 const BATCH: usize = 250;
 const ROUNDS: usize = 200;
 
@@ -48,13 +48,13 @@ fn main() {
             let credentials = &CALLERS.1[..callers];
             scaling("bare service", callers, noop_service, credentials);
             scaling(
-                "a layer each",
+                "layer per thread",
                 callers,
                 || verifying_service(verifier(&CALLERS.0)),
                 credentials,
             );
             let layer = VerifyServiceTokenLayer::new(verifier(&CALLERS.0));
-            scaling("one layer", callers, || layer.layer(noop_service()), credentials);
+            scaling("shared layer", callers, || layer.layer(noop_service()), credentials);
         }
     }
     if runs("flood") {
@@ -76,9 +76,10 @@ fn scaling<S: ImmediateService + Send>(
     let (warming, ready) = (Mutex::new(()), AtomicUsize::new(0));
     let batches = |with_another: bool, times: &mut Vec<f64>| {
         let mut service = service();
-        // Copies for each thread, as each reads from its own connections.
+        // Each thread has its own copies, as if it read them from its own connections.
         let credentials: Vec<_> = credentials.iter().map(copy_of).collect();
-        // One thread at a time: a second concurrent signature check would be queued.
+        // One thread at a time: a second concurrent signature check would be queued, but `call`
+        // requires an immediate response.
         let warming = warming.lock().expect("no thread panics");
         for credential in &credentials {
             call(&mut service, request(Some(copy_of(credential))));
@@ -152,7 +153,7 @@ fn flood() {
     let forged: Vec<_> = RS256.users.iter().map(|token| bearer(&forge(token))).collect();
 
     println!(
-        "flood: cached tokens, ns per call, p50 and p99; p99 over that with the other core idle"
+        "flood: cached tokens, ns per call: p50 and p99; p99 relative to that without a flood"
     );
     let mut idle = 0.0;
     // Cached tokens are among the floods to show how much two busy cores slow down each other with

@@ -75,8 +75,8 @@ async fn mint(core: &EmbeddedCore, payload: Value) -> String {
     response["jwt"].as_str().expect("a token").to_owned()
 }
 
-/// A key set, and the credentials of 10 000 callers. Signed with Ed25519, which is fast enough for
-/// that number.
+/// A key set, and the credentials of 10 000 callers. Their tokens are signed with Ed25519, because
+/// RSA would be slow for that number.
 pub(crate) static CALLERS: LazyLock<(String, Vec<HeaderValue>)> = LazyLock::new(|| {
     let key = Ed25519KeyPair::generate().expect("a key");
     let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
