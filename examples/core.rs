@@ -46,12 +46,12 @@ environment:
   SUPERTOKENS_API_KEYS    api keys, separated by commas, as a SuperTokens core's `api_keys`. Unlike --api-key, they do
                           not appear in the list of processes";
 
-/// Why the program exits without a signal.
+/// Why the program fails.
 enum Failure {
     /// The command line or `SUPERTOKENS_API_KEYS` is invalid: exit code 2.
     Usage(String),
     /// The server cannot run: exit code 1.
-    Running(String),
+    Server(String),
 }
 
 struct Options {
@@ -67,15 +67,15 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
-    let ended = match options(lexopt::Parser::from_env()) {
+    let result = match options(lexopt::Parser::from_env()) {
         Ok(Some(options)) => run(options).await,
-        Ok(None) => say(USAGE),
+        Ok(None) => print_line(USAGE),
         Err(err) => Err(Failure::Usage(err.to_string())),
     };
-    let (code, text) = match ended {
+    let (code, text) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(reason)) => (2, format!("core: {reason}\n{USAGE}")),
-        Err(Failure::Running(reason)) => (1, format!("core: {reason}")),
+        Err(Failure::Server(reason)) => (1, format!("core: {reason}")),
     };
     // With stderr closed, the exit code alone reports the failure.
     let _ = writeln!(io::stderr(), "{text}");
@@ -171,31 +171,31 @@ async fn run(options: Options) -> Result<(), Failure> {
         BuildError::KeyGeneration
         | BuildError::KeyFile { .. }
         | BuildError::DataFolder { .. }
-        | BuildError::DataFolderInUse { .. } => Failure::Running(chain(&err)),
+        | BuildError::DataFolderInUse { .. } => Failure::Server(chain(&err)),
         _ => Failure::Usage(chain(&err)),
     })?;
-    let open = |err| {
+    let exposed = |err| {
         Failure::Usage(format!(
             "{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"
         ))
     };
-    core.check_exposure(options.listen).map_err(open)?;
+    core.check_exposure(options.listen).map_err(exposed)?;
 
     let cannot_listen =
-        |err| Failure::Running(format!("cannot listen on {}: {err}", options.listen));
+        |err| Failure::Server(format!("cannot listen on {}: {err}", options.listen));
     let listener = TcpListener::bind(options.listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let stop =
-        stop_signal().map_err(|err| Failure::Running(format!("cannot wait for signals: {err}")))?;
-    say(&format!("listening on http://{address}"))?;
-    core.serve(listener, stop).await.map_err(|err| Failure::Running(chain(&err)))
+        stop_signal().map_err(|err| Failure::Server(format!("cannot wait for signals: {err}")))?;
+    print_line(&format!("listening on http://{address}"))?;
+    core.serve(listener, stop).await.map_err(|err| Failure::Server(chain(&err)))
 }
 
 /// Prints a line on stdout and flushes it, for a reader behind a pipe.
-fn say(line: &str) -> Result<(), Failure> {
+fn print_line(line: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let said = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    said.map_err(|err| Failure::Running(format!("cannot write to stdout: {err}")))
+    let result = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    result.map_err(|err| Failure::Server(format!("cannot write to stdout: {err}")))
 }
 
 /// Resolves on SIGTERM or Ctrl-C. The handlers are installed by this call, so that a signal sent

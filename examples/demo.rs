@@ -38,8 +38,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// 168 h.
 const ROTATE_EVERY: Duration = Duration::from_secs(2);
 
-/// The longest freshness lifetime: how long a removed key may still be accepted. The default is 1
-/// h.
+/// The longest freshness lifetime: a removed key may still be accepted for this long. The default
+/// is 1 h.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The period in which unknown keys may cause at most two fetches. The default is 10 s.
@@ -120,8 +120,8 @@ async fn run() -> Outcome<Table> {
     let rotated = authority.mint_with_a_new_key(microservice()).await?;
     table.row("key rotated in", 200, m2.whoami(Some(&rotated)).await?);
     table.row("key listed", 200, m2.get("/removal", Some(&rotated)).await?);
-    // The core listed the next key in advance, so M2 already has it. It has not fetched the one
-    // after that.
+    // The core listed the next key in advance, so M2 already has it. M2 has not fetched the key
+    // after that one.
     authority.mint_with_a_new_key(microservice()).await?;
     let newest = authority.mint_with_a_new_key(microservice()).await?;
 
@@ -191,7 +191,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Mints a token with exactly this payload. Not with `SuperTokensCore`: it adds the marker.
+    /// Mints a token with exactly this payload. `SuperTokensCore` would add the marker.
     async fn mint(&mut self, payload: Value, static_key: bool) -> Outcome<String> {
         let body = json!({
             "payload": payload,
@@ -286,14 +286,14 @@ struct Table {
 
 impl Table {
     fn start() -> Self {
-        println!("{:WIDTH$}  expected  seen", "case");
+        println!("{:WIDTH$}  expected  actual", "case");
         Self { all_as_expected: true }
     }
 
-    fn row(&mut self, case: &str, expected: u16, seen: StatusCode) {
-        let as_expected = seen == expected;
+    fn row(&mut self, case: &str, expected: u16, actual: StatusCode) {
+        let as_expected = actual == expected;
         let mark = if as_expected { '✓' } else { '✗' };
-        println!("{case:WIDTH$}  {expected:>8}  {:>4}  {mark}", seen.as_u16());
+        println!("{case:WIDTH$}  {expected:>8}  {:>6}  {mark}", actual.as_u16());
         self.all_as_expected &= as_expected;
     }
 }

@@ -175,7 +175,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The distance of a date from now, for the claims that are dates; otherwise nothing.
+/// Formats the time from now to a date claim, for example ` (in 5 min)`. Empty for other claims.
 fn date(claim: &str, value: &Value) -> String {
     let (true, Some(seconds)) = (matches!(claim, "exp" | "nbf" | "iat"), value.as_f64()) else {
         return String::new();
@@ -205,8 +205,8 @@ fn expiry(caller: &ServiceClaims) -> String {
     format!("; it expires{exp}")
 }
 
-/// The checks, each with the reasons for which it rejects a token. The order is the one for an
-/// unknown key. With a known key M2 checks the signature before dates and names.
+/// The checks, each with the reasons for which it rejects a token. M2 uses this order if the key is
+/// unknown. With a known key it checks the signature before the dates and `iss`, `aud` and `sub`.
 const CHECKS: [(&str, &[Reason]); 9] = [
     ("length: at most 8 KiB", &[Reason::TokenTooLong]),
     ("form: three parts of canonical base64url", &[Reason::NotThreeParts, Reason::NotBase64Url]),
@@ -239,7 +239,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         ],
     ),
     (
-        "names: issuer, audience, subject",
+        "claims: iss, aud and sub as M2 requires",
         &[Reason::WrongIssuer, Reason::WrongAudience, Reason::WrongSubject],
     ),
     (
@@ -252,7 +252,7 @@ const CHECKS: [(&str, &[Reason]); 9] = [
             Reason::TooManyWaiting,
         ],
     ),
-    ("signature: made with this key over this token", &[Reason::BadSignature]),
+    ("signature: valid for this token and key", &[Reason::BadSignature]),
     ("marker: source is exactly \"microservice\"", &[Reason::NotMicroservice]),
 ];
 
@@ -261,7 +261,7 @@ fn print_checks(failed: Option<Reason>) {
         failed.and_then(|reason| CHECKS.iter().position(|(_, reasons)| reasons.contains(&reason)));
     let is_skipped = |check: &str| {
         failed == Some(Reason::BadSignature)
-            && (check.starts_with("dates") || check.starts_with("names"))
+            && (check.starts_with("dates") || check.starts_with("claims"))
     };
     for (position, (check, _)) in CHECKS.iter().enumerate() {
         let mark = match failed_at {
