@@ -100,7 +100,7 @@
 //! # Runtime
 //!
 //! Everything that does network I/O runs on tokio with its I/O and time drivers. Constructors need
-//! no runtime.
+//! no runtime, except that of an [`EmbeddedCore`].
 //!
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]

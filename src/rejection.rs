@@ -245,7 +245,7 @@ reasons! {
     /// The signature is not valid under the key.
     BadSignature => InvalidToken, "the signature is not valid";
     /// The [marker](crate::Verifier::marker) is missing or has another value.
-    NotMicroservice => NotMicroservice, "the token is not a microservice's";
+    NotMicroservice => NotMicroservice, "the token lacks the marker of a service";
     /// No key set has been fetched yet.
     KeysNotLoaded => KeysUnavailable, "the verification keys are not loaded yet";
     /// The last good key set is older than `stale_if_error` allows.

@@ -169,7 +169,7 @@ impl<S> Layer<S> for AddServiceTokenLayer {
 
 // Defined here, because in `service.rs` it would make the two files import each other.
 impl<S> AddServiceToken<S> {
-    /// Returns a [`Layer`] that wraps services in this middleware:
+    /// Returns a layer that wraps services in this middleware:
     /// [`AddServiceTokenLayer::new`].
     pub fn layer(token: ServiceToken) -> AddServiceTokenLayer {
         AddServiceTokenLayer::new(token)

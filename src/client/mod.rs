@@ -10,6 +10,26 @@
 //! replacements is 30 s, and doubles to 10 min while new tokens are rejected too. The response is
 //! passed on unchanged, and the caller may retry.
 //!
+//! With hyper-util's client (features `client-legacy`, `http1` and `tokio`):
+//!
+//! ```no_run
+//! use http_body_util::Empty;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_m2m::{AddServiceTokenLayer, ServiceToken};
+//!
+//! # async fn call(token: ServiceToken) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = ServiceBuilder::new()
+//!     .layer(AddServiceTokenLayer::new(token).only_to(["http://localhost:4002"])?)
+//!     .service(Client::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>());
+//!
+//! let request = http::Request::get("http://localhost:4002/whoami").body(Empty::new())?;
+//! let response = client.oneshot(request).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **Redirects**: the inner service follows them, so the layer does not see them. reqwest removes
 //! `Authorization` on a redirect to another origin, but keeps custom headers: with
 //! [`header`](AddServiceTokenLayer::header), build the client with `redirect::Policy::none()`.

@@ -1,4 +1,5 @@
-//! A SuperTokens core for development, tests and a single machine, as an axum router.
+//! A SuperTokens core for development, tests and a single machine, as an axum router. Needs feature
+//! `embedded-core`.
 //!
 //! [`EmbeddedCore`] mints tokens and publishes its key set over the routes of a SuperTokens core's
 //! JWT recipe. This crate and the official Node, Python and Go SDKs mint against it as against a

@@ -54,7 +54,7 @@ impl JwkSet {
         let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
         for key in clashing {
             tracing::warn!(
-                kid = ?key.logged_kid(),
+                kid = key.logged_kid(),
                 "key skipped: a different key has the same kid and alg"
             );
         }

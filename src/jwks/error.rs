@@ -36,7 +36,7 @@ pub enum KeySetError {
         /// local one.
         limit: usize,
     },
-    /// No entry of the set can be used. The reason for each is logged.
+    /// The set is empty, or none of its entries can be used. The log has the reason for each entry.
     #[error("the key set holds no usable key")]
     NoUsableKey,
     /// The set is past its freshness lifetime plus

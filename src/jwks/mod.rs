@@ -52,6 +52,7 @@
 //! | `key set fetch failed again` | debug | `endpoint`, `error` |
 //! | `key set fetch recovered` | info | `endpoint`, `keys` |
 //! | `key added`, `key removed` | info | `endpoint`, `kid` |
+//! | `key skipped`, once for each version of the set | warn | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
 //!

@@ -20,8 +20,9 @@ use crate::verify::ServiceClaims;
 /// | `ServiceClaims` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
 /// | `ServiceClaims` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
 ///
-/// A response with 401 or 403 has the challenge of a layer that requires a token; see the
-/// [table of responses](crate::server#responses). The body is empty. The response to a gRPC call is
+/// A response with 401 or 403 has the challenge of a layer that requires a token, and the
+/// [`Rejection`] in its extensions; see the [table of responses](crate::server#responses). The body
+/// is empty. The response to a gRPC call is
 /// the same HTTP response, which gRPC clients map to a gRPC status.
 ///
 /// [`into_response`](IntoResponse::into_response) logs an error if the layer is missing.

@@ -174,7 +174,7 @@ impl<S> Layer<S> for VerifyServiceTokenLayer {
 
 // This impl is not in `service.rs`, because that file must not import this one.
 impl<S> VerifyServiceToken<S> {
-    /// Returns a [`Layer`] that wraps services in this middleware:
+    /// Returns a layer that wraps services in this middleware:
     /// [`VerifyServiceTokenLayer::new`].
     pub fn layer(verifier: Verifier) -> VerifyServiceTokenLayer {
         VerifyServiceTokenLayer::new(verifier)

@@ -44,8 +44,8 @@
 //!    `JWT`, `at+jwt` or missing; its `kid` is 1 to 256 bytes long or missing; its `alg` is
 //!    asymmetric and one of [`algorithms`](crate::Verifier::algorithms).
 //! 4. **Key.** The key set holds a key with the token's `kid` and `alg`. Without a `kid` exactly
-//!    one key must fit the `alg`. If the key is unknown, check 6 comes first, so that only a token
-//!    that passes it can make [`RemoteJwks`](crate::RemoteJwks) fetch and can wait for that fetch.
+//!    one key must fit the `alg`. An unknown key makes [`RemoteJwks`](crate::RemoteJwks) fetch the
+//!    set, and the token waits, but only if it passes check 6.
 //! 5. **Signature.** It is valid under the algorithm that the key is bound to. All cores but one
 //!    may check signatures at a time; up to 1 024 further tokens wait in a queue.
 //! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and the lifetime is at most
@@ -62,6 +62,8 @@
 //!
 //! The signature comes before the claims, so that a forged token under a known key costs only
 //! decoding and one signature check, and its sender does not learn which claims are required.
+//!
+//! A refused request is logged at debug as `request refused`, with its `reason`.
 //!
 //! # Responses
 //!

@@ -178,7 +178,7 @@ mod tests {
                 (
                     403,
                     some(
-                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the token is not a microservice's""#,
+                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the token lacks the marker of a service""#,
                     ),
                     None,
                 ),

@@ -104,7 +104,8 @@ pub enum MintError {
         /// Why the last attempt failed, as the HTTP library reports it, without the URL.
         source: SourceError,
     },
-    /// The core refused the request, for instance for a wrong api key or an unknown app.
+    /// The core responded with an error status, for instance for a wrong api key or an unknown app. A
+    /// server that is no core often responds 404.
     #[error(
         "the core at {core} refused with status {status}{}",
         .message.iter().map(|message| format!(": {message}")).collect::<String>()
@@ -119,7 +120,8 @@ pub enum MintError {
         /// The response's `Retry-After`, at most 5 min.
         retry_after: Option<Duration>,
     },
-    /// The response is not one of a SuperTokens core.
+    /// The core responded with status 200 but without a token, or with another success or redirect
+    /// status.
     #[error("{core} does not respond like a SuperTokens core: {reason}")]
     NotACore {
         /// The core's origin.

@@ -11,6 +11,18 @@
 //!
 //! While a mint fails, the old token stays in use, and [`ServiceToken::health`] holds the error.
 //!
+//! `tracing` events:
+//!
+//! | message | level | fields |
+//! |---|---|---|
+//! | `mint failed, retrying`, `keys unavailable, retrying` | info | `error` |
+//! | `core host unreachable, trying the next` | debug | `error` |
+//! | `service token renewed` | info | `lifetime_seconds` |
+//! | `service token renewal failed`, the first time | warn | `error` |
+//! | `service token renewal failed again` | debug | `error`, `failures` |
+//! | `service token rejected, minting a new one` | warn | |
+//! | `service token expired`, if no renewal succeeded | error | |
+//!
 //! ```no_run
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
 //!

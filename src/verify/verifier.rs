@@ -200,7 +200,8 @@ impl Verifier {
         self
     }
 
-    /// Verifies one token without `Bearer`, for instance from a queue message.
+    /// Verifies one token, for instance from a queue message: the JWT alone, without `Bearer` and
+    /// without white space around it.
     ///
     /// Waits if the key is unknown and has to be fetched, which needs a tokio runtime, or if too
     /// many signatures are being checked.

@@ -78,7 +78,7 @@ async fn claims_extractor_refuses_as_a_required_layer_would() {
         (
             bearer(&signer.user()),
             403,
-            r#"Bearer realm="billing", error="insufficient_scope", error_description="the token is not a microservice's""#
+            r#"Bearer realm="billing", error="insufficient_scope", error_description="the token lacks the marker of a service""#
                 .to_owned(),
         ),
     ];

@@ -174,7 +174,7 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
             "an end user's token",
             bearer(signer.user()),
             403,
-            invalid("insufficient_scope", "the token is not a microservice's"),
+            invalid("insufficient_scope", "the token lacks the marker of a service"),
             R::NotMicroservice,
         ),
     ]

@@ -41,6 +41,18 @@ pub(super) enum FetchCause {
     Refresh,
 }
 
+impl FetchCause {
+    /// The name in logs and metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::UnknownKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
 /// The validators of the last response (RFC 9110 §8.8), for a conditional request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Validators {
@@ -90,7 +102,9 @@ impl JwksEndpoint for HttpEndpoint {
         Box::pin(async move {
             let is_conditional = !validators.is_empty();
             tracing::debug!(
-                endpoint = %self.printable_url(), ?cause, is_conditional, "fetching key set"
+                endpoint = %self.printable_url(),
+                cause = cause.label(),
+                is_conditional, "fetching key set"
             );
             let mut request = self.client.get(self.url.clone()).header(ACCEPT, "application/json");
             if let Some(etag) = validators.etag {

@@ -41,10 +41,10 @@ impl Telemetry {
     ) {
         let endpoint = &self.endpoint;
         for removed in before.keys().iter().filter(|key| !set.contains(key)) {
-            tracing::info!(%endpoint, kid = ?removed.logged_kid(), "key removed");
+            tracing::info!(%endpoint, kid = removed.logged_kid(), "key removed");
         }
         for added in set.keys().iter().filter(|key| !before.contains(key)) {
-            tracing::info!(%endpoint, kid = ?added.logged_kid(), "key added");
+            tracing::info!(%endpoint, kid = added.logged_kid(), "key added");
         }
         if had_failed {
             tracing::info!(%endpoint, keys = set.keys().len(), "key set fetch recovered");
@@ -104,15 +104,9 @@ impl Telemetry {
     fn count(&self, cause: FetchCause, outcome: &'static str) {
         #[cfg(feature = "metrics")]
         {
-            let cause = match cause {
-                FetchCause::Scheduled => "scheduled",
-                FetchCause::UnknownKey => "unknown_key",
-                FetchCause::BadSignature => "bad_signature",
-                FetchCause::Refresh => "refresh",
-            };
             metrics::counter!(
                 "tower_m2m_jwks_fetches_total",
-                "endpoint" => self.endpoint.clone(), "cause" => cause, "outcome" => outcome
+                "endpoint" => self.endpoint.clone(), "cause" => cause.label(), "outcome" => outcome
             )
             .increment(1);
         }

@@ -135,7 +135,8 @@ impl SuperTokensCore {
     }
 
     /// How long [`mint`](crate::ServiceTokenRequest::mint) retries while the core is unreachable,
-    /// overloaded (429) or failing (5xx). 30 s by default. With zero there is one attempt, limited
+    /// overloaded (429) or failing (5xx). 30 s by default; it gives up earlier if the next delay
+    /// would end later. With zero there is one attempt, limited
     /// to [`timeout`](Self::timeout).
     ///
     /// ```

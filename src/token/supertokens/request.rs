@@ -73,7 +73,8 @@ impl ServiceTokenRequest {
     /// replaces the value.
     ///
     /// `iat`, `exp`, `nbf`, `iss` and `source` are reserved: [`mint`](Self::mint) returns
-    /// [`MintError::ReservedClaim`], which says what to use instead.
+    /// [`MintError::ReservedClaim`], which says what to use instead. For `aud` and `sub` there are
+    /// [`audience`](Self::audience) and [`subject`](Self::subject).
     ///
     /// # Marker
     ///
@@ -153,9 +154,9 @@ impl ServiceTokenRequest {
     /// | longer | 1 h, or half of the lifetime if that is shorter |
     ///
     /// If a renewal fails, the token stays in use (no request is sent without a token), and the
-    /// renewal is retried after 30 s, doubling up to a quarter of the time in the table. If that
-    /// quarter is shorter than 30 s, each retry waits for that quarter. A `Retry-After` of the core
-    /// delays a retry by up to 5 min. Mints of one token start at least 1 s apart.
+    /// renewal is retried. The first delay is 30 s, and each further one is twice as long, but none
+    /// is longer than a quarter of the time in the table. A `Retry-After` of the core delays a retry
+    /// by up to 5 min. Mints of one token start at least 1 s apart.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -245,7 +246,8 @@ impl ServiceTokenRequest {
     /// If no connection to a host of the core can be made, the next host is tried. While the core
     /// is unreachable, overloaded (429) or failing (5xx), the mint is retried for up to 30 s, or
     /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays that are at
-    /// least the core's `Retry-After`. Any other response is an error at once.
+    /// least the core's `Retry-After`. So is the verification of [`verify_with`](Self::verify_with)
+    /// while the verifier has no keys. Any other response is an error at once.
     ///
     /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
     /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.

@@ -48,7 +48,12 @@ impl RetryBudget {
         if !error.is_transient() || wait >= left {
             return Err(error);
         }
-        tracing::info!(error = %Chain(&error), "mint failed, retrying");
+        match &error {
+            MintError::KeysUnavailable { source } => {
+                tracing::info!(error = %Chain(source), "keys unavailable, retrying");
+            }
+            error => tracing::info!(error = %Chain(error), "mint failed, retrying"),
+        }
         sleep(wait).await;
         Ok(())
     }
