@@ -71,15 +71,15 @@ impl EmbeddedCoreBuilder {
 
     /// The age at which a dynamic key stops signing and its successor starts. By default 168 h.
     ///
-    /// A request in the last 60 s of the interval (in its second half if that is shorter) makes the
-    /// successor, so that it is listed before it signs. Without such a request, the next one makes
-    /// it. The static key never rotates.
+    /// The first request in the last 60 s of the interval (in its second half if that is shorter)
+    /// makes the successor, so that verifiers can fetch the successor before it signs. Without such
+    /// a request, the first one after the interval makes it. The static key never rotates.
     pub fn rotate_every(mut self, interval: Duration) -> Self {
         self.rotate_every = interval;
         self
     }
 
-    /// For how long at least a token of a dynamic key can be verified. By default 1 h.
+    /// The minimum time for which a token of a dynamic key can be verified. By default 1 h.
     ///
     /// A dynamic key stays listed for the rotation interval and twice this validity, whatever the
     /// `exp` of its tokens is.
@@ -106,9 +106,9 @@ impl EmbeddedCoreBuilder {
     /// or file that all users can read, or that the group can write, fails [`build`](Self::build);
     /// for one that the group can read, the core logs a warning.
     ///
-    /// The mount of a Kubernetes volume with `fsGroup` is group-writable. Name a subfolder of it,
-    /// which is created with mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`: the default
-    /// makes everything in the volume group-writable again at each start of a pod.
+    /// The mount of a Kubernetes volume with `fsGroup` is group-writable. Use a subfolder of the
+    /// mount, which the core creates with mode 0700, and set `fsGroupChangePolicy: OnRootMismatch`:
+    /// the default makes everything in the volume group-writable again at each start of a pod.
     ///
     /// ```
     /// use tower_m2m::EmbeddedCore;
@@ -153,7 +153,7 @@ impl EmbeddedCoreBuilder {
     /// # Errors
     ///
     /// - [`BuildError::UnusableApiKey`], [`BuildError::UnusableBasePath`] and
-    ///   [`BuildError::RotationTooFast`] if that setting cannot work.
+    ///   [`BuildError::RotationTooFast`] if that setting is invalid.
     /// - [`BuildError::DataFolder`], [`BuildError::DataFolderInUse`] and [`BuildError::KeyFile`] if
     ///   the data folder or its key file cannot be used. Its keys are not changed.
     /// - [`BuildError::KeyGeneration`] if no key could be generated.
@@ -164,8 +164,8 @@ impl EmbeddedCoreBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future builds no core. A data folder may be created, and its first keys stored,
-    /// nevertheless.
+    /// If the future is dropped, no core is built, but the data folder may still be created and its
+    /// first keys stored.
     pub async fn build(self) -> Result<EmbeddedCore, BuildError> {
         let api_keys = self.api_keys.checked()?;
         let base_path = BasePath::new(&self.base_path)?;

@@ -53,12 +53,12 @@ impl EmbeddedCore {
     /// A router with the core's routes, to serve or to nest. Logs a warning if the core has no api
     /// key, because any program that reaches the routes can mint.
     ///
-    /// The router limits the size and the duration of bodies. [`serve`](Self::serve) also limits
-    /// connections; another server has limits of its own.
+    /// The router limits the size of request bodies and the time to receive them.
+    /// [`serve`](Self::serve) also limits connections; another server has limits of its own.
     ///
     /// Without an api key, and unless [`allow_open`](super::EmbeddedCoreBuilder::allow_open) was
     /// called, the routes respond 403 to a `Host` or `Origin` beyond loopback. A router under a
-    /// public name therefore needs one of the two.
+    /// public name therefore needs an api key or `allow_open`.
     ///
     /// ```
     /// use axum::Router;
@@ -113,7 +113,7 @@ impl EmbeddedCore {
     /// progress, for at most 20 s.
     ///
     /// A connection on which no response was written for 20 s is closed. While 1 024 are open, each
-    /// new one closes the one whose last response is the oldest.
+    /// new one evicts the connection that has gone longest without a response.
     ///
     /// A core without api key responds 403 to a `Host` or `Origin` beyond loopback, so that no web
     /// page of another site can mint through a browser on this machine.
@@ -126,8 +126,8 @@ impl EmbeddedCore {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future accepts no further connections. Open ones are served on, by tasks of the
-    /// runtime.
+    /// After the future is dropped, no further connections are accepted. Tasks of the runtime
+    /// continue to serve the open ones.
     ///
     /// ```no_run
     /// use tokio::net::TcpListener;
@@ -158,8 +158,8 @@ impl EmbeddedCore {
 
     /// The current key set as JSON (RFC 7517 §5), `{"keys":[...]}`, for a verifier in this process.
     ///
-    /// Does not wait for a new dynamic key. If one is due, this call starts to make it, and later
-    /// calls list it.
+    /// Does not wait for a new dynamic key. If one is due, this call starts its generation, and
+    /// later calls return a key set with it.
     ///
     /// ```
     /// use tower_m2m::{EmbeddedCore, LocalJwks, Verifier};
@@ -177,7 +177,7 @@ impl EmbeddedCore {
     }
 }
 
-/// Settings alone: neither keys nor api keys.
+/// Prints settings only, neither signing keys nor api keys.
 impl fmt::Debug for EmbeddedCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbeddedCore")

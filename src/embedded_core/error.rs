@@ -22,7 +22,7 @@ use crate::error::SourceError;
 ///
 /// let advice = match second.unwrap_err() {
 ///     BuildError::DataFolderInUse { path } => format!("stop the core in {}", path.display()),
-///     BuildError::DataFolder { source, .. } => format!("mend the folder: {source}"),
+///     BuildError::DataFolder { source, .. } => format!("fix the folder: {source}"),
 ///     err => return Err(err.into()),
 /// };
 /// assert!(advice.starts_with("stop the core"));
@@ -50,7 +50,7 @@ pub enum BuildError {
     DataFolder {
         /// The folder.
         path: PathBuf,
-        /// What the system reports, or the broken rule and how to follow it.
+        /// The OS error, or the rule that is broken and how to follow it.
         source: SourceError,
     },
     /// Another process, or another core in this one, has locked the data folder.
@@ -65,7 +65,7 @@ pub enum BuildError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// What the system reports, the damage, or the broken rule and how to follow it.
+        /// The OS error, the damage, or the rule that is broken and how to follow it.
         source: SourceError,
     },
     /// An api key is empty or has a character other than visible ASCII, so no header can carry it.
@@ -92,7 +92,7 @@ pub enum BuildError {
     /// The listener has no local address, or serving it failed.
     #[error("the listener cannot be used")]
     UnusableListener {
-        /// What the system reports.
+        /// The OS error.
         source: SourceError,
     },
 }

@@ -2,9 +2,8 @@
 //! `embedded-core`.
 //!
 //! [`EmbeddedCore`] mints tokens and publishes its key set over the routes of a SuperTokens core's
-//! JWT recipe. This crate and the official Node, Python and Go SDKs mint against it as against a
-//! SuperTokens core, and verifiers fetch its key set in the same way. To move to a SuperTokens
-//! core, change the URLs.
+//! JWT recipe. This crate and the official Node, Python and Go SDKs can mint at either core, and
+//! verifiers can fetch the key set of either. To move to a SuperTokens core, change the URLs.
 //!
 //! ```
 //! use axum::body::Body;
@@ -47,21 +46,21 @@
 //!
 //! # Checks
 //!
-//! The first check that fails decides the response. The status behind each check is that of its
-//! failure. Checks 6 to 9, 11 and 12 are those of `POST /recipe/jwt`.
+//! The first check that fails decides the response. The status after the colon is that of a failed
+//! check. Checks 6 to 9, 11 and 12 apply only to `POST /recipe/jwt`.
 //!
 //! 1. On a core without api key, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called,
 //!    `Host`, `Origin` and the authority of the URI are on loopback: 403. [Security](#security)
 //!    says why.
 //! 2. The api key is one of the configured ones, if the route requires it: 401 `Invalid API key`.
 //! 3. The `cdi-version` header, if present, names a supported version: 400.
-//! 4. Before CDI 3.0, the tenant is `public`: 404.
+//! 4. With a CDI version below 3.0, the tenant is `public`: 404.
 //! 5. The path is known, and the route has the method: 404 and 405.
 //! 6. The body has at most 64 KiB and arrives within 10 s: 413 and 408.
 //! 7. The body is a JSON object: 400 `Invalid Json Input`.
 //! 8. The fields `algorithm`, `jwksDomain`, `payload`, `validity` and `useStaticSigningKey`, in
 //!    this order, are valid: 400.
-//! 9. From CDI 5.0 on, the tenant is `public`: 403.
+//! 9. With CDI 5.0 or later, the tenant is `public`: 403.
 //! 10. The app is `public`: 400.
 //! 11. The algorithm is `RS256`: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, which the SDKs
 //!     expect.
@@ -70,11 +69,12 @@
 //! # Limits
 //!
 //! At most 512 mints are in progress; a further one gets 429, which the official SDKs retry. At
-//! most 512 bodies are being read; a further one evicts the oldest, whose request gets 429.
+//! most 512 request bodies are read at once; a further one evicts the oldest, whose request gets
+//! 429.
 //!
 //! [`EmbeddedCore::serve`] closes a connection on which no response was written for 20 s. While
-//! 1 024 connections are open, each new one closes the one whose last response is the oldest. A
-//! router that another server serves has that server's limits on connections.
+//! 1 024 connections are open, each new one evicts the connection that has gone longest without a
+//! response. If another server serves the router, that server's connection limits apply instead.
 //!
 //! # Keys
 //!
@@ -83,29 +83,29 @@
 //!
 //! A dynamic key signs for the [rotation interval](EmbeddedCoreBuilder::rotate_every), 168 h by
 //! default. Its successor is listed in the key set 60 s before it signs (half the interval if that
-//! is shorter), so that verifiers hold it by then. A key stays listed for the interval and twice
-//! the [access token validity](EmbeddedCoreBuilder::access_token_validity), 1 h by default, after
-//! it was made. A token of a dynamic key can therefore be verified for about two such validities
-//! after the key stopped signing, even if its `exp` is later. At most 99 dynamic keys are kept;
-//! with 99, rotation waits until the oldest has not signed for two validities.
+//! is shorter), so that verifiers hold it by then. From its creation a key stays listed for the
+//! interval and twice the [access token validity](EmbeddedCoreBuilder::access_token_validity), 1 h
+//! by default. A token of a dynamic key can therefore be verified for about two validities after
+//! the key stopped signing, even if its `exp` is later. At most 99 dynamic keys are kept; with 99,
+//! rotation waits until the oldest has not signed for two validities.
 //!
-//! Rotation has no timer: once a key is due, the next request starts the work, and requests use the
-//! existing keys meanwhile. Only a mint with a dynamic key may wait, and only if every dynamic key
-//! is older than the interval and one validity, as after a long time without requests. It waits for
-//! at most 5 s; then the newest key signs and stays listed for two validities more. At most 256
-//! mints wait at once; a further one gets 429.
+//! Rotation has no timer: once a new key is due, the next request starts its generation, and
+//! requests use the existing keys meanwhile. Only a mint with a dynamic key may wait, and only if
+//! every dynamic key is older than the interval plus one validity, for example after a long time
+//! without requests. The mint waits for at most 5 s; then the newest key signs and stays listed for
+//! another two validities. At most 256 mints wait at once; a further one gets 429.
 //!
-//! Ages are measured by the monotonic clock, and for keys from a data folder by the wall clock at
-//! start-up. A jump of the wall clock costs at most an early rotation and removes no key. If the
-//! wall clock was wrong when keys were made or loaded, keys that just signed may be missing from
-//! the key set until it is right; they stay in the data folder.
+//! Ages are measured by the monotonic clock. A key from a data folder gets its age at start-up from
+//! the wall clock. A jump of the wall clock removes no key and causes at most an early rotation. If
+//! the wall clock was wrong when keys were made or loaded, keys that just signed may be missing
+//! from the key set until the clock is right; they stay in the data folder.
 //!
 //! # Data folder
 //!
 //! With a [data folder](EmbeddedCoreBuilder::data_folder) keys survive restarts. A key is written
 //! and synced to the disk before it is listed or signs, so a process that is killed at any moment
-//! loses no key that a verifier has seen. Without a data folder a restart makes new keys, and no
-//! token of the old ones can be verified.
+//! loses no key that a verifier has seen. Without a data folder a restart makes new keys, and
+//! tokens of the old keys can no longer be verified.
 //!
 //! One process at a time uses the folder. The process locks the folder itself (on Windows a file in
 //! it), so removing the file `lock` admits no second process. Private keys are stored unencrypted,
@@ -135,9 +135,8 @@
 //!
 //! # Differences from a SuperTokens core
 //!
-//! Bodies are read as UTF-8 and not as ISO-8859-1, must be valid JSON, and numbers in the payload
-//! are written as serde_json writes them and not as Java does. A `validity` that overflows gets
-//! 400.
+//! Bodies are read as UTF-8, not as ISO-8859-1, and must be valid JSON. Numbers in the payload are
+//! written as serde_json writes them, not as Java does. A `validity` that overflows gets 400.
 
 mod builder;
 mod core;
