@@ -32,12 +32,12 @@ impl ApiKeys {
     /// Whether a request with these headers is admitted.
     pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
         // Compares every key, even after a match, so that the duration reveals only their lengths.
-        let is_one = |presented| {
+        let is_configured = |presented| {
             self.0.iter().fold(false, |admitted, key| {
                 verify_slices_are_equal(key.as_bytes(), presented).is_ok() | admitted
             })
         };
-        self.is_empty() || presented(headers).is_some_and(is_one)
+        self.is_empty() || presented(headers).is_some_and(is_configured)
     }
 }
 

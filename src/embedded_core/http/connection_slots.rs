@@ -1,10 +1,11 @@
-//! A bounded number of slots. At the limit, a new holder evicts the one whose last response is the
-//! oldest.
+//! A bounded number of slots, for connections and for request bodies. At the limit, a new holder
+//! evicts the holder that has gone longest without a response.
 //!
-//! A semaphore fails the tests `idle_and_slow_connections_lock_out_no_caller` and
-//! `slow_bodies_lock_out_no_caller`: with it, new callers wait for the deadlines of slow ones.
+//! With a semaphore instead, new callers would wait for the deadlines of slow ones (see the tests
+//! `idle_and_slow_connections_do_not_lock_out_callers` and `slow_bodies_do_not_lock_out_callers`).
 //!
-//! The last received byte does not count: a caller that sends a request byte by byte is never idle.
+//! Received bytes do not affect the order of eviction. If they did, a caller that sends a request
+//! byte by byte would never be evicted.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -25,7 +26,8 @@ impl ConnectionSlots {
         Self { max, holders: Arc::default() }
     }
 
-    /// A slot. At the limit, evicts the oldest holder without waiting until its slot is dropped.
+    /// Acquires a slot. At the limit, evicts a holder like [`evict_oldest`](Self::evict_oldest),
+    /// without waiting until its slot is dropped.
     pub(super) fn acquire(&self) -> ConnectionSlot {
         let (evict, evicted) = oneshot::channel();
         let mut holders = lock(&self.holders);
@@ -37,7 +39,7 @@ impl ConnectionSlots {
         ConnectionSlot { last_event, evicted, holders: self.holders.clone() }
     }
 
-    /// Evicts the holder whose last response is the oldest.
+    /// Evicts the holder that has gone longest without a response.
     pub(super) fn evict_oldest(&self) {
         lock(&self.holders).by_last_event.pop_first();
     }
@@ -79,7 +81,7 @@ impl Drop for ConnectionSlot {
 #[derive(Debug, Default)]
 struct Holders {
     /// The number of acquisitions and responses so far. No number is reused, because an evicted
-    /// holder still removes that of its last event on drop.
+    /// holder still removes the entry of its last event on drop.
     events: u64,
     /// The holders by their last event. Removing a sender evicts its holder.
     by_last_event: BTreeMap<u64, oneshot::Sender<()>>,
@@ -93,7 +95,7 @@ impl Holders {
     }
 }
 
-/// No holder of this lock panics or waits.
+/// No code panics or waits while it holds this lock.
 fn lock(holders: &Mutex<Holders>) -> MutexGuard<'_, Holders> {
     holders.lock().unwrap_or_else(PoisonError::into_inner)
 }

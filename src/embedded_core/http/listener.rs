@@ -1,8 +1,8 @@
 //! A listener with two limits that `axum::serve` lacks: a deadline on each connection, and a bound
 //! on their number.
 //!
-//! A middleware cannot set the deadline: it is not called before a request's head is complete,
-//! which the test `received_bytes_do_not_extend_the_deadline` never sends.
+//! A middleware cannot set the deadline, because it is called only once a request's head is
+//! complete. A slow caller may never complete it.
 
 use std::io;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
-/// Enough for the callers of a core on one machine.
+/// Maximum number of open connections, enough for the callers of a core on one machine.
 const MAX_CONNECTIONS: usize = 1024;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 /// Longer than the deadline of a body, so that a slow body gets its 408 before the connection is
@@ -26,9 +26,9 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A listener that bounds its connections to [`MAX_CONNECTIONS`]. At the limit, or if the system
-/// has no file descriptors left, each new connection closes the one whose last response is the
-/// oldest. If new connections waited instead, a caller that opens connections and sends nothing
-/// would lock out all others.
+/// has no file descriptors left, it evicts the connection that has gone longest without a response.
+/// If new connections waited instead, a caller that opens connections and sends nothing would lock
+/// out all others.
 #[derive(Debug)]
 pub(crate) struct BoundedListener {
     inner: TcpListener,
@@ -91,7 +91,9 @@ impl<S> Connection<S> {
         Self { stream, deadline: Box::pin(sleep(RESPONSE_DEADLINE)), slot }
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Fails if the slot is evicted or the deadline has passed. Otherwise registers the waker for
+    /// both.
+    fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.slot.poll_evicted(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -108,7 +110,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -119,7 +121,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_deadline(cx)?;
+        self.check_open(cx)?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.deadline.as_mut().reset(Instant::now() + RESPONSE_DEADLINE);
         self.slot.record_response();
@@ -127,12 +129,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_deadline(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_and_slow_connections_lock_out_no_caller() {
+    async fn idle_and_slow_connections_do_not_lock_out_callers() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = BoundedListener { inner, slots: ConnectionSlots::new(16) };
         let address = listener.local_addr().unwrap();
@@ -178,7 +180,7 @@ mod tests {
                 other.write_all(b"GET / HTTP/1.1\r\nslow: ").await.unwrap();
             }
             others.push(other);
-            // A connection with frequent responses never has the oldest response.
+            // A connection with frequent responses is never the next to be evicted.
             get(&mut regular).await;
             let mut new = TcpStream::connect(address).await.unwrap();
             get(&mut new).await;

@@ -1,9 +1,8 @@
-//! Detects requests that a web page of another site may have sent: DNS rebinding, cross-site
-//! requests.
+//! Detects requests that a web page of another site may have sent, cross-site or by DNS rebinding.
 //!
-//! A browser on this machine reaches a core on loopback. It sends the page's site in `Origin`, and
-//! in `Host` if the name of that site resolves to a loopback address. Other programs send in `Host`
-//! the address that they connect to, and no `Origin`.
+//! A browser on this machine can reach a core on loopback. Its requests carry the page's origin in
+//! `Origin`, and the page's host name in `Host` if that name resolves to a loopback address. Other
+//! programs send in `Host` the address that they connect to, and no `Origin`.
 
 use std::net::IpAddr;
 
@@ -17,8 +16,8 @@ pub(super) fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
         && is_missing_or(headers, header::ORIGIN, is_loopback_origin)
 }
 
-/// Whether the header is missing, or has one value and that is good. Not `HeaderMap::get`: it takes
-/// the first of two values.
+/// Whether the header is missing, or has exactly one value, which `is_good` accepts.
+/// `HeaderMap::get` would ignore a second value.
 fn is_missing_or(
     headers: &HeaderMap,
     name: HeaderName,
@@ -44,8 +43,8 @@ fn is_loopback_origin(origin: &str) -> bool {
 /// `localhost` in any case, 127.0.0.0/8, `[::1]` or the IPv4-mapped form of a loopback address,
 /// with any port or none.
 ///
-/// Not `localhost.` and names below `localhost`: resolvers differ on them. Not `0.0.0.0`: browsers
-/// let pages of other sites connect to it.
+/// `localhost.` and names below `localhost` are excluded, because resolvers differ on them, and
+/// `0.0.0.0`, because browsers let pages of other sites connect to it.
 fn is_loopback(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -114,7 +113,7 @@ mod tests {
 
     type Headers = [(HeaderName, &'static [u8])];
 
-    fn with(headers: &[(HeaderName, &[u8])]) -> HeaderMap {
+    fn header_map(headers: &[(HeaderName, &[u8])]) -> HeaderMap {
         headers
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap()))
@@ -125,12 +124,14 @@ mod tests {
     fn host_origin_and_uri_follow_the_same_rule() {
         let path = Uri::from_static("/recipe/jwt");
         for (authority, local) in AUTHORITIES {
-            let host = with(&[(header::HOST, authority.as_bytes())]);
+            let host = header_map(&[(header::HOST, authority.as_bytes())]);
             assert_eq!(is_local(&path, &host), local, "host: {authority}");
             for scheme in ["http", "https", "HTTP"] {
                 let origin = format!("{scheme}://{authority}");
-                let origin =
-                    with(&[(header::HOST, b"127.0.0.1:3567"), (header::ORIGIN, origin.as_bytes())]);
+                let origin = header_map(&[
+                    (header::HOST, b"127.0.0.1:3567"),
+                    (header::ORIGIN, origin.as_bytes()),
+                ]);
                 assert_eq!(is_local(&path, &origin), local, "{origin:?}");
             }
             // The parser of URIs refuses some malformed authorities.
@@ -138,13 +139,17 @@ mod tests {
                 Uri::builder().scheme("http").authority(authority).path_and_query("/").build()
             {
                 assert_eq!(is_local(&uri, &HeaderMap::new()), local, "{uri}");
-                assert_eq!(is_local(&uri, &with(&[(header::HOST, b"localhost")])), local, "{uri}");
+                assert_eq!(
+                    is_local(&uri, &header_map(&[(header::HOST, b"localhost")])),
+                    local,
+                    "{uri}"
+                );
             }
         }
     }
 
     #[test]
-    fn only_one_well_formed_host_and_origin_are_local() {
+    fn repeated_or_malformed_host_or_origin_is_not_local() {
         use header::{HOST, ORIGIN};
         let cases: [(&Headers, bool); 12] = [
             (&[], true),
@@ -161,7 +166,11 @@ mod tests {
             (&[(HOST, b"localhost\xff")], false),
         ];
         for (headers, local) in cases {
-            assert_eq!(is_local(&Uri::from_static("/"), &with(headers)), local, "{headers:?}");
+            assert_eq!(
+                is_local(&Uri::from_static("/"), &header_map(headers)),
+                local,
+                "{headers:?}"
+            );
         }
     }
 }

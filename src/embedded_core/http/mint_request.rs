@@ -9,15 +9,15 @@ use crate::jose::json::{self, RawValue};
 
 /// The members that are read, in the order in which a SuperTokens core checks them.
 const FIELDS: [&str; 5] = ["algorithm", "jwksDomain", "payload", "validity", "useStaticSigningKey"];
-/// In seconds, 142 million years: `exp` stays below 2^53, beyond which JSON parsers disagree about
-/// integers.
+/// In seconds, about 142 million years. It keeps `exp` below 2^53, because JSON parsers disagree
+/// about larger integers.
 const MAX_VALIDITY: u64 = 1 << 52;
 
 /// A request to mint. Its fields are checked in the order of a SuperTokens core.
 #[derive(Debug)]
 pub(super) struct MintRequest {
     algorithm: String,
-    /// Whether every integer in the payload fits an `i64`, as a SuperTokens core needs.
+    /// Whether every integer in the payload fits an `i64`, as a SuperTokens core requires.
     integers_fit: bool,
     token: UnsignedToken,
 }
@@ -51,15 +51,15 @@ impl MintRequest {
         self.algorithm.eq_ignore_ascii_case("RS256")
     }
 
-    /// The token to sign. Fails if a SuperTokens core could not hold an integer of the payload.
+    /// The token to sign. Fails if an integer in the payload does not fit an `i64`.
     pub(super) fn into_token(self) -> Result<UnsignedToken, Refusal> {
         if self.integers_fit { Ok(self.token) } else { Err(Refusal::IntegerTooLarge) }
     }
 }
 
-/// The unparsed values of [`FIELDS`]. Parsing them one by one reports the invalid one that comes
-/// first in the order of the checks, and not in the body. The last of two members with one name
-/// counts.
+/// The unparsed values of [`FIELDS`]. The caller parses them in the order of the checks, and so
+/// reports the first invalid field in that order, not in the order of the body. Of duplicate
+/// members the last one counts.
 ///
 /// `None` if the body is not a JSON object, or has a member name that serde_json reserves.
 fn fields(body: &[u8]) -> Option<[Option<RawValue<'_>>; FIELDS.len()]> {
@@ -80,7 +80,8 @@ fn string(field: Option<RawValue<'_>>) -> Option<String> {
     field?.as_string()?.unescape()
 }
 
-/// Truncates decimals and accepts strings of digits, as a SuperTokens core does. Casts saturate.
+/// Truncates decimals and accepts strings of digits, as a SuperTokens core does. A number beyond
+/// the range of `i64` saturates.
 fn seconds(field: Option<RawValue<'_>>) -> Option<i64> {
     let field = field?;
     if let Some(digits) = field.as_string() {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn last_of_two_fields_with_one_name_counts() {
+    fn last_of_duplicate_fields_counts() {
         let twice = body("5").replace(r#""validity":5"#, r#""validity":"x","valid\u0069ty":7"#);
         assert_eq!(read(&twice).map(|request| request.token.validity()), Ok(7));
     }

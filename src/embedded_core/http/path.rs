@@ -1,7 +1,7 @@
 //! Parses the path of a request: a base path, an app, a tenant and a route.
 //!
-//! Not axum's router: it is case-sensitive, and the rewritten URI that it would need for each
-//! request takes as much code as the matching that it would replace.
+//! axum's router is case-sensitive. Rewriting each URI for it would take as much code as matching
+//! the path here.
 
 use std::fmt;
 
@@ -52,7 +52,8 @@ impl RequestPath {
         if !base.0.iter().all(|expected| below.next() == Some(expected)) {
             return None;
         }
-        // One more than the longest path: an app, a tenant and three segments of a route.
+        // The longest path has five segments: an app, a tenant and three of a route. With a sixth
+        // the path is unknown.
         let segments: Vec<&str> = below.take(6).collect();
         if segments.is_empty() {
             return Some(Self { route: Route::Hello, ..Self::UNKNOWN });

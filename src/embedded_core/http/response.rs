@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::embedded_core::keys::MinterError;
 
-/// Why a request gets no token or key set. The error text is the body of the response.
+/// Why a request is refused. The error text is the body of the response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(
@@ -18,7 +18,7 @@ pub(super) enum Refusal {
     InvalidApiKey,
     #[error("cdi-version header is invalid")]
     VersionMalformed,
-    /// Only digits and dots.
+    /// The version from the request, which has only digits and dots.
     #[error("cdi-version {0} not supported")]
     VersionUnsupported(String),
     #[error("Not found")]
@@ -33,12 +33,12 @@ pub(super) enum Refusal {
     NotAnObject,
     #[error("Field name '{0}' is invalid in JSON input")]
     Field(&'static str),
-    /// The text of a SuperTokens core, which also refuses 0.
+    /// The text is that of a SuperTokens core, although the core also refuses 0.
     #[error("validity must be greater than or equal to 0")]
     ValidityNotPositive,
     #[error("Only public tenantId can call this app specific API")]
     NotPublicTenant,
-    /// Only lower-case letters, digits and hyphens.
+    /// The app from the path, which has only lower-case letters, digits and hyphens.
     #[error(
         "AppId or tenantId not found => Tenant with the following connectionURIDomain, appId and tenantId \
          combination not found: (, {0}, public)"
@@ -54,7 +54,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The one table of statuses.
+    /// The status of the response.
     fn status(&self) -> StatusCode {
         match self {
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,

@@ -23,7 +23,7 @@ use crate::embedded_core::keys::Minter;
 
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 64 * 1024;
-/// 32 MiB of bodies.
+/// Maximum number of bodies that are read at once, 32 MiB in total.
 const MAX_BODIES: usize = 512;
 
 /// The settings of a core, its keys, and the bodies that it reads.
@@ -143,8 +143,8 @@ async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
         () = poll_fn(|cx| slot.poll_evicted(cx)) => return Err(Refusal::Busy),
     };
     let body = body.map_err(|_| Refusal::BodyTooSlow)?;
-    // Other causes are a broken connection and malformed chunks. axum does not distinguish them,
-    // and after each the connection is closed anyway.
+    // A broken connection and malformed chunks get the same refusal. axum does not distinguish
+    // them, and the connection is closed after either anyway.
     body.map_err(|_| Refusal::BodyTooLarge)
 }
 
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_bodies_lock_out_no_caller() {
+    async fn slow_bodies_do_not_lock_out_callers() {
         let core = core().await;
         let stalling = || tokio::spawn(send(core.router(), post("/recipe/jwt", "5.4", stalled())));
         let mut waiting: Vec<_> = (0..512).map(|_| stalling()).collect();
