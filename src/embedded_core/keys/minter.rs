@@ -10,7 +10,7 @@ use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
 
-/// 32 MiB of payloads.
+/// Maximum number of mints in progress. Their payloads take at most 32 MiB.
 const MAX_MINTS: usize = 512;
 const MAX_WAITING_MINTS: usize = MAX_MINTS / 2;
 
@@ -65,7 +65,7 @@ impl Minter {
         Ok(self.keys.current().dynamic_or_newest_key())
     }
 
-    /// Signs on a blocking thread: on the async threads key sets would wait behind tokens.
+    /// Signs on a blocking thread. On the async threads, signing would delay other responses.
     async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Result<String, MinterError> {
         let jwt = run_blocking(move || key.sign(&claims)).await;
         jwt.and_then(Result::ok).ok_or(MinterError::SigningFailed)
@@ -75,8 +75,8 @@ impl Minter {
 /// Runs `work` on a blocking thread. `None` if it panics or the runtime shuts down.
 ///
 /// Dropping the future cancels `work` that no thread has started: `JoinSet` aborts it, a plain
-/// `JoinHandle` would not. [`MAX_MINTS`] also bounds the threads. A semaphore of one permit per
-/// processor would lose each permit that is handed to a waiting task until that task is polled.
+/// `JoinHandle` would not. [`MAX_MINTS`] also bounds the threads. With a semaphore of one permit
+/// per processor, waiting tasks that are not polled could hold all permits.
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let mut job = JoinSet::new();
     job.spawn_blocking(work);
@@ -110,8 +110,8 @@ impl UnsignedToken {
         Self { issuer, payload, validity, key }
     }
 
-    /// The claims as JSON: `iat`, `exp`, `iss`, then the payload's in their order. A claim of the
-    /// payload with one of these names replaces its value in place.
+    /// The claims as JSON: `iat`, `exp` and `iss`, then those of the payload in their order. An
+    /// `iat`, `exp` or `iss` of the payload replaces the value in place.
     fn into_claims(self, now: u64) -> String {
         let mut claims = Map::with_capacity(3 + self.payload.len());
         claims.insert("iat".to_owned(), now.into());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn mint_dropped_before_its_turn_costs_no_signature() {
+    fn mint_dropped_while_queued_is_not_signed() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.max_blocking_threads(1).build().unwrap();
         let (release, released) = mpsc::channel::<()>();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn mints_that_are_not_polled_delay_no_other_mint() {
+    fn unpolled_mints_do_not_delay_other_mints() {
         let runtime =
             || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let minter = runtime().block_on(minter());

@@ -187,10 +187,10 @@ fn removed_lock_file_does_not_admit_a_second_core() {
 }
 
 #[test]
-fn locked_lock_file_alone_refuses_a_core() {
+fn core_is_refused_if_only_the_lock_file_is_locked() {
     let scratch = Scratch::new();
     drop(DataFolder::open(&scratch.path()).unwrap());
-    // As on another machine that shares the folder over NFS, which does not see the folder's lock.
+    // Simulates a core on another machine: over NFS only its lock on the file is visible here.
     let lock = OpenOptions::new().write(true).open(scratch.path().join("lock")).unwrap();
     FileExt::try_lock(&lock).unwrap();
     let in_use = BuildError::DataFolderInUse { path: scratch.path() };
@@ -208,11 +208,14 @@ fn moved_or_replaced_folder_is_not_written_to() {
     store().unwrap();
 
     fs::rename(scratch.path(), &aside).unwrap();
-    assert!(store().is_err_and(|err| err.contains("removed or replaced")), "moved");
+    assert!(store().is_err_and(|err| err.contains("removed or replaced")), "the folder was moved");
     let second = DataFolder::open(&scratch.path()).unwrap();
     second.store(&self::keys()).unwrap();
     let kept = fs::read(scratch.keys()).unwrap();
-    assert!(store().is_err_and(|err| err.contains("removed or replaced")), "another core's");
+    assert!(
+        store().is_err_and(|err| err.contains("removed or replaced")),
+        "the folder belongs to another core"
+    );
     assert_eq!(fs::read(scratch.keys()).unwrap(), kept);
     drop(second);
 

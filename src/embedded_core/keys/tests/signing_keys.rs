@@ -8,8 +8,8 @@ use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::jose::SigningKey;
 
-/// One key for all: generating is slow, and these tests distinguish keys by creation time or by
-/// pointer.
+/// One key that all tests share, because generating is slow. They distinguish keys by creation time
+/// or by pointer.
 fn key() -> Arc<SigningKey> {
     static KEYS: LazyLock<Arc<SigningKey>> =
         LazyLock::new(|| Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
@@ -34,7 +34,7 @@ fn set() -> SigningKeys {
     SigningKeys::from_stored(key(), vec![dynamic(BORN)]).unwrap()
 }
 
-/// The moment at which that key has this age by both clocks.
+/// The moment at which the dynamic key of [`set`] has this age by both clocks.
 fn at(age: u64) -> Moment {
     Moment::new(BORN + age, age)
 }
@@ -105,7 +105,7 @@ fn new_key_is_due_by_either_clock() {
 }
 
 #[test]
-fn full_list_makes_no_key_due() {
+fn new_key_is_not_due_while_the_set_is_full() {
     let newest_first: Vec<_> = (0..MAX_DYNAMIC_KEYS as u64).map(|at| BORN - at).collect();
     let now = Moment::new(BORN + TEN_YEARS, HOUR);
     let (full, rotation) = (loaded(&newest_first, BORN), default_rotation());
@@ -223,7 +223,7 @@ fn loaded_keys_get_the_age_that_their_order_allows() {
 }
 
 #[test]
-fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
+fn keys_loaded_with_clock_far_ahead_are_listed_once_it_is_set_back() {
     let rotation = default_rotation();
     let ahead = |elapsed| Moment::new(BORN + TEN_YEARS + elapsed, elapsed);
     let set = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
@@ -233,7 +233,7 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     // The newest of the loaded keys may have signed just before.
     assert_eq!(listed(&set, ahead(2 * HOUR - 1)), all[..2]);
     assert_eq!(listed(&set, ahead(2 * HOUR)), all[..1]);
-    // Set back, a minute after the newest key was made.
+    // The clock is set back a minute after the newest key was made.
     let sane = |elapsed| Moment::new(BORN + elapsed, elapsed);
     assert_eq!(listed(&set, sane(60_000)), all);
     assert_eq!(listed(&set, sane(2 * HOUR)), all[..2]);
@@ -241,20 +241,20 @@ fn keys_loaded_by_a_clock_far_ahead_return_with_the_clock() {
     let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
     assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
     assert_eq!(set.signer(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
-    // `BORN` has age 0 at loading by the clock that was set back, as has the key made then.
+    // By the clock that was set back, `BORN` and the key made at loading both had age 0 then.
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);
 }
 
 #[test]
-fn keys_that_all_seem_old_are_kept_for_their_time() {
+fn loaded_keys_that_all_seem_old_are_kept_for_the_listing_time() {
     let rotation = default_rotation();
     let made =
         |set: &SigningKeys, now: Moment| created(&set.with(dynamic(now.wall()), now, rotation));
     let doubtful = loaded(&[BORN, BORN - WEEK], BORN + TEN_YEARS);
     let now = |elapsed| Moment::new(BORN + TEN_YEARS + elapsed, elapsed);
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR - 1)).len(), 3);
-    // The newest stays until its successor is stored, whatever the clock.
+    // The newest key stays until its successor is stored, whatever its age.
     assert_eq!(made(&doubtful, now(WEEK + 2 * HOUR)).len(), 2);
     // If the newest key is young, the clock is right, and so are the ages of the others.
     let wall = BORN + 2 * HOUR + 60_000;
@@ -284,7 +284,7 @@ fn keys_of_one_set_have_distinct_names() {
 }
 
 #[test]
-fn key_with_short_interval_is_listed_for_half_of_it_first() {
+fn next_key_is_due_after_half_of_a_short_interval() {
     let rotation = Rotation::new(Duration::from_secs(10), Duration::from_secs(10)).unwrap();
     assert_eq!(set().max_age(at(0), rotation), 5);
     assert!(set().is_due(at(5_000), rotation));
@@ -318,13 +318,13 @@ fn key_that_signed_before_a_doubtful_start_is_kept() {
 }
 
 #[test]
-fn key_that_signs_by_a_clock_set_back_stays_listed() {
+fn key_that_signs_while_the_clock_is_set_back_stays_listed() {
     let rotation = default_rotation();
     let created = [BORN + WEEK - 1, BORN];
     let set = loaded(&created, BORN + WEEK + 30 * HOUR);
     let now = |wall, elapsed| Moment::new(BORN + wall, elapsed);
     assert_eq!(listed(&set, now(WEEK + 30 * HOUR, 0)), created[..1]);
-    // The newest may be unknown to verifiers, so the older one signs as soon as it seems young.
+    // Verifiers may not have the newest key yet, so the older key signs once its age allows it.
     assert!(set.signer(now(WEEK - 10 * HOUR, 5), rotation).is_some());
     for (elapsed, expected) in
         [(5, &created[..]), (2 * HOUR + 4, &created), (2 * HOUR + 5, &created[..1])]

@@ -36,7 +36,7 @@ async fn open(
 }
 
 impl KeyStore {
-    /// The current keys, after a key that is due was made or its making failed.
+    /// Waits until a due key is made or its generation fails, then returns the current keys.
     async fn settled(self: &Arc<Self>) -> CurrentKeys {
         self.current();
         let mut making = self.making();
@@ -159,14 +159,15 @@ async fn restart_keeps_every_key_and_lets_the_older_one_sign() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_that_cannot_be_stored_is_not_listed_and_retried() {
+async fn key_that_cannot_be_stored_is_retried_and_not_listed() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::driven(START);
     let store = open(Some(folder.path().join("data")), Rotation::new(WEEK, HOUR).unwrap(), clock)
         .await
         .unwrap();
     let before = fs::read(folder.path().join("data/keys.json")).unwrap();
-    // A folder with the name of the temporary file, because root may write a read-only folder.
+    // A folder with the name of the temporary file makes each store fail. A read-only data folder
+    // would not stop root.
     fs::create_dir(folder.path().join("data/keys.json.new")).unwrap();
     tokio::time::advance(WEEK).await;
     assert_eq!(dynamic_kids(&store).await.len(), 1);
@@ -206,7 +207,7 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
     assert_eq!(dynamic_kids(&store).await, ahead);
     assert!(before.contains(&signed_before));
 
-    // A key with a right name is made once the one from the future may sign.
+    // A key with a correct creation time is made once the key created in the future may sign.
     tokio::time::advance(Duration::from_secs(60)).await;
     let back = dynamic_kids(&store).await;
     assert_eq!(back[0], format!("d-{}", (START + WEEK.as_secs() + 120) * 1000));
@@ -228,7 +229,7 @@ async fn clock_far_ahead_for_one_request_loses_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_under_a_clock_far_ahead_loses_no_key() {
+async fn start_with_clock_far_ahead_loses_no_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
     let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
@@ -287,7 +288,7 @@ async fn key_that_just_signed_survives_clock_ahead_at_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stand_in_key_stays_listed_after_a_restart() {
+async fn overdue_key_that_signed_stays_listed_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (clock, rotation) = (Clock::driven(START), Rotation::new(WEEK, HOUR).unwrap());
     let open = || self::open(Some(folder.path().join("data")), rotation, clock.clone());
@@ -338,7 +339,7 @@ async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_disk_delays_only_dynamic_mints_for_five_seconds() {
+async fn slow_disk_delays_only_dynamic_mints_and_at_most_5_s() {
     let (store, minter, release) = slow_store();
     let old = signer(&store).await;
     let static_kid = store.current().static_key().kid().to_owned();
@@ -415,8 +416,9 @@ fn events_are_logged_without_the_lock() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (store, _, release) = runtime.block_on(async { slow_store() });
     let free = Arc::<Mutex<Vec<bool>>>::default();
-    // With a single subscriber in the process, tracing caches whether the first thread that logs an
-    // event has one.
+    // With a single subscriber in the process, tracing checks only for the first thread that logs
+    // an event whether it has a subscriber, and caches the result. A second subscriber prevents
+    // that.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     tracing::subscriber::with_default(LockProbe(store.clone(), free.clone()), || {
         for result in [Ok(()), Err(io::ErrorKind::StorageFull.into())] {
