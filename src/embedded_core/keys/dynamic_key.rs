@@ -12,16 +12,16 @@ use crate::jose::SigningKey;
 #[derive(Clone, Debug)]
 pub(super) struct DynamicKey {
     key: Arc<SigningKey>,
-    /// Creation time by the wall clock, from the `kid`. As wrong as that clock was.
+    /// Creation time by the wall clock, from the `kid`. Wrong if that clock was wrong.
     created_millis: u64,
     provenance: Provenance,
     /// Monotonic time at which this process first listed the key. `None` if an earlier process did.
     ///
-    /// This is later than the creation if storing took long, and is the start of this process for a
-    /// key that an earlier process may not have listed before it died.
+    /// Later than the creation if storing the key took long. For the newest loaded key, the start
+    /// of this process, because an earlier process may have died before it listed the key.
     listed_from: Option<u64>,
-    /// Monotonic time until which the key is listed at any age, because it signed. All clones share
-    /// it: the key may sign while the next set is stored.
+    /// Monotonic time until which the key is listed whatever its age, because it signed. All clones
+    /// share it: the key may sign while the next set is stored.
     listed_until: Arc<AtomicU64>,
 }
 
@@ -53,17 +53,17 @@ impl DynamicKey {
         Self { key, created_millis, provenance, listed_from: Some(0), listed_until: Arc::default() }
     }
 
-    /// This key as made, and listed, at `now`.
+    /// Marks the key as made and first listed at `now`.
     pub(super) fn made_at(self, now: Moment) -> Self {
         Self { provenance: Provenance::Made { at: now.elapsed }, ..self }.listed_at(now)
     }
 
-    /// This key as loaded at `now` with this age, and listed by an earlier process.
+    /// Marks the key as loaded at `now`, at this age, and as listed by an earlier process.
     pub(super) fn loaded_at(self, now: Moment, age: u64) -> Self {
         Self { provenance: Provenance::Loaded { wall: now.wall, age }, listed_from: None, ..self }
     }
 
-    /// This key as first listed at `now`.
+    /// Marks the key as first listed at `now`.
     pub(super) fn listed_at(self, now: Moment) -> Self {
         Self { listed_from: Some(now.elapsed), ..self }
     }
@@ -98,9 +98,10 @@ impl DynamicKey {
         }
     }
 
-    /// Milliseconds until the key, as the newest one, needs a successor. The earlier of both clocks
-    /// decides, because the monotonic clock may stop while a machine sleeps. A key whose creation
-    /// time is ahead of the wall clock needs a successor at once.
+    /// Milliseconds until this key needs a successor, if it is the newest. The higher of its two
+    /// ages, by the wall clock and by the monotonic clock, decides, because the latter may stop
+    /// while a machine sleeps. A key whose creation time is ahead of the wall clock needs a
+    /// successor at once.
     ///
     /// A key made by this process gets no successor before it may sign. Otherwise a wall clock that
     /// jumps back and forth would fill the key set.
@@ -122,14 +123,15 @@ impl DynamicKey {
         self.listed_from.is_none_or(|from| now.elapsed.saturating_sub(from) >= rotation.ahead())
     }
 
-    /// Whether the key is listed although it is not the newest one.
+    /// Whether the key is listed. Applies only to older keys, because the newest is always listed.
     pub(super) fn is_listed(&self, now: Moment, rotation: Rotation) -> bool {
         self.age(now) < rotation.listed_for()
             || now.elapsed < self.listed_until.load(Ordering::Relaxed)
     }
 
-    /// Whether every token of the key has expired: neither this process nor an earlier one just
-    /// before it signed with the key within two validities.
+    /// Whether every token of the key has expired. This process must not have signed with the key
+    /// for two validities, and must have held it for that long, because an earlier process may have
+    /// signed with it just before it ended.
     pub(super) fn is_spent(&self, now: Moment, rotation: Rotation) -> bool {
         self.held_for(now) >= rotation.listed_after_signing()
             && now.elapsed >= self.listed_until.load(Ordering::Relaxed)
@@ -141,8 +143,8 @@ impl DynamicKey {
         self.listed_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Lists the key until the tokens expire that it may have signed before its successor could
-    /// sign.
+    /// Lists a loaded key until its tokens expire. An earlier process may have signed with the key
+    /// until `successor` could sign.
     pub(super) fn extend_listing_behind(&self, successor: &Self, now: Moment, rotation: Rotation) {
         let after_successor = rotation.ahead().saturating_add(rotation.listed_after_signing());
         let until = now.elapsed.saturating_add(after_successor.saturating_sub(successor.age(now)));

@@ -1,5 +1,5 @@
-//! The format of the key file: JSON, each private key in its PKCS#8 form (RFC 5208 §5), and a
-//! digest over all of it.
+//! The format of the key file: JSON with each private key in its PKCS#8 form (RFC 5208 §5), and a
+//! digest over the JSON of the keys.
 //!
 //! Every buffer with a private key is zeroed on drop.
 
@@ -60,7 +60,7 @@ pub(super) fn decode(content: &[u8]) -> Result<SigningKeys, &'static str> {
         keys.dynamic.iter().map(|entry| DynamicKey::from_key(entry.read()?)).collect::<Option<_>>();
     let dynamic = dynamic.ok_or("a dynamic key in it is unusable")?;
     SigningKeys::from_stored(Arc::new(static_key), dynamic)
-        .ok_or("it has no dynamic key, or two with one kid")
+        .ok_or("it has no dynamic key, or two with the same kid")
 }
 
 /// The members `keys` and `sha256` of a key file of version 1. `keys` is not parsed, because the
@@ -135,7 +135,7 @@ mod tests {
         let content = encode(&keys).unwrap();
         let read = decode(content.as_bytes()).unwrap();
         assert_eq!(kids(&read), kids(&keys));
-        // RSASSA-PKCS1-v1_5 is deterministic: one key makes one signature of one message.
+        // RSASSA-PKCS1-v1_5 is deterministic, so equal keys make equal signatures.
         assert_eq!(read.static_key().sign("{}").unwrap(), keys.static_key().sign("{}").unwrap());
         assert_eq!(read.dynamic()[0].key().jwk(), keys.dynamic()[0].key().jwk());
     }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(with(whole.replace("\"s-", "\"s- ")), Some("its static key is unusable"));
         let fixed = &document["keys"]["static"];
         let no_dynamic = format!(r#"{{"static":{fixed},"dynamic":[]}}"#);
-        assert_eq!(with(no_dynamic), Some("it has no dynamic key, or two with one kid"));
+        assert_eq!(with(no_dynamic), Some("it has no dynamic key, or two with the same kid"));
         let newer = content.replacen(r#""version":1"#, r#""version":2"#, 1);
         assert_eq!(decode(newer.as_bytes()).err(), Some("its version is not supported"));
     }

@@ -1,14 +1,14 @@
 //! The data folder, which stores the keys across restarts.
 //!
-//! It contains `keys.json`, the keys; `lock`, a file that the process which uses the folder has
-//! locked; and, while the keys are replaced, `keys.json.new`. On Unix that process has locked the
-//! folder too: a cleaner of temporary folders may remove `lock`, and a second core would then
-//! create and lock a new one. The folder cannot be removed without its keys, and storing keys fails
-//! if it was removed or replaced.
+//! It contains `keys.json`, the keys; `lock`, a lock file; and, while the keys are replaced,
+//! `keys.json.new`. The process that uses the folder locks `lock` and, on Unix, the folder itself.
+//! With a lock on the file alone, a second core could create and lock a new `lock` once a cleaner
+//! of temporary folders has removed the old one. Whatever removes the folder removes its keys too,
+//! and storing keys fails if the folder was removed or replaced.
 //!
 //! The folder and its files must belong to the user of this process or to root and be writable by
-//! that user alone. Once that is checked on the opened folder, no other user can replace its files,
-//! so they are opened by path.
+//! that user alone. The open folder is checked first. After that no other user can replace the
+//! files in it, so the files are opened by path.
 
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -28,7 +28,7 @@ use crate::trusted_file;
 /// `FILE_SHARE_READ | FILE_SHARE_WRITE`.
 #[cfg(windows)]
 const SHARE_ALL_BUT_DELETE: u32 = 3;
-/// Ten times the size of a file with as many keys as rotation allows.
+/// Maximum size of the key file, ten times that of a file with all keys that rotation allows.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
 /// A data folder that this process has locked. Every method blocks.
@@ -81,7 +81,7 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// The stored keys. `None` if none were ever stored.
+    /// The stored keys. `None` if there is no key file.
     pub(super) fn load(&self) -> Result<Option<SigningKeys>, BuildError> {
         let path = self.keys();
         read(&path).map_err(|err| BuildError::KeyFile { path, source: SourceError::new(err) })
@@ -108,9 +108,9 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Removes the temporary file of a process that was killed while it wrote, or of a failed store
-    /// whose clean-up failed too. No other process uses the file, because the folder is locked, and
-    /// no new key in it was ever listed.
+    /// Removes the temporary file that a killed process or a failed clean-up left behind. No other
+    /// process uses that file, because the folder is locked. A key that is only in that file was
+    /// never listed.
     fn remove_temporary(&self) -> io::Result<()> {
         match fs::remove_file(self.temporary()) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
@@ -122,7 +122,7 @@ impl DataFolder {
         self.path.join("keys.json")
     }
 
-    /// One name is enough: the folder is locked, and keys are made one at a time.
+    /// The name is fixed, because the folder is locked and only one key is made at a time.
     fn temporary(&self) -> PathBuf {
         self.path.join("keys.json.new")
     }
@@ -130,7 +130,7 @@ impl DataFolder {
 
 /// Stores the keys across restarts.
 pub(super) trait Storage: Debug + Send + Sync {
-    /// Replaces the stored keys. After `Ok` these survive a crash. Blocks.
+    /// Replaces the stored keys with `keys`. After `Ok` the new ones survive a crash. Blocks.
     fn store(&self, keys: &SigningKeys) -> io::Result<()>;
 }
 
@@ -144,8 +144,8 @@ impl Storage for DataFolder {
     }
 }
 
-/// Creates the folder and its missing ancestors. After `Ok` they survive a crash: each one's parent
-/// is synced.
+/// Creates the folder and its missing ancestors, and syncs the parent of each. After `Ok` they
+/// survive a crash.
 fn create(path: &Path) -> io::Result<()> {
     // `symlink_metadata` also finds a dangling symbolic link, which opening the folder reports.
     if fs::symlink_metadata(path).is_ok() {
@@ -176,7 +176,8 @@ fn open_lock(path: &Path) -> io::Result<File> {
 
 /// Fails with `WouldBlock` if another process has locked the file.
 fn try_lock(file: &File) -> io::Result<()> {
-    // Not the method call: from Rust 1.89 on that is std's, which the minimum version lacks.
+    // Names the trait: from Rust 1.89 on `file.try_lock()` is std's method, which the minimum Rust
+    // version lacks.
     FileExt::try_lock(file).map_err(|err| match err {
         TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
         TryLockError::Error(err) => {

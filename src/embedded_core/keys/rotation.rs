@@ -6,7 +6,7 @@ use crate::embedded_core::error::BuildError;
 
 /// Milliseconds for which a key is listed before it signs, so that verifiers hold it by then.
 const AHEAD: u64 = 60_000;
-/// With the static key 100 keys, the most that a careful verifier accepts in one set.
+/// With the static key that makes 100, the most that `RemoteJwks` accepts by default.
 pub(super) const MAX_DYNAMIC_KEYS: usize = 99;
 
 /// The intervals by which dynamic keys rotate, in milliseconds.
@@ -14,7 +14,7 @@ pub(super) const MAX_DYNAMIC_KEYS: usize = 99;
 pub(crate) struct Rotation {
     /// The age at which a key stops signing and its successor starts, under steady traffic.
     interval: u64,
-    /// For how long at least a token of a dynamic key can be verified.
+    /// The minimum time for which a token of a dynamic key can be verified.
     validity: u64,
     /// How long a key is listed before it signs.
     ahead: u64,

@@ -6,25 +6,27 @@
 //! # Clocks
 //!
 //! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for
-//! a moment removes no key. The wall clock gives a key its name, which is all that is stored of its
-//! age, and so gives a loaded key its age at the start of the process. A new key is due as soon as
-//! it is by either clock: a machine that slept rotates when it wakes, and early rotation costs only
-//! a key. A new key is also due if the newest key's creation time is ahead of the wall clock.
+//! a moment removes no key. Only the creation time by the wall clock is stored, in the name of the
+//! key. At the start of a process it determines the age of a loaded key. A new key is due once the
+//! newest one is old enough by either clock: a machine that slept rotates when it wakes, and early
+//! rotation costs only a key. A new key is also due if the newest key's creation time is ahead of
+//! the wall clock.
 //!
-//! If the newest loaded key is due by its name, either the process was down for long or the wall
-//! clock is ahead; the two cannot be distinguished. Names out of order show that the clock was
-//! wrong before. In both cases the loaded keys stay in the set and its file until this process has
-//! held them for as long as a key is listed, even if they are too old by their names. They are
-//! listed again once the clock is set back, in this process or in a later one.
+//! If the newest loaded key is due or almost due by its creation time, either the process was down
+//! for long or the wall clock is ahead; the two cannot be distinguished. Creation times out of
+//! order show that the clock was wrong before. In both cases the loaded keys stay in the set and
+//! its file until this process has held them for as long as a key is listed. Those that are too old
+//! to be listed by their creation times are listed again once the clock is set back, in this
+//! process or in a later one.
 //!
 //! A key that signs stays listed for two validities by the monotonic clock, even if the wall clock
-//! jumps. When a key last signed is not stored; a later process infers it from the age of the key's
-//! successor. If the wall clock was wrong when the successor was named, or is wrong at the start, a
-//! key that just signed may not be listed. It is still in the file.
+//! jumps. The time of its last signature is not stored; a later process infers it from the age of
+//! the key's successor. If the wall clock was wrong when the successor was named, or is wrong at
+//! the start, a key that just signed may not be listed. It is still in the file.
 //!
-//! A machine whose clock is at 1970 at each start gives wrong names, and keys of unknown age fill
-//! the set. Once it is full, the next key replaces the oldest one, but not before this process has
-//! run for two validities in which that key did not sign.
+//! If the clock of a machine is at 1970 at each start, new keys have wrong creation times, and keys
+//! of unknown age fill the set. In a full set the next key replaces the oldest one, but only if for
+//! the last two validities this process has held the oldest one and has not signed with it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -42,8 +44,8 @@ use crate::jose::SigningKey;
 pub(super) struct SigningKeys {
     /// Signs by default and never rotates.
     static_key: Arc<SigningKey>,
-    /// In the order in which they were made, newest first, and never empty. Creation times are
-    /// distinct, and out of order if the wall clock was wrong.
+    /// The dynamic keys in order of creation, newest first, and never empty. Their creation times
+    /// are distinct, but are not in this order if the wall clock was wrong.
     dynamic: Vec<DynamicKey>,
     /// Set at loading if the wall clock may be ahead: the names are out of order, or the newest key
     /// is due soon. Loaded keys then stay in the set until this process has held them for as long
@@ -59,7 +61,8 @@ impl SigningKeys {
         Ok(Self { static_key: Arc::new(static_key), dynamic, is_clock_in_doubt: false })
     }
 
-    /// The keys of a file, newest first. `None` if there is no dynamic key, or two with one name.
+    /// The keys of a file, newest first. `None` if there is no dynamic key, or two have the same
+    /// name.
     pub(super) fn from_stored(
         static_key: Arc<SigningKey>,
         dynamic: Vec<DynamicKey>,
@@ -72,15 +75,15 @@ impl SigningKeys {
         })
     }
 
-    /// This set as loaded at `now`.
+    /// Marks the keys as loaded at `now`, and determines their ages.
     ///
     /// Keys are stored in the order in which they were made, which exposes wrong creation times. A
     /// key whose creation time is before that of its predecessor gets its predecessor's age. A key
     /// whose creation time is in the future gets its successor's age.
     ///
-    /// When a key last signed is not stored. The newest key may have signed just now, and each
-    /// older key until its successor had been listed for long enough to sign. Each stays listed for
-    /// two validities from then.
+    /// The time of a key's last signature is not stored. The newest key may have signed just now,
+    /// and each older key until its successor had been listed for long enough to sign. Each stays
+    /// listed for two validities from then.
     pub(super) fn loaded_at(mut self, now: Moment, rotation: Rotation) -> Self {
         let mut latest = 0;
         for key in self.dynamic.iter_mut().rev().filter(|key| key.created_millis() <= now.wall()) {
@@ -98,8 +101,8 @@ impl SigningKeys {
         let is_in_order = self.dynamic.is_sorted_by_key(|key| Reverse(key.created_millis()));
         // A key that signed just before the restart must stay listed until its tokens expire, so
         // the doubt begins before the next key is due.
-        let young = rotation.due_after().saturating_sub(rotation.listed_after_signing());
-        self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= young;
+        let doubtful_age = rotation.due_after().saturating_sub(rotation.listed_after_signing());
+        self.is_clock_in_doubt = !is_in_order || self.newest().age(now) >= doubtful_age;
         self.newest().extend_listing(now, rotation);
         for pair in self.dynamic.windows(2) {
             pair[1].extend_listing_behind(&pair[0], now, rotation);
@@ -123,8 +126,8 @@ impl SigningKeys {
         &self.dynamic[0]
     }
 
-    /// Whether a new dynamic key is to be made. It replaces the oldest one if the set is full, and
-    /// so is not due before the tokens of that key have expired.
+    /// Whether a new dynamic key is to be made. In a full set it replaces the oldest one, so it is
+    /// not due before the tokens of the oldest one have expired.
     pub(super) fn is_due(&self, now: Moment, rotation: Rotation) -> bool {
         let has_room = || self.staying(now, rotation).count() < MAX_DYNAMIC_KEYS;
         let oldest_is_spent =
@@ -167,8 +170,8 @@ impl SigningKeys {
     /// that has been listed for longest. `None` if every key would leave the key set before its
     /// tokens expire.
     ///
-    /// Extends the listing of the key until its tokens expire. Its age does not ensure that:
-    /// setting the wall clock back makes loaded keys younger until the clock is right again.
+    /// Extends the listing of the key until its tokens expire. Its age does not ensure that: a wall
+    /// clock that is set back lowers the age of a loaded key, until the clock is corrected.
     pub(super) fn signer(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.max_signing_age());
         let signer =
@@ -190,7 +193,8 @@ impl SigningKeys {
         format!("[{}]", keys.join(","))
     }
 
-    /// The listed dynamic keys: the newest at any age, and the older ones that are still listed.
+    /// The dynamic keys in the key set: the newest whatever its age, and each older one for which
+    /// [`is_listed`](DynamicKey::is_listed) holds.
     pub(super) fn listed(
         &self,
         now: Moment,
@@ -200,8 +204,8 @@ impl SigningKeys {
         [self.newest()].into_iter().chain(older)
     }
 
-    /// For how many seconds verifiers may cache the key set: until the next key may be in it, and
-    /// at least 1.
+    /// For how many seconds verifiers may cache the key set: until the next key is due, and at
+    /// least 1.
     pub(super) fn max_age(&self, now: Moment, rotation: Rotation) -> u64 {
         (self.newest().due_in(now, rotation) / 1000).max(1)
     }

@@ -19,7 +19,7 @@ use crate::embedded_core::error::BuildError;
 use crate::error::Chain;
 use crate::jose::SigningKey;
 
-/// Back-off after a failure to make a key. Shorter if keys rotate faster.
+/// Back-off after a failure to make a key. Short rotation intervals shorten it.
 const KEY_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// How long a dynamic mint waits for a new key. Making a key takes less than a second; storing it
 /// takes two syncs of the disk. Official SDKs time out after 30 s (Python) or never.
@@ -118,8 +118,8 @@ impl KeyStore {
         let store = self.clone();
         task::spawn_blocking(move || {
             store.add_key();
-            // Drops the store before it wakes waiters: a waiter that drops the last other handle
-            // expects the folder to be unlocked.
+            // The store is dropped before waiters wake. If a waiter then drops the last handle, the
+            // folder is unlocked at once.
             drop(store);
             drop(done);
         });
