@@ -129,9 +129,9 @@
 //!
 //! # Runtime
 //!
-//! The core needs a tokio runtime with its timer enabled. Tokens are signed, and keys made and
-//! stored, on the runtime's blocking threads. A slow disk delays only mints that wait for a new
-//! key.
+//! The core needs a tokio runtime with its timer enabled. It signs tokens on threads of its own, one
+//! for each processor. Keys are made and stored on the runtime's blocking threads. A slow disk delays
+//! only mints that wait for a new key.
 //!
 //! # Differences from a SuperTokens core
 //!

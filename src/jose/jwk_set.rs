@@ -46,7 +46,7 @@ impl JwkSet {
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(reason) => {
                     let kid = jwk.get("kid").and_then(Value::as_str).map(jwk::cut_for_log);
-                    tracing::warn!(?kid, reason, "key skipped")
+                    tracing::warn!(kid, reason, "key skipped")
                 }
             }
         }
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn logged_kids_are_cut_to_64_characters() {
         let long = "é".repeat(65);
-        let cut = format!("kid=Some(\"{}\")", "é".repeat(64));
+        let cut = format!("kid=\"{}\"", "é".repeat(64));
         let malformed = fresh(&long).replace(r#""x":""#, r#""x":"+"#);
         let lines = logged(|| drop(set(&[&malformed, GOOD]).unwrap()));
         assert!(lines.len() == 1 && lines[0].contains(&cut), "{lines:?}");

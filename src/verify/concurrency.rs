@@ -1,4 +1,4 @@
-//! Limits how many signatures are checked at once.
+//! Limits how many signatures are checked, or made, at once.
 //!
 //! A check occupies a worker thread for about 20 µs, and any request that names a known key causes
 //! one. One core is therefore left to cached tokens and to the rest of the service. A token above
@@ -21,23 +21,25 @@ const THREAD_NAME: &str = "tower-m2m-signatures";
 
 /// Limits how many signatures are checked at once.
 ///
-/// A caller that finds a permit free checks on its own thread. Queued checks run on one thread that
-/// does nothing else.
+/// A caller that finds a permit free checks on its own thread. Queued checks run on threads that do
+/// nothing else.
 ///
 /// Tasks do not wait on the semaphore themselves, because it assigns a released permit to the first
 /// waiter: if that task's worker is busy or its runtime is not driven, all others wait for it
-/// (`runtime_that_is_not_driven_blocks_no_other`). The thread is always ready to take its permit.
-pub(super) struct SignatureLimit {
+/// (`runtime_that_is_not_driven_blocks_no_other`). These threads are always ready to take a permit.
+pub(crate) struct SignatureLimit {
     permits: Arc<Semaphore>,
+    /// The number of threads for queued jobs.
+    threads: usize,
     /// `None` until a token has to wait.
     queue: Mutex<Option<mpsc::Sender<Job>>>,
 }
 
-/// Checks one signature.
+/// Checks or makes one signature.
 type Job = Box<dyn FnOnce(Permit<'_>) + Send>;
 
-/// The permission to check one signature. Never held across an `.await`.
-pub(super) type Permit<'l> = SemaphorePermit<'l>;
+/// The permission to check or make one signature. Never held across an `.await`.
+pub(crate) type Permit<'l> = SemaphorePermit<'l>;
 
 impl SignatureLimit {
     /// The limit of this process: verifiers share its cores, so they share the limit.
@@ -51,16 +53,18 @@ impl SignatureLimit {
     /// One permit less than there are cores, and at least one.
     pub(super) fn of_machine() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self::new(cores.saturating_sub(1).max(1))
+        // One thread is enough: a token is queued only while every permit is in use.
+        Self::new(cores.saturating_sub(1).max(1), 1)
     }
 
-    pub(super) fn new(permits: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(permits)), queue: Mutex::default() }
+    /// Queued jobs run on `threads` threads, which start with the first of these jobs.
+    pub(crate) fn new(permits: usize, threads: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(permits)), threads, queue: Mutex::default() }
     }
 
     /// A permit, if one is free. None is free while a queued job waits: a released permit goes to
     /// that job.
-    pub(super) fn try_acquire(&self) -> Option<Permit<'_>> {
+    pub(crate) fn try_acquire(&self) -> Option<Permit<'_>> {
         self.permits.try_acquire().ok()
     }
 
@@ -76,34 +80,43 @@ impl SignatureLimit {
         queue.as_ref().map_or(0, |sender| sender.max_capacity() - sender.capacity())
     }
 
-    /// A slot in the queue for a permit. Starts the thread of the queue at the first call.
-    pub(super) fn enqueue(&self) -> Result<QueueSlot, RejectionReason> {
+    /// A slot in the queue for a permit. Fails if the queue is full or no thread can be started.
+    pub(crate) fn enqueue(&self) -> Result<QueueSlot, RejectionReason> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = match &*queue {
-            Some(sender) => sender.clone(),
-            None => {
-                queue.insert(self.start().map_err(|_| RejectionReason::TooManyWaiting)?).clone()
-            }
+            Some(sender) if !sender.is_closed() => sender.clone(),
+            _ => queue.insert(self.start().map_err(|_| RejectionReason::TooManyWaiting)?).clone(),
         };
         sender.try_reserve_owned().map(QueueSlot).map_err(|_| RejectionReason::TooManyWaiting)
     }
 
-    /// Starts the thread of the queue. The thread exits after the limit is dropped.
+    /// Starts the threads of the queue, or as many as the system allows. They end with the limit.
     fn start(&self) -> io::Result<mpsc::Sender<Job>> {
-        let (sender, mut jobs) = mpsc::channel::<Job>(MAX_QUEUED);
-        let permits = Arc::clone(&self.permits);
-        // The runtime needs no driver, because it runs only `recv` and `acquire`.
-        let runtime = Builder::new_current_thread().build()?;
-        thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
-            while let Some(job) = runtime.block_on(jobs.recv())
-                && let Ok(permit) = runtime.block_on(permits.acquire())
-            {
-                // A panic must not end the thread: jobs are queued behind this one. The panic
-                // payload is leaked, because its `drop` could panic.
-                catch_unwind(AssertUnwindSafe(|| job(permit))).unwrap_or_else(mem::forget);
+        let (sender, jobs) = mpsc::channel(MAX_QUEUED);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for started in 0..self.threads {
+            let (jobs, permits) = (Arc::clone(&jobs), Arc::clone(&self.permits));
+            let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+            match thread.spawn(move || run_jobs(&jobs, &permits)) {
+                Err(err) if started == 0 => return Err(err),
+                _ => {}
             }
-        })?;
+        }
         Ok(sender)
+    }
+}
+
+/// Runs jobs until the sender is dropped.
+fn run_jobs(jobs: &Mutex<mpsc::Receiver<Job>>, permits: &Semaphore) {
+    // For the wait for a permit alone.
+    let Ok(runtime) = Builder::new_current_thread().build() else { return };
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(job) = job else { return };
+        let Ok(permit) = runtime.block_on(permits.acquire()) else { return };
+        // A panic must not end the thread: jobs are queued behind this one. The panic payload is
+        // leaked, because its `drop` could panic.
+        catch_unwind(AssertUnwindSafe(|| job(permit))).unwrap_or_else(mem::forget);
     }
 }
 
@@ -114,12 +127,12 @@ impl fmt::Debug for SignatureLimit {
 }
 
 /// A slot in the queue for a permit.
-pub(super) struct QueueSlot(mpsc::OwnedPermit<Job>);
+pub(crate) struct QueueSlot(mpsc::OwnedPermit<Job>);
 
 impl QueueSlot {
-    /// Waits for a permit and runs `work` with it, on the thread of the queue. If the future is
+    /// Waits for a permit and runs `work` with it, on a thread of the queue. If the future is
     /// dropped before `work` starts, `work` is not run.
-    pub(super) async fn run<T, F>(self, work: F) -> Result<T, Rejection>
+    pub(crate) async fn run<T, F>(self, work: F) -> Result<T, Rejection>
     where
         T: Send + 'static,
         F: FnOnce(Permit<'_>) -> Result<T, Rejection> + Send + 'static,

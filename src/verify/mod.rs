@@ -16,6 +16,8 @@ mod token_cache;
 mod verifier;
 
 pub use claims::{ClaimsError, ServiceClaims};
+#[cfg(feature = "embedded-core")]
+pub(crate) use concurrency::SignatureLimit;
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::Policy;
 pub use verifier::Verifier;

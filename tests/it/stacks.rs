@@ -140,7 +140,7 @@ async fn tonic_calls_tonic_through_both_layers() {
         (
             call(token_layer(signer.user()).layer(channel)).await,
             Code::PermissionDenied,
-            "microservice",
+            "marker",
         ),
     ];
     for (outcome, code, message) in refused {

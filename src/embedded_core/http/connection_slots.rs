@@ -1,7 +1,7 @@
 //! A bounded number of slots, for connections and for request bodies. At the limit, a new holder
 //! evicts the holder that has gone longest without a response.
 //!
-//! With a semaphore instead, new callers would wait for the deadlines of slow ones (see the tests
+//! With a semaphore alone, new callers would wait for the deadlines of slow ones (see the tests
 //! `idle_and_slow_connections_do_not_lock_out_callers` and `slow_bodies_do_not_lock_out_callers`).
 //!
 //! Received bytes do not affect the order of eviction. If they did, a caller that sends a request
@@ -12,36 +12,41 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// The slots and their holders.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
-    max: usize,
+    free: Arc<Semaphore>,
     holders: Arc<Mutex<Holders>>,
 }
 
 impl ConnectionSlots {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, holders: Arc::default() }
+    pub(super) fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), holders: Arc::default() }
     }
 
-    /// Acquires a slot. At the limit, evicts a holder like [`evict_oldest`](Self::evict_oldest),
-    /// without waiting until its slot is dropped.
-    pub(super) fn acquire(&self) -> ConnectionSlot {
+    /// Acquires a slot. At the limit, evicts a holder like [`evict_oldest`](Self::evict_oldest), and
+    /// waits until a slot is dropped.
+    pub(super) async fn acquire(&self) -> ConnectionSlot {
+        let permit = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                self.evict_oldest();
+                // Always `Some`: the semaphore is never closed.
+                self.free.clone().acquire_owned().await.ok()
+            }
+        };
         let (evict, evicted) = oneshot::channel();
-        let mut holders = lock(&self.holders);
-        if holders.by_last_event.len() >= self.max {
-            holders.by_last_event.pop_first();
-        }
-        let last_event = holders.insert(evict);
-        drop(holders);
-        ConnectionSlot { last_event, evicted, holders: self.holders.clone() }
+        let last_event = lock(&self.holders).insert(evict);
+        ConnectionSlot { last_event, evicted, holders: self.holders.clone(), _permit: permit }
     }
 
     /// Evicts the holder that has gone longest without a response.
     pub(super) fn evict_oldest(&self) {
-        lock(&self.holders).by_last_event.pop_first();
+        let evict = lock(&self.holders).by_last_event.pop_first();
+        // Wakes a task, so not under the lock.
+        drop(evict);
     }
 }
 
@@ -52,6 +57,7 @@ pub(super) struct ConnectionSlot {
     /// Closed by the eviction.
     evicted: oneshot::Receiver<()>,
     holders: Arc<Mutex<Holders>>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionSlot {
@@ -74,7 +80,9 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        lock(&self.holders).by_last_event.remove(&self.last_event);
+        let evict = lock(&self.holders).by_last_event.remove(&self.last_event);
+        // Wakes a task, so not under the lock.
+        drop(evict);
     }
 }
 
@@ -106,7 +114,7 @@ mod tests {
 
     impl ConnectionSlots {
         pub(crate) fn available(&self) -> usize {
-            self.max - lock(&self.holders).by_last_event.len()
+            self.free.available_permits()
         }
     }
 
@@ -114,14 +122,17 @@ mod tests {
         slot.poll_evicted(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
-    #[test]
-    fn holder_with_the_oldest_response_is_evicted_first() {
+    #[tokio::test]
+    async fn holder_with_the_oldest_response_is_evicted_first() {
         let slots = ConnectionSlots::new(4);
-        let mut held: Vec<_> = (0..4).map(|_| slots.acquire()).collect();
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(slots.acquire().await);
+        }
         held[1].record_response();
         held[0].record_response();
         let mut order = Vec::new();
-        while slots.available() < 4 {
+        for _ in 0..4 {
             slots.evict_oldest();
             let evicted: Vec<_> =
                 (0..4).filter(|at| is_evicted(&mut held[*at]) && !order.contains(at)).collect();
@@ -131,17 +142,18 @@ mod tests {
         assert!(is_evicted(&mut held[0]), "an evicted holder stays evicted");
     }
 
-    #[test]
-    fn new_holder_at_the_limit_evicts_the_oldest() {
-        let slots = ConnectionSlots::new(2);
-        let (mut first, mut second) = (slots.acquire(), slots.acquire());
-        assert!(!is_evicted(&mut first));
-        let mut third = slots.acquire();
-        assert!(is_evicted(&mut first));
-        assert!(!is_evicted(&mut second) && !is_evicted(&mut third));
-        drop(first);
+    #[tokio::test]
+    async fn slot_is_acquired_once_an_evicted_holder_drops_its_own() {
+        let slots = ConnectionSlots::new(1);
+        let mut first = slots.acquire().await;
         assert_eq!(slots.available(), 0);
-        drop((second, third));
-        assert_eq!(slots.available(), 2);
+        let leave = async {
+            std::future::poll_fn(|cx| first.poll_evicted(cx)).await;
+            drop(first);
+        };
+        let (mut second, ()) = tokio::join!(slots.acquire(), leave);
+        assert!(!is_evicted(&mut second));
+        drop(second);
+        assert_eq!((slots.available(), lock(&slots.holders).by_last_event.len()), (1, 0));
     }
 }

@@ -52,7 +52,7 @@ impl Listener for BoundedListener {
                     // Nagle's algorithm delays a response until the one before is acknowledged. If
                     // the option cannot be set, responses are only slower.
                     let _ = stream.set_nodelay(true);
-                    return (Connection::new(stream, self.slots.acquire()), address);
+                    return (Connection::new(stream, self.slots.acquire().await), address);
                 }
                 // These errors concern one connection: the next one can be accepted at once.
                 Err(err)
@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn received_bytes_do_not_extend_the_deadline() {
         let (near, mut far) = duplex(64);
-        let mut connection = Connection::new(near, ConnectionSlots::new(1).acquire());
+        let mut connection = Connection::new(near, ConnectionSlots::new(1).acquire().await);
         let start = Instant::now();
         let drip = async {
             loop {
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_response_extends_the_deadline() {
         let (near, _far) = duplex(64);
-        let mut connection = Connection::new(near, ConnectionSlots::new(1).acquire());
+        let mut connection = Connection::new(near, ConnectionSlots::new(1).acquire().await);
         for _ in 0..5 {
             tokio::time::advance(RESPONSE_DEADLINE - Duration::from_secs(1)).await;
             connection.write_all(b"x").await.unwrap();

@@ -120,7 +120,7 @@ async fn mint(
     body: Body,
 ) -> Result<Response, Refusal> {
     let body = read(body, &core.bodies).await?;
-    let _permit = core.minter.admit()?;
+    let permit = core.minter.admit()?;
     let request = MintRequest::read(&body, version)?;
     if path.has_foreign_tenant() && version >= CdiVersion::PUBLIC_TENANT_ONLY {
         return Err(Refusal::NotPublicTenant);
@@ -130,13 +130,13 @@ async fn mint(
         // Status 200: the SDKs read the status in the body.
         return Ok(json(r#"{"status":"UNSUPPORTED_ALGORITHM_ERROR"}"#).into_response());
     }
-    let jwt = core.minter.mint(request.into_token()?).await?;
+    let jwt = core.minter.mint(request.into_token()?, permit).await?;
     // A compact JWS needs no escaping: it is base64url and dots.
     Ok(json(format!(r#"{{"status":"OK","jwt":"{jwt}"}}"#)).into_response())
 }
 
 async fn read(body: Body, slots: &ConnectionSlots) -> Result<Bytes, Refusal> {
-    let mut slot = slots.acquire();
+    let mut slot = slots.acquire().await;
     let body = tokio::select! {
         biased;
         body = timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY)) => body,

@@ -1,14 +1,16 @@
 //! Mints tokens, and bounds the number of mints in progress.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
+use crate::verify::SignatureLimit;
 
 /// Maximum number of mints in progress. Their payloads take at most 32 MiB.
 const MAX_MINTS: usize = 512;
@@ -20,16 +22,25 @@ pub(crate) struct Minter {
     keys: Arc<KeyStore>,
     clock: Clock,
     /// Bounds the payloads in memory: each mint in progress holds at most one.
-    in_progress: Semaphore,
+    in_progress: Arc<Semaphore>,
     /// Bounds the mints in progress that wait for a new key, so that mints with the static key are
     /// admitted meanwhile.
     waiting: Semaphore,
+    /// One signature at a time for each processor. Not the blocking threads of the runtime: an
+    /// application that occupies them would stop all mints.
+    signatures: SignatureLimit,
 }
 
 impl Minter {
     pub(crate) fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
-        let (in_progress, waiting) = (Semaphore::new(MAX_MINTS), Semaphore::new(MAX_WAITING_MINTS));
-        Self { keys, clock, in_progress, waiting }
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            keys,
+            clock,
+            in_progress: Arc::new(Semaphore::new(MAX_MINTS)),
+            waiting: Semaphore::new(MAX_WAITING_MINTS),
+            signatures: SignatureLimit::new(processors, processors),
+        }
     }
 
     pub(crate) fn keys(&self) -> &Arc<KeyStore> {
@@ -37,18 +48,22 @@ impl Minter {
     }
 
     /// A permit for one mint. Fails at once at the limit, because a waiting mint holds memory too.
-    pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, MinterError> {
-        self.in_progress.try_acquire().map_err(|_| MinterError::Busy)
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, MinterError> {
+        self.in_progress.clone().try_acquire_owned().map_err(|_| MinterError::Busy)
     }
 
-    /// Signs `token` into a compact JWS.
-    pub(crate) async fn mint(&self, token: UnsignedToken) -> Result<String, MinterError> {
+    /// Signs `token` into a compact JWS. `permit` is from [`admit`](Self::admit).
+    pub(crate) async fn mint(
+        &self,
+        token: UnsignedToken,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<String, MinterError> {
         let dynamic = token.key == KeyKind::Dynamic;
         let key =
             if dynamic { self.dynamic_key().await? } else { self.keys.current().static_key() };
         let validity_seconds = token.validity;
         let claims = token.into_claims(self.clock.unix_now());
-        let jwt = self.sign(key.clone(), claims).await.inspect_err(|_| {
+        let jwt = self.sign(key.clone(), claims, permit).await.inspect_err(|_| {
             tracing::error!(kid = key.kid(), "signing failed");
         })?;
         tracing::info!(kid = key.kid(), dynamic, validity_seconds, "token minted");
@@ -65,22 +80,22 @@ impl Minter {
         Ok(self.keys.current().dynamic_or_newest_key())
     }
 
-    /// Signs on a blocking thread. On the async threads, signing would delay other responses.
-    async fn sign(&self, key: Arc<SigningKey>, claims: String) -> Result<String, MinterError> {
-        let jwt = run_blocking(move || key.sign(&claims)).await;
-        jwt.and_then(Result::ok).ok_or(MinterError::SigningFailed)
+    /// Signs on a thread of the limit: on the async threads key sets would wait behind tokens. If the
+    /// mint is dropped, the token is not signed, and its memory and `permit` are released when the
+    /// token reaches the head of the queue.
+    async fn sign(
+        &self,
+        key: Arc<SigningKey>,
+        claims: String,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<String, MinterError> {
+        let slot = self.signatures.enqueue().map_err(|_| MinterError::SigningFailed)?;
+        let signing = slot.run(move |_| {
+            let _permit = permit;
+            Ok(key.sign(&claims))
+        });
+        signing.await.ok().and_then(Result::ok).ok_or(MinterError::SigningFailed)
     }
-}
-
-/// Runs `work` on a blocking thread. `None` if it panics or the runtime shuts down.
-///
-/// Dropping the future cancels `work` that no thread has started: `JoinSet` aborts it, a plain
-/// `JoinHandle` would not. [`MAX_MINTS`] also bounds the threads. With a semaphore of one permit
-/// per processor, waiting tasks that are not polled could hold all permits.
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let mut job = JoinSet::new();
-    job.spawn_blocking(work);
-    job.join_next().await?.ok()
 }
 
 /// The kind of key that signs a token.
@@ -154,9 +169,6 @@ fn audience(value: Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::mpsc;
-    use std::thread;
     use std::time::Duration;
 
     use tokio::task;
@@ -186,6 +198,16 @@ mod tests {
         UnsignedToken::new("i".to_owned(), payload, 60, KeyKind::Static)
     }
 
+    /// Every permit to sign that is free.
+    fn signature_permits(minter: &Minter) -> Vec<impl Sized + '_> {
+        std::iter::from_fn(|| minter.signatures.try_acquire()).collect()
+    }
+
+    async fn mint(minter: Arc<Minter>) -> Result<String, MinterError> {
+        let permit = minter.admit()?;
+        minter.mint(token(Map::new()), permit).await
+    }
+
     #[tokio::test]
     async fn concurrent_mints_sign_their_own_claims() {
         let minter = minter().await;
@@ -193,7 +215,9 @@ mod tests {
         let signing: Vec<_> = (0..200)
             .map(|n| {
                 let (minter, key) = (minter.clone(), key.clone());
-                tokio::spawn(async move { minter.sign(key, format!(r#"{{"n":{n}}}"#)).await })
+                let permit = minter.admit().unwrap();
+                let claims = format!(r#"{{"n":{n}}}"#);
+                tokio::spawn(async move { minter.sign(key, claims, permit).await })
             })
             .collect();
         for (n, signing) in signing.into_iter().enumerate() {
@@ -202,26 +226,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn mint_dropped_while_queued_is_not_signed() {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.max_blocking_threads(1).build().unwrap();
-        let (release, released) = mpsc::channel::<()>();
-        let has_run = Arc::new(AtomicBool::new(false));
-        runtime.block_on(async {
-            let occupies_the_thread = task::spawn_blocking(move || released.recv());
-            let waiting = tokio::spawn({
-                let has_run = has_run.clone();
-                run_blocking(move || has_run.store(true, Ordering::Relaxed))
-            });
+    #[tokio::test]
+    async fn dropped_mint_counts_until_it_leaves_the_queue() {
+        let minter = minter().await;
+        let busy = signature_permits(&minter);
+        let dropped = tokio::spawn(mint(minter.clone()));
+        task::yield_now().await;
+        // Key sets do not wait for signatures.
+        let key = minter.keys.current().static_key();
+        assert!(minter.keys.current().to_json().contains(key.kid()));
+        dropped.abort();
+        assert!(dropped.await.unwrap_err().is_cancelled());
+        assert_eq!(minter.in_progress.available_permits(), MAX_MINTS - 1);
+        drop(busy);
+        while minter.in_progress.available_permits() < MAX_MINTS {
             task::yield_now().await;
-            waiting.abort();
-            assert!(waiting.await.unwrap_err().is_cancelled());
+        }
+        assert!(mint(minter).await.is_ok());
+    }
+
+    #[test]
+    fn busy_blocking_threads_do_not_delay_a_mint() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.max_blocking_threads(1).enable_time().build().unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            let minter = minter().await;
+            let busy = task::spawn_blocking(move || released.recv());
+            let minted = timeout(Duration::from_secs(20), mint(minter)).await;
+            assert!(minted.expect("the mint waits for a blocking thread").is_ok());
             drop(release);
-            occupies_the_thread.await.unwrap().unwrap_err();
-            run_blocking(|| ()).await.unwrap();
+            busy.await.unwrap().unwrap_err();
         });
-        assert!(!has_run.load(Ordering::Relaxed));
     }
 
     #[test]
@@ -229,9 +265,8 @@ mod tests {
         let runtime =
             || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let minter = runtime().block_on(minter());
-        let mint = |minter: Arc<Minter>| async move { minter.mint(token(Map::new())).await };
-        let processors = thread::available_parallelism().unwrap().get();
-        let idle: Vec<_> = (0..4 * processors)
+        let busy = signature_permits(&minter);
+        let idle: Vec<_> = (0..4 * busy.len())
             .map(|_| {
                 let idle = runtime();
                 idle.spawn(mint(minter.clone()));
@@ -239,6 +274,7 @@ mod tests {
                 idle
             })
             .collect();
+        drop(busy);
         let minted = runtime()
             .block_on(async { timeout(Duration::from_secs(20), mint(minter.clone())).await });
         assert!(minted.expect("the mint waits for idle runtimes").is_ok());

@@ -36,7 +36,7 @@ async fn until_queued(limit: &SignatureLimit, count: usize) {
 }
 
 fn one_permit() -> Arc<SignatureLimit> {
-    Arc::new(SignatureLimit::new(1))
+    Arc::new(SignatureLimit::new(1, 1))
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Fixture {
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x});
         let jwks = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
-        let limit = Arc::new(SignatureLimit::new(1));
+        let limit = Arc::new(SignatureLimit::new(1, 1));
         let verifier = Verifier::new(jwks.clone()).with_signature_limit(Arc::clone(&limit));
         Self { pair, jwks, limit, verifier }
     }
@@ -119,7 +119,7 @@ async fn queued_token_that_is_cached_meanwhile_is_read_from_the_cache() {
     let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
     let pending = pending(&fixture.verifier, &token);
     // Shares the cache, but has its own limit.
-    let other = Arc::new(SignatureLimit::new(1));
+    let other = Arc::new(SignatureLimit::new(1, 1));
     let other = fixture.verifier.clone().with_signature_limit(other);
     let first = other.verify(&token).await.unwrap();
     drop(permit);

@@ -332,7 +332,7 @@ fn slow_store() -> (Arc<KeyStore>, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
 /// Mints with this kind of key and returns the `kid` of the token.
 async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
     let token = UnsignedToken::new("i".to_owned(), Map::new(), 60, key);
-    let jwt = minter.mint(token).await?;
+    let jwt = minter.mint(token, minter.admit()?).await?;
     let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
     Ok(header["kid"].as_str().unwrap().to_owned())
