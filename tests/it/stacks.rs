@@ -137,11 +137,7 @@ async fn tonic_calls_tonic_through_both_layers() {
             Code::Unauthenticated,
             "not known",
         ),
-        (
-            call(token_layer(signer.user()).layer(channel)).await,
-            Code::PermissionDenied,
-            "marker",
-        ),
+        (call(token_layer(signer.user()).layer(channel)).await, Code::PermissionDenied, "marker"),
     ];
     for (outcome, code, message) in refused {
         let status = outcome.unwrap_err();
