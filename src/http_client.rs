@@ -1,14 +1,17 @@
 //! Limits on hosts, duration and body size for every HTTP connection of this crate.
 //!
 //! By default reqwest has no timeout, follows ten redirects to any host, uses the proxies of the
-//! environment and reads bodies of any size.
+//! environment and reads bodies of any size. The features that another crate turns on in reqwest
+//! change the defaults: `http2` offers HTTP/2, `hickory-dns` replaces the system's resolver, and
+//! `native-tls` replaces rustls.
 
 use std::error::Error;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
-use reqwest::{Client, ClientBuilder, Response, redirect};
+use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
+use reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use url::{Host, Url};
 
 use crate::error::{ConfigError, SourceError, one_line};
@@ -53,31 +56,50 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Builds a client for `url`. Whatever `builder` says, the client follows no redirects, does not
-/// decompress bodies, and uses the proxies of the environment only for https. `timeout` covers the
-/// time from connecting to the end of the body.
+/// The builder of a client for a user who passes none.
+pub(crate) fn builder() -> ClientBuilder {
+    let builder = Client::builder();
+    // Not for a user's builder, which may hold a rustls or native-tls configuration.
+    #[cfg(feature = "rustls-tls")]
+    let builder = builder.tls_backend_rustls();
+    builder
+}
+
+/// Builds a client for `urls`.
+///
+/// Whatever `builder` says, the client speaks HTTP/1.1, follows no redirects, repeats no requests
+/// and does not decompress bodies. It uses proxies only if every URL is https. `timeout` covers the
+/// time from connecting to the end of the body. `accept` is the default of the header `Accept`.
 pub(crate) fn client(
     builder: ClientBuilder,
-    url: &Url,
+    urls: &[Url],
+    accept: &'static str,
     timeout: Duration,
 ) -> Result<Client, ConfigError> {
-    let mut builder = builder
+    let mut builder = with_default_headers(builder, accept)
         .redirect(redirect::Policy::none())
+        .retry(retry::never())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .timeout(timeout)
+        .http1_only()
+        // A kept connection may be mute, belong to a runtime that has ended, or always lead to the
+        // same server behind a balancer.
+        .pool_max_idle_per_host(0)
+        // Exists without the feature `hickory-dns` too. Not `dns_resolver` with one of ours, which
+        // would replace a resolver that the user wrote.
+        .no_hickory_dns()
         .no_gzip()
         .no_brotli()
         .no_zstd()
-        .no_deflate()
-        .user_agent(concat!("tower-m2m/", env!("CARGO_PKG_VERSION")));
-    if url.scheme() == "http" {
+        .no_deflate();
+    if urls.iter().any(|url| url.scheme() == "http") {
         builder = builder.no_proxy();
-        // Without CA certificates on the machine, a client that loads them fails to build.
-        #[cfg(feature = "rustls-tls")]
-        {
-            builder = builder.tls_certs_only([]);
-        }
+    }
+    // Without CA certificates on the machine, a client that loads them fails to build.
+    #[cfg(feature = "rustls-tls")]
+    if urls.iter().all(|url| url.scheme() == "http") {
+        builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|err| {
         let reason = reason(&err);
@@ -88,6 +110,29 @@ pub(crate) fn client(
             ConfigError::HttpClient { source: SourceError::new(reason) }
         }
     })
+}
+
+/// Adds the headers that the builder lacks to its default headers.
+///
+/// Not headers of the request, which would replace those of the builder. reqwest has no getter for
+/// default headers, so they are read from the `Debug` output. If a version of reqwest prints them
+/// differently, the headers below replace those of the builder.
+fn with_default_headers(builder: ClientBuilder, accept: &'static str) -> ClientBuilder {
+    let output = format!("{builder:?}");
+    let (_, headers) = output.split_once("default_headers: ").unwrap_or_default();
+    // Every builder starts with this header.
+    let headers = headers.replace("\"accept\": \"*/*\"", "");
+    let defaults = [
+        (ACCEPT, accept),
+        // Without the header, the server may use any coding (RFC 9110 §12.5.3).
+        (ACCEPT_ENCODING, "identity"),
+        (USER_AGENT, concat!("tower-m2m/", env!("CARGO_PKG_VERSION"))),
+    ];
+    // Quotes in a header's value are printed with a backslash.
+    let missing =
+        defaults.into_iter().filter(|(name, _)| !headers.contains(&format!("\"{name}\": ")));
+    let missing = missing.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    builder.default_headers(missing.collect())
 }
 
 /// The root cause of a failed exchange on one line, such as `Connection refused`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::slice;
 use std::time::Duration;
 
 use super::disk_cache::DiskCache;
@@ -13,6 +14,9 @@ use super::snapshot::Snapshot;
 use super::task::FetchTask;
 use crate::clock::Clock;
 use crate::http_client;
+
+/// kube-apiserver responds with 406 to `application/json` alone.
+const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1";
 
 /// The upper limit of `timeout`: a request may wait that long, with its connection open.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,7 +78,7 @@ impl RemoteJwksBuilder {
             is_plain_http_allowed: false,
             seed: None,
             cache_file: None,
-            http_client: reqwest::Client::builder(),
+            http_client: http_client::builder(),
         }
     }
 
@@ -156,8 +160,18 @@ impl RemoteJwksBuilder {
     /// The HTTP client to start from, with your own CA certificates or a client certificate, for
     /// instance.
     ///
-    /// These settings override it: the timeouts, no redirects, no content coding, the user agent,
-    /// and no proxy for plain http.
+    /// These settings override it: the timeouts, no redirects, no retries, no content coding,
+    /// HTTP/1.1, a connection for each fetch, and no proxy for plain http. Names are resolved by
+    /// the system, also with reqwest's feature `hickory-dns`, or by the client's own
+    /// `dns_resolver`.
+    ///
+    /// Its default headers are sent. Those that it lacks have these values, as without this method:
+    ///
+    /// | header | value |
+    /// |---|---|
+    /// | `Accept` (also instead of `*/*`, reqwest's default) | `application/jwk-set+json, application/json;q=0.9, */*;q=0.1` |
+    /// | `Accept-Encoding` | `identity` |
+    /// | `User-Agent` | `tower-m2m/` and the version of this crate |
     ///
     /// ```no_run
     /// use tower_m2m::RemoteJwks;
@@ -253,7 +267,8 @@ impl RemoteJwksBuilder {
         check("cooldown", limits.cooldown, MAX_COOLDOWN, "more than zero and at most 1 h")?;
         check("max_body", self.max_body, usize::MAX, "more than zero")?;
         check("max_keys", limits.max_keys, usize::MAX, "more than zero")?;
-        let client = http_client::client(self.http_client, &url, limits.timeout)?;
+        let client =
+            http_client::client(self.http_client, slice::from_ref(&url), ACCEPT, limits.timeout)?;
         let disk_cache = self.cache_file.map(|path| DiskCache::new(path, &url, self.max_body));
         let clock = Clock::default();
         let mut snapshot = Snapshot::new(&limits, &clock);

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::{
-    ACCEPT, AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+    AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response};
@@ -106,7 +106,7 @@ impl JwksEndpoint for HttpEndpoint {
                 cause = cause.label(),
                 is_conditional, "fetching key set"
             );
-            let mut request = self.client.get(self.url.clone()).header(ACCEPT, "application/json");
+            let mut request = self.client.get(self.url.clone());
             if let Some(etag) = validators.etag {
                 request = request.header(IF_NONE_MATCH, etag);
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::Client;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, ClientBuilder};
 use tokio::time::Instant;
 use url::Url;
 
@@ -64,7 +64,8 @@ pub struct SuperTokensCore {
 impl SuperTokensCore {
     /// A core at `connection_uri`: one URL, with or without a base path, or several URLs separated
     /// by `;`, as in the official SDKs. Each mint starts with the next host in turn (round robin).
-    /// If no connection to that host can be made, the mint tries the one after it.
+    /// If no connection to that host can be made, the mint tries the one after it. The proxies of
+    /// the environment are used only if every host is https.
     ///
     /// # Errors
     ///
@@ -187,7 +188,7 @@ impl SuperTokensCore {
         self
     }
 
-    /// Checks the configuration and builds a client that mints tokens with this request body and
+    /// Checks the configuration and returns a client that mints tokens with this request body and
     /// accepts only this issuer.
     pub(super) fn client(
         &self,
@@ -199,14 +200,14 @@ impl SuperTokensCore {
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
         }
-        let client = |url| {
-            // No idle connection is pooled: the next mint may be hours later and on another
-            // runtime.
-            let builder = Client::builder().pool_max_idle_per_host(0);
-            http_client::client(builder, url, self.timeout)
-        };
-        let clients = self.hosts.iter().map(client).collect::<Result<_, _>>()?;
-        Ok(CoreClient { core: self.clone(), clients, headers, body, issuer, clock: clock.clone() })
+        let http_client = self.http_client(http_client::builder())?;
+        let (core, clock) = (self.clone(), clock.clone());
+        Ok(CoreClient { core, http_client, headers, body, issuer, clock })
+    }
+
+    /// Builds the HTTP client for all hosts.
+    fn http_client(&self, builder: ClientBuilder) -> Result<Client, ConfigError> {
+        http_client::client(builder, &self.hosts, "application/json", self.timeout)
     }
 
     pub(super) fn retry_budget(&self, clock: &Clock) -> RetryBudget {
@@ -218,7 +219,6 @@ impl SuperTokensCore {
         let mut headers = HeaderMap::from_iter([
             // Without the charset a core reads the body as ISO-8859-1.
             (CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
-            (ACCEPT, HeaderValue::from_static("application/json")),
             (HeaderName::from_static("rid"), HeaderValue::from_static("jwt")),
         ]);
         if let Some(api_key) = &self.api_key {
@@ -245,8 +245,7 @@ impl fmt::Debug for SuperTokensCore {
 /// Mints tokens at the hosts of a core, each with the same request body.
 pub(super) struct CoreClient {
     core: SuperTokensCore,
-    /// One for each host, in the same order.
-    clients: Vec<Client>,
+    http_client: Client,
     headers: HeaderMap,
     body: String,
     issuer: String,
@@ -271,8 +270,7 @@ impl CoreClient {
             let host = first.wrapping_add(attempts) % hosts.len();
             let origin = http_client::origin(&hosts[host]);
             let left = deadline.saturating_duration_since(self.clock.now());
-            let request =
-                self.clients[host].post(hosts[host].clone()).headers(self.headers.clone());
+            let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
             let request = request.body(self.body.clone()).timeout(left.min(*timeout));
             let err = match request.send().await {
                 Ok(response) => {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use tokio::time::Instant;
-use tower_m2m::{FetchError, RemoteJwks};
+use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 
 use super::authority::Authority;
+use super::responses::gzip;
 use super::scripted::{Script, Server};
 
 /// A client that follows redirects, accepts gzip and times out after an hour.
@@ -47,7 +49,64 @@ async fn custom_client_content_coding_is_overridden() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
     assert_eq!(jwks.refresh().await, Ok(()));
-    assert!(!server.seen().heads[0].contains("accept-encoding"), "{:?}", server.seen());
+    assert_eq!(header(&server.seen().heads[0], "accept-encoding"), ["identity"]);
+
+    // A body that the server compresses nevertheless is not decompressed.
+    let zipped = gzip(Authority::new("k").jwks().as_bytes());
+    server.play(Script::response(200, &["content-encoding: gzip"], zipped));
+    assert_eq!(jwks.refresh().await, Err(FetchError::KeySet { source: KeySetError::NotAKeySet }));
+}
+
+#[tokio::test]
+async fn custom_client_retries_are_overridden() {
+    let retries = reqwest::retry::for_host("127.0.0.1")
+        .no_budget()
+        .max_retries_per_request(9)
+        .classify_fn(|exchange| exchange.retryable());
+    let server = Server::start(Script::response(503, &[], ""));
+    let client = reqwest::Client::builder().retry(retries);
+    let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 503 }));
+    assert_eq!(server.seen().connections, 1);
+}
+
+#[tokio::test]
+async fn custom_client_headers_replace_the_default_ones() {
+    const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1";
+    const AGENT: &str = "tower-m2m/";
+    let client = reqwest::Client::builder;
+    let with = |name: &'static str, value: &'static str| {
+        let entry = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        client().default_headers(HeaderMap::from_iter([entry]))
+    };
+    let cases = [
+        (client(), [ACCEPT, "identity", AGENT]),
+        (client().user_agent("orders"), [ACCEPT, "identity", "orders"]),
+        (with("accept", "application/json"), ["application/json", "identity", AGENT]),
+        (with("accept", "*/*;q=1"), ["*/*;q=1", "identity", AGENT]),
+        (with("accept-encoding", "identity;q=1"), [ACCEPT, "identity;q=1", AGENT]),
+        // Values that look like names.
+        (with("x-a", "\"accept\": \"a\", user-agent"), [ACCEPT, "identity", AGENT]),
+        (with("authorization", "Bearer x").user_agent("o"), [ACCEPT, "identity", "o"]),
+    ];
+    for (client, expected) in cases {
+        let row = format!("{client:?}");
+        let server = Server::start(Script::ok(Authority::new("k").jwks()));
+        let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
+        assert_eq!(jwks.refresh().await, Ok(()), "{row}");
+        let head = server.seen().heads.remove(0);
+        for (name, value) in ["accept", "accept-encoding", "user-agent"].into_iter().zip(expected) {
+            assert_eq!(header(&head, name), [value], "{name} {row}");
+        }
+    }
+}
+
+/// The values of a header in a request head. The version in `tower-m2m/x.y.z` is cut off, because
+/// `tests/reqwest_features`, which runs these tests too, has another one.
+pub(crate) fn header<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    let values = lines.filter(|(other, _)| *other == name).map(|(_, value)| value);
+    values.map(|value| if value.starts_with("tower-m2m/") { "tower-m2m/" } else { value }).collect()
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
@@ -129,6 +130,46 @@ async fn dns_failure_fails_the_fetch() {
     assert_fails_warm(builder(), &authority, break_it, is_connection_error("no such host")).await;
     assert_fails_cold(builder(), is_connection_error("no such host")).await;
     assert_eq!(server.seen().connections, 1);
+}
+
+/// `getaddrinfo` blocks, so it runs on a thread of the blocking pool. reqwest's `hickory-dns`, which
+/// reads the machine's configuration only once, starts no thread.
+#[test]
+fn host_names_are_resolved_by_the_system() {
+    let threads = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&threads);
+    let count = move || _ = counter.fetch_add(1, Ordering::Relaxed);
+    let runtime = Builder::new_current_thread().enable_all().on_thread_start(count).build();
+    runtime.unwrap().block_on(async {
+        let server = Server::start(Script::ok(Authority::new("k").jwks()));
+        for (host, expected) in [("127.0.0.1", 0), ("localhost", 1)] {
+            let url = format!("http://{host}:{}/jwks.json", server.address.port());
+            assert_eq!(RemoteJwks::new(url).unwrap().refresh().await, Ok(()));
+            assert_eq!(threads.load(Ordering::Relaxed), expected, "{host}");
+        }
+    });
+}
+
+#[tokio::test]
+async fn each_fetch_has_a_connection_of_its_own() {
+    // The server keeps the connection open but reads no second request from it.
+    let json = Authority::new("k").jwks();
+    let length = json.len();
+    let script = Script::Stall(format!("{HEAD}content-length: {length}\r\n\r\n{json}").into());
+    let server = Server::start(script);
+    for client in [reqwest::Client::builder(), pooling()] {
+        let before = server.seen().connections;
+        let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
+        for _ in 0..3 {
+            assert_eq!(jwks.refresh().await, Ok(()));
+        }
+        assert_eq!(server.seen().connections, before + 3);
+    }
+    server.wait_until(|seen| seen.closed == seen.connections).await;
+}
+
+fn pooling() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().pool_max_idle_per_host(10).pool_idle_timeout(None)
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Each fault only fails the fetch: the last key set stays in use, and without one the layer
 //! responds with 503 and `Retry-After`.
 
-mod authority;
+pub(crate) mod authority;
 mod child;
 mod client;
 mod connections;
@@ -12,5 +12,5 @@ mod environment;
 mod load;
 mod outcome;
 mod responses;
-mod scripted;
+pub(crate) mod scripted;
 mod tls;

@@ -197,16 +197,53 @@ async fn status_304_keeps_the_keys_and_renews_their_freshness() {
 }
 
 #[tokio::test]
-async fn request_accepts_json_without_content_coding() {
+async fn request_accepts_key_sets_without_content_coding() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     RemoteJwks::new(server.url()).unwrap().ready().await.unwrap();
     let head = server.seen().heads.remove(0);
     assert!(head.starts_with("get /jwks.json http/1.1\r\n"), "{head}");
-    assert!(head.contains("\r\naccept: application/json\r\n"), "{head}");
-    for absent in ["accept-encoding", "authorization", "cookie", "referer"] {
+    for line in [
+        "accept: application/jwk-set+json, application/json;q=0.9, */*;q=0.1",
+        "accept-encoding: identity",
+        "user-agent: tower-m2m/",
+    ] {
+        assert!(head.contains(&format!("\r\n{line}")), "{head}");
+    }
+    for absent in ["authorization", "cookie", "referer"] {
         assert!(!head.contains(absent), "{head}");
     }
 }
+
+/// As kube-apiserver does.
+#[tokio::test]
+async fn endpoint_that_refuses_plain_json_is_fetched() {
+    let server = Server::start(Script::Select(|head| {
+        let accept = head.lines().find_map(|line| line.strip_prefix("accept: "));
+        if accept.is_some_and(|accept| accept.contains("application/jwk-set+json")) {
+            Script::response(200, &["content-type: application/jwk-set+json"], JWKS)
+        } else {
+            Script::response(406, &[], "")
+        }
+    }));
+    assert_eq!(RemoteJwks::new(server.url()).unwrap().refresh().await, Ok(()));
+}
+
+/// RFC 9110 §12.5.3: without `Accept-Encoding` any coding is acceptable.
+#[tokio::test]
+async fn endpoint_that_compresses_by_default_is_fetched() {
+    let server = Server::start(Script::Select(|head| {
+        if head.contains("\r\naccept-encoding: identity\r\n") {
+            Script::ok(JWKS)
+        } else {
+            Script::response(200, &["content-encoding: gzip"], gzip(JWKS.as_bytes()))
+        }
+    }));
+    assert_eq!(RemoteJwks::new(server.url()).unwrap().refresh().await, Ok(()));
+}
+
+/// A key set with the key of RFC 8037 §A.2.
+const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 #[tokio::test]
 async fn gzip_body_fails_the_fetch() {
@@ -220,7 +257,7 @@ async fn gzip_body_fails_the_fetch() {
 }
 
 /// A gzip member (RFC 1952) with one stored block.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let crc = !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
     });

@@ -25,6 +25,8 @@ pub(crate) enum Script {
     Flood(Vec<u8>),
     /// Resets the connection.
     Reset,
+    /// Plays the script that this function selects by the request head, in lower case.
+    Select(fn(&str) -> Self),
 }
 
 impl Script {
@@ -189,15 +191,19 @@ where
     while !head.ends_with(b"\r\n\r\n") && head.first() != Some(&TLS_HANDSHAKE) {
         head.push(stream.read_u8().await?);
     }
-    seen.send_modify(|seen| seen.heads.push(String::from_utf8_lossy(&head).to_ascii_lowercase()));
-    match script {
+    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    // A socket that is closed before the body is read resets the connection.
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
+    seen.send_modify(|seen| seen.heads.push(head.clone()));
+    match if let Script::Select(select) = script { select(&head) } else { script } {
         Script::Send(bytes) => {
             stream.write_all(&bytes).await?;
             stream.shutdown().await
         }
         Script::Stall(bytes) => {
             stream.write_all(&bytes).await?;
-            stream.read_to_end(&mut head).await.map(drop)
+            stream.read_to_end(&mut Vec::new()).await.map(drop)
         }
         Script::Drip(bytes) => {
             stream.write_all(&bytes).await?;
@@ -218,7 +224,7 @@ where
                 seen.send_modify(|seen| seen.flooded += CHUNK);
             }
         }
-        Script::Reset => Ok(()),
+        Script::Reset | Script::Select(_) => Ok(()),
     }
 }
 

@@ -34,23 +34,37 @@ impl Ca {
     /// An acceptor whose certificate has this name and is valid between these years.
     fn acceptor(&self, name: &str, years: [i32; 2]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
+        acceptor(self.certificate(name, years, &key).der(), &key)
+    }
+
+    fn certificate(&self, name: &str, years: [i32; 2], key: &KeyPair) -> rcgen::Certificate {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         [params.not_before, params.not_after] = years.map(|year| date_time_ymd(year, 1, 1));
-        acceptor(params.signed_by(&key, &self.0).unwrap().der(), &key)
+        params.signed_by(key, &self.0).unwrap()
     }
 
     /// An acceptor with a valid certificate for `localhost`.
     pub(crate) fn good(&self) -> TlsAcceptor {
         self.acceptor("localhost", VALID_YEARS)
     }
+
+    /// An acceptor as [`good`](Self::good), which prefers HTTP/2 (RFC 7301).
+    fn preferring_http2(&self) -> TlsAcceptor {
+        let mut config = ServerConfig::clone(self.good().config());
+        config.alpn_protocols = ["h2", "http/1.1"].map(Into::into).into();
+        TlsAcceptor::from(Arc::new(config))
+    }
 }
 
 fn acceptor(certificate: &CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor {
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key);
+        .with_single_cert(vec![certificate.clone()], private(key));
     TlsAcceptor::from(Arc::new(config.unwrap()))
+}
+
+fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::try_from(key.serialize_der()).unwrap()
 }
 
 fn self_signed() -> TlsAcceptor {
@@ -85,6 +99,14 @@ async fn valid_certificate_under_a_custom_root_is_trusted() {
     let jwks = https(&server, &ca).build().unwrap();
     assert_eq!(jwks.ready().await, Ok(()));
     assert_eq!(status(&jwks, &authority.token()).await, 200);
+}
+
+#[tokio::test]
+async fn server_that_prefers_http2_gets_http1() {
+    let ca = Ca::new();
+    let server = Server::start_tls(Script::ok(Authority::new("k").jwks()), ca.preferring_http2());
+    assert_eq!(https(&server, &ca).build().unwrap().refresh().await, Ok(()), "{:?}", server.seen());
+    assert!(server.seen().heads[0].starts_with("get /jwks.json http/1.1\r\n"));
 }
 
 #[tokio::test]
