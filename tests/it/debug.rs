@@ -35,8 +35,6 @@ async fn token_never_appears_in_debug() {
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
-    let request =
-        supertokens.service_token("https://api.example.com").claim("service", SECRET_CLAIM);
     let embedded = EmbeddedCore::builder().api_key(API_KEY);
     // The request as the inner service receives it. A service may log the request's extensions.
     let mut received = bearer(&jwt);
@@ -46,12 +44,16 @@ async fn token_never_appears_in_debug() {
         server_layer.layer(Inner::default()).call(bearer(&format!("{jwt}x"))).await.unwrap();
 
     let url = format!("https://a.example/jwks.json?secret={API_KEY}");
-    let client = reqwest::Client::builder().default_headers(HeaderMap::from_iter([(
-        http::HeaderName::from_static("x-secret"),
-        http::HeaderValue::from_static(API_KEY),
-    )]));
-    let remote = || RemoteJwks::builder(&url).http_client(client);
-    let remote_layer = VerifyServiceTokenLayer::new(Verifier::new(remote().build().unwrap()));
+    let client = || {
+        reqwest::Client::builder().default_headers(HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-secret"),
+            http::HeaderValue::from_static(API_KEY),
+        )]))
+    };
+    let remote = RemoteJwks::builder(&url).http_client(client()).build().unwrap();
+    let remote_layer = VerifyServiceTokenLayer::new(Verifier::new(remote));
+    let request = supertokens.service_token("https://api.example.com");
+    let request = request.claim("service", SECRET_CLAIM).http_client(client());
 
     let outputs = [
         format_debug("key set builder", &RemoteJwks::builder(&url)),

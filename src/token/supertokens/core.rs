@@ -189,9 +189,10 @@ impl SuperTokensCore {
     }
 
     /// Checks the configuration and returns a client that mints tokens with this request body and
-    /// accepts only this issuer.
+    /// accepts only this issuer. Sends the requests with `http_client`, or with a default one.
     pub(super) fn client(
         &self,
+        http_client: Option<Client>,
         body: String,
         issuer: String,
         clock: &Clock,
@@ -200,13 +201,14 @@ impl SuperTokensCore {
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
         }
-        let http_client = self.http_client(http_client::builder())?;
+        let http_client =
+            http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
         let (core, clock) = (self.clone(), clock.clone());
         Ok(CoreClient { core, http_client, headers, body, issuer, clock })
     }
 
     /// Builds the HTTP client for all hosts.
-    fn http_client(&self, builder: ClientBuilder) -> Result<Client, ConfigError> {
+    pub(super) fn http_client(&self, builder: ClientBuilder) -> Result<Client, ConfigError> {
         http_client::client(builder, &self.hosts, "application/json", self.timeout)
     }
 

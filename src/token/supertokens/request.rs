@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::{Client, ClientBuilder};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -47,6 +48,7 @@ pub struct ServiceTokenRequest {
     validity: Option<Duration>,
     is_dynamic: bool,
     verifier: Option<Verifier>,
+    http_client: Option<Client>,
     /// The first error of a builder method, which `mint` returns.
     deferred_error: Option<MintError>,
 }
@@ -63,6 +65,7 @@ impl SuperTokensCore {
             validity: None,
             is_dynamic: false,
             verifier: None,
+            http_client: None,
             deferred_error: None,
         }
     }
@@ -239,6 +242,41 @@ impl ServiceTokenRequest {
         self
     }
 
+    /// The HTTP client to mint and renew with, for a core with a private CA or one that requires a
+    /// client certificate, for instance.
+    ///
+    /// These settings override it: the timeouts, no redirects, no retries of its own, no content
+    /// coding, HTTP/1.1, a connection for each mint, and no proxy if a host of the core has plain
+    /// http. Names are resolved by the system, also with reqwest's feature `hickory-dns`, or by the
+    /// client's own `dns_resolver`.
+    ///
+    /// Its default headers are sent, with those that it lacks: `Accept: application/json` (also
+    /// instead of `*/*`, reqwest's default), `Accept-Encoding: identity`, and as the `User-Agent`
+    /// `tower-m2m/` with the version of this crate. If it cannot be built, [`mint`](Self::mint)
+    /// returns [`MintError::Config`].
+    ///
+    /// ```no_run
+    /// # use tower_m2m::SuperTokensCore;
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ca = reqwest::Certificate::from_pem(&std::fs::read("/etc/ssl/internal-ca.pem")?)?;
+    /// let token = SuperTokensCore::new("https://core.internal")?
+    ///     .service_token("https://api.example.com")
+    ///     .http_client(reqwest::Client::builder().tls_certs_only([ca]))
+    ///     .mint()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn http_client(mut self, client: ClientBuilder) -> Self {
+        match self.core.http_client(client) {
+            Ok(client) => {
+                self.http_client = Some(client);
+                self
+            }
+            Err(err) => self.defer(err.into()),
+        }
+    }
+
     /// Mints the token with `POST /recipe/jwt`. By default it is valid for 100 years and signed
     /// with the static key, as in SuperTokens; see [`validity`](Self::validity) and
     /// [`dynamic_key`](Self::dynamic_key).
@@ -284,7 +322,7 @@ impl ServiceTokenRequest {
             (false, None) => RenewalPolicy::OnRejection,
         };
         let (clock, body) = (Clock::default(), self.body());
-        let client = self.core.client(body, self.jwks_domain, &clock)?;
+        let client = self.core.client(self.http_client, body, self.jwks_domain, &clock)?;
         let minter = VerifyingMinter { client, verifier: self.verifier };
         let mut budget = self.core.retry_budget(&clock);
         let (token, jwt) = loop {

@@ -10,6 +10,7 @@ mod connections;
 mod documents;
 mod environment;
 mod load;
+mod minting;
 mod outcome;
 mod responses;
 pub(crate) mod scripted;

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
 };
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
 use super::authority::Authority;
@@ -46,6 +49,30 @@ impl Ca {
     /// An acceptor with a valid certificate for `localhost`.
     pub(crate) fn good(&self) -> TlsAcceptor {
         self.acceptor("localhost", VALID_YEARS)
+    }
+
+    /// An acceptor as [`good`](Self::good), which accepts only clients with a certificate of this CA.
+    pub(crate) fn requiring_client_certificates(&self) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let certificate = self.certificate("localhost", VALID_YEARS, &key);
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        let config = ServerConfig::builder().with_client_cert_verifier(clients);
+        TlsAcceptor::from(Arc::new(
+            config.with_single_cert(vec![certificate.der().clone()], private(&key)).unwrap(),
+        ))
+    }
+
+    /// A certificate of this CA and its key, for a client.
+    pub(crate) fn identity(&self) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = self.certificate("orders", VALID_YEARS, &key);
+        let pem = |label, der: &[u8]| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+        };
+        let pem = pem("CERTIFICATE", certificate.der()) + &pem("PRIVATE KEY", &key.serialize_der());
+        Identity::from_pem(pem.as_bytes()).unwrap()
     }
 
     /// An acceptor as [`good`](Self::good), which prefers HTTP/2 (RFC 7301).
