@@ -118,6 +118,7 @@ pub mod client;
 // Each of the two features uses methods that the other does not.
 #[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))]
 mod clock;
+mod config_text;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
 mod error;

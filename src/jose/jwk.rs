@@ -61,21 +61,22 @@ type Material = [Vec<u8>; 2];
 type Parsed = (Family, SignatureVerifier, Material);
 
 impl Jwk {
-    /// Reads one entry of a set's `keys`. The error says why the entry is skipped.
+    /// Reads one entry of a set's `keys`. The error says why the entry is skipped. Members that are
+    /// `null` count as absent: serializers of JWK types write one for each empty field.
     pub(crate) fn from_jwk(jwk: &Value) -> Result<Self, &'static str> {
         let jwk = jwk.as_object().ok_or("not an object")?;
-        if SECRET_MEMBERS.iter().any(|name| jwk.contains_key(*name)) {
+        if SECRET_MEMBERS.iter().any(|name| member(jwk, name).is_some()) {
             return Err("a private or symmetric key");
         }
-        let kid = match jwk.get("kid") {
+        let kid = match member(jwk, "kid") {
             None => None,
             Some(Value::String(kid)) if !kid.is_empty() => Some(kid.clone()),
             Some(_) => return Err("the kid is empty or not a string"),
         };
-        if !matches!(jwk.get("use").map(Value::as_str), None | Some(Some("sig"))) {
+        if !matches!(member(jwk, "use").map(Value::as_str), None | Some(Some("sig"))) {
             return Err("the use is not sig");
         }
-        match jwk.get("key_ops") {
+        match member(jwk, "key_ops") {
             None => {}
             Some(Value::Array(operations)) if operations.iter().any(|op| op == "verify") => {}
             Some(_) => return Err("the key_ops lack verify"),
@@ -90,9 +91,12 @@ impl Jwk {
         Ok(Self { kid, algorithms, verifier, material, usable_until: AtomicU64::new(u64::MAX) })
     }
 
-    /// Reads a DER-encoded SubjectPublicKeyInfo (RFC 5280 §4.1.2.7). The key has no `kid`.
-    pub(crate) fn from_spki(der: &[u8]) -> Result<Self, &'static str> {
-        Self::from_jwk(&spki::to_jwk(der).ok_or("the key type is unknown")?)
+    /// Reads a DER-encoded SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) or RSAPublicKey (RFC 8017
+    /// §A.1.1), and gives it this `kid`.
+    pub(super) fn from_spki(der: &[u8], kid: Option<&str>) -> Result<Self, &'static str> {
+        let mut jwk = spki::to_jwk(der).ok_or("the key type is unknown")?;
+        jwk["kid"] = kid.into();
+        Self::from_jwk(&jwk)
     }
 
     pub(crate) fn kid(&self) -> Option<&str> {
@@ -206,7 +210,7 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<Parsed, &'static str> {
 
 /// The key's own `alg`, or the whole family for a key without `alg` (RFC 7517 §4.4, RFC 8725 §3.1).
 fn bind(jwk: &Map<String, Value>, family: Family) -> Result<Family, &'static str> {
-    let Some(name) = jwk.get("alg") else { return Ok(family) };
+    let Some(name) = member(jwk, "alg") else { return Ok(family) };
     let algorithm =
         name.as_str().and_then(Algorithm::from_name).ok_or("the algorithm is unknown")?;
     let position = family
@@ -216,8 +220,13 @@ fn bind(jwk: &Map<String, Value>, family: Family) -> Result<Family, &'static str
     Ok(&family[position..=position])
 }
 
+/// The value of a member. `None` if it is absent or `null`.
+fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    jwk.get(name).filter(|value| !value.is_null())
+}
+
 fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, &'static str> {
-    jwk.get(name).and_then(Value::as_str).ok_or("a member is missing or not a string")
+    member(jwk, name).and_then(Value::as_str).ok_or("a member is missing or not a string")
 }
 
 fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {

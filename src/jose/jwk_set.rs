@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::algorithm::Algorithm;
 use super::json::{self, RawValue};
 use super::jwk::{self, Jwk};
+use crate::config_text;
 
 /// The usable keys of one JWK Set.
 #[derive(Default)]
@@ -27,14 +28,15 @@ pub(crate) enum JwkSetError {
 }
 
 impl JwkSet {
-    /// Reads a JWK Set of at most `max_keys` entries. A key that is also in `previous` is taken
-    /// from there, so that a new deadline reaches every holder of the key.
+    /// Reads a JWK Set of at most `max_keys` entries, with or without a byte order mark (RFC 8259
+    /// §8.1). A key that is also in `previous` is taken from there, so that a new deadline reaches
+    /// every holder of the key.
     pub(crate) fn from_json(
         json: &[u8],
         max_keys: usize,
         previous: &Self,
     ) -> Result<Self, JwkSetError> {
-        let entries = entries(json).ok_or(JwkSetError::NotAKeySet)?;
+        let entries = entries(config_text::without_bom(json)).ok_or(JwkSetError::NotAKeySet)?;
         if entries.len() > max_keys {
             return Err(JwkSetError::TooManyKeys);
         }
@@ -78,6 +80,15 @@ impl JwkSet {
             .filter(|key| key.fits(algorithm) && (kid.is_none() || key.kid() == kid));
         let found = fitting.next()?;
         fitting.all(|other| other.has_same_material(found)).then_some(found)
+    }
+
+    /// Whether a key of the set is never [found](Self::find), because another one has the same
+    /// `kid`, or none, and a common algorithm.
+    pub(crate) fn has_ambiguous_key(&self) -> bool {
+        Algorithm::all().any(|algorithm| {
+            let mut fitting = self.keys.iter().filter(|key| key.fits(algorithm));
+            fitting.any(|key| self.find(key.kid(), algorithm).is_none())
+        })
     }
 
     #[cfg(any(test, feature = "reqwest"))]
@@ -220,7 +231,7 @@ mod tests {
             r#"{"keys":[GOOD}"#,
             r#"{"keys":[GOOD]} x"#,
             r#"{"keys":[GOOD]}{"keys":[GOOD]}"#,
-            "\u{feff}{\"keys\":[GOOD]}",
+            "\u{feff}\u{feff}{\"keys\":[GOOD]}",
             "<!doctype html><title>keys</title>",
             "null",
             "",
@@ -274,7 +285,7 @@ mod tests {
             r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"short"}"#,
             r#"{"kty":"EC","crv":"P-256","x":"","y":"","kid":"empty"}"#,
             &other.replace(r#""other""#, "7"),
-            &other.replace(r#""other""#, "null"),
+            &other.replace(r#""other""#, r#""""#),
             &other.replace(r#""other""#, r#""\ud800""#),
             &other.replace(r#""kid""#, r#""d":"AQAB","kid""#),
             &other.replace(r#""kid""#, r#""kid":"twice","kid""#),

@@ -1,5 +1,5 @@
 //! Converts a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), the public key format of certificates and
-//! `openssl`, to a JWK, so that the same checks apply to both.
+//! `openssl`, or an RSAPublicKey (RFC 8017 §A.1.1) to a JWK, so that the same checks apply to all.
 
 use aws_lc_rs::rsa::PublicKey;
 use base64::Engine;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::SourceError;
-use crate::jose::JwkSetError;
+use crate::jose::{JwkSetError, PemError};
 
 /// Why a key set, a PEM key or a key file cannot be used.
 ///
@@ -43,15 +43,33 @@ pub enum KeySetError {
     /// [`stale_if_error`](crate::RemoteJwksBuilder::stale_if_error).
     #[error("the key set is older than stale_if_error allows")]
     TooOld,
-    /// Not a public key in PEM (RFC 7468 §13), but a private key or a certificate, for instance.
-    #[error("not a public key in PEM; expected BEGIN PUBLIC KEY")]
+    /// The text has no PEM block (RFC 7468).
+    #[error(
+        "not a public key in PEM; use BEGIN PUBLIC KEY, BEGIN RSA PUBLIC KEY or BEGIN CERTIFICATE"
+    )]
     NotPem,
-    /// The key in the PEM text cannot be used.
-    #[error("the key cannot be used: {reason}")]
+    /// The text has a PEM block of another type, such as a private key. No key of the text is used.
+    #[error("the PEM block {label:?} is not a public key; {remedy}")]
+    PemBlock {
+        /// The type of the block, such as `PRIVATE KEY`.
+        label: String,
+        /// What to do, such as the `openssl` command that prints the public key.
+        remedy: &'static str,
+    },
+    /// The key in a PEM block cannot be used.
+    #[error("the key in PEM block {block} cannot be used: {reason}")]
     UnusableKey {
+        /// The number of the block, from 1.
+        block: usize,
         /// The check that failed.
         reason: &'static str,
     },
+    /// Two different PEM keys fit the same algorithm and have the same `kid`, or none, so that a
+    /// token cannot say which of them it means.
+    #[error(
+        "two PEM keys fit the same algorithm; give each a kid of its own with from_pem_by_kid()"
+    )]
+    AmbiguousKeys,
     /// The file cannot be read, breaks a rule for its mode, type or size, or holds no usable key
     /// set.
     #[error("key file {path:?} cannot be used")]
@@ -69,6 +87,18 @@ impl KeySetError {
             JwkSetError::NotAKeySet => Self::NotAKeySet,
             JwkSetError::TooManyKeys => Self::TooManyKeys { limit },
             JwkSetError::NoUsableKey => Self::NoUsableKey,
+        }
+    }
+
+    /// `blocks_before` is the number of blocks in the texts before this one.
+    pub(super) fn of_pem(err: PemError, blocks_before: usize, limit: usize) -> Self {
+        match err {
+            PemError::NoBlock => Self::NotPem,
+            PemError::OtherBlock { label, remedy } => Self::PemBlock { label, remedy },
+            PemError::TooManyKeys => Self::TooManyKeys { limit },
+            PemError::UnusableKey { block, reason } => {
+                Self::UnusableKey { block: blocks_before + block, reason }
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod mint;
 mod mint_responses;
 mod observer;
 mod outcome;
+mod pem;
 mod remote;
 mod remote_limits;
 mod renewal;

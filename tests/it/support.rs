@@ -147,6 +147,11 @@ impl Signer {
         self.pair.public_key().as_ref()
     }
 
+    /// The private key (RFC 5958).
+    pub(crate) fn pkcs8(&self) -> Vec<u8> {
+        self.pair.to_pkcs8().unwrap().as_ref().to_vec()
+    }
+
     pub(crate) fn jwk(&self) -> String {
         format!(
             r#"{{"kty":"OKP","crv":"Ed25519","kid":"{}","x":"{}"}}"#,

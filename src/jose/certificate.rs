@@ -1,0 +1,113 @@
+//! Finds the public key in an X.509 certificate (RFC 5280 §4.1). The
+//! certificate is not validated: neither its dates, its issuer nor its extensions.
+
+const INTEGER: u8 = 0x02;
+const SEQUENCE: u8 = 0x30;
+/// The tag of `version`, which a certificate of version 1 lacks.
+const VERSION: u8 = 0xa0;
+
+/// The parts of a certificate that are read, each a whole DER element.
+pub(super) struct Certificate<'d> {
+    issuer: &'d [u8],
+    subject: &'d [u8],
+    /// A SubjectPublicKeyInfo.
+    pub(super) public_key: &'d [u8],
+}
+
+impl<'d> Certificate<'d> {
+    /// `None` if the bytes are not a DER-encoded certificate.
+    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
+        let certificate = Der(der).take(SEQUENCE)?.content;
+        let mut fields = Der(Der(certificate).take(SEQUENCE)?.content);
+        fields.take(VERSION);
+        fields.take(INTEGER)?; // serialNumber
+        fields.take(SEQUENCE)?; // signature
+        let issuer = fields.take(SEQUENCE)?.whole;
+        fields.take(SEQUENCE)?; // validity
+        let subject = fields.take(SEQUENCE)?.whole;
+        let public_key = fields.take(SEQUENCE)?.whole;
+        Some(Self { issuer, subject, public_key })
+    }
+
+    /// Whether this certificate names itself as the issuer of `other`. Certificates that are issued
+    /// by themselves may share a name: an authority keeps its name when it changes its key.
+    pub(super) fn issued(&self, other: &Self) -> bool {
+        other.issuer == self.subject && other.issuer != other.subject
+    }
+}
+
+/// Reads DER elements (ITU-T X.690 §8.1, §10.1) one after the other.
+struct Der<'d>(&'d [u8]);
+
+struct Element<'d> {
+    whole: &'d [u8],
+    content: &'d [u8],
+}
+
+impl<'d> Der<'d> {
+    /// Takes the next element. `None`, and nothing is taken, if it is malformed or has another tag.
+    fn take(&mut self, tag: u8) -> Option<Element<'d>> {
+        let rest = self.0.strip_prefix(&[tag])?;
+        let (&first, rest) = rest.split_first()?;
+        let (len, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            // A length of one to three bytes: at most 16 MiB.
+            0x81..=0x83 => {
+                let (len, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                (len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)), rest)
+            }
+            _ => return None,
+        };
+        let (content, after) = rest.split_at_checked(len)?;
+        let whole = &self.0[..self.0.len() - after.len()];
+        self.0 = after;
+        Some(Element { whole, content })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn element_is_taken_whole_or_not_at_all() {
+        let long = [&[0x30, 0x81, 0x80][..], &[7; 128]].concat();
+        let longer = [&[0x30, 0x82, 1, 0][..], &[7; 256], b"rest"].concat();
+        // (input, lengths of the header, the content and the rest)
+        let cases: [(&[u8], Option<[usize; 3]>); 9] = [
+            (b"\x30\x00", Some([2, 0, 0])),
+            (b"\x30\x02abc", Some([2, 2, 1])),
+            (&long, Some([3, 128, 0])),
+            (&longer, Some([4, 256, 4])),
+            (b"", None),
+            (b"\x30", None),
+            (b"\x02\x00", None),
+            (b"\x30\x03ab", None),
+            (b"\x30\x84\x00\x00\x00\x01a", None),
+        ];
+        for (input, expected) in cases {
+            let mut der = Der(input);
+            let element = der.take(SEQUENCE);
+            let lens = element.map(|Element { whole, content }| {
+                [whole.len() - content.len(), content.len(), der.0.len()]
+            });
+            assert_eq!(lens, expected, "{input:?}");
+            assert!(expected.is_some() || der.0 == input, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn damaged_certificate_is_never_a_panic() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let der = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
+        assert!(Certificate::parse(&der).is_some());
+        for at in 0..der.len() {
+            assert!(Certificate::parse(&der[..at]).is_none(), "cut to {at} bytes");
+            for byte in [0, 0x7f, 0x80, 0x83, 0xff] {
+                let mut changed = der.clone();
+                changed[at] = byte;
+                _ = Certificate::parse(&changed);
+            }
+        }
+    }
+}

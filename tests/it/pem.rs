@@ -1,0 +1,284 @@
+//! Verification with keys from PEM: public keys, certificates and files.
+
+use std::fs;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
+use serde_json::{Value, json};
+use tower_m2m::{KeySetError, LocalJwks, RejectionReason as R, Verifier};
+
+use crate::support::{Signer, chain, core, encode, key_set, mint, now};
+use crate::tokens::verify;
+
+/// One PEM block.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// The public key of a signer. The DER prefix is that of an Ed25519 key (RFC 8410 §4).
+fn public_pem(signer: &Signer) -> String {
+    let prefix = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+    pem("PUBLIC KEY", &[prefix, signer.public()].concat())
+}
+
+/// A valid token with this `kid`, or without one.
+fn token(signer: &Signer, kid: Option<&str>) -> String {
+    let header = match kid {
+        Some(kid) => json!({"alg": "EdDSA", "kid": kid}),
+        None => json!({"alg": "EdDSA"}),
+    };
+    signer.token(&header.to_string(), &claims())
+}
+
+fn claims() -> String {
+    json!({"exp": now() + 3600, "source": "microservice", "service": "orders"}).to_string()
+}
+
+fn admitted() -> Result<String, R> {
+    Ok("orders".to_owned())
+}
+
+#[tokio::test]
+async fn key_from_pem_verifies_tokens_of_any_kid() {
+    let (signer, other) = (Signer::new("k"), Signer::new("k"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    fs::write(&path, public_pem(&signer)).unwrap();
+    let unnamed = key_set(&[&signer]).replace(r#""kid":"k","#, "");
+    // (source, keys, whether a token with a kid is admitted)
+    let sources = [
+        ("from_pem", LocalJwks::from_pem(public_pem(&signer)).unwrap(), true),
+        ("from_file", LocalJwks::from_file(&path).unwrap(), true),
+        // In a JWK Set a key without kid says that its tokens have none.
+        ("from_json", LocalJwks::from_json(unnamed).unwrap(), false),
+    ];
+    for (source, keys, admits_kid) in sources {
+        let verifier = Verifier::new(keys);
+        assert_eq!(verify(&verifier, &token(&signer, None)).await, admitted(), "{source}");
+        for kid in ["k", "s-1", "d-1", "../x"] {
+            let expected = if admits_kid { admitted() } else { Err(R::UnknownKey) };
+            assert_eq!(
+                verify(&verifier, &token(&signer, Some(kid))).await,
+                expected,
+                "{source} {kid}"
+            );
+            let expected = if admits_kid { R::BadSignature } else { R::UnknownKey };
+            let forged = token(&other, Some(kid));
+            assert_eq!(verify(&verifier, &forged).await, Err(expected), "{source} {kid}");
+        }
+    }
+}
+
+/// One DER element of fewer than 65 536 bytes.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+    [&[tag, 0x82], &len[..], content].concat()
+}
+
+#[tokio::test]
+async fn core_key_in_pem_verifies_tokens_of_the_core() {
+    let core = core().await;
+    let jwks: Value = serde_json::from_str(&core.jwks().await).unwrap();
+    let mut keys = jwks["keys"].as_array().unwrap().iter();
+    let jwk = keys.find(|jwk| jwk["kid"].as_str().unwrap().starts_with("s-")).unwrap();
+    // An INTEGER, with the sign byte that the modulus needs.
+    let integer = |name: &str| {
+        der(2, &[&[0], &*URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap()].concat())
+    };
+    // rsaEncryption and NULL (RFC 3279 §2.3.1).
+    let algorithm = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+    let key = der(0x30, &[integer("n"), b"\x02\x03\x01\x00\x01".to_vec()].concat());
+    let spki = der(0x30, &[&algorithm[..], &der(3, &[&[0], &*key].concat())].concat());
+    let verifier = Verifier::new(LocalJwks::from_pem(pem("PUBLIC KEY", &spki)).unwrap());
+    let token = mint(core, json!({"source": "microservice", "service": "orders"})).await;
+    assert_eq!(verify(&verifier, &token).await, admitted());
+}
+
+/// A certificate of the signer's key, issued by itself.
+fn certificate(signer: &Signer) -> Vec<u8> {
+    let key = KeyPair::try_from(signer.pkcs8()).unwrap();
+    CertificateParams::default().self_signed(&key).unwrap().der().to_vec()
+}
+
+#[tokio::test]
+async fn public_key_is_read_from_each_form_of_pem() {
+    let signer = Signer::new("k");
+    let key = public_pem(&signer);
+    let certificate = certificate(&signer);
+    // (form, text)
+    let forms = [
+        ("public key", key.clone()),
+        ("certificate", pem("CERTIFICATE", &certificate)),
+        ("certificate with an old label", pem("X509 CERTIFICATE", &certificate)),
+        ("byte order mark", format!("\u{feff}{key}")),
+        ("CRLF", key.replace('\n', "\r\n")),
+        ("spaces instead of line breaks", key.replace('\n', " ")),
+        ("text around", format!("Subject: CN=m1\n{key}\nend of file\n")),
+        ("the same key twice", key.repeat(2)),
+        ("key and its certificate", key.clone() + &pem("CERTIFICATE", &certificate)),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    for (form, text) in forms {
+        fs::write(&path, &text).unwrap();
+        for keys in [LocalJwks::from_pem(&text), LocalJwks::from_file(&path)] {
+            let keys = keys.unwrap_or_else(|err| panic!("{form}: {}", chain(&err)));
+            let outcome = verify(&Verifier::new(keys), &token(&signer, None)).await;
+            assert_eq!(outcome, admitted(), "{form}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rsa_key_is_read_from_pkcs1_and_spki() {
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let public = key.public_key();
+    let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(public).unwrap();
+    let input = format!("{}.{}", encode(r#"{"alg":"RS256","kid":"k"}"#), encode(claims()));
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
+    let token = format!("{input}.{}", encode(signature));
+    for (label, der) in [("RSA PUBLIC KEY", public.as_ref()), ("PUBLIC KEY", spki.as_ref())] {
+        let keys = LocalJwks::from_pem(pem(label, der)).unwrap();
+        assert_eq!(verify(&Verifier::new(keys), &token).await, admitted(), "{label}");
+    }
+}
+
+#[tokio::test]
+async fn every_block_of_a_pem_is_read() {
+    let signer = Signer::new("k");
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let p256 = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
+    let (ed25519, p256) = (public_pem(&signer), pem("PUBLIC KEY", p256.as_ref()));
+    let input = format!("{}.{}", encode(r#"{"alg":"ES256","kid":"x"}"#), encode(claims()));
+    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+    let by_p256 = format!("{input}.{}", encode(signature));
+    for text in [format!("{ed25519}{p256}"), format!("{p256}{ed25519}")] {
+        let verifier = Verifier::new(LocalJwks::from_pem(text).unwrap());
+        assert_eq!(verify(&verifier, &token(&signer, Some("k"))).await, admitted());
+        assert_eq!(verify(&verifier, &by_p256).await, admitted());
+    }
+}
+
+#[test]
+fn private_key_in_pem_is_refused_and_never_printed() {
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
+    // The content of the OCTET STRING: an RSAPrivateKey (RFC 8017 §A.1.2).
+    let pkcs1 = &private.as_ref()[26..];
+    assert_eq!(&pkcs1[..2], b"\x30\x82");
+    let public = pem("RSA PUBLIC KEY", rsa.public_key().as_ref());
+    let body = STANDARD.encode(private.as_ref());
+    let openssl = "is not a public key; `openssl pkey -in FILE -pubout` prints the public key";
+    // (text, the end of the error)
+    let mut cases = vec![
+        (pem("PUBLIC KEY", private.as_ref()), "the key type is unknown"),
+        (pem("RSA PUBLIC KEY", private.as_ref()), "the key type is unknown"),
+        (pem("CERTIFICATE", private.as_ref()), "not a certificate"),
+        (pem("PUBLIC KEY", pkcs1), "the key type is unknown"),
+        (pem("RSA PUBLIC KEY", pkcs1), "the key type is unknown"),
+        (pem("PUBLIC KEY", &Signer::new("k").pkcs8()), "the key type is unknown"),
+        // Damaged BEGIN lines, after which key material could pass for the label.
+        (
+            format!("-----BEGIN PRIVATE KEY----\n{body}\n-----END PRIVATE KEY-----"),
+            "or BEGIN CERTIFICATE",
+        ),
+        (format!("-----BEGIN {body}-----\n"), "or BEGIN CERTIFICATE"),
+        (format!("-----BEGIN PUBLIC KEY-----\n{body}\n"), "the END line is missing"),
+    ];
+    for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"] {
+        let block = pem(label, private.as_ref());
+        // A public key beside it does not help: this file must not be on the machine.
+        cases.push((format!("{public}{block}"), openssl));
+        cases.push((block, openssl));
+    }
+    for (text, expected) in cases {
+        let err = LocalJwks::from_pem(&text).unwrap_err();
+        let printed = format!("{} {err:?}", chain(&err));
+        assert!(chain(&err).ends_with(expected), "{printed}");
+        assert!(!printed.contains(&body[..8]) && !printed.contains(&body[40..48]), "{printed}");
+    }
+}
+
+#[test]
+fn other_pem_block_is_named_with_its_remedy() {
+    // (label, the error)
+    let cases = [
+        ("CERTIFICATE REQUEST", "`openssl req -in FILE -noout -pubkey` prints the public key"),
+        ("TRUSTED CERTIFICATE", "`openssl x509 -in FILE -noout -pubkey` prints the public key"),
+        ("OPENSSH PRIVATE KEY", "`ssh-keygen -e -m PKCS8 -f FILE` prints the public key"),
+        ("EC PARAMETERS", "use PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE"),
+        ("X509 CRL", "use PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE"),
+    ];
+    for (label, remedy) in cases {
+        let err = LocalJwks::from_pem(pem(label, b"x")).unwrap_err();
+        let expected = format!("the PEM block {label:?} is not a public key; {remedy}");
+        assert_eq!(err.to_string(), expected);
+    }
+}
+
+#[test]
+fn issuing_certificate_is_no_token_key() {
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "authority");
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::default().signed_by(&key, &ca).unwrap();
+    let [leaf, ca] = [leaf.der(), ca.der()].map(|der| pem("CERTIFICATE", der));
+    assert!(LocalJwks::from_pem(&leaf).is_ok() && LocalJwks::from_pem(&ca).is_ok());
+    for (text, block) in [(format!("{leaf}{ca}"), 2), (format!("{ca}{leaf}"), 1)] {
+        let err = LocalJwks::from_pem(text).unwrap_err();
+        let reason = "its certificate issued another one of the file; keep only the signer's";
+        assert_eq!(err, KeySetError::UnusableKey { block, reason });
+    }
+}
+
+#[tokio::test]
+async fn pem_key_with_a_kid_verifies_tokens_of_that_kid() {
+    let (old, new, third) = (Signer::new("-"), Signer::new("-"), Signer::new("-"));
+    let keys = [("2025", public_pem(&old)), ("2026", public_pem(&new))];
+    let verifier = Verifier::new(LocalJwks::from_pem_by_kid(keys).unwrap());
+    // (signer, kid, outcome)
+    let cases = [
+        (&old, Some("2025"), admitted()),
+        (&new, Some("2026"), admitted()),
+        (&old, Some("2026"), Err(R::BadSignature)),
+        (&third, Some("2025"), Err(R::BadSignature)),
+        (&old, Some("2027"), Err(R::UnknownKey)),
+        // Two keys fit.
+        (&old, None, Err(R::UnknownKey)),
+    ];
+    for (signer, kid, expected) in cases {
+        assert_eq!(verify(&verifier, &token(signer, kid)).await, expected, "{kid:?}");
+    }
+}
+
+#[test]
+fn pem_keys_that_no_token_can_tell_apart_are_an_error() {
+    let [one, other] = [Signer::new("-"), Signer::new("-")].map(|signer| public_pem(&signer));
+    let both = format!("{one}{other}");
+    let err = LocalJwks::from_pem(&both).unwrap_err();
+    assert_eq!(err, KeySetError::AmbiguousKeys);
+    assert!(err.to_string().contains("from_pem_by_kid"), "{err}");
+    let cases = [
+        (vec![("a", one.as_str()), ("a", &other)], KeySetError::AmbiguousKeys),
+        (vec![("a", both.as_str())], KeySetError::AmbiguousKeys),
+        (vec![], KeySetError::NoUsableKey),
+        (vec![("a", "")], KeySetError::NotPem),
+    ];
+    for (keys, expected) in cases {
+        assert_eq!(LocalJwks::from_pem_by_kid(keys).unwrap_err(), expected);
+    }
+    let err = LocalJwks::from_pem_by_kid([("a", &one), ("", &other)]).unwrap_err();
+    assert!(matches!(err, KeySetError::UnusableKey { block: 2, .. }), "{err}");
+}
