@@ -16,8 +16,8 @@ pub(crate) const MAX_TEXT: usize = 200;
 /// ```
 /// use tower_m2m::{ConfigError, SuperTokensCore};
 ///
-/// match SuperTokensCore::new("localhost:3567") {
-///     Err(ConfigError::Url { url }) => assert_eq!(url, "localhost:3567"),
+/// match SuperTokensCore::new("core:3567") {
+///     Err(ConfigError::Url { url }) => assert_eq!(url, "core:3567"),
 ///     other => panic!("{other:?}"),
 /// }
 ///

@@ -14,6 +14,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use url::{Host, Url};
 
+use crate::config_text;
 use crate::error::{ConfigError, SourceError, one_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,8 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A longer `Retry-After` is cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Parses an `http` or `https` URL. The error shows no query, because it may hold a secret.
+/// Parses an `http` or `https` URL, trimmed. The error shows no query, because it may hold a secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
+    let text = config_text::trim(text);
     let invalid = || ConfigError::of_url(text, |url| ConfigError::Url { url });
     let url = Url::parse(text).map_err(|_| invalid())?;
     let is_http_with_host = matches!(url.scheme(), "http" | "https") && url.host().is_some();

@@ -4,6 +4,7 @@ use http::Uri;
 use http::uri::Authority;
 use url::Url;
 
+use crate::config_text;
 use crate::error::ConfigError;
 
 /// A scheme, a host and a port.
@@ -18,8 +19,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Parses `https://host` or `http://host` with an optional port and nothing else.
+    /// Parses `https://host` or `http://host`, trimmed, with an optional port and nothing else.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = config_text::trim(text);
         let invalid = || ConfigError::of_url(text, |origin| ConfigError::Origin { origin });
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();

@@ -62,10 +62,10 @@ impl EmbeddedCoreBuilder {
     /// Adds an api key. Callers present one of the keys in the header `api-key` or as
     /// `Authorization: Bearer KEY`. By default there is none, and every caller can mint.
     ///
-    /// A key must be visible ASCII and not empty. A SuperTokens core demands at least 20
-    /// characters; this one does not.
-    pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.api_keys.push(key.into());
+    /// White space and a byte order mark around the key are ignored. What remains must be visible
+    /// ASCII and not empty. A SuperTokens core demands at least 20 characters; this one does not.
+    pub fn api_key(mut self, key: impl AsRef<str>) -> Self {
+        self.api_keys.push(key.as_ref());
         self
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::error::{MintError, TokenError};
 use crate::bearer;
 use crate::clock::Clock;
+use crate::config_text;
 use crate::jose::Jws;
 
 /// Maximum length of a token, in bytes. Servers refuse longer headers.
@@ -79,8 +80,9 @@ pub struct TokenHealth {
 
 impl ServiceToken {
     /// Reads an existing token, for instance from an environment variable: a compact JWS (RFC 7515
-    /// §7.1) of at most 64 KiB. Surrounding white space is ignored. The signature is not checked,
-    /// and the token is never renewed. A token without `exp` never expires.
+    /// §7.1) of at most 64 KiB. White space and a byte order mark around it are ignored. The
+    /// signature is not checked, and the token is never renewed. A token without `exp` never
+    /// expires.
     ///
     /// # Errors
     ///
@@ -98,7 +100,7 @@ impl ServiceToken {
     /// # }
     /// ```
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
-        let jwt = jwt.as_ref().trim();
+        let jwt = config_text::trim(jwt.as_ref());
         let current = TokenValue::new(jwt, &claims(jwt)?, &Clock::default())?;
         Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
     }

@@ -9,6 +9,7 @@ mod edge;
 mod failover;
 #[cfg(unix)]
 mod files;
+mod inputs;
 #[cfg(unix)]
 mod kill;
 mod mint;

@@ -5,6 +5,7 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::{HeaderMap, header};
 
+use crate::config_text;
 use crate::embedded_core::error::BuildError;
 
 const BEARER: &[u8] = b"Bearer ";
@@ -14,8 +15,8 @@ const BEARER: &[u8] = b"Bearer ";
 pub(crate) struct ApiKeys(Vec<String>);
 
 impl ApiKeys {
-    pub(crate) fn push(&mut self, key: String) {
-        self.0.push(key);
+    pub(crate) fn push(&mut self, key: &str) {
+        self.0.push(config_text::trim(key).to_owned());
     }
 
     /// Fails if a header cannot carry one of the keys.

@@ -53,7 +53,8 @@ pub struct RemoteJwksBuilder {
 }
 
 impl RemoteJwks {
-    /// Creates a handle with the default options: `builder(url).build()`. Starts no fetch.
+    /// Creates a handle with the default options: `builder(url).build()`. Starts no fetch. White
+    /// space and a byte order mark around the URL are ignored.
     ///
     /// # Errors
     ///

@@ -8,11 +8,12 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder};
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use super::response;
 use super::retry::RetryBudget;
 use crate::clock::Clock;
+use crate::config_text;
 use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::token::error::MintError;
@@ -67,11 +68,15 @@ impl SuperTokensCore {
     /// If no connection to that host can be made, the mint tries the one after it. The proxies of
     /// the environment are used only if every host is https.
     ///
+    /// Without a scheme, `localhost` and IP addresses are read as `http://`, and names with a dot
+    /// as `https://`, as the SDKs read them. White space and a byte order mark around a URL are
+    /// ignored.
+    ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL,
-    /// [`ConfigError::UrlCredentials`] if it has a user or password, [`ConfigError::UrlQuery`] if
-    /// it has a query or fragment. Plain http beyond loopback is an error of
+    /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL, or is a name with
+    /// neither scheme nor dot, such as `core:3567`; [`ConfigError::UrlCredentials`] if it has a user
+    /// or password; [`ConfigError::UrlQuery`] if it has a query or fragment. Plain http beyond loopback is an error of
     /// [`mint`](crate::ServiceTokenRequest::mint), because
     /// [`allow_plain_http`](Self::allow_plain_http) may still be called.
     ///
@@ -81,13 +86,14 @@ impl SuperTokensCore {
     /// # fn main() -> Result<(), tower_m2m::ConfigError> {
     /// let local = SuperTokensCore::new("http://localhost:3567")?;
     /// let two_hosts = SuperTokensCore::new("https://core-a.local;https://core-b.local")?;
-    /// assert!(SuperTokensCore::new("localhost:3567").is_err(), "the scheme is missing");
+    /// let without_scheme = SuperTokensCore::new("localhost:3567")?;
+    /// assert!(SuperTokensCore::new("core:3567").is_err(), "the scheme is missing");
     /// # Ok(())
     /// # }
     /// ```
     pub fn new(connection_uri: impl AsRef<str>) -> Result<Self, ConfigError> {
         let hosts =
-            connection_uri.as_ref().split(';').map(str::trim).filter(|host| !host.is_empty());
+            connection_uri.as_ref().split(';').map(config_text::trim).filter(|it| !it.is_empty());
         let hosts: Vec<Url> = hosts.map(parse_host).collect::<Result<_, _>>()?;
         if hosts.is_empty() {
             return Err(ConfigError::Url { url: connection_uri.as_ref().to_owned() });
@@ -103,8 +109,8 @@ impl SuperTokensCore {
         })
     }
 
-    /// Sends this api key, which a core with the setting `api_keys` requires. By default none is
-    /// sent.
+    /// Sends this api key, which a core with the setting `api_keys` requires. White space and a
+    /// byte order mark around it are ignored. By default none is sent.
     ///
     /// ```no_run
     /// # use tower_m2m::SuperTokensCore;
@@ -114,8 +120,8 @@ impl SuperTokensCore {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn api_key(mut self, api_key: impl Into<String>) -> Self {
-        self.api_key = Some(api_key.into());
+    pub fn api_key(mut self, api_key: impl AsRef<str>) -> Self {
+        self.api_key = Some(config_text::trim(api_key.as_ref()).to_owned());
         self
     }
 
@@ -130,8 +136,8 @@ impl SuperTokensCore {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn cdi_version(mut self, version: impl Into<String>) -> Self {
-        self.cdi_version = Some(version.into());
+    pub fn cdi_version(mut self, version: impl AsRef<str>) -> Self {
+        self.cdi_version = Some(config_text::trim(version.as_ref()).to_owned());
         self
     }
 
@@ -296,13 +302,30 @@ impl CoreClient {
 }
 
 fn parse_host(text: &str) -> Result<Url, ConfigError> {
-    let mut url = http_client::parse_url(text)?;
+    let mut url = match scheme_of(text) {
+        Some(scheme) => http_client::parse_url(&format!("{scheme}://{text}")),
+        None => http_client::parse_url(text),
+    }?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(ConfigError::UrlQuery { origin: http_client::origin(&url) });
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
     url.set_path(&path);
     Ok(url)
+}
+
+/// The scheme that the official SDKs add to a host without one. `None` if the text has a scheme, or
+/// if they would refuse it.
+fn scheme_of(text: &str) -> Option<&'static str> {
+    let has_scheme = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    if has_scheme || text.contains("://") || text.starts_with(['/', '\\']) {
+        return None;
+    }
+    // Unlike the SDKs, which read every name that begins with `localhost` as http.
+    match Url::parse(&format!("http://{text}")).ok()?.host()? {
+        Host::Domain("localhost") | Host::Ipv4(_) | Host::Ipv6(_) => Some("http"),
+        Host::Domain(name) => name.contains('.').then_some("https"),
+    }
 }
 
 /// Two numbers with a dot between them.
@@ -330,7 +353,7 @@ mod tests {
             let core = SuperTokensCore::new(uri).unwrap();
             assert_eq!(core.hosts.iter().map(Url::as_str).collect::<Vec<_>>(), expected);
         }
-        for bad in ["", ";", "localhost:3567", "http://a?x", "http://u:p@a", "http://a;nonsense"] {
+        for bad in ["", ";", "core:3567", "http://a?x", "http://u:p@a", "http://a;nonsense"] {
             assert!(SuperTokensCore::new(bad).is_err(), "{bad}");
         }
     }
