@@ -91,6 +91,23 @@ impl<'t> Jws<'t> {
     }
 }
 
+/// The claims of a token that another service verifies. Checks its form alone: three parts of
+/// canonical base64url, of which the first two are JSON objects. The algorithm, the type and every
+/// other member of the header are for the reader of the token to check.
+pub(crate) fn claims_to_carry(
+    token: &str,
+    max_len: usize,
+) -> Result<Map<String, Value>, RejectionReason> {
+    if token.len() > max_len {
+        return Err(RejectionReason::TokenTooLong);
+    }
+    let (header, payload, signature) = three_parts(token).ok_or(RejectionReason::NotThreeParts)?;
+    let (header, payload) = (decode(header)?, decode(payload)?);
+    decode(signature)?;
+    json::object(&header).ok_or(RejectionReason::MalformedHeader)?;
+    json::object(&payload).ok_or(RejectionReason::MalformedClaims)
+}
+
 /// Splits a token into exactly three parts, of which header and signature are not empty. A JWE has
 /// five parts and is rejected here.
 fn three_parts(token: &str) -> Option<(&str, &str, &str)> {

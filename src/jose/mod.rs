@@ -19,7 +19,7 @@ mod tests;
 pub use algorithm::Algorithm;
 pub(crate) use jwk::Jwk;
 pub(crate) use jwk_set::{JwkSet, JwkSetError};
-pub(crate) use jws::Jws;
+pub(crate) use jws::{Jws, claims_to_carry};
 pub(crate) use numeric_date::NumericDate;
 pub(crate) use pem::{PemError, has_block, public_keys};
 #[cfg(feature = "embedded-core")]

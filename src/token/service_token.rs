@@ -13,7 +13,8 @@ use super::error::{MintError, TokenError};
 use crate::bearer;
 use crate::clock::Clock;
 use crate::config_text;
-use crate::jose::Jws;
+use crate::jose::{Jws, claims_to_carry};
+use crate::rejection::RejectionReason;
 
 /// Maximum length of a token, in bytes. Servers refuse longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
@@ -80,15 +81,16 @@ pub struct TokenHealth {
 
 impl ServiceToken {
     /// Reads an existing token, for instance from an environment variable: a compact JWS (RFC 7515
-    /// §7.1) of at most 64 KiB. White space and a byte order mark around it are ignored. The
-    /// signature is not checked, and the token is never renewed. A token without `exp` never
-    /// expires.
+    /// §7.1) of at most 64 KiB, whose header and payload are JSON objects without duplicate members.
+    /// White space and a byte order mark around it are ignored.
+    ///
+    /// The token may be for any reader: `alg`, `typ`, `crit` and the signature are not checked. Of
+    /// the claims only `exp` is: a token without `exp` never expires. The token is never renewed.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Malformed`] if the text is not such a JWS or its payload is not a JSON object,
-    /// [`TokenError::ExpirationTime`] if `exp` is not a number of seconds, [`TokenError::Expired`]
-    /// if `exp` has passed.
+    /// [`TokenError::Malformed`] if the text is not such a JWS, [`TokenError::ExpirationTime`] if
+    /// `exp` is not a number of seconds, [`TokenError::Expired`] if `exp` has passed.
     ///
     /// ```no_run
     /// use tower_m2m::{AddServiceTokenLayer, ServiceToken};
@@ -101,7 +103,8 @@ impl ServiceToken {
     /// ```
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
         let jwt = config_text::trim(jwt.as_ref());
-        let current = TokenValue::new(jwt, &claims(jwt)?, &Clock::default())?;
+        let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
+        let current = TokenValue::new(jwt, &claims, &Clock::default())?;
         Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
     }
 
@@ -307,7 +310,9 @@ impl TokenValue {
     ) -> Result<Self, MintError> {
         let unusable = |source| MintError::UnusableToken { core: core.to_owned(), source };
         let wrong = |reason| Err(MintError::WrongClaims { core: core.to_owned(), reason });
-        let claims = claims(jwt).map_err(unusable)?;
+        let claims = Jws::parse(jwt, MAX_TOKEN_LEN)
+            .and_then(|jws| jws.claims())
+            .map_err(|reason| unusable(malformed(reason)))?;
         if claims.get("source").and_then(Value::as_str) != Some("microservice") {
             return wrong("`source` is not `microservice`");
         }
@@ -341,11 +346,8 @@ impl TokenValue {
     }
 }
 
-/// Reads the claims of a token without a check of its signature.
-fn claims(jwt: &str) -> Result<Map<String, Value>, TokenError> {
-    Jws::parse(jwt, MAX_TOKEN_LEN)
-        .and_then(|jws| jws.claims())
-        .map_err(|reason| TokenError::Malformed { reason: reason.description() })
+fn malformed(reason: RejectionReason) -> TokenError {
+    TokenError::Malformed { reason: reason.description() }
 }
 
 #[cfg(test)]
@@ -376,6 +378,50 @@ mod tests {
         ];
         for (text, accepted) in cases {
             assert_eq!(ServiceToken::from_jwt(&text).is_ok(), accepted, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_form_of_a_header_is_checked() {
+        let text = |header: &str, rest: &str| format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header));
+        let claims = format!("{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"exp":4953600000}"#));
+        let long = format!(r#"{{"alg":"RS256","x5c":["{}"]}}"#, "A".repeat(6000));
+        // (header, whether the token is accepted)
+        let cases = [
+            (r#"{"alg":"HS256","typ":"JWT"}"#, true),
+            (r#"{"alg":"ES512"}"#, true),
+            (r#"{"alg":"ES256K"}"#, true),
+            (r#"{"alg":"ML-DSA-44"}"#, true),
+            (r#"{"alg":"RS256","typ":"dpop+jwt"}"#, true),
+            (r#"{"alg":"RS256","typ":"JOSE"}"#, true),
+            (r#"{"alg":"RS256","typ":null}"#, true),
+            (r#"{"alg":"RS256","kid":null}"#, true),
+            (r#"{"alg":"RS256","kid":""}"#, true),
+            (r#"{"alg":"RS256","crit":["exp"],"exp":1}"#, true),
+            (r#"{"alg":"RS256","cty":"JWT"}"#, true),
+            (&long, true),
+            (r#"["alg"]"#, false),
+            (r#"{"alg":"RS256"} x"#, false),
+            (r#"{"alg":RS256}"#, false),
+            ("", false),
+        ];
+        for (header, accepted) in cases {
+            let outcome = ServiceToken::from_jwt(text(header, &claims));
+            let shown = &header[..header.len().min(60)];
+            assert_eq!(outcome.is_ok(), accepted, "{shown}: {outcome:?}");
+        }
+        let header = r#"{"alg":"HS256"}"#;
+        let payload = |payload: &str| format!("{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
+        let large = payload(&format!(r#"{{"x":"{}"}}"#, "x".repeat(MAX_TOKEN_LEN)));
+        // Unsigned, encrypted, badly encoded, without claims, or too long.
+        for rest in ["e30.", "e30.c2ln.c2ln.c2ln", "e30=.c2ln", "e30.c2k=", ".c2ln"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([payload("[]"), payload("text"), payload(r#"{"exp":1,"exp":2}"#), large])
+        {
+            let outcome = ServiceToken::from_jwt(text(header, &rest));
+            let shown = &rest[..rest.len().min(60)];
+            assert!(matches!(outcome, Err(TokenError::Malformed { .. })), "{shown}: {outcome:?}");
         }
     }
 
