@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_m2m::{RejectionReason as R, Verifier};
 
@@ -154,6 +154,41 @@ async fn wrong_issuer_audience_or_subject_is_refused() {
         (r#","exp":NOW+60,"sub":null"#, Some(R::WrongSubject)),
     ];
     check(&signer.verifier(), &signer, &unconfigured).await;
+}
+
+#[tokio::test]
+async fn registered_claim_that_is_null_is_refused() {
+    // (claim, reason), whether the claim is configured or not. `null` is not an absent claim.
+    let registered = [
+        ("exp", R::MalformedExpiration),
+        ("nbf", R::MalformedNotBefore),
+        ("iat", R::MalformedIssuedAt),
+        ("iss", R::WrongIssuer),
+        ("aud", R::WrongAudience),
+        ("sub", R::WrongSubject),
+    ];
+    let signer = Signer::new("k");
+    let configured = signer.verifier().issuer(ISSUER).audience("billing").subject("orders");
+    for (verifier, names) in [
+        (signer.verifier(), json!({})),
+        (configured, json!({"iss": ISSUER, "aud": "billing", "sub": "orders"})),
+    ] {
+        let token = |claim: &str| {
+            let mut claims = names.clone();
+            claims["exp"] = (now() + 3600).into();
+            claims["source"] = "microservice".into();
+            claims["service"] = "orders".into();
+            claims[claim] = Value::Null;
+            signer.claims(claims)
+        };
+        for (claim, reason) in registered {
+            assert_eq!(verify(&verifier, &token(claim)).await, Err(reason), "{claim} {names}");
+        }
+        for claim in ["jti", "cnf-x", "Sub", "roles"] {
+            let admitted = Ok("orders".to_owned());
+            assert_eq!(verify(&verifier, &token(claim)).await, admitted, "{claim} {names}");
+        }
+    }
 }
 
 #[tokio::test]
