@@ -37,17 +37,18 @@
 //! | `GET /.well-known/jwks.json` | the key set, with `Cache-Control` | not required |
 //! | `GET /recipe/jwt/jwks` | the key set, for old SDKs | required |
 //! | `GET /apiversion` | the supported versions of the core driver interface (CDI) | required |
-//! | `/hello` and `/`, with any method but `HEAD` | `Hello` | not required |
+//! | `GET`, `POST`, `PUT` or `DELETE` on `/hello` and `/` | `Hello` | not required |
 //!
-//! Paths are case-insensitive; doubled and trailing slashes are ignored. If a
-//! [base path](EmbeddedCoreBuilder::base_path) is configured, the routes exist only below it. As on
-//! a SuperTokens core, a path may name an app and a tenant in front of the route:
-//! `/appid-<app>/<tenant>/recipe/jwt`. There is one app and one tenant, both named `public`.
+//! Paths are case-insensitive and may be percent-encoded; doubled and trailing slashes are ignored.
+//! If a [base path](EmbeddedCoreBuilder::base_path) is configured, the routes exist only below it.
+//! As on a SuperTokens core, a path may name an app and a tenant in front of the route:
+//! `/appid-<app>/<tenant>/recipe/jwt`. There is one app and one tenant, both named `public`; their
+//! names alone are the route `/`. `recipe`, `hello`, `config` and `users` are not names of tenants.
 //!
 //! # Checks
 //!
 //! The first check that fails decides the response. The status after the colon is that of a failed
-//! check. Checks 6 to 9, 11 and 12 apply only to `POST /recipe/jwt`.
+//! check. Checks 6 to 8, 12 and 13 apply only to `POST /recipe/jwt`.
 //!
 //! 1. On a core without api key, unless [`allow_open`](EmbeddedCoreBuilder::allow_open) was called,
 //!    `Host`, `Origin` and the authority of the URI are on loopback: 403. [Security](#security)
@@ -55,16 +56,18 @@
 //! 2. The api key is one of the configured ones, if the route requires it: 401 `Invalid API key`.
 //! 3. The `cdi-version` header, if present, names a supported version: 400.
 //! 4. With a CDI version below 3.0, the tenant is `public`: 404.
-//! 5. The path is known, and the route has the method: 404 and 405.
+//! 5. The route has the method: 405, or 501 for an unknown method. An unknown path has the methods
+//!    of `/hello`.
 //! 6. The body has at most 64 KiB and arrives within 10 s: 413 and 408.
 //! 7. The body is a JSON object: 400 `Invalid Json Input`.
 //! 8. The fields `algorithm`, `jwksDomain`, `payload`, `validity` and `useStaticSigningKey`, in
 //!    this order, are valid: 400.
-//! 9. With CDI 5.0 or later, the tenant is `public`: 403.
-//! 10. The app is `public`: 400.
-//! 11. The algorithm is `RS256`: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, which the SDKs
+//! 9. With CDI 5.0 or later, the tenant is `public`, if the route requires an api key: 403.
+//! 10. The app is `public`: 400. Precedes check 9 except for `POST /recipe/jwt`.
+//! 11. The path is known: 404.
+//! 12. The algorithm is `RS256`: 200 with `"status":"UNSUPPORTED_ALGORITHM_ERROR"`, which the SDKs
 //!     expect.
-//! 12. Each integer in the payload fits a signed 64-bit integer: 500, as from a SuperTokens core.
+//! 13. Each integer in the payload fits a signed 64-bit integer: 500, as from a SuperTokens core.
 //!
 //! # Limits
 //!
@@ -136,7 +139,10 @@
 //! # Differences from a SuperTokens core
 //!
 //! Bodies are read as UTF-8, not as ISO-8859-1, and must be valid JSON. Numbers in the payload are
-//! written as serde_json writes them, not as Java does. A `validity` that overflows gets 400.
+//! written as serde_json writes them, not as Java does. A `validity` above 2^52 gets 400, and so does
+//! an array of one element in place of its element. An unknown app on a route that requires an api
+//! key gets 401 without the key. Responses to unknown methods have a line of text as body, not an
+//! HTML page.
 
 mod builder;
 mod core;

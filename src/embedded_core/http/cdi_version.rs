@@ -19,7 +19,7 @@ impl CdiVersion {
     pub(super) const CHOICE_OF_KEY: Self = Self(2, 21);
     /// From this version on, a path may name a tenant.
     pub(super) const TENANTS: Self = Self(3, 0);
-    /// From this version on, a mint with a tenant other than the public one is refused.
+    /// From this version on, some routes refuse tenants other than the public one.
     pub(super) const PUBLIC_TENANT_ONLY: Self = Self(5, 0);
     const NEWEST: Self = Self(5, 4);
 

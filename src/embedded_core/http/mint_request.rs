@@ -39,7 +39,9 @@ impl MintRequest {
         let key = match use_static.map(RawValue::as_bytes) {
             _ if version < CdiVersion::CHOICE_OF_KEY => KeyKind::Static,
             None | Some(b"true") => KeyKind::Static,
-            Some(b"false") => KeyKind::Dynamic,
+            // A SuperTokens core reads every number as `false`. The body is valid JSON, so the first
+            // byte tells a number from other values.
+            Some(b"false" | [b'-' | b'0'..=b'9', ..]) => KeyKind::Dynamic,
             Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
         };
         let token = UnsignedToken::new(jwks_domain, payload, validity, key);
@@ -251,17 +253,31 @@ mod tests {
             ("2.20", "\"x\"", Some(KeyKind::Static)),
             ("2.21", "false", Some(KeyKind::Dynamic)),
             ("2.21", "true", Some(KeyKind::Static)),
+            ("2.20", "0", Some(KeyKind::Static)),
+            ("2.20", "null", Some(KeyKind::Static)),
+            ("5.4", "0", Some(KeyKind::Dynamic)),
+            ("5.4", "1", Some(KeyKind::Dynamic)),
+            ("5.4", "-1", Some(KeyKind::Dynamic)),
+            ("5.4", "-0", Some(KeyKind::Dynamic)),
+            ("5.4", "0.0", Some(KeyKind::Dynamic)),
+            ("5.4", "0.5", Some(KeyKind::Dynamic)),
             ("2.21", "null", None),
             ("5.4", "\"false\"", None),
+            ("5.4", "\"true\"", None),
+            ("5.4", "\"0\"", None),
+            ("5.4", "[]", None),
+            ("5.4", "[true]", None),
+            ("5.4", "[true,false]", None),
+            ("5.4", "{}", None),
         ];
+        let good = body("5");
         for (cdi, use_static, key) in cases {
             let body =
-                body("5").replace('}', "") + &format!(r#","useStaticSigningKey":{use_static}}}"#);
-            let body = body.replace("\"payload\":{", "\"payload\":{}");
+                format!(r#"{},"useStaticSigningKey":{use_static}}}"#, &good[..good.len() - 1]);
             let read = MintRequest::read(body.as_bytes(), version(cdi));
             assert_eq!(read.ok().map(|request| request.token.key()), key, "{cdi} {use_static}");
         }
-        assert_eq!(read(&body("5")).unwrap().token.key(), KeyKind::Static);
+        assert_eq!(read(&good).unwrap().token.key(), KeyKind::Static);
     }
 
     #[test]

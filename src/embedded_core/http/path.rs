@@ -44,9 +44,10 @@ impl RequestPath {
 
     /// Parses `path`, in any letter case. A path that is not below `base` is unknown.
     pub(super) fn parse(path: &str, base: &BasePath) -> Self {
-        Self::find(&path.to_ascii_lowercase(), base).unwrap_or(Self::UNKNOWN)
+        decode(path).and_then(|path| Self::find(&path, base)).unwrap_or(Self::UNKNOWN)
     }
 
+    /// `None` if `path` is not below `base`.
     fn find(path: &str, base: &BasePath) -> Option<Self> {
         let mut below = segments(path);
         if !base.0.iter().all(|expected| below.next() == Some(expected)) {
@@ -55,19 +56,19 @@ impl RequestPath {
         // The longest path has five segments: an app, a tenant and three of a route. With a sixth
         // the path is unknown.
         let segments: Vec<&str> = below.take(6).collect();
-        if segments.is_empty() {
-            return Some(Self { route: Route::Hello, ..Self::UNKNOWN });
-        }
-        let app = app_name(segments[0]);
+        let app = segments.first().and_then(|segment| app_name(segment));
         let segments = &segments[usize::from(app.is_some())..];
         let (route, foreign_tenant) = match (Route::of(segments), segments) {
             (Some(route), _) => (route, false),
+            (None, ["public", rest @ ..]) => (Route::of(rest).unwrap_or(Route::Unknown), false),
+            (None, [tenant]) => (Route::Unknown, is_tenant(tenant)),
             (None, [tenant, rest @ ..]) if is_tenant(tenant) => {
-                (Route::of(rest)?, *tenant != "public")
+                Route::of(rest).map_or((Route::Unknown, false), |route| (route, true))
             }
-            _ => return None,
+            _ => (Route::Unknown, false),
         };
-        let app = app.filter(|app| *app != "public").map(str::to_owned);
+        // `/appid-/` names the public app too.
+        let app = app.filter(|app| !matches!(*app, "" | "public")).map(str::to_owned);
         Some(Self { route, app, foreign_tenant })
     }
 
@@ -102,8 +103,14 @@ impl Route {
         matches!(self, Self::Mint | Self::RecipeJwks | Self::ApiVersion)
     }
 
+    /// Whether the route refuses tenants other than the public one, from CDI 5.0 on.
+    pub(super) fn needs_public_tenant(self) -> bool {
+        matches!(self, Self::Mint | Self::RecipeJwks | Self::ApiVersion)
+    }
+
     fn of(segments: &[&str]) -> Option<Self> {
         Some(match segments {
+            [] => Self::Hello,
             ["recipe", "jwt"] => Self::Mint,
             ["recipe", "jwt", "jwks"] => Self::RecipeJwks,
             [".well-known", "jwks.json"] => Self::WellKnownJwks,
@@ -112,6 +119,25 @@ impl Route {
             _ => return None,
         })
     }
+}
+
+/// The path in lower case and without percent-encoding. `None` if an escape is malformed or encodes
+/// a slash, or if the result is not UTF-8.
+fn decode(path: &str) -> Option<String> {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let [high, low, rest @ ..] = part.as_bytes() else { return None };
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
+        if byte == b'/' {
+            return None;
+        }
+        decoded.push(byte);
+        decoded.extend_from_slice(rest);
+    }
+    decoded.make_ascii_lowercase();
+    String::from_utf8(decoded).ok()
 }
 
 /// The segments of a path. A SuperTokens core ignores doubled and trailing slashes.
@@ -123,9 +149,9 @@ fn app_name(segment: &str) -> Option<&str> {
     segment.strip_prefix("appid-").filter(|name| is_name(name))
 }
 
-/// The first segment of a route is not a tenant, so `/recipe/hello` is unknown.
+/// A SuperTokens core reserves four names, so `/recipe/hello` is unknown.
 fn is_tenant(segment: &str) -> bool {
-    is_name(segment) && !matches!(segment, "recipe" | "apiversion" | "hello")
+    is_name(segment) && !matches!(segment, "recipe" | "config" | "users" | "hello")
 }
 
 fn is_name(segment: &str) -> bool {
@@ -159,15 +185,38 @@ mod tests {
             ("/APPID-A1/recipe/jwt", path(Route::Mint, Some("a1"), false)),
             ("/appid-a1/t1/recipe/jwt/jwks", path(Route::RecipeJwks, Some("a1"), true)),
             ("/appid-a1/public/recipe/jwt", path(Route::Mint, Some("a1"), false)),
+            ("/appid-/recipe/jwt", path(Route::Mint, None, false)),
+            ("/apiversion/recipe/jwt", path(Route::Mint, None, true)),
+            ("/-/recipe/jwt", path(Route::Mint, None, true)),
+            ("/t%31/recipe/jwt", path(Route::Mint, None, true)),
+            ("/%61ppid-%41/%48ello", path(Route::Hello, Some("a"), false)),
+            ("/public", path(Route::Hello, None, false)),
+            ("/appid-public", path(Route::Hello, None, false)),
+            ("/appid-/public/", path(Route::Hello, None, false)),
+            ("/appid-a1", path(Route::Hello, Some("a1"), false)),
+            ("/appid-a1/public", path(Route::Hello, Some("a1"), false)),
+            ("/t1", path(Route::Unknown, None, true)),
+            ("/appid-a1/t1", path(Route::Unknown, Some("a1"), true)),
+            ("/appid-a1/nope/x", path(Route::Unknown, Some("a1"), false)),
+            ("/appid-a1/t1/hello/x", path(Route::Unknown, Some("a1"), false)),
+            ("/appid-public/nope/x", RequestPath::UNKNOWN),
+            ("/hello/recipe/jwt", RequestPath::UNKNOWN),
+            ("/config/recipe/jwt", RequestPath::UNKNOWN),
+            ("/users/recipe/jwt", RequestPath::UNKNOWN),
+            ("/recipe/recipe/jwt", RequestPath::UNKNOWN),
+            ("/users", RequestPath::UNKNOWN),
+            ("/recipe%2fjwt", RequestPath::UNKNOWN),
+            ("/recipe/jwt%", RequestPath::UNKNOWN),
+            ("/recipe/jwt%+4", RequestPath::UNKNOWN),
+            ("/recipe/jw%zz", RequestPath::UNKNOWN),
+            ("/%ff/recipe/jwt", RequestPath::UNKNOWN),
             ("/appid-<x>/recipe/jwt", RequestPath::UNKNOWN),
             ("/t_1/recipe/jwt", RequestPath::UNKNOWN),
             ("/t1/t2/recipe/jwt", RequestPath::UNKNOWN),
             ("/recipe/hello", RequestPath::UNKNOWN),
             ("/recipe", RequestPath::UNKNOWN),
-            ("/public", RequestPath::UNKNOWN),
-            ("/appid-public", RequestPath::UNKNOWN),
             ("/recipe/jwt/jwks/x", RequestPath::UNKNOWN),
-            ("/recipejwt", RequestPath::UNKNOWN),
+            ("/recipejwt", path(Route::Unknown, None, true)),
             ("/é/recipe/jwt", RequestPath::UNKNOWN),
             ("*", RequestPath::UNKNOWN),
         ];

@@ -25,6 +25,9 @@ pub(super) enum Refusal {
     NotFound,
     #[error("Method not supported")]
     MethodNotSupported,
+    /// The text differs from that of a SuperTokens core, which is an HTML page.
+    #[error("Method not implemented")]
+    MethodUnknown,
     #[error("The body is larger than 64 KiB")]
     BodyTooLarge,
     #[error("The body did not arrive within 10 seconds")]
@@ -61,6 +64,7 @@ impl Refusal {
             Self::NotLocal | Self::NotPublicTenant => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotSupported => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // A self-hosted core has no limit. SuperTokens' managed service responds 429, which the

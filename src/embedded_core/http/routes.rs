@@ -106,11 +106,44 @@ async fn respond(
             let versions: Vec<_> = CdiVersion::supported().map(|v| format!(r#""{v}""#)).collect();
             json(format!(r#"{{"versions":[{}]}}"#, versions.join(","))).into_response()
         }
-        (Route::Hello, method) if method != Method::HEAD => text("Hello").into_response(),
-        (Route::Unknown, method) if method != Method::HEAD => return Err(Refusal::NotFound),
-        _ => return Err(Refusal::MethodNotSupported),
+        (Route::Hello, &(Method::GET | Method::POST | Method::PUT | Method::DELETE)) => {
+            text("Hello").into_response()
+        }
+        // The response of a known app. The check below refuses an unknown one.
+        (Route::Unknown, &(Method::GET | Method::POST | Method::PUT | Method::DELETE)) => {
+            Refusal::NotFound.into_response()
+        }
+        (_, method) if is_known(method) => return Err(Refusal::MethodNotSupported),
+        _ => return Err(Refusal::MethodUnknown),
     };
-    path.check_app().map(|()| response)
+    // In the other order than for a mint, as in a SuperTokens core.
+    path.check_app()?;
+    check_tenant(&path, version).map(|()| response)
+}
+
+/// Whether a SuperTokens core's container knows the method.
+fn is_known(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::PATCH
+            | Method::TRACE
+    )
+}
+
+/// Fails unless the tenant is the public one, if the route and the version demand it.
+fn check_tenant(path: &RequestPath, version: CdiVersion) -> Result<(), Refusal> {
+    let needs_public_tenant =
+        path.route().needs_public_tenant() && version >= CdiVersion::PUBLIC_TENANT_ONLY;
+    if path.has_foreign_tenant() && needs_public_tenant {
+        return Err(Refusal::NotPublicTenant);
+    }
+    Ok(())
 }
 
 async fn mint(
@@ -122,9 +155,7 @@ async fn mint(
     let body = read(body, &core.bodies).await?;
     let permit = core.minter.admit()?;
     let request = MintRequest::read(&body, version)?;
-    if path.has_foreign_tenant() && version >= CdiVersion::PUBLIC_TENANT_ONLY {
-        return Err(Refusal::NotPublicTenant);
-    }
+    check_tenant(path, version)?;
     path.check_app()?;
     if !request.asks_for_rs256() {
         // Status 200: the SDKs read the status in the body.
@@ -209,6 +240,9 @@ mod tests {
             ("key", "5.4", "/recipe/jwt", TOO_LARGE_INTEGER, 500, too_large),
             ("wrong", "99.9", "/nope", "", 400, "cdi-version 99.9 not supported"),
             ("wrong", "5.4", "/nope", "", 404, "Not found"),
+            ("wrong", "5.4", "/appid-a1/nope", "", 400, unknown_app),
+            ("wrong", "2.21", "/t1/hello", "", 404, "Not found"),
+            ("key", "5.4", "/t1/apiversion", "", 405, "Method not supported"),
         ];
         for (api_key, cdi, path, body, status, text) in cases {
             let request = Request::post(path).header("api-key", api_key).header("cdi-version", cdi);
@@ -238,14 +272,24 @@ mod tests {
             "/hello",
             "/",
             "/nope",
+            "/appid-a1",
+            "/appid-a1/nope",
         ];
+        let unknown = Method::from_bytes(b"FOO").unwrap();
         let cases = [
-            (Some("key"), Method::GET, [405, 200, 200, 200, 200, 200, 404]),
-            (Some("key"), Method::POST, [400, 405, 405, 405, 200, 200, 404]),
-            (Some("key"), Method::PATCH, [405, 405, 405, 405, 200, 200, 404]),
-            (Some("key"), Method::HEAD, [405; 7]),
-            (None, Method::GET, [401, 401, 200, 401, 200, 200, 404]),
-            (None, Method::POST, [401, 401, 405, 401, 200, 200, 404]),
+            (Some("key"), Method::GET, [405, 200, 200, 200, 200, 200, 404, 400, 400]),
+            (Some("key"), Method::POST, [400, 405, 405, 405, 200, 200, 404, 400, 400]),
+            (Some("key"), Method::PUT, [405, 405, 405, 405, 200, 200, 404, 400, 400]),
+            (Some("key"), Method::DELETE, [405, 405, 405, 405, 200, 200, 404, 400, 400]),
+            (Some("key"), Method::HEAD, [405; 9]),
+            (Some("key"), Method::OPTIONS, [405; 9]),
+            (Some("key"), Method::PATCH, [405; 9]),
+            (Some("key"), Method::TRACE, [405; 9]),
+            (Some("key"), unknown.clone(), [501; 9]),
+            (None, Method::GET, [401, 401, 200, 401, 200, 200, 404, 400, 400]),
+            (None, Method::POST, [401, 401, 405, 401, 200, 200, 404, 400, 400]),
+            (None, Method::OPTIONS, [401, 401, 405, 401, 405, 405, 405, 405, 405]),
+            (None, unknown, [401, 401, 501, 401, 501, 501, 501, 501, 501]),
         ];
         for (api_key, method, statuses) in cases {
             for (path, status) in paths.iter().zip(statuses) {
@@ -255,6 +299,41 @@ mod tests {
                 }
                 let response = send(core.router(), request.body(Body::empty()).unwrap()).await;
                 assert_eq!(response.0.as_u16(), status, "{api_key:?} {method} {path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn cdi_version_decides_which_routes_take_a_tenant() {
+        let core = core().await;
+        let cases = [
+            ("/t1/recipe/jwt", [404, 200, 200, 403, 403]),
+            ("/t1/recipe/jwt/jwks", [404, 200, 200, 403, 403]),
+            ("/t1/apiversion", [404, 200, 200, 403, 403]),
+            ("/t1/.well-known/jwks.json", [404, 200, 200, 200, 200]),
+            ("/t1/hello", [404, 200, 200, 200, 200]),
+            ("/t1", [404; 5]),
+            ("/t1/nope", [404; 5]),
+            ("/public", [200; 5]),
+            ("/public/recipe/jwt", [200; 5]),
+            ("/appid-a1/t1/recipe/jwt", [404, 400, 400, 403, 403]),
+            ("/appid-a1/t1/apiversion", [404, 400, 400, 400, 400]),
+            ("/appid-a1/t1/hello", [404, 400, 400, 400, 400]),
+            ("/appid-a1/t1", [404, 400, 400, 400, 400]),
+            ("/appid-a1/t1/nope", [400; 5]),
+        ];
+        for (path, statuses) in cases {
+            let versions = [Some("2.21"), Some("3.0"), Some("4.0"), Some("5.0"), None];
+            for (cdi, status) in versions.into_iter().zip(statuses) {
+                let is_mint = path.ends_with("/recipe/jwt");
+                let (method, body) = if is_mint { (Method::POST, GOOD) } else { (Method::GET, "") };
+                let mut request =
+                    Request::builder().method(method).uri(path).header("api-key", "key");
+                if let Some(cdi) = cdi {
+                    request = request.header("cdi-version", cdi);
+                }
+                let response = send(core.router(), request.body(body.into()).unwrap()).await;
+                assert_eq!(response.0.as_u16(), status, "{path} {cdi:?}");
             }
         }
     }

@@ -152,16 +152,14 @@ pub(crate) enum MinterError {
     SigningFailed,
 }
 
-/// The audience as a SuperTokens core writes it: a string for an array of one (RFC 7519 §4.1.3).
-/// `None` if the value is not an audience.
+/// The audience as a SuperTokens core writes it: only the strings of an array, and a string for an
+/// array of one (RFC 7519 §4.1.3). `None` if there is no string.
 fn audience(value: Value) -> Option<Value> {
     match value {
         Value::String(_) => Some(value),
-        Value::Array(mut audiences) if audiences.iter().all(Value::is_string) => {
-            match audiences.len() {
-                0 | 1 => audiences.pop(),
-                _ => Some(Value::Array(audiences)),
-            }
+        Value::Array(mut audiences) => {
+            audiences.retain(Value::is_string);
+            if audiences.len() > 1 { Some(Value::Array(audiences)) } else { audiences.pop() }
         }
         _ => None,
     }
@@ -302,7 +300,19 @@ mod tests {
             (r#"{"aud":["a"],"x":1}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":"a","x":1}"#),
             (r#"{"aud":["b","a"]}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":["b","a"]}"#),
             (r#"{"aud":[]}"#, r#"{"iat":100,"exp":160,"iss":"i"}"#),
-            (r#"{"aud":["a",1]}"#, r#"{"iat":100,"exp":160,"iss":"i"}"#),
+            (r#"{"aud":""}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":""}"#),
+            (r#"{"aud":["a",1],"x":1}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":"a","x":1}"#),
+            (r#"{"aud":[null,"a"]}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":"a"}"#),
+            (r#"{"aud":["a",["b"]]}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":"a"}"#),
+            (r#"{"aud":["a",{}]}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":"a"}"#),
+            (
+                r#"{"x":1,"aud":["b",true,"a","b"],"y":2}"#,
+                r#"{"iat":100,"exp":160,"iss":"i","x":1,"aud":["b","a","b"],"y":2}"#,
+            ),
+            (r#"{"aud":["","a"]}"#, r#"{"iat":100,"exp":160,"iss":"i","aud":["","a"]}"#),
+            (r#"{"x":1,"aud":[1],"y":2}"#, r#"{"iat":100,"exp":160,"iss":"i","x":1,"y":2}"#),
+            (r#"{"aud":[[]]}"#, r#"{"iat":100,"exp":160,"iss":"i"}"#),
+            (r#"{"aud":1.5}"#, r#"{"iat":100,"exp":160,"iss":"i"}"#),
             (r#"{"aud":null,"x":1}"#, r#"{"iat":100,"exp":160,"iss":"i","x":1}"#),
             (r#"{"aud":{"a":1}}"#, r#"{"iat":100,"exp":160,"iss":"i"}"#),
             (
