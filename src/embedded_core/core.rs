@@ -50,8 +50,8 @@ impl EmbeddedCore {
         Self { state: Arc::new(state) }
     }
 
-    /// A router with the core's routes, to serve or to nest. Logs a warning if the core has no api
-    /// key, because any program that reaches the routes can mint.
+    /// A router with the core's routes, to serve or to nest. If the core has no api key, the first
+    /// call logs a warning, because any program that reaches the routes can mint.
     ///
     /// The router limits the size of request bodies and the time to receive them.
     /// [`serve`](Self::serve) also limits connections; another server has limits of its own.
@@ -75,9 +75,7 @@ impl EmbeddedCore {
     /// # }
     /// ```
     pub fn router(&self) -> Router {
-        if self.state.api_keys().is_empty() {
-            tracing::warn!("embedded core without api key, any caller can mint");
-        }
+        self.state.warn_if_open();
         http::router(Arc::clone(&self.state))
     }
 

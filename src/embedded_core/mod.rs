@@ -122,7 +122,8 @@
 //! Any program that reaches a core without api key can mint. Without one, and unless
 //! [`allow_open`](EmbeddedCoreBuilder::allow_open) was called, [`EmbeddedCore::serve`] refuses to
 //! listen beyond loopback, and each route responds 403 if `Host`, `Origin` or the authority of the
-//! URI is beyond loopback, malformed or given twice. [`EmbeddedCore::router`] logs a warning.
+//! URI is beyond loopback, malformed or given twice. The first
+//! [`EmbeddedCore::router`] of a core logs a warning.
 //!
 //! The 403 protects a core on loopback from web pages of other sites, which reach it through a
 //! browser on the same machine (DNS rebinding). Loopback is `localhost` in any letter case,

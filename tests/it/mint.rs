@@ -17,6 +17,23 @@ fn core_at(url: &str) -> SuperTokensCore {
 }
 
 #[tokio::test]
+async fn router_warns_once_about_a_core_without_api_key() {
+    let logs = Logs::of_this_thread();
+    let warnings = || logs.text().matches("any caller can mint").count();
+    for (core, expected) in [
+        (EmbeddedCore::builder().build().await.unwrap(), 1),
+        (EmbeddedCore::builder().build().await.unwrap(), 2),
+        (EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap(), 2),
+    ] {
+        for _ in 0..2 {
+            let _router = core.router();
+            let _router = core.clone().router();
+        }
+        assert_eq!(warnings(), expected, "{core:?}");
+    }
+}
+
+#[tokio::test]
 async fn minted_token_has_the_requested_claims() {
     let core = core().await;
     let url = serve_core(core).await;

@@ -9,6 +9,8 @@ mod mint_request;
 mod path;
 mod response;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 pub(super) use api_keys::ApiKeys;
 pub(super) use listener::BoundedListener;

@@ -1,0 +1,3 @@
+//! Tests that are too long for the files that they test.
+
+mod routes;
