@@ -84,6 +84,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::jose::json;
 
     #[test]
     fn token_verifies_with_the_published_jwk() {
@@ -95,9 +96,14 @@ mod tests {
         assert_eq!(decode(header), br#"{"kid":"d-1700000000000","typ":"JWT","alg":"RS256"}"#);
         assert_eq!(decode(claims), br#"{"iat":1}"#);
 
+        let mut names = Vec::new();
+        json::members(key.jwk().as_bytes(), |name, _| {
+            names.push(name.unescape()?);
+            Some(())
+        })
+        .unwrap();
+        assert_eq!(names, ["kty", "kid", "n", "e", "alg", "use"]);
         let jwk: Value = serde_json::from_str(key.jwk()).unwrap();
-        let members: Vec<_> = jwk.as_object().unwrap().keys().collect();
-        assert_eq!(members, ["kty", "kid", "n", "e", "alg", "use"]);
         let number = |name: &str| decode(jwk[name].as_str().unwrap());
         assert_eq!(number("e"), [1, 0, 1]);
         let public = RsaPublicKeyComponents { n: number("n"), e: number("e") };

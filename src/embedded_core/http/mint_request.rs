@@ -5,7 +5,7 @@ use serde_json::Number;
 use super::cdi_version::CdiVersion;
 use super::response::Refusal;
 use crate::embedded_core::keys::{KeyKind, UnsignedToken};
-use crate::jose::json::{self, RawValue};
+use crate::jose::json::{self, OrderedObject, RawValue};
 
 /// The members that are read, in the order in which a SuperTokens core checks them.
 const FIELDS: [&str; 5] = ["algorithm", "jwksDomain", "payload", "validity", "useStaticSigningKey"];
@@ -30,7 +30,7 @@ impl MintRequest {
         let jwks_domain = string(jwks_domain).ok_or(Refusal::Field("jwksDomain"))?;
         let payload = payload.ok_or(Refusal::Field("payload"))?.as_bytes();
         let integers_fit = integers_fit(payload);
-        let payload = json::lenient_object(payload).ok_or(Refusal::Field("payload"))?;
+        let payload = OrderedObject::read(payload).ok_or(Refusal::Field("payload"))?;
         let validity = match seconds(validity).map(u64::try_from) {
             Some(Ok(0) | Err(_)) => return Err(Refusal::ValidityNotPositive),
             Some(Ok(validity)) if validity <= MAX_VALIDITY => validity,

@@ -4,12 +4,13 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
+use crate::jose::json::OrderedObject;
 use crate::verify::SignatureLimit;
 
 /// Maximum number of mints in progress. Their payloads take at most 32 MiB.
@@ -109,37 +110,32 @@ pub(crate) enum KeyKind {
 #[derive(Debug)]
 pub(crate) struct UnsignedToken {
     issuer: String,
-    payload: Map<String, Value>,
+    payload: OrderedObject,
     /// Seconds from issue to expiry.
     validity: u64,
     key: KeyKind,
 }
 
 impl UnsignedToken {
-    pub(crate) fn new(
-        issuer: String,
-        payload: Map<String, Value>,
-        validity: u64,
-        key: KeyKind,
-    ) -> Self {
+    pub(crate) fn new(issuer: String, payload: OrderedObject, validity: u64, key: KeyKind) -> Self {
         Self { issuer, payload, validity, key }
     }
 
     /// The claims as JSON: `iat`, `exp` and `iss`, then those of the payload in their order. An
     /// `iat`, `exp` or `iss` of the payload replaces the value in place.
     fn into_claims(self, now: u64) -> String {
-        let mut claims = Map::with_capacity(3 + self.payload.len());
-        claims.insert("iat".to_owned(), now.into());
-        claims.insert("exp".to_owned(), now.saturating_add(self.validity).into());
-        claims.insert("iss".to_owned(), self.issuer.into());
-        for (name, value) in self.payload {
+        let mut claims = OrderedObject::default();
+        claims.insert("iat", now.to_string());
+        claims.insert("exp", now.saturating_add(self.validity).to_string());
+        claims.insert("iss", Value::from(self.issuer).to_string());
+        for (name, json) in self.payload.into_members() {
             if name != "aud" {
-                claims.insert(name, value);
-            } else if let Some(audience) = audience(value) {
-                claims.insert(name, audience);
+                claims.insert(name, json);
+            } else if let Some(audience) = audience(&json) {
+                claims.insert(name, audience.to_string());
             }
         }
-        Value::Object(claims).to_string()
+        claims.into_json()
     }
 }
 
@@ -154,14 +150,13 @@ pub(crate) enum MinterError {
 
 /// The audience as a SuperTokens core writes it: only the strings of an array, and a string for an
 /// array of one (RFC 7519 §4.1.3). `None` if there is no string.
-fn audience(value: Value) -> Option<Value> {
-    match value {
-        Value::String(_) => Some(value),
+fn audience(json: &str) -> Option<Value> {
+    match serde_json::from_str(json).ok()? {
         Value::Array(mut audiences) => {
             audiences.retain(Value::is_string);
             if audiences.len() > 1 { Some(Value::Array(audiences)) } else { audiences.pop() }
         }
-        _ => None,
+        value => value.is_string().then_some(value),
     }
 }
 
@@ -192,7 +187,7 @@ mod tests {
         Arc::new(Minter::new(Arc::new(keys), Clock::default()))
     }
 
-    fn token(payload: Map<String, Value>) -> UnsignedToken {
+    fn token(payload: OrderedObject) -> UnsignedToken {
         UnsignedToken::new("i".to_owned(), payload, 60, KeyKind::Static)
     }
 
@@ -203,7 +198,7 @@ mod tests {
 
     async fn mint(minter: Arc<Minter>) -> Result<String, MinterError> {
         let permit = minter.admit()?;
-        minter.mint(token(Map::new()), permit).await
+        minter.mint(token(OrderedObject::default()), permit).await
     }
 
     #[tokio::test]
@@ -321,9 +316,8 @@ mod tests {
             ),
         ];
         for (payload, expected) in cases {
-            let payload_map = crate::jose::json::lenient_object(payload.as_bytes()).unwrap();
-            let token = UnsignedToken::new("i".to_owned(), payload_map, 60, KeyKind::Static);
-            assert_eq!(token.into_claims(100), expected, "{payload}");
+            let read = OrderedObject::read(payload.as_bytes()).unwrap();
+            assert_eq!(token(read).into_claims(100), expected, "{payload}");
         }
     }
 }

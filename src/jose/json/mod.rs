@@ -9,9 +9,13 @@
 //! builds a value from it.
 
 mod object;
+#[cfg(feature = "embedded-core")]
+mod ordered;
 mod scan;
 
 #[cfg(feature = "embedded-core")]
-pub(crate) use object::{has_reserved_name, lenient_object};
+pub(crate) use object::has_reserved_name;
 pub(crate) use object::{is_valid, object};
+#[cfg(feature = "embedded-core")]
+pub(crate) use ordered::OrderedObject;
 pub(crate) use scan::{RawString, RawValue, members};

@@ -1,4 +1,4 @@
-//! Reads JSON objects in full, strictly or as leniently as a SuperTokens core.
+//! Reads JSON objects in full and strictly.
 
 use std::fmt;
 
@@ -7,12 +7,8 @@ use serde_json::{Map, Number, Value};
 
 use super::scan;
 
-/// How deep a strict object may nest; the outermost object is the first level.
-const STRICT_DEPTH: u8 = 32;
-
-/// How deep a lenient object may nest: one level less than serde_json's own limit.
-#[cfg(feature = "embedded-core")]
-const LENIENT_DEPTH: u8 = 126;
+/// How deep an object may nest; the outermost object is the first level.
+const MAX_DEPTH: u8 = 32;
 
 /// The prefix of the member names that serde_json reserves for its own types. With its feature
 /// `raw_value`, which any crate of a build can enable, `{"$serde_json::private::RawValue":"[1]"}`
@@ -29,15 +25,14 @@ const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 /// it nests too deep, or if it has a reserved name or a duplicate member (names are compared after
 /// unescaping).
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, Seed { depth_left: STRICT_DEPTH, allows_duplicates: false })
-}
-
-/// Reads one JSON object as a SuperTokens core does: the last of several members with one name
-/// wins. `None` for all other input that [`object`] rejects, except that [`LENIENT_DEPTH`] levels
-/// are allowed.
-#[cfg(feature = "embedded-core")]
-pub(crate) fn lenient_object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    read(bytes, Seed { depth_left: LENIENT_DEPTH, allows_duplicates: true })
+    if has_reserved_name(bytes) {
+        return None;
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let seed = Seed { depth_left: MAX_DEPTH };
+    let Value::Object(object) = seed.deserialize(&mut deserializer).ok()? else { return None };
+    deserializer.end().ok()?;
+    Some(object)
 }
 
 /// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may have any size and
@@ -57,22 +52,10 @@ pub(crate) fn has_reserved_name(bytes: &[u8]) -> bool {
     found
 }
 
-fn read(bytes: &[u8], seed: Seed) -> Option<Map<String, Value>> {
-    if has_reserved_name(bytes) {
-        return None;
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let Value::Object(object) = seed.deserialize(&mut deserializer).ok()? else { return None };
-    deserializer.end().ok()?;
-    Some(object)
-}
-
 /// Reads one value.
 #[derive(Clone, Copy)]
 struct Seed {
     depth_left: u8,
-    /// Whether duplicate members are allowed. The last one then wins.
-    allows_duplicates: bool,
 }
 
 impl Seed {
@@ -80,7 +63,7 @@ impl Seed {
     fn nested<E: Error>(self) -> Result<Self, E> {
         let depth_left =
             self.depth_left.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
-        Ok(Self { depth_left, ..self })
+        Ok(Self { depth_left })
     }
 }
 
@@ -151,8 +134,7 @@ impl<'de> Visitor<'de> for Seed {
                 return whole.or_else(float).ok_or_else(|| A::Error::custom("not a finite number"));
             }
             let value = map.next_value_seed(nested)?;
-            let is_duplicate = object.insert(name, value).is_some();
-            if is_duplicate && !self.allows_duplicates {
+            if object.insert(name, value).is_some() {
                 return Err(A::Error::custom("duplicate member"));
             }
         }
@@ -243,8 +225,6 @@ mod tests {
             ];
             for text in texts {
                 assert!(object(text.as_bytes()).is_none(), "{text}");
-                #[cfg(feature = "embedded-core")]
-                assert!(lenient_object(text.as_bytes()).is_none(), "{text}");
             }
         }
         for harmless in [
@@ -254,16 +234,6 @@ mod tests {
         ] {
             assert!(object(harmless.as_bytes()).is_some(), "{harmless}");
         }
-    }
-
-    #[cfg(feature = "embedded-core")]
-    #[test]
-    fn lenient_object_keeps_the_last_duplicate_member() {
-        let read = lenient_object(br#"{"a":1,"b":{"c":1,"c":2},"a":3}"#).unwrap();
-        assert_eq!((&read["a"], &read["b"]["c"]), (&Value::from(3), &Value::from(2)));
-        assert!(lenient_object(nested(126).as_bytes()).is_some());
-        assert!(lenient_object(nested(127).as_bytes()).is_none());
-        assert!(lenient_object(nested(100_000).as_bytes()).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::embedded_core::keys::minter::{KeyKind, Minter, MinterError, UnsignedT
 use crate::embedded_core::keys::rotation::Rotation;
 use crate::embedded_core::keys::signing_keys::SigningKeys;
 use crate::embedded_core::keys::store::{CurrentKeys, KeyStore, NEW_KEY_TIMEOUT};
+use crate::jose::json::OrderedObject;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(168 * 3600);
@@ -331,7 +332,7 @@ fn slow_store() -> (Arc<KeyStore>, Arc<Minter>, mpsc::Sender<io::Result<()>>) {
 
 /// Mints with this kind of key and returns the `kid` of the token.
 async fn mint(minter: &Minter, key: KeyKind) -> Result<String, MinterError> {
-    let token = UnsignedToken::new("i".to_owned(), Map::new(), 60, key);
+    let token = UnsignedToken::new("i".to_owned(), OrderedObject::default(), 60, key);
     let jwt = minter.mint(token, minter.admit()?).await?;
     let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
