@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -352,6 +353,40 @@ fn loaded_key_is_listed_for_as_long_as_it_may_have_signed() {
         };
         assert!(is_listed(until - 1), "{name}");
         assert!(!is_listed(until), "{name}");
+    }
+}
+
+#[test]
+fn clock_far_ahead_once_does_not_stop_rotation() {
+    const STEP: u64 = HOUR / 6;
+    const DAY: u64 = 24 * HOUR;
+    let rotation = default_rotation();
+    let each_day: Vec<_> = (1..8 * 7).map(|day| day * DAY).collect();
+    // When and how far the clock is ahead, and when the process restarts.
+    let cases: [(&str, Range<u64>, u64, &[u64]); 8] = [
+        ("for one request", DAY..DAY + STEP, TEN_YEARS, &[]),
+        ("by less than an interval", DAY..2 * DAY, WEEK - HOUR, &[]),
+        ("for two intervals", DAY..DAY + 2 * WEEK, TEN_YEARS, &[]),
+        ("at a start", DAY..2 * DAY, TEN_YEARS, &[DAY]),
+        ("until a start", DAY..2 * DAY, TEN_YEARS, &[2 * DAY]),
+        ("from a start to the next", DAY..2 * DAY, TEN_YEARS, &[DAY, 2 * DAY]),
+        ("by two intervals, daily starts", DAY..2 * DAY, 2 * WEEK, &each_day),
+        ("by ten years, daily starts", DAY..2 * DAY, TEN_YEARS, &each_day),
+    ];
+    for (name, ahead, by, restarts) in cases {
+        let (mut set, mut start, mut made) = (set(), 0, 0);
+        for time in (0..8 * WEEK).step_by(STEP as usize) {
+            let wall = BORN + time + if ahead.contains(&time) { by } else { 0 };
+            if restarts.contains(&time) {
+                (set, start) = (loaded(&created(&set), wall), time);
+            }
+            let now = Moment::new(wall, time - start);
+            if set.is_due(now, rotation) {
+                set = set.with(dynamic(set.next_creation(now)), now, rotation);
+                made = time;
+            }
+            assert!(time - made < WEEK, "{name}: no new key for a week, {time} ms after the start");
+        }
     }
 }
 
