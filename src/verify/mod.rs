@@ -7,6 +7,7 @@
 mod cached_token;
 mod claims;
 mod concurrency;
+mod configure;
 mod heap_size;
 mod near_cache;
 mod policy;

@@ -1,0 +1,100 @@
+//! The methods of [`Verifier`] that set its policy.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::verifier::Verifier;
+use crate::jose::Algorithm;
+
+impl Verifier {
+    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Default: any issuer or none.
+    ///
+    /// SuperTokens sets `iss` to the API domain without a base path: `https://api.example.com`.
+    pub fn issuer(self, issuer: impl Into<String>) -> Self {
+        self.with_policy(|policy| policy.require_issuer(issuer.into()))
+    }
+
+    /// Requires `aud` to be this string, or an array that contains it (RFC 7519 §4.1.3). Each
+    /// further call accepts one more audience. Default: any audience or none.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // Tokens for `billing` are accepted, and so are those for its old name.
+    /// let verifier = Verifier::new(jwks).audience("billing").audience("payments");
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn audience(self, audience: impl Into<String>) -> Self {
+        self.with_policy(|policy| policy.add_audience(audience.into()))
+    }
+
+    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). Default: any subject or none.
+    pub fn subject(self, subject: impl Into<String>) -> Self {
+        self.with_policy(|policy| policy.require_subject(subject.into()))
+    }
+
+    /// Allows only these algorithms (RFC 8725 §3.1). Default: every [`Algorithm`]. In any case the
+    /// algorithm must be one that the key is bound to.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// use tower_m2m::Algorithm;
+    ///
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let verifier = Verifier::new(jwks).algorithms([Algorithm::RS256]);
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        self.with_policy(|policy| policy.allow_only(algorithms.into_iter().collect()))
+    }
+
+    /// How far the clocks of authority and verifier may differ, in whole seconds. Applies to `exp`,
+    /// `nbf` and `iat`. Default: 30 s. More than 5 min is cut to 5 min.
+    pub fn leeway(self, leeway: Duration) -> Self {
+        self.with_policy(|policy| policy.allow_leeway(leeway))
+    }
+
+    /// The longest accepted lifetime, `exp` − `iat`, in whole seconds. If it is set, a token
+    /// without `iat` is rejected. Default: no limit, because SuperTokens issues tokens for 100
+    /// years by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // M1 must mint with a validity of at most one hour.
+    /// let verifier = Verifier::new(jwks).max_lifetime(Duration::from_secs(3600));
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_lifetime(self, lifetime: Duration) -> Self {
+        self.with_policy(|policy| policy.limit_lifetime(lifetime))
+    }
+
+    /// The length of the longest accepted token, in bytes. A longer one is rejected before it is
+    /// decoded. Default: 8 KiB.
+    pub fn max_token_len(self, bytes: usize) -> Self {
+        self.with_policy(|policy| policy.limit_token_len(bytes))
+    }
+
+    /// Replaces the marker: a token must have the claim `name` with exactly this `value`, of any
+    /// JSON type. Default: `source` with the string `microservice`.
+    ///
+    /// The same keys sign the tokens of end users, so choose a claim that only service tokens have.
+    /// `"stt": 1`, for instance, is unsuitable: SuperTokens adds it to every OAuth2 access token,
+    /// including those of end users.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let verifier = Verifier::new(jwks).marker("kind", "service");
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn marker(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.with_policy(|policy| policy.require_marker(name.into(), value.into()))
+    }
+}
