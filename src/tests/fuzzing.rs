@@ -96,7 +96,7 @@ pub fn claims(bytes: &[u8]) {
     );
     let lenient = Policy::default();
     let mut strict = Policy::default();
-    strict.require_issuer("https://api.example.com".to_owned());
+    strict.add_issuer("https://api.example.com".to_owned());
     strict.add_audience("billing".to_owned());
     strict.require_subject("orders".to_owned());
     strict.limit_lifetime(std::time::Duration::from_secs(3600));

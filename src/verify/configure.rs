@@ -8,11 +8,25 @@ use super::verifier::Verifier;
 use crate::jose::Algorithm;
 
 impl Verifier {
-    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Default: any issuer or none.
+    /// Requires `iss` to be exactly this string (RFC 7519 §4.1.1). Each further call accepts one
+    /// more issuer. Default: any issuer or none.
     ///
     /// SuperTokens sets `iss` to the API domain without a base path: `https://api.example.com`.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// // The API moves to another domain: tokens of the old one stay accepted until they expire.
+    /// let verifier = Verifier::new(jwks)
+    ///     .issuer("https://api.example.com")
+    ///     .issuer("https://api.example.net");
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Several issuers share one key set. A token of any of them may be signed with any of its keys.
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
-        self.with_policy(|policy| policy.require_issuer(issuer.into()))
+        self.with_policy(|policy| policy.add_issuer(issuer.into()))
     }
 
     /// Requires `aud` to be this string, or an array that contains it (RFC 7519 §4.1.3). Each
@@ -30,13 +44,14 @@ impl Verifier {
         self.with_policy(|policy| policy.add_audience(audience.into()))
     }
 
-    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). Default: any subject or none.
+    /// Requires `sub` to be exactly this string (RFC 7519 §4.1.2). A further call replaces it.
+    /// Default: any subject or none.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         self.with_policy(|policy| policy.require_subject(subject.into()))
     }
 
-    /// Allows only these algorithms (RFC 8725 §3.1). Default: every [`Algorithm`]. In any case the
-    /// algorithm must be one that the key is bound to.
+    /// Allows only these algorithms (RFC 8725 §3.1). A further call replaces them. Default: every
+    /// [`Algorithm`]. In any case the algorithm must be one that the key is bound to.
     ///
     /// ```
     /// # use tower_m2m::{RemoteJwks, Verifier};

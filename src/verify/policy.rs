@@ -16,8 +16,10 @@ pub(crate) struct Policy {
     algorithms: Vec<Algorithm>,
     max_token_len: usize,
     max_lifetime: Option<Duration>,
-    issuer: Option<String>,
-    audience: Vec<String>,
+    /// The accepted issuers. Empty: any issuer or none.
+    issuers: Vec<String>,
+    /// The accepted audiences. Empty: any audience or none.
+    audiences: Vec<String>,
     subject: Option<String>,
     /// Name and value of the marker.
     marker: (String, Value),
@@ -30,8 +32,8 @@ impl Default for Policy {
             algorithms: Algorithm::all().collect(),
             max_token_len: 8 * 1024,
             max_lifetime: None,
-            issuer: None,
-            audience: Vec::new(),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
             subject: None,
             marker: ("source".to_owned(), Value::from("microservice")),
             leeway: 30,
@@ -40,12 +42,12 @@ impl Default for Policy {
 }
 
 impl Policy {
-    pub(crate) fn require_issuer(&mut self, issuer: String) {
-        self.issuer = Some(issuer);
+    pub(crate) fn add_issuer(&mut self, issuer: String) {
+        self.issuers.push(issuer);
     }
 
     pub(crate) fn add_audience(&mut self, audience: String) {
-        self.audience.push(audience);
+        self.audiences.push(audience);
     }
 
     pub(crate) fn require_subject(&mut self, subject: String) {
@@ -153,19 +155,19 @@ impl Policy {
     /// Checks `iss`, `aud` and `sub`. A configured claim is mandatory. A claim that is present must
     /// have its type (RFC 7519 §4.1), configured or not.
     fn check_names(&self, claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
-        let is = |claim: Option<RawValue<'_>>, wanted: &Option<String>| match claim {
-            None => wanted.is_none(),
-            Some(name) => name
-                .as_string()
-                .is_some_and(|name| wanted.as_ref().is_none_or(|wanted| name.is(wanted))),
+        let is_one_of = |claim: Option<RawValue<'_>>, accepted: &[String]| match claim {
+            None => accepted.is_empty(),
+            Some(name) => name.as_string().is_some_and(|name| {
+                accepted.is_empty() || accepted.iter().any(|accepted| name.is(accepted))
+            }),
         };
-        if !is(claims.iss, &self.issuer) {
+        if !is_one_of(claims.iss, &self.issuers) {
             return Err(RejectionReason::WrongIssuer);
         }
-        if !claims.aud.map_or(self.audience.is_empty(), |aud| self.is_audience(aud)) {
+        if !claims.aud.map_or(self.audiences.is_empty(), |aud| self.is_audience(aud)) {
             return Err(RejectionReason::WrongAudience);
         }
-        if !is(claims.sub, &self.subject) {
+        if !is_one_of(claims.sub, self.subject.as_slice()) {
             return Err(RejectionReason::WrongSubject);
         }
         Ok(())
@@ -174,9 +176,9 @@ impl Policy {
     /// Whether `aud` is a string or an array of strings (RFC 7519 §4.1.3) and, once audiences are
     /// configured, holds one of them.
     fn is_audience(&self, aud: RawValue<'_>) -> bool {
-        let mut is_accepted = self.audience.is_empty();
+        let mut is_accepted = self.audiences.is_empty();
         let mut check = |name: RawString<'_>| {
-            is_accepted = is_accepted || self.audience.iter().any(|audience| name.is(audience));
+            is_accepted = is_accepted || self.audiences.iter().any(|audience| name.is(audience));
             Some(())
         };
         let are_strings = match aud.as_string() {

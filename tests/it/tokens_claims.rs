@@ -77,6 +77,21 @@ async fn expired_or_malformed_exp_is_refused() {
 }
 
 #[tokio::test]
+async fn each_configured_issuer_is_accepted() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier().issuer("https://a").issuer("https://b");
+    let cases = [
+        (r#","exp":NOW+60,"iss":"https://a""#, None),
+        (r#","exp":NOW+60,"iss":"https://b""#, None),
+        (r#","exp":NOW+60,"iss":"https://c""#, Some(R::WrongIssuer)),
+        (r#","exp":NOW+60,"iss":"""#, Some(R::WrongIssuer)),
+        (r#","exp":NOW+60,"iss":["https://a"]"#, Some(R::WrongIssuer)),
+        (r#","exp":NOW+60"#, Some(R::WrongIssuer)),
+    ];
+    check(&verifier, &signer, &cases).await;
+}
+
+#[tokio::test]
 async fn future_or_malformed_nbf_and_iat_are_refused() {
     let cases = [
         (r#","exp":NOW+3600,"nbf":NOW,"iat":NOW"#, None),

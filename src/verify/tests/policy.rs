@@ -123,7 +123,7 @@ fn configured_lifetime_is_enforced() {
 #[test]
 fn configured_claim_that_is_missing_different_or_of_another_type_is_rejected() {
     let mut policy = Policy::default();
-    policy.require_issuer("https://a".into());
+    policy.add_issuer("https://a".into());
     policy.add_audience("billing".into());
     policy.add_audience("ledger".into());
     policy.require_subject("orders".into());

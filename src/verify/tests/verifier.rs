@@ -190,7 +190,7 @@ fn debug_shows_the_number_of_keys_and_the_policy() {
     let text = format!("{verifier:?}");
     let keys = "Verifier { keys: KeySource(Local(LocalJwks { set: JwkSet { keys: 1 }, ";
     assert!(text.starts_with(keys), "{text}");
-    assert!(text.contains(r#"audience: ["billing"]"#) && text.len() < 400, "{text}");
+    assert!(text.contains(r#"audiences: ["billing"]"#) && text.len() < 400, "{text}");
 }
 
 #[test]
