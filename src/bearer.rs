@@ -1,13 +1,15 @@
 //! The `Authorization` header, both ways (RFC 6750 §2.1, RFC 9110 §11.6.2).
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
 /// The token in the request's only credential: the bytes that follow `Bearer`, in any letter case,
-/// and one or more spaces. They may be empty or malformed; [`b64token`] checks them.
+/// and one or more spaces. In a header other than `Authorization` the scheme may be missing, as in
+/// the headers of identity-aware proxies. The token may be empty or malformed; [`b64token`] checks
+/// it.
 ///
 /// Rejects a request with two credentials. `HeaderMap::get` would return the first, while a proxy
 /// may have verified the second.
@@ -27,6 +29,7 @@ pub(crate) fn credential<'h>(
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_tchar(rest) => {
             rest
         }
+        _ if header != AUTHORIZATION && !has_scheme(credential) => return Ok(credential),
         _ if has_bearer_after_comma(credential) => {
             return Err(RejectionReason::MultipleCredentials);
         }
@@ -73,8 +76,18 @@ fn is_b64token_char(byte: u8) -> bool {
 /// Whether `rest` continues the name of the scheme: `BearerX` is another scheme. A tab or a comma
 /// does not continue it.
 fn starts_with_tchar(rest: &[u8]) -> bool {
-    // `tchar` of RFC 9110 §5.6.2.
-    rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    rest.first().is_some_and(is_tchar)
+}
+
+/// Whether the credential begins with the name of a scheme and a space (RFC 9110 §11.4).
+fn has_scheme(credential: &[u8]) -> bool {
+    let space = credential.iter().position(|byte| *byte == b' ');
+    space.is_some_and(|space| space > 0 && credential[..space].iter().all(is_tchar))
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+fn is_tchar(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 /// Whether one of the parts after a comma is a Bearer credential: some proxies join the values of a
@@ -92,14 +105,17 @@ fn has_bearer_after_comma(credential: &[u8]) -> bool {
 mod tests {
     use super::*;
     use RejectionReason as R;
-    use http::header::AUTHORIZATION;
 
     fn outcome(values: &[&[u8]]) -> Result<String, R> {
+        outcome_in(&AUTHORIZATION, values)
+    }
+
+    fn outcome_in(header: &HeaderName, values: &[&[u8]]) -> Result<String, R> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+            headers.append(header, HeaderValue::from_bytes(value).unwrap());
         }
-        credential(&headers, &AUTHORIZATION)
+        credential(&headers, header)
             .and_then(|token| b64token(token, 16))
             .map(str::to_owned)
     }
@@ -151,6 +167,37 @@ mod tests {
                 "{:?}",
                 values.iter().map(|v| v.escape_ascii().to_string())
             );
+        }
+    }
+
+    #[test]
+    fn scheme_may_be_missing_in_another_header_only() {
+        let cases: &[(&[&[u8]], Result<&str, R>, R)] = &[
+            (&[b"a.b.c"], Ok("a.b.c"), R::UnsupportedScheme),
+            (&[b"aZ0-._~+/=="], Ok("aZ0-._~+/=="), R::UnsupportedScheme),
+            (&[b"Bearer"], Err(R::MalformedCredentials), R::MalformedCredentials),
+            (&[b"Bearer a b"], Err(R::MalformedCredentials), R::MalformedCredentials),
+            (&[b"Bearer,a"], Err(R::MalformedCredentials), R::MalformedCredentials),
+            (&[b"BearerX"], Ok("BearerX"), R::UnsupportedScheme),
+            (&[b"BearerX a.b.c"], Err(R::UnsupportedScheme), R::UnsupportedScheme),
+            (&[b"Basic dTpw"], Err(R::UnsupportedScheme), R::UnsupportedScheme),
+            (&[b"Basic dTpw, Bearer a"], Err(R::MultipleCredentials), R::MultipleCredentials),
+            (&[b"a.b.c,d.e.f"], Err(R::MalformedCredentials), R::UnsupportedScheme),
+            (&[b"a.b.c, d.e.f"], Err(R::MalformedCredentials), R::UnsupportedScheme),
+            (&[b"a.b.c, Bearer d"], Err(R::MalformedCredentials), R::MultipleCredentials),
+            (&[b"\"a.b.c\""], Err(R::MalformedCredentials), R::UnsupportedScheme),
+            (&[b" a.b.c"], Err(R::MalformedCredentials), R::UnsupportedScheme),
+            (&[b"a.b.c\xe9"], Err(R::MalformedCredentials), R::UnsupportedScheme),
+            (&[b"12345678901234567"], Err(R::TokenTooLong), R::UnsupportedScheme),
+            (&[b"a", b"a"], Err(R::MultipleCredentials), R::MultipleCredentials),
+            (&[b""], Err(R::MissingCredentials), R::MissingCredentials),
+        ];
+        let other = HeaderName::from_static("x-goog-iap-jwt-assertion");
+        for (values, in_other, in_authorization) in cases {
+            let name = values.iter().map(|v| v.escape_ascii().to_string()).collect::<Vec<_>>();
+            let seen = outcome_in(&other, values);
+            assert_eq!(seen.as_deref().map_err(|reason| *reason), *in_other, "{name:?}");
+            assert_eq!(outcome(values), Err(*in_authorization), "{name:?}");
         }
     }
 

@@ -186,11 +186,12 @@ macro_rules! reasons {
 reasons! {
     /// The request has no credential, or an empty one.
     MissingCredentials => MissingToken, "no credential";
-    /// The scheme of the credential is not `Bearer`.
+    /// The scheme of the credential is not `Bearer`, or is missing in `Authorization`.
     UnsupportedScheme => MissingToken, "the credential is not of the Bearer scheme";
     /// The request has more than one credential.
     MultipleCredentials => MalformedRequest, "more than one credential";
-    /// The credential is not `Bearer`, spaces and one b64token (RFC 6750 §2.1).
+    /// The credential is not `Bearer`, spaces and one b64token (RFC 6750 §2.1). In a header other
+    /// than `Authorization`, the b64token alone is also accepted.
     MalformedCredentials => MalformedRequest, "the credential is malformed";
     /// The token is longer than [`max_token_len`](crate::Verifier::max_token_len).
     TokenTooLong => InvalidToken, "the token is too long";
@@ -231,7 +232,7 @@ reasons! {
     IssuedInFuture => InvalidToken, "the token was issued in the future";
     /// `exp` − `iat` is more than [`max_lifetime`](crate::Verifier::max_lifetime).
     LifetimeTooLong => InvalidToken, "the token lifetime is too long";
-    /// `iss` is not a string, or is missing or different although
+    /// `iss` is not a string, or is missing or no accepted issuer although
     /// [`issuer`](crate::Verifier::issuer) is set.
     WrongIssuer => InvalidToken, "the issuer is not accepted";
     /// `aud` is neither a string nor an array of strings, or is missing or holds no accepted

@@ -102,8 +102,9 @@ impl VerifyServiceTokenLayer {
 
     /// Sets the header that carries the credential. Default: `Authorization`.
     ///
-    /// The value is `Bearer <token>` whatever the name of the header. Other headers are ignored, so
-    /// `Authorization` can carry the token of an end user:
+    /// The value is `Bearer <token>`, or in a header other than `Authorization` also the token
+    /// alone, as identity-aware proxies send it (`x-goog-iap-jwt-assertion`). Other headers are
+    /// ignored, so `Authorization` can carry the token of an end user:
     ///
     /// ```
     /// use http::HeaderName;

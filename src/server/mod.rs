@@ -34,7 +34,8 @@
 //!
 //! 1. **Credential.** The request has exactly one: one value of `Authorization`, or of the header
 //!    set with [`header`](VerifyServiceTokenLayer::header). It consists of `Bearer` in any letter
-//!    case, one or more spaces, and a token. The token is at most
+//!    case, one or more spaces, and a token. In a header other than `Authorization` the token may
+//!    stand alone. The token is at most
 //!    [`max_token_len`](crate::Verifier::max_token_len) long and is a b64token (RFC 6750 §2.1).
 //! 2. **Cache.** Of a token that was verified before, only the dates and the key are checked again;
 //!    see [`cache_capacity`](crate::Verifier::cache_capacity). If both are valid the cached result

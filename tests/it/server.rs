@@ -369,6 +369,36 @@ async fn credential_is_read_from_the_configured_header() {
 }
 
 #[tokio::test]
+async fn token_without_scheme_is_read_from_another_header() {
+    let signer = Signer::new("k");
+    let name = HeaderName::from_static("x-goog-iap-jwt-assertion");
+    let good = signer.good();
+    let list = format!("{good}, {good}");
+    let basic = "Basic dTpw".to_owned();
+    // (status in another header, status in `Authorization`)
+    let cases = [
+        (&good, 200, 401),
+        (&format!("Bearer {good}"), 200, 200),
+        (&signer.user(), 403, 401),
+        (&forged(&good), 401, 401),
+        (&list, 400, 401),
+        (&list.replace(' ', ""), 400, 401),
+        (&format!("{good}, Bearer {good}"), 400, 400),
+        (&format!("\"{good}\""), 400, 401),
+        (&basic, 401, 401),
+        (&"garbage".to_owned(), 401, 401),
+    ];
+    for (case, (value, other, authorization)) in cases.into_iter().enumerate() {
+        for (name, status) in [(&name, other), (&AUTHORIZATION, authorization)] {
+            let service = layer(&signer).header(name.clone()).layer(Inner::default());
+            let request = Request::get("/").header(name, value).body(()).unwrap();
+            let response = service.oneshot(request).await.unwrap();
+            assert_eq!(response.status().as_u16(), status, "{name}, case {case}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn realm_is_in_the_challenge_and_escaped() {
     let signer = Signer::new("k");
     for (realm, challenge) in
