@@ -35,6 +35,51 @@ use crate::verify::Verifier;
 /// }
 /// # let _ = app;
 /// ```
+///
+/// # Body of the inner service
+///
+/// A refused request gets an empty body, so the body type of the inner service must implement
+/// `Default`. The bodies of axum, tonic and `http_body_util::{Empty, Full}` do. hyper's `Incoming`,
+/// which a reverse proxy returns, and the body of tower-http's `TraceLayer` do not, and the
+/// compiler reports one of these errors:
+///
+/// ```text
+/// error[E0277]: the trait bound `Incoming: Default` is not satisfied
+///    = note: required for `VerifyServiceToken<…>` to implement `Service<http::Request<…>>`
+///
+/// error[E0599]: the method `oneshot` exists for struct `VerifyServiceToken<…>`,
+///               but its trait bounds were not satisfied
+///    = note: `VerifyServiceToken<…>: Service<_>`
+/// ```
+///
+/// Inside the layer, map such a body to http-body-util's `BoxBody`, which is empty by default:
+///
+/// ```no_run
+/// use axum::body::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use hyper_util::client::legacy::Client;
+/// use hyper_util::rt::TokioExecutor;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_m2m::VerifyServiceTokenLayer;
+/// # use tower_m2m::Verifier;
+///
+/// # async fn forward(
+/// #     verifier: Verifier,
+/// #     request: Request<Full<Bytes>>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+/// let proxy = ServiceBuilder::new()
+///     .layer(VerifyServiceTokenLayer::new(verifier))
+///     .map_response(|response: Response<_>| response.map(BodyExt::boxed))
+///     .service(client);
+/// let response = proxy.oneshot(request).await?;
+/// # let _ = response;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `axum::Router::layer` and `route_layer` do this by themselves.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct VerifyServiceTokenLayer(Arc<Authenticator>);

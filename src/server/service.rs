@@ -17,7 +17,8 @@ use crate::verify::{Authentication, Verifier};
 /// A refused request is an `Ok` [response](crate::server#responses); errors are those of the inner
 /// service. The inner service must be `Clone`: a request that waits for a key or a signature check
 /// is sent to a clone, so that the wait holds no permit of the inner service. `poll_ready` only
-/// forwards to the inner service.
+/// forwards to the inner service. The inner body must [implement
+/// `Default`](crate::VerifyServiceTokenLayer#body-of-the-inner-service).
 ///
 /// ```
 /// use http::{Request, Response, StatusCode};

@@ -211,6 +211,26 @@ async fn hyper_util_client_sends_the_token() {
 }
 
 #[tokio::test]
+async fn body_without_default_is_boxed_in_front_of_a_proxy() {
+    let signer = Signer::new("k");
+    let upstream = Router::new().route("/whoami", get(|| async { "upstream" }));
+    let upstream = serve(upstream).await;
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    // The body of the client's responses is hyper's `Incoming`, which has no default.
+    let proxy = ServiceBuilder::new()
+        .layer(VerifyServiceTokenLayer::new(signer.verifier()))
+        .map_response(|response: http::Response<_>| response.map(BodyExt::boxed))
+        .service(client);
+    let url = format!("http://{upstream}/whoami");
+    for (token, status, body) in [(signer.good(), 200, "upstream"), (signer.user(), 403, "")] {
+        let request = Request::get(&url).header("authorization", format!("Bearer {token}"));
+        let response = proxy.clone().oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+    }
+}
+
+#[tokio::test]
 async fn reqwest_client_sends_the_token() {
     let signer = Signer::new("k");
     let url = serve_m2(&signer).await;
