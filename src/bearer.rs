@@ -115,9 +115,7 @@ mod tests {
         for value in values {
             headers.append(header, HeaderValue::from_bytes(value).unwrap());
         }
-        credential(&headers, header)
-            .and_then(|token| b64token(token, 16))
-            .map(str::to_owned)
+        credential(&headers, header).and_then(|token| b64token(token, 16)).map(str::to_owned)
     }
 
     #[test]

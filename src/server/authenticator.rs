@@ -29,7 +29,10 @@ pub(super) enum Mode {
 impl Authenticator {
     pub(super) fn new(verifier: Verifier, mode: Mode) -> Self {
         Self {
-            verifier,
+            verifier: match mode {
+                Mode::Required => verifier,
+                Mode::Optional => verifier.with_marker_first(),
+            },
             header: AUTHORIZATION,
             realm: Realm::new("m2m"),
             mode,

@@ -96,9 +96,16 @@ impl VerifyServiceTokenLayer {
     /// Creates a layer that also admits requests without a service token, for routes that services
     /// and other callers share.
     ///
-    /// Such a request has no credential, a credential of another scheme, or a token that fails only
-    /// the last check, the [marker](Verifier::marker). It reaches the inner service without claims.
-    /// A request with a forged or expired token is still refused.
+    /// Such a request has no credential, a credential of another scheme, or an authentic token
+    /// without the [marker](Verifier::marker), such as that of an end user's session. It reaches
+    /// the inner service without claims.
+    ///
+    /// The marker is read first: a token without it is verified by its dates, key and signature
+    /// alone, whatever [`issuer`](Verifier::issuer), [`audience`](Verifier::audience),
+    /// [`subject`](Verifier::subject) and [`max_lifetime`](Verifier::max_lifetime) the verifier
+    /// requires of services. A forged or expired token is still refused, and so is one that another
+    /// authority signed: if users have such tokens, put the service token into its own
+    /// [`header`](Self::header).
     ///
     /// ```
     /// use axum::{Router, routing::get};

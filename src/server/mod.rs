@@ -60,6 +60,9 @@
 //! 8. **Marker.** `source` is exactly the JSON string `microservice`, or the claim set with
 //!    [`marker`](crate::Verifier::marker) has its value.
 //!
+//! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. Of a token
+//! without it, it checks 1 to 5 and the dates in 6, and admits the request without claims.
+//!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
 //! begins at 2.
 //!

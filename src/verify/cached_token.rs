@@ -8,7 +8,7 @@ use quick_cache::{Equivalent, Weighter};
 
 use super::claims::ServiceClaims;
 use super::heap_size::heap_size;
-use super::policy::Validity;
+use super::policy::{MarkerOrder, Validity};
 use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
 
@@ -19,11 +19,29 @@ const UNIT: usize = 1024;
 /// allocator's overhead.
 const ENTRY_OVERHEAD: usize = 512;
 
+/// Why a token with a valid signature was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CachedRejection {
+    /// Header or claims are not strict JSON.
+    Malformed(RejectionReason),
+    /// The token lacks the marker. The reason is that of a verifier that reads the marker last.
+    Unmarked(RejectionReason),
+}
+
+impl CachedRejection {
+    pub(super) fn reason(self, marker_order: MarkerOrder) -> RejectionReason {
+        match (self, marker_order) {
+            (Self::Unmarked(_), MarkerOrder::First) => RejectionReason::NotMicroservice,
+            (Self::Malformed(reason) | Self::Unmarked(reason), _) => reason,
+        }
+    }
+}
+
 /// The result for one token with a valid signature.
 #[derive(Clone, Debug)]
 pub(super) struct CachedToken {
     token: Token,
-    outcome: Result<ServiceClaims, RejectionReason>,
+    outcome: Result<ServiceClaims, CachedRejection>,
     /// The key that verified the signature.
     key: Arc<Jwk>,
     validity: Validity,
@@ -34,7 +52,7 @@ pub(super) struct CachedToken {
 impl CachedToken {
     pub(super) fn new(
         token: &str,
-        outcome: Result<ServiceClaims, RejectionReason>,
+        outcome: Result<ServiceClaims, CachedRejection>,
         key: Arc<Jwk>,
         validity: Validity,
     ) -> Self {
@@ -48,7 +66,7 @@ impl CachedToken {
         self.token.clone()
     }
 
-    pub(super) fn outcome(&self) -> &Result<ServiceClaims, RejectionReason> {
+    pub(super) fn outcome(&self) -> &Result<ServiceClaims, CachedRejection> {
         &self.outcome
     }
 

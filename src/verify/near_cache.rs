@@ -102,6 +102,7 @@ mod tests {
 
     use serde_json::{Map, json};
 
+    use super::super::cached_token::CachedRejection;
     use super::super::policy::Validity;
     use super::*;
     use crate::jose::Jwk;
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn rejected_token_is_not_cached() {
         let caches = NearCaches::default();
-        let rejected = Err(RejectionReason::NotMicroservice);
+        let rejected = Err(CachedRejection::Unmarked(RejectionReason::NotMicroservice));
         caches.insert(&CachedToken::new("token", rejected, key(), Validity::until(NOW + 100)));
         assert!(get(&caches, b"token", NOW).is_none());
     }

@@ -11,6 +11,15 @@ use crate::rejection::RejectionReason;
 /// Upper limit of the leeway, which prolongs the lifetime of every token.
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
+/// When the marker is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MarkerOrder {
+    /// Before the requirements of service tokens: a token without the marker is rejected only for
+    /// that, whatever its lifetime, `iss`, `aud` and `sub`.
+    First,
+    Last,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     algorithms: Vec<Algorithm>,
@@ -91,32 +100,32 @@ impl Policy {
         Ok(jws)
     }
 
-    /// Checks the registered claims and returns the interval in which their dates are valid. `now`
-    /// is in Unix seconds. The signature may still be unchecked.
+    /// Checks the registered claims. `now` is in Unix seconds. The signature may still be unchecked.
     ///
     /// # Errors
     ///
-    /// The first claim that is invalid, or [`RejectionReason::MalformedClaims`] if the payload is
+    /// The first date that is invalid, or [`RejectionReason::MalformedClaims`] if the payload is
     /// not a single JSON object or has one of these claims twice.
     pub(crate) fn check_claims(
         &self,
         payload: &[u8],
         now: u64,
-    ) -> Result<Validity, RejectionReason> {
+    ) -> Result<CheckedClaims, RejectionReason> {
         let claims = RegisteredClaims::scan(payload).ok_or(RejectionReason::MalformedClaims)?;
         let validity = self.check_dates(&claims, now)?;
-        self.check_names(&claims)?;
-        Ok(validity)
+        let requirements = self.check_lifetime(&claims, validity);
+        let requirements = requirements.and_then(|()| self.check_names(&claims));
+        Ok(CheckedClaims { validity, requirements })
     }
 
-    /// Checks the marker, which only service tokens have.
-    pub(crate) fn check_marker(&self, claims: &Map<String, Value>) -> Result<(), RejectionReason> {
+    /// Whether the claims have the marker, which only service tokens have.
+    pub(crate) fn has_marker(&self, claims: &Map<String, Value>) -> bool {
         let (name, value) = &self.marker;
-        if claims.get(name) == Some(value) { Ok(()) } else { Err(RejectionReason::NotMicroservice) }
+        claims.get(name) == Some(value)
     }
 
-    /// Checks `exp`, `nbf`, `iat` and the lifetime. At `exp` plus the leeway the token has already
-    /// expired (RFC 7519 §4.1.4).
+    /// Checks `exp`, `nbf` and `iat`. At `exp` plus the leeway the token has already expired
+    /// (RFC 7519 §4.1.4).
     fn check_dates(
         &self,
         claims: &RegisteredClaims<'_>,
@@ -135,21 +144,28 @@ impl Policy {
                 return Err(RejectionReason::NotYetValid);
             }
         }
-        let issued_at = date(claims.iat, RejectionReason::MalformedIssuedAt)?;
-        if let Some(issued_at) = issued_at {
+        if let Some(issued_at) = date(claims.iat, RejectionReason::MalformedIssuedAt)? {
             validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
             if !validity.contains(now) {
                 return Err(RejectionReason::IssuedInFuture);
             }
         }
-        if let Some(max_lifetime) = self.max_lifetime {
-            let issued_at = issued_at.ok_or(RejectionReason::MalformedIssuedAt)?;
-            // With `iat` after `exp` the lifetime counts as zero.
-            if expires_at.saturating_sub(issued_at.floor) > max_lifetime.as_secs() {
-                return Err(RejectionReason::LifetimeTooLong);
-            }
-        }
         Ok(validity)
+    }
+
+    fn check_lifetime(
+        &self,
+        claims: &RegisteredClaims<'_>,
+        validity: Validity,
+    ) -> Result<(), RejectionReason> {
+        let Some(max_lifetime) = self.max_lifetime else { return Ok(()) };
+        let malformed = RejectionReason::MalformedIssuedAt;
+        let issued_at = date(claims.iat, malformed)?.ok_or(malformed)?.floor;
+        // With `iat` after `exp` the lifetime counts as zero.
+        if validity.expires_at.saturating_sub(issued_at) > max_lifetime.as_secs() {
+            return Err(RejectionReason::LifetimeTooLong);
+        }
+        Ok(())
     }
 
     /// Checks `iss`, `aud` and `sub`. A configured claim is mandatory. A claim that is present must
@@ -187,6 +203,15 @@ impl Policy {
         };
         are_strings.is_some() && is_accepted
     }
+}
+
+/// The result for the registered claims of a token whose dates are valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckedClaims {
+    pub(crate) validity: Validity,
+    /// The result for what the policy requires of service tokens alone: the lifetime, `iss`, `aud`
+    /// and `sub`.
+    pub(crate) requirements: Result<(), RejectionReason>,
 }
 
 /// The raw values of the claims (RFC 7519 §4.1) that are checked before anything is deserialized.

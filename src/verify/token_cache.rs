@@ -21,10 +21,9 @@ use std::sync::{Arc, OnceLock};
 use quick_cache::DefaultHashBuilder;
 use quick_cache::sync::Cache;
 
-use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
+use super::cached_token::{ByWeight, CachedRejection, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
 use super::near_cache::{NearCaches, NearLookup};
-use crate::rejection::Rejection;
 
 /// The least weight of a token, in KiB. The weight limit of a level is its capacity times this.
 const TOKEN_WEIGHT: u64 = 4;
@@ -59,7 +58,11 @@ impl TokenCache {
     }
 
     /// The result for this token, if it is cached and still applies at `now`, in Unix seconds.
-    pub(super) fn get(&self, token: &[u8], now: u64) -> Option<Result<ServiceClaims, Rejection>> {
+    pub(super) fn get(
+        &self,
+        token: &[u8],
+        now: u64,
+    ) -> Option<Result<ServiceClaims, CachedRejection>> {
         let levels = self.levels.get()?;
         let near = levels.near.get(token, now);
         if let NearLookup::Found(claims) = near {
@@ -79,7 +82,7 @@ impl TokenCache {
         if matches!(near, NearLookup::Insert) {
             levels.near.insert(&cached);
         }
-        Some(cached.outcome().clone().map_err(Rejection::from))
+        Some(cached.outcome().clone())
     }
 
     /// Caches the result for a token with a valid signature. The capacity must not be zero.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::cached_token::CachedToken;
+use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
 use super::concurrency::{Permit, QueueSlot, SignatureLimit};
-use super::policy::Policy;
+use super::policy::{CheckedClaims, MarkerOrder, Policy};
 use super::token_cache::TokenCache;
 use crate::bearer;
 use crate::clock::Clock;
@@ -48,6 +48,7 @@ pub struct Verifier {
     keys: KeySource,
     policy: Arc<Policy>,
     clock: Clock,
+    marker_order: MarkerOrder,
     cache: Arc<TokenCache>,
     signatures: Arc<SignatureLimit>,
 }
@@ -71,6 +72,7 @@ impl Verifier {
             keys: keys.into(),
             policy: Arc::default(),
             clock: Clock::default(),
+            marker_order: MarkerOrder::Last,
             cache: Arc::new(TokenCache::new(CACHE_CAPACITY)),
             signatures: SignatureLimit::of_process(),
         }
@@ -167,6 +169,13 @@ impl Verifier {
         }
     }
 
+    /// Reads the marker before the requirements of service tokens, so that the rejection of any
+    /// other token with valid dates, key and signature is [`RejectionReason::NotMicroservice`].
+    /// Shares the cache with the verifiers that read it last.
+    pub(crate) fn with_marker_first(self) -> Self {
+        Self { marker_order: MarkerOrder::First, ..self }
+    }
+
     /// Why the last fetch of the keys failed. `None` if it succeeded, or if the keys are local.
     #[cfg(feature = "reqwest")]
     pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {
@@ -175,7 +184,8 @@ impl Verifier {
 
     /// The cached result for a token, if it still applies.
     pub(crate) fn cached(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
-        self.cache.get(token, self.clock.coarse_unix_now())
+        let outcome = self.cache.get(token, self.clock.coarse_unix_now())?;
+        Some(outcome.map_err(|rejection| rejection.reason(self.marker_order).into()))
     }
 
     /// Verifies a token that is not cached.
@@ -227,7 +237,8 @@ impl Verifier {
 
     /// Runs checks 3 to 8 of the [order of checks](crate::server#order-of-checks); runs 6 before 4
     /// if the key is unknown. The signature is checked under `permit`, or under a free one. A token
-    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it.
+    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it. If the marker is read first, 8 comes
+    /// before the requirements in 6.
     fn check(
         &self,
         token: &str,
@@ -248,15 +259,33 @@ impl Verifier {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        let validity = self.policy.check_claims(jws.payload(), self.clock.unix_now())?;
-        let outcome = jws.claims().and_then(|claims| {
-            self.policy.check_marker(&claims)?;
-            Ok(ServiceClaims::verified(claims, validity.expires_at()))
-        });
+        let CheckedClaims { validity, requirements } = self.check_claims(&jws)?;
+        let first_failed = |last| requirements.err().unwrap_or(last);
+        let outcome = match jws.claims() {
+            Err(reason) => Err(CachedRejection::Malformed(first_failed(reason))),
+            Ok(claims) if self.policy.has_marker(&claims) => {
+                requirements?;
+                Ok(ServiceClaims::verified(claims, validity.expires_at()))
+            }
+            Ok(_) => {
+                let reason = first_failed(RejectionReason::NotMicroservice);
+                Err(CachedRejection::Unmarked(reason))
+            }
+        };
         if self.cache.capacity() > 0 {
             self.cache.insert(CachedToken::new(token, outcome.clone(), jwk, validity));
         }
-        Ok(outcome?)
+        Ok(outcome.map_err(|rejection| rejection.reason(self.marker_order))?)
+    }
+
+    /// Checks the registered claims. If the marker is read first, only the dates are checked here,
+    /// because the requirements do not concern a token without the marker.
+    fn check_claims(&self, jws: &Jws<'_>) -> Result<CheckedClaims, RejectionReason> {
+        let checked = self.policy.check_claims(jws.payload(), self.clock.unix_now())?;
+        match self.marker_order {
+            MarkerOrder::First => Ok(checked),
+            MarkerOrder::Last => checked.requirements.map(|()| checked),
+        }
     }
 
     /// The key of a token. Checks the claims before an unknown key is looked up, so that a token
@@ -266,7 +295,7 @@ impl Verifier {
         if let Some(jwk) = self.keys.find(kid, jws.algorithm(), now) {
             return Ok(jwk);
         }
-        self.policy.check_claims(jws.payload(), now)?;
+        self.check_claims(jws)?;
         match self.keys.look_up(kid, jws.algorithm(), now) {
             Lookup::Found(jwk) => Ok(jwk),
             Lookup::Refused(err) => Err(err.into()),

@@ -15,6 +15,7 @@ mod kill;
 mod mint;
 mod mint_responses;
 mod observer;
+mod optional;
 mod outcome;
 mod pem;
 mod remote;

@@ -10,12 +10,13 @@ use RejectionReason as R;
 
 const NOW: u64 = 1_800_000_000;
 
-fn check_marker(policy: &Policy, text: &str) -> Result<(), R> {
-    policy.check_marker(&json::object(text.as_bytes()).unwrap())
+fn has_marker(policy: &Policy, text: &str) -> bool {
+    policy.has_marker(&json::object(text.as_bytes()).unwrap())
 }
 
 fn validity(policy: &Policy, text: &str, now: u64) -> Result<Validity, R> {
-    policy.check_claims(text.replace("NOW", &NOW.to_string()).as_bytes(), now)
+    let checked = policy.check_claims(text.replace("NOW", &NOW.to_string()).as_bytes(), now)?;
+    checked.requirements.map(|()| checked.validity)
 }
 
 fn outcome(policy: &Policy, text: &str) -> Option<R> {
@@ -181,8 +182,8 @@ fn unconfigured_claim_of_the_wrong_type_is_rejected() {
 #[test]
 fn marker_is_an_exact_string() {
     let policy = Policy::default();
-    assert_eq!(check_marker(&policy, r#"{"source":"microservice"}"#), Ok(()));
-    assert_eq!(check_marker(&policy, r#"{"s\u006furce":"micro\u0073ervice"}"#), Ok(()));
+    assert!(has_marker(&policy, r#"{"source":"microservice"}"#));
+    assert!(has_marker(&policy, r#"{"s\u006furce":"micro\u0073ervice"}"#));
     for text in [
         r#"{}"#,
         r#"{"source":null}"#,
@@ -196,6 +197,28 @@ fn marker_is_an_exact_string() {
         r#"{"source":"micr\u043eservice"}"#,
         r#"{"Source":"microservice"}"#,
     ] {
-        assert_eq!(check_marker(&policy, text), Err(R::NotMicroservice), "{text}");
+        assert!(!has_marker(&policy, text), "{text}");
+    }
+}
+
+#[test]
+fn requirements_of_services_are_checked_after_the_dates() {
+    let mut policy = Policy::default();
+    policy.limit_lifetime(Duration::from_secs(60));
+    policy.add_issuer("https://a".into());
+    let check = |text: &str| {
+        let checked = policy.check_claims(text.as_bytes(), NOW)?;
+        Ok::<_, R>(checked.requirements)
+    };
+    let cases = [
+        (r#"{"exp":1800000060,"iat":1800000000,"iss":"https://a"}"#, Ok(Ok(()))),
+        (r#"{"exp":1800000060,"iat":1800000000,"iss":"https://b"}"#, Ok(Err(R::WrongIssuer))),
+        (r#"{"exp":1800000061,"iat":1800000000}"#, Ok(Err(R::LifetimeTooLong))),
+        (r#"{"exp":1800000060}"#, Ok(Err(R::MalformedIssuedAt))),
+        (r#"{"exp":1800000060,"iat":"x"}"#, Err(R::MalformedIssuedAt)),
+        (r#"{"exp":1700000000,"iss":"https://b"}"#, Err(R::Expired)),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(check(text), expected, "{text}");
     }
 }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::super::cached_token::CachedToken;
+use super::super::cached_token::{CachedRejection, CachedToken};
 use super::super::claims::ServiceClaims;
 use super::super::policy::Validity;
 use super::super::token_cache::TokenCache;
@@ -243,7 +243,7 @@ fn cache_stays_bounded_under_100_000_tokens() {
             // Every other token is rejected and goes into the part for rejected tokens.
             let outcome = match number % 2 {
                 0 => Ok(ServiceClaims::verified(serde_json::Map::new(), NOW)),
-                _ => Err(RejectionReason::NotMicroservice),
+                _ => Err(CachedRejection::Unmarked(RejectionReason::NotMicroservice)),
             };
             let validity = Validity::until(NOW + 100);
             cache.insert(CachedToken::new(&token, outcome, authority.key(0), validity));
