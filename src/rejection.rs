@@ -163,7 +163,7 @@ macro_rules! reasons {
         pub enum RejectionReason { $($(#[$doc])* $name,)* }
 
         impl RejectionReason {
-            #[cfg(test)]
+            /// All reasons, in the order of their discriminants.
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// The kind of rejection that this reason belongs to.

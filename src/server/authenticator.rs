@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{Request, Response};
 
-use super::outcome::Outcome;
+use super::outcome::{Anonymous, Outcome};
 use super::response::{Protocols, Realm};
 use crate::bearer;
 use crate::rejection::{Rejection, RejectionKind};
@@ -74,11 +74,12 @@ impl Authenticator {
         let outcome = match result {
             Ok(claims) => Outcome::Authenticated(claims),
             Err(rejection) if self.admits_without_claims(rejection) => {
-                Outcome::Anonymous(Box::new((rejection, self.realm.clone())))
+                let log = self.verifier.refusal_log().clone();
+                Outcome::Anonymous(Box::new(Anonymous::new(rejection, self.realm.clone(), log)))
             }
             Err(rejection) => {
-                // At debug level, because any client can cause refusals and would fill the log.
-                tracing::debug!(reason = ?rejection.reason(), "request refused");
+                let token = || bearer::credential(request.headers(), &self.header).ok();
+                self.verifier.refusal_log().log(rejection.reason(), token);
                 return Err(rejection.respond_to(request, self.protocols, &self.realm));
             }
         };

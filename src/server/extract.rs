@@ -7,8 +7,8 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::outcome::Outcome;
-use super::response::{MISSING_LAYER, Realm};
+use super::outcome::{Anonymous, Outcome};
+use super::response::MISSING_LAYER;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::verify::ServiceClaims;
 
@@ -25,7 +25,8 @@ use crate::verify::ServiceClaims;
 /// is empty. The response to a gRPC call is
 /// the same HTTP response, which gRPC clients map to a gRPC status.
 ///
-/// [`into_response`](IntoResponse::into_response) logs an error if the layer is missing.
+/// [`into_response`](IntoResponse::into_response) [logs](crate::server#log) the refusal, or an
+/// error if the layer is missing.
 ///
 /// A handler that takes a `Result` can respond in its own way:
 ///
@@ -51,7 +52,7 @@ use crate::verify::ServiceClaims;
 /// [`VerifyServiceTokenLayer`]: crate::VerifyServiceTokenLayer
 /// [`optional`]: crate::VerifyServiceTokenLayer::optional
 #[derive(Debug)]
-pub struct ServiceClaimsRejection(Option<Box<(Rejection, Realm)>>);
+pub struct ServiceClaimsRejection(Option<Box<Anonymous>>);
 
 impl ServiceClaimsRejection {
     /// The status of the response.
@@ -67,7 +68,7 @@ impl ServiceClaimsRejection {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        self.0.as_deref().map(|(rejection, _)| rejection)
+        self.0.as_deref().map(Anonymous::rejection)
     }
 }
 
@@ -77,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         match outcome(parts)? {
             Outcome::Authenticated(claims) => Ok(claims),
-            Outcome::Anonymous(refusal) => Err(ServiceClaimsRejection(Some(refusal))),
+            Outcome::Anonymous(anonymous) => Err(ServiceClaimsRejection(Some(anonymous))),
         }
     }
 }
@@ -96,7 +97,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for ServiceClaims {
 impl IntoResponse for ServiceClaimsRejection {
     fn into_response(self) -> Response {
         match self.0.as_deref() {
-            Some((rejection, realm)) => rejection.into_response(realm),
+            Some(anonymous) => anonymous.refuse(),
             None => {
                 tracing::error!("ServiceClaims extracted without VerifyServiceTokenLayer");
                 MISSING_LAYER.into_response()
@@ -125,18 +126,23 @@ mod tests {
     use http::Request;
     use http::header::WWW_AUTHENTICATE;
 
+    use super::super::response::Realm;
     use super::*;
+    use crate::verify::RefusalLog;
+
+    fn anonymous(reason: RejectionReason) -> Outcome {
+        let (realm, log) = (Realm::new("billing"), RefusalLog::default());
+        Outcome::Anonymous(Box::new(Anonymous::new(reason.into(), realm, log)))
+    }
 
     #[tokio::test]
     async fn rejection_has_the_status_and_reason_of_its_response() {
         use RejectionReason as R;
-        let anonymous =
-            |reason: R| Some(Outcome::Anonymous(Box::new((reason.into(), Realm::new("billing")))));
         let cases = [
             (None, 500, None, false),
-            (anonymous(R::MissingCredentials), 401, Some(R::MissingCredentials), true),
-            (anonymous(R::UnsupportedScheme), 401, Some(R::UnsupportedScheme), true),
-            (anonymous(R::NotMicroservice), 403, Some(R::NotMicroservice), true),
+            (Some(anonymous(R::MissingCredentials)), 401, Some(R::MissingCredentials), true),
+            (Some(anonymous(R::UnsupportedScheme)), 401, Some(R::UnsupportedScheme), true),
+            (Some(anonymous(R::NotMicroservice)), 403, Some(R::NotMicroservice), true),
         ];
         for (outcome, status, reason, has_challenge) in cases {
             let (mut parts, ()) = Request::new(()).into_parts();
@@ -164,8 +170,7 @@ mod tests {
         };
         let rejection = extract(&mut parts).await.unwrap_err();
         assert_eq!((rejection.status().as_u16(), rejection.reason()), (500, None));
-        let rejection = RejectionReason::MissingCredentials.into();
-        parts.extensions.insert(Outcome::Anonymous(Box::new((rejection, Realm::new("m2m")))));
+        parts.extensions.insert(anonymous(RejectionReason::MissingCredentials));
         assert!(extract(&mut parts).await.unwrap().is_none());
     }
 }

@@ -61,7 +61,7 @@
 //!    [`marker`](crate::Verifier::marker) has its value.
 //!
 //! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. Of a token
-//! without it, it checks 1 to 5 and the dates in 6, and admits the request without claims.
+//! without it, it checks 1 to 5, the dates in 6, and 7, and admits the request without claims.
 //!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
 //! begins at 2.
@@ -69,7 +69,24 @@
 //! The signature comes before the claims, so that a forged token under a known key costs only
 //! decoding and one signature check, and its sender does not learn which claims are required.
 //!
-//! A refused request is logged at debug as `request refused`, with its `reason`.
+//! # Log
+//!
+//! | level | message | fields | when |
+//! |---|---|---|---|
+//! | `warn` | `requests refused` | `reason`, `count`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
+//! | `debug` | `request refused` | `reason`, `expected`, `unverified` | at each refusal |
+//! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
+//!
+//! - The target is `tower_m2m::server`.
+//! - `reason` is a [`RejectionReason`](crate::RejectionReason).
+//! - `expected` is what the verifier requires, if that can be set: the issuers, the audiences, the
+//!   subject, the algorithms, the longest lifetime, the longest token or the marker.
+//! - `unverified` is the `iss` or `aud` of a token that was rejected for it. The sender may have
+//!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
+//!   claim. No other part of a token is logged.
+//!
+//! Clones of a verifier share the counts. Counting needs no timer: after the last refusal of a
+//! flood, the rest of the count is logged with the next refusal for that reason.
 //!
 //! # Responses
 //!

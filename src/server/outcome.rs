@@ -1,21 +1,51 @@
 //! The outcome of a request's authentication, which a layer inserts into the request's extensions.
 
 use http::Extensions;
+#[cfg(feature = "axum")]
+use http::Response;
 
 use super::response::Realm;
 use crate::rejection::Rejection;
-use crate::verify::ServiceClaims;
+use crate::verify::{RefusalLog, ServiceClaims};
 
 /// The extension value. Each layer inserts one and thereby replaces that of an outer layer, so that
 /// the inner service never sees the outer layer's claims. Without a layer there is none.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Authenticated(ServiceClaims),
-    /// An optional layer admitted the request without claims. An extractor that requires claims
-    /// responds with this rejection and realm. Boxed, so that the value of an authenticated request
-    /// stays small.
+    /// An optional layer admitted the request without claims. Boxed, so that the value of an
+    /// authenticated request stays small.
     #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
-    Anonymous(Box<(Rejection, Realm)>),
+    Anonymous(Box<Anonymous>),
+}
+
+/// What an extractor that requires claims needs to refuse the request.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors refuse
+pub(super) struct Anonymous {
+    rejection: Rejection,
+    realm: Realm,
+    log: RefusalLog,
+}
+
+impl Anonymous {
+    pub(super) fn new(rejection: Rejection, realm: Realm, log: RefusalLog) -> Self {
+        Self { rejection, realm, log }
+    }
+}
+
+#[cfg(feature = "axum")]
+impl Anonymous {
+    pub(super) fn rejection(&self) -> &Rejection {
+        &self.rejection
+    }
+
+    /// Logs the refusal and returns the response that a layer which requires a token would give.
+    pub(super) fn refuse<B: Default>(&self) -> Response<B> {
+        // No reason of a request without claims concerns a value in the token.
+        self.log.log(self.rejection.reason(), || None);
+        self.rejection.into_response(&self.realm)
+    }
 }
 
 impl ServiceClaims {
@@ -56,8 +86,9 @@ mod tests {
     fn claims_are_none_without_a_layer_and_with_an_anonymous_outcome() {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
-        let rejection = RejectionReason::MissingCredentials.into();
-        extensions.insert(Outcome::Anonymous(Box::new((rejection, Realm::new("m2m")))));
+        let (rejection, realm) = (RejectionReason::MissingCredentials.into(), Realm::new("m2m"));
+        let anonymous = Anonymous::new(rejection, realm, RefusalLog::default());
+        extensions.insert(Outcome::Anonymous(Box::new(anonymous)));
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
         assert!(extensions.get::<Outcome>().is_some());
     }

@@ -8,9 +8,11 @@ mod cached_token;
 mod claims;
 mod concurrency;
 mod configure;
+mod excerpt;
 mod heap_size;
 mod near_cache;
 mod policy;
+mod refusal_log;
 #[cfg(test)]
 mod tests;
 mod token_cache;
@@ -21,5 +23,6 @@ pub use claims::{ClaimsError, ServiceClaims};
 pub(crate) use concurrency::SignatureLimit;
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::Policy;
+pub(crate) use refusal_log::RefusalLog;
 pub use verifier::Verifier;
 pub(crate) use verifier::{Authentication, PendingAuthentication};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::excerpt::excerpt;
 use crate::jose::json::{self, RawString, RawValue};
 use crate::jose::{Algorithm, Jws, NumericDate};
 use crate::rejection::RejectionReason;
@@ -86,6 +87,39 @@ impl Policy {
     /// The length of the longest token that is accepted, in bytes.
     pub(super) fn max_token_len(&self) -> usize {
         self.max_token_len
+    }
+
+    /// What the policy accepts, if a token can be rejected for `reason` because of the
+    /// configuration.
+    pub(super) fn expected(&self, reason: RejectionReason) -> Option<String> {
+        use RejectionReason as R;
+        let list = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+        match reason {
+            R::TokenTooLong => Some(format!("at most {} bytes", self.max_token_len)),
+            R::AlgorithmNotAllowed => {
+                list(&self.algorithms.iter().map(Algorithm::to_string).collect::<Vec<_>>())
+            }
+            R::LifetimeTooLong => {
+                self.max_lifetime.map(|most| format!("at most {} s", most.as_secs()))
+            }
+            R::WrongIssuer => list(&self.issuers),
+            R::WrongAudience => list(&self.audiences),
+            R::WrongSubject => self.subject.clone(),
+            R::NotMicroservice => Some(format!("{}: {}", self.marker.0, self.marker.1)),
+            _ => None,
+        }
+    }
+
+    /// What a token that was rejected for `reason` has instead: its `iss` or `aud`, which may be
+    /// forged. `None` for any other reason, and if the token has no such claim.
+    pub(super) fn unverified(&self, reason: RejectionReason, token: &[u8]) -> Option<String> {
+        if !matches!(reason, RejectionReason::WrongIssuer | RejectionReason::WrongAudience) {
+            return None;
+        }
+        let jws = self.parse(std::str::from_utf8(token).ok()?).ok()?;
+        let claims = RegisteredClaims::scan(jws.payload())?;
+        let claim = if reason == RejectionReason::WrongIssuer { claims.iss } else { claims.aud };
+        claim.map(excerpt)
     }
 
     /// Parses a token. Rejects it if it is too long or its algorithm is not allowed.

@@ -8,6 +8,7 @@ use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
 use super::concurrency::{Permit, QueueSlot, SignatureLimit};
 use super::policy::{CheckedClaims, MarkerOrder, Policy};
+use super::refusal_log::RefusalLog;
 use super::token_cache::TokenCache;
 use crate::bearer;
 use crate::clock::Clock;
@@ -51,6 +52,7 @@ pub struct Verifier {
     marker_order: MarkerOrder,
     cache: Arc<TokenCache>,
     signatures: Arc<SignatureLimit>,
+    refusals: RefusalLog,
 }
 
 /// The result for one token, or a future if the token has to wait.
@@ -75,6 +77,7 @@ impl Verifier {
             marker_order: MarkerOrder::Last,
             cache: Arc::new(TokenCache::new(CACHE_CAPACITY)),
             signatures: SignatureLimit::of_process(),
+            refusals: RefusalLog::default(),
         }
     }
 
@@ -174,6 +177,11 @@ impl Verifier {
     /// Shares the cache with the verifiers that read it last.
     pub(crate) fn with_marker_first(self) -> Self {
         Self { marker_order: MarkerOrder::First, ..self }
+    }
+
+    /// The log of requests that were refused under this policy.
+    pub(crate) fn refusal_log(&self) -> &RefusalLog {
+        &self.refusals
     }
 
     /// Why the last fetch of the keys failed. `None` if it succeeded, or if the keys are local.
@@ -308,6 +316,7 @@ impl Verifier {
         change(Arc::make_mut(&mut self.policy));
         // Results cached under the old policy no longer apply.
         self.cache = Arc::new(TokenCache::new(self.cache.capacity()));
+        self.refusals = RefusalLog::new(Arc::clone(&self.policy), self.clock.clone());
         self
     }
 

@@ -18,6 +18,7 @@ mod observer;
 mod optional;
 mod outcome;
 mod pem;
+mod refusals;
 mod remote;
 mod remote_limits;
 mod renewal;

@@ -219,6 +219,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "key added",
         "key removed",
         "request refused",
+        "requests refused",
         "core host unreachable, trying the next",
         "mint failed, retrying",
         "service token renewal failed",
