@@ -86,6 +86,8 @@
 //! - [`jwks`]: what the key cache guarantees
 //! - [`client`]: which requests carry the token
 //! - [`token`]: minting, renewal and health
+//! - [`layer_order`]: where the layers belong among others
+//! - [`leaked_token`]: what to do when a token has leaked
 //! - [`migration`]: SuperTokens' SDKs beside this crate
 //!
 //! # Features
@@ -126,6 +128,12 @@ mod error;
 mod http_client;
 mod jose;
 pub mod jwks;
+#[cfg(doc)]
+#[doc = include_str!("docs/layer_order.md")]
+pub mod layer_order {}
+#[cfg(doc)]
+#[doc = include_str!("docs/leaked_token.md")]
+pub mod leaked_token {}
 #[cfg(doc)]
 #[doc = include_str!("docs/migration.md")]
 pub mod migration {}

@@ -3,7 +3,8 @@
 //! A [`VerifyServiceTokenLayer`] verifies the token of each request with a
 //! [`Verifier`](crate::Verifier) and inserts the [`ServiceClaims`](crate::ServiceClaims) into the
 //! request's extensions, where they replace those of an outer layer. It also marks the credential
-//! sensitive. A request without a valid token is refused and does not reach the inner service.
+//! sensitive for the services inside it; [layer order](crate::layer_order) says what to do about
+//! those outside. A request without a valid token is refused and does not reach the inner service.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};

@@ -12,6 +12,7 @@ mod files;
 mod inputs;
 #[cfg(unix)]
 mod kill;
+mod layer_order;
 mod mint;
 mod mint_responses;
 mod observer;
