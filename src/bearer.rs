@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn scheme_may_be_missing_in_another_header_only() {
-        let cases: &[(&[&[u8]], Result<&str, R>, R)] = &[
+        /// The values, the outcome in another header and the reason in `Authorization`.
+        type Case<'c> = (&'c [&'c [u8]], Result<&'c str, R>, R);
+        let cases: &[Case<'_>] = &[
             (&[b"a.b.c"], Ok("a.b.c"), R::UnsupportedScheme),
             (&[b"aZ0-._~+/=="], Ok("aZ0-._~+/=="), R::UnsupportedScheme),
             (&[b"Bearer"], Err(R::MalformedCredentials), R::MalformedCredentials),

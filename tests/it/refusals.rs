@@ -28,7 +28,7 @@ fn lines(logs: &Logs, level: &str) -> Vec<String> {
 }
 
 /// A service token with these claims besides.
-fn token(signer: &Signer, more: serde_json::Value) -> String {
+fn token(signer: &Signer, more: &serde_json::Value) -> String {
     let mut claims = json!({"exp": now() + 3600, "iat": now(), "source": "microservice"});
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     signer.claims(claims)
@@ -43,47 +43,47 @@ async fn summary_names_reason_and_expected_value() {
     let cases = [
         (
             with(two),
-            bearer(&token(&signer, json!({"iss": "https://c"}))),
+            bearer(&token(&signer, &json!({"iss": "https://c"}))),
             r#"reason=WrongIssuer count=1 expected="https://a, https://b" unverified="https://c""#,
         ),
         (
             with(two),
-            bearer(&token(&signer, json!({}))),
+            bearer(&token(&signer, &json!({}))),
             r#"reason=WrongIssuer count=1 expected="https://a, https://b""#,
         ),
         (
             with(|verifier| verifier),
-            bearer(&token(&signer, json!({"iss": 7}))),
+            bearer(&token(&signer, &json!({"iss": 7}))),
             r#"reason=WrongIssuer count=1 unverified="7""#,
         ),
         (
             with(|verifier| verifier.audience("billing")),
-            bearer(&token(&signer, json!({"aud": ["ledger", "orders"]}))),
+            bearer(&token(&signer, &json!({"aud": ["ledger", "orders"]}))),
             r#"reason=WrongAudience count=1 expected="billing" unverified="ledger, orders""#,
         ),
         (
             with(|verifier| verifier.subject("orders")),
-            bearer(&token(&signer, json!({"sub": "secret-subject"}))),
+            bearer(&token(&signer, &json!({"sub": "secret-subject"}))),
             r#"reason=WrongSubject count=1 expected="orders""#,
         ),
         (
             with(|verifier| verifier.algorithms([Algorithm::RS256, Algorithm::ES256])),
-            bearer(&token(&signer, json!({}))),
+            bearer(&token(&signer, &json!({}))),
             r#"reason=AlgorithmNotAllowed count=1 expected="RS256, ES256""#,
         ),
         (
             signer.verifier().max_lifetime(seconds(60)),
-            bearer(&token(&signer, json!({}))),
+            bearer(&token(&signer, &json!({}))),
             r#"reason=LifetimeTooLong count=1 expected="at most 60 s""#,
         ),
         (
             with(|verifier| verifier.max_token_len(8)),
-            bearer(&token(&signer, json!({}))),
+            bearer(&token(&signer, &json!({}))),
             r#"reason=TokenTooLong count=1 expected="at most 8 bytes""#,
         ),
         (
             with(|verifier| verifier.marker("kind", 7)),
-            bearer(&token(&signer, json!({}))),
+            bearer(&token(&signer, &json!({}))),
             r#"reason=NotMicroservice count=1 expected="kind: 7""#,
         ),
         (with(|verifier| verifier), bearer(&Signer::new("n").good()), "reason=UnknownKey count=1"),
@@ -135,7 +135,7 @@ async fn seen_value_is_escaped_and_cut_to_64_characters() {
     for (aud, seen) in cases {
         let layer = VerifyServiceTokenLayer::new(signer.verifier().audience("billing"));
         let logs = Logs::of_this_thread();
-        send(&layer, [bearer(&token(&signer, json!({"aud": aud})))]).await;
+        send(&layer, [bearer(&token(&signer, &json!({"aud": aud})))]).await;
         // The subscriber escapes a second time.
         let expected = format!("unverified={seen:?}");
         let summaries = lines(&logs, "WARN");
@@ -152,7 +152,7 @@ async fn seen_value_is_read_from_the_configured_header() {
     let name = HeaderName::from_static("x-service");
     let layer = VerifyServiceTokenLayer::new(signer.verifier().issuer("a")).header(name);
     let logs = Logs::of_this_thread();
-    let token = token(&signer, json!({"iss": "b"}));
+    let token = token(&signer, &json!({"iss": "b"}));
     let request = Request::get("/").header("x-service", format!("Bearer {token}"));
     send(&layer, [request.body(()).unwrap()]).await;
     assert!(logs.text().contains(r#"expected="a" unverified="b""#), "{}", logs.text());
