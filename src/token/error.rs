@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{ConfigError, SourceError};
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionReason};
 
 /// Claims that a request must not set, each with what to do instead. The core or this crate sets
 /// all of them except `nbf`, and a value in the payload of the request would override theirs.
@@ -14,6 +14,9 @@ const RESERVED_CLAIMS: [(&str, &str); 5] = [
     ("nbf", "leave it out, tokens are valid at once"),
     ("source", "leave it out, every token holds \"microservice\""),
 ];
+
+/// Stands for an HTML page, which is mostly markup, in an error.
+pub(super) const HTML_PAGE: &str = "an HTML page; is the base path right?";
 
 /// Why a text cannot be used as a service token.
 ///
@@ -47,7 +50,7 @@ pub enum TokenError {
 /// Why no token could be minted.
 ///
 /// An error shows at most 200 characters of a core's own text, on one line and with control
-/// characters escaped. If the text may hold a secret, the error says so and shows none of it. That
+/// characters escaped, and names an HTML page instead of quoting it. If the text may hold a secret, the error says so and shows none of it. That
 /// is the case for a text with escape sequences, a long run of letters and digits, many short
 /// numbers, the beginning of a token, or eight consecutive letters and digits of the api key.
 ///
@@ -145,9 +148,20 @@ pub enum MintError {
         /// The check that failed.
         reason: &'static str,
     },
+    /// The core signed the token with a static key although
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key) requested a dynamic one. A core
+    /// ignores that request below CDI 2.21.
+    #[error(
+        "the core at {core} ignores dynamic_key() and signed with its static key; that takes CDI 2.21 or \
+         later, in cdi_version() and in the core's supertokens_max_cdi_version"
+    )]
+    StaticKey {
+        /// The core's origin.
+        core: String,
+    },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) rejects the minted
-    /// token: the configurations of this service, the called service and the core do not match. A
-    /// retry does not help.
+    /// token: the configurations of this service, the called service and the core do not match, or
+    /// the clocks of core and verifier differ by so much that the token is not valid yet.
     #[error("misconfigured: the verifier rejects the minted token")]
     Misconfigured {
         /// Why the verifier rejects the token.
@@ -174,9 +188,20 @@ impl MintError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::KeysUnavailable { .. } => true,
-            Self::Refused { status, .. } => *status == 429 || (500..600).contains(status),
+            // The container of a core is up before the core's routes, and has a page of its own.
+            Self::Refused { status: 404, message, .. } => message.as_deref() == Some(HTML_PAGE),
+            Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::Misconfigured { source } => matches!(
+                source.reason(),
+                RejectionReason::NotYetValid | RejectionReason::IssuedInFuture
+            ),
             _ => false,
         }
+    }
+
+    /// Whether a core answered with this error, so that it says more than a failed connection.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. })
     }
 
     /// How long the core asks callers to wait before a retry.
@@ -196,6 +221,39 @@ fn instead_of(claim: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_passing_errors_are_transient() {
+        let refused = |status, message: &str| MintError::Refused {
+            core: "http://core".to_owned(),
+            status,
+            message: Some(message.to_owned()),
+            retry_after: None,
+        };
+        let misconfigured =
+            |reason: RejectionReason| MintError::Misconfigured { source: reason.into() };
+        let cases = [
+            (refused(404, HTML_PAGE), true),
+            (refused(404, "Not found"), false),
+            (refused(400, HTML_PAGE), false),
+            (refused(401, "Invalid API key"), false),
+            (refused(408, ""), true),
+            (refused(425, ""), true),
+            (refused(429, ""), true),
+            (refused(499, ""), false),
+            (refused(500, ""), true),
+            (refused(599, ""), true),
+            (refused(600, ""), false),
+            (misconfigured(RejectionReason::IssuedInFuture), true),
+            (misconfigured(RejectionReason::NotYetValid), true),
+            (misconfigured(RejectionReason::Expired), false),
+            (misconfigured(RejectionReason::WrongAudience), false),
+            (MintError::StaticKey { core: "http://core".to_owned() }, false),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.is_transient(), expected, "{error:?}");
+        }
+    }
 
     #[test]
     fn reserved_claim_names_what_to_use_instead() {

@@ -16,7 +16,8 @@
 //! | message | level | fields |
 //! |---|---|---|
 //! | `mint failed, retrying`, `keys unavailable, retrying` | info | `error` |
-//! | `core host unreachable, trying the next` | debug | `error` |
+//! | `minted token not valid yet, waiting` | info | `error` |
+//! | `core host failed, trying the next` | debug | `error` |
 //! | `service token renewed` | info | `lifetime_seconds` |
 //! | `service token renewal failed`, the first time | warn | `error` |
 //! | `service token renewal failed again` | debug | `error`, `failures` |

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
-use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy};
+use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
 use super::service_token::{Renewal, ServiceToken, TokenValue};
 use crate::background::{BackgroundTask, Work};
 use crate::clock::Clock;
@@ -242,13 +242,14 @@ impl State {
         self.failures = self.failures.saturating_add(1);
         match cause {
             Cause::Due => {
-                let wait = self.policy.retry_after(self.lifetime, self.failures);
+                let mut rng = fastrand::Rng::new();
+                let wait = self.policy.retry_after(self.lifetime, self.failures, &mut rng);
                 self.due = Some(self.clock.after(wait));
             }
             Cause::Rejected => self.remint_limit.mint_failed(self.clock.now()),
         }
         if let Some(wait) = error.retry_after() {
-            self.not_before = self.not_before.max(self.clock.after(wait));
+            self.not_before = self.not_before.max(self.clock.after(spread(wait)));
         }
         self.last_error = Some(error.clone());
         self.failures

@@ -21,6 +21,11 @@ const DYNAMIC_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
+/// A random 100 to 125 % of `least`: replicas that were told to wait as long do not retry together.
+pub(super) fn spread(least: Duration) -> Duration {
+    least.mul_f64(1.0 + fastrand::f64() / 4.0)
+}
+
 /// When a token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RenewalPolicy {
@@ -50,13 +55,19 @@ impl RenewalPolicy {
         }
     }
 
-    /// The back-off after this many consecutive failures. It starts at 30 s and doubles to a
-    /// quarter of the window. If that quarter is shorter than 30 s, the back-off is always that
-    /// quarter. At least [`MIN_INTERVAL`].
-    pub(super) fn retry_after(self, lifetime: Duration, failures: u32) -> Duration {
+    /// The back-off after this many consecutive failures: a random 75 to 100 % of a delay that
+    /// starts at 30 s and doubles to a quarter of the window. If that quarter is shorter than 30 s,
+    /// the delay is always that quarter. At least [`MIN_INTERVAL`].
+    pub(super) fn retry_after(
+        self,
+        lifetime: Duration,
+        failures: u32,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         let most = self.window(lifetime) / 4;
-        let first = most.min(Duration::from_secs(30)).max(MIN_INTERVAL);
-        first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most.max(first))
+        let first = most.min(Duration::from_secs(30));
+        let delay = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
+        delay.mul_f64(0.75 + rng.f64() / 4.0).max(MIN_INTERVAL)
     }
 
     /// The time from the first renewal attempt to the expiry of a token with this lifetime.
@@ -165,9 +176,16 @@ mod tests {
         ];
         for (lifetime, expected) in cases {
             for (failures, expected) in (1..).zip(expected) {
-                let wait = RenewalPolicy::BeforeExpiry.retry_after(seconds(lifetime), failures);
-                let wait = wait.as_secs_f64();
-                assert_eq!(wait, *expected, "{lifetime} s, {failures} failures");
+                for seed in 0..200 {
+                    let mut rng = fastrand::Rng::with_seed(seed);
+                    let policy = RenewalPolicy::BeforeExpiry;
+                    let wait = policy.retry_after(seconds(lifetime), failures, &mut rng);
+                    let (wait, least) = (wait.as_secs_f64(), (expected * 0.75).max(1.0));
+                    assert!(
+                        wait >= least && wait <= *expected,
+                        "{lifetime} s, {failures} failures: {wait}"
+                    );
+                }
             }
         }
     }

@@ -10,7 +10,9 @@ use tower_m2m::{
     EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
 };
 
-use crate::scripted::{API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, dead_address, good, status};
+use crate::scripted::{
+    API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, dead_address, good, signed_by, status,
+};
 use crate::support::chain;
 
 /// Longer than any mint in these tests takes.
@@ -105,16 +107,11 @@ async fn hanging_host_times_out_and_the_retry_asks_another() {
 }
 
 #[tokio::test]
-async fn status_429_is_retried_with_the_sdks_delays() {
+async fn status_429_is_retried_after_its_retry_after() {
     let too_many = || status(429, "", "slow down");
     let overloaded = ScriptedCore::start([too_many(), too_many(), too_many(), good()]).await;
-    let start = Instant::now();
     mint(&core(&overloaded.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
-    let waited = start.elapsed();
-    assert!(
-        waited >= Duration::from_millis(10 + 260 + 510) && waited < Duration::from_secs(3),
-        "{waited:?}"
-    );
+    assert_eq!(overloaded.count(), 4);
 
     let with_retry_after =
         ScriptedCore::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
@@ -130,11 +127,7 @@ async fn status_429_is_retried_with_the_sdks_delays() {
         err.to_string(),
         format!("the core at {} refused with status 429: slow down", always_429.url)
     );
-    assert_eq!(
-        always_429.count(),
-        3,
-        "attempts at 0, 10 and 270 ms; the next, at 780 ms, is too late"
-    );
+    assert!(always_429.count() > 1);
 }
 
 #[tokio::test]
@@ -159,7 +152,7 @@ async fn permanent_error_fails_without_a_retry() {
     let cases = [
         (
             status(200, "", "<html>It works!</html>"),
-            "does not respond like a SuperTokens core: the content type is not JSON",
+            "does not respond like a SuperTokens core: an HTML page; is the base path right?",
         ),
         (
             status(302, "location: http://127.0.0.1:1/\r\n", ""),
@@ -219,7 +212,7 @@ async fn mint_waits_for_a_core_that_starts_ten_seconds_late() {
 
 #[tokio::test]
 async fn request_to_the_core_holds_the_chosen_options() {
-    let scripted = ScriptedCore::start([good()]).await;
+    let scripted = ScriptedCore::start([good(), signed_by("d-1732600000000")]).await;
     let core = core(&format!("{}/base/", scripted.url)).cdi_version("5.4");
     core.service_token(ISSUER).claim("service", "orders").mint().await.unwrap();
     core.service_token(ISSUER).dynamic_key().mint().await.unwrap();

@@ -15,6 +15,7 @@ mod kill;
 mod layer_order;
 mod mint;
 mod mint_responses;
+mod mint_retries;
 mod observer;
 mod optional;
 mod outcome;

@@ -117,7 +117,7 @@ async fn response_without_a_token_fails_as_not_a_core() {
         (
             "HTML",
             response(200, &[("content-type", "text/html")], "<html>Sign in</html>"),
-            "the content type is not JSON",
+            "an HTML page; is the base path right?",
         ),
         (
             "a token as text",
@@ -243,7 +243,7 @@ async fn transient_status_is_retried() {
         assert!(mint(&core.url).await.is_ok(), "{status}");
         assert_eq!(core.request_count(), 2, "{status}");
     }
-    // Any response, even a refusal, is final for the attempt: no other host is asked.
+    // A refusal is final: no other host is asked.
     let (core, other) =
         (Core::start(vec![response(401, &[], "no")]).await, UnusedListener::new().await);
     assert!(mint(&format!("{};{}", core.url, other.url())).await.is_err());
@@ -312,6 +312,7 @@ async fn errors_and_logs_hold_no_api_key_and_no_token() {
     let echo = format!("wrong api key: {API_KEY}");
     let body = json!({"status": "OK", "jwt": &good}).to_string();
     let cases = [
+        response(404, &[], &echo),
         response(401, &[], &echo),
         response(400, JSON, &body),
         response(403, &[], format!("bad token {good}.")),

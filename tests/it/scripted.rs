@@ -56,9 +56,7 @@ impl ScriptedCore {
                 };
                 let text = match &script[(count - 1).min(script.len() - 1)] {
                     Step::Text(text) => text.clone(),
-                    Step::Token(claims) => {
-                        ok(&json!({ "status": "OK", "jwt": jwt(claims, count) }).to_string())
-                    }
+                    Step::Token(claims) => ok(&jwt("s-1", claims, count)),
                     Step::Silence => {
                         held.push(stream);
                         continue;
@@ -96,6 +94,16 @@ pub(crate) fn good() -> Step {
     Step::Token(json!({ "source": "microservice" }))
 }
 
+/// A response with a service token whose header has this `kid`.
+pub(crate) fn signed_by(kid: &str) -> Step {
+    token_response(&jwt(kid, &json!({ "source": "microservice" }), 0))
+}
+
+/// A response with this token.
+pub(crate) fn token_response(jwt: &str) -> Step {
+    Step::Text(ok(jwt))
+}
+
 pub(crate) fn status(status: u16, headers: &str, body: &str) -> Step {
     let length = body.len();
     Step::Text(format!(
@@ -104,7 +112,8 @@ pub(crate) fn status(status: u16, headers: &str, body: &str) -> Step {
     ))
 }
 
-fn ok(body: &str) -> String {
+fn ok(jwt: &str) -> String {
+    let body = json!({ "status": "OK", "jwt": jwt }).to_string();
     let length = body.len();
     format!(
         "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json;charset=UTF-8\r\ncontent-length: \
@@ -114,7 +123,7 @@ fn ok(body: &str) -> String {
 
 /// A token with the claims `iat`, `exp`, `iss` and `n`, the number of the request. `claims`
 /// overrides them; an integer `exp` in `claims` is an offset from now in seconds.
-fn jwt(claims: &Value, number: usize) -> String {
+fn jwt(kid: &str, claims: &Value, number: usize) -> String {
     // The crate checks the token against the wall clock.
     #[allow(clippy::disallowed_methods)]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -128,7 +137,7 @@ fn jwt(claims: &Value, number: usize) -> String {
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!(
         "{}.{}.{SIGNATURE}",
-        encode(r#"{"kid":"s-1","typ":"JWT","alg":"RS256"}"#),
+        encode(&format!(r#"{{"kid":"{kid}","typ":"JWT","alg":"RS256"}}"#)),
         encode(&all.to_string())
     )
 }

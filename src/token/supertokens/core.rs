@@ -65,8 +65,8 @@ pub struct SuperTokensCore {
 impl SuperTokensCore {
     /// A core at `connection_uri`: one URL, with or without a base path, or several URLs separated
     /// by `;`, as in the official SDKs. Each mint starts with the next host in turn (round robin).
-    /// If no connection to that host can be made, the mint tries the one after it. The proxies of
-    /// the environment are used only if every host is https.
+    /// If no connection to that host can be made, or it is starting, overloaded or failing, the mint
+    /// tries the one after it. The proxies of the environment are used only if every host is https.
     ///
     /// Without a scheme, `localhost` and IP addresses are read as `http://`, and names with a dot
     /// as `https://`, as the SDKs read them. White space and a byte order mark around a URL are
@@ -142,9 +142,9 @@ impl SuperTokensCore {
     }
 
     /// How long [`mint`](crate::ServiceTokenRequest::mint) retries while the core is unreachable,
-    /// overloaded (429) or failing (5xx). 30 s by default; it gives up earlier if the next delay
-    /// would end later. With zero there is one attempt, limited
-    /// to [`timeout`](Self::timeout).
+    /// starting, overloaded or failing. 30 s by default; it gives up earlier if the core's
+    /// `Retry-After` ends later. With zero there is one attempt, limited to
+    /// [`timeout`](Self::timeout).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -195,12 +195,14 @@ impl SuperTokensCore {
     }
 
     /// Checks the configuration and returns a client that mints tokens with this request body and
-    /// accepts only this issuer. Sends the requests with `http_client`, or with a default one.
+    /// accepts only this issuer and, if `is_dynamic`, no static key. Sends the requests with
+    /// `http_client`, or with a default one.
     pub(super) fn client(
         &self,
         http_client: Option<Client>,
         body: String,
         issuer: String,
+        is_dynamic: bool,
         clock: &Clock,
     ) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
@@ -210,16 +212,12 @@ impl SuperTokensCore {
         let http_client =
             http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
         let (core, clock) = (self.clone(), clock.clone());
-        Ok(CoreClient { core, http_client, headers, body, issuer, clock })
+        Ok(CoreClient { core, http_client, headers, body, issuer, is_dynamic, clock })
     }
 
     /// Builds the HTTP client for all hosts.
     pub(super) fn http_client(&self, builder: ClientBuilder) -> Result<Client, ConfigError> {
         http_client::client(builder, &self.hosts, "application/json", self.timeout)
-    }
-
-    pub(super) fn retry_budget(&self, clock: &Clock) -> RetryBudget {
-        RetryBudget::new(self.start_up_timeout, self.timeout, clock.clone())
     }
 
     /// The headers of each request.
@@ -257,6 +255,7 @@ pub(super) struct CoreClient {
     headers: HeaderMap,
     body: String,
     issuer: String,
+    is_dynamic: bool,
     clock: Clock,
 }
 
@@ -266,39 +265,82 @@ impl CoreClient {
         self.clock.after(self.core.timeout)
     }
 
+    /// The retries of one mint that start now.
+    pub(super) fn retry_budget(&self) -> RetryBudget {
+        let SuperTokensCore { start_up_timeout, timeout, .. } = self.core;
+        RetryBudget::new(start_up_timeout, timeout, self.clock.clone())
+    }
+
     /// Mints a token and checks its claims, but not its signature. Returns the token and its text.
     ///
-    /// Starts with the next host in turn. Tries another host only if no connection can be made: a
-    /// host that received the request may have minted already.
+    /// Starts with the next host in turn. Tries another host if no connection can be made or the
+    /// answer is a transient error. Not after a timeout: that host may have minted already.
     pub(super) async fn mint(&self, deadline: Instant) -> Result<(TokenValue, String), MintError> {
-        let SuperTokensCore { hosts, next_host, api_key, timeout, .. } = &self.core;
+        let SuperTokensCore { hosts, next_host, .. } = &self.core;
         let first = next_host.fetch_add(1, Ordering::Relaxed);
         let mut attempts = 0;
+        let mut earlier = None;
         loop {
-            let host = first.wrapping_add(attempts) % hosts.len();
-            let origin = http_client::origin(&hosts[host]);
-            let left = deadline.saturating_duration_since(self.clock.now());
-            let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
-            let request = request.body(self.body.clone()).timeout(left.min(*timeout));
-            let err = match request.send().await {
-                Ok(response) => {
-                    let api_key = api_key.as_deref();
-                    let jwt = response::read(response, &origin, api_key, &self.clock).await?;
-                    let token = TokenValue::minted(&jwt, &origin, &self.issuer, &self.clock)?;
-                    return Ok((token, jwt));
-                }
-                Err(err) => err,
+            let attempt = self.mint_at(first.wrapping_add(attempts) % hosts.len(), deadline);
+            let Failure { error, goes_on } = match attempt.await {
+                Ok(minted) => return Ok(minted),
+                Err(failure) => failure,
             };
-            attempts += 1;
-            let can_fail_over =
-                attempts < hosts.len() && self.clock.now() < deadline && err.is_connect();
-            let error = response::unreachable(&origin, api_key.as_deref(), err);
-            if !can_fail_over {
+            if !error.is_transient() {
                 return Err(error);
             }
-            tracing::debug!(error = %Chain(&error), "core host unreachable, trying the next");
+            attempts += 1;
+            let error = more_telling(earlier.take(), error);
+            if !goes_on || attempts == hosts.len() || self.clock.now() >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(error = %Chain(&error), "core host failed, trying the next");
+            earlier = Some(error);
         }
     }
+
+    /// Mints a token at one host.
+    async fn mint_at(
+        &self,
+        host: usize,
+        deadline: Instant,
+    ) -> Result<(TokenValue, String), Failure> {
+        let SuperTokensCore { hosts, api_key, timeout, .. } = &self.core;
+        let origin = http_client::origin(&hosts[host]);
+        let left = deadline.saturating_duration_since(self.clock.now());
+        let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
+        let request = request.body(self.body.clone()).timeout(left.min(*timeout));
+        let response = request.send().await.map_err(|err| Failure {
+            goes_on: err.is_connect(),
+            error: response::unreachable(&origin, api_key.as_deref(), err),
+        })?;
+        let jwt = response::read(response, &origin, api_key.as_deref(), &self.clock).await?;
+        let token = TokenValue::minted(&jwt, &origin, &self.issuer, &self.clock)?;
+        if self.is_dynamic && response::has_static_key(&jwt) {
+            return Err(MintError::StaticKey { core: origin }.into());
+        }
+        Ok((token, jwt))
+    }
+}
+
+/// Why a mint at one host failed.
+struct Failure {
+    error: MintError,
+    /// Whether the next host is tried, if the error is transient.
+    goes_on: bool,
+}
+
+impl From<MintError> for Failure {
+    fn from(error: MintError) -> Self {
+        Self { goes_on: error.is_answer(), error }
+    }
+}
+
+/// Of the errors of two hosts the one to report: an answer says more than a failed connection, and
+/// the longest `Retry-After` applies to the next attempt.
+fn more_telling(earlier: Option<MintError>, later: MintError) -> MintError {
+    let rank = |error: &MintError| (error.is_answer(), error.retry_after());
+    earlier.filter(|earlier| rank(earlier) > rank(&later)).unwrap_or(later)
 }
 
 fn parse_host(text: &str) -> Result<Url, ConfigError> {

@@ -158,8 +158,9 @@ impl ServiceTokenRequest {
     ///
     /// If a renewal fails, the token stays in use (no request is sent without a token), and the
     /// renewal is retried. The first delay is 30 s, and each further one is twice as long, but none
-    /// is longer than a quarter of the time in the table. A `Retry-After` of the core delays a retry
-    /// by up to 5 min. Mints of one token start at least 1 s apart.
+    /// is longer than a quarter of the time in the table; each is shortened by a random part of up
+    /// to a quarter. A `Retry-After` of the core, cut to 5 min, delays a retry by 1 to 1.25 times
+    /// its length. Mints of one token start at least 1 s apart.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -183,6 +184,10 @@ impl ServiceTokenRequest {
     /// A token of a dynamic key becomes invalid about 2 h after its key stops signing, even if its
     /// `exp` is later. Therefore its default [`validity`](Self::validity) is 1 h, and it is renewed
     /// at least once an hour, even with a longer validity.
+    ///
+    /// A core ignores the request for a dynamic key if [`cdi_version`](SuperTokensCore::cdi_version)
+    /// or the core's own limit is below 2.21. [`mint`](Self::mint) then returns
+    /// [`MintError::StaticKey`].
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
@@ -210,6 +215,9 @@ impl ServiceTokenRequest {
     /// Makes [`mint`](Self::mint) verify the token with the called service's policy, so that a
     /// wrong configuration fails at start-up instead of at the first call. By default only marker,
     /// issuer and dates are checked.
+    ///
+    /// If the core's clock is ahead, so that the token is not valid yet, the mint waits until it is,
+    /// within [`start_up_timeout`](SuperTokensCore::start_up_timeout).
     ///
     /// Renewed tokens are verified too, so the token keeps the verifier, and the task that fetches
     /// its keys, alive. A renewed token is used unverified while the verifier has no keys.
@@ -281,11 +289,14 @@ impl ServiceTokenRequest {
     /// with the static key, as in SuperTokens; see [`validity`](Self::validity) and
     /// [`dynamic_key`](Self::dynamic_key).
     ///
-    /// If no connection to a host of the core can be made, the next host is tried. While the core
-    /// is unreachable, overloaded (429) or failing (5xx), the mint is retried for up to 30 s, or
-    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout), with growing delays that are at
-    /// least the core's `Retry-After`. So is the verification of [`verify_with`](Self::verify_with)
-    /// while the verifier has no keys. Any other response is an error at once.
+    /// If no connection to a host of the core can be made, or its answer is transient (408, 425,
+    /// 429, 5xx, and a 404 with an HTML page, which a core answers while it starts), the next host
+    /// is tried. If all fail, the mint is retried for up to 30 s, or
+    /// [`start_up_timeout`](SuperTokensCore::start_up_timeout). The delays are random, so that the
+    /// replicas of a service do not retry together; they grow from 0.1 s to 5 s, and are at least
+    /// the core's `Retry-After`. So is the verification of [`verify_with`](Self::verify_with) while
+    /// the verifier has no keys or the token is not valid yet. Any other response is an error at
+    /// once.
     ///
     /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
     /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
@@ -322,9 +333,15 @@ impl ServiceTokenRequest {
             (false, None) => RenewalPolicy::OnRejection,
         };
         let (clock, body) = (Clock::default(), self.body());
-        let client = self.core.client(self.http_client, body, self.jwks_domain, &clock)?;
+        let client = self.core.client(
+            self.http_client,
+            body,
+            self.jwks_domain,
+            self.is_dynamic,
+            &clock,
+        )?;
         let minter = VerifyingMinter { client, verifier: self.verifier };
-        let mut budget = self.core.retry_budget(&clock);
+        let mut budget = minter.client.retry_budget();
         let (token, jwt) = loop {
             match minter.client.mint(budget.attempt_deadline()).await {
                 Ok(minted) => break minted,
@@ -402,10 +419,14 @@ fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
 impl Mint for VerifyingMinter {
     async fn mint(&self) -> Result<TokenValue, MintError> {
         let (token, jwt) = self.client.mint(self.client.deadline()).await?;
-        match self.verify(&jwt).await {
-            // While the verifier has no keys, the new token is more likely valid than the old one.
-            Ok(()) | Err(MintError::KeysUnavailable { .. }) => Ok(token),
-            Err(error) => Err(error),
+        let mut budget = self.client.retry_budget();
+        loop {
+            match self.verify(&jwt).await {
+                // Without keys of the verifier, the new token is more likely valid than the old
+                // one.
+                Ok(()) | Err(MintError::KeysUnavailable { .. }) => return Ok(token),
+                Err(error) => budget.wait(error).await?,
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ use super::redact::redact;
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
-use crate::jose::json;
-use crate::token::error::MintError;
+use crate::jose::{Jws, json};
+use crate::token::error::{HTML_PAGE, MintError};
 
 /// Maximum length of a response body, in bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;
@@ -35,6 +35,7 @@ pub(super) async fn read(
         return Err(not_a_core(core, format!("unexpected status {}", status.as_u16())));
     }
     let message = match body {
+        Some(body) if is_html(&body) => HTML_PAGE.to_owned(),
         Some(body) => redact(&String::from_utf8_lossy(&body), api_key),
         None => "(more than 64 KiB)".to_owned(),
     };
@@ -58,7 +59,7 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
     let media_type =
         content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !media_type.eq_ignore_ascii_case(b"application/json") {
-        return Err("the content type is not JSON");
+        return Err(if is_html(body) { HTML_PAGE } else { "the content type is not JSON" });
     }
     let object = json::object(body).ok_or("the JSON is malformed")?;
     let member = |name| object.get(name).and_then(Value::as_str);
@@ -67,6 +68,30 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
         (Some("UNSUPPORTED_ALGORITHM_ERROR"), _) => Err("RS256 is not supported"),
         _ => Err("the JSON holds no token"),
     }
+}
+
+/// Whether a body is an HTML page. A core sends its plain texts as `text/html` too, so the content
+/// type does not tell.
+fn is_html(body: &[u8]) -> bool {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
+    // Comments may precede the first tag.
+    let start = String::from_utf8_lossy(&body[..body.len().min(1024)]).to_ascii_lowercase();
+    start.starts_with('<') && (start.contains("<html") || start.contains("<!doctype html"))
+}
+
+/// Whether a core signed the token with a static key, whose kid is `s-<uuid>`, or before core 5.0 a
+/// UUID alone.
+pub(super) fn has_static_key(jwt: &str) -> bool {
+    let is_uuid = |kid: &str| {
+        let is_in_place = |(index, byte): (usize, u8)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        };
+        kid.len() == 36 && kid.bytes().enumerate().all(is_in_place)
+    };
+    let jws = Jws::parse(jwt, MAX_BODY).ok();
+    let kid = jws.as_ref().and_then(Jws::kid);
+    kid.is_some_and(|kid| kid.starts_with("s-") || is_uuid(kid))
 }
 
 #[cfg(test)]
@@ -85,6 +110,7 @@ mod tests {
             (json, r#"{"status":"OK","jwt":7}"#, Err("the JSON holds no token")),
             (json, r#"{"jwt":"a.b.c"}"#, Err("the JSON holds no token")),
             (json, "Hello", Err("the JSON is malformed")),
+            ("text/html", " <!DOCTYPE html>", Err(HTML_PAGE)),
             ("text/html", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("the content type is not JSON")),
             ("", r#"{"status":"OK","jwt":"a.b.c"}"#, Err("the content type is not JSON")),
         ];

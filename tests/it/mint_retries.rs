@@ -1,0 +1,165 @@
+//! Which answers a mint waits out, on which hosts it goes on, and what it reports in the end.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tower_m2m::{MintError, RejectionReason, ServiceToken, SuperTokensCore};
+
+use crate::scripted::{
+    ISSUER, ScriptedCore, Step, dead_address, good, signed_by, status, token_response,
+};
+use crate::support::{Signer, TIMEOUT, chain, core as embedded_core, now, serve_core};
+
+/// The page with which Tomcat answers every path until the core's routes are there.
+const TOMCAT_PAGE: &str = "<!doctype html><html lang=\"en\"><head><title>HTTP Status 404 – Not Found</title>\
+    <style type=\"text/css\">body {font-family:Tahoma,Arial,sans-serif;} h1, h2, h3, b {color:white;background-color:#525D76;}\
+    </style></head><body><h1>HTTP Status 404 – Not Found</h1></body></html>";
+
+const HTML_PAGE: &str = "an HTML page; is the base path right?";
+
+/// The answers of a core that will recover.
+fn transient_answers() -> Vec<(&'static str, Step)> {
+    vec![
+        ("404 with an HTML page", status(404, "", TOMCAT_PAGE)),
+        ("408", status(408, "", "")),
+        ("425", status(425, "", "too early")),
+        ("429", status(429, "", "slow down")),
+        ("500", status(500, "", "no connection to the database")),
+        ("502", status(502, "", "<html>\r\n<head><title>502 Bad Gateway</title></head></html>")),
+        ("503", status(503, "", "")),
+        ("599", status(599, "", "")),
+    ]
+}
+
+async fn mint(uri: &str, start_up_timeout: Duration) -> Result<ServiceToken, MintError> {
+    let core = SuperTokensCore::new(uri).unwrap().start_up_timeout(start_up_timeout);
+    tokio::time::timeout(TIMEOUT, core.service_token(ISSUER).mint()).await.expect("the mint hangs")
+}
+
+#[tokio::test]
+async fn transient_answer_is_retried() {
+    let mut failed = Vec::new();
+    for (case, step) in transient_answers() {
+        let starting = ScriptedCore::start([step, good()]).await;
+        let minted = mint(&starting.url, TIMEOUT).await;
+        if minted.is_err() || starting.count() != 2 {
+            failed.push(format!("{case}: {minted:?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[tokio::test]
+async fn transient_answer_goes_on_to_the_next_host() {
+    let mut failed = Vec::new();
+    let healthy = ScriptedCore::start([good()]).await;
+    for (case, step) in transient_answers() {
+        let starting = ScriptedCore::start([step]).await;
+        let dead = dead_address().await;
+        for uri in [
+            format!("{};{}", starting.url, healthy.url),
+            format!("{};http://{dead};{}", starting.url, healthy.url),
+            format!("http://{dead};{};{}", starting.url, healthy.url),
+        ] {
+            // One attempt: the next host is asked in the same one.
+            if let Err(err) = mint(&uri, Duration::ZERO).await {
+                failed.push(format!("{case}: {err}"));
+            }
+        }
+        assert_eq!(starting.count(), 3, "{case}");
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[tokio::test]
+async fn answer_is_reported_over_a_dead_host() {
+    let failing = ScriptedCore::start([status(500, "", "no connection to the database")]).await;
+    let dead = dead_address().await;
+    for uri in [format!("{};http://{dead}", failing.url), format!("http://{dead};{}", failing.url)]
+    {
+        let err = mint(&uri, Duration::ZERO).await.unwrap_err();
+        assert!(err.to_string().ends_with("500: no connection to the database"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn html_page_is_named_instead_of_quoted() {
+    let cases = [
+        (404, TOMCAT_PAGE, true),
+        (400, "\u{feff}\r\n <!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 4.01//EN\"><body>", true),
+        (502, "<html>\r\n<head><title>502 Bad Gateway</title></head>", true),
+        (403, "<!-- generated --><HTML lang=en><style>body{margin:0}</style>", true),
+        (200, "<html>It works!</html>", true),
+        (400, "<none> is no tenant", false),
+        (400, "Not found: <html>", false),
+    ];
+    for (code, body, is_page) in cases {
+        let server = ScriptedCore::start([status(code, "", body)]).await;
+        let err = mint(&server.url, Duration::ZERO).await.unwrap_err().to_string();
+        assert_eq!(err.ends_with(&format!(": {HTML_PAGE}")), is_page, "{body}: {err}");
+        assert!(!is_page || !err.contains('<'), "{body}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn cut_off_attempt_does_not_hide_the_reason() {
+    let failing =
+        ScriptedCore::start([status(500, "", "no connection to the database"), Step::Silence])
+            .await;
+    let err = mint(&failing.url, Duration::from_millis(400)).await.unwrap_err();
+    assert_eq!(failing.count(), 2);
+    assert!(chain(&err).ends_with("500: no connection to the database"), "{}", chain(&err));
+}
+
+#[tokio::test]
+async fn static_key_in_place_of_a_dynamic_one_is_an_error() {
+    let cases = [
+        ("d-1732600000000", true),
+        ("s-0c1c0d3a-4d3f-4f0c-9a53-3c27d1a6a9f1", false),
+        ("0c1c0d3a-4d3f-4f0c-9a53-3c27d1a6a9f1", false),
+    ];
+    for (kid, is_accepted) in cases {
+        let scripted = ScriptedCore::start([signed_by(kid)]).await;
+        let core = SuperTokensCore::new(&scripted.url).unwrap();
+        let minted = core.service_token(ISSUER).dynamic_key().mint().await;
+        assert_eq!(minted.is_ok(), is_accepted, "{kid}: {minted:?}");
+        assert_eq!(scripted.count(), 1, "{kid}: retried");
+        if let Err(err) = minted {
+            let text = err.to_string();
+            assert!(text.contains("static key") && text.contains("2.21"), "{text}");
+        }
+        core.service_token(ISSUER).mint().await.expect("a static key was requested");
+    }
+    let url = serve_core(embedded_core().await).await;
+    let old = SuperTokensCore::new(&url).unwrap().cdi_version("2.20");
+    old.service_token(ISSUER).dynamic_key().mint().await.expect_err("the key is static");
+}
+
+#[tokio::test]
+async fn verify_with_waits_until_the_token_is_valid() {
+    let signer = Signer::new("k");
+    let verifier = signer.verifier().leeway(Duration::ZERO);
+    let token = |claim: &str, ahead: u64| {
+        let mut claims = json!({"exp": now() + 3600, "iss": ISSUER, "source": "microservice"});
+        claims[claim] = json!(now() + ahead);
+        token_response(&signer.claims(claims))
+    };
+    for claim in ["iat", "nbf"] {
+        let core = ScriptedCore::start([token(claim, 2)]).await;
+        let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
+        let minted = request.verify_with(&verifier).mint().await;
+        assert!(minted.is_ok(), "{claim}: {minted:?}");
+        assert_eq!(core.count(), 1, "{claim}: a new token would be no older");
+
+        let core = ScriptedCore::start([token(claim, 600)]).await;
+        let core = SuperTokensCore::new(&core.url).unwrap();
+        let core = core.start_up_timeout(Duration::from_millis(300));
+        let err = core.service_token(ISSUER).verify_with(&verifier).mint().await.unwrap_err();
+        let MintError::Misconfigured { source } = err else { panic!("{claim}: {err}") };
+        let is_early = matches!(
+            source.reason(),
+            RejectionReason::IssuedInFuture | RejectionReason::NotYetValid
+        );
+        assert!(is_early, "{claim}: {source}");
+    }
+}
