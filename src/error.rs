@@ -127,7 +127,6 @@ impl Eq for SourceError {}
 
 /// The beginning of a text on one line: at most [`MAX_TEXT`] characters, with control characters
 /// escaped.
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only text from a peer needs it
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::new();
     for c in text.trim().chars().take(MAX_TEXT) {

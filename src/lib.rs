@@ -169,7 +169,7 @@ pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 #[doc(inline)]
 pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
 #[doc(inline)]
-pub use crate::token::{ServiceToken, TokenError, TokenHealth};
+pub use crate::token::{ServiceToken, TokenError, TokenHealth, TokenRejection};
 pub use crate::verify::{ClaimsError, ServiceClaims, Verifier};
 
 /// The README's snippets, compiled as tests.

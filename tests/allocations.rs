@@ -88,12 +88,15 @@ async fn adding_the_token_allocates_nothing() {
         Request::builder().header(USER_AGENT, HeaderValue::from_static("orders")).body(()).unwrap()
     };
     let layer = AddServiceTokenLayer::new(token).only_to(["https://billing.internal"]).unwrap();
-    let to_billing = || {
-        let mut request = request();
-        *request.uri_mut() = http::Uri::from_static("https://billing.internal/charge");
-        request
-    };
-    assert_eq!(count(&mut layer.layer(service(|_| {})), to_billing), 0);
+    let parsed: http::Uri = String::from("https://billing.internal/charge").parse().unwrap();
+    for uri in [http::Uri::from_static("https://billing.internal/charge"), parsed] {
+        let to_billing = || {
+            let mut request = request();
+            *request.uri_mut() = uri.clone();
+            request
+        };
+        assert_eq!(count(&mut layer.layer(service(|_| {})), to_billing), 0);
+    }
 }
 
 #[tokio::test]

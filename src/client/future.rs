@@ -8,11 +8,20 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use pin_project_lite::pin_project;
 
+use super::challenge::{BearerChallenge, bearer_challenges};
 use super::message::ResponseHead;
-use crate::token::ServiceToken;
+use super::origin::Destination;
+use crate::token::{Refusal, ServiceToken};
 
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// A longer `grpc-message` is cut to this, in bytes.
+const MAX_GRPC_MESSAGE: usize = 8 * 1024;
+
+/// The number of `WWW-Authenticate` headers that are read.
+const MAX_HEADERS: usize = 16;
 
 pin_project! {
     /// The response future of [`AddServiceToken`](crate::AddServiceToken). Resolves to the output
@@ -46,22 +55,20 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        sent: Sent,
+        sent: Option<Sent>,
     }
 }
 
-/// What the layer added to a request.
-pub(super) enum Sent {
-    Nothing,
-    /// A token that cannot be renewed. Holds no [`ServiceToken`]: cloning one costs as much as the
-    /// rest of the layer.
-    Fixed,
-    /// A renewable token and the serial of the sent value.
-    Renewable(ServiceToken, u64),
+/// The token that the layer added to a request.
+pub(super) struct Sent {
+    pub(super) token: ServiceToken,
+    /// The serial of the sent value.
+    pub(super) serial: u64,
+    pub(super) destination: Option<Destination>,
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, sent: Sent) -> Self {
+    pub(super) fn new(inner: F, sent: Option<Sent>) -> Self {
         Self { inner, sent }
     }
 }
@@ -77,13 +84,12 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result
-            && rejects_token(response.head())
+            && let Some(Sent { token, serial, destination }) = this.sent
+            && let Some(refusal) = refusal(response.head())
         {
-            match this.sent {
-                Sent::Nothing => {}
-                Sent::Fixed => tracing::debug!("service token rejected, not renewable"),
-                Sent::Renewable(token, serial) => token.rejected(*serial),
-            }
+            let origin = response.origin();
+            let origin = origin.or_else(|| destination.as_ref().map(ToString::to_string));
+            token.refused(*serial, &refusal, origin);
         }
         Poll::Ready(result)
     }
@@ -95,18 +101,49 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// Whether the response says that the token itself is invalid: 401 with `error="invalid_token"`
-/// (RFC 6750 §3.1), or gRPC status 16 (UNAUTHENTICATED) in a trailers-only response. A new token
-/// would not help with any other refusal.
-fn rejects_token((status, headers): (StatusCode, &HeaderMap)) -> bool {
+/// What the response says about the token. `None` unless it is a 401 with the error code
+/// `invalid_token` (RFC 6750 §3.1) or without any, or has the gRPC status 16 (UNAUTHENTICATED) in a
+/// trailers-only response. A new token would not help with any other refusal.
+fn refusal((status, headers): (StatusCode, &HeaderMap)) -> Option<Refusal> {
     match status {
-        StatusCode::UNAUTHORIZED => headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
-            let mut words = challenge.as_bytes().split(|byte| matches!(byte, b' ' | b',' | b'\t'));
-            words.any(|word| word == b"error=\"invalid_token\"" || word == b"error=invalid_token")
-        }),
-        StatusCode::OK => headers.get(GRPC_STATUS).is_some_and(|code| code == "16"),
-        _ => false,
+        StatusCode::UNAUTHORIZED => {
+            let values = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_HEADERS);
+            let challenges: Vec<BearerChallenge> =
+                values.flat_map(|value| bearer_challenges(value.as_bytes())).collect();
+            if challenges.iter().all(|challenge| challenge.error.is_none()) {
+                return Some(Refusal::Unexplained);
+            }
+            let is_invalid =
+                |challenge: &BearerChallenge| challenge.error.as_deref() == Some("invalid_token");
+            let description = challenges.into_iter().find(is_invalid)?.description;
+            Some(Refusal::InvalidToken { description })
+        }
+        StatusCode::OK if headers.get(GRPC_STATUS).is_some_and(|code| code == "16") => {
+            let message = headers.get(GRPC_MESSAGE).map(|value| percent_decode(value.as_bytes()));
+            Some(Refusal::InvalidToken { description: message.filter(|text| !text.is_empty()) })
+        }
+        _ => None,
     }
+}
+
+/// Decodes a `grpc-message`. Keeps a `%` without two hexadecimal digits.
+fn percent_decode(text: &[u8]) -> String {
+    let mut rest = &text[..text.len().min(MAX_GRPC_MESSAGE)];
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let [first, after @ ..] = rest {
+        let digit = |index: usize| char::from(*after.get(index)?).to_digit(16);
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.extend(u8::try_from(high * 16 + low));
+                rest = &after[2..];
+            }
+            _ => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
@@ -115,37 +152,58 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn only_an_invalid_token_counts_as_rejected() {
-        let cases = [
+    fn refusal_tells_an_invalid_token_from_other_reasons() {
+        let challenge = "www-authenticate";
+        let invalid = |description: Option<&str>| {
+            Some(Refusal::InvalidToken { description: description.map(str::to_owned) })
+        };
+        let bare = || Some(Refusal::Unexplained);
+        let cases: [(u16, &[(&str, &str)], _); 18] = [
+            (401, &[(challenge, r#"Bearer realm="m2m", error="invalid_token""#)], invalid(None)),
             (
                 401,
-                "www-authenticate",
-                r#"Bearer realm="m2m", error="invalid_token", error_description="x""#,
-                true,
+                &[(challenge, r#"Bearer error="invalid_token", error_description="x""#)],
+                invalid(Some("x")),
             ),
-            (401, "www-authenticate", "Bearer error=invalid_token", true),
-            (401, "www-authenticate", r#"Bearer realm="m2m""#, false),
             (
                 401,
-                "www-authenticate",
-                r#"Bearer error="insufficient_scope", error_description="invalid_token""#,
-                false,
+                &[(challenge, "Basic realm=x"), (challenge, "bearer Error = invalid_token")],
+                invalid(None),
             ),
-            (403, "www-authenticate", r#"Bearer error="invalid_token""#, false),
-            (401, "x", "y", false),
-            (200, "grpc-status", "16", true),
-            (200, "grpc-status", "7", false),
-            (503, "grpc-status", "16", false),
-            (200, "x", "y", false),
+            (401, &[(challenge, r#"Bearer realm="m2m""#)], bare()),
+            (401, &[(challenge, "Basic realm=x")], bare()),
+            (401, &[("x", "y")], bare()),
+            (401, &[], bare()),
+            (
+                401,
+                &[(
+                    challenge,
+                    r#"Bearer error="insufficient_scope", error_description="invalid_token""#,
+                )],
+                None,
+            ),
+            (401, &[(challenge, "Bearer error=invalid_request")], None),
+            (403, &[(challenge, r#"Bearer error="invalid_token""#)], None),
+            (200, &[("grpc-status", "16")], invalid(None)),
+            (200, &[("grpc-status", "16"), ("grpc-message", "")], invalid(None)),
+            (
+                200,
+                &[("grpc-status", "16"), ("grpc-message", "the%20token%2")],
+                invalid(Some("the token%2")),
+            ),
+            (200, &[("grpc-status", "16"), ("grpc-message", "%zz%")], invalid(Some("%zz%"))),
+            (200, &[("grpc-status", "16"), ("grpc-message", "%C3%a9")], invalid(Some("é"))),
+            (200, &[("grpc-status", "7")], None),
+            (503, &[("grpc-status", "16")], None),
+            (200, &[("x", "y")], None),
         ];
-        for (status, name, value, expected) in cases {
-            let headers =
-                HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
-            assert_eq!(
-                rejects_token((StatusCode::from_u16(status).unwrap(), &headers)),
-                expected,
-                "{status} {value}"
-            );
+        for (status, headers, expected) in cases {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(refusal((status, &map)), expected, "{status} {headers:?}");
         }
     }
 }

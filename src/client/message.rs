@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use super::origin::Origin;
+use super::origin::{Destination, Origin};
 
 /// A request that can carry the token.
 #[allow(unnameable_types)] // sealed
@@ -12,6 +12,9 @@ pub trait OutgoingRequest {
 
     /// Whether the request names a host.
     fn has_authority(&self) -> bool;
+
+    /// Where the request goes. `None` if only the response tells without an allocation.
+    fn destination(&self) -> Option<Destination>;
 
     /// The headers.
     fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -24,6 +27,10 @@ impl<B> OutgoingRequest for Request<B> {
 
     fn has_authority(&self) -> bool {
         self.uri().authority().is_some()
+    }
+
+    fn destination(&self) -> Option<Destination> {
+        Destination::of(self.uri())
     }
 
     fn headers_mut(&mut self) -> &mut HeaderMap {
@@ -41,6 +48,10 @@ impl OutgoingRequest for reqwest::Request {
         true
     }
 
+    fn destination(&self) -> Option<Destination> {
+        None
+    }
+
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
     }
@@ -51,11 +62,18 @@ impl OutgoingRequest for reqwest::Request {
 pub trait ResponseHead {
     /// The status and the headers.
     fn head(&self) -> (StatusCode, &HeaderMap);
+
+    /// The origin that responded. `None` if only the request tells.
+    fn origin(&self) -> Option<String>;
 }
 
 impl<B> ResponseHead for Response<B> {
     fn head(&self) -> (StatusCode, &HeaderMap) {
         (self.status(), self.headers())
+    }
+
+    fn origin(&self) -> Option<String> {
+        None
     }
 }
 
@@ -63,5 +81,9 @@ impl<B> ResponseHead for Response<B> {
 impl ResponseHead for reqwest::Response {
     fn head(&self) -> (StatusCode, &HeaderMap) {
         (self.status(), self.headers())
+    }
+
+    fn origin(&self) -> Option<String> {
+        Some(self.url().origin().ascii_serialization())
     }
 }

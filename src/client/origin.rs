@@ -1,11 +1,13 @@
-//! The origins that a token may be sent to (RFC 6454 §4).
+//! The origins that a token may be sent to (RFC 6454 §4), and the one that a request goes to.
+
+use std::fmt;
 
 use http::Uri;
 use http::uri::Authority;
 use url::Url;
 
 use crate::config_text;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, one_line};
 
 /// A scheme, a host and a port.
 #[derive(Clone, Debug)]
@@ -49,6 +51,35 @@ impl Origin {
 
     fn matches(&self, host: &str, port: Option<u16>) -> bool {
         port == Some(self.port) && self.host.eq_ignore_ascii_case(host)
+    }
+}
+
+/// Where a request goes, for the report of a rejection. Made for every request: the authority is
+/// reference-counted, so this copies no text.
+#[derive(Clone, Debug)]
+#[allow(unnameable_types)] // only a sealed trait names it
+pub struct Destination {
+    scheme: &'static str,
+    authority: Authority,
+}
+
+impl Destination {
+    pub(super) fn of(uri: &Uri) -> Option<Self> {
+        let scheme = match uri.scheme_str()? {
+            "https" => "https",
+            "http" => "http",
+            _ => return None,
+        };
+        Some(Self { scheme, authority: uri.authority()?.clone() })
+    }
+}
+
+/// The scheme, the host and the port, without user and password, as the beginning of one line.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.authority.as_str();
+        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        write!(f, "{}://{}", self.scheme, one_line(host_and_port))
     }
 }
 
@@ -96,6 +127,20 @@ mod tests {
             "",
         ] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn destination_is_printed_as_an_origin_without_secrets() {
+        let cases = [
+            ("https://a.example/charge?secret", Some("https://a.example")),
+            ("http://u:secret@[::1]:8080/", Some("http://[::1]:8080")),
+            ("/package.Service/Call", None),
+            ("a.example:443", None),
+        ];
+        for (uri, expected) in cases {
+            let destination = Destination::of(&uri.parse().unwrap());
+            assert_eq!(destination.map(|to| to.to_string()).as_deref(), expected, "{uri}");
         }
     }
 

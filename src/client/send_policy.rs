@@ -50,12 +50,12 @@ impl SendPolicy {
         self.token.copy()
     }
 
-    /// Adds the token to the request if the policy allows it. Returns what was added.
+    /// Adds the token to the request if the policy allows it. Returns what was added, if anything.
     pub(super) fn add_token(
         &self,
         request: &mut impl OutgoingRequest,
         copy: &mut TokenCopy,
-    ) -> Sent {
+    ) -> Option<Sent> {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
         {
@@ -63,17 +63,15 @@ impl SendPolicy {
             if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
                 tracing::warn!("request without authority, service token not added");
             }
-            return Sent::Nothing;
+            return None;
         }
+        let destination = request.destination();
         let headers = request.headers_mut();
         if self.keeps_present && headers.contains_key(&self.header) {
-            return Sent::Nothing;
+            return None;
         }
         let (value, serial) = copy.header_value();
         headers.insert(&self.header, value.clone());
-        match self.token.is_renewable() {
-            true => Sent::Renewable(self.token.clone(), serial),
-            false => Sent::Fixed,
-        }
+        Some(Sent { token: self.token.clone(), serial, destination })
     }
 }

@@ -5,11 +5,14 @@
 //!
 //! - before it expires, if the request set a [`validity`](ServiceTokenRequest::validity) or a
 //!   [`dynamic_key`](ServiceTokenRequest::dynamic_key);
-//! - after a called service rejected it as invalid. The minimum pause between these replacements is
-//!   30 s, and doubles to 10 min while new tokens are rejected too. The callers of a core that lost
-//!   its keys therefore need no restart.
+//! - after a called service rejected it as invalid, or answered a 401 without a reason to a token
+//!   that has expired. The minimum pause between these replacements is 30 s, and doubles to 10 min
+//!   while new tokens are rejected too. The callers of a core that lost its keys therefore need no
+//!   restart. Nothing is minted if the reason would be the same for a new token: its issuer,
+//!   audience or subject, or a called service whose clock is behind.
 //!
-//! While a mint fails, the old token stays in use, and [`ServiceToken::health`] holds the error.
+//! While a mint fails, the old token stays in use. [`ServiceToken::health`] holds the error of the
+//! last renewal and the last rejection of the token in use.
 //!
 //! `tracing` events:
 //!
@@ -21,7 +24,9 @@
 //! | `service token renewed` | info | `lifetime_seconds` |
 //! | `service token renewal failed`, the first time | warn | `error` |
 //! | `service token renewal failed again` | debug | `error`, `failures` |
-//! | `service token rejected, minting a new one` | warn | |
+//! | `service token rejected, minting a new one` | warn | `origin`, `description` |
+//! | `service token rejected`, at most once a minute | warn | `origin`, `description` |
+//! | `service token rejected`, more often | debug | `origin`, `description` |
 //! | `service token expired`, if no renewal succeeded | error | |
 //!
 //! ```no_run
@@ -42,6 +47,8 @@
 
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code, unreachable_pub))] // only mints use all of it
 mod error;
+mod redact;
+mod refusal;
 #[cfg(feature = "reqwest")]
 mod renewal;
 #[cfg(feature = "reqwest")]
@@ -52,11 +59,14 @@ mod service_token;
 mod supertokens;
 #[cfg(test)]
 mod tests;
+mod token_health;
 
 #[cfg(feature = "reqwest")]
 pub use error::MintError;
 pub use error::TokenError;
+pub(crate) use refusal::Refusal;
+pub use service_token::ServiceToken;
 pub(crate) use service_token::TokenCopy;
-pub use service_token::{ServiceToken, TokenHealth};
 #[cfg(feature = "reqwest")]
 pub use supertokens::{ServiceTokenRequest, SuperTokensCore};
+pub use token_health::{TokenHealth, TokenRejection};

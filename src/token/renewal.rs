@@ -27,7 +27,7 @@ pub(super) fn renewable(
     minter: impl Mint,
     clock: Clock,
 ) -> ServiceToken {
-    let state = State::new(&token, policy, clock);
+    let state = State::new(&token, policy, clock.clone());
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
@@ -37,7 +37,7 @@ pub(super) fn renewable(
         state: state.into(),
     }));
     task.ensure_running();
-    ServiceToken::renewable(current, task)
+    ServiceToken::renewable(current, task, clock)
 }
 
 struct TokenRenewal<M: Mint>(BackgroundTask<RenewalWork<M>>);
@@ -49,15 +49,15 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         }
     }
 
-    fn rejected(&self, serial: u64) {
+    fn rejected(&self, serial: u64) -> bool {
         let work = self.0.work();
         let causes_mint = work.state().record_rejection(serial);
         if causes_mint {
-            tracing::warn!("service token rejected, minting a new one");
             work.is_needed.store(true, Ordering::Relaxed);
             work.wake.notify_one();
             self.ensure_running();
         }
+        causes_mint
     }
 
     fn is_running(&self) -> bool {

@@ -1,8 +1,8 @@
 //! The token that this process sends to other services.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::error::{MintError, TokenError};
+use super::redact::redact;
+use super::refusal::{Refusal, RejectionLog};
+use super::token_health::{TokenHealth, TokenRejection};
 use crate::bearer;
 use crate::clock::Clock;
 use crate::config_text;
@@ -25,8 +28,10 @@ static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 /// token.
 ///
 /// A minted token may be replaced while it is in use, so call
-/// [`header_value`](Self::header_value) for each request, or use the
-/// [client layer](crate::AddServiceTokenLayer). Renewal stops when the last clone is dropped.
+/// [`header_value`](Self::header_value) for each request and
+/// [`report_rejected`](Self::report_rejected) after a rejection, or use the
+/// [client layer](crate::AddServiceTokenLayer), which does both. Renewal stops when the last clone
+/// is dropped.
 ///
 /// ```no_run
 /// use tower_m2m::SuperTokensCore;
@@ -48,35 +53,9 @@ struct Shared {
     /// The renewal replaces it.
     current: watch::Sender<TokenValue>,
     renewal: Option<Box<dyn Renewal>>,
-}
-
-/// The health of a [`ServiceToken`].
-///
-/// ```
-/// use std::time::SystemTime;
-/// use tower_m2m::TokenHealth;
-///
-/// /// For a readiness endpoint: whether requests still carry an unexpired token.
-/// fn is_ready(health: &TokenHealth) -> bool {
-///     if let Some(err) = &health.last_error {
-///         eprintln!("renewal failed: {err}");
-///     }
-///     health.expires_at.is_none_or(|expires_at| SystemTime::now() < expires_at)
-/// }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TokenHealth {
-    /// When the token in use expires. `None` if it never does; see [`ServiceToken::expires_at`].
-    pub expires_at: Option<SystemTime>,
-    /// Whether a task renews the token. A task does so for a token with
-    /// [`validity`](crate::ServiceTokenRequest::validity) or
-    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), and for any minted token after a
-    /// server rejected it.
-    pub renewing: bool,
-    /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
-    #[cfg(feature = "reqwest")]
-    pub last_error: Option<MintError>,
+    clock: Clock,
+    /// Locked for a few instructions after a rejection.
+    rejections: Mutex<RejectionLog>,
 }
 
 impl ServiceToken {
@@ -104,16 +83,26 @@ impl ServiceToken {
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
         let jwt = config_text::trim(jwt.as_ref());
         let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
-        let current = TokenValue::new(jwt, &claims, &Clock::default())?;
-        Ok(Self(Arc::new(Shared { current: watch::Sender::new(current), renewal: None })))
+        let clock = Clock::default();
+        let current = TokenValue::new(jwt, &claims, &clock)?;
+        Ok(Self::with_renewal(watch::Sender::new(current), None, clock))
     }
 
     /// A token whose value in `current` is replaced by `renewal`.
     pub(super) fn renewable(
         current: watch::Sender<TokenValue>,
         renewal: impl Renewal + 'static,
+        clock: Clock,
     ) -> Self {
-        Self(Arc::new(Shared { current, renewal: Some(Box::new(renewal)) }))
+        Self::with_renewal(current, Some(Box::new(renewal)), clock)
+    }
+
+    fn with_renewal(
+        current: watch::Sender<TokenValue>,
+        renewal: Option<Box<dyn Renewal>>,
+        clock: Clock,
+    ) -> Self {
+        Self(Arc::new(Shared { current, renewal, clock, rejections: Mutex::default() }))
     }
 
     /// The header value to send now: `Bearer <jwt>`, marked sensitive. Takes a lock for a few
@@ -156,6 +145,36 @@ impl ServiceToken {
         headers.insert(AUTHORIZATION, self.header_value());
     }
 
+    /// Reports that a called service rejected the token, with 401 and `error="invalid_token"` for
+    /// instance. `sent` is the value from [`header_value`](Self::header_value) that the request
+    /// carried. A minted token is then replaced in the background, at most once in 30 s. If `sent`
+    /// is no longer in use, nothing happens. For clients without the
+    /// [client layer](crate::AddServiceTokenLayer), which reports by itself.
+    ///
+    /// ```no_run
+    /// use reqwest::{Client, Error, Response, StatusCode};
+    /// use tower_m2m::ServiceToken;
+    ///
+    /// async fn charge(client: &Client, token: &ServiceToken) -> Result<Response, Error> {
+    ///     let sent = token.header_value();
+    ///     let request = client.post("https://billing.internal/charge");
+    ///     let response = request.header("authorization", sent.clone()).send().await?;
+    ///     if response.status() == StatusCode::UNAUTHORIZED {
+    ///         token.report_rejected(&sent);
+    ///     }
+    ///     Ok(response)
+    /// }
+    /// ```
+    pub fn report_rejected(&self, sent: &HeaderValue) {
+        let serial = {
+            let current = self.0.current.borrow();
+            (current.header_value == *sent).then_some(current.serial)
+        };
+        if let Some(serial) = serial {
+            self.refused(serial, &Refusal::InvalidToken { description: None }, None);
+        }
+    }
+
     /// The `exp` of the token in use. `None` if it has none, or one that [`SystemTime`] cannot
     /// represent on this platform.
     ///
@@ -192,11 +211,13 @@ impl ServiceToken {
     #[must_use]
     pub fn health(&self) -> TokenHealth {
         let renewal = self.0.renewal.as_deref();
+        let serial = self.0.current.borrow().serial;
         TokenHealth {
             expires_at: self.expires_at(),
             renewing: renewal.is_some_and(Renewal::is_running),
             #[cfg(feature = "reqwest")]
             last_error: renewal.and_then(Renewal::last_error),
+            last_rejection: self.rejections().last_of(serial),
         }
     }
 
@@ -213,16 +234,42 @@ impl ServiceToken {
         }
     }
 
-    /// Reports that a server rejected the token with this serial as invalid.
-    pub(crate) fn rejected(&self, serial: u64) {
-        if let Some(renewal) = &self.0.renewal {
-            renewal.rejected(serial);
+    /// Records that a request with the token of this serial was refused at `origin`, and has the
+    /// token replaced if another one may be accepted. A refusal of an older token counts for
+    /// nothing: the token in use may be valid.
+    pub(crate) fn refused(&self, serial: u64, refusal: &Refusal, origin: Option<String>) {
+        let (clock, now) = (&self.0.clock, self.0.clock.unix_now());
+        let has_expired = {
+            let current = self.0.current.borrow();
+            if current.serial != serial {
+                return;
+            }
+            current.expires_at.is_some_and(|expires_at| expires_at <= now)
+        };
+        if !refusal.rejects_token(has_expired) {
+            return;
+        }
+        let rejection = TokenRejection {
+            at: UNIX_EPOCH + Duration::from_secs(now),
+            origin,
+            description: refusal.description().map(|text| redact(text, None)),
+        };
+        let is_warned = self.rejections().record(serial, rejection.clone(), clock.now());
+        let renewal = self.0.renewal.as_deref().filter(|_| refusal.is_mended_by_a_new_token());
+        let causes_mint = renewal.is_some_and(|renewal| renewal.rejected(serial));
+        let (origin, description) = (rejection.origin, rejection.description);
+        if causes_mint {
+            tracing::warn!(origin, description, "service token rejected, minting a new one");
+        } else if is_warned {
+            tracing::warn!(origin, description, "service token rejected");
+        } else {
+            tracing::debug!(origin, description, "service token rejected");
         }
     }
 
-    /// Whether another token can replace this one.
-    pub(crate) fn is_renewable(&self) -> bool {
-        self.0.renewal.is_some()
+    fn rejections(&self) -> MutexGuard<'_, RejectionLog> {
+        // No code panics while it holds the lock.
+        self.0.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -243,7 +290,7 @@ pub(crate) struct TokenCopy {
 }
 
 impl TokenCopy {
-    /// The header value to send now, and the serial to pass to [`ServiceToken::rejected`].
+    /// The header value to send now, and the serial to pass to [`ServiceToken::refused`].
     pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
         self.token.ensure_running();
         if self.current.has_changed().unwrap_or_default() {
@@ -259,8 +306,8 @@ pub(super) trait Renewal: Send + Sync {
     /// token.
     fn ensure_running(&self);
 
-    /// Called when a server rejected the token with this serial as invalid.
-    fn rejected(&self, serial: u64);
+    /// Called when a server rejected the token with this serial. Returns whether it causes a mint.
+    fn rejected(&self, serial: u64) -> bool;
 
     fn is_running(&self) -> bool;
 

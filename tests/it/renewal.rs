@@ -12,6 +12,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
 use crate::scripted::{ISSUER, ScriptedCore, Step, good, status};
+use crate::support::Logs;
 
 /// Waits until the token is renewed. Returns its new header value.
 async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
@@ -71,6 +72,66 @@ async fn rejected_token_is_replaced_and_response_passes_through() {
     renewed(&token, &old).await;
     assert_eq!(call().await, StatusCode::OK);
     assert_eq!(core.count(), 2);
+}
+
+#[tokio::test]
+async fn rejection_names_origin_and_description_and_mints_nothing() {
+    let core = ScriptedCore::start([good()]).await;
+    let token =
+        SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
+    let issuer = "the issuer is not accepted";
+    let challenge = format!(r#"Bearer error = "invalid_token", error_description="{issuer}""#);
+    let responses = [
+        Response::builder().status(401).header(WWW_AUTHENTICATE, challenge),
+        Response::builder().header("grpc-status", "16").header("grpc-message", issuer),
+    ];
+    for response in responses {
+        let fixed = ServiceToken::from_jwt(
+            token.header_value().to_str().unwrap().trim_start_matches("Bearer "),
+        );
+        let response = response.body(()).unwrap();
+        for token in [token.clone(), fixed.unwrap()] {
+            let logs = Logs::of_this_thread();
+            let response = response.clone();
+            let m2 = service_fn(move |_: Request<()>| {
+                std::future::ready(Ok::<_, Infallible>(response.clone()))
+            });
+            let mut m1 =
+                ServiceBuilder::new().layer(AddServiceTokenLayer::new(token.clone())).service(m2);
+            for _ in 0..3 {
+                let request = Request::get("https://billing.internal/charge").body(()).unwrap();
+                m1.ready().await.unwrap().call(request).await.unwrap();
+            }
+            let rejection = token.health().last_rejection.expect("the rejection is in the health");
+            assert_eq!(rejection.origin.as_deref(), Some("https://billing.internal"));
+            assert_eq!(rejection.description.as_deref(), Some(issuer));
+            let line = format!(
+                r#"service token rejected origin="https://billing.internal" description="{issuer}""#
+            );
+            let (text, count) = (logs.text(), logs.text().matches(&line).count());
+            assert_eq!(count, 3, "{text}");
+        }
+    }
+    assert!(!token.health().renewing);
+    assert_eq!(core.count(), 1);
+}
+
+#[tokio::test]
+async fn rejection_of_a_reqwest_request_names_its_origin() {
+    let core = ScriptedCore::start([good()]).await;
+    let token =
+        SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
+    let challenge = "www-authenticate: Bearer error=invalid_token\r\n";
+    let m2 = ScriptedCore::start([status(401, challenge, "")]).await;
+    let mut m1 = ServiceBuilder::new()
+        .layer(AddServiceTokenLayer::new(token.clone()))
+        .service(reqwest::Client::new());
+    let url = format!("{}/charge?x=1", m2.url).parse().unwrap();
+    let request = reqwest::Request::new(reqwest::Method::GET, url);
+    let logs = Logs::of_this_thread();
+    assert_eq!(m1.ready().await.unwrap().call(request).await.unwrap().status(), 401);
+    let line = format!(r#"service token rejected, minting a new one origin="{}""#, m2.url);
+    assert!(logs.text().contains(&line), "{}", logs.text());
 }
 
 #[tokio::test]

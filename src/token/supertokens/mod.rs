@@ -1,7 +1,6 @@
 //! Mints service tokens with a SuperTokens core.
 
 mod core;
-mod redact;
 mod request;
 mod response;
 mod retry;

@@ -5,12 +5,12 @@ use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::Response;
 use serde_json::Value;
 
-use super::redact::redact;
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
 use crate::jose::{Jws, json};
 use crate::token::error::{HTML_PAGE, MintError};
+use crate::token::redact::redact;
 
 /// Maximum length of a response body, in bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;

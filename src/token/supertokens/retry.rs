@@ -46,7 +46,7 @@ impl RetryBudget {
             return Err(error);
         }
         let left = self.retry_deadline.saturating_duration_since(self.clock.now());
-        let Some(wait) = self.next_wait(&error, left) else { return Err(self.to_report(error)) };
+        let Some(wait) = self.next_wait(&error, left) else { return Err(self.reported(error)) };
         match &error {
             MintError::KeysUnavailable { source } => {
                 tracing::info!(error = %Chain(source), "keys unavailable, retrying");
@@ -77,7 +77,7 @@ impl RetryBudget {
 
     /// The error to report at the end. If the end cut off the last attempt, its error says less
     /// than the one before.
-    fn to_report(&mut self, error: MintError) -> MintError {
+    fn reported(&mut self, error: MintError) -> MintError {
         let is_cut_off = !error.is_answer() && self.clock.now() >= self.attempt_deadline;
         self.last_error.take().filter(|_| is_cut_off).unwrap_or(error)
     }

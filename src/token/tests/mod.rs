@@ -1,2 +1,4 @@
 #[cfg(feature = "reqwest")]
+mod refusal;
+#[cfg(feature = "reqwest")]
 mod renewal;

@@ -13,19 +13,21 @@ use tokio::time::{Instant, advance, sleep};
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::token::error::MintError;
+use crate::token::refusal::Refusal;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::{ServiceToken, TokenValue};
 
-const START: u64 = 1_700_000_000;
+pub(super) const START: u64 = 1_700_000_000;
 
 /// A core in memory. Records its mints, and fails while it is down. Its `n`th token holds the claim
 /// `n`.
 #[derive(Clone)]
-struct Core(Arc<Inner>);
+pub(super) struct Core(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
+    start: Instant,
     validity: u64,
     minted: AtomicU64,
     attempts: Mutex<Vec<Instant>>,
@@ -33,9 +35,10 @@ struct Inner {
 }
 
 impl Core {
-    fn new(validity: u64) -> Self {
+    pub(super) fn new(validity: u64) -> Self {
         Self(Arc::new(Inner {
             clock: Clock::driven(START),
+            start: Instant::now(),
             validity,
             minted: AtomicU64::new(0),
             attempts: Mutex::default(),
@@ -52,7 +55,7 @@ impl Core {
         token_value(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)
     }
 
-    fn token(&self, policy: RenewalPolicy) -> ServiceToken {
+    pub(super) fn token(&self, policy: RenewalPolicy) -> ServiceToken {
         self.token_from(policy, self.clone())
     }
 
@@ -61,8 +64,18 @@ impl Core {
         renewal::renewable(self.next_value().ok().unwrap(), policy, minter, self.0.clock.clone())
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.minted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// When the last renewal was tried, as the time since the core was made.
+    pub(super) fn last_attempt(&self) -> Option<Duration> {
+        let attempts = self.0.attempts.lock().unwrap();
+        attempts.last().map(|at| *at - self.0.start)
     }
 
     fn set_down(&self, is_down: bool) {
@@ -99,8 +112,13 @@ fn down() -> MintError {
     MintError::Unreachable { core: "http://core".to_owned(), source }
 }
 
+/// A server rejects the value with this serial and gives no reason.
+pub(super) fn reject(token: &ServiceToken, serial: u64) {
+    token.refused(serial, &Refusal::InvalidToken { description: None }, None);
+}
+
 /// Lets virtual time pass. Sleeps instead of advancing the clock, so that timers fire on time.
-async fn pass(seconds: u64) {
+pub(super) async fn pass(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
 }
 
@@ -158,7 +176,7 @@ async fn failed_renewal_keeps_the_token_and_is_retried() {
 }
 
 /// The header value in use and its serial.
-fn value(token: &ServiceToken) -> (HeaderValue, u64) {
+pub(super) fn value(token: &ServiceToken) -> (HeaderValue, u64) {
     let mut copy = token.copy();
     let (value, serial) = copy.header_value();
     (value.clone(), serial)
@@ -171,7 +189,7 @@ async fn rejected_token_is_replaced_at_a_limited_rate() {
     assert!(!token.health().renewing);
     let (first, serial) = value(&token);
     for _ in 0..100 {
-        token.rejected(serial);
+        reject(&token, serial);
     }
     // The token was minted less than a second ago.
     assert_eq!(core.count(), 1);
@@ -181,12 +199,12 @@ async fn rejected_token_is_replaced_at_a_limited_rate() {
     assert_ne!(second, first);
     // A late rejection of the old token causes no mint.
     pass(60).await;
-    token.rejected(serial);
+    reject(&token, serial);
     pass(1).await;
     assert_eq!(core.count(), 2);
     // The new tokens are rejected too.
     for _ in 0..3600 {
-        token.rejected(value(&token).1);
+        reject(&token, value(&token).1);
         pass(1).await;
     }
     assert!((9..=11).contains(&core.count()), "{}", core.count());
@@ -201,12 +219,12 @@ async fn rejected_token_stays_in_use_while_mints_fail() {
     let token = core.token(RenewalPolicy::OnRejection);
     let (first, serial) = value(&token);
     core.set_down(true);
-    token.rejected(serial);
+    reject(&token, serial);
     pass(2).await;
     assert_eq!((token.header_value(), token.health().last_error), (first.clone(), Some(down())));
     core.set_down(false);
     pass(30).await;
-    token.rejected(serial);
+    reject(&token, serial);
     pass(1).await;
     assert_ne!(token.header_value(), first);
 }
@@ -359,7 +377,7 @@ async fn rejection_during_a_renewal_causes_no_second_mint() {
     while core.0.attempts.lock().unwrap().is_empty() {
         pass(1).await;
     }
-    token.rejected(value(&token).1);
+    reject(&token, value(&token).1);
     pass(60).await;
     assert_eq!(core.count(), 2);
 }
@@ -372,7 +390,7 @@ async fn mints_after_rejections_respect_retry_after() {
     let token = core.token_from(RenewalPolicy::OnRejection, minter);
     for _ in 0..280 {
         pass(1).await;
-        token.rejected(value(&token).1);
+        reject(&token, value(&token).1);
     }
     assert_eq!(core.gaps(), Vec::<f64>::new());
 }
