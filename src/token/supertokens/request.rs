@@ -333,13 +333,8 @@ impl ServiceTokenRequest {
             (false, None) => RenewalPolicy::OnRejection,
         };
         let (clock, body) = (Clock::default(), self.body());
-        let client = self.core.client(
-            self.http_client,
-            body,
-            self.jwks_domain,
-            self.is_dynamic,
-            &clock,
-        )?;
+        let client =
+            self.core.client(self.http_client, body, self.jwks_domain, self.is_dynamic, &clock)?;
         let minter = VerifyingMinter { client, verifier: self.verifier };
         let mut budget = minter.client.retry_budget();
         let (token, jwt) = loop {
