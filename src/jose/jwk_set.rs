@@ -14,6 +14,8 @@ use crate::config_text;
 #[derive(Default)]
 pub(crate) struct JwkSet {
     keys: Vec<Arc<Jwk>>,
+    /// The kids of the skipped entries.
+    skipped_kids: Vec<String>,
 }
 
 /// Why a document is not a usable JWK Set.
@@ -29,26 +31,28 @@ pub(crate) enum JwkSetError {
 
 impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries, with or without a byte order mark (RFC 8259
-    /// §8.1). A key that is also in `previous` is taken from there, so that a new deadline reaches
+    /// §8.1). A key that is also in `known` is taken from there, so that a new deadline reaches
     /// every holder of the key.
-    pub(crate) fn from_json(
+    pub(crate) fn from_json<'k>(
         json: &[u8],
         max_keys: usize,
-        previous: &Self,
+        known: impl IntoIterator<Item = &'k Arc<Jwk>>,
     ) -> Result<Self, JwkSetError> {
         let entries = entries(config_text::without_bom(json)).ok_or(JwkSetError::NotAKeySet)?;
         if entries.len() > max_keys {
             return Err(JwkSetError::TooManyKeys);
         }
         let mut keys: Vec<Arc<Jwk>> = Vec::with_capacity(entries.len());
+        let mut skipped_kids = Vec::new();
         for entry in entries {
             let jwk = json::object(entry.as_bytes()).map_or(Value::Null, Value::Object);
             match Jwk::from_jwk(&jwk) {
                 Ok(key) if keys.iter().any(|other| other.is_same(&key)) => {}
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(reason) => {
-                    let kid = jwk.get("kid").and_then(Value::as_str).map(jwk::cut_for_log);
-                    tracing::warn!(kid, reason, "key skipped")
+                    let kid = jwk.get("kid").and_then(Value::as_str);
+                    tracing::warn!(kid = kid.map(jwk::cut_for_log), reason, "key skipped");
+                    skipped_kids.extend(kid.map(str::to_owned));
                 }
             }
         }
@@ -59,16 +63,24 @@ impl JwkSet {
                 kid = key.logged_kid(),
                 "key skipped: a different key has the same kid and alg"
             );
+            skipped_kids.extend(key.kid().map(str::to_owned));
         }
         if keys.is_empty() {
             return Err(JwkSetError::NoUsableKey);
         }
-        for key in &mut keys {
-            if let Some(known) = previous.keys.iter().find(|known| known.is_same(key)) {
+        for known in known {
+            if let Some(key) = keys.iter_mut().find(|key| known.is_same(key)) {
                 *key = Arc::clone(known);
             }
         }
-        Ok(Self { keys })
+        Ok(Self { keys, skipped_kids })
+    }
+
+    /// Whether an entry, usable or skipped, has this `kid`.
+    #[cfg(any(test, feature = "reqwest"))]
+    pub(crate) fn names(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid() == Some(kid))
+            || self.skipped_kids.iter().any(|skipped| skipped == kid)
     }
 
     /// The key with this `kid` that fits `algorithm`, or without a `kid` the only key that fits. A
@@ -111,7 +123,8 @@ impl fmt::Debug for JwkSet {
 
 impl From<Vec<Jwk>> for JwkSet {
     fn from(keys: Vec<Jwk>) -> Self {
-        Self { keys: keys.into_iter().map(Arc::new).collect() }
+        let keys = keys.into_iter().map(Arc::new).collect();
+        Self { keys, skipped_kids: Vec::new() }
     }
 }
 
@@ -163,7 +176,7 @@ mod tests {
     }
 
     fn read(json: impl AsRef<[u8]>) -> Result<JwkSet, JwkSetError> {
-        JwkSet::from_json(json.as_ref(), 100, &JwkSet::default())
+        JwkSet::from_json(json.as_ref(), 100, [])
     }
 
     fn set(entries: &[&str]) -> Result<JwkSet, JwkSetError> {
@@ -261,10 +274,7 @@ mod tests {
     fn set_of_more_than_max_keys_is_an_error() {
         let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
         for (max_keys, expected) in [(2, Some(JwkSetError::TooManyKeys)), (3, None)] {
-            assert_eq!(
-                JwkSet::from_json(json.as_bytes(), max_keys, &JwkSet::default()).err(),
-                expected
-            );
+            assert_eq!(JwkSet::from_json(json.as_bytes(), max_keys, []).err(), expected);
         }
     }
 
@@ -397,12 +407,12 @@ mod tests {
     fn kept_key_is_shared_with_the_previous_set() {
         let previous = set(&[GOOD, &fresh("gone")]).unwrap();
         let next = format!(r#"{{"keys":[{},{GOOD}]}}"#, fresh("new"));
-        let next = JwkSet::from_json(next.as_bytes(), 100, &previous).unwrap();
+        let next = JwkSet::from_json(next.as_bytes(), 100, previous.keys()).unwrap();
         let shared: Vec<bool> = next.keys().iter().map(|key| previous.contains(key)).collect();
         assert_eq!(shared, [false, true]);
         // The same `kid` with new material is another key.
         let reused = format!(r#"{{"keys":[{}]}}"#, fresh("good"));
-        let reused = JwkSet::from_json(reused.as_bytes(), 100, &previous).unwrap();
+        let reused = JwkSet::from_json(reused.as_bytes(), 100, previous.keys()).unwrap();
         assert!(!previous.contains(&reused.keys()[0]));
     }
 }

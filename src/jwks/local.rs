@@ -68,7 +68,7 @@ impl LocalJwks {
     /// [`KeySetError::NotAKeySet`], [`KeySetError::TooManyKeys`], or [`KeySetError::NoUsableKey`]
     /// if every key was skipped.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, &JwkSet::default())
+        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, [])
             .map_err(|err| KeySetError::new(err, MAX_KEYS))?;
         Ok(Self { set: Arc::new(set), ignores_kid: false })
     }

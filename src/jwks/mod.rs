@@ -17,12 +17,19 @@
 //!   ⌈T/60 s⌉ for bad signatures in any interval T, however many requests arrive and whether the
 //!   endpoint is up, down or hanging: an attempt counts when it starts, not when it succeeds. The
 //!   only other fetches are the scheduled ones, their retries, and one for each call of
-//!   [`refresh`](crate::RemoteJwks::refresh).
+//!   [`refresh`](crate::RemoteJwks::refresh). Scheduled fetches that look for an unlisted key (see
+//!   below) start at least 1 s and a 60th of the lifetime after the fetch before.
 //! - **(b) New keys.** While the endpoint responds, a listed key is accepted no later than 10 s and
 //!   one fetch after the first request that uses it, whatever an attacker sends.
-//! - **(c) Removed keys.** While the endpoint responds, a removed key is accepted for at most the
-//!   freshness lifetime; during an outage, for at most the lifetime plus `stale_if_error`.
-//! - **(d) Failures.** A failed fetch never shrinks the key set.
+//! - **(c) Removed keys.** A key is accepted for at most the freshness lifetime after a response
+//!   last listed it, while the endpoint responds. During an outage a key of the newest response is
+//!   accepted for at most the lifetime plus `stale_if_error`; a key that the newest response lacks,
+//!   not longer than without the outage. If responses of the last 24 h listed different keys, the
+//!   bounds for a key that the newest response lacks are twice the lifetime, and during an outage
+//!   the lifetime plus `stale_if_error`. A 304 lists what it confirms, so an endpoint whose
+//!   validators never change adds at most `max_age`.
+//! - **(d) Failures.** Neither a failed fetch nor a response without a key removes the key before
+//!   its own deadline. Only [`refresh`](crate::RemoteJwks::refresh) does.
 //! - **(e) Latency.** A request with a known key never waits for a fetch, nor for a request that
 //!   waits for one.
 //!
@@ -30,18 +37,44 @@
 //! key is used within 10 s of being listed is rejected with 401 until the next fetch. SuperTokens
 //! lists a key 60 s before it signs.
 //!
+//! # Unlisted keys
+//!
+//! Servers behind one URL may list different keys: each of two SuperTokens cores on one database
+//! lists a dynamic key of its own. A response that lacks a key therefore does not prove that the
+//! key was withdrawn. The key becomes *unlisted*: it is accepted until the freshness lifetime since
+//! it was last listed has passed. After 80 % of that time the set is fetched again, and again, until
+//! a response lists the key.
+//!
+//! Once an unlisted key is listed again, which is logged as a warning, unlisted keys are accepted
+//! for twice the lifetime, until 24 h pass in which none is listed again. With two servers that
+//! respond at random, 36 fetches or more in a row would have to miss a key before it expires. Such
+//! an endpoint gets about three times the fetches.
+//!
+//! A key is not kept if it has no `kid`, if the newest response has another entry with its `kid`, or
+//! if `max_keys` is reached.
+//!
+//! **After a theft of a signing key**, call [`refresh`](crate::RemoteJwks::refresh) once no server
+//! lists the key: the keys that the response lacks expire at once.
+//!
 //! # Schedule
 //!
-//! - The freshness lifetime is `Cache-Control: max-age` minus `Age`, but at least 30 s and at most
-//!   1 h (`max_age`). It is 10 min if the response has no `max-age`.
+//! - The freshness lifetime is `Cache-Control: max-age` minus `Age`, or without it `Expires` minus
+//!   `Date` and `Age`, but at least 30 s and at most 1 h (`max_age`). It is 10 min if the response
+//!   has neither.
 //! - The next fetch starts after 80 % of the lifetime, ±10 %, and at least 5 s (`timeout`) before
 //!   its end. It is conditional (`If-None-Match`, `If-Modified-Since`) if the last response had an
-//!   `ETag` or `Last-Modified`.
+//!   `ETag` or `Last-Modified`, no key is unlisted, and the set was read in full within `max_age`:
+//!   validators can be wrong.
+//! - All other fetches are unconditional and have the header `Cache-Control: no-cache`, so that no
+//!   cache on the way responds with an old set.
 //! - A failed scheduled fetch is retried with a back-off of 1 s that doubles to 60 s. Each delay is
 //!   a random 50 % to 100 % of the back-off. The last good set stays in use.
 //! - `Retry-After`, capped at 5 min, delays the retry further, and blocks the fetches that requests
 //!   cause until then.
 //! - 24 h (`stale_if_error`) after the end of its lifetime the set is stale, and requests get 503.
+//! - Deadlines pass on the monotonic or on the wall clock, whichever is ahead: the monotonic clock
+//!   stands still while a machine is suspended. If a wall clock that was ahead is set back before
+//!   the next response, the keys are usable again.
 //!
 //! # Logs and metrics
 //!
@@ -52,7 +85,9 @@
 //! | `key set fetch failed`, the first time | warn | `endpoint`, `error` |
 //! | `key set fetch failed again` | debug | `endpoint`, `error` |
 //! | `key set fetch recovered` | info | `endpoint`, `keys` |
-//! | `key added`, `key removed` | info | `endpoint`, `kid` |
+//! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |
+//! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` (in seconds) |
+//! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
 //! | `key skipped`, once for each version of the set | warn | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
@@ -66,8 +101,9 @@
 //! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
 //! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
 //!
-//! `endpoint` is the URL without its query. `cause` is `scheduled`, `unknown_key`, `bad_signature`
-//! or `refresh`. `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or
+//! `endpoint` is the URL without its query. `cause` is `scheduled`, `unlisted_key`
+//! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
+//! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones. `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or
 //! `unusable`. No label holds text from a request.
 
 mod error;

@@ -26,6 +26,7 @@ mod remote_limits;
 mod renewal;
 mod scripted;
 mod server;
+mod several_cores;
 mod stacks;
 mod support;
 mod tokens;

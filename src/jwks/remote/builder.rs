@@ -85,8 +85,10 @@ impl RemoteJwksBuilder {
 
     /// The upper limit of the freshness lifetime, whatever the endpoint says. 1 h by default.
     ///
-    /// While the endpoint responds, a removed key is accepted for at most this long. The lower
-    /// limit is 30 s, or `max_age` if that is shorter.
+    /// While the endpoint responds, a key is accepted for at most this long after a response last
+    /// listed it, or twice as long if the endpoint's responses [list different
+    /// keys](crate::jwks#unlisted-keys). The lower limit of the lifetime is 30 s, or `max_age` if
+    /// that is shorter.
     pub fn max_age(self, max_age: Duration) -> Self {
         self.with(|limits| limits.max_age = max_age)
     }
@@ -95,7 +97,9 @@ impl RemoteJwksBuilder {
     /// by default; then requests get 503.
     ///
     /// A longer time survives a longer outage; a shorter time limits how long a key that was
-    /// removed during an outage is accepted.
+    /// removed during an outage is accepted. A key that the last response lacked is not kept longer
+    /// by an outage, unless the endpoint's responses [list different
+    /// keys](crate::jwks#unlisted-keys).
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -145,7 +149,8 @@ impl RemoteJwksBuilder {
         self
     }
 
-    /// The maximum number of keys in a set. 100 by default.
+    /// The maximum number of keys in a set, [unlisted keys](crate::jwks#unlisted-keys) included. 100
+    /// by default.
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|limits| limits.max_keys = keys)
     }

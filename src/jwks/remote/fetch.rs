@@ -33,6 +33,8 @@ pub(super) type FetchFuture<'e> =
 pub(super) enum FetchCause {
     /// The schedule: the first fetch, a refresh before the set expires, or a retry.
     Scheduled,
+    /// The schedule, while a key that the newest set lacks is usable.
+    UnlistedKey,
     /// A token with a `kid` that the set lacks.
     UnknownKey,
     /// A bad signature under a known key.
@@ -46,10 +48,22 @@ impl FetchCause {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
+            Self::UnlistedKey => "unlisted_key",
             Self::UnknownKey => "unknown_key",
             Self::BadSignature => "bad_signature",
             Self::Refresh => "refresh",
         }
+    }
+
+    /// Whether the schedule causes the fetch, rather than a request or a caller.
+    pub(super) fn is_scheduled(self) -> bool {
+        matches!(self, Self::Scheduled | Self::UnlistedKey)
+    }
+
+    /// Whether the current set may lack a key, or hold a wrong one. Neither a 304 nor a cache on
+    /// the way may answer such a fetch: validators can lie, and a cache repeats the old set.
+    pub(super) fn bypasses_caches(self) -> bool {
+        self != Self::Scheduled
     }
 }
 
@@ -107,6 +121,9 @@ impl JwksEndpoint for HttpEndpoint {
                 is_conditional, "fetching key set"
             );
             let mut request = self.client.get(self.url.clone());
+            if cause.bypasses_caches() {
+                request = request.header(CACHE_CONTROL, "no-cache");
+            }
             if let Some(etag) = validators.etag {
                 request = request.header(IF_NONE_MATCH, etag);
             }

@@ -11,6 +11,7 @@ const MIN_LIFETIME: Duration = Duration::from_secs(30);
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The freshness lifetime of a response: `Cache-Control: max-age` minus `Age` (RFC 9111 §4.2).
 /// `None` without a `max-age`.
@@ -57,6 +58,12 @@ pub(super) fn refresh_after(
 ) -> Duration {
     let latest = lifetime.saturating_sub(timeout).max(lifetime / 2);
     lifetime.mul_f64(0.8 * draw(rng, 0.9..=1.1)).min(latest)
+}
+
+/// The minimum time from the start of a fetch to the start of the next one that looks for an
+/// unlisted key: a 60th of the lifetime, and at least 1 s.
+pub(super) fn look_interval(lifetime: Duration) -> Duration {
+    (lifetime / 60).max(MIN_LOOK_INTERVAL)
 }
 
 /// The delay after this many consecutive failures: a random 50 % to 100 % of a back-off that

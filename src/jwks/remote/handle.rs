@@ -82,7 +82,7 @@ pub struct RemoteJwks(Arc<Shared>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JwksHealth {
-    /// The number of usable keys in the last good set.
+    /// The number of keys in the last good set, and of usable keys that earlier sets held.
     pub keys: usize,
     /// The time since that set was fetched or confirmed. `None` before the first set.
     pub age: Option<Duration>,
@@ -133,7 +133,7 @@ impl RemoteJwks {
             if !self.0.ensure_running() {
                 return Err(FetchError::NotRunning);
             }
-            if receiver.borrow_and_update().is_usable(clock.now()) {
+            if receiver.borrow_and_update().is_usable(clock) {
                 return Ok(());
             }
             if timeout_at(deadline, receiver.changed()).await.is_err() {
@@ -144,6 +144,10 @@ impl RemoteJwks {
 
     /// Fetches now, regardless of the schedule and of every limit, and waits for the result. For
     /// callers that know that the keys have changed, such as a webhook of the authority.
+    ///
+    /// The keys that the response lacks expire at once, for cached tokens too; after any other fetch
+    /// they are accepted [for a while](crate::jwks#unlisted-keys). If servers behind the URL list
+    /// different keys, the keys of the others are fetched again when a token needs them.
     ///
     /// Calls made before the fetch starts share it.
     ///
@@ -190,12 +194,13 @@ impl RemoteJwks {
     /// no requests before it is ready has to call [`ready`](Self::ready).
     #[must_use]
     pub fn health(&self) -> JwksHealth {
-        let now = self.0.task().clock().now();
+        let clock = self.0.task().clock();
+        let now = clock.now();
         let snapshot = self.0.task().snapshot();
         JwksHealth {
-            keys: snapshot.set().keys().len(),
+            keys: snapshot.count_keys(clock),
             age: snapshot.fetched().map(|fetched| now.duration_since(fetched)),
-            usable_for: snapshot.usable_for(now).unwrap_or_default(),
+            usable_for: snapshot.usable_for(clock).unwrap_or_default(),
             last_error: snapshot.last_error().cloned(),
             running: self.0.is_running(),
         }
@@ -220,33 +225,25 @@ impl RemoteJwks {
         now: u64,
     ) -> Option<Arc<Jwk>> {
         let snapshot = self.0.task().snapshot();
-        let is_usable = self.0.is_running() && snapshot.is_usable(self.0.task().clock().now());
-        snapshot.listed_key(kid, algorithm).filter(|key| is_usable && key.is_usable(now)).cloned()
+        let key = snapshot.find(kid, algorithm, self.0.task().clock());
+        key.filter(|key| self.0.is_running() && key.is_usable(now)).cloned()
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.
     pub(crate) fn look_up(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> Lookup {
         let task = self.0.task();
-        let is_usable = task.snapshot().listed_key(kid, algorithm).map(|key| key.is_usable(now));
-        let Some(is_usable) = is_usable else {
-            return pending_lookup::look_up(&self.0, kid, algorithm);
-        };
-        // The set is usable without the task until it is stale, but only the task refreshes it.
-        self.0.ensure_running();
-        if !is_usable {
-            // The set is stale, the wall clock was set forward, or the task had ended.
-            self.0.renew_deadlines();
-        }
-        // Searched again: the task may have removed the key since the first borrow.
-        let found = {
-            let snapshot = task.snapshot();
-            let is_stale = !snapshot.is_usable(task.clock().now());
-            snapshot.listed_key(kid, algorithm).map(|key| (Arc::clone(key), is_stale))
-        };
+        // The key is usable without the task until its deadline, but only the task refreshes it.
+        let is_running = self.0.ensure_running();
+        let found = task.snapshot().find(kid, algorithm, task.clock()).cloned();
         match found {
+            Some(key) => {
+                if is_running && !key.is_usable(now) {
+                    // The task had ended, which expired the key.
+                    self.0.write_deadlines();
+                }
+                Lookup::Found(key)
+            }
             None => pending_lookup::look_up(&self.0, kid, algorithm),
-            Some((_, true)) => Lookup::Refused(pending_lookup::refuse_and_fetch(&self.0)),
-            Some((key, false)) => Lookup::Found(key),
         }
     }
 
@@ -268,7 +265,7 @@ impl RemoteJwks {
 impl fmt::Debug for RemoteJwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The lock of the snapshot is released before the output, which may block.
-        let keys = self.0.task().snapshot().set().keys().len();
+        let keys = self.0.task().snapshot().count_keys(self.0.task().clock());
         f.debug_struct("RemoteJwks")
             .field("endpoint", &self.0.task().telemetry().endpoint())
             .field("keys", &keys)

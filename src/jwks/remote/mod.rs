@@ -1,6 +1,7 @@
 //! The cached keys of a JWKS endpoint. [`jwks`](crate::jwks) states the guarantees.
 
 mod builder;
+mod deadline;
 mod disk_cache;
 mod error;
 mod fetch;
@@ -16,6 +17,7 @@ mod task;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 
 pub use builder::RemoteJwksBuilder;
 pub use error::{BuildError, FetchError};

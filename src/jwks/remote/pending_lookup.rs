@@ -27,7 +27,7 @@ struct PendingLookup {
 pub(super) fn look_up(shared: &Arc<Shared>, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
     // A wait needs the timer of a runtime, even if the task runs on another runtime.
     if Handle::try_current().is_err() || !shared.ensure_running() {
-        let retry_after = shared.task().snapshot().retry_after(shared.task().clock().now());
+        let retry_after = shared.task().snapshot().retry_after(shared.task().clock());
         return Lookup::Refused(LookupError::FetchFailed { retry_after });
     }
     let receiver = shared.task().subscribe();
@@ -74,13 +74,11 @@ impl PendingLookup {
     /// Returns `None` if the look-up has to wait. Checks first the key set, then the outcome of a
     /// later fetch, then whether a fetch may be requested.
     fn decide(&self, snapshot: &Snapshot) -> Option<Result<Arc<Jwk>, LookupError>> {
-        let is_usable = snapshot.is_usable(self.shared.task().clock().now());
-        if let Some(key) = snapshot.listed_key(self.kid.as_deref(), self.algorithm)
-            && is_usable
-        {
+        let clock = self.shared.task().clock();
+        if let Some(key) = snapshot.find(self.kid.as_deref(), self.algorithm, clock) {
             return Some(Ok(Arc::clone(key)));
         }
-        let has_failed = snapshot.last_error().is_some();
+        let has_failed = snapshot.has_failed();
         if snapshot.has_ended_after(self.started) {
             if has_failed {
                 return Some(Err(self.fetch_failed(snapshot)));
@@ -94,7 +92,7 @@ impl PendingLookup {
             // The first fetch is running or about to start.
             return None;
         }
-        if !is_usable {
+        if !snapshot.is_usable(clock) {
             return Some(Err(refuse_and_fetch(&self.shared)));
         }
         if snapshot.is_fetching() {
@@ -116,7 +114,7 @@ impl PendingLookup {
     }
 
     fn fetch_failed(&self, snapshot: &Snapshot) -> LookupError {
-        let retry_after = snapshot.retry_after(self.shared.task().clock().now());
+        let retry_after = snapshot.retry_after(self.shared.task().clock());
         match snapshot.is_loaded() {
             true => LookupError::FetchFailed { retry_after },
             false => LookupError::NotLoaded { retry_after },
@@ -126,10 +124,13 @@ impl PendingLookup {
 
 /// Refuses a look-up while no key is usable, and requests a fetch: the back-off of the scheduled
 /// fetches can take a minute, but guarantee (b) allows 10 s once the endpoint responds.
-pub(super) fn refuse_and_fetch(shared: &Shared) -> LookupError {
+///
+/// Also wakes the task if a scheduled fetch is overdue by the wall clock: the machine was suspended.
+fn refuse_and_fetch(shared: &Shared) -> LookupError {
+    shared.task().request_fetch(FetchCause::Scheduled);
     shared.task().request_fetch(FetchCause::UnknownKey);
     let snapshot = shared.task().snapshot();
-    let retry_after = snapshot.retry_after(shared.task().clock().now());
+    let retry_after = snapshot.retry_after(shared.task().clock());
     match snapshot.is_loaded() {
         true => LookupError::Stale { retry_after },
         false => LookupError::NotLoaded { retry_after },

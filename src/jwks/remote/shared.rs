@@ -62,14 +62,14 @@ impl Shared {
         self.missing_kids.insert(kid.to_owned(), until);
     }
 
-    /// Recalculates the deadlines of the keys from the monotonic clock, if the task runs.
+    /// Writes the deadline of each key into the key, if the task runs.
     ///
     /// If it does not, the keys stay expired: each use of a cached token then looks its key up,
     /// until a look-up restarts the task.
-    pub(super) fn renew_deadlines(&self) {
+    pub(super) fn write_deadlines(&self) {
         let snapshot = self.task().snapshot();
         if self.is_running() {
-            snapshot.renew_deadlines(self.task().clock());
+            snapshot.write_deadlines(self.task().clock());
         }
     }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::deadline::{Deadline, Expiry};
 use super::error::FetchError;
 use super::fetch::FetchCause;
 use super::fetch_limit::FetchLimit;
 use super::limits::Limits;
 use super::pending_requests::Causes;
+use super::unlisted::{Listing, UnlistedKeys};
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::jwks::error::KeySetError;
@@ -18,23 +20,25 @@ use crate::jwks::error::KeySetError;
 ///
 /// Each key holds its deadline, the wall time until which it may be used. Holders of the key, such
 /// as cached tokens, read it with one atomic load, and so notice that the set is stale, that the
-/// key was removed, or that the task has ended. No other file changes deadlines.
+/// key expired, or that the task has ended. Only this file and `unlisted` change deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     set: Arc<JwkSet>,
+    /// The keys that `set` lacks and an earlier response listed.
+    unlisted: UnlistedKeys,
     /// The response body that `set` was read from.
     json: Arc<[u8]>,
     /// When `set` was fetched or confirmed (by a 304). `None` before the first set.
     fetched: Option<Instant>,
-    /// When the keys of `set` expire, on the monotonic clock.
-    stale_at: Option<Instant>,
+    /// When the keys of `set` expire. `None` before the first set.
+    expiry: Option<Expiry>,
     /// How many fetches have started and how many have ended. At most one runs at a time.
     started: u64,
     ended: u64,
     /// Why the last fetch failed. `None` if it succeeded or no fetch has ended.
     last_error: Option<FetchError>,
     /// When the next scheduled fetch starts.
-    due: Instant,
+    due: Deadline,
     limit: FetchLimit,
 }
 
@@ -53,13 +57,14 @@ impl Snapshot {
     pub(super) fn new(limits: &Limits, clock: &Clock) -> Self {
         Self {
             set: Arc::default(),
+            unlisted: UnlistedKeys::default(),
             json: Arc::default(),
             fetched: None,
-            stale_at: None,
+            expiry: None,
             started: 0,
             ended: 0,
             last_error: None,
-            due: clock.now(),
+            due: Deadline::after(Duration::ZERO, clock),
             limit: FetchLimit::new(limits.cooldown),
         }
     }
@@ -74,25 +79,56 @@ impl Snapshot {
         limits: &Limits,
         clock: &Clock,
     ) -> Result<(), KeySetError> {
-        let set = JwkSet::from_json(json, limits.max_keys, &JwkSet::default())
+        let set = JwkSet::from_json(json, limits.max_keys, [])
             .map_err(|err| KeySetError::new(err, limits.max_keys))?;
         let lifetime = lifetime.min(limits.max_age);
         if lifetime.saturating_add(limits.stale_if_error) <= age {
             return Err(KeySetError::TooOld);
         }
-        self.replace(
-            FetchedSet { set: Arc::new(set), json: json.into(), age, lifetime },
-            limits,
-            clock,
-        );
+        (self.set, self.json) = (Arc::new(set), json.into());
+        self.expiry = Some(Expiry::new(lifetime, age, limits, clock));
+        self.write_deadlines(clock);
         let now = clock.now();
         self.fetched = Some(now.checked_sub(age).unwrap_or(now));
         Ok(())
     }
 
-    /// The key of this kid and algorithm, usable or not.
-    pub(super) fn listed_key(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Arc<Jwk>> {
-        self.set.find(kid, algorithm)
+    /// The usable key of this kid and algorithm. Without a `kid` only the newest set counts: an
+    /// unlisted key would make its choice ambiguous.
+    pub(super) fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        clock: &Clock,
+    ) -> Option<&Arc<Jwk>> {
+        match self.set.find(kid, algorithm) {
+            Some(key) => self.is_usable(clock).then_some(key),
+            None => self.unlisted.find(kid?, algorithm, self.has_failed(), clock),
+        }
+    }
+
+    /// All keys, listed or not, usable or not.
+    pub(super) fn known_keys(&self) -> impl Iterator<Item = &Arc<Jwk>> {
+        self.set.keys().iter().chain(self.unlisted.keys())
+    }
+
+    /// The usable keys that the newest set lacks, and for how long each is usable.
+    pub(super) fn unlisted_keys(
+        &self,
+        clock: &Clock,
+    ) -> impl Iterator<Item = (&Arc<Jwk>, Duration)> {
+        self.unlisted.usable(self.has_failed(), clock)
+    }
+
+    /// The number of keys of the newest set, and of the usable ones that it lacks.
+    pub(super) fn count_keys(&self, clock: &Clock) -> usize {
+        self.set.keys().len() + self.unlisted_keys(clock).count()
+    }
+
+    /// Whether responses of the last 24 h listed different keys: one that was unlisted was listed
+    /// again.
+    pub(super) fn is_inconsistent(&self, clock: &Clock) -> bool {
+        self.unlisted.is_inconsistent(clock)
     }
 
     pub(super) fn set(&self) -> &Arc<JwkSet> {
@@ -112,14 +148,14 @@ impl Snapshot {
         self.fetched.is_some()
     }
 
-    /// Whether the keys may be used, by the monotonic clock.
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
-        self.stale_at.is_some_and(|stale_at| now < stale_at)
+    /// Whether the keys of the newest set may be used.
+    pub(super) fn is_usable(&self, clock: &Clock) -> bool {
+        self.expiry.is_some_and(|expiry| !expiry.stale_at.has_passed(clock))
     }
 
-    /// For how long the keys may still be used. `None` before the first set.
-    pub(super) fn usable_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.stale_at?.saturating_duration_since(now))
+    /// For how long they may still be used. `None` before the first set.
+    pub(super) fn usable_for(&self, clock: &Clock) -> Option<Duration> {
+        Some(self.expiry?.stale_at.left(clock))
     }
 
     pub(super) fn is_fetching(&self) -> bool {
@@ -141,6 +177,11 @@ impl Snapshot {
         self.last_error.as_ref()
     }
 
+    /// Whether the last fetch failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.last_error.is_some()
+    }
+
     /// Whether the last fetch failed and the failure was logged. The end of the task during a fetch
     /// is not logged.
     pub(super) fn is_failing(&self) -> bool {
@@ -148,9 +189,10 @@ impl Snapshot {
     }
 
     /// Whether a fetch for this cause may start now.
-    pub(super) fn admits(&self, cause: FetchCause, now: Instant) -> bool {
+    pub(super) fn admits(&self, cause: FetchCause, clock: &Clock) -> bool {
+        let now = clock.now();
         match cause {
-            FetchCause::Scheduled => self.due <= now,
+            FetchCause::Scheduled | FetchCause::UnlistedKey => self.due.has_passed(clock),
             FetchCause::UnknownKey => self.limit.admits_unknown_key(now),
             FetchCause::BadSignature => self.limit.admits_bad_signature(now, self.fetched),
             FetchCause::Refresh => true,
@@ -158,26 +200,38 @@ impl Snapshot {
     }
 
     /// How long until the next fetch may start.
-    pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        self.due.saturating_duration_since(now).min(self.limit.until_unknown_key(now))
+    pub(super) fn retry_after(&self, clock: &Clock) -> Duration {
+        self.due.left(clock).min(self.limit.until_unknown_key(clock.now()))
     }
 
-    /// The cause of the fetch that has to start now. A scheduled fetch also serves the `requested`
-    /// ones. The limits are checked again: another fetch may have ended since the request.
-    pub(super) fn next_cause(&self, requested: Causes, now: Instant) -> Option<FetchCause> {
-        if self.admits(FetchCause::Scheduled, now) {
-            return Some(FetchCause::Scheduled);
-        }
-        [FetchCause::UnknownKey, FetchCause::BadSignature, FetchCause::Refresh]
+    /// The cause of the fetch that has to start now. The limits are checked again: another fetch
+    /// may have ended since the request.
+    ///
+    /// A requested fetch comes before a scheduled one, which it replaces if it succeeds: a
+    /// scheduled fetch may be conditional, and does not expire the keys that its response lacks.
+    pub(super) fn next_cause(&self, requested: Causes, clock: &Clock) -> Option<FetchCause> {
+        let scheduled = match self.unlisted_keys(clock).next() {
+            Some(_) => FetchCause::UnlistedKey,
+            None => FetchCause::Scheduled,
+        };
+        [FetchCause::Refresh, FetchCause::UnknownKey, FetchCause::BadSignature]
             .into_iter()
-            .find(|cause| requested.contains(*cause) && self.admits(*cause, now))
+            .find(|cause| requested.contains(*cause) && self.admits(*cause, clock))
+            .or_else(|| self.admits(scheduled, clock).then_some(scheduled))
     }
 
-    /// When the task has to act next: at the next scheduled fetch, or when the set becomes stale.
-    /// The task expires the keys of a stale set itself: their deadlines are wall times, which come
-    /// too late if the wall clock was set back.
+    /// When the task has to act next: at the next scheduled fetch, or when keys expire. The task
+    /// expires them itself: their deadlines are wall times, which come too late if the wall clock
+    /// was set back.
     pub(super) fn next_step(&self, now: Instant) -> Instant {
-        self.stale_at.filter(|stale_at| *stale_at > now).map_or(self.due, |at| at.min(self.due))
+        self.next_deadline(now).map_or(self.due.at(), |at| at.min(self.due.at()))
+    }
+
+    /// When keys expire next, on the monotonic clock.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let stale_at = self.expiry.map(|expiry| expiry.stale_at.at()).filter(|at| *at > now);
+        let unlisted = self.unlisted.next_deadline(self.has_failed(), now);
+        stale_at.into_iter().chain(unlisted).min()
     }
 
     /// Counts the start of a fetch.
@@ -186,70 +240,93 @@ impl Snapshot {
         match cause {
             FetchCause::UnknownKey => self.limit.count_unknown_key(now),
             FetchCause::BadSignature => self.limit.count_bad_signature(now),
-            FetchCause::Scheduled | FetchCause::Refresh => {}
+            FetchCause::Scheduled | FetchCause::UnlistedKey | FetchCause::Refresh => {}
         }
     }
 
     /// Sets when the next scheduled fetch starts.
-    pub(super) fn schedule(&mut self, due: Instant) {
+    pub(super) fn schedule(&mut self, due: Deadline) {
         self.due = due;
     }
 
-    /// Publishes the set of a successful fetch. Keys that it lacks expire at once.
-    pub(super) fn succeed(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) {
+    /// Publishes the set of a successful fetch. The keys that it lacks keep their own deadlines;
+    /// after [`FetchCause::Refresh`] they expire at once.
+    ///
+    /// The next scheduled fetch starts at `due`, or earlier, but not before `earliest`, to find an
+    /// unlisted key before it expires.
+    pub(super) fn succeed(
+        &mut self,
+        fetched: FetchedSet,
+        cause: FetchCause,
+        (earliest, due): (Deadline, Deadline),
+        limits: &Limits,
+        clock: &Clock,
+    ) {
+        let FetchedSet { set, json, age, lifetime } = fetched;
+        let before = self.clone();
+        let expiry = Expiry::new(lifetime, age, limits, clock);
+        let listing = Listing {
+            before: &before.set,
+            expired_before: before.expiry,
+            set: &set,
+            expiry,
+            had_failed: before.has_failed(),
+        };
+        self.unlisted = match cause {
+            // The caller knows that the keys have changed.
+            FetchCause::Refresh => before.unlisted.without_keys(&listing, clock),
+            _ => {
+                let room = limits.max_keys.saturating_sub(set.keys().len());
+                before.unlisted.next(&listing, room, clock)
+            }
+        };
+        (self.set, self.json, self.expiry) = (set, json, Some(expiry));
+        self.fetched = Some(clock.now());
         self.limit.unblock();
         self.ended = self.started;
         self.last_error = None;
-        self.fetched = Some(clock.now());
-        let before = self.replace(fetched, limits, clock);
-        before.keys().iter().filter(|key| !self.set.contains(key)).for_each(|key| key.use_until(0));
+        self.due = self.unlisted.look_at(earliest, clock).map_or(due, |look_at| look_at.min(due));
+        // The new deadlines first, so that a key that stays is usable at any time.
+        self.write_deadlines(clock);
+        let is_known = |key: &Arc<Jwk>| self.known_keys().any(|known| Arc::ptr_eq(known, key));
+        before.known_keys().filter(|key| !is_known(key)).for_each(|key| key.use_until(0));
     }
 
-    /// Records a failed fetch. The set stays in use.
-    pub(super) fn fail(&mut self, err: FetchError) {
+    /// Records a failed fetch. The keys stay in use until their deadlines.
+    pub(super) fn fail(&mut self, err: FetchError, clock: &Clock) {
+        self.end_with(err);
+        self.write_deadlines(clock);
+    }
+
+    fn end_with(&mut self, err: FetchError) {
         self.ended = self.started;
         self.last_error = Some(err);
     }
 
     /// Blocks fetches until the end of the endpoint's `Retry-After`.
-    pub(super) fn block_until(&mut self, until: Instant) {
+    pub(super) fn block_until(&mut self, until: Deadline) {
         self.due = self.due.max(until);
-        self.limit.block_until(until);
+        self.limit.block_until(until.at());
     }
 
     /// Expires all keys when the fetch task has ended.
     ///
-    /// The next use of a cached token then looks its key up, which restarts the task and renews the
-    /// deadlines. Without this a removed key would stay in use until a new token arrived.
+    /// The next use of a cached token then looks its key up, which restarts the task and writes the
+    /// deadlines again. Without this a removed key would stay in use until a new token arrived.
     pub(super) fn interrupt(&mut self) {
-        self.set.keys().iter().for_each(|key| key.use_until(0));
+        self.known_keys().for_each(|key| key.use_until(0));
         if self.is_fetching() {
-            self.fail(FetchError::NotRunning);
+            self.end_with(FetchError::NotRunning);
         }
     }
 
-    /// Recalculates the deadlines of the keys, which are wall times, from the monotonic clock: the
-    /// wall clock may have been set meanwhile.
+    /// Writes the deadline of each key into the key.
     ///
     /// Call it on a borrowed snapshot, never on a clone: while the snapshot is borrowed, the task
     /// cannot publish newer deadlines, which this would overwrite.
-    pub(super) fn renew_deadlines(&self, clock: &Clock) {
-        let deadline = match self.usable_for(clock.now()) {
-            None | Some(Duration::ZERO) => 0,
-            Some(left) => clock.unix_now().saturating_add(left.as_secs().max(1)),
-        };
+    pub(super) fn write_deadlines(&self, clock: &Clock) {
+        let deadline = self.expiry.map_or(0, |expiry| expiry.stale_at.usable_until(clock));
         self.set.keys().iter().for_each(|key| key.use_until(deadline));
-    }
-
-    /// Replaces the set and returns the old one. Sets the new deadlines first, so that a listed key
-    /// is usable at any time.
-    fn replace(&mut self, fetched: FetchedSet, limits: &Limits, clock: &Clock) -> Arc<JwkSet> {
-        let FetchedSet { set, json, age, lifetime } = fetched;
-        let usable_for = lifetime.saturating_add(limits.stale_if_error).saturating_sub(age);
-        let deadline = clock.unix_now().saturating_add(usable_for.as_secs());
-        set.keys().iter().for_each(|key| key.use_until(deadline));
-        self.stale_at = Some(clock.after(usable_for));
-        self.json = json;
-        std::mem::replace(&mut self.set, set)
+        self.unlisted.write_deadlines(self.has_failed(), clock);
     }
 }

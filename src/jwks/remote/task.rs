@@ -1,15 +1,18 @@
 //! The task that does every fetch: it waits until a fetch is due or requested, fetches, and
 //! publishes the result.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::deadline::Deadline;
 use super::disk_cache::{CachedSet, DiskCache};
 use super::error::FetchError;
-use super::fetch::{Failure, FetchCause, JwksEndpoint, JwksResponse, Validators};
+use super::fetch::{Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators};
 use super::freshness;
 use super::limits::Limits;
 use super::pending_requests::PendingRequests;
@@ -38,6 +41,9 @@ struct FetchState {
     failures: u32,
     /// The validators of the current set.
     validators: Validators,
+    /// Until when scheduled fetches may be conditional: `max_age` after the set was last read in
+    /// full.
+    conditional_until: Option<Deadline>,
     /// The freshness lifetime of the current set before clamping.
     lifetime: Option<Duration>,
     rng: fastrand::Rng,
@@ -52,8 +58,13 @@ impl FetchTask {
         clock: Clock,
         rng: fastrand::Rng,
     ) -> Self {
-        let state =
-            FetchState { failures: 0, validators: Validators::default(), lifetime: None, rng };
+        let state = FetchState {
+            failures: 0,
+            validators: Validators::default(),
+            conditional_until: None,
+            lifetime: None,
+            rng,
+        };
         Self {
             limits,
             clock,
@@ -91,7 +102,7 @@ impl FetchTask {
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
         // The limit counts fetches that start, not requests: all requests before the start share
         // one fetch.
-        let is_admitted = self.snapshot().admits(cause, self.clock.now());
+        let is_admitted = self.snapshot().admits(cause, &self.clock);
         if is_admitted {
             self.requests.post(cause);
         }
@@ -103,16 +114,17 @@ impl FetchTask {
         loop {
             let now = self.clock.now();
             let requested = self.requests.take();
-            let (usable_for, next_step) = {
+            let (keys, usable_for, next_step) = {
                 let snapshot = self.snapshot();
-                snapshot.renew_deadlines(&self.clock);
-                if let Some(cause) = snapshot.next_cause(requested, now) {
+                snapshot.write_deadlines(&self.clock);
+                if let Some(cause) = snapshot.next_cause(requested, &self.clock) {
                     return cause;
                 }
-                (snapshot.usable_for(now), snapshot.next_step(now))
+                let keys = snapshot.count_keys(&self.clock);
+                (keys, snapshot.usable_for(&self.clock), snapshot.next_step(now))
             };
             // Outside the snapshot's lock: a metrics recorder may call `health`, which takes it.
-            self.telemetry.keys_usable_for(usable_for);
+            self.telemetry.keys(keys, usable_for);
             let report_at = self.telemetry.report_interval().map(|interval| now + interval);
             let until = report_at.map_or(next_step, |report_at| report_at.min(next_step));
             tokio::select! {
@@ -125,23 +137,38 @@ impl FetchTask {
     async fn fetch(&self, cause: FetchCause) {
         let started = self.clock.now();
         let validators = self.start(cause, started);
-        let fetched =
-            match timeout(self.limits.timeout, self.endpoint.fetch(cause, validators)).await {
-                Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
-                Err(_) => Err(FetchError::Timeout.into()),
-            };
+        let fetched = match self.expire_during(self.endpoint.fetch(cause, validators)).await {
+            Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
+            Err(_) => Err(FetchError::Timeout.into()),
+        };
         match fetched {
             Ok(fetched) => self.succeed(cause, fetched),
             Err(failure) => self.fail(cause, failure),
         }
     }
 
+    /// Runs a fetch within the timeout, and expires keys on time meanwhile.
+    async fn expire_during(
+        &self,
+        fetch: FetchFuture<'_>,
+    ) -> Result<Result<JwksResponse, Failure>, Elapsed> {
+        let mut fetch = pin!(timeout(self.limits.timeout, fetch));
+        loop {
+            let next = self.snapshot().next_deadline(self.clock.now());
+            let Some(next) = next else { return fetch.await };
+            tokio::select! {
+                fetched = &mut fetch => return fetched,
+                () = sleep_until(next) => self.snapshot().write_deadlines(&self.clock),
+            }
+        }
+    }
+
     /// Counts the fetch as a failure before it is sent, in case the task ends during the fetch.
     fn start(&self, cause: FetchCause, now: Instant) -> Validators {
         let mut state = self.state();
-        let due = (cause == FetchCause::Scheduled).then(|| {
+        let due = cause.is_scheduled().then(|| {
             state.failures = state.failures.saturating_add(1);
-            now + state.back_off()
+            Deadline::after(state.back_off(), &self.clock)
         });
         self.snapshot.send_modify(|snapshot| {
             snapshot.start(cause, now);
@@ -149,7 +176,12 @@ impl FetchTask {
                 snapshot.schedule(due);
             }
         });
-        state.validators.clone()
+        let may_be_conditional =
+            state.conditional_until.is_some_and(|until| !until.has_passed(&self.clock));
+        match may_be_conditional && !cause.bypasses_caches() {
+            true => state.validators.clone(),
+            false => Validators::default(),
+        }
     }
 
     /// Reads a response. A body that has not changed is not parsed again, so that a skipped key is
@@ -159,22 +191,25 @@ impl FetchTask {
     /// removed a key after it sent the response.
     fn read(&self, response: JwksResponse, started: Instant) -> Result<FetchedSet, Failure> {
         let JwksResponse { body, validators, lifetime } = response;
-        let (set, json, is_loaded) = {
-            let snapshot = self.snapshot();
-            (Arc::clone(snapshot.set()), Arc::clone(snapshot.json()), snapshot.is_loaded())
-        };
+        let snapshot = self.snapshot().clone();
         let is_confirmed = body.is_none();
         let (set, json) = match body {
-            Some(body) if !is_loaded || *body != *json => {
+            Some(body) if !snapshot.is_loaded() || *body != **snapshot.json() => {
                 let max_keys = self.limits.max_keys;
-                let set = JwkSet::from_json(&body, max_keys, &set).map_err(|err| {
+                let known = snapshot.known_keys();
+                let set = JwkSet::from_json(&body, max_keys, known).map_err(|err| {
                     FetchError::KeySet { source: KeySetError::new(err, max_keys) }
                 })?;
                 (Arc::new(set), body.into())
             }
-            _ => (set, json),
+            _ => (Arc::clone(snapshot.set()), Arc::clone(snapshot.json())),
         };
+        let age = self.clock.now() - started;
         let mut state = self.state();
+        if !is_confirmed {
+            let left = self.limits.max_age.saturating_sub(age);
+            state.conditional_until = Some(Deadline::after(left, &self.clock));
+        }
         // RFC 9111 §4.3.4: headers that a 304 does not repeat keep their value.
         if !is_confirmed || lifetime.is_some() {
             state.lifetime = lifetime;
@@ -183,46 +218,43 @@ impl FetchTask {
             state.validators = validators;
         }
         let lifetime = freshness::clamp(state.lifetime, self.limits.max_age);
-        Ok(FetchedSet { set, json, age: self.clock.now() - started, lifetime })
+        Ok(FetchedSet { set, json, age, lifetime })
     }
 
     fn succeed(&self, cause: FetchCause, fetched: FetchedSet) {
         let FetchedSet { age, lifetime, .. } = fetched;
-        let (set, json) = (Arc::clone(&fetched.set), Arc::clone(&fetched.json));
-        let (before, had_failed) = {
-            let snapshot = self.snapshot();
-            (Arc::clone(snapshot.set()), snapshot.is_failing())
-        };
-        let due = {
+        let before = self.snapshot().clone();
+        let refresh_after = {
             let mut state = self.state();
             state.failures = 0;
-            let after = freshness::refresh_after(lifetime, self.limits.timeout, &mut state.rng);
-            self.clock.after(after.saturating_sub(age))
+            freshness::refresh_after(lifetime, self.limits.timeout, &mut state.rng)
         };
+        let due = [freshness::look_interval(lifetime), refresh_after]
+            .map(|wait| Deadline::after(wait.saturating_sub(age), &self.clock));
         self.snapshot.send_modify(|snapshot| {
-            snapshot.schedule(due);
-            snapshot.succeed(fetched, &self.limits, &self.clock);
+            snapshot.succeed(fetched, cause, due.into(), &self.limits, &self.clock);
         });
-        self.cache_on_disk(&json, age, lifetime);
+        let after = self.snapshot().clone();
+        self.cache_on_disk(after.json(), age, lifetime);
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
-        self.telemetry.fetch_succeeded(&before, &set, cause, had_failed);
+        self.telemetry.fetch_succeeded(&before, &after, cause, &self.clock);
     }
 
     /// Publishes the failure of a fetch; the set stays in use. Only a failed scheduled fetch
     /// schedules a retry, so that requests cannot speed up or delay the schedule.
     fn fail(&self, cause: FetchCause, failure: Failure) {
         let Failure { error, retry_after } = failure;
-        let now = self.clock.now();
-        let retry = (cause == FetchCause::Scheduled).then(|| now + self.state().back_off());
+        let after = |wait| Deadline::after(wait, &self.clock);
+        let retry = cause.is_scheduled().then(|| after(self.state().back_off()));
         let had_failed = self.snapshot().is_failing();
         self.snapshot.send_modify(|snapshot| {
             if let Some(retry) = retry {
                 snapshot.schedule(retry);
             }
             if let Some(retry_after) = retry_after {
-                snapshot.block_until(now + retry_after);
+                snapshot.block_until(after(retry_after));
             }
-            snapshot.fail(error.clone());
+            snapshot.fail(error.clone(), &self.clock);
         });
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         self.telemetry.fetch_failed(&error, cause, had_failed);

@@ -1,12 +1,15 @@
 //! Log events of a key set and, with feature `metrics`, its counters and gauges.
 //! [`jwks`](crate::jwks) lists them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::FetchError;
 use super::fetch::FetchCause;
+use super::snapshot::Snapshot;
+use crate::clock::Clock;
 use crate::error::Chain;
-use crate::jose::JwkSet;
+use crate::jose::Jwk;
 use crate::jwks::error::KeySetError;
 
 /// The interval at which `tower_m2m_jwks_stale_in_seconds` is updated.
@@ -34,25 +37,37 @@ impl Telemetry {
     /// Reports a fetch that returned a set or confirmed the current one.
     pub(super) fn fetch_succeeded(
         &self,
-        before: &JwkSet,
-        set: &JwkSet,
+        before: &Snapshot,
+        after: &Snapshot,
         cause: FetchCause,
-        had_failed: bool,
+        clock: &Clock,
     ) {
         let endpoint = &self.endpoint;
-        for removed in before.keys().iter().filter(|key| !set.contains(key)) {
-            tracing::info!(%endpoint, kid = removed.logged_kid(), "key removed");
+        let unlisted: Vec<_> = after.unlisted_keys(clock).collect();
+        for lost in before.set().keys().iter().filter(|key| !after.set().contains(key)) {
+            let kid = lost.logged_kid();
+            match unlisted.iter().find(|(key, _)| Arc::ptr_eq(key, lost)) {
+                Some((_, left)) => {
+                    tracing::info!(%endpoint, kid, usable_for = left.as_secs(), "key unlisted");
+                }
+                None => tracing::info!(%endpoint, kid, "key removed"),
+            }
         }
-        for added in set.keys().iter().filter(|key| !before.contains(key)) {
-            tracing::info!(%endpoint, kid = added.logged_kid(), "key added");
+        let is_known = |key: &Arc<Jwk>| before.known_keys().any(|known| Arc::ptr_eq(known, key));
+        for listed in after.set().keys().iter().filter(|key| !before.set().contains(key)) {
+            let kid = listed.logged_kid();
+            match is_known(listed) {
+                true => tracing::info!(%endpoint, kid, "key listed again"),
+                false => tracing::info!(%endpoint, kid, "key added"),
+            }
         }
-        if had_failed {
-            tracing::info!(%endpoint, keys = set.keys().len(), "key set fetch recovered");
+        if after.is_inconsistent(clock) && !before.is_inconsistent(clock) {
+            tracing::warn!(%endpoint, "key set responses list different keys");
+        }
+        if before.is_failing() {
+            tracing::info!(%endpoint, keys = after.count_keys(clock), "key set fetch recovered");
         }
         self.count(cause, "success");
-        #[cfg(feature = "metrics")]
-        metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone())
-            .set(set.keys().len() as f64);
     }
 
     /// Reports a failed fetch. Only the first one of an outage is logged at warn.
@@ -85,15 +100,19 @@ impl Telemetry {
         .increment(1);
     }
 
-    /// Updates the gauge of the time until the set is stale. `None` before the first set.
-    pub(super) fn keys_usable_for(&self, left: Option<Duration>) {
+    /// Updates the gauges of the number of keys and of the time until the set is stale, which is
+    /// `None` before the first set.
+    pub(super) fn keys(&self, count: usize, usable_for: Option<Duration>) {
         #[cfg(feature = "metrics")]
-        metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
-            .set(left.unwrap_or_default().as_secs_f64());
+        {
+            metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone())
+                .set(count as f64);
+            metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
+                .set(usable_for.unwrap_or_default().as_secs_f64());
+        }
     }
 
-    /// The interval at which the task calls [`keys_usable_for`](Self::keys_usable_for): the gauge
-    /// changes with time, without an event. `None` without the feature.
+    /// The interval at which the task calls [`keys`](Self::keys): the gauges change with time, without an event. `None` without the feature.
     pub(super) fn report_interval(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
         return Some(GAUGE_INTERVAL);

@@ -4,6 +4,7 @@
 //! responds with 503 and `Retry-After`.
 
 pub(crate) mod authority;
+mod caching;
 mod child;
 mod client;
 mod connections;

@@ -156,47 +156,6 @@ async fn validators_of_a_failed_fetch_are_not_sent() {
 }
 
 #[tokio::test]
-async fn status_304_keeps_the_keys_and_renews_their_freshness() {
-    let authority = Authority::new("k");
-    let validators = ["etag: W/\"v1\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"];
-    let server = Server::start(Script::response(200, &validators, authority.jwks()));
-    let jwks = RemoteJwks::new(server.url()).unwrap();
-    jwks.ready().await.unwrap();
-    let first = jwks.health().usable_for;
-
-    server.play(Script::response(304, &["cache-control: max-age=1800"], ""));
-    for _ in 0..2 {
-        // The second request still sends the validators, though the first 304 did not repeat them.
-        assert_eq!(jwks.refresh().await, Ok(()));
-        let seen = server.seen();
-        let head = seen.heads.last().unwrap();
-        assert!(head.contains("\r\nif-none-match: w/\"v1\"\r\n"), "{head}");
-        assert!(
-            head.contains("\r\nif-modified-since: sun, 06 nov 1994 08:49:37 gmt\r\n"),
-            "{head}"
-        );
-        assert_eq!(status(&jwks, &authority.token()).await, 200);
-    }
-    let health = jwks.health();
-    assert_eq!((health.keys, &health.last_error), (1, &None));
-    assert!(health.usable_for > first + Duration::from_secs(1100), "{health:?}");
-    assert_eq!(jwks.to_json(), Some(authority.jwks()));
-    assert!(!server.seen().heads[0].contains("\r\nif-"));
-
-    // A new key set replaces the keys and the validators.
-    let next = Authority::new("next");
-    server.play(Script::response(200, &["etag: \"v2\""], next.jwks()));
-    assert_eq!(jwks.refresh().await, Ok(()));
-    assert_eq!(status(&jwks, &next.token()).await, 200);
-    assert_eq!(status(&jwks, &authority.token()).await, 401);
-    let head = server.wait_until(|seen| seen.heads.len() >= 5).await.heads.pop().unwrap();
-    assert!(
-        head.contains("\r\nif-none-match: \"v2\"\r\n") && !head.contains("if-modified-since"),
-        "{head}"
-    );
-}
-
-#[tokio::test]
 async fn request_accepts_key_sets_without_content_coding() {
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     RemoteJwks::new(server.url()).unwrap().ready().await.unwrap();

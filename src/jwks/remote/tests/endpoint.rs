@@ -30,6 +30,10 @@ pub(super) struct TestKey {
 }
 
 impl TestKey {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| Self { kid, material }))
+    }
+
     pub(super) fn kid(self) -> String {
         format!("k{}", self.kid)
     }
@@ -45,9 +49,7 @@ impl TestKey {
 
 /// Generated once: it takes longer than the rest of a simulation.
 static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk)>> = LazyLock::new(|| {
-    let test_keys =
-        (0..KIDS).flat_map(|kid| (0..MATERIALS).map(move |material| TestKey { kid, material }));
-    let pool = test_keys.map(|test_key| {
+    let pool = TestKey::all().map(|test_key| {
         let x = URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key().as_ref());
         let json = json!({"kty": "OKP", "crv": "Ed25519", "kid": test_key.kid(), "x": x});
         let jwk = Jwk::from_jwk(&json).unwrap();
@@ -73,12 +75,23 @@ pub(super) enum Behaviour {
 }
 
 /// A fetch, as the endpoint sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fetch {
     pub(super) started: Instant,
     pub(super) cause: FetchCause,
     /// When it ended or was dropped, and whether it returned a set. `None` while it is in progress.
     pub(super) ended: Option<(Instant, bool)>,
+    /// The keys that its response listed or confirmed.
+    pub(super) listed: Option<BTreeMap<u8, u8>>,
+}
+
+/// The validators of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Etags {
+    None,
+    Honest,
+    /// One for all contents: every conditional request gets a 304.
+    Constant,
 }
 
 /// The state of the endpoint.
@@ -88,10 +101,14 @@ pub(super) struct World {
     pub(super) behaviour: Behaviour,
     pub(super) latency: Duration,
     pub(super) max_age: Option<u64>,
-    pub(super) gives_etags: bool,
+    pub(super) etags: Etags,
+    /// Whether two servers respond at random. Both list the key `k0`; one lists the other keys of
+    /// even kids, one those of odd kids.
+    pub(super) is_flapping: bool,
+    pub(super) rng: fastrand::Rng,
     pub(super) fetches: Vec<Fetch>,
-    /// The keys of the last good response, and when its fetch started.
-    pub(super) served: Option<(BTreeMap<u8, u8>, Instant)>,
+    /// The keys of the last good response in full.
+    pub(super) served: Option<BTreeMap<u8, u8>>,
     /// The end of its last `Retry-After`.
     pub(super) retry_at: Option<Instant>,
     /// A violation of the protocol by the cache.
@@ -113,7 +130,9 @@ impl Endpoint {
             behaviour: Behaviour::Responds,
             latency: Duration::from_millis(20),
             max_age: Some(3600),
-            gives_etags: false,
+            etags: Etags::None,
+            is_flapping: false,
+            rng: fastrand::Rng::with_seed(7),
             fetches: Vec::new(),
             served: None,
             retry_at: None,
@@ -138,31 +157,38 @@ impl Endpoint {
         self.0.lock().unwrap()
     }
 
-    /// The response, and the keys that the endpoint lists at this moment.
+    /// The response, and the keys that it lists or confirms.
     fn respond(
         &self,
+        cause: FetchCause,
         validators: &Validators,
     ) -> (Result<JwksResponse, Failure>, BTreeMap<u8, u8>) {
         let mut world = self.world();
-        let keys: Vec<&Value> = world
-            .listed
+        if cause != FetchCause::Scheduled && !validators.is_empty() {
+            world.violation = Some(format!("a conditional fetch for {cause:?}"));
+        }
+        let listed = world.list();
+        let keys: Vec<&Value> = listed
             .iter()
             .map(|(kid, material)| TestKey { kid: *kid, material: *material }.json())
             .collect();
         let body = json!({ "keys": keys }).to_string();
-        let etag = HeaderValue::try_from(format!("\"{:?}\"", world.listed)).unwrap();
+        let etag = match world.etags {
+            Etags::Honest => HeaderValue::try_from(format!("\"{listed:?}\"")).unwrap(),
+            Etags::None | Etags::Constant => HeaderValue::from_static("\"constant\""),
+        };
         let lifetime = world.max_age.map(Duration::from_secs);
         let response = match world.behaviour {
-            Behaviour::Responds if world.gives_etags && validators.etag.as_ref() == Some(&etag) => {
-                if world.served.is_none() {
-                    world.violation =
-                        Some("a conditional request before the first response".to_owned());
-                }
-                Ok(JwksResponse { body: None, validators: Validators::default(), lifetime })
+            Behaviour::Responds if validators.etag.as_ref() == Some(&etag) => {
+                let Some(served) = world.served.clone() else {
+                    panic!("a conditional request before the first response");
+                };
+                let validators = Validators::default();
+                return (Ok(JwksResponse { body: None, validators, lifetime }), served);
             }
             Behaviour::Responds => {
-                let validators =
-                    Validators { etag: world.gives_etags.then_some(etag), last_modified: None };
+                let etag = Some(etag).filter(|_| world.etags != Etags::None);
+                let validators = Validators { etag, last_modified: None };
                 Ok(JwksResponse { body: Some(body.into()), validators, lifetime })
             }
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
@@ -180,7 +206,19 @@ impl Endpoint {
             Behaviour::SendsNothing => Ok(bad("")),
             Behaviour::Panics => unreachable!("`fetch` panics before it calls this"),
         };
-        (response, world.listed.clone())
+        (response, listed)
+    }
+}
+
+impl World {
+    /// The keys that the responding server lists.
+    fn list(&mut self) -> BTreeMap<u8, u8> {
+        let mut listed = self.listed.clone();
+        if self.is_flapping {
+            let server = self.rng.u8(..2);
+            listed.retain(|kid, _| *kid == 0 || kid % 2 == server);
+        }
+        if listed.is_empty() { self.listed.clone() } else { listed }
     }
 }
 
@@ -201,13 +239,13 @@ impl JwksEndpoint for Endpoint {
                 if world.fetches.last().is_some_and(|last| last.ended.is_none()) {
                     world.violation = Some("two fetches at once".to_owned());
                 }
-                world.fetches.push(Fetch { started, cause, ended: None });
+                world.fetches.push(Fetch { started, cause, ended: None, listed: None });
                 (world.fetches.len() - 1, world.latency, world.behaviour)
             };
             let _guard = DropGuard { endpoint: self, number };
             sleep(latency / 2).await;
             assert!(behaviour != Behaviour::Panics, "a scripted panic");
-            let (response, listed) = self.respond(&validators);
+            let (response, listed) = self.respond(cause, &validators);
             match behaviour {
                 Behaviour::Hangs => std::future::pending().await,
                 Behaviour::Refuses => {}
@@ -218,7 +256,8 @@ impl JwksEndpoint for Endpoint {
             let mut world = self.world();
             world.fetches[number].ended = Some((now, good));
             if good {
-                world.served = Some((listed, world.fetches[number].started));
+                world.fetches[number].listed = Some(listed.clone());
+                world.served = Some(listed);
                 world.retry_at = None;
             }
             response

@@ -2,13 +2,14 @@
 //! callers received.
 
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::endpoint::{Fetch, TestKey};
+use super::coverage::Coverage;
+use super::endpoint::{Etags, Fetch, TestKey, World};
+use super::listings::Listings;
 use crate::jose::Jwk;
 use crate::jwks::lookup::Lookup;
 use crate::jwks::remote::fetch::FetchCause;
@@ -18,6 +19,11 @@ use crate::rejection::Rejection;
 /// The longest fetch of an endpoint that responds.
 const MAX_FETCH: Duration = Duration::from_millis(300);
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Timers have a resolution of 1 ms.
+const TIMER: Duration = Duration::from_millis(2);
+
 /// For this long after a failure a back-off or `Retry-After` may delay the scheduled fetches.
 const RECOVERY: Duration = Duration::from_secs(300 + 5);
 
@@ -26,6 +32,12 @@ pub(super) struct Invariants {
     stale_if_error: Duration,
     timeout: Duration,
     cooldown: Duration,
+    /// How long lying validators may hide a removal.
+    lie: Duration,
+    is_flapping: bool,
+    /// When the wall clock was set, and by how many seconds.
+    shifts: Vec<(Instant, i64)>,
+    listings: Listings,
     /// Since when every fetch succeeds. `None` while the endpoint fails.
     responds_since: Option<Instant>,
     /// When each listed key was listed, and when an honest caller first used it after that.
@@ -37,65 +49,19 @@ pub(super) struct Invariants {
     coverage: Coverage,
 }
 
-/// How often each invariant applied: one that never applies proves nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Coverage {
-    fetches: u64,
-    requested: u64,
-    accepted_in_time: u64,
-    removals: u64,
-    stale_removals: u64,
-    known_without_waiting: u64,
-    kept_through_failure: u64,
-}
-
-impl Coverage {
-    /// Whether each invariant applied more than once a seed on average. A run of fewer than 100
-    /// seeds may leave one out.
-    pub(super) fn covers_each(self, seeds: u64) -> bool {
-        let Self {
-            fetches,
-            requested,
-            accepted_in_time,
-            removals,
-            stale_removals,
-            known_without_waiting,
-            kept_through_failure,
-        } = self;
-        let counts = [
-            fetches,
-            requested,
-            accepted_in_time,
-            removals,
-            stale_removals,
-            known_without_waiting,
-            kept_through_failure,
-        ];
-        seeds < 100 || counts.into_iter().all(|count| count > seeds)
-    }
-}
-
-impl AddAssign for Coverage {
-    fn add_assign(&mut self, other: Self) {
-        self.fetches += other.fetches;
-        self.requested += other.requested;
-        self.accepted_in_time += other.accepted_in_time;
-        self.removals += other.removals;
-        self.stale_removals += other.stale_removals;
-        self.known_without_waiting += other.known_without_waiting;
-        self.kept_through_failure += other.kept_through_failure;
-    }
-}
-
 impl Invariants {
-    pub(super) fn new(limits: &Limits, max_age: Option<u64>) -> Self {
-        let lifetime = max_age.map_or(Duration::from_secs(600), Duration::from_secs);
+    pub(super) fn new(limits: &Limits, world: &World) -> Self {
+        let lifetime = world.max_age.map_or(Duration::from_secs(600), Duration::from_secs);
         let shortest = Duration::from_secs(30).min(limits.max_age);
         Self {
             lifetime: lifetime.clamp(shortest, limits.max_age),
             stale_if_error: limits.stale_if_error,
             timeout: limits.timeout,
             cooldown: limits.cooldown,
+            lie: if world.etags == Etags::Constant { limits.max_age } else { Duration::ZERO },
+            is_flapping: world.is_flapping,
+            shifts: Vec::new(),
+            listings: Listings::default(),
             responds_since: None,
             keys: BTreeMap::from([(TestKey { kid: 0, material: 0 }, (Instant::now(), None))]),
             removed: BTreeMap::new(),
@@ -105,7 +71,7 @@ impl Invariants {
     }
 
     pub(super) fn coverage(&self) -> Coverage {
-        self.coverage
+        self.coverage.clone()
     }
 
     pub(super) fn key_listed(&mut self, test_key: TestKey) {
@@ -135,6 +101,28 @@ impl Invariants {
             Some(retry_at.map_or(now, |retry_at| retry_at.max(now)) + self.timeout);
     }
 
+    /// The wall clock was set forwards or backwards. A key that has expired by it is accepted again
+    /// after the next use.
+    pub(super) fn clock_shifted(&mut self, seconds: i64) {
+        self.shifts.push((Instant::now(), seconds));
+        self.keys.values_mut().for_each(|(_, first_use)| *first_use = None);
+    }
+
+    /// The least and the most time since `start`, the start of a fetch, on the clock that is ahead:
+    /// the fetch reads the wall clock at its end, before or after a shift shortly after its start.
+    fn elapsed_since(&self, start: Instant) -> (Duration, Duration) {
+        let elapsed_with_shifts_after = |start_of_shifts: Instant| {
+            let later = self.shifts.iter().filter(|(at, _)| *at >= start_of_shifts);
+            let ahead = later.map(|(_, seconds)| seconds).sum::<i64>();
+            start.elapsed() + Duration::from_secs(ahead.try_into().unwrap_or_default())
+        };
+        let all = elapsed_with_shifts_after(start);
+        let later = elapsed_with_shifts_after(start + MAX_FETCH);
+        // The deadline of a held key is a wall time in whole seconds.
+        let least = all.min(later).saturating_sub(Duration::from_secs(1)).max(start.elapsed());
+        (least, all.max(later))
+    }
+
     pub(super) fn key_used(&mut self, test_key: TestKey) {
         if let Some((_, first_use)) = self.keys.get_mut(&test_key) {
             first_use.get_or_insert_with(Instant::now);
@@ -154,8 +142,8 @@ impl Invariants {
             |first_use| self.responds_since.is_some_and(|since| since <= first_use);
         match (first_use, result) {
             (first_use, Ok(key)) => {
-                self.coverage.accepted_in_time +=
-                    u64::from(first_use.is_some_and(responded_throughout));
+                let in_time = first_use.is_some_and(responded_throughout);
+                self.coverage.count("accepted in time", in_time.into());
                 let held = self.held.entry(test_key).or_default();
                 if key.is_same(test_key.jwk()) && !held.iter().any(|other| Arc::ptr_eq(other, &key))
                 {
@@ -163,6 +151,8 @@ impl Invariants {
                 }
                 Ok(())
             }
+            // Of two servers each response lists the keys of one, at random.
+            (Some(_), Err(_)) if self.is_flapping => Ok(()),
             (Some(first_use), Err(rejection)) if responded_throughout(first_use) => {
                 if sent >= first_use + self.cooldown + MAX_FETCH {
                     let late = sent - first_use;
@@ -176,71 +166,113 @@ impl Invariants {
         }
     }
 
+    pub(super) fn read(&mut self, fetches: &[Fetch]) {
+        self.listings.read(fetches);
+    }
+
     /// (c), (d) and (e), for every key.
     pub(super) fn check_keys(
         &mut self,
-        served: Option<&(BTreeMap<u8, u8>, Instant)>,
         unix_now: u64,
         look_up: impl Fn(TestKey) -> Lookup,
     ) -> Result<(), String> {
-        let now = Instant::now();
-        if let Some((served, at)) = served {
-            let stale_at = *at + self.lifetime + self.stale_if_error;
-            for (kid, material) in served.iter().filter(|_| now < stale_at) {
-                let test_key = TestKey { kid: *kid, material: *material };
-                match look_up(test_key) {
-                    Lookup::Found(key) if key.is_same(test_key.jwk()) => {}
-                    Lookup::Found(_) => {
-                        return Err(format!(
-                            "(d) {test_key:?} is listed, but another key is found"
-                        ));
-                    }
-                    Lookup::Refused(rejection) => {
-                        return Err(format!(
-                            "(d) {test_key:?} was listed {:?} ago, but {rejection:?}",
-                            now - *at
-                        ));
-                    }
-                    Lookup::Pending(_) => {
-                        return Err(format!("(e) {test_key:?} is listed, but the look-up waits"));
-                    }
-                }
-                self.coverage.known_without_waiting += 1;
-                self.coverage.kept_through_failure += u64::from(self.responds_since.is_none());
+        let listings = self.listings.clone();
+        for (test_key, listed) in listings.last() {
+            let is_in_newest = listings.is_in_newest(test_key);
+            self.check_kept(test_key, listed, is_in_newest, &look_up)?;
+            if !is_in_newest && self.must_have_expired(&listings, listed) {
+                self.check_expired(test_key, listed, unix_now, &look_up)?;
+                let in_outage = self.responds_since.is_none();
+                self.coverage.count("unlisted and expired", 1);
+                self.coverage.count("unlisted and expired in an outage", in_outage.into());
             }
+        }
+        for test_key in listings.refreshed_away() {
+            self.check_expired(test_key, Instant::now(), unix_now, &look_up)?;
+            self.coverage.count("refreshed away", 1);
         }
         let removed: Vec<_> = self.removed.iter().map(|(test_key, at)| (*test_key, *at)).collect();
         for (test_key, removed) in removed {
+            let lifetimes = if listings.may_be_extended(removed) { 2 } else { 1 };
+            let elapsed = removed.elapsed().saturating_sub(self.lie);
             let responded = self.responds_since.is_some_and(|since| since + RECOVERY <= removed);
-            let past_lifetime = responded && now >= removed + self.lifetime;
+            let past_lifetime = responded && elapsed >= lifetimes * self.lifetime + TIMER;
             // Plus 1 s: deadlines are in whole seconds.
             let past_stale =
-                now >= removed + self.lifetime + self.stale_if_error + Duration::from_secs(1);
-            if !past_lifetime && !past_stale {
-                continue;
+                elapsed >= self.lifetime + self.stale_if_error + Duration::from_secs(1);
+            if past_lifetime || past_stale {
+                self.check_expired(test_key, removed, unix_now, &look_up)?;
+                self.coverage.count("removed in time", past_lifetime.into());
+                self.coverage.count("removed when stale", past_stale.into());
             }
-            let since = now - removed;
-            if matches!(look_up(test_key), Lookup::Found(key) if key.is_same(test_key.jwk())) {
-                return Err(format!("(c) {test_key:?} is found {since:?} after its removal"));
-            }
-            if self
-                .held
-                .get(&test_key)
-                .is_some_and(|held| held.iter().any(|key| key.is_usable(unix_now)))
-            {
-                return Err(format!(
-                    "(c) a held key {test_key:?} is usable {since:?} after its removal"
-                ));
-            }
-            self.coverage.removals += u64::from(past_lifetime);
-            self.coverage.stale_removals += u64::from(past_stale);
         }
         Ok(())
     }
 
-    /// The minimum time from the start of a good fetch to the next scheduled one.
-    fn min_pause(&self) -> Duration {
-        self.lifetime.mul_f64(0.8 * 0.9).min((self.lifetime - self.timeout).max(self.lifetime / 2))
+    /// (d) and (e): neither a failure nor a response without the key removes the key before its
+    /// deadline.
+    fn check_kept(
+        &mut self,
+        test_key: TestKey,
+        listed: Instant,
+        is_in_newest: bool,
+        look_up: impl Fn(TestKey) -> Lookup,
+    ) -> Result<(), String> {
+        let stale_if_error = if is_in_newest { self.stale_if_error } else { Duration::ZERO };
+        if self.elapsed_since(listed).1 >= self.lifetime + stale_if_error {
+            return Ok(());
+        }
+        let age = listed.elapsed();
+        match look_up(test_key) {
+            Lookup::Found(key) if key.is_same(test_key.jwk()) => {}
+            Lookup::Found(_) => {
+                return Err(format!("(d) {test_key:?} is listed, but another key is found"));
+            }
+            Lookup::Refused(rejection) => {
+                return Err(format!("(d) {test_key:?} was listed {age:?} ago, but {rejection:?}"));
+            }
+            Lookup::Pending(_) if is_in_newest => {
+                return Err(format!("(e) {test_key:?} is listed, but the look-up waits"));
+            }
+            Lookup::Pending(_) => {
+                return Err(format!("(d) {test_key:?} was listed {age:?} ago, but is unknown"));
+            }
+        }
+        self.coverage.count("unlisted and kept", (!is_in_newest).into());
+        self.coverage.count("kept through failure", self.responds_since.is_none().into());
+        Ok(())
+    }
+
+    /// (c): whether a key that the newest response lacks must have expired, last listed at
+    /// `listed`.
+    fn must_have_expired(&self, listings: &Listings, listed: Instant) -> bool {
+        let elapsed = self.elapsed_since(listed).0;
+        if !listings.may_be_extended(listed) {
+            // Whether the endpoint responds or not.
+            return elapsed >= self.lifetime + TIMER;
+        }
+        let last = 2 * self.lifetime + RECOVERY;
+        let has_responded = self.responds_since.is_some_and(|since| since.elapsed() >= last);
+        has_responded && elapsed >= 2 * self.lifetime + TIMER
+            || elapsed >= self.lifetime + self.stale_if_error + Duration::from_secs(1)
+    }
+
+    fn check_expired(
+        &self,
+        test_key: TestKey,
+        since: Instant,
+        unix_now: u64,
+        look_up: impl Fn(TestKey) -> Lookup,
+    ) -> Result<(), String> {
+        let age = since.elapsed();
+        if matches!(look_up(test_key), Lookup::Found(key) if key.is_same(test_key.jwk())) {
+            return Err(format!("(c) {test_key:?} is found after {age:?}"));
+        }
+        let mut held = self.held.get(&test_key).into_iter().flatten();
+        if held.any(|key| key.is_usable(unix_now)) {
+            return Err(format!("(c) a held key {test_key:?} is usable after {age:?}"));
+        }
+        Ok(())
     }
 
     /// (a): the fetches that requests cause start within their limits, and scheduled fetches do not
@@ -262,35 +294,60 @@ impl Invariants {
                     ));
                 }
             }
-            self.coverage.requested += times.len() as u64;
+            self.coverage.count("requested fetches", times.len());
         }
+        let mut listings = Listings::default();
         let mut failures = 0;
-        // When the last fetch started, and the minimum time to the next scheduled one.
-        let mut pause: Option<(Instant, Duration)> = None;
-        for fetch in fetches {
-            let scheduled = fetch.cause == FetchCause::Scheduled;
-            // Timers have a resolution of 1 ms.
-            let early = pause
-                .filter(|(from, least)| fetch.started + Duration::from_millis(2) < *from + *least);
-            if let Some((from, least)) = early.filter(|_| scheduled) {
-                let waited = fetch.started - from;
-                return Err(format!(
-                    "(a) a scheduled fetch starts {waited:?} after the last; after {failures} \
-                     failures the minimum is {least:?}"
-                ));
+        // The start of the last fetch that set the schedule, and the earliest start of the next.
+        let mut pause: Option<(Instant, Instant)> = None;
+        for (number, fetch) in fetches.iter().enumerate() {
+            let is_scheduled = fetch.cause.is_scheduled();
+            let started = fetch.started + TIMER;
+            if let Some((last, earliest)) =
+                pause.filter(|(_, earliest)| is_scheduled && started < *earliest)
+            {
+                // After a suspension, which the wall clock shows, the task fetches at once.
+                let is_since = |at: Instant| last <= at && at <= fetch.started;
+                if !self.shifts.iter().any(|(at, _)| is_since(*at)) {
+                    return Err(format!(
+                        "(a) a scheduled fetch starts {:?} too early after {failures} failures",
+                        earliest - fetch.started
+                    ));
+                }
             }
+            listings.read(&fetches[..=number]);
             match fetch.ended {
-                Some((_, true)) => (failures, pause) = (0, Some((fetch.started, self.min_pause()))),
-                Some((_, false)) if scheduled => {
+                Some((_, true)) => {
+                    failures = 0;
+                    let earliest = self.earliest_after(fetch.started, &listings);
+                    pause = Some((fetch.started, earliest));
+                }
+                Some((_, false)) if is_scheduled => {
                     let back_off = Duration::from_secs(60.min(1 << failures.min(6)));
-                    (failures, pause) = (failures + 1, Some((fetch.started, back_off / 2)));
+                    failures += 1;
+                    pause = Some((fetch.started, fetch.started + back_off / 2));
                 }
                 _ => {}
             }
         }
-        self.coverage.fetches += fetches.len() as u64;
+        self.coverage.count("looks", started(FetchCause::UnlistedKey).count());
+        self.coverage.count("fetches", fetches.len());
         Ok(())
     }
-}
 
-const MINUTE: Duration = Duration::from_secs(60);
+    /// The earliest start of a scheduled fetch after a good one. A fetch that looks for an unlisted
+    /// key may start after 80 % of the lifetime since the key was listed.
+    fn earliest_after(&self, started: Instant, listings: &Listings) -> Instant {
+        let latest = (self.lifetime - self.timeout).max(self.lifetime / 2);
+        let refresh = started + self.lifetime.mul_f64(0.8 * 0.9).min(latest);
+        let interval = (self.lifetime / 60).max(Duration::from_secs(1));
+        let unlisted = listings.last().filter(|(key, _)| !listings.is_in_newest(*key));
+        let look = unlisted.map(|(_, listed)| {
+            // By the wall clock the 80 % may have passed.
+            let was_shifted = self.shifts.iter().any(|(at, _)| *at >= listed);
+            if was_shifted { started } else { listed + self.lifetime.mul_f64(0.8) }
+        });
+        let look = look.min();
+        look.map_or(refresh, |look| look.max(started + interval).min(refresh))
+    }
+}

@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::endpoint::{Behaviour, Endpoint, TestKey};
+use super::endpoint::{Behaviour, Endpoint, Etags, TestKey};
 use super::guarantees::{NEW, OLD, has, request};
 use super::simulation::{remote_jwks, start_from};
 use crate::clock::Clock;
@@ -145,7 +145,7 @@ async fn not_modified_renews_freshness_and_keeps_the_lifetime() {
     let endpoint = Endpoint::listing(&[OLD]);
     {
         let mut world = endpoint.world();
-        (world.gives_etags, world.max_age) = (true, Some(100));
+        (world.etags, world.max_age) = (Etags::Honest, Some(100));
     }
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
@@ -210,19 +210,47 @@ async fn retry_after_blocks_fetches_for_unknown_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn setting_the_wall_clock_moves_no_expiry() {
-    for shift in [-3600, 3600, -10 * 365 * 86_400, 10 * 365 * 86_400] {
+async fn key_expires_by_the_clock_that_is_ahead() {
+    const YEAR: i64 = 365 * 86_400;
+    // (shift of the wall clock, hours after which the key is usable, and is not)
+    for (shift, usable_after, expired_after) in
+        [(0, 24, 25), (-3600, 24, 25), (-10 * YEAR, 24, 25), (7200, 22, 23)]
+    {
         let endpoint = Endpoint::listing(&[OLD]);
         let (jwks, clock) = remote(&endpoint, Limits::default());
         jwks.ready().await.unwrap();
-        clock.shift(shift);
-        assert!(has(&jwks, &clock, OLD), "{shift}");
         endpoint.set(Behaviour::Refuses);
-        sleep(Duration::from_secs(24 * 3600)).await;
+        clock.shift(shift);
+        sleep(Duration::from_secs(usable_after * 3600)).await;
         assert!(has(&jwks, &clock, OLD), "{shift}");
-        sleep(Duration::from_secs(3600)).await;
+        sleep(Duration::from_secs((expired_after - usable_after) * 3600)).await;
         assert!(!has(&jwks, &clock, OLD), "{shift}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_is_usable_again_when_the_wall_clock_returns() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let (jwks, clock) = remote(&endpoint, Limits::default());
+    jwks.ready().await.unwrap();
+    let Lookup::Found(held) = jwks.look_up(Some("k0"), Algorithm::EdDSA, clock.unix_now()) else {
+        panic!("a listed key is not found");
+    };
+    endpoint.set(Behaviour::Refuses);
+    clock.shift(10 * 365 * 86_400);
+    assert!(!held.is_usable(clock.unix_now()));
+    let refused = request(&jwks, &clock, "k0").await.unwrap_err();
+    assert_eq!(refused.reason(), RejectionReason::KeysStale);
+    assert_eq!(jwks.health().usable_for, Duration::ZERO);
+    clock.shift(-10 * 365 * 86_400);
+    assert!(held.is_usable(clock.unix_now()) && has(&jwks, &clock, OLD));
+
+    // While the clock is ahead, one fetch makes the key usable.
+    clock.shift(10 * 365 * 86_400);
+    endpoint.set(Behaviour::Responds);
+    request(&jwks, &clock, "k0").await.unwrap_err();
+    sleep(Duration::from_secs(1)).await;
+    assert!(has(&jwks, &clock, OLD));
 }
 
 #[tokio::test(start_paused = true)]
