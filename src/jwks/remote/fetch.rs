@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::{
-    AGE, CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+    CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response};
 use url::Url;
 
 use super::error::FetchError;
-use super::freshness::freshness;
+use super::freshness;
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
@@ -85,7 +85,7 @@ pub(super) struct JwksResponse {
     /// `None` after a 304.
     pub(super) body: Option<Vec<u8>>,
     pub(super) validators: Validators,
-    /// The freshness lifetime before clamping. `None` if the response has no `max-age`.
+    /// The freshness lifetime before clamping. `None` if the response has none.
     pub(super) lifetime: Option<Duration>,
 }
 
@@ -136,7 +136,7 @@ impl JwksEndpoint for HttpEndpoint {
                 StatusCode::NOT_MODIFIED if is_conditional => Ok(JwksResponse {
                     body: None,
                     validators: read_validators(response.headers()),
-                    lifetime: read_lifetime(response.headers()),
+                    lifetime: freshness::lifetime(response.headers(), self.clock.unix_now()),
                 }),
                 status => Err(Failure {
                     error: FetchError::Status { status: status.as_u16() },
@@ -156,8 +156,8 @@ impl JwksEndpoint for HttpEndpoint {
 
 impl HttpEndpoint {
     async fn read(&self, response: Response) -> Result<JwksResponse, Failure> {
-        let (validators, lifetime) =
-            (read_validators(response.headers()), read_lifetime(response.headers()));
+        let validators = read_validators(response.headers());
+        let lifetime = freshness::lifetime(response.headers(), self.clock.unix_now());
         let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(JwksResponse { body: Some(body), validators, lifetime })
@@ -178,10 +178,6 @@ fn read_validators(headers: &HeaderMap) -> Validators {
         etag: headers.get(ETAG).cloned(),
         last_modified: headers.get(LAST_MODIFIED).cloned(),
     }
-}
-
-fn read_lifetime(headers: &HeaderMap) -> Option<Duration> {
-    freshness(headers.get_all(CACHE_CONTROL), headers.get(AGE))
 }
 
 fn failure(err: reqwest::Error) -> Failure {

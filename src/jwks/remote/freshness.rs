@@ -1,17 +1,38 @@
 //! The freshness lifetime of a response, and the delays before the next fetch. Pure functions.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::HeaderValue;
+use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES};
+use http::{HeaderMap, HeaderValue};
 
 /// The lower limit of the freshness lifetime, unless `max_age` is shorter.
 const MIN_LIFETIME: Duration = Duration::from_secs(30);
-/// The freshness lifetime of a response without `max-age`.
+/// The freshness lifetime of a response without `max-age` and `Expires`.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The freshness lifetime of a response with these headers: that of `Cache-Control`, or else
+/// `Expires` minus `Date` minus `Age` (RFC 9111 §4.2.1). `now`, in Unix seconds, replaces a missing
+/// or malformed `Date`.
+///
+/// It is zero if `Expires` is malformed (RFC 9111 §5.3: the response has expired).
+pub(super) fn lifetime(headers: &HeaderMap, now: u64) -> Option<Duration> {
+    let age = headers.get(AGE);
+    freshness(headers.get_all(CACHE_CONTROL), age).or_else(|| {
+        let expires = date(headers.get(EXPIRES)?).unwrap_or_default();
+        let date = headers.get(DATE).and_then(date).unwrap_or(Duration::from_secs(now));
+        let age = age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()));
+        Some(expires.saturating_sub(date).saturating_sub(age))
+    })
+}
+
+/// Parses an HTTP date (RFC 9110 §5.6.7) as the time since the Unix epoch.
+fn date(value: &HeaderValue) -> Option<Duration> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()?.duration_since(UNIX_EPOCH).ok()
+}
 
 /// The freshness lifetime of a response: `Cache-Control: max-age` minus `Age` (RFC 9111 §4.2).
 /// `None` without a `max-age`.
@@ -41,7 +62,7 @@ pub(crate) fn freshness<'h>(
     Some(max_age?.saturating_sub(age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()))))
 }
 
-/// Clamps a lifetime to 30 s … `max_age`. 10 min if the response has no `max-age`.
+/// Clamps a lifetime to 30 s … `max_age`. 10 min if the response has no `max-age` and no `Expires`.
 pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
 }
@@ -90,6 +111,8 @@ fn seconds(text: &[u8]) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn read(cache_control: &[&str], age: Option<&str>) -> Option<u64> {
@@ -122,6 +145,34 @@ mod tests {
         ];
         for (cache_control, age, expected) in cases {
             assert_eq!(read(cache_control, *age), *expected, "{cache_control:?} {age:?}");
+        }
+    }
+
+    #[test]
+    fn expires_counts_without_max_age() {
+        const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:00:00 GMT");
+        const EXPIRES: (&str, &str) = ("expires", "Sun, 06 Nov 1994 08:20:00 GMT");
+        // 08:10:00 on that day.
+        let now = 784_109_400;
+        let cases: [(&[(&'static str, &'static str)], Option<u64>); 11] = [
+            (&[], None),
+            (&[DATE], None),
+            (&[DATE, EXPIRES], Some(1200)),
+            (&[DATE, EXPIRES, ("age", "100")], Some(1100)),
+            (&[DATE, EXPIRES, ("age", "9999")], Some(0)),
+            (&[EXPIRES], Some(600)),
+            (&[EXPIRES, ("date", "garbage")], Some(600)),
+            (&[DATE, ("expires", "0")], Some(0)),
+            (&[DATE, ("expires", "Sun, 06 Nov 1994 07:00:00 GMT")], Some(0)),
+            (&[DATE, EXPIRES, ("cache-control", "max-age=60")], Some(60)),
+            (&[DATE, EXPIRES, ("cache-control", "no-cache")], Some(0)),
+        ];
+        for (lines, expected) in cases {
+            let pairs = lines.iter().map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            let found = lifetime(&pairs.collect(), now).map(|lifetime| lifetime.as_secs());
+            assert_eq!(found, expected, "{lines:?}");
         }
     }
 
