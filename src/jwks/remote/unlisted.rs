@@ -176,3 +176,74 @@ impl UnlistedKeys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::limits::Limits;
+    use super::*;
+
+    const MATERIALS: [&str; 2] = [
+        "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw",
+    ];
+
+    fn jwk(members: &str, material: usize) -> String {
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"{members}}}"#, MATERIALS[material])
+    }
+
+    fn set(entries: &[String], known: &JwkSet) -> JwkSet {
+        let json = format!(r#"{{"keys":[{}]}}"#, entries.join(","));
+        JwkSet::from_json(json.as_bytes(), 100, known.keys()).unwrap()
+    }
+
+    /// The unlisted keys after a response with `after` that follows one with `before`.
+    fn unlisted(before: &[String], after: &[String], room: usize) -> (UnlistedKeys, Clock) {
+        let clock = Clock::driven(1_800_000_000);
+        let lifetime = Duration::from_secs(600);
+        let expiry = Expiry::new(lifetime, Duration::ZERO, &Limits::default(), &clock);
+        let before = set(before, &JwkSet::default());
+        let listing = Listing {
+            before: &before,
+            expired_before: Some(expiry),
+            set: &set(after, &before),
+            expiry,
+            had_failed: false,
+        };
+        (UnlistedKeys::default().next(&listing, room, &clock), clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_with_an_ambiguous_kid_is_not_kept() {
+        let key = |kid: &str, material| jwk(&format!(r#","kid":"{kid}""#), material);
+        let stays = key("stays", 0);
+        let cases = [
+            ("another kid", key("a", 1), vec![], 100, 1),
+            ("no kid", jwk("", 1), vec![], 100, 0),
+            ("kid of another key", key("a", 1), vec![key("a", 0)], 100, 0),
+            ("kid of two keys", key("a", 1), vec![key("a", 0), key("a", 1)], 100, 0),
+            (
+                "kid of a skipped key",
+                key("a", 1),
+                vec![jwk(r#","kid":"a","use":"enc""#, 1)],
+                100,
+                0,
+            ),
+            ("no room", key("a", 1), vec![], 0, 0),
+        ];
+        for (case, lost, others, room, kept) in cases {
+            let after = [vec![stays.clone()], others].concat();
+            let (unlisted, clock) = unlisted(&[stays.clone(), lost], &after, room);
+            assert_eq!(unlisted.usable(false, &clock).count(), kept, "{case}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_beyond_the_room_are_dropped() {
+        let keys: Vec<_> = (0..9).map(|kid| jwk(&format!(r#","kid":"{kid}""#), 0)).collect();
+        let (unlisted, _) = unlisted(&keys, &keys[..1], 5);
+        let kids: BTreeSet<_> = unlisted.keys().filter_map(|key| key.kid()).collect();
+        assert_eq!((kids.len(), kids.contains("0")), (5, false));
+    }
+}

@@ -11,3 +11,4 @@ mod listings;
 #[cfg(feature = "metrics")]
 mod recorder;
 mod simulation;
+mod wall_clock;
