@@ -154,7 +154,8 @@ mod tests {
         const EXPIRES: (&str, &str) = ("expires", "Sun, 06 Nov 1994 08:20:00 GMT");
         // 08:10:00 on that day.
         let now = 784_109_400;
-        let cases: [(&[(&'static str, &'static str)], Option<u64>); 11] = [
+        type Lines = [(&'static str, &'static str)];
+        let cases: [(&Lines, Option<u64>); 11] = [
             (&[], None),
             (&[DATE], None),
             (&[DATE, EXPIRES], Some(1200)),

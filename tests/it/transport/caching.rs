@@ -125,7 +125,8 @@ impl Origin {
 
 #[tokio::test]
 async fn key_change_is_found_behind_caches_and_lying_etags() {
-    let cases: [(&str, fn(&Origin, &HeaderMap) -> Response); 2] =
+    type Respond = fn(&Origin, &HeaderMap) -> Response;
+    let cases: [(&str, Respond); 2] =
         [("cache", Origin::cached), ("constant ETag", Origin::constant_etag)];
     for (case, respond) in cases {
         let (old, new) = (Authority::new("old"), Authority::new("new"));
