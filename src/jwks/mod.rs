@@ -59,8 +59,8 @@
 //! # Schedule
 //!
 //! - The freshness lifetime is `Cache-Control: max-age` minus `Age`, or without it `Expires` minus
-//!   `Date` and `Age`, but at least 30 s and at most 1 h (`max_age`). It is 10 min if the response
-//!   has neither.
+//!   `Date` and `Age`, but at least 30 s (`min_age`) and at most 1 h (`max_age`). It is 10 min if
+//!   the response has neither.
 //! - The next fetch starts after 80 % of the lifetime, ±10 %, and at least 5 s (`timeout`) before
 //!   its end. It is conditional (`If-None-Match`, `If-Modified-Since`) if the last response had an
 //!   `ETag` or `Last-Modified`, no key is unlisted, and the set was read in full within `max_age`:

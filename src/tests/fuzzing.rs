@@ -220,7 +220,7 @@ pub fn cache_control(bytes: &[u8]) {
     for max_age in
         [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3600), Duration::MAX]
     {
-        let lifetime = clamp(fresh, max_age);
+        let lifetime = clamp(fresh, Duration::from_secs(30), max_age);
         assert!((Duration::from_secs(30).min(max_age)..=max_age).contains(&lifetime));
     }
 }

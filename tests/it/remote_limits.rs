@@ -231,6 +231,7 @@ fn invalid_limit_or_url_is_refused() {
     let second = Duration::from_secs(1);
     for refused in [
         builder().max_age(Duration::ZERO),
+        builder().min_age(Duration::ZERO),
         builder().timeout(Duration::ZERO),
         builder().cooldown(Duration::ZERO),
         builder().max_body(0),

@@ -87,10 +87,18 @@ impl RemoteJwksBuilder {
     ///
     /// While the endpoint responds, a key is accepted for at most this long after a response last
     /// listed it, or twice as long if the endpoint's responses [list different
-    /// keys](crate::jwks#unlisted-keys). The lower limit of the lifetime is 30 s, or `max_age` if
-    /// that is shorter.
+    /// keys](crate::jwks#unlisted-keys).
     pub fn max_age(self, max_age: Duration) -> Self {
         self.with(|limits| limits.max_age = max_age)
+    }
+
+    /// The lower limit of the freshness lifetime, whatever the endpoint says. 30 s by default, and
+    /// `max_age` if that is shorter.
+    ///
+    /// A longer time protects an endpoint that allows no caching; a removed key is then accepted for
+    /// at least this long.
+    pub fn min_age(self, min_age: Duration) -> Self {
+        self.with(|limits| limits.min_age = min_age)
     }
 
     /// How long the last good set stays in use past its freshness lifetime while fetches fail. 24 h
@@ -269,6 +277,7 @@ impl RemoteJwksBuilder {
         }
         let limits = self.limits;
         check("max_age", limits.max_age, Duration::MAX, "more than zero")?;
+        check("min_age", limits.min_age, Duration::MAX, "more than zero")?;
         check("timeout", limits.timeout, MAX_TIMEOUT, "more than zero and at most 1 min")?;
         check("cooldown", limits.cooldown, MAX_COOLDOWN, "more than zero and at most 1 h")?;
         check("max_body", self.max_body, usize::MAX, "more than zero")?;

@@ -6,8 +6,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES};
 use http::{HeaderMap, HeaderValue};
 
-/// The lower limit of the freshness lifetime, unless `max_age` is shorter.
-const MIN_LIFETIME: Duration = Duration::from_secs(30);
 /// The freshness lifetime of a response without `max-age` and `Expires`.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
@@ -62,9 +60,10 @@ pub(crate) fn freshness<'h>(
     Some(max_age?.saturating_sub(age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()))))
 }
 
-/// Clamps a lifetime to 30 s … `max_age`. 10 min if the response has no `max-age` and no `Expires`.
-pub(crate) fn clamp(lifetime: Option<Duration>, max_age: Duration) -> Duration {
-    lifetime.unwrap_or(DEFAULT_LIFETIME).clamp(MIN_LIFETIME.min(max_age), max_age)
+/// Clamps a lifetime to `min_age` … `max_age`; `max_age` takes precedence. 10 min if the response has
+/// no `max-age` and no `Expires`.
+pub(crate) fn clamp(lifetime: Option<Duration>, min_age: Duration, max_age: Duration) -> Duration {
+    lifetime.unwrap_or(DEFAULT_LIFETIME).max(min_age).min(max_age)
 }
 
 /// The time from the start of a fetch to the start of the next: 80 % of the lifetime, ±10 % so that
@@ -179,14 +178,23 @@ mod tests {
 
     #[test]
     fn lifetimes_are_clamped() {
-        let hour = Duration::from_secs(3600);
-        let cases =
-            [(None, 600), (Some(0), 30), (Some(29), 30), (Some(31), 31), (Some(u64::MAX), 3600)];
-        for (lifetime, expected) in cases {
-            assert_eq!(clamp(lifetime.map(Duration::from_secs), hour).as_secs(), expected);
+        // (lifetime, min_age, max_age, clamped)
+        let cases = [
+            (None, 30, 3600, 600),
+            (Some(0), 30, 3600, 30),
+            (Some(29), 30, 3600, 30),
+            (Some(31), 30, 3600, 31),
+            (Some(u64::MAX), 30, 3600, 3600),
+            (None, 900, 3600, 900),
+            (Some(0), 0, 3600, 0),
+            (Some(3600), 30, 1, 1),
+            (None, 30, 1, 1),
+        ];
+        for (lifetime, min_age, max_age, expected) in cases {
+            let [min_age, max_age] = [min_age, max_age].map(Duration::from_secs);
+            let clamped = clamp(lifetime.map(Duration::from_secs), min_age, max_age);
+            assert_eq!(clamped.as_secs(), expected, "{lifetime:?} {min_age:?} {max_age:?}");
         }
-        assert_eq!(clamp(Some(hour), Duration::from_secs(1)).as_secs(), 1);
-        assert_eq!(clamp(None, Duration::from_secs(1)).as_secs(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 /// Documented at the methods of [`RemoteJwksBuilder`](super::RemoteJwksBuilder).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
+    pub(super) min_age: Duration,
     pub(super) max_age: Duration,
     pub(super) stale_if_error: Duration,
     pub(super) timeout: Duration,
@@ -15,6 +16,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            min_age: Duration::from_secs(30),
             max_age: Duration::from_secs(3600),
             stale_if_error: Duration::from_secs(24 * 3600),
             timeout: Duration::from_secs(5),

@@ -217,7 +217,7 @@ impl FetchTask {
         if !is_confirmed || !validators.is_empty() {
             state.validators = validators;
         }
-        let lifetime = freshness::clamp(state.lifetime, self.limits.max_age);
+        let lifetime = freshness::clamp(state.lifetime, self.limits.min_age, self.limits.max_age);
         Ok(FetchedSet { set, json, age, lifetime })
     }
 

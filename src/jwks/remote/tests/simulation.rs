@@ -63,6 +63,7 @@ impl Simulation {
         let mut rng = fastrand::Rng::with_seed(seed);
         let max_age = rng.choice([None, Some(0), Some(40), Some(300), Some(100_000)]).flatten();
         let limits = Limits {
+            min_age: Duration::from_secs(30),
             max_age: Duration::from_secs(rng.choice([60, 600, 3600]).unwrap()),
             stale_if_error: Duration::from_secs(rng.choice([0, 120, 24 * 3600]).unwrap()),
             timeout: Duration::from_secs(5),
