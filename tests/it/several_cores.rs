@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 use tower_m2m::{EmbeddedCore, RemoteJwks, Verifier};
 
-use crate::support::{ISSUER, decode, serve, serve_core};
+use crate::support::{ISSUER, Logs, decode, encode, serve, serve_core};
 
 /// A token that the core signs with its dynamic key.
 async fn dynamic_token(core: &EmbeddedCore) -> String {
@@ -59,6 +59,7 @@ async fn tokens_of_both_cores_are_accepted_once_both_were_seen() {
     assert_ne!(decode(&tokens[0], 0)["kid"], decode(&tokens[1], 0)["kid"]);
     let cores = [first, second];
     let urls = [balance_requests(cores.clone()).await, balance_connections(cores).await];
+    let logs = Logs::of_this_thread();
     for (url, balancer) in urls.into_iter().zip(["by request", "by connection"]) {
         let jwks = RemoteJwks::builder(format!("{url}/.well-known/jwks.json"))
             .cooldown(Duration::from_nanos(1))
@@ -72,10 +73,10 @@ async fn tokens_of_both_cores_are_accepted_once_both_were_seen() {
                 assert!(attempts < 100, "{balancer}: {rejection:?}");
             }
         }
-        for number in 0..20 {
+        for number in 0..30 {
             // A made-up kid causes a fetch, which either core answers.
             let header = json!({"alg": "RS256", "kid": format!("made-up-{number}")});
-            let made_up = crate::support::encode(header.to_string());
+            let made_up = encode(header.to_string());
             let made_up = format!("{made_up}{}", &tokens[0][tokens[0].find('.').unwrap()..]);
             verifier.verify(&made_up).await.unwrap_err();
             for token in &tokens {
@@ -84,4 +85,7 @@ async fn tokens_of_both_cores_are_accepted_once_both_were_seen() {
             }
         }
     }
+    let logs = logs.text();
+    let warnings = logs.matches("key set responses list different keys").count();
+    assert_eq!(warnings, 2, "not one for each URL: {logs}");
 }
