@@ -252,7 +252,10 @@ impl Invariants {
             return elapsed >= self.lifetime + TIMER;
         }
         let last = 2 * self.lifetime + RECOVERY;
-        let has_responded = self.responds_since.is_some_and(|since| since.elapsed() >= last);
+        // A suspension, which the wall clock shows, counts as an outage.
+        let last_shift = self.shifts.last().map(|(at, _)| *at);
+        let since = self.responds_since.map(|since| last_shift.map_or(since, |at| at.max(since)));
+        let has_responded = since.is_some_and(|since| since.elapsed() >= last);
         has_responded && elapsed >= 2 * self.lifetime + TIMER
             || elapsed >= self.lifetime + self.stale_if_error + Duration::from_secs(1)
     }
