@@ -2,3 +2,4 @@
 mod refusal;
 #[cfg(feature = "reqwest")]
 mod renewal;
+mod service_token;
