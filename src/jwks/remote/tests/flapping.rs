@@ -122,7 +122,7 @@ async fn unlisted_key_is_looked_for_until_it_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn unlisted_key_expires_in_an_outage() {
-    // Whoever stole the key blocks the endpoint after its removal.
+    // The thief of the key blocks the endpoint after its removal.
     let endpoint = Endpoint::listing(&[OLD, NEW]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
