@@ -126,13 +126,24 @@ impl PartialEq for SourceError {
 impl Eq for SourceError {}
 
 /// The beginning of a text on one line: at most [`MAX_TEXT`] characters, with control characters
-/// escaped.
+/// escaped, and those that are invisible or change the direction of text.
 pub(crate) fn one_line(text: &str) -> String {
+    let is_visible = |c: char| {
+        !c.is_control()
+            && !matches!(
+                c,
+                '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            )
+    };
     let mut line = String::new();
     for c in text.trim().chars().take(MAX_TEXT) {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        match is_visible(c) {
+            true => line.push(c),
+            false => line.extend(c.escape_default()),
+        }
     }
-    line
+    line.chars().take(MAX_TEXT).collect()
 }
 
 /// Prints an error and its sources on one line, for log events.
@@ -156,6 +167,19 @@ mod tests {
         for (url, expected) in cases {
             let text = ConfigError::Url { url: url.to_owned() }.to_string();
             assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_line_is_visible_and_at_most_200_characters() {
+        let cases = [
+            (" Grüße\n", "Grüße".to_owned()),
+            ("a\nb\u{1b}c", r"a\nb\u{1b}c".to_owned()),
+            ("a\u{202e}b\u{200b}", r"a\u{202e}b\u{200b}".to_owned()),
+            (&"\u{1}".repeat(300), r"\u{1}".repeat(40)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(one_line(text), expected, "{text:?}");
         }
     }
 

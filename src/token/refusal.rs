@@ -21,14 +21,14 @@ const LASTING: [&str; 9] = [
     "not valid yet",
     "not valid before",
     "used before",
-    "not active",
+    "jwt not active",
 ];
 
 /// The names of the same claims.
 const LASTING_CLAIMS: [&str; 5] = ["iss", "aud", "sub", "nbf", "iat"];
 
 /// A new token may pass these checks, whatever else their descriptions name.
-const MENDED: [&str; 3] = ["expire", "signature", "revoked"];
+const MENDED: [&str; 3] = ["expire", "signature", "revo"];
 const MENDED_WORDS: [&str; 4] = ["exp", "key", "keys", "kid"];
 
 /// A response that refuses a request with the token.

@@ -37,6 +37,8 @@ pub(super) struct Snapshot {
     ended: u64,
     /// Why the last fetch failed. `None` if it succeeded or no fetch has ended.
     last_error: Option<FetchError>,
+    /// Whether a fetch failed after the last success. The end of the task is no failure.
+    is_outage: bool,
     /// When the next scheduled fetch starts.
     due: Deadline,
     limit: FetchLimit,
@@ -64,6 +66,7 @@ impl Snapshot {
             started: 0,
             ended: 0,
             last_error: None,
+            is_outage: false,
             due: Deadline::after(Duration::ZERO, clock),
             limit: FetchLimit::new(limits.cooldown),
         }
@@ -103,7 +106,7 @@ impl Snapshot {
     ) -> Option<&Arc<Jwk>> {
         match self.set.find(kid, algorithm) {
             Some(key) => self.is_usable(clock).then_some(key),
-            None => self.unlisted.find(kid?, algorithm, self.has_failed(), clock),
+            None => self.unlisted.find(kid?, algorithm, self.is_outage, clock),
         }
     }
 
@@ -117,7 +120,7 @@ impl Snapshot {
         &self,
         clock: &Clock,
     ) -> impl Iterator<Item = (&Arc<Jwk>, Duration)> {
-        self.unlisted.usable(self.has_failed(), clock)
+        self.unlisted.usable(self.is_outage, clock)
     }
 
     /// The number of keys of the newest set, and of the usable ones that it lacks.
@@ -230,7 +233,7 @@ impl Snapshot {
     /// When keys expire next, on the monotonic clock.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let stale_at = self.expiry.map(|expiry| expiry.stale_at.at()).filter(|at| *at > now);
-        let unlisted = self.unlisted.next_deadline(self.has_failed(), now);
+        let unlisted = self.unlisted.next_deadline(self.is_outage, now);
         stale_at.into_iter().chain(unlisted).min()
     }
 
@@ -270,7 +273,7 @@ impl Snapshot {
             expired_before: before.expiry,
             set: &set,
             expiry,
-            had_failed: before.has_failed(),
+            was_outage: before.is_outage,
         };
         self.unlisted = match cause {
             // The caller knows that the keys have changed.
@@ -285,6 +288,7 @@ impl Snapshot {
         self.limit.unblock();
         self.ended = self.started;
         self.last_error = None;
+        self.is_outage = false;
         self.due = self.unlisted.look_at(earliest, clock).map_or(due, |look_at| look_at.min(due));
         // The new deadlines first, so that a key that stays is usable at any time.
         self.write_deadlines(clock);
@@ -295,6 +299,10 @@ impl Snapshot {
     /// Records a failed fetch. The keys stay in use until their deadlines.
     pub(super) fn fail(&mut self, err: FetchError, clock: &Clock) {
         self.end_with(err);
+        if !self.is_outage {
+            self.is_outage = true;
+            self.unlisted.begin_outage(clock);
+        }
         self.write_deadlines(clock);
     }
 
@@ -327,6 +335,6 @@ impl Snapshot {
     pub(super) fn write_deadlines(&self, clock: &Clock) {
         let deadline = self.expiry.map_or(0, |expiry| expiry.stale_at.usable_until(clock));
         self.set.keys().iter().for_each(|key| key.use_until(deadline));
-        self.unlisted.write_deadlines(self.has_failed(), clock);
+        self.unlisted.write_deadlines(self.is_outage, clock);
     }
 }

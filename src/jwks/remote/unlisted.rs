@@ -40,8 +40,12 @@ struct UnlistedKey {
 }
 
 impl UnlistedKey {
-    fn deadline(&self, is_failing: bool) -> Deadline {
-        if is_failing && self.is_extended { self.listed.stale_at } else { self.until }
+    fn deadline(&self, is_outage: bool) -> Deadline {
+        if is_outage && self.is_extended { self.listed.stale_at } else { self.until }
+    }
+
+    fn without_passed_extension(self, clock: &Clock) -> Self {
+        Self { is_extended: self.is_extended && !self.until.has_passed(clock), ..self }
     }
 
     /// Extends the deadline at a response of an inconsistent endpoint. `fresh_until` is the end of
@@ -65,7 +69,7 @@ pub(super) struct Listing<'s> {
     pub(super) set: &'s JwkSet,
     pub(super) expiry: Expiry,
     /// Whether the fetch before this one failed.
-    pub(super) had_failed: bool,
+    pub(super) was_outage: bool,
 }
 
 impl UnlistedKeys {
@@ -85,7 +89,7 @@ impl UnlistedKeys {
             })
         });
         let still = self.keys.iter().map(|unlisted| {
-            let deadline = unlisted.deadline(listing.had_failed);
+            let deadline = unlisted.deadline(listing.was_outage);
             (unlisted.clone(), !deadline.has_passed(clock))
         });
         let is_lost = |key: &Jwk| key.kid().is_some_and(|kid| !listing.set.names(kid));
@@ -115,6 +119,16 @@ impl UnlistedKeys {
         Self { keys: Arc::default(), inconsistent_until }
     }
 
+    /// Keeps expired keys expired in an outage that begins now.
+    pub(super) fn begin_outage(&mut self, clock: &Clock) {
+        self.keys = self
+            .keys
+            .iter()
+            .cloned()
+            .map(|unlisted| unlisted.without_passed_extension(clock))
+            .collect();
+    }
+
     /// Whether an unlisted key was listed again in the last 24 h.
     pub(super) fn is_inconsistent(&self, clock: &Clock) -> bool {
         self.inconsistent_until.is_some_and(|until| !until.has_passed(clock))
@@ -128,11 +142,11 @@ impl UnlistedKeys {
     /// The keys that may be used, and for how long.
     pub(super) fn usable(
         &self,
-        is_failing: bool,
+        is_outage: bool,
         clock: &Clock,
     ) -> impl Iterator<Item = (&Arc<Jwk>, Duration)> {
         self.keys.iter().filter_map(move |unlisted| {
-            let left = unlisted.deadline(is_failing).left(clock);
+            let left = unlisted.deadline(is_outage).left(clock);
             (!left.is_zero()).then_some((&unlisted.key, left))
         })
     }
@@ -142,13 +156,13 @@ impl UnlistedKeys {
         &self,
         kid: &str,
         algorithm: Algorithm,
-        is_failing: bool,
+        is_outage: bool,
         clock: &Clock,
     ) -> Option<&Arc<Jwk>> {
         let unlisted = self.keys.iter().find(|unlisted| {
             unlisted.key.kid() == Some(kid)
                 && unlisted.key.fits(algorithm)
-                && !unlisted.deadline(is_failing).has_passed(clock)
+                && !unlisted.deadline(is_outage).has_passed(clock)
         })?;
         Some(&unlisted.key)
     }
@@ -164,15 +178,15 @@ impl UnlistedKeys {
     }
 
     /// When the next key expires.
-    pub(super) fn next_deadline(&self, is_failing: bool, now: Instant) -> Option<Instant> {
-        let deadlines = self.keys.iter().map(|unlisted| unlisted.deadline(is_failing).at());
+    pub(super) fn next_deadline(&self, is_outage: bool, now: Instant) -> Option<Instant> {
+        let deadlines = self.keys.iter().map(|unlisted| unlisted.deadline(is_outage).at());
         deadlines.filter(|at| *at > now).min()
     }
 
     /// Writes the deadline of each key into the key.
-    pub(super) fn write_deadlines(&self, is_failing: bool, clock: &Clock) {
+    pub(super) fn write_deadlines(&self, is_outage: bool, clock: &Clock) {
         for unlisted in &*self.keys {
-            unlisted.key.use_until(unlisted.deadline(is_failing).usable_until(clock));
+            unlisted.key.use_until(unlisted.deadline(is_outage).usable_until(clock));
         }
     }
 }
@@ -209,7 +223,7 @@ mod tests {
             expired_before: Some(expiry),
             set: &set(after, &before),
             expiry,
-            had_failed: false,
+            was_outage: false,
         };
         (UnlistedKeys::default().next(&listing, room, &clock), clock)
     }

@@ -94,6 +94,24 @@ async fn flapping_key_expires_within_twice_the_lifetime() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn failed_fetch_revives_no_expired_key() {
+    for max_age in [30, 600, HOUR] {
+        let (endpoint, jwks, clock) = flapping(max_age, Etags::None).await;
+        sleep(Duration::from_secs(3 * max_age)).await;
+        endpoint.world().listed.remove(&NEW.kid);
+        sleep(Duration::from_secs(2 * max_age)).await;
+        assert!(!has(&jwks, &clock, NEW), "{max_age}");
+        endpoint.set(Behaviour::Refuses);
+        jwks.refresh().await.unwrap_err();
+        assert!(!has(&jwks, &clock, NEW), "in the outage, {max_age}");
+        assert!(has(&jwks, &clock, OLD) && has(&jwks, &clock, OTHER), "{max_age}");
+        endpoint.set(Behaviour::Responds);
+        sleep(Duration::from_secs(max_age)).await;
+        assert!(!has(&jwks, &clock, NEW), "after the outage, {max_age}");
+    }
+}
+
 fn count_scheduled(endpoint: &Endpoint) -> u64 {
     let world = endpoint.world();
     world.fetches.iter().filter(|fetch| fetch.cause.is_scheduled()).count() as u64
