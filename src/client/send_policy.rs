@@ -65,13 +65,12 @@ impl SendPolicy {
             }
             return None;
         }
-        let destination = request.destination();
-        let headers = request.headers_mut();
-        if self.keeps_present && headers.contains_key(&self.header) {
+        if self.keeps_present && request.headers_mut().contains_key(&self.header) {
             return None;
         }
+        let destination = request.destination();
         let (value, serial) = copy.header_value();
-        headers.insert(&self.header, value.clone());
+        request.headers_mut().insert(&self.header, value.clone());
         Some(Sent { token: self.token.clone(), serial, destination })
     }
 }
