@@ -1,31 +1,106 @@
-//! Background tasks that start on first use and are aborted when their owner is dropped.
+//! Background tasks that start on first use, move to another runtime if theirs is not driven, and
+//! are aborted when their owner is dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::deadline::Deadline;
+
+/// How late a step may be before the next use of the task moves it to another runtime.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// The longest sleep of a task. Its timers stand still while the machine is suspended, so it looks
+/// at the wall clock at least this often.
+pub(crate) const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+/// [`Shared::alive`] while no task is alive.
+const NONE: u64 = 0;
 
 /// The work of a [`BackgroundTask`].
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Runs until the task is aborted.
-    fn run(&self) -> impl Future<Output = ()> + Send;
+    /// Makes one step: waits until there is something to do, and does it. Sleeps at most
+    /// [`MAX_SLEEP`] at a time. The task repeats this until it is aborted.
+    fn step(&self) -> impl Future<Output = ()> + Send;
 
-    /// Called when the task ends: `run` returns or panics, the task is aborted, or its runtime
-    /// shuts down. Must call `stopped`, after which the task can start again.
+    /// When the next step is due.
+    fn progress(&self) -> &Progress;
+
+    /// Wakes the task from its sleep: its step is due by the wall clock.
+    fn wake(&self);
+
+    /// Called when the task ends or is replaced: `step` panics, the task is aborted, its runtime
+    /// shuts down, or another runtime takes the work over. Must call `was_alive`, which returns
+    /// whether a task was alive until now; otherwise there is nothing to clean up.
     ///
     /// Must not call [`BackgroundTask::ensure_running`]. On a runtime that is shutting down,
     /// `ensure_running` calls this method while it holds its lock, so the call would deadlock.
-    fn ended(&self, stopped: impl FnOnce()) {
-        stopped();
+    fn ended(&self, was_alive: impl FnOnce() -> bool) {
+        was_alive();
+    }
+}
+
+/// When the running task has to make its next step.
+///
+/// A step that is late by the wall clock alone waits for a timer that stood still while the machine
+/// was suspended: the task has to be woken. One that is late by the monotonic clock waits for a
+/// runtime that is not driven.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    clock: Clock,
+    /// When the step is late by the wall clock, in Unix seconds. Every use reads it.
+    late_at: AtomicU64,
+    /// When the step is due. `None`: only after [`wanted`](Self::wanted).
+    due: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, late_at: AtomicU64::new(u64::MAX), due: Mutex::default() }
+    }
+
+    /// Promises the next step at `due`. `None`: only after [`wanted`](Self::wanted).
+    pub(crate) fn promise(&self, due: Option<Deadline>) {
+        *self.due() = due.map(Deadline::at);
+        let late_at = due.map_or(u64::MAX, |due| due.unix_seconds() + GRACE.as_secs());
+        self.late_at.store(late_at, Ordering::Relaxed);
+    }
+
+    /// Something happened that the task has to react to now.
+    pub(crate) fn wanted(&self) {
+        let now = Deadline::after(Duration::ZERO, &self.clock);
+        let mut due = self.due();
+        *due = Some(due.map_or(now.at(), |due| due.min(now.at())));
+        self.late_at.fetch_min(now.unix_seconds() + GRACE.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Whether the step is more than [`GRACE`] late by the wall clock. Costs an atomic load and the
+    /// coarse clock.
+    fn is_late(&self) -> bool {
+        self.late_at.load(Ordering::Relaxed) <= self.clock.coarse_unix_now()
+    }
+
+    /// Whether the step is more than [`GRACE`] late by the monotonic clock.
+    fn is_stuck(&self) -> bool {
+        self.due().is_some_and(|due| due + GRACE <= self.clock.now())
+    }
+
+    fn due(&self) -> MutexGuard<'_, Option<Instant>> {
+        // No code panics while it holds the lock.
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One task on a tokio runtime. Starts on first use, restarts on the next use after it has ended,
-/// and is aborted on drop.
+/// moves to the runtime of a use that finds a step [`GRACE`] late, and is aborted on drop.
 ///
-/// A bare [`tokio::task::JoinHandle`] is not enough: the task must restart after its runtime was
-/// shut down, and every request checks whether it runs.
+/// A bare [`tokio::task::JoinHandle`] is not enough: the task must outlive a runtime that is shut
+/// down or no longer driven, and every request checks whether it makes progress.
 pub(crate) struct BackgroundTask<W: Work> {
     shared: Arc<Shared<W>>,
     handle: Mutex<Option<AbortHandle>>,
@@ -34,13 +109,15 @@ pub(crate) struct BackgroundTask<W: Work> {
 /// What the task shares with its owner.
 struct Shared<W> {
     work: W,
-    is_running: AtomicBool,
+    /// The generation of the task that is alive, or [`NONE`]. A task of an older one ends as soon
+    /// as its runtime wakes it.
+    alive: AtomicU64,
 }
 
 impl<W: Work> BackgroundTask<W> {
     /// A task that has not started.
     pub(crate) fn new(work: W) -> Self {
-        let shared = Arc::new(Shared { work, is_running: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { work, alive: AtomicU64::new(NONE) });
         Self { shared, handle: Mutex::default() }
     }
 
@@ -48,27 +125,48 @@ impl<W: Work> BackgroundTask<W> {
         &self.shared.work
     }
 
-    /// Whether the task runs. Costs one atomic load, so every request can call it.
+    /// Whether the task runs, on a runtime that is driven.
     pub(crate) fn is_running(&self) -> bool {
-        self.shared.is_running.load(Ordering::Acquire)
+        self.is_alive() && !self.work().progress().is_stuck()
     }
 
-    /// Starts the task on the current runtime unless it already runs. Returns whether it runs now:
-    /// `false` outside a runtime and on a runtime that is shutting down.
+    /// Whether the task runs and is on time by the wall clock. Every request can afford it.
+    pub(crate) fn is_on_time(&self) -> bool {
+        self.is_alive() && !self.work().progress().is_late()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.shared.alive.load(Ordering::Acquire) != NONE
+    }
+
+    /// Starts the task on the current runtime unless it already runs, and wakes one that is late.
+    /// Returns whether it runs now: `false` outside a runtime and on a runtime that is shutting
+    /// down.
     pub(crate) fn ensure_running(&self) -> bool {
+        if self.is_on_time() {
+            return true;
+        }
         if self.is_running() {
+            self.work().wake();
             return true;
         }
         let Ok(runtime) = Handle::try_current() else { return false };
         // The lock covers both the spawn and the store of the handle. Otherwise the handle of a
         // task that has already ended could replace the handle of the next, running task.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.shared.is_running.swap(true, Ordering::AcqRel) {
+        if !self.is_running() {
+            let late = handle.take();
+            let generation = next_generation();
+            let Shared { work, alive } = &*self.shared;
+            work.ended(|| alive.swap(generation, Ordering::AcqRel) != NONE);
+            work.progress().promise(Some(Deadline::after(Duration::ZERO, &work.progress().clock)));
             // The guard is created outside the future, so that `ended` is called even if a runtime
             // that is shutting down drops the future unpolled.
-            let guard = EndGuard(Arc::clone(&self.shared));
-            let task = async move { guard.0.work.run().await };
-            *handle = Some(runtime.spawn(task).abort_handle());
+            let task = AliveTask { shared: Arc::clone(&self.shared), generation };
+            *handle = Some(runtime.spawn(task.run()).abort_handle());
+            if let Some(late) = late {
+                late.abort();
+            }
         }
         self.is_running()
     }
@@ -89,14 +187,34 @@ impl<W: Work> Drop for BackgroundTask<W> {
     }
 }
 
-/// Calls [`Work::ended`] on drop.
-struct EndGuard<W: Work>(Arc<Shared<W>>);
+/// A task on some runtime. Calls [`Work::ended`] on drop, unless a newer task has replaced it.
+struct AliveTask<W: Work> {
+    shared: Arc<Shared<W>>,
+    generation: u64,
+}
 
-impl<W: Work> Drop for EndGuard<W> {
-    fn drop(&mut self) {
-        let Shared { work, is_running } = &*self.0;
-        work.ended(|| is_running.store(false, Ordering::Release));
+impl<W: Work> AliveTask<W> {
+    async fn run(self) {
+        while self.shared.alive.load(Ordering::Acquire) == self.generation {
+            self.shared.work.step().await;
+        }
     }
+}
+
+impl<W: Work> Drop for AliveTask<W> {
+    fn drop(&mut self) {
+        let Shared { work, alive } = &*self.shared;
+        let (mine, order) = (self.generation, Ordering::AcqRel);
+        if alive.load(Ordering::Acquire) == mine {
+            work.ended(|| alive.compare_exchange(mine, NONE, order, Ordering::Relaxed).is_ok());
+        }
+    }
+}
+
+/// Unique in this process, and not [`NONE`].
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(NONE + 1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -108,47 +226,72 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
     use tokio::sync::Notify;
     use tokio::task::yield_now;
+    use tokio::time::advance;
 
-    /// Runs until `returns` or `panics` is notified.
-    #[derive(Default)]
+    /// Each step waits until `continues` or `panics` is notified.
     struct Counter {
-        runs: AtomicUsize,
+        clock: Clock,
+        progress: Progress,
+        steps: AtomicUsize,
         ends: AtomicUsize,
-        returns: Notify,
+        continues: Notify,
         panics: Notify,
     }
 
     impl Counter {
-        /// The numbers of starts and ends.
+        /// The numbers of started steps and of ends.
         fn counts(&self) -> (usize, usize) {
-            (self.runs.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed))
+            (self.steps.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed))
+        }
+
+        fn promise_in(&self, seconds: u64) {
+            let due = Deadline::after(Duration::from_secs(seconds), &self.clock);
+            self.progress.promise(Some(due));
         }
     }
 
     impl Work for Counter {
-        async fn run(&self) {
-            self.runs.fetch_add(1, Ordering::Relaxed);
+        async fn step(&self) {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+            self.promise_in(60);
             tokio::select! {
-                () = self.returns.notified() => {}
+                () = self.continues.notified() => {}
                 () = self.panics.notified() => panic!("requested by the test"),
             }
         }
 
-        fn ended(&self, stopped: impl FnOnce()) {
-            stopped();
-            self.ends.fetch_add(1, Ordering::Relaxed);
+        fn progress(&self) -> &Progress {
+            &self.progress
+        }
+
+        fn wake(&self) {
+            self.continues.notify_one();
+        }
+
+        fn ended(&self, was_alive: impl FnOnce() -> bool) {
+            if was_alive() {
+                self.ends.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
     fn task() -> BackgroundTask<Counter> {
-        BackgroundTask::new(Counter::default())
+        let clock = Clock::driven(1_800_000_000);
+        BackgroundTask::new(Counter {
+            progress: Progress::new(clock.clone()),
+            clock,
+            steps: AtomicUsize::default(),
+            ends: AtomicUsize::default(),
+            continues: Notify::new(),
+            panics: Notify::new(),
+        })
     }
 
     fn runtime() -> Runtime {
-        Builder::new_current_thread().build().unwrap()
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn task_starts_once_on_first_use() {
         let task = task();
         yield_now().await;
@@ -156,6 +299,9 @@ mod tests {
         assert!(task.ensure_running() && task.ensure_running());
         yield_now().await;
         assert_eq!((task.is_running(), task.work().counts()), (true, (1, 0)));
+        task.work().continues.notify_one();
+        yield_now().await;
+        assert_eq!((task.is_running(), task.work().counts()), (true, (2, 0)));
     }
 
     #[test]
@@ -197,7 +343,78 @@ mod tests {
         });
     }
 
-    #[tokio::test]
+    #[test]
+    fn late_task_moves_to_the_runtime_of_the_next_use() {
+        let (first, second) = (runtime(), runtime());
+        let task = first.block_on(async {
+            let task = task();
+            assert!(task.ensure_running());
+            yield_now().await;
+            task
+        });
+        second.block_on(async {
+            // Both runtimes have a clock of their own.
+            task.work().promise_in(60);
+            advance(Duration::from_secs(64)).await;
+            assert!(task.ensure_running() && task.is_running(), "a step may be 5 s late");
+            yield_now().await;
+            assert_eq!(task.work().counts(), (1, 0));
+            advance(Duration::from_secs(1)).await;
+            assert!(!task.is_running() && !task.is_on_time());
+            assert!(task.ensure_running());
+            yield_now().await;
+            assert_eq!((task.is_running(), task.work().counts()), (true, (2, 1)));
+        });
+        first.block_on(async {
+            // The old task ends. It neither makes a step nor ends the new one.
+            task.work().continues.notify_one();
+            yield_now().await;
+            assert_eq!(first.metrics().num_alive_tasks(), 0);
+            assert_eq!((task.is_running(), task.work().counts()), (true, (2, 1)));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn use_wakes_a_task_that_is_late_by_the_wall_clock() {
+        let task = task();
+        assert!(task.ensure_running());
+        yield_now().await;
+        for (shift, is_on_time, steps) in [(64, true, 1), (1, false, 2), (60, true, 2)] {
+            task.work().clock.shift(shift);
+            assert_eq!(task.is_on_time(), is_on_time, "{shift}");
+            assert!(task.is_running() && task.ensure_running(), "{shift}");
+            yield_now().await;
+            assert_eq!(task.work().counts(), (steps, 0), "{shift}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_task_has_5_s_for_its_first_step() {
+        let task = task();
+        assert!(task.ensure_running());
+        for _ in 0..4 {
+            advance(Duration::from_secs(1)).await;
+            assert!(task.is_running());
+        }
+        // The next one after the first step.
+        task.work().promise_in(0);
+        advance(Duration::from_secs(5)).await;
+        assert!(!task.is_running());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wanted_step_is_late_after_5_s() {
+        let task = task();
+        assert!(task.ensure_running());
+        yield_now().await;
+        task.work().progress.wanted();
+        advance(Duration::from_secs(4)).await;
+        assert!(task.is_running());
+        advance(Duration::from_secs(1)).await;
+        assert!(!task.is_running());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn drop_aborts_the_task() {
         let task = task();
         let shared = Arc::clone(&task.shared);
@@ -208,13 +425,16 @@ mod tests {
         assert_eq!((shared.work.counts(), Arc::strong_count(&shared)), ((1, 1), 1));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn ended_runs_once_for_each_end() {
         let task = task();
-        for (round, end) in [&task.work().returns, &task.work().panics].into_iter().enumerate() {
+        for round in 0..2 {
             assert!(task.ensure_running());
             yield_now().await;
-            end.notify_one();
+            match round {
+                0 => task.work().panics.notify_one(),
+                _ => task.abort(),
+            }
             yield_now().await;
             assert_eq!((task.is_running(), task.work().counts()), (false, (round + 1, round + 1)));
         }

@@ -121,6 +121,8 @@ pub mod client;
 #[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))]
 mod clock;
 mod config_text;
+#[cfg(feature = "reqwest")]
+mod deadline;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
 mod error;

@@ -72,9 +72,19 @@
 //! - `Retry-After`, capped at 5 min, delays the retry further, and blocks the fetches that requests
 //!   cause until then.
 //! - 24 h (`stale_if_error`) after the end of its lifetime the set is stale, and requests get 503.
+//! - While there are no usable keys, a request causes a fetch and waits for it, within the limits of
+//!   (a); where none may start, it gets 503 at once.
 //! - Deadlines pass on the monotonic or on the wall clock, whichever is ahead: the monotonic clock
 //!   stands still while a machine is suspended. If a wall clock that was ahead is set back before
 //!   the next response, the keys are usable again.
+//!
+//! # Runtimes
+//!
+//! The task starts on the runtime of the first use. If that runtime is shut down, or is not driven
+//! for 5 s after a fetch was due (one that only ran the start-up, for example), the next use on
+//! another runtime moves the task there. A request that waits for a fetch which ends with its
+//! runtime waits for another one. [`JwksHealth::running`] and [`JwksHealth::last_fetch`] tell whether
+//! the task keeps to its schedule.
 //!
 //! # Logs and metrics
 //!

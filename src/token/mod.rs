@@ -11,6 +11,11 @@
 //!   restart. Nothing is minted if the reason would be the same for a new token: its issuer,
 //!   audience or subject, or a called service whose clock is behind.
 //!
+//! A renewal is due by the wall clock as well as by the monotonic one: a machine that was suspended
+//! renews at the first use of the token, or within a minute. The task runs on the runtime that minted
+//! the token. If that runtime is shut down, or is not driven for 5 s after a renewal was due, the next
+//! use of the token on another runtime moves the task there.
+//!
 //! While a mint fails, the old token stays in use. [`ServiceToken::health`] holds the error of the
 //! last renewal and the last rejection of the token in use.
 //!

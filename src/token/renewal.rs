@@ -10,14 +10,18 @@ use tokio::time::{Instant, timeout_at};
 use super::error::MintError;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
 use super::service_token::{Renewal, ServiceToken, TokenValue};
-use crate::background::{BackgroundTask, Work};
+use crate::background::{BackgroundTask, MAX_SLEEP, Progress, Work};
 use crate::clock::Clock;
+use crate::deadline::Deadline;
 use crate::error::Chain;
 
 /// Mints tokens: over HTTP, or in memory in tests with virtual time.
 pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt.
     fn mint(&self) -> impl Future<Output = Result<TokenValue, MintError>> + Send;
+
+    /// How long an attempt may take.
+    fn time_limit(&self) -> Duration;
 }
 
 /// A service token whose first value is `token`, and which `minter` renews.
@@ -28,12 +32,14 @@ pub(super) fn renewable(
     clock: Clock,
 ) -> ServiceToken {
     let state = State::new(&token, policy, clock.clone());
+    let progress = Progress::new(clock.clone());
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
         current: current.clone(),
         is_needed: (policy != RenewalPolicy::OnRejection).into(),
         wake: Notify::new(),
+        progress,
         state: state.into(),
     }));
     task.ensure_running();
@@ -55,6 +61,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         if causes_mint {
             work.is_needed.store(true, Ordering::Relaxed);
             work.wake.notify_one();
+            work.progress.wanted();
             self.ensure_running();
         }
         causes_mint
@@ -67,6 +74,10 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
     fn last_error(&self) -> Option<MintError> {
         self.0.work().state().last_error.clone()
     }
+
+    fn last_mint(&self) -> u64 {
+        self.0.work().state().last_mint
+    }
 }
 
 struct RenewalWork<M> {
@@ -76,23 +87,39 @@ struct RenewalWork<M> {
     /// rejection on, otherwise always.
     is_needed: AtomicBool,
     wake: Notify,
+    progress: Progress,
     /// Locked for a few instructions at a time.
     state: Mutex<State>,
 }
 
 impl<M: Mint> Work for RenewalWork<M> {
-    async fn run(&self) {
-        loop {
-            let cause = self.wait_for_cause().await;
-            match self.minter.mint().await {
-                Ok(token) => self.succeed(token),
-                Err(error) => self.fail(cause, &error),
-            }
+    async fn step(&self) {
+        let cause = self.wait_for_cause().await;
+        match self.minter.mint().await {
+            Ok(token) => self.succeed(token),
+            Err(error) => self.fail(cause, &error),
+        }
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn ended(&self, was_alive: impl FnOnce() -> bool) {
+        // Under one lock: otherwise a new task could start between the two calls and be
+        // interrupted.
+        let mut state = self.state();
+        if was_alive() {
+            state.interrupt();
         }
     }
 }
 
-impl<M> RenewalWork<M> {
+impl<M: Mint> RenewalWork<M> {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock. If it did, the state would still be consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,8 +131,11 @@ impl<M> RenewalWork<M> {
             let (until, has_expired) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
+                    let deadline = Deadline::after(self.minter.time_limit(), &state.clock);
+                    self.progress.promise(Some(deadline));
                     return cause;
                 }
+                self.progress.promise(state.next_mint());
                 (state.next_wake(), state.report_expiry())
             };
             // Logged after the lock is released: a subscriber may read the token's health.
@@ -139,7 +169,7 @@ impl<M> RenewalWork<M> {
 }
 
 /// Why a token is minted again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Cause {
     /// The token in use is due for renewal.
     Due,
@@ -158,11 +188,15 @@ struct State {
     /// has been logged.
     unlogged_expiry: Option<u64>,
     /// When the next renewal is due. `None`: only after a rejection.
-    due: Option<Instant>,
+    due: Option<Deadline>,
     /// Earliest start of the next mint.
-    not_before: Instant,
+    not_before: Deadline,
     /// Whether the token in use was rejected and no mint has started since.
     is_rejected: bool,
+    /// The cause of the mint in progress.
+    minting: Option<Cause>,
+    /// When the last mint ended, in Unix seconds.
+    last_mint: u64,
     remint_limit: RemintLimit,
     /// Consecutive failed renewals.
     failures: u32,
@@ -177,9 +211,11 @@ impl State {
             serial: token.serial(),
             lifetime: token.lifetime(),
             unlogged_expiry: token.expires_at(),
-            due: after.map(|after| clock.after(after)),
-            not_before: clock.after(MIN_INTERVAL),
+            due: after.map(|after| Deadline::after(after, &clock)),
+            not_before: Deadline::after(MIN_INTERVAL, &clock),
             is_rejected: false,
+            minting: None,
+            last_mint: clock.unix_now(),
             remint_limit: RemintLimit::new(),
             failures: 0,
             last_error: None,
@@ -198,29 +234,32 @@ impl State {
 
     /// Records the start of a mint and returns its cause. `None` if none may start now.
     fn begin_mint(&mut self) -> Option<Cause> {
-        let now = self.clock.now();
-        if self.next_mint().is_none_or(|next| now < next) {
-            return None;
-        }
-        let is_due = self.due.is_some_and(|due| due <= now);
+        self.next_mint().filter(|next| next.has_passed(&self.clock))?;
+        let is_due = self.due.is_some_and(|due| due.has_passed(&self.clock));
         self.is_rejected = false;
-        self.not_before = now + MIN_INTERVAL;
-        Some(if is_due { Cause::Due } else { Cause::Rejected })
+        self.not_before = Deadline::after(MIN_INTERVAL, &self.clock);
+        self.minting = Some(if is_due { Cause::Due } else { Cause::Rejected });
+        self.minting
+    }
+
+    /// Records the end of the task. A mint in progress has neither succeeded nor failed, so its
+    /// cause remains.
+    fn interrupt(&mut self) {
+        self.is_rejected |= self.minting.take() == Some(Cause::Rejected);
     }
 
     /// When the next mint starts. `None`: only after a rejection.
-    fn next_mint(&self) -> Option<Instant> {
+    fn next_mint(&self) -> Option<Deadline> {
         let start = if self.is_rejected { Some(self.not_before) } else { self.due };
         start.map(|at| at.max(self.not_before))
     }
 
-    /// When the next mint starts or the token expires, whichever is earlier. Far in the future if
-    /// neither is set.
+    /// When the next mint starts or the token expires, but no later than after [`MAX_SLEEP`].
     fn next_wake(&self) -> Instant {
         let seconds =
             self.unlogged_expiry.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
-        let expiry = self.clock.after(Duration::from_secs(seconds));
-        self.next_mint().map_or(expiry, |mint| mint.min(expiry))
+        let expiry = self.clock.after(MAX_SLEEP.min(Duration::from_secs(seconds)));
+        self.next_mint().map_or(expiry, |mint| mint.at().min(expiry))
     }
 
     /// Returns whether to log that the token has expired: once, on the first call after its expiry.
@@ -240,16 +279,19 @@ impl State {
     /// Records a failed mint. Returns the number of consecutive failures.
     fn record_failure(&mut self, cause: Cause, error: &MintError) -> u32 {
         self.failures = self.failures.saturating_add(1);
+        self.minting = None;
+        self.last_mint = self.clock.unix_now();
         match cause {
             Cause::Due => {
                 let mut rng = fastrand::Rng::new();
                 let wait = self.policy.retry_after(self.lifetime, self.failures, &mut rng);
-                self.due = Some(self.clock.after(wait));
+                self.due = Some(Deadline::after(wait, &self.clock));
             }
             Cause::Rejected => self.remint_limit.mint_failed(self.clock.now()),
         }
         if let Some(wait) = error.retry_after() {
-            self.not_before = self.not_before.max(self.clock.after(spread(wait)));
+            let until = Deadline::after(spread(wait), &self.clock);
+            self.not_before = self.not_before.max(until);
         }
         self.last_error = Some(error.clone());
         self.failures

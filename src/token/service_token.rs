@@ -217,6 +217,7 @@ impl ServiceToken {
             renewing: renewal.is_some_and(Renewal::is_running),
             #[cfg(feature = "reqwest")]
             last_error: renewal.and_then(Renewal::last_error),
+            last_mint: renewal.map(|renewal| UNIX_EPOCH + Duration::from_secs(renewal.last_mint())),
             last_rejection: self.rejections().last_of(serial),
         }
     }
@@ -313,6 +314,9 @@ pub(super) trait Renewal: Send + Sync {
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;
+
+    /// When the last mint ended, in Unix seconds.
+    fn last_mint(&self) -> u64;
 }
 
 /// One value of a [`ServiceToken`]. A renewal replaces it with another.

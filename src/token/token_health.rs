@@ -25,7 +25,12 @@ pub struct TokenHealth {
     /// When the token in use expires. `None` if it never does; see
     /// [`ServiceToken::expires_at`](crate::ServiceToken::expires_at).
     pub expires_at: Option<SystemTime>,
-    /// Whether a task renews the token. A task does so for a token with
+    /// When the last mint ended, whether it succeeded or failed; the first one, at start-up, counts.
+    /// `None` for a token from [`from_jwt`](crate::ServiceToken::from_jwt).
+    pub last_mint: Option<SystemTime>,
+    /// Whether a task renews the token and keeps to its schedule. `false` if its runtime has been
+    /// shut down, or has not been driven for 5 s after a renewal was due: the next use of the token
+    /// on a runtime then moves the task there. A task does so for a token with
     /// [`validity`](crate::ServiceTokenRequest::validity) or
     /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), and for any minted token after a
     /// server rejected it.

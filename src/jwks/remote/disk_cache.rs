@@ -5,13 +5,13 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
@@ -36,7 +36,7 @@ pub(super) struct DiskCache {
     /// A digest of the whole URL. Only a file of this very endpoint is loaded, and endpoints may
     /// differ in the query alone, which is not stored because it may hold a secret.
     url_sha256: String,
-    outbox: Arc<Mutex<Outbox>>,
+    outbox: watch::Sender<Outbox>,
 }
 
 /// The set to write, and the thread that writes it.
@@ -44,7 +44,16 @@ pub(super) struct DiskCache {
 struct Outbox {
     /// The newest set. Replaces an older one that is not yet written.
     next: Option<CachedSet>,
+    /// `None` while there is nothing to write.
     writer: Option<JoinHandle<()>>,
+}
+
+impl Outbox {
+    /// Whether no thread writes. A finished writer is still recorded if its runtime ended before it
+    /// ran.
+    fn is_idle(&self) -> bool {
+        self.writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// A set and when it was fetched.
@@ -72,7 +81,13 @@ impl DiskCache {
     /// `max_body` is the largest size of a set, in bytes.
     pub(super) fn new(path: PathBuf, url: &Url, max_body: usize) -> Self {
         let url_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, url.as_str().as_bytes()));
-        Self { path, max_body, endpoint: printable(url), url_sha256, outbox: Arc::default() }
+        Self {
+            path,
+            max_body,
+            endpoint: printable(url),
+            url_sha256,
+            outbox: watch::Sender::default(),
+        }
     }
 
     /// Loads the cached set into the snapshot. Does nothing if there is no file; logs why a file
@@ -125,13 +140,19 @@ impl DiskCache {
 
     /// Writes the set on a blocking thread, after a write that is in progress. Needs a runtime.
     pub(super) fn store_in_background(&self, cached: CachedSet) {
-        let mut outbox = self.outbox();
-        outbox.next = Some(cached);
-        // A finished writer is still recorded if its runtime ended before it ran.
-        if outbox.writer.as_ref().is_none_or(JoinHandle::is_finished) {
-            let file = self.clone();
-            outbox.writer = Some(spawn_blocking(move || file.empty_outbox()));
-        }
+        self.outbox.send_modify(|outbox| {
+            outbox.next = Some(cached);
+            if outbox.is_idle() {
+                let file = self.clone();
+                outbox.writer = Some(spawn_blocking(move || file.empty_outbox()));
+            }
+        });
+    }
+
+    /// Waits until every set has been written, or could not be, which is logged.
+    pub(super) async fn written(&self) {
+        // Only an error if the sender is dropped, which `self` holds.
+        let _ = self.outbox.subscribe().wait_for(Outbox::is_idle).await;
     }
 
     fn empty_outbox(&self) {
@@ -143,17 +164,15 @@ impl DiskCache {
     /// Takes the next set to write. If there is none, clears `writer` under the same lock, because
     /// the writer then ends.
     fn take_next(&self) -> Option<CachedSet> {
-        let mut outbox = self.outbox();
-        let next = outbox.next.take();
-        if next.is_none() {
-            outbox.writer = None;
-        }
+        let mut next = None;
+        self.outbox.send_if_modified(|outbox| {
+            next = outbox.next.take();
+            if next.is_none() {
+                outbox.writer = None;
+            }
+            next.is_none()
+        });
         next
-    }
-
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        // A panic under the lock would leave no half-written state.
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Atomically replaces the file. After a crash a reader sees either the old or the new set.
@@ -223,14 +242,6 @@ mod tests {
         assert_eq!(file.load().map(|cached| cached.json), Some(largest.json));
     }
 
-    /// Waits until all sets are written.
-    async fn written(file: &DiskCache) {
-        let writer = file.outbox().writer.take();
-        if let Some(writer) = writer {
-            writer.await.unwrap();
-        }
-    }
-
     #[tokio::test]
     async fn set_stored_during_a_write_is_written_after_it() {
         let folder = tempdir().unwrap();
@@ -241,13 +252,14 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         }
-        written(&file).await;
+        file.written().await;
         assert_eq!(file.load().map(|cached| cached.fetched), Some(99));
-        // A writer whose runtime has ended is replaced.
-        file.outbox().writer = Some(tokio::spawn(async {}));
+        // A writer whose runtime has ended is not waited for, and replaced.
+        file.outbox.send_modify(|outbox| outbox.writer = Some(tokio::spawn(async {})));
         tokio::task::yield_now().await;
+        file.written().await;
         file.store_in_background(CachedSet { fetched: 100, ..cached_set() });
-        written(&file).await;
+        file.written().await;
         assert_eq!(file.load().map(|cached| cached.fetched), Some(100));
     }
 

@@ -51,33 +51,18 @@ pub struct RemoteJwks(Arc<Shared>);
 
 /// The state of a [`RemoteJwks`], from [`RemoteJwks::health`].
 ///
-/// A readiness probe asks whether there are usable keys, not whether the last fetch succeeded: a
-/// service with usable keys can verify tokens through an outage of the endpoint.
+/// For people and logs: a readiness probe asks [`RemoteJwks::is_ready`].
 ///
 /// ```
-/// use axum::extract::State;
-/// use axum::http::StatusCode;
-/// use tower_m2m::RemoteJwks;
+/// use tower_m2m::JwksHealth;
 ///
-/// async fn readiness(State(jwks): State<RemoteJwks>) -> StatusCode {
-///     match jwks.health().usable_for.is_zero() {
-///         true => StatusCode::SERVICE_UNAVAILABLE,
-///         false => StatusCode::OK,
+/// fn describe(health: &JwksHealth) -> String {
+///     let hours = health.usable_for.as_secs() / 3600;
+///     match &health.last_error {
+///         Some(err) => format!("{} keys, usable for {hours} h; fetch failed: {err}", health.keys),
+///         None => format!("{} keys, usable for {hours} h", health.keys),
 ///     }
 /// }
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let url = "http://localhost:3567/.well-known/jwks.json";
-/// # let seed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
-/// #     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-/// let not_loaded = RemoteJwks::new(url)?;
-/// assert_eq!(readiness(State(not_loaded)).await, StatusCode::SERVICE_UNAVAILABLE);
-///
-/// let seeded = RemoteJwks::builder(url).seed(seed).build()?;
-/// assert_eq!(readiness(State(seeded)).await, StatusCode::OK);
-/// # Ok(())
-/// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,7 +76,11 @@ pub struct JwksHealth {
     pub usable_for: Duration,
     /// Why the last fetch failed. `None` if it succeeded, or if no fetch has ended.
     pub last_error: Option<FetchError>,
-    /// Whether the fetch task runs. It starts with the first use.
+    /// The time since the last fetch ended, whether it succeeded or failed. `None` before that.
+    pub last_fetch: Option<Duration>,
+    /// Whether the fetch task runs and keeps to its schedule. It starts with the first use. `false`
+    /// if its runtime has been shut down, or has not been driven for 5 s after a fetch was due: the
+    /// next use of the keys on a runtime then moves the task there.
     pub running: bool,
 }
 
@@ -134,6 +123,7 @@ impl RemoteJwks {
                 return Err(FetchError::NotRunning);
             }
             if receiver.borrow_and_update().is_usable(clock) {
+                self.0.task().cache_written(deadline).await;
                 return Ok(());
             }
             if timeout_at(deadline, receiver.changed()).await.is_err() {
@@ -162,7 +152,8 @@ impl RemoteJwks {
     /// # Errors
     ///
     /// Why the fetch failed; the last good set stays in use. [`FetchError::Timeout`] after twice
-    /// the timeout, [`FetchError::NotRunning`] outside a tokio runtime.
+    /// the timeout. [`FetchError::NotRunning`] outside a tokio runtime, or if the runtime that
+    /// fetched was shut down, and then that of the second attempt too.
     ///
     /// # Cancel safety
     ///
@@ -172,28 +163,74 @@ impl RemoteJwks {
         // Twice: the requested fetch starts after one that may be in progress.
         let deadline = task.clock().after(2 * task.limits().timeout);
         let mut receiver = task.subscribe();
-        let started = receiver.borrow_and_update().started();
+        let mut started = receiver.borrow_and_update().started();
         task.request_fetch(FetchCause::Refresh);
+        let mut is_first = true;
         loop {
-            {
-                let snapshot = receiver.borrow_and_update();
-                if snapshot.has_ended_after(started) {
-                    return snapshot.last_error().cloned().map_or(Ok(()), Err);
-                }
-            }
             if !self.0.ensure_running() {
                 return Err(FetchError::NotRunning);
             }
-            if timeout_at(deadline, receiver.changed()).await.is_err() {
-                return Err(FetchError::Timeout);
+            let result = receiver.borrow_and_update().refreshed_after(started).cloned();
+            match result {
+                Some(Err(FetchError::NotRunning)) if is_first => {
+                    is_first = false;
+                    started = task.snapshot().started();
+                    task.request_fetch(FetchCause::Refresh);
+                }
+                Some(result) => {
+                    task.cache_written(deadline).await;
+                    return result;
+                }
+                None => {
+                    if timeout_at(deadline, receiver.changed()).await.is_err() {
+                        return Err(FetchError::Timeout);
+                    }
+                }
             }
         }
     }
 
-    /// The state of the cache, for a readiness probe or a log. Starts no fetch: a service that gets
-    /// no requests before it is ready has to call [`ready`](Self::ready).
+    /// Whether there are usable keys: what a readiness probe asks. Starts the first fetch, so a
+    /// probe alone makes a service ready that gets no requests before. Never waits.
+    ///
+    /// True through an outage of the endpoint, until the keys are stale.
+    ///
+    /// ```
+    /// use axum::extract::State;
+    /// use axum::http::StatusCode;
+    /// use tower_m2m::RemoteJwks;
+    ///
+    /// async fn readiness(State(jwks): State<RemoteJwks>) -> StatusCode {
+    ///     match jwks.is_ready() {
+    ///         true => StatusCode::OK,
+    ///         false => StatusCode::SERVICE_UNAVAILABLE,
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let url = "http://localhost:3567/.well-known/jwks.json";
+    /// # let seed = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    /// #     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// let not_loaded = RemoteJwks::new(url)?;
+    /// assert_eq!(readiness(State(not_loaded)).await, StatusCode::SERVICE_UNAVAILABLE);
+    ///
+    /// let seeded = RemoteJwks::builder(url).seed(seed).build()?;
+    /// assert_eq!(readiness(State(seeded)).await, StatusCode::OK);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.ensure_running();
+        self.0.task().snapshot().is_usable(self.0.task().clock())
+    }
+
+    /// The state of the cache, for a health endpoint or a log. Starts the first fetch, as
+    /// [`is_ready`](Self::is_ready) does. Never waits.
     #[must_use]
     pub fn health(&self) -> JwksHealth {
+        self.0.ensure_running();
         let clock = self.0.task().clock();
         let now = clock.now();
         let snapshot = self.0.task().snapshot();
@@ -202,6 +239,7 @@ impl RemoteJwks {
             age: snapshot.fetched().map(|fetched| now.duration_since(fetched)),
             usable_for: snapshot.usable_for(clock).unwrap_or_default(),
             last_error: snapshot.last_error().cloned(),
+            last_fetch: snapshot.last_fetch().map(|ended| now.duration_since(ended)),
             running: self.0.is_running(),
         }
     }
@@ -226,7 +264,7 @@ impl RemoteJwks {
     ) -> Option<Arc<Jwk>> {
         let snapshot = self.0.task().snapshot();
         let key = snapshot.find(kid, algorithm, self.0.task().clock());
-        key.filter(|key| self.0.is_running() && key.is_usable(now)).cloned()
+        key.filter(|key| self.0.is_on_time() && key.is_usable(now)).cloned()
     }
 
     /// Looks a key up. `now` is in Unix seconds. Never waits.
@@ -238,7 +276,7 @@ impl RemoteJwks {
         match found {
             Some(key) => {
                 if is_running && !key.is_usable(now) {
-                    // The task had ended, which expired the key.
+                    // The task had ended or was late, which expired the key.
                     self.0.write_deadlines();
                 }
                 Lookup::Found(key)

@@ -1,9 +1,9 @@
 //! The cached keys of a JWKS endpoint. [`jwks`](crate::jwks) states the guarantees.
 
 mod builder;
-mod deadline;
 mod disk_cache;
 mod error;
+mod expiry;
 mod fetch;
 mod fetch_limit;
 mod freshness;

@@ -88,15 +88,12 @@ impl PendingLookup {
             }
             return Some(Err(LookupError::UnknownKey));
         }
-        if !snapshot.is_loaded() && !has_failed {
-            // The first fetch is running or about to start.
+        if snapshot.is_fetching() {
             return None;
         }
         if !snapshot.is_usable(clock) {
-            return Some(Err(refuse_and_fetch(&self.shared)));
-        }
-        if snapshot.is_fetching() {
-            return None;
+            let is_requested = request_any_fetch(&self.shared);
+            return (!is_requested).then(|| Err(self.fetch_failed(snapshot)));
         }
         match &self.kid {
             Some(kid) if self.shared.is_missing(kid) => Some(Err(LookupError::UnknownKey)),
@@ -114,25 +111,22 @@ impl PendingLookup {
     }
 
     fn fetch_failed(&self, snapshot: &Snapshot) -> LookupError {
-        let retry_after = snapshot.retry_after(self.shared.task().clock());
+        let clock = self.shared.task().clock();
+        let retry_after = snapshot.retry_after(clock);
         match snapshot.is_loaded() {
-            true => LookupError::FetchFailed { retry_after },
+            true if snapshot.is_usable(clock) => LookupError::FetchFailed { retry_after },
+            true => LookupError::Stale { retry_after },
             false => LookupError::NotLoaded { retry_after },
         }
     }
 }
 
-/// Refuses a look-up while no key is usable, and requests a fetch: the back-off of the scheduled
-/// fetches can take a minute, but guarantee (b) allows 10 s once the endpoint responds.
+/// Requests a fetch while no key is usable: the back-off of the scheduled fetches can take a minute,
+/// but guarantee (b) allows 10 s once the endpoint responds. Returns whether one may start.
 ///
-/// Also wakes the task if a scheduled fetch is overdue by the wall clock: the machine was suspended.
-fn refuse_and_fetch(shared: &Shared) -> LookupError {
-    shared.task().request_fetch(FetchCause::Scheduled);
-    shared.task().request_fetch(FetchCause::UnknownKey);
-    let snapshot = shared.task().snapshot();
-    let retry_after = snapshot.retry_after(shared.task().clock());
-    match snapshot.is_loaded() {
-        true => LookupError::Stale { retry_after },
-        false => LookupError::NotLoaded { retry_after },
-    }
+/// A scheduled one may be due already: at the start, or by the wall clock after the machine was
+/// suspended. It does not count against the fetch limit.
+fn request_any_fetch(shared: &Shared) -> bool {
+    shared.task().request_fetch(FetchCause::Scheduled)
+        || shared.task().request_fetch(FetchCause::UnknownKey)
 }

@@ -28,6 +28,11 @@ impl PendingRequests {
         self.posted.notify_one();
     }
 
+    /// Ends the wait for a message without one.
+    pub(super) fn wake(&self) {
+        self.posted.notify_one();
+    }
+
     /// Takes all messages.
     pub(super) fn take(&self) -> Causes {
         Causes(self.causes.swap(0, Ordering::AcqRel))

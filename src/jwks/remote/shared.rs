@@ -41,6 +41,10 @@ impl Shared {
         self.task.is_running()
     }
 
+    pub(super) fn is_on_time(&self) -> bool {
+        self.task.is_on_time()
+    }
+
     /// Starts the fetch task on the current runtime unless it is running. Returns false if it
     /// cannot start: outside a runtime, or on one that is shutting down.
     pub(super) fn ensure_running(&self) -> bool {

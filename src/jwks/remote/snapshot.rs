@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deadline::{Deadline, Expiry};
 use super::error::FetchError;
+use super::expiry::Expiry;
 use super::fetch::FetchCause;
 use super::fetch_limit::FetchLimit;
 use super::limits::Limits;
 use super::pending_requests::Causes;
 use super::unlisted::{Listing, UnlistedKeys};
+use crate::background::GRACE;
 use crate::clock::Clock;
+use crate::deadline::Deadline;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::jwks::error::KeySetError;
 
@@ -20,7 +22,7 @@ use crate::jwks::error::KeySetError;
 ///
 /// Each key holds its deadline, the wall time until which it may be used. Holders of the key, such
 /// as cached tokens, read it with one atomic load, and so notice that the set is stale, that the
-/// key expired, or that the task has ended. Only this file and `unlisted` change deadlines.
+/// key expired, or that the task has ended or is late. Only this file and `unlisted` change deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     set: Arc<JwkSet>,
@@ -30,18 +32,32 @@ pub(super) struct Snapshot {
     json: Arc<[u8]>,
     /// When `set` was fetched or confirmed (by a 304). `None` before the first set.
     fetched: Option<Instant>,
+    /// When the last fetch ended. `None` before that.
+    last_fetch: Option<Instant>,
     /// When the keys of `set` expire. `None` before the first set.
     expiry: Option<Expiry>,
-    /// How many fetches have started and how many have ended. At most one runs at a time.
+    /// How many fetches have started. The number of a fetch is this count at its start.
     started: u64,
+    /// The number of the last fetch that ended. One that was interrupted does not end.
     ended: u64,
+    /// The fetch in progress.
+    fetching: Option<RunningFetch>,
+    /// The last fetch for a call of `refresh`: its number and its result.
+    refreshed: Option<(u64, Result<(), FetchError>)>,
     /// Why the last fetch failed. `None` if it succeeded or no fetch has ended.
     last_error: Option<FetchError>,
-    /// Whether a fetch failed after the last success. The end of the task is no failure.
+    /// Whether a fetch failed after the last success.
     is_outage: bool,
     /// When the next scheduled fetch starts.
     due: Deadline,
     limit: FetchLimit,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RunningFetch {
+    cause: FetchCause,
+    /// When it times out.
+    deadline: Deadline,
 }
 
 /// A key set that was fetched or confirmed.
@@ -62,9 +78,12 @@ impl Snapshot {
             unlisted: UnlistedKeys::default(),
             json: Arc::default(),
             fetched: None,
+            last_fetch: None,
             expiry: None,
             started: 0,
             ended: 0,
+            fetching: None,
+            refreshed: None,
             last_error: None,
             is_outage: false,
             due: Deadline::after(Duration::ZERO, clock),
@@ -147,6 +166,11 @@ impl Snapshot {
         self.fetched
     }
 
+    /// When the last fetch ended, whether it succeeded or failed. `None` before that.
+    pub(super) fn last_fetch(&self) -> Option<Instant> {
+        self.last_fetch
+    }
+
     pub(super) fn is_loaded(&self) -> bool {
         self.fetched.is_some()
     }
@@ -162,12 +186,25 @@ impl Snapshot {
     }
 
     pub(super) fn is_fetching(&self) -> bool {
-        self.started > self.ended
+        self.fetching.is_some()
     }
 
     /// How many fetches have started.
     pub(super) fn started(&self) -> u64 {
         self.started
+    }
+
+    /// Whether this fetch is still the one in progress. If not, it was interrupted: another runtime
+    /// has taken the work over.
+    pub(super) fn is_fetching_number(&self, number: u64) -> bool {
+        self.is_fetching() && self.started == number
+    }
+
+    /// The result of a fetch for a call of `refresh` that started after the first `started`
+    /// fetches. `None` if none has ended. [`FetchError::NotRunning`] if it was interrupted.
+    pub(super) fn refreshed_after(&self, started: u64) -> Option<&Result<(), FetchError>> {
+        let (number, result) = self.refreshed.as_ref()?;
+        (*number > started).then_some(result)
     }
 
     /// Whether a fetch that started after the first `started` ones has ended.
@@ -183,12 +220,6 @@ impl Snapshot {
     /// Whether the last fetch failed.
     pub(super) fn has_failed(&self) -> bool {
         self.last_error.is_some()
-    }
-
-    /// Whether the last fetch failed and the failure was logged. The end of the task during a fetch
-    /// is not logged.
-    pub(super) fn is_failing(&self) -> bool {
-        self.last_error.as_ref().is_some_and(|err| *err != FetchError::NotRunning)
     }
 
     /// Whether a fetch for this cause may start now.
@@ -223,10 +254,16 @@ impl Snapshot {
             .or_else(|| self.admits(scheduled, clock).then_some(scheduled))
     }
 
-    /// When the task has to act next: at the next scheduled fetch, or when keys expire. The task
+    /// When the next step of the task is due: the end of the fetch in progress, or the start of the
+    /// next scheduled one.
+    pub(super) fn step_due(&self) -> Deadline {
+        self.fetching.map_or(self.due, |fetch| fetch.deadline)
+    }
+
+    /// When the task has to wake up: at the next scheduled fetch, or when keys expire. The task
     /// expires them itself: their deadlines are wall times, which come too late if the wall clock
     /// was set back.
-    pub(super) fn next_step(&self, now: Instant) -> Instant {
+    pub(super) fn next_wake(&self, now: Instant) -> Instant {
         self.next_deadline(now).map_or(self.due.at(), |at| at.min(self.due.at()))
     }
 
@@ -237,14 +274,17 @@ impl Snapshot {
         stale_at.into_iter().chain(unlisted).min()
     }
 
-    /// Counts the start of a fetch.
-    pub(super) fn start(&mut self, cause: FetchCause, now: Instant) {
+    /// Counts the start of a fetch that times out at `deadline`.
+    pub(super) fn start(&mut self, cause: FetchCause, deadline: Deadline, clock: &Clock) {
+        let now = clock.now();
         self.started += 1;
+        self.fetching = Some(RunningFetch { cause, deadline });
         match cause {
             FetchCause::UnknownKey => self.limit.count_unknown_key(now),
             FetchCause::BadSignature => self.limit.count_bad_signature(now),
             FetchCause::Scheduled | FetchCause::UnlistedKey | FetchCause::Refresh => {}
         }
+        self.write_deadlines(clock);
     }
 
     /// Sets when the next scheduled fetch starts.
@@ -286,8 +326,7 @@ impl Snapshot {
         (self.set, self.json, self.expiry) = (set, json, Some(expiry));
         self.fetched = Some(clock.now());
         self.limit.unblock();
-        self.ended = self.started;
-        self.last_error = None;
+        self.end(None, clock);
         self.is_outage = false;
         self.due = self.unlisted.look_at(earliest, clock).map_or(due, |look_at| look_at.min(due));
         // The new deadlines first, so that a key that stays is usable at any time.
@@ -298,7 +337,7 @@ impl Snapshot {
 
     /// Records a failed fetch. The keys stay in use until their deadlines.
     pub(super) fn fail(&mut self, err: FetchError, clock: &Clock) {
-        self.end_with(err);
+        self.end(Some(err), clock);
         if !self.is_outage {
             self.is_outage = true;
             self.unlisted.begin_outage(clock);
@@ -306,9 +345,13 @@ impl Snapshot {
         self.write_deadlines(clock);
     }
 
-    fn end_with(&mut self, err: FetchError) {
+    fn end(&mut self, error: Option<FetchError>, clock: &Clock) {
         self.ended = self.started;
-        self.last_error = Some(err);
+        self.last_fetch = Some(clock.now());
+        if self.fetching.take().is_some_and(|fetch| fetch.cause == FetchCause::Refresh) {
+            self.refreshed = Some((self.started, error.clone().map_or(Ok(()), Err)));
+        }
+        self.last_error = error;
     }
 
     /// Blocks fetches until the end of the endpoint's `Retry-After`.
@@ -317,24 +360,28 @@ impl Snapshot {
         self.limit.block_until(until.at());
     }
 
-    /// Expires all keys when the fetch task has ended.
+    /// Expires all keys when the fetch task has ended. A fetch in progress neither succeeded nor
+    /// failed: those who wait for one wait for the next.
     ///
     /// The next use of a cached token then looks its key up, which restarts the task and writes the
     /// deadlines again. Without this a removed key would stay in use until a new token arrived.
     pub(super) fn interrupt(&mut self) {
         self.known_keys().for_each(|key| key.use_until(0));
-        if self.is_fetching() {
-            self.end_with(FetchError::NotRunning);
+        if self.fetching.take().is_some_and(|fetch| fetch.cause == FetchCause::Refresh) {
+            self.refreshed = Some((self.started, Err(FetchError::NotRunning)));
         }
     }
 
-    /// Writes the deadline of each key into the key.
+    /// Writes the deadline of each key into the key. A key expires earlier if the next step of the
+    /// task is late: cached tokens then look their key up, which moves the task to a runtime that
+    /// is driven. Otherwise a task that stands still would keep a removed key in use.
     ///
     /// Call it on a borrowed snapshot, never on a clone: while the snapshot is borrowed, the task
     /// cannot publish newer deadlines, which this would overwrite.
     pub(super) fn write_deadlines(&self, clock: &Clock) {
-        let deadline = self.expiry.map_or(0, |expiry| expiry.stale_at.usable_until(clock));
+        let late_at = self.step_due().later(GRACE);
+        let deadline = self.expiry.map_or(0, |it| it.stale_at.min(late_at).usable_until(clock));
         self.set.keys().iter().for_each(|key| key.use_until(deadline));
-        self.unlisted.write_deadlines(self.is_outage, clock);
+        self.unlisted.write_deadlines(self.is_outage, late_at, clock);
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::deadline::Deadline;
 use super::disk_cache::{CachedSet, DiskCache};
 use super::error::FetchError;
 use super::fetch::{Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators};
@@ -18,8 +17,9 @@ use super::limits::Limits;
 use super::pending_requests::PendingRequests;
 use super::snapshot::{FetchedSet, Snapshot};
 use super::telemetry::Telemetry;
-use crate::background::Work;
+use crate::background::{MAX_SLEEP, Progress, Work};
 use crate::clock::Clock;
+use crate::deadline::Deadline;
 use crate::jose::JwkSet;
 use crate::jwks::error::KeySetError;
 
@@ -27,6 +27,7 @@ use crate::jwks::error::KeySetError;
 pub(super) struct FetchTask {
     limits: Limits,
     clock: Clock,
+    progress: Progress,
     endpoint: Box<dyn JwksEndpoint>,
     disk_cache: Option<DiskCache>,
     telemetry: Telemetry,
@@ -67,6 +68,7 @@ impl FetchTask {
         };
         Self {
             limits,
+            progress: Progress::new(clock.clone()),
             clock,
             telemetry: Telemetry::new(endpoint.printable_url()),
             endpoint,
@@ -105,6 +107,7 @@ impl FetchTask {
         let is_admitted = self.snapshot().admits(cause, &self.clock);
         if is_admitted {
             self.requests.post(cause);
+            self.progress.wanted();
         }
         is_admitted
     }
@@ -113,37 +116,41 @@ impl FetchTask {
     async fn next(&self) -> FetchCause {
         loop {
             let now = self.clock.now();
+            // Before the messages are taken: each of them sets the promise anew.
+            self.promise_step();
             let requested = self.requests.take();
-            let (keys, usable_for, next_step) = {
+            let (keys, usable_for, next_wake) = {
                 let snapshot = self.snapshot();
                 snapshot.write_deadlines(&self.clock);
                 if let Some(cause) = snapshot.next_cause(requested, &self.clock) {
                     return cause;
                 }
                 let keys = snapshot.count_keys(&self.clock);
-                (keys, snapshot.usable_for(&self.clock), snapshot.next_step(now))
+                (keys, snapshot.usable_for(&self.clock), snapshot.next_wake(now))
             };
             // Outside the snapshot's lock: a metrics recorder may call `health`, which takes it.
             self.telemetry.keys(keys, usable_for);
-            let report_at = self.telemetry.report_interval().map(|interval| now + interval);
-            let until = report_at.map_or(next_step, |report_at| report_at.min(next_step));
+            let longest = self.telemetry.report_interval().unwrap_or(MAX_SLEEP);
             tokio::select! {
                 () = self.requests.posted() => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(next_wake.min(now + longest)) => {}
             }
         }
     }
 
     async fn fetch(&self, cause: FetchCause) {
         let started = self.clock.now();
-        let validators = self.start(cause, started);
+        let (number, validators) = self.start(cause);
         let fetched = match self.expire_during(self.endpoint.fetch(cause, validators)).await {
             Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
             Err(_) => Err(FetchError::Timeout.into()),
         };
-        match fetched {
-            Ok(fetched) => self.succeed(cause, fetched),
-            Err(failure) => self.fail(cause, failure),
+        // Otherwise the work was taken over while this thread stood still.
+        if self.snapshot().is_fetching_number(number) {
+            match fetched {
+                Ok(fetched) => self.succeed(cause, fetched),
+                Err(failure) => self.fail(cause, failure),
+            }
         }
     }
 
@@ -164,24 +171,28 @@ impl FetchTask {
     }
 
     /// Counts the fetch as a failure before it is sent, in case the task ends during the fetch.
-    fn start(&self, cause: FetchCause, now: Instant) -> Validators {
+    /// Returns the number of the fetch, and the validators to send.
+    fn start(&self, cause: FetchCause) -> (u64, Validators) {
         let mut state = self.state();
         let due = cause.is_scheduled().then(|| {
             state.failures = state.failures.saturating_add(1);
             Deadline::after(state.back_off(), &self.clock)
         });
+        let deadline = Deadline::after(self.limits.timeout, &self.clock);
         self.snapshot.send_modify(|snapshot| {
-            snapshot.start(cause, now);
             if let Some(due) = due {
                 snapshot.schedule(due);
             }
+            snapshot.start(cause, deadline, &self.clock);
         });
+        self.promise_step();
         let may_be_conditional =
             state.conditional_until.is_some_and(|until| !until.has_passed(&self.clock));
-        match may_be_conditional && !cause.bypasses_caches() {
+        let validators = match may_be_conditional && !cause.bypasses_caches() {
             true => state.validators.clone(),
             false => Validators::default(),
-        }
+        };
+        (self.snapshot().started(), validators)
     }
 
     /// Reads a response. A body that has not changed is not parsed again, so that a skipped key is
@@ -246,7 +257,7 @@ impl FetchTask {
         let Failure { error, retry_after } = failure;
         let after = |wait| Deadline::after(wait, &self.clock);
         let retry = cause.is_scheduled().then(|| after(self.state().back_off()));
-        let had_failed = self.snapshot().is_failing();
+        let had_failed = self.snapshot().has_failed();
         self.snapshot.send_modify(|snapshot| {
             if let Some(retry) = retry {
                 snapshot.schedule(retry);
@@ -260,6 +271,14 @@ impl FetchTask {
         self.telemetry.fetch_failed(&error, cause, had_failed);
     }
 
+    /// Waits until the cache file holds the newest set, but not longer than `deadline`.
+    pub(super) async fn cache_written(&self, deadline: Instant) {
+        if let Some(disk_cache) = &self.disk_cache {
+            // A slow disk does not make the keys less usable.
+            let _ = timeout_at(deadline, disk_cache.written()).await;
+        }
+    }
+
     /// Writes the set to the cache file in the background, so that a slow disk delays no fetch.
     fn cache_on_disk(&self, json: &[u8], age: Duration, lifetime: Duration) {
         if let Some(disk_cache) = &self.disk_cache {
@@ -267,6 +286,10 @@ impl FetchTask {
             let lifetime = lifetime.as_secs();
             disk_cache.store_in_background(CachedSet { json: json.to_vec(), fetched, lifetime });
         }
+    }
+
+    fn promise_step(&self) {
+        self.progress.promise(Some(self.snapshot().step_due()));
     }
 
     fn state(&self) -> MutexGuard<'_, FetchState> {
@@ -281,19 +304,28 @@ impl FetchState {
 }
 
 impl Work for FetchTask {
-    async fn run(&self) {
-        loop {
-            let cause = self.next().await;
-            self.fetch(cause).await;
-        }
+    async fn step(&self) {
+        let cause = self.next().await;
+        self.fetch(cause).await;
     }
 
-    fn ended(&self, stopped: impl FnOnce()) {
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn wake(&self) {
+        self.requests.wake();
+    }
+
+    fn ended(&self, was_alive: impl FnOnce() -> bool) {
         // Under one lock: otherwise a new task could start between the two calls and be
         // interrupted.
-        self.snapshot.send_modify(|snapshot| {
-            stopped();
-            snapshot.interrupt();
+        self.snapshot.send_if_modified(|snapshot| {
+            let was_alive = was_alive();
+            if was_alive {
+                snapshot.interrupt();
+            }
+            was_alive
         });
     }
 }

@@ -64,7 +64,7 @@ impl Telemetry {
         if after.is_inconsistent(clock) && !before.is_inconsistent(clock) {
             tracing::warn!(%endpoint, "key set responses list different keys");
         }
-        if before.is_failing() {
+        if before.has_failed() {
             tracing::info!(%endpoint, keys = after.count_keys(clock), "key set fetch recovered");
         }
         self.count(cause, "success");

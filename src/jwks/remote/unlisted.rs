@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deadline::{Deadline, Expiry};
+use super::expiry::Expiry;
 use crate::clock::Clock;
+use crate::deadline::Deadline;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 
 /// How long an unlisted key is remembered, and how long an endpoint counts as inconsistent after
@@ -183,10 +184,11 @@ impl UnlistedKeys {
         deadlines.filter(|at| *at > now).min()
     }
 
-    /// Writes the deadline of each key into the key.
-    pub(super) fn write_deadlines(&self, is_outage: bool, clock: &Clock) {
+    /// Writes the deadline of each key into the key: its own one, or `latest` if that is earlier.
+    pub(super) fn write_deadlines(&self, is_outage: bool, latest: Deadline, clock: &Clock) {
         for unlisted in &*self.keys {
-            unlisted.key.use_until(unlisted.deadline(is_outage).usable_until(clock));
+            let deadline = unlisted.deadline(is_outage).min(latest);
+            unlisted.key.use_until(deadline.usable_until(clock));
         }
     }
 }

@@ -265,6 +265,11 @@ impl CoreClient {
         self.clock.after(self.core.timeout)
     }
 
+    /// How long a mint and its retries may take.
+    pub(super) fn time_limit(&self) -> Duration {
+        self.core.timeout.saturating_add(self.core.start_up_timeout)
+    }
+
     /// The retries of one mint that start now.
     pub(super) fn retry_budget(&self) -> RetryBudget {
         let SuperTokensCore { start_up_timeout, timeout, .. } = self.core;

@@ -381,6 +381,10 @@ impl fmt::Debug for ServiceTokenRequest {
     }
 }
 
+/// How long the verifier of [`verify_with`](ServiceTokenRequest::verify_with) may wait for keys
+/// after the retries have ended. Longer than the timeout of any sensible JWKS endpoint.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Mints tokens and verifies each one.
 struct VerifyingMinter {
     client: CoreClient,
@@ -412,6 +416,10 @@ fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
 }
 
 impl Mint for VerifyingMinter {
+    fn time_limit(&self) -> Duration {
+        self.client.time_limit().saturating_add(VERIFY_TIMEOUT)
+    }
+
     async fn mint(&self) -> Result<TokenValue, MintError> {
         let (token, jwt) = self.client.mint(self.client.deadline()).await?;
         let mut budget = self.client.retry_budget();

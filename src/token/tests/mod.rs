@@ -2,4 +2,6 @@
 mod refusal;
 #[cfg(feature = "reqwest")]
 mod renewal;
+#[cfg(feature = "reqwest")]
+mod runtimes;
 mod service_token;

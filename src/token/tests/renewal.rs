@@ -7,8 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
-use tokio::runtime::Builder;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::error::SourceError;
@@ -60,7 +59,7 @@ impl Core {
     }
 
     /// The core's first token, which `minter` renews.
-    fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
+    pub(super) fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
         renewal::renewable(self.next_value().ok().unwrap(), policy, minter, self.0.clock.clone())
     }
 
@@ -78,7 +77,7 @@ impl Core {
         attempts.last().map(|at| *at - self.0.start)
     }
 
-    fn set_down(&self, is_down: bool) {
+    pub(super) fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::Relaxed);
     }
 
@@ -93,6 +92,10 @@ impl Mint for Core {
     async fn mint(&self) -> Result<TokenValue, MintError> {
         self.0.attempts.lock().unwrap().push(self.0.clock.now());
         self.next_value()
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 
@@ -229,30 +232,6 @@ async fn rejected_token_stays_in_use_while_mints_fail() {
     assert_ne!(token.header_value(), first);
 }
 
-#[test]
-fn renewal_restarts_on_use_after_runtime_shutdown() {
-    let runtime =
-        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let first_runtime = runtime();
-    let (core, token) = first_runtime.block_on(async {
-        let core = Core::new(3600);
-        let token = core.token(RenewalPolicy::BeforeExpiry);
-        tokio::task::yield_now().await;
-        (core, token)
-    });
-    drop(first_runtime);
-    assert!(!token.health().renewing);
-    let first = token.header_value();
-    runtime().block_on(async {
-        assert_eq!(token.header_value(), first);
-        assert!(token.health().renewing);
-        advance(Duration::from_secs(3600)).await;
-        pass(3600).await;
-        assert_ne!(token.header_value(), first);
-    });
-    assert!(core.count() > 1);
-}
-
 /// A core that takes 1 ms to mint a token with this `iat` and `exp`. The token is checked like one
 /// that came over HTTP.
 struct FixedDates {
@@ -270,6 +249,10 @@ impl Mint for FixedDates {
         let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
         let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
         token_value(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 
@@ -312,45 +295,11 @@ async fn any_lifetime_causes_at_most_one_mint_per_second() {
     }
 }
 
-#[test]
-fn restarted_renewal_keeps_the_interval_between_mints() {
-    struct Hanging(Arc<Mutex<Vec<Instant>>>);
-
-    impl Mint for Hanging {
-        async fn mint(&self) -> Result<TokenValue, MintError> {
-            self.0.lock().unwrap().push(Instant::now());
-            std::future::pending().await
-        }
-    }
-
-    let runtime =
-        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let attempts = Arc::<Mutex<Vec<_>>>::default();
-    let minter = Hanging(Arc::clone(&attempts));
-    let token = runtime().block_on(async {
-        let core = Core::new(1);
-        core.token_from(RenewalPolicy::BeforeExpiry, minter)
-    });
-    // Each runtime's clock restarts, so the renewal is due on each of them.
-    for _ in 0..10 {
-        runtime().block_on(async {
-            let _ = token.header_value();
-            sleep(Duration::from_millis(1500)).await;
-        });
-    }
-    let attempts = attempts.lock().unwrap();
-    let shortest = attempts.windows(2).map(|pair| pair[1] - pair[0]).min();
-    assert!(
-        !attempts.is_empty() && shortest.is_none_or(|gap| gap >= Duration::from_secs(1)),
-        "{shortest:?}"
-    );
-}
-
 /// A core that responds after some seconds: with a token, or with 503 and this `Retry-After`.
-struct Slow {
-    core: Core,
-    seconds: u64,
-    retry_after: Option<Duration>,
+pub(super) struct Slow {
+    pub(super) core: Core,
+    pub(super) seconds: u64,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Mint for Slow {
@@ -366,6 +315,10 @@ impl Mint for Slow {
                 retry_after: self.retry_after,
             }),
         }
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Start, end and restart of the task, and what the guarantees do not cover.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -11,6 +10,7 @@ use super::endpoint::{Behaviour, Endpoint, Etags, TestKey};
 use super::guarantees::{NEW, OLD, has, request};
 use super::simulation::{remote_jwks, start_from};
 use crate::clock::Clock;
+use crate::deadline::Deadline;
 use crate::jose::Algorithm;
 use crate::jwks::error::{KeySetError, LookupError};
 use crate::jwks::lookup::Lookup;
@@ -20,14 +20,14 @@ use crate::jwks::remote::fetch::FetchCause;
 use crate::jwks::remote::handle::RemoteJwks;
 use crate::jwks::remote::limits::Limits;
 use crate::jwks::remote::snapshot::Snapshot;
-use crate::rejection::{Rejection, RejectionReason};
+use crate::rejection::RejectionReason;
 
 pub(super) fn remote(endpoint: &Endpoint, limits: Limits) -> (RemoteJwks, Clock) {
     let clock = Clock::driven(1_800_000_000);
     (remote_jwks(endpoint, limits, &clock, 7), clock)
 }
 
-fn paused() -> Runtime {
+pub(super) fn paused() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
@@ -45,25 +45,71 @@ async fn thousand_requests_on_a_cold_cache_cause_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cold_cache_refuses_at_once_after_a_failed_fetch() {
+async fn first_request_after_an_outage_waits_for_its_fetch() {
     let endpoint = Endpoint::listing(&[OLD]);
-    endpoint.set(Behaviour::Hangs);
     let (jwks, clock) = remote(&endpoint, Limits::default());
+    // Before the first set, and once the set is stale.
+    for reason in [RejectionReason::KeysNotLoaded, RejectionReason::KeysStale] {
+        endpoint.set(Behaviour::Refuses);
+        let refused = request(&jwks, &clock, &OLD.kid()).await.unwrap_err();
+        assert_eq!(refused.reason(), reason);
+        endpoint.set(Behaviour::Responds);
+        let start = Instant::now();
+        assert!(request(&jwks, &clock, &OLD.kid()).await.is_ok(), "{reason:?}");
+        assert_eq!(start.elapsed(), Duration::from_millis(20), "{reason:?}");
+        endpoint.set(Behaviour::Refuses);
+        sleep(Duration::from_secs(26 * 3600)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cold_cache_refuses_at_once_when_no_fetch_may_start() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    endpoint.set(Behaviour::Refuses);
+    let (jwks, clock) = remote(&endpoint, Limits::default());
+    // The first fetch, and two more for the requests.
     let start = Instant::now();
-    assert_eq!(
-        request(&jwks, &clock, &OLD.kid()).await.unwrap_err().reason(),
-        RejectionReason::KeysNotLoaded
-    );
-    assert_eq!(start.elapsed(), Duration::from_secs(5));
-    assert_eq!(
-        request(&jwks, &clock, &OLD.kid()).await.unwrap_err().reason(),
-        RejectionReason::KeysNotLoaded
-    );
-    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    for millis in [10, 20, 30, 30] {
+        let refused = request(&jwks, &clock, &OLD.kid()).await.unwrap_err();
+        assert_eq!(refused.reason(), RejectionReason::KeysNotLoaded);
+        assert_eq!(start.elapsed(), Duration::from_millis(millis));
+    }
+    endpoint.set(Behaviour::Hangs);
     assert_eq!(jwks.ready().await, Err(FetchError::Timeout));
     endpoint.set(Behaviour::Responds);
     jwks.ready().await.unwrap();
     assert!(has(&jwks, &clock, OLD));
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_alone_starts_the_first_fetch() {
+    let probes: [fn(&RemoteJwks) -> bool; 2] =
+        [RemoteJwks::is_ready, |jwks| !jwks.health().usable_for.is_zero()];
+    for is_ready in probes {
+        let endpoint = Endpoint::listing(&[OLD]);
+        let (jwks, _) = remote(&endpoint, Limits::default());
+        assert!(!is_ready(&jwks));
+        sleep(Duration::from_secs(1)).await;
+        assert!(is_ready(&jwks));
+        endpoint.set(Behaviour::Refuses);
+        sleep(Duration::from_secs(24 * 3600)).await;
+        assert!(is_ready(&jwks), "in an outage");
+        sleep(Duration::from_secs(3600)).await;
+        assert!(!is_ready(&jwks), "stale");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_fetch_for_refresh_answers_it() {
+    let clock = Clock::driven(1_800_000_000);
+    let mut snapshot = Snapshot::new(&Limits::default(), &clock);
+    let mut fail = |cause| {
+        snapshot.start(cause, Deadline::after(Duration::ZERO, &clock), &clock);
+        snapshot.fail(FetchError::Timeout, &clock);
+        snapshot.refreshed_after(0).cloned()
+    };
+    assert_eq!(fail(FetchCause::Scheduled), None);
+    assert_eq!(fail(FetchCause::Refresh), Some(Err(FetchError::Timeout)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,94 +253,6 @@ async fn retry_after_blocks_fetches_for_unknown_keys() {
     sleep(Duration::from_secs(2)).await;
     request(&jwks, &clock, "k9").await.unwrap_err();
     assert_eq!(endpoint.fetches(), (3, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn task_restarts_after_a_panic_and_its_set_stays_in_use() {
-    let endpoint = Endpoint::listing(&[OLD]);
-    let (jwks, clock) = remote(&endpoint, Limits::default());
-    jwks.ready().await.unwrap();
-    endpoint.set(Behaviour::Panics);
-    assert_eq!(jwks.refresh().await, Err(FetchError::NotRunning));
-    assert!(!jwks.health().running);
-    endpoint.set(Behaviour::Responds);
-    endpoint.world().listed.insert(NEW.kid, NEW.material);
-    assert!(has(&jwks, &clock, OLD));
-    assert!(jwks.health().running);
-    assert!(request(&jwks, &clock, &NEW.kid()).await.is_ok());
-}
-
-#[test]
-fn cache_outlives_its_first_runtime() {
-    let endpoint = Endpoint::listing(&[OLD]);
-    let first = paused();
-    let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
-    first.block_on(jwks.ready()).unwrap();
-    drop(first);
-    assert!(!jwks.health().running);
-    assert!(has(&jwks, &clock, OLD), "the set is usable without a task and a runtime");
-
-    endpoint.world().listed.insert(NEW.kid, NEW.material);
-    let second = paused();
-    assert!(second.block_on(request(&jwks, &clock, &NEW.kid())).is_ok());
-    assert!(jwks.health().running);
-}
-
-#[test]
-fn waiting_refresh_restarts_the_task_on_its_own_runtime() {
-    let endpoint = Endpoint::listing(&[OLD]);
-    let (first, second) = (paused(), paused());
-    let (jwks, clock) = first.block_on(async { remote(&endpoint, Limits::default()) });
-    first.block_on(jwks.ready()).unwrap();
-    second.block_on(async {
-        let refresh = tokio::spawn({
-            let jwks = jwks.clone();
-            async move { jwks.refresh().await }
-        });
-        tokio::task::yield_now().await;
-        // Until now the task is pending on the first runtime, which is not polled.
-        first.shutdown_background();
-        refresh.await.unwrap().unwrap();
-        assert!(has(&jwks, &clock, OLD));
-    });
-}
-
-#[test]
-fn task_starts_on_first_use_and_ends_with_the_last_handle() {
-    let runtime = paused();
-    runtime.block_on(async {
-        let endpoint = Endpoint::listing(&[OLD]);
-        let (jwks, clock) = remote(&endpoint, Limits::default());
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        assert_eq!(tasks(), 0);
-        jwks.ready().await.unwrap();
-        assert_eq!(tasks(), 1);
-        let shared = Arc::downgrade(jwks.shared());
-        let other = jwks.clone();
-        drop(jwks);
-        tokio::task::yield_now().await;
-        assert!(has(&other, &clock, OLD));
-        assert_eq!(tasks(), 1);
-        drop(other);
-        tokio::task::yield_now().await;
-        assert_eq!(tasks(), 0);
-        assert!(shared.upgrade().is_none());
-    });
-}
-
-#[test]
-fn unknown_key_outside_a_runtime_is_refused() {
-    let endpoint = Endpoint::listing(&[OLD]);
-    let runtime = paused();
-    let (jwks, clock) = runtime.block_on(async { remote(&endpoint, Limits::default()) });
-    let refused = |kid: &str| match jwks.look_up(Some(kid), Algorithm::EdDSA, clock.unix_now()) {
-        Lookup::Refused(err) => Rejection::from(err).reason(),
-        _ => panic!("not refused"),
-    };
-    assert_eq!(refused("k0"), RejectionReason::FetchFailed);
-    runtime.block_on(jwks.ready()).unwrap();
-    assert!(has(&jwks, &clock, OLD));
-    assert_eq!(refused("k9"), RejectionReason::FetchFailed);
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod lifecycle;
 mod listings;
 #[cfg(feature = "metrics")]
 mod recorder;
+mod runtimes;
 mod simulation;
 mod wall_clock;

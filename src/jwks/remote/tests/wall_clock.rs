@@ -51,7 +51,5 @@ async fn key_is_usable_again_when_the_wall_clock_returns() {
     // While the clock is ahead, one fetch makes the key usable.
     clock.shift(10 * 365 * 86_400);
     endpoint.set(Behaviour::Responds);
-    request(&jwks, &clock, "k0").await.unwrap_err();
-    sleep(Duration::from_secs(1)).await;
-    assert!(has(&jwks, &clock, OLD));
+    assert!(request(&jwks, &clock, "k0").await.is_ok());
 }
