@@ -1,12 +1,12 @@
 //! Allocations of the layers. With a cached token the server layer allocates only for the request's
 //! extension, the client layer allocates nothing, and all shapes of forged tokens allocate the
-//! same. The tests are a separate binary, because the counter replaces the global allocator.
+//! same. A mint allocates in proportion to the size of its payload. The tests are a separate binary, because the counter replaces the global allocator.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 use std::convert::Infallible;
 use std::future::ready;
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -122,6 +122,34 @@ async fn cached_token_allocates_no_more_with_fifty_verifiers() {
     let (mut one, mut fifty) = (services(1), services(50));
     let expected = 50 * count_all(&mut one);
     assert_eq!(count_all(&mut fifty), expected);
+}
+
+#[tokio::test]
+async fn deep_payload_costs_no_more_than_a_flat_one() {
+    use tower::ServiceExt;
+    let _serial = SERIAL.lock().await;
+    let core = EmbeddedCore::builder().build().await.unwrap();
+    let bytes = |depth: usize| {
+        // `validity` is checked after the payload has been read.
+        let payload = format!(
+            r#"{}{{"x":"{}"}}{}"#,
+            r#"{"a":"#.repeat(depth),
+            "x".repeat(50_000),
+            "}".repeat(depth)
+        );
+        let body =
+            format!(r#"{{"payload":{payload},"validity":0,"algorithm":"RS256","jwksDomain":"x"}}"#);
+        let request = Request::post("/recipe/jwt").body(axum::body::Body::from(body)).unwrap();
+        let mut response = pin!(core.router().oneshot(request));
+        let call = || {
+            let polled = response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Ok(response)) = polled else { panic!("the core waits") };
+            assert_eq!(response.status(), 400);
+        };
+        allocation_counter::measure(call).bytes_total
+    };
+    let (flat, deep) = (bytes(0), bytes(120));
+    assert!(deep < 2 * flat, "{deep} bytes for a depth of 120, {flat} for a depth of 0");
 }
 
 /// A token of 8 KiB with an invalid signature, whose claims repeat `fill`.

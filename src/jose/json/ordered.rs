@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::object::{has_reserved_name, is_valid};
-use super::scan::{RawValue, members};
+use super::scan::Cursor;
 
 /// How deep an object may nest; the outermost object is the first level.
 const MAX_DEPTH: u8 = 126;
@@ -14,27 +14,38 @@ const MAX_DEPTH: u8 = 126;
 /// A JSON object whose members have the order in which their names were first inserted.
 #[derive(Debug, Default)]
 pub(crate) struct OrderedObject {
-    /// The position and the value, as JSON text, of each name.
-    members: HashMap<String, (usize, String)>,
+    /// The position and the value of each name.
+    members: HashMap<String, (usize, Json)>,
+}
+
+/// A tree of values, so that a text is read once and written once whatever its depth.
+#[derive(Debug)]
+enum Json {
+    /// A value without white space.
+    Text(String),
+    Array(Vec<Self>),
+    Object(OrderedObject),
 }
 
 impl OrderedObject {
     /// Reads one JSON object as a SuperTokens core does: the last of several members with one name
     /// wins, in the place of the first. `None` if the bytes are not exactly one object in UTF-8, or
     /// if it nests deeper than [`MAX_DEPTH`], has a reserved name, a lone surrogate or a number
-    /// beyond the range of an `f64`.
+    /// beyond the range of an `f64`. Takes linear time.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         if !is_valid(bytes) || has_reserved_name(bytes) {
             return None;
         }
-        Self::read_valid(bytes, MAX_DEPTH)
+        Self::read_valid(&mut Cursor::new(bytes), MAX_DEPTH)
     }
 
-    fn read_valid(json: &[u8], depth_left: u8) -> Option<Self> {
+    fn read_valid(cursor: &mut Cursor<'_>, depth_left: u8) -> Option<Self> {
         let depth_left = depth_left.checked_sub(1)?;
         let mut object = Self::default();
-        members(json, |name, value| {
-            object.insert(name.unescape()?, compact(value, depth_left)?);
+        cursor.list(b'{', b'}', |cursor| {
+            let name = cursor.string()?.unescape()?;
+            cursor.eat(b':')?;
+            object.insert_value(name, Json::read_valid(cursor, depth_left)?);
             Some(())
         })?;
         Some(object)
@@ -42,44 +53,90 @@ impl OrderedObject {
 
     /// Inserts a member at the end, or replaces the value of the one with this name in its place.
     pub(crate) fn insert(&mut self, name: impl Into<String>, json: String) {
+        self.insert_value(name.into(), Json::Text(json));
+    }
+
+    fn insert_value(&mut self, name: String, value: Json) {
         let end = self.members.len();
-        self.members.entry(name.into()).or_insert((end, String::new())).1 = json;
+        let position = self.members.get(&name).map_or(end, |(position, _)| *position);
+        self.members.insert(name, (position, value));
     }
 
     /// The names in their order, each with its value as JSON text.
     pub(crate) fn into_members(self) -> impl Iterator<Item = (String, String)> {
-        let mut members: Vec<_> = self.members.into_iter().collect();
-        members.sort_unstable_by_key(|(_, (position, _))| *position);
-        members.into_iter().map(|(name, (_, json))| (name, json))
+        self.into_values().map(|(name, value)| {
+            let mut json = String::new();
+            value.write(&mut json);
+            (name, json)
+        })
     }
 
     /// The object as JSON text, without white space.
     pub(crate) fn into_json(self) -> String {
-        let members =
-            self.into_members().map(|(name, json)| format!("{}:{json}", Value::from(name)));
-        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        let mut json = String::new();
+        Json::Object(self).write(&mut json);
+        json
+    }
+
+    fn into_values(self) -> impl Iterator<Item = (String, Json)> {
+        let mut members: Vec<_> = self.members.into_iter().collect();
+        members.sort_unstable_by_key(|(_, (position, _))| *position);
+        members.into_iter().map(|(name, (_, value))| (name, value))
     }
 }
 
-/// The text of a valid value without white space, with strings and numbers as serde_json writes
-/// them.
-fn compact(value: RawValue<'_>, depth_left: u8) -> Option<String> {
-    let text = std::str::from_utf8(value.as_bytes()).ok()?;
-    Some(match text.bytes().next()? {
-        b'{' => OrderedObject::read_valid(text.as_bytes(), depth_left)?.into_json(),
-        b'[' => {
-            let depth_left = depth_left.checked_sub(1)?;
-            let mut elements = Vec::new();
-            value.elements(|element| {
-                elements.push(compact(element, depth_left)?);
-                Some(())
-            })?;
-            format!("[{}]", elements.join(","))
+impl Json {
+    /// Reads a valid value, with strings and numbers as serde_json writes them.
+    fn read_valid(cursor: &mut Cursor<'_>, depth_left: u8) -> Option<Self> {
+        match cursor.peek()? {
+            b'{' => return OrderedObject::read_valid(cursor, depth_left).map(Self::Object),
+            b'[' => {
+                let depth_left = depth_left.checked_sub(1)?;
+                let mut elements = Vec::new();
+                cursor.list(b'[', b']', |cursor| {
+                    elements.push(Self::read_valid(cursor, depth_left)?);
+                    Some(())
+                })?;
+                return Some(Self::Array(elements));
+            }
+            _ => {}
         }
-        b'"' => Value::from(value.as_string()?.unescape()?).to_string(),
-        b't' | b'f' | b'n' => text.to_owned(),
-        _ => number(text)?.to_string(),
-    })
+        let value = cursor.value()?;
+        if let Some(string) = value.as_string() {
+            return Some(Self::Text(Value::from(string.unescape()?).to_string()));
+        }
+        let text = std::str::from_utf8(value.as_bytes()).ok()?;
+        let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        Some(Self::Text(if is_number { number(text)?.to_string() } else { text.to_owned() }))
+    }
+
+    fn write(self, json: &mut String) {
+        match self {
+            Self::Text(text) => json.push_str(&text),
+            Self::Array(elements) => {
+                json.push('[');
+                for (index, element) in elements.into_iter().enumerate() {
+                    if index > 0 {
+                        json.push(',');
+                    }
+                    element.write(json);
+                }
+                json.push(']');
+            }
+            Self::Object(object) => {
+                json.push('{');
+                for (index, (name, value)) in object.into_values().enumerate() {
+                    if index > 0 {
+                        json.push(',');
+                    }
+                    json.push_str(&Value::from(name).to_string());
+                    json.push(':');
+                    value.write(json);
+                }
+                json.push('}');
+            }
+        }
+    }
 }
 
 /// The number, as a build of serde_json without `arbitrary_precision` reads it.

@@ -14,7 +14,7 @@ pub(crate) fn members<'j>(
     json: &'j [u8],
     mut visit: impl FnMut(RawString<'j>, RawValue<'j>) -> Option<()>,
 ) -> Option<()> {
-    let mut cursor = Cursor { rest: json };
+    let mut cursor = Cursor::new(json);
     cursor.list(b'{', b'}', |cursor| {
         let name = cursor.string()?;
         cursor.eat(b':')?;
@@ -25,7 +25,7 @@ pub(crate) fn members<'j>(
 
 /// Calls `visit` for the name of each member of the JSON text `json`, at any depth.
 pub(super) fn member_names<'j>(json: &'j [u8], mut visit: impl FnMut(RawString<'j>)) {
-    let mut cursor = Cursor { rest: json };
+    let mut cursor = Cursor::new(json);
     while let Some(quote) = cursor.rest.iter().position(|byte| *byte == b'"') {
         cursor.rest = &cursor.rest[quote..];
         let Some(string) = cursor.string() else { return };
@@ -57,7 +57,7 @@ impl<'j> RawValue<'j> {
     /// Calls `visit` for each element of the array. `None` if the value is not an array, or if
     /// `visit` returns `None`.
     pub(crate) fn elements(self, mut visit: impl FnMut(Self) -> Option<()>) -> Option<()> {
-        Cursor { rest: self.text }.list(b'[', b']', |cursor| visit(cursor.value()?))
+        Cursor::new(self.text).list(b'[', b']', |cursor| visit(cursor.value()?))
     }
 }
 
@@ -175,14 +175,18 @@ fn hex(text: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// A position in a JSON text.
-struct Cursor<'j> {
+pub(super) struct Cursor<'j> {
     /// The unread text.
     rest: &'j [u8],
 }
 
 impl<'j> Cursor<'j> {
+    pub(super) fn new(json: &'j [u8]) -> Self {
+        Self { rest: json }
+    }
+
     /// Skips white space. Returns the next byte and leaves it unread.
-    fn peek(&mut self) -> Option<u8> {
+    pub(super) fn peek(&mut self) -> Option<u8> {
         while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
             self.rest = rest;
         }
@@ -190,12 +194,12 @@ impl<'j> Cursor<'j> {
     }
 
     /// Reads `byte`, after any white space. `None` if another byte comes first.
-    fn eat(&mut self, byte: u8) -> Option<()> {
+    pub(super) fn eat(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.rest = &self.rest[1..])
     }
 
     /// Reads comma-separated items between `open` and `close`.
-    fn list(
+    pub(super) fn list(
         &mut self,
         open: u8,
         close: u8,
@@ -213,7 +217,7 @@ impl<'j> Cursor<'j> {
         }
     }
 
-    fn string(&mut self) -> Option<RawString<'j>> {
+    pub(super) fn string(&mut self) -> Option<RawString<'j>> {
         self.eat(b'"')?;
         let string = self.rest;
         let has_escapes = self.skip_string()?;
@@ -237,7 +241,7 @@ impl<'j> Cursor<'j> {
         Some(has_escapes)
     }
 
-    fn value(&mut self) -> Option<RawValue<'j>> {
+    pub(super) fn value(&mut self) -> Option<RawValue<'j>> {
         let first = self.peek()?;
         let value = self.rest;
         let mut has_escapes = false;
@@ -334,7 +338,7 @@ mod tests {
 
     #[test]
     fn strings_are_compared_after_unescaping() {
-        let string = |text: &'static str| Cursor { rest: text.as_bytes() }.string().unwrap();
+        let string = |text: &'static str| Cursor::new(text.as_bytes()).string().unwrap();
         let cases = [
             (r#""exp""#, "exp", true),
             (r#""\u0065xp""#, "exp", true),
