@@ -73,8 +73,9 @@ impl Jwk {
             Some(Value::String(kid)) if !kid.is_empty() => Some(kid.clone()),
             Some(_) => return Err("the kid is empty or not a string"),
         };
-        if !matches!(member(jwk, "use").map(Value::as_str), None | Some(Some("sig"))) {
-            return Err("the use is not sig");
+        // `jwt-svid` is the use of a key that signs SPIFFE tokens (JWT-SVID §6.1).
+        if !matches!(member(jwk, "use").map(Value::as_str), None | Some(Some("sig" | "jwt-svid"))) {
+            return Err("the use is neither sig nor jwt-svid");
         }
         match member(jwk, "key_ops") {
             None => {}

@@ -22,6 +22,9 @@ const MAX_HEADER_LEN: usize = (2048_usize * 4).div_ceil(3);
 /// The longest `kid`, in bytes.
 const MAX_KID_LEN: usize = 256;
 
+/// The accepted values of `typ`: RFC 7519 §5.1, RFC 9068 §2.1, and JWT-SVID §2.3.
+const TYPES: [&str; 3] = ["jwt", "at+jwt", "jose"];
+
 /// A compact JWS whose signature has not been checked.
 #[derive(Debug)]
 pub(crate) struct Jws<'t> {
@@ -179,7 +182,7 @@ impl<'h> Header<'h> {
         // events.
         match self.typ.map(text) {
             None => {}
-            Some(Some(typ)) if is_media_type(&typ, "jwt") || is_media_type(&typ, "at+jwt") => {}
+            Some(Some(typ)) if TYPES.iter().any(|accepted| is_media_type(&typ, accepted)) => {}
             Some(_) => return Err(RejectionReason::UnsupportedTokenType),
         }
 
@@ -229,6 +232,8 @@ mod tests {
             (r#"{"alg":"RS256","kid":"s-1","typ":"JWT"}"#, None),
             (r#"{"alg":"RS256","typ":"jwt"}"#, None),
             (r#"{"alg":"RS256","typ":"Application/AT+jwt"}"#, None),
+            (r#"{"alg":"RS256","typ":"JOSE"}"#, None),
+            (r#"{"alg":"RS256","typ":"application/jose"}"#, None),
             (
                 r#"{"alg":"Ed25519","version":"5","jku":"http://x","jwk":{},"x5u":"y","x5c":[]}"#,
                 None,

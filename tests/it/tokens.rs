@@ -12,7 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_m2m::{
-    Algorithm, LocalJwks, RejectionReason as R, RemoteJwks, Verifier, VerifyServiceTokenLayer,
+    Algorithm, KeySetError, LocalJwks, RejectionReason as R, RemoteJwks, Verifier,
+    VerifyServiceTokenLayer,
 };
 
 use crate::support::{
@@ -60,6 +61,8 @@ async fn malformed_or_unsupported_header_is_refused() {
         (with(r#","typ":"jwt""#), None),
         (with(r#","typ":"at+jwt""#), None),
         (with(r#","typ":"application/at+JWT""#), None),
+        (with(r#","typ":"JOSE""#), None),
+        (with(r#","typ":"jose""#), None),
         (with(r#","typ":"dpop+jwt""#), Some(R::UnsupportedTokenType)),
         (with(r#","typ":"secevent+jwt""#), Some(R::UnsupportedTokenType)),
         (with(r#","typ":"JOSE+JSON""#), Some(R::UnsupportedTokenType)),
@@ -225,6 +228,18 @@ async fn algorithm_is_bound_to_the_key() {
     for (index, (verifier, token, expected)) in cases.into_iter().enumerate() {
         assert_eq!(verify(verifier, &token).await.map(drop), expected, "case {index}");
     }
+}
+
+#[tokio::test]
+async fn token_of_a_spiffe_bundle_is_admitted() {
+    let signer = Signer::new("k");
+    let bundle = |of_use: &str| {
+        key_set(&[&signer]).replace(r#""kid""#, &format!(r#""use":"{of_use}","kid""#))
+    };
+    let svid = signer.token(r#"{"alg":"EdDSA","kid":"k","typ":"JOSE"}"#, &good_claims());
+    let keys = LocalJwks::from_json(bundle("jwt-svid")).unwrap();
+    assert_eq!(verify(&Verifier::new(keys), &svid).await, Ok("orders".to_owned()));
+    assert_eq!(LocalJwks::from_json(bundle("x509-svid")).unwrap_err(), KeySetError::NoUsableKey);
 }
 
 #[tokio::test]

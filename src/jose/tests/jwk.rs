@@ -15,7 +15,7 @@ use crate::jose::{Algorithm, Jwk};
 const NOT_OBJECT: &str = "not an object";
 const SECRET: &str = "a private or symmetric key";
 const KID: &str = "the kid is empty or not a string";
-const USE: &str = "the use is not sig";
+const USE: &str = "the use is neither sig nor jwt-svid";
 const KEY_OPS: &str = "the key_ops lack verify";
 const KEY_TYPE: &str = "the key type is unknown";
 pub(super) const MEMBER: &str = "a member is missing or not a string";
@@ -152,9 +152,11 @@ fn required_member_that_is_null_loses_the_key() {
 }
 
 #[test]
-fn key_whose_use_is_not_sig_is_skipped() {
+fn key_of_another_use_is_skipped() {
     let cases = [
         (json!("sig"), None),
+        (json!("jwt-svid"), None),
+        (json!("x509-svid"), Some(USE)),
         (json!("enc"), Some(USE)),
         (json!("SIG"), Some(USE)),
         (json!(""), Some(USE)),
