@@ -239,8 +239,13 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         ],
     ),
     (
-        "claims: iss, aud and sub as M2 requires",
-        &[Reason::WrongIssuer, Reason::WrongAudience, Reason::WrongSubject],
+        "claims: iss, aud and sub as M2 requires, and no cnf",
+        &[
+            Reason::WrongIssuer,
+            Reason::WrongAudience,
+            Reason::WrongSubject,
+            Reason::SenderConstrained,
+        ],
     ),
     (
         "key: in the key set, for this kid and algorithm",
@@ -308,7 +313,7 @@ fn advice(
             "The token uses a JOSE feature that M2 does not support: mint a plain signed JWT.".to_owned()
         }
         Reason::UnsupportedTokenType => format!(
-            "The token's typ is {}: mint a token with typ JWT or at+jwt, or without typ.",
+            "The token's typ is {}: mint a token with typ JWT, at+jwt or JOSE, or without typ.",
             decoded.header("typ")
         ),
         Reason::MalformedKid => {
@@ -342,6 +347,11 @@ fn advice(
         }
         Reason::WrongSubject => {
             format!("The token's sub is {}: mint a token with the subject that M2 requires.", decoded.claim("sub"))
+        }
+        Reason::SenderConstrained => {
+            "The token's cnf binds it to a key of its sender, which M2 cannot check: turn off DPoP or mutual-TLS binding for \
+             this client at the authority."
+                .to_owned()
         }
         Reason::UnknownKey => format!(
             "The token's kid is {}, the key set has {}: M1 and M2 use different cores, or the core lost its keys and M1 has to \

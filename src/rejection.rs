@@ -209,7 +209,7 @@ reasons! {
     EncryptedToken => InvalidToken, "the token is encrypted or compressed";
     /// `cty` is `JWT`, so the payload is another token (RFC 7519 §5.2), or is not a string.
     NestedToken => InvalidToken, "the token is nested";
-    /// `typ` is neither `JWT` nor `at+jwt` (RFC 8725 §3.11).
+    /// `typ` is not `JWT`, `at+jwt` or `JOSE`, in any letter case (RFC 8725 §3.11).
     UnsupportedTokenType => InvalidToken, "the token type is not supported";
     /// `kid` is not a string of 1 to 256 bytes.
     MalformedKid => InvalidToken, "the kid is malformed";
@@ -241,6 +241,10 @@ reasons! {
     /// `sub` is not a string, or is missing or different although
     /// [`subject`](crate::Verifier::subject) is set.
     WrongSubject => InvalidToken, "the subject is not accepted";
+    /// The token has a claim `cnf`, which binds it to a key or a certificate of its sender (RFC
+    /// 7800, RFC 8705, RFC 9449). The possession of that key is not checked here, so a stolen token
+    /// would pass.
+    SenderConstrained => InvalidToken, "the token is sender-constrained";
     /// The key set holds no usable key with the token's `kid` and `alg`.
     UnknownKey => InvalidToken, "the signing key is not known";
     /// The signature is not valid under the key.

@@ -3,7 +3,7 @@
 //!
 //! A key set is a list of public keys (RFC 7517 §5). An entry that cannot be used does not affect
 //! the others: it is skipped, with a logged reason, if it is private or symmetric, is not meant for
-//! signatures, has an unsupported size or type, or is malformed. A member that is `null` counts as
+//! signatures (its `use` is neither `sig` nor SPIFFE's `jwt-svid`, or its `key_ops` lack `verify`), has an unsupported size or type, or is malformed. A member that is `null` counts as
 //! absent. If two different keys share a `kid`, neither is used. A byte order mark in front of a key
 //! set is ignored.
 //!

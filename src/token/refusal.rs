@@ -10,12 +10,13 @@ use super::token_health::TokenRejection;
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A description with one of these parts names a check that a new token fails too: it has the same
-/// issuer, audience and subject, and with a clock that is behind it is even further in the future.
-/// The first are this crate's own, the others those of common servers.
-const LASTING: [&str; 9] = [
+/// issuer, audience, subject and binding, and with a clock that is behind it is even further in the
+/// future. The first are this crate's own, the others those of common servers.
+const LASTING: [&str; 10] = [
     "issuer",
     "audience",
     "subject",
+    "sender-constrained",
     "not yet valid",
     "in the future",
     "not valid yet",
@@ -110,12 +111,20 @@ mod tests {
     }
 
     #[test]
-    fn issuer_audience_subject_and_skew_cause_no_mint() {
+    fn rejection_that_lasts_causes_no_mint() {
         use RejectionReason::{
-            IssuedInFuture, NotYetValid, WrongAudience, WrongIssuer, WrongSubject,
+            IssuedInFuture, NotYetValid, SenderConstrained, WrongAudience, WrongIssuer,
+            WrongSubject,
         };
+        let lasts = [
+            IssuedInFuture,
+            NotYetValid,
+            SenderConstrained,
+            WrongAudience,
+            WrongIssuer,
+            WrongSubject,
+        ];
         for reason in RejectionReason::ALL {
-            let lasts = [IssuedInFuture, NotYetValid, WrongAudience, WrongIssuer, WrongSubject];
             if reason.kind() == RejectionKind::InvalidToken {
                 assert_eq!(is_mended(reason.description()), !lasts.contains(reason), "{reason:?}");
             }

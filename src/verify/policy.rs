@@ -147,8 +147,10 @@ impl Policy {
     ) -> Result<CheckedClaims, RejectionReason> {
         let claims = RegisteredClaims::scan(payload).ok_or(RejectionReason::MalformedClaims)?;
         let validity = self.check_dates(&claims, now)?;
-        let requirements = self.check_lifetime(&claims, validity);
-        let requirements = requirements.and_then(|()| self.check_names(&claims));
+        let requirements = self
+            .check_lifetime(&claims, validity)
+            .and_then(|()| self.check_names(&claims))
+            .and_then(|()| check_confirmation(&claims));
         Ok(CheckedClaims { validity, requirements })
     }
 
@@ -243,12 +245,13 @@ impl Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedClaims {
     pub(crate) validity: Validity,
-    /// The result for what the policy requires of service tokens alone: the lifetime, `iss`, `aud`
-    /// and `sub`.
+    /// The result for what is required of service tokens alone: the lifetime, `iss`, `aud`, `sub`
+    /// and no `cnf`.
     pub(crate) requirements: Result<(), RejectionReason>,
 }
 
-/// The raw values of the claims (RFC 7519 §4.1) that are checked before anything is deserialized.
+/// The raw values of the claims (RFC 7519 §4.1, RFC 7800 §3.1) that are checked before anything is
+/// deserialized.
 #[derive(Default)]
 struct RegisteredClaims<'j> {
     exp: Option<RawValue<'j>>,
@@ -257,6 +260,7 @@ struct RegisteredClaims<'j> {
     iss: Option<RawValue<'j>>,
     aud: Option<RawValue<'j>>,
     sub: Option<RawValue<'j>>,
+    cnf: Option<RawValue<'j>>,
 }
 
 impl<'j> RegisteredClaims<'j> {
@@ -272,6 +276,7 @@ impl<'j> RegisteredClaims<'j> {
                 b"iss" => &mut claims.iss,
                 b"aud" => &mut claims.aud,
                 b"sub" => &mut claims.sub,
+                b"cnf" => &mut claims.cnf,
                 _ => return Some(()),
             };
             claim.replace(value).is_none().then_some(())
@@ -304,6 +309,12 @@ impl Validity {
     pub(crate) fn contains(&self, now: u64) -> bool {
         (self.from..self.until).contains(&now)
     }
+}
+
+/// Rejects a token with any `cnf`. RFC 7800 §3.1, RFC 8705 §3 and RFC 9449 §7.1 require proof that
+/// the sender possesses the key that it names; to accept the token without proof would undo that.
+fn check_confirmation(claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
+    claims.cnf.map_or(Ok(()), |_| Err(RejectionReason::SenderConstrained))
 }
 
 fn date(

@@ -51,6 +51,7 @@ async fn session_passes_an_optional_layer_under_any_policy() {
     let cases = [
         ("a session", session(&signer, &json!({})), 200, "anonymous", None),
         ("for another audience", session(&signer, &json!({"aud": "app"})), 200, "anonymous", None),
+        ("bound to a key", session(&signer, &json!({"cnf": {"jkt": "x"}})), 200, "anonymous", None),
         ("aud of a wrong type", session(&signer, &json!({"aud": 7})), 200, "anonymous", None),
         ("of a long lifetime", session(&signer, &json!({"iat": 0})), 200, "anonymous", None),
         ("another marker", session(&signer, &json!({"source": "user"})), 200, "anonymous", None),
@@ -63,6 +64,7 @@ async fn session_passes_an_optional_layer_under_any_policy() {
         ("of another issuer", service(&json!({"iss": "b"})), 401, "", Some(R::WrongIssuer)),
         ("for another service", service(&json!({"aud": "x"})), 401, "", Some(R::WrongAudience)),
         ("of another subject", service(&json!({"sub": "x"})), 401, "", Some(R::WrongSubject)),
+        ("bound", service(&json!({"cnf": {}})), 401, "", Some(R::SenderConstrained)),
         ("for too long", service(&json!({"exp": long})), 401, "", Some(R::LifetimeTooLong)),
     ];
     for (case, token, status, body, reason) in cases {

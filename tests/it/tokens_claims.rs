@@ -181,6 +181,7 @@ async fn registered_claim_that_is_null_is_refused() {
         ("iss", R::WrongIssuer),
         ("aud", R::WrongAudience),
         ("sub", R::WrongSubject),
+        ("cnf", R::SenderConstrained),
     ];
     let signer = Signer::new("k");
     let configured = signer.verifier().issuer(ISSUER).audience("billing").subject("orders");
@@ -199,11 +200,26 @@ async fn registered_claim_that_is_null_is_refused() {
         for (claim, reason) in registered {
             assert_eq!(verify(&verifier, &token(claim)).await, Err(reason), "{claim} {names}");
         }
-        for claim in ["jti", "cnf-x", "Sub", "roles"] {
+        for claim in ["jti", "Cnf", "Sub", "roles"] {
             let admitted = Ok("orders".to_owned());
             assert_eq!(verify(&verifier, &token(claim)).await, admitted, "{claim} {names}");
         }
     }
+}
+
+#[tokio::test]
+async fn sender_constrained_token_is_refused() {
+    // RFC 9449 §6, RFC 8705 §3.1 and RFC 7800 §3.2: the claim binds the token to a key.
+    let cases = [
+        (r#","exp":NOW+60,"cnf":{"jkt":"0ZcOCORZNYy"}"#, Some(R::SenderConstrained)),
+        (r#","exp":NOW+60,"cnf":{"x5t#S256":"bwcK0esc3ACC"}"#, Some(R::SenderConstrained)),
+        (r#","exp":NOW+60,"cnf":{"jwk":{"kty":"EC"}}"#, Some(R::SenderConstrained)),
+        (r#","exp":NOW+60,"c\u006ef":{}"#, Some(R::SenderConstrained)),
+        (r#","exp":NOW-60,"cnf":{}"#, Some(R::Expired)),
+        (r#","exp":NOW+60,"act":{"cnf":{}}"#, None),
+    ];
+    let signer = Signer::new("k");
+    check(&signer.verifier(), &signer, &cases).await;
 }
 
 #[tokio::test]

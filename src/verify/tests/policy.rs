@@ -157,6 +157,31 @@ fn configured_claim_that_is_missing_different_or_of_another_type_is_rejected() {
 }
 
 #[test]
+fn any_cnf_claim_is_rejected() {
+    let cases = [
+        (
+            r#""cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}"#,
+            Some(R::SenderConstrained),
+        ),
+        (
+            r#""cnf":{"x5t#S256":"bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}"#,
+            Some(R::SenderConstrained),
+        ),
+        (r#""c\u006ef":{"jwk":{}}"#, Some(R::SenderConstrained)),
+        (r#""cnf":{}"#, Some(R::SenderConstrained)),
+        (r#""cnf":null"#, Some(R::SenderConstrained)),
+        (r#""cnf":7"#, Some(R::SenderConstrained)),
+        (r#""cnf":{},"cnf":{}"#, Some(R::MalformedClaims)),
+        (r#""cnf":{},"iss":7"#, Some(R::WrongIssuer)),
+        (r#""Cnf":{},"cnf2":{},"x":{"cnf":{}}"#, None),
+    ];
+    for (text, expected) in cases {
+        let text = format!(r#"{{"exp":4953600000,{text}}}"#);
+        assert_eq!(outcome(&Policy::default(), &text), expected, "{text}");
+    }
+}
+
+#[test]
 fn unconfigured_claim_of_the_wrong_type_is_rejected() {
     let cases = [
         (r#""iss":7"#, Some(R::WrongIssuer)),
