@@ -28,7 +28,7 @@ pub enum BuildError {
     /// The URL cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A limit is zero or too large.
+    /// A limit is too small or too large.
     #[error("{option} must be {range}")]
     Limit {
         /// The method of the builder.
