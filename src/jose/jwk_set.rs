@@ -32,11 +32,13 @@ pub(crate) enum JwkSetError {
 impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries, with or without a byte order mark (RFC 8259
     /// §8.1). A key that is also in `known` is taken from there, so that a new deadline reaches
-    /// every holder of the key.
+    /// every holder of the key. `on_skip` gets the kid, cut for a log, and the reason of each entry
+    /// that cannot be used.
     pub(crate) fn from_json<'k>(
         json: &[u8],
         max_keys: usize,
         known: impl IntoIterator<Item = &'k Arc<Jwk>>,
+        on_skip: impl Fn(Option<&str>, &'static str),
     ) -> Result<Self, JwkSetError> {
         let entries = entries(config_text::without_bom(json)).ok_or(JwkSetError::NotAKeySet)?;
         if entries.len() > max_keys {
@@ -51,7 +53,7 @@ impl JwkSet {
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(reason) => {
                     let kid = jwk.get("kid").and_then(Value::as_str);
-                    tracing::warn!(kid = kid.map(jwk::cut_for_log), reason, "key skipped");
+                    on_skip(kid.map(jwk::cut_for_log), reason);
                     skipped_kids.extend(kid.map(str::to_owned));
                 }
             }
@@ -59,10 +61,7 @@ impl JwkSet {
         let clashes = |key: &Arc<Jwk>| keys.iter().any(|other| key.clashes_with(other));
         let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
         for key in clashing {
-            tracing::warn!(
-                kid = key.logged_kid(),
-                "key skipped: a different key has the same kid and alg"
-            );
+            on_skip(key.logged_kid(), "a different key has the same kid and alg");
             skipped_kids.extend(key.kid().map(str::to_owned));
         }
         if keys.is_empty() {
@@ -149,13 +148,11 @@ fn entries(json: &[u8]) -> Option<Vec<RawValue<'_>>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Mutex;
+    use std::cell::RefCell;
 
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
 
@@ -176,7 +173,7 @@ mod tests {
     }
 
     fn read(json: impl AsRef<[u8]>) -> Result<JwkSet, JwkSetError> {
-        JwkSet::from_json(json.as_ref(), 100, [])
+        JwkSet::from_json(json.as_ref(), 100, [], |_, _| {})
     }
 
     fn set(entries: &[&str]) -> Result<JwkSet, JwkSetError> {
@@ -187,36 +184,15 @@ mod tests {
         set.keys().iter().map(|key| key.kid()).collect()
     }
 
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Log {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
-    /// The lines logged while `f` runs, one for each event.
-    fn logged(f: impl FnOnce()) -> Vec<String> {
-        let log = Log::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, f);
-        let bytes = log.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    /// The kid and the reason of each skipped entry.
+    fn skipped(entries: &[&str]) -> Vec<(Option<String>, &'static str)> {
+        let skipped = RefCell::new(Vec::new());
+        let json = format!(r#"{{"keys":[{}]}}"#, entries.join(","));
+        let on_skip = |kid: Option<&str>, reason| {
+            skipped.borrow_mut().push((kid.map(str::to_owned), reason));
+        };
+        _ = JwkSet::from_json(json.as_bytes(), 100, [], on_skip);
+        skipped.into_inner()
     }
 
     #[test]
@@ -274,7 +250,7 @@ mod tests {
     fn set_of_more_than_max_keys_is_an_error() {
         let json = format!(r#"{{"keys":[null,{GOOD},7]}}"#);
         for (max_keys, expected) in [(2, Some(JwkSetError::TooManyKeys)), (3, None)] {
-            assert_eq!(JwkSet::from_json(json.as_bytes(), max_keys, []).err(), expected);
+            assert_eq!(JwkSet::from_json(json.as_bytes(), max_keys, [], |_, _| {}).err(), expected);
         }
     }
 
@@ -326,34 +302,35 @@ mod tests {
     }
 
     #[test]
-    fn skipped_key_is_logged_without_its_material() {
-        let secret = r#"{"kty":"oct","k":"c2VjcmV0","kid":"line\nbreak"}"#;
-        let lines = logged(|| drop(set(&[secret, GOOD]).unwrap()));
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(
-            lines[0].contains(" WARN ") && lines[0].contains("a private or symmetric key"),
-            "{lines:?}"
-        );
-        assert!(!lines[0].contains("c2VjcmV0"), "{lines:?}");
+    fn skipped_entries_are_reported_with_kid_and_reason() {
+        let secret = r#"{"kty":"oct","k":"c2VjcmV0","kid":"secret"}"#;
+        let unnamed = r#"{"kty":"AKP","pub":"AQAB"}"#;
+        let (one, other) = (fresh("twice"), fresh("twice"));
+        let twice = "a different key has the same kid and alg";
+        let expected = [
+            (Some("secret".to_owned()), "a private or symmetric key"),
+            (None, "the key type is unknown"),
+            (None, "not an object"),
+            (Some("twice".to_owned()), twice),
+            (Some("twice".to_owned()), twice),
+        ];
+        assert_eq!(skipped(&[secret, unnamed, "7", &one, GOOD, &other]), expected);
+        assert_eq!(skipped(&[secret]), expected[..1], "in a set without a usable key");
     }
 
     #[test]
-    fn logged_kids_are_cut_to_64_characters() {
+    fn reported_kids_are_cut_to_64_characters() {
         let long = "é".repeat(65);
-        let cut = format!("kid=\"{}\"", "é".repeat(64));
         let malformed = fresh(&long).replace(r#""x":""#, r#""x":"+"#);
-        let lines = logged(|| drop(set(&[&malformed, GOOD]).unwrap()));
-        assert!(lines.len() == 1 && lines[0].contains(&cut), "{lines:?}");
-        let lines = logged(|| drop(set(&[&fresh(&long), &fresh(&long), GOOD]).unwrap()));
-        assert!(lines.len() == 2 && lines.iter().all(|line| line.contains(&cut)), "{lines:?}");
+        let found = skipped(&[&malformed, &fresh(&long), &fresh(&long), GOOD]);
+        let cut = "é".repeat(64);
+        assert!(found.len() == 3 && found.iter().all(|(kid, _)| kid.as_deref() == Some(&cut)));
     }
 
     #[test]
-    fn different_keys_with_one_kid_are_skipped_and_logged() {
+    fn different_keys_with_one_kid_are_skipped() {
         let (one, other, third) = (fresh("k"), fresh("k"), fresh("k"));
-        let lines =
-            logged(|| assert_eq!(kids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]));
-        assert_eq!(lines.iter().filter(|line| line.contains(" WARN ")).count(), 2, "{lines:?}");
+        assert_eq!(kids(&set(&[&one, GOOD, &other]).unwrap()), [Some("good")]);
         assert_eq!(kids(&set(&[&one, &other, GOOD, &third]).unwrap()), [Some("good")]);
         // A duplicate of one of them does not resolve the clash.
         assert_eq!(kids(&set(&[&one, &one, &other, GOOD]).unwrap()), [Some("good")]);
@@ -407,12 +384,12 @@ mod tests {
     fn kept_key_is_shared_with_the_previous_set() {
         let previous = set(&[GOOD, &fresh("gone")]).unwrap();
         let next = format!(r#"{{"keys":[{},{GOOD}]}}"#, fresh("new"));
-        let next = JwkSet::from_json(next.as_bytes(), 100, previous.keys()).unwrap();
+        let next = JwkSet::from_json(next.as_bytes(), 100, previous.keys(), |_, _| {}).unwrap();
         let shared: Vec<bool> = next.keys().iter().map(|key| previous.contains(key)).collect();
         assert_eq!(shared, [false, true]);
         // The same `kid` with new material is another key.
         let reused = format!(r#"{{"keys":[{}]}}"#, fresh("good"));
-        let reused = JwkSet::from_json(reused.as_bytes(), 100, previous.keys()).unwrap();
+        let reused = JwkSet::from_json(reused.as_bytes(), 100, previous.keys(), |_, _| {}).unwrap();
         assert!(!previous.contains(&reused.keys()[0]));
     }
 }

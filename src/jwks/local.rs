@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::KeySetError;
+use super::skipped_keys::SkippedKeys;
 use crate::config_text;
 use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk, JwkSet, has_block, public_keys};
@@ -68,7 +69,9 @@ impl LocalJwks {
     /// [`KeySetError::NotAKeySet`], [`KeySetError::TooManyKeys`], or [`KeySetError::NoUsableKey`]
     /// if every key was skipped.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, [])
+        let skipped = SkippedKeys::default();
+        let on_skip = |kid: Option<&str>, reason| skipped.log(kid, reason);
+        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, [], on_skip)
             .map_err(|err| KeySetError::new(err, MAX_KEYS))?;
         Ok(Self { set: Arc::new(set), ignores_kid: false })
     }

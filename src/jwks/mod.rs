@@ -98,7 +98,8 @@
 //! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |
 //! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` (in seconds) |
 //! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
-//! | `key skipped`, once for each version of the set | warn | `kid`, `reason` |
+//! | `key skipped`, once for each `kid` and `reason`, of at most 1000 | warn | `kid`, `reason` |
+//! | `key skipped again` | debug | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
 //!
@@ -121,6 +122,7 @@ mod local;
 mod lookup;
 #[cfg(feature = "reqwest")]
 mod remote;
+mod skipped_keys;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use tower_m2m::{ConfigError, FetchError, KeySetError, RejectionReason as R, Remo
 
 use crate::remote::{jwks, layer, outcome};
 use crate::support::{
-    DeadPort, Endpoint, Inner, Script, Signer, TIMEOUT, UnusedListener, key_set, serve,
+    DeadPort, Endpoint, Inner, Logs, Script, Signer, TIMEOUT, UnusedListener, key_set, serve,
 };
 
 #[test]
@@ -232,7 +232,11 @@ fn invalid_limit_or_url_is_refused() {
     let second = Duration::from_secs(1);
     for refused in [
         builder().max_age(Duration::ZERO),
+        builder().max_age(Duration::from_millis(1)),
         builder().min_age(Duration::ZERO),
+        builder().min_age(Duration::from_millis(999)),
+        builder().max_age(30 * second).min_age(31 * second),
+        builder().min_age(3601 * second),
         builder().timeout(Duration::ZERO),
         builder().cooldown(Duration::ZERO),
         builder().max_body(0),
@@ -243,6 +247,17 @@ fn invalid_limit_or_url_is_refused() {
         let shown = format!("{refused:?}");
         assert!(matches!(refused.build(), Err(BuildError::Limit { .. })), "{shown}");
     }
+    for accepted in [
+        builder().max_age(second),
+        builder().max_age(second).min_age(second),
+        builder().max_age(2 * 3600 * second).min_age(2 * 3600 * second),
+        builder().min_age(second),
+    ] {
+        let shown = format!("{accepted:?}");
+        assert!(accepted.build().is_ok(), "{shown}");
+    }
+    let err = builder().max_age(Duration::from_millis(1)).build().unwrap_err();
+    assert_eq!(err.to_string(), "max_age must be at least 1 s");
     let cases = [
         ("http://keys.example.com/", true),
         ("http://10.0.0.1/", true),
@@ -258,6 +273,35 @@ fn invalid_limit_or_url_is_refused() {
         }
     }
     assert!(RemoteJwks::builder("http://10.0.0.1/").allow_plain_http().build().is_ok());
+}
+
+#[tokio::test]
+async fn alternating_sets_warn_of_each_skipped_key_once() {
+    let logs = Logs::of_this_thread();
+    let endpoint = Endpoint::start(Script::Status(500)).await;
+    let jwks = jwks(&endpoint);
+    let (usable, [a, b, c]) = (
+        Signer::new("k").jwk(),
+        ["kid-a", "kid-b", "kid-c"].map(|kid| format!(r#"{{"kty":"oct","kid":"{kid}"}}"#)),
+    );
+    // The last one has no usable key, so its fetch fails.
+    let sets = [format!("{usable},{a}"), format!("{usable},{a},{b}"), c];
+    for _ in 0..3 {
+        for keys in &sets {
+            endpoint.set(Script::Keys(format!(r#"{{"keys":[{keys}]}}"#)));
+            _ = jwks.refresh().await;
+        }
+    }
+    let text = logs.text();
+    let skipped = |level, kid: &str| {
+        let lines =
+            text.lines().filter(|line| line.contains(level) && line.contains("key skipped"));
+        lines.filter(|line| line.contains(kid)).count()
+    };
+    for (kid, fetches) in [("kid-a", 6), ("kid-b", 3), ("kid-c", 3)] {
+        let counts = (skipped(" WARN ", kid), skipped(" DEBUG ", kid));
+        assert_eq!(counts, (1, fetches - 1), "{kid}");
+    }
 }
 
 #[tokio::test]

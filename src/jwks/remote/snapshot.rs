@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::jose::{Algorithm, Jwk, JwkSet};
 use crate::jwks::error::KeySetError;
+use crate::jwks::skipped_keys::SkippedKeys;
 
 /// The state of a key set.
 ///
@@ -51,6 +52,7 @@ pub(super) struct Snapshot {
     /// When the next scheduled fetch starts.
     due: Deadline,
     limit: FetchLimit,
+    skipped: Arc<SkippedKeys>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +90,16 @@ impl Snapshot {
             is_outage: false,
             due: Deadline::after(Duration::ZERO, clock),
             limit: FetchLimit::new(limits.cooldown),
+            skipped: Arc::default(),
         }
+    }
+
+    /// Reads a set. The keys that are known already are taken from this snapshot. Logs the skipped
+    /// ones, so call it on a clone.
+    pub(super) fn read(&self, json: &[u8], max_keys: usize) -> Result<Arc<JwkSet>, KeySetError> {
+        let on_skip = |kid: Option<&str>, reason| self.skipped.log(kid, reason);
+        let set = JwkSet::from_json(json, max_keys, self.known_keys(), on_skip);
+        set.map(Arc::new).map_err(|err| KeySetError::new(err, max_keys))
     }
 
     /// Uses a set that was fetched `age` ago with this freshness lifetime. The first fetch stays
@@ -101,13 +112,12 @@ impl Snapshot {
         limits: &Limits,
         clock: &Clock,
     ) -> Result<(), KeySetError> {
-        let set = JwkSet::from_json(json, limits.max_keys, [])
-            .map_err(|err| KeySetError::new(err, limits.max_keys))?;
+        let set = self.read(json, limits.max_keys)?;
         let lifetime = lifetime.min(limits.max_age);
         if lifetime.saturating_add(limits.stale_if_error) <= age {
             return Err(KeySetError::TooOld);
         }
-        (self.set, self.json) = (Arc::new(set), json.into());
+        (self.set, self.json) = (set, json.into());
         self.expiry = Some(Expiry::new(lifetime, age, limits, clock));
         self.write_deadlines(clock);
         let now = clock.now();

@@ -20,8 +20,6 @@ use super::telemetry::Telemetry;
 use crate::background::{MAX_SLEEP, Progress, Work};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
-use crate::jose::JwkSet;
-use crate::jwks::error::KeySetError;
 
 /// The fetch task of one endpoint. Requests read its snapshot and post messages to it.
 pub(super) struct FetchTask {
@@ -195,8 +193,7 @@ impl FetchTask {
         (self.snapshot().started(), validators)
     }
 
-    /// Reads a response. A body that has not changed is not parsed again, so that a skipped key is
-    /// logged once.
+    /// Reads a response. A body that has not changed is not parsed again.
     ///
     /// The lifetime counts from the start of the fetch (RFC 9111 §4.2.3): the endpoint may have
     /// removed a key after it sent the response.
@@ -206,12 +203,8 @@ impl FetchTask {
         let is_confirmed = body.is_none();
         let (set, json) = match body {
             Some(body) if !snapshot.is_loaded() || *body != **snapshot.json() => {
-                let max_keys = self.limits.max_keys;
-                let known = snapshot.known_keys();
-                let set = JwkSet::from_json(&body, max_keys, known).map_err(|err| {
-                    FetchError::KeySet { source: KeySetError::new(err, max_keys) }
-                })?;
-                (Arc::new(set), body.into())
+                let set = snapshot.read(&body, self.limits.max_keys);
+                (set.map_err(|source| FetchError::KeySet { source })?, body.into())
             }
             _ => (Arc::clone(snapshot.set()), Arc::clone(snapshot.json())),
         };

@@ -211,7 +211,7 @@ mod tests {
 
     fn set(entries: &[String], known: &JwkSet) -> JwkSet {
         let json = format!(r#"{{"keys":[{}]}}"#, entries.join(","));
-        JwkSet::from_json(json.as_bytes(), 100, known.keys()).unwrap()
+        JwkSet::from_json(json.as_bytes(), 100, known.keys(), |_, _| {}).unwrap()
     }
 
     /// The unlisted keys after a response with `after` that follows one with `before`.
