@@ -1,39 +1,23 @@
-//! Finds the public key in an X.509 certificate (RFC 5280 §4.1). The
-//! certificate is not validated: neither its dates, its issuer nor its extensions.
+//! Finds the public key in an X.509 certificate (RFC 5280 §4.1). The certificate is not validated:
+//! neither its dates, its issuer nor its extensions.
 
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
 /// The tag of `version`, which a certificate of version 1 lacks.
 const VERSION: u8 = 0xa0;
 
-/// The parts of a certificate that are read, each a whole DER element.
-pub(super) struct Certificate<'d> {
-    issuer: &'d [u8],
-    subject: &'d [u8],
-    /// A SubjectPublicKeyInfo.
-    pub(super) public_key: &'d [u8],
-}
-
-impl<'d> Certificate<'d> {
-    /// `None` if the bytes are not a DER-encoded certificate.
-    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
-        let certificate = Der(der).take(SEQUENCE)?.content;
-        let mut fields = Der(Der(certificate).take(SEQUENCE)?.content);
-        fields.take(VERSION);
-        fields.take(INTEGER)?; // serialNumber
-        fields.take(SEQUENCE)?; // signature
-        let issuer = fields.take(SEQUENCE)?.whole;
-        fields.take(SEQUENCE)?; // validity
-        let subject = fields.take(SEQUENCE)?.whole;
-        let public_key = fields.take(SEQUENCE)?.whole;
-        Some(Self { issuer, subject, public_key })
-    }
-
-    /// Whether this certificate names itself as the issuer of `other`. Certificates that are issued
-    /// by themselves may share a name: an authority keeps its name when it changes its key.
-    pub(super) fn issued(&self, other: &Self) -> bool {
-        other.issuer == self.subject && other.issuer != other.subject
-    }
+/// The SubjectPublicKeyInfo, a whole DER element. `None` if the bytes are not a DER-encoded
+/// certificate.
+pub(super) fn public_key(der: &[u8]) -> Option<&[u8]> {
+    let certificate = Der(der).take(SEQUENCE)?.content;
+    let mut fields = Der(Der(certificate).take(SEQUENCE)?.content);
+    fields.take(VERSION);
+    fields.take(INTEGER)?; // serialNumber
+    fields.take(SEQUENCE)?; // signature
+    fields.take(SEQUENCE)?; // issuer
+    fields.take(SEQUENCE)?; // validity
+    fields.take(SEQUENCE)?; // subject
+    Some(fields.take(SEQUENCE)?.whole)
 }
 
 /// Reads DER elements (ITU-T X.690 §8.1, §10.1) one after the other.
@@ -100,13 +84,13 @@ mod tests {
     fn damaged_certificate_is_never_a_panic() {
         let key = rcgen::KeyPair::generate().unwrap();
         let der = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
-        assert!(Certificate::parse(&der).is_some());
+        assert!(public_key(&der).is_some());
         for at in 0..der.len() {
-            assert!(Certificate::parse(&der[..at]).is_none(), "cut to {at} bytes");
+            assert!(public_key(&der[..at]).is_none(), "cut to {at} bytes");
             for byte in [0, 0x7f, 0x80, 0x83, 0xff] {
                 let mut changed = der.clone();
                 changed[at] = byte;
-                _ = Certificate::parse(&changed);
+                _ = public_key(&changed);
             }
         }
     }

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::certificate::Certificate;
+use super::certificate;
 use super::jwk::Jwk;
 
 const BEGIN: &str = "-----BEGIN ";
@@ -13,7 +13,8 @@ const DASHES: &str = "-----";
 /// The longest label that is printed.
 const MAX_LABEL_LEN: usize = 40;
 
-const ISSUER: &str = "its certificate issued another one of the file; keep only the signer's";
+const CHAIN: &str =
+    "another certificate of the text has a different key, as in a chain; keep only the signer's";
 
 /// Why a text is not a list of public keys in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub(crate) fn has_block(text: &[u8]) -> bool {
 ///
 /// A block of another type fails the whole text, since a private key beside a public one is a
 /// mistake that must not go unnoticed. Its body is neither decoded nor printed.
+///
+/// So do certificates of different keys: the key of an authority must not verify tokens only because
+/// a file holds the whole chain. Names do not tell whether it is one: a name may be encoded in two
+/// ways (RFC 5280 §7.1), and the certificate between two others may be missing.
 pub(crate) fn public_keys(
     text: &[u8],
     kid: Option<&str>,
@@ -51,31 +56,23 @@ pub(crate) fn public_keys(
 ) -> Result<Vec<Jwk>, PemError> {
     let blocks = blocks(&String::from_utf8_lossy(text), max_keys)?;
     let mut keys = Vec::with_capacity(blocks.len());
+    let mut certified = None;
     for (index, (label, der)) in blocks.iter().enumerate() {
         let unusable = |reason| PemError::UnusableKey { block: index + 1, reason };
         let spki = match label {
             Label::PublicKey => der,
             Label::Certificate => {
-                let certificate =
-                    Certificate::parse(der).ok_or_else(|| unusable("not a certificate"))?;
-                if issued_another(&certificate, &blocks) {
-                    return Err(unusable(ISSUER));
+                let spki =
+                    certificate::public_key(der).ok_or_else(|| unusable("not a certificate"))?;
+                if *certified.get_or_insert(spki) != spki {
+                    return Err(unusable(CHAIN));
                 }
-                certificate.public_key
+                spki
             }
         };
         keys.push(Jwk::from_spki(spki, kid).map_err(unusable)?);
     }
     Ok(keys)
-}
-
-/// Whether the certificate issued another one of the text. The key of an authority must not verify
-/// tokens only because a file holds the whole chain.
-fn issued_another(certificate: &Certificate<'_>, blocks: &[(Label, Vec<u8>)]) -> bool {
-    let certificates = blocks.iter().filter(|(label, _)| matches!(label, Label::Certificate));
-    certificates
-        .filter_map(|(_, der)| Certificate::parse(der))
-        .any(|other| certificate.issued(&other))
 }
 
 /// The label and the decoded body of each block. Line breaks are optional, because some

@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, DnValue, KeyPair, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 use tower_m2m::{KeySetError, LocalJwks, RejectionReason as R, Verifier};
 
@@ -227,19 +227,43 @@ fn other_pem_block_is_named_with_its_remedy() {
     }
 }
 
+/// An authority of this name with a P-384 key. A leaf has a P-256 key, so that a token can tell both
+/// apart.
+fn authority(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    CertifiedIssuer::self_signed(params, key).unwrap()
+}
+
 #[test]
-fn issuing_certificate_is_no_token_key() {
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(DnType::CommonName, "authority");
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+fn certificates_of_different_keys_are_refused() {
+    let [utf8, printable] = [
+        authority(DnValue::Utf8String("authority".into())),
+        authority(DnValue::PrintableString("authority".try_into().unwrap())),
+    ];
+    let other = authority(DnValue::Utf8String("root".into()));
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::default().signed_by(&key, &ca).unwrap();
-    let [leaf, ca] = [leaf.der(), ca.der()].map(|der| pem("CERTIFICATE", der));
-    assert!(LocalJwks::from_pem(&leaf).is_ok() && LocalJwks::from_pem(&ca).is_ok());
-    for (text, block) in [(format!("{leaf}{ca}"), 2), (format!("{ca}{leaf}"), 1)] {
+    let leaf = CertificateParams::default().signed_by(&key, &utf8).unwrap();
+    let renewed = CertificateParams::default().signed_by(&key, &other).unwrap();
+    let [leaf, renewed, utf8, printable, other] =
+        [leaf.der(), renewed.der(), utf8.der(), printable.der(), other.der()]
+            .map(|der| pem("CERTIFICATE", der));
+    for accepted in [leaf.clone(), utf8.clone(), leaf.repeat(2), format!("{leaf}{renewed}")] {
+        assert!(LocalJwks::from_pem(accepted).is_ok());
+    }
+    // (case, text)
+    let refused = [
+        ("a chain without the middle", format!("{leaf}{other}")),
+        ("a chain", format!("{leaf}{utf8}")),
+        ("a chain in reverse", format!("{utf8}{leaf}")),
+        ("the issuer's name in another encoding", format!("{leaf}{printable}")),
+    ];
+    for (case, text) in refused {
         let err = LocalJwks::from_pem(text).unwrap_err();
-        let reason = "its certificate issued another one of the file; keep only the signer's";
-        assert_eq!(err, KeySetError::UnusableKey { block, reason });
+        let reason = "another certificate of the text has a different key, as in a chain; keep only \
+                      the signer's";
+        assert_eq!(err, KeySetError::UnusableKey { block: 2, reason }, "{case}");
     }
 }
 
