@@ -70,7 +70,9 @@
 //! begins at 2.
 //!
 //! The signature comes before the claims, so that a forged token under a known key costs only
-//! decoding and one signature check, and its sender does not learn which claims are required.
+//! decoding and one signature check, and its sender does not learn which claims are required. Under
+//! an unknown key the claims come first, so that a token that would be refused anyway causes no
+//! fetch.
 //!
 //! # Log
 //!

@@ -247,6 +247,10 @@ impl Verifier {
     /// if the key is unknown. The signature is checked under `permit`, or under a free one. A token
     /// that passes 3 to 6 is cached, even if 7 or 8 rejects it. If the marker is read first, 8 comes
     /// before the requirements in 6.
+    ///
+    /// Not 6 before 5 for every token: the claims of a forged one are the sender's choice, and a scan
+    /// of random ones costs up to 16 µs of mispredicted branches (bench `forged`, rows `unknown kid`).
+    /// It would add to the 26 µs of a forged token, and no permit would bound it.
     fn check(
         &self,
         token: &str,

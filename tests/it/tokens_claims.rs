@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_m2m::{RejectionReason as R, Verifier};
 
-use crate::support::{ISSUER, Signer, core, encode, now};
+use crate::support::{ISSUER, Signer, core, encode, forged, now};
 use crate::tokens::verify;
 
 /// Verifies one token for each case. Its claims are the marker, the service's name and the case's
@@ -220,6 +220,32 @@ async fn sender_constrained_token_is_refused() {
     ];
     let signer = Signer::new("k");
     check(&signer.verifier(), &signer, &cases).await;
+}
+
+#[tokio::test]
+async fn only_an_unknown_key_makes_claims_come_first() {
+    let (known, unknown) = (Signer::new("k"), Signer::new("n"));
+    let verifier = known.verifier().issuer(ISSUER);
+    let claims = |more: Value| {
+        let mut claims = json!({"exp": now() + 60, "iss": ISSUER, "source": "microservice"});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let cases = [
+        (claims(json!({"exp": now() - 60})), R::Expired),
+        (claims(json!({"iat": now() + 600})), R::IssuedInFuture),
+        (claims(json!({"iss": "https://other"})), R::WrongIssuer),
+        (claims(json!({"cnf": {}})), R::SenderConstrained),
+    ];
+    for (claims, reason) in cases {
+        let token = known.claims(&claims);
+        assert_eq!(verify(&verifier, &token).await, Err(reason), "{claims}");
+        // The sender of a forged token does not learn what is required.
+        assert_eq!(verify(&verifier, &forged(&token)).await, Err(R::BadSignature), "{claims}");
+        let of_unknown_key = unknown.claims(&claims);
+        assert_eq!(verify(&verifier, &of_unknown_key).await, Err(reason), "{claims}");
+        assert_eq!(verify(&verifier, &forged(&of_unknown_key)).await, Err(reason), "{claims}");
+    }
 }
 
 #[tokio::test]
