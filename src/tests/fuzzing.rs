@@ -81,6 +81,11 @@ pub fn header(bytes: &[u8]) {
     for refused in ["crit", "b64", "enc", "zip"] {
         assert!(!header.contains_key(refused), "a header with {refused} is accepted");
     }
+    if let Some(typ) = header.get("typ") {
+        let typ = typ.as_str().unwrap_or_default().to_ascii_lowercase();
+        let bare = typ.strip_prefix("application/").unwrap_or(&typ);
+        assert!(["jwt", "at+jwt", "jose"].contains(&bare), "typ {bare} is accepted");
+    }
     let name = header["alg"].as_str().unwrap_or_default();
     assert_eq!(Algorithm::from_name(name), Some(jws.algorithm()));
     assert!(!name.starts_with("HS") && !name.eq_ignore_ascii_case("none"));
@@ -108,6 +113,7 @@ pub fn claims(bytes: &[u8]) {
     let is_scanned = by_lenient != Err(RejectionReason::MalformedClaims);
     assert!(is_scanned, "the scan rejects claims that the full parser accepts");
     if let Ok(validity) = by_lenient {
+        assert!(!claims.contains_key("cnf"), "a sender-constrained token is accepted");
         let expires_at = validity.expires_at();
         assert!(validity.contains(NOW) && !validity.contains(expires_at + 30));
         assert!(expires_at + 30 > NOW && expires_at < 1 << 53);

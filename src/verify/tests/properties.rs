@@ -217,7 +217,7 @@ fn headers() -> impl Strategy<Value = (Signer, String)> {
         1 => Just((Signer::Ed25519, "none", "ed")),
     ];
     let others = (
-        usually(vec![None, Some("JWT".into()), Some("application/at+jwt".into())]),
+        usually(vec![None, Some("JOSE".into()), Some("application/at+jwt".into())]),
         usually(vec![None, None, Some("json".into())]),
         prop::sample::select(vec![None, None, Some("https://example.com/keys".into())]),
         prop::collection::vec(("x-[a-z]{1,2}", any_json()), 0..3),
