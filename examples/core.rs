@@ -7,29 +7,28 @@
 //! Exit codes: 0 after a graceful stop (SIGTERM or Ctrl-C), 1 if the server cannot run, 2 if the
 //! command line or `SUPERTOKENS_API_KEYS` is invalid.
 
-use std::env;
-use std::error::Error;
+use std::env::{self, VarError};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use tokio::net::TcpListener;
 use tower_m2m::EmbeddedCore;
 use tower_m2m::embedded_core::BuildError;
+use tracing_subscriber::filter::LevelFilter;
 
-use support::chain;
+use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
 const USAGE: &str = "\
 usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [--base-path PATH]
             [--rotate-every SECONDS] [--access-token-validity SECONDS]
 
-  --listen ADDRESS        IP address and port to listen on (127.0.0.1:3567)
+  --listen ADDRESS        host name or IP address and port to listen on (127.0.0.1:3567)
   --data DIR              store the keys in this folder, which is created if it is missing; without it the keys are
                           lost when the process exits, and every token becomes invalid
   --api-key KEY           accept this api key, in addition to those of SUPERTOKENS_API_KEYS; may be repeated
@@ -44,18 +43,11 @@ usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [-
 
 environment:
   SUPERTOKENS_API_KEYS    api keys, separated by commas, as a SuperTokens core's `api_keys`. Unlike --api-key, they do
-                          not appear in the list of processes";
-
-/// Why the program fails.
-enum Failure {
-    /// The command line or `SUPERTOKENS_API_KEYS` is invalid: exit code 2.
-    Usage(String),
-    /// The server cannot run: exit code 1.
-    Server(String),
-}
+                          not appear in the list of processes
+  RUST_LOG                what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
 
 struct Options {
-    listen: SocketAddr,
+    listen: String,
     data_folder: Option<PathBuf>,
     api_keys: Vec<String>,
     allow_open: bool,
@@ -66,26 +58,14 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
-    let result = match options(lexopt::Parser::from_env()) {
-        Ok(Some(options)) => run(options).await,
-        Ok(None) => print_line(USAGE),
-        Err(err) => Err(Failure::Usage(err.to_string())),
-    };
-    let (code, text) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Usage(reason)) => (2, format!("core: {reason}\n{USAGE}")),
-        Err(Failure::Server(reason)) => (1, format!("core: {reason}")),
-    };
-    // With stderr closed, the exit code alone reports the failure.
-    let _ = writeln!(io::stderr(), "{text}");
-    ExitCode::from(code)
+    log_to_stderr(LevelFilter::INFO);
+    exit_code("core", USAGE, run().await)
 }
 
 /// Parses the command line. `None` if it asks for help.
-fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>> {
+fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut options = Options {
-        listen: SocketAddr::from(([127, 0, 0, 1], 3567)),
+        listen: "127.0.0.1:3567".to_owned(),
         data_folder: None,
         api_keys: api_keys_of_environment()?,
         allow_open: false,
@@ -93,20 +73,11 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
         rotate_every: None,
         access_token_validity: None,
     };
+    let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("listen") => {
-                let address = parser.value()?.string()?;
-                options.listen = address
-                    .parse()
-                    .map_err(|_| format!("--listen {address:?} is not an IP address and port"))?;
-            }
-            Long("api-key") => {
-                // Not lexopt's error: it would print the key.
-                let key =
-                    parser.value()?.into_string().map_err(|_| "--api-key is not valid UTF-8")?;
-                options.api_keys.push(key);
-            }
+            Long("listen") => options.listen = parser.value()?.string()?,
+            Long("api-key") => options.api_keys.push(parser.value()?.string()?),
             Long("data") => options.data_folder = Some(parser.value()?.into()),
             Long("base-path") => options.base_path = Some(parser.value()?.string()?),
             Long("allow-open") => options.allow_open = true,
@@ -118,13 +89,13 @@ fn options(mut parser: lexopt::Parser) -> Result<Option<Options>, Box<dyn Error>
                     Some(seconds("--access-token-validity", parser.value()?)?);
             }
             Long("help") | Short('h') => return Ok(None),
-            _ => return Err(argument.unexpected().into()),
+            _ => return Err(argument.unexpected()),
         }
     }
     Ok(Some(options))
 }
 
-fn seconds(flag: &str, value: OsString) -> Result<Duration, Box<dyn Error>> {
+fn seconds(flag: &str, value: OsString) -> Result<Duration, lexopt::Error> {
     let text = value.string()?;
     let seconds =
         text.parse().map_err(|_| format!("{flag} {text:?} is not a number of seconds"))?;
@@ -133,17 +104,20 @@ fn seconds(flag: &str, value: OsString) -> Result<Duration, Box<dyn Error>> {
 
 /// An empty variable means no api keys. An empty key among others is passed on, and the core
 /// rejects it.
-fn api_keys_of_environment() -> Result<Vec<String>, Box<dyn Error>> {
+fn api_keys_of_environment() -> Result<Vec<String>, lexopt::Error> {
     match env::var("SUPERTOKENS_API_KEYS") {
         Ok(keys) if keys.trim().is_empty() => Ok(Vec::new()),
         Ok(keys) => Ok(keys.split(',').map(|key| key.trim().to_owned()).collect()),
-        Err(env::VarError::NotPresent) => Ok(Vec::new()),
+        Err(VarError::NotPresent) => Ok(Vec::new()),
         // Not the `VarError`: it would print the keys.
-        Err(env::VarError::NotUnicode(_)) => Err("SUPERTOKENS_API_KEYS is not valid UTF-8".into()),
+        Err(VarError::NotUnicode(_)) => Err("SUPERTOKENS_API_KEYS is not valid UTF-8".into()),
     }
 }
 
-async fn run(options: Options) -> Result<(), Failure> {
+async fn run() -> Result<ExitCode, Stop> {
+    let Some(options) = options().map_err(Stop::command_line)? else {
+        return print(USAGE).map(|()| ExitCode::SUCCESS);
+    };
     let mut builder = EmbeddedCore::builder();
     for key in options.api_keys {
         builder = builder.api_key(key);
@@ -171,55 +145,19 @@ async fn run(options: Options) -> Result<(), Failure> {
         BuildError::KeyGeneration
         | BuildError::KeyFile { .. }
         | BuildError::DataFolder { .. }
-        | BuildError::DataFolderInUse { .. } => Failure::Server(chain(&err)),
-        _ => Failure::Usage(chain(&err)),
+        | BuildError::DataFolderInUse { .. } => Stop::Failed(chain(&err)),
+        _ => Stop::Usage(chain(&err)),
     })?;
-    let exposed = |err| {
-        Failure::Usage(format!(
-            "{err}; give --api-key or SUPERTOKENS_API_KEYS, or --allow-open to let everyone mint"
-        ))
-    };
-    core.check_exposure(options.listen).map_err(exposed)?;
-
-    let cannot_listen =
-        |err| Failure::Server(format!("cannot listen on {}: {err}", options.listen));
-    let listener = TcpListener::bind(options.listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    let stop =
-        stop_signal().map_err(|err| Failure::Server(format!("cannot wait for signals: {err}")))?;
-    print_line(&format!("listening on http://{address}"))?;
-    core.serve(listener, stop).await.map_err(|err| Failure::Server(chain(&err)))
-}
-
-/// Prints a line on stdout and flushes it, for a reader behind a pipe.
-fn print_line(line: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let result = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    result.map_err(|err| Failure::Server(format!("cannot write to stdout: {err}")))
-}
-
-/// Resolves on SIGTERM or Ctrl-C. The handlers are installed by this call, so that a signal sent
-/// after the `listening on` line stops the server gracefully.
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    Ok(async {
-        // Without a handler, Ctrl-C terminates the process.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    })
+    let addresses = server::resolve(&options.listen).await?;
+    for address in &addresses {
+        core.check_exposure(*address).map_err(|_| {
+            Stop::Usage(format!(
+                "--listen {address} is beyond loopback, where everyone could mint: give --api-key or \
+                 SUPERTOKENS_API_KEYS, or --allow-open to allow it"
+            ))
+        })?;
+    }
+    let (listener, stop) = server::listen(&addresses).await?;
+    core.serve(listener, stop).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,42 +1,67 @@
 //! An embedded core, M1 and M2 in one process, over real HTTP on loopback.
 //!
-//! Prints a table of cases with the expected and the actual status. The exit code is 1 if one
-//! differs.
-#![allow(clippy::print_stdout)] // prints its result
+//! ```text
+//! cargo run --example demo
+//! ```
+//!
+//! Prints a table of cases: the expected status, the status that M2 answered, and the reason. The
+//! exit code is 1 if a status or a reason is not the expected one.
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{Request, Response};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{
     AddServiceTokenLayer, EmbeddedCore, RemoteJwks, ServiceClaims, SuperTokensCore, Verifier,
     VerifyServiceTokenLayer,
 };
+use tracing_subscriber::filter::LevelFilter;
 
-use support::chain;
+use authority::Authority;
+use compact_jws::{with_header, with_signature_of};
+use support::{Stop, exit_code, log_to_stderr, print};
+use table::{Seen, Table};
 
+#[path = "support/authority.rs"]
+mod authority;
+#[path = "support/compact_jws.rs"]
+mod compact_jws;
 mod support;
+#[path = "support/table.rs"]
+mod table;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+const USAGE: &str = "\
+usage: demo
+
+Runs an embedded core, M1 and M2 over loopback HTTP for about 10 s. Prints what M2 answers to good, bad and forged
+tokens, to new and removed keys, and during an outage of the core.
+
+  --help      print this help
+
+environment:
+  NO_COLOR    if set, no colours on a terminal
+  RUST_LOG    what to log on stderr, for example debug or warn,tower_m2m=debug (nothing)";
+
+/// The longest time that the demo may take on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The rotation interval of dynamic keys: short, so that the demo sees rotations. The default is
 /// 168 h.
-const ROTATE_EVERY: Duration = Duration::from_secs(2);
+const ROTATE_EVERY: Duration = Duration::from_secs(1);
+
+/// A replaced key stays listed for twice this time. The default is 1 h.
+const TOKEN_VALIDITY: Duration = Duration::from_secs(2);
 
 /// The longest freshness lifetime: a removed key may still be accepted for this long. The default
 /// is 1 h.
@@ -47,22 +72,38 @@ const COOLDOWN: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(table) if table.all_as_expected => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
+    log_to_stderr(LevelFilter::OFF);
+    exit_code("demo", USAGE, run().await)
+}
+
+async fn run() -> Result<ExitCode, Stop> {
+    if asks_for_help().map_err(Stop::command_line)? {
+        return print(USAGE).map(|()| ExitCode::SUCCESS);
+    }
+    let mut table = Table::new();
+    timeout(TIMEOUT, run_cases(&mut table))
+        .await
+        .map_err(|_| Stop::Failed(format!("not finished after {} s", TIMEOUT.as_secs())))??;
+    let is_success = table.summary()?;
+    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn asks_for_help() -> Result<bool, lexopt::Error> {
+    use lexopt::prelude::*;
+    match lexopt::Parser::from_env().next()? {
+        None => Ok(false),
+        Some(Short('h') | Long("help")) => Ok(true),
+        Some(arg) => Err(arg.unexpected()),
     }
 }
 
-async fn run() -> Outcome<Table> {
+async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     // The authority.
+    table.wait("starting an embedded core, which generates its RSA keys")?;
     let builder =
-        EmbeddedCore::builder().rotate_every(ROTATE_EVERY).access_token_validity(ROTATE_EVERY);
+        EmbeddedCore::builder().rotate_every(ROTATE_EVERY).access_token_validity(TOKEN_VALIDITY);
     let core = builder.build().await?;
-    let mut authority = Authority::start(core, "127.0.0.1:0").await?;
+    let mut authority = Authority::start(core).await?;
     let issuer = authority.url.clone();
 
     // M2, the called microservice.
@@ -90,147 +131,68 @@ async fn run() -> Outcome<Table> {
         .layer(AddServiceTokenLayer::new(token.clone()).only_to([&m2.url])?)
         .service(client());
     let good = token.header_value().to_str()?.trim_start_matches("Bearer ").to_owned();
-
-    let mut table = Table::start();
-    let whoami = Request::get(format!("{}/whoami", m2.url)).body(Empty::new())?;
-    table.row("good token", 200, m1.clone().oneshot(whoami).await?.status());
-    table.row("public route, no token", 200, m2.get("/health", None).await?);
-    table.row("unknown path, no token", 404, m2.get("/nowhere", None).await?);
-    table.row("no token", 401, m2.whoami(None).await?);
-    table.row("garbage", 401, m2.whoami(Some("garbage")).await?);
+    let call_by_m1 = async || -> Result<Seen, Stop> {
+        Ok(seen(&m1.clone().oneshot(m2.request("/whoami", None)?).await?))
+    };
 
     let user = authority.mint(json!({"sub": "user-1", "aud": "m2"}), true).await?;
-    table.row("user token: no source", 403, m2.whoami(Some(&user)).await?);
-    let expired = authority
-        .mint(json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000}), true)
-        .await?;
-    table.row("expired", 401, m2.whoami(Some(&expired)).await?);
+    let expired = json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000});
+    let expired = authority.mint(expired, true).await?;
     let other = authority.mint(json!({"source": "microservice", "aud": "another"}), true).await?;
-    table.row("for another audience", 401, m2.whoami(Some(&other)).await?);
-    table.row("forged signature", 401, m2.whoami(Some(&with_signature_of(&good, &user)?)).await?);
-    table.row(
-        "alg none",
-        401,
-        m2.whoami(Some(&with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?)).await?,
-    );
+    let forged = with_signature_of(&good, &user)?;
+    let unsigned = with_header(&good, &json!({"alg": "none", "typ": "JWT"}))?;
     let unknown = with_header(&good, &json!({"alg": "RS256", "typ": "JWT", "kid": "s-unknown"}))?;
-    table.row("unknown key", 401, m2.whoami(Some(&unknown)).await?);
 
+    table.head()?;
+    table.row("good token", 200, "M1 minted it at start-up", &call_by_m1().await?)?;
+    let (health, nowhere) = (m2.get("/health", None).await?, m2.get("/nowhere", None).await?);
+    table.row("public route, no token", 200, "the route has no layer", &health)?;
+    table.row("unknown path, no token", 404, "no such route", &nowhere)?;
+    for (case, token, status, reason) in [
+        ("no token", None, 401, "no credential"),
+        ("garbage", Some("garbage"), 401, "the token is not a compact JWS"),
+        ("user token: no source", Some(&*user), 403, "the token lacks the marker of a service"),
+        ("expired", Some(&*expired), 401, "the token has expired"),
+        ("for another audience", Some(&*other), 401, "the token is for another audience"),
+        ("forged signature", Some(&*forged), 401, "the signature is not valid"),
+        ("alg none", Some(&*unsigned), 401, "the algorithm is not supported"),
+        ("unknown key", Some(&*unknown), 401, "the signing key is not known"),
+    ] {
+        table.row(case, status, reason, &m2.whoami(token).await?)?;
+    }
+
+    table.wait("waiting until the core signs with its next key: about 1 s")?;
     let microservice = || json!({"source": "microservice", "aud": "m2"});
     let rotated = authority.mint_with_a_new_key(microservice()).await?;
-    table.row("key rotated in", 200, m2.whoami(Some(&rotated)).await?);
-    table.row("key listed", 200, m2.get("/removal", Some(&rotated)).await?);
+    for (case, path) in [("key rotated in", "/whoami"), ("key rotated in, /removal", "/removal")] {
+        table.row(case, 200, "M2 knows the new key", &m2.get(path, Some(&rotated)).await?)?;
+    }
     // The core listed the next key in advance, so M2 already has it. M2 has not fetched the key
     // after that one.
+    table.wait("waiting until the core signs with a key that M2 has not fetched: about 2 s")?;
     authority.mint_with_a_new_key(microservice()).await?;
     let newest = authority.mint_with_a_new_key(microservice()).await?;
 
     authority.stop().await?;
-    table.row(
-        "key endpoint down, known key",
-        200,
-        m1.oneshot(m2.request("/whoami", None)?).await?.status(),
-    );
-    table.row("key endpoint down, unknown key", 503, m2.whoami(Some(&newest)).await?);
+    let (known, unknown) = (call_by_m1().await?, m2.whoami(Some(&newest)).await?);
+    table.row("core down, known key", 200, "the fetched keys stay usable", &known)?;
+    table.row("core down, unknown key", 503, "M2 cannot fetch the key", &unknown)?;
 
     authority.restart().await?;
-    tokio::time::sleep(COOLDOWN).await;
-    table.row("core back, the same token", 200, m2.whoami(Some(&newest)).await?);
+    sleep(COOLDOWN).await;
+    let known = m2.whoami(Some(&newest)).await?;
+    table.row("core back, the same token", 200, "M2 has fetched the key", &known)?;
+
+    table.wait("waiting until the core no longer lists the first of these keys: a few seconds")?;
     authority.wait_until_unlisted(&rotated).await?;
-    tokio::time::sleep(MAX_AGE).await;
-    table.row("key removed", 401, m2.get("/removal", Some(&rotated)).await?);
-    Ok(table)
+    table.wait("waiting until M2 has fetched the keys again: 1 s")?;
+    sleep(MAX_AGE).await;
+    let removed = m2.get("/removal", Some(&rotated)).await?;
+    table.row("key removed, /removal", 401, "the signing key is not known", &removed)
 }
 
 fn client() -> Client<HttpConnector, Empty<&'static [u8]>> {
     Client::builder(TokioExecutor::new()).build_http()
-}
-
-/// The embedded core behind a real socket. The server can be stopped and started again.
-struct Authority {
-    core: EmbeddedCore,
-    url: String,
-    address: String,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    last_kid: Option<String>,
-}
-
-impl Authority {
-    async fn start(core: EmbeddedCore, address: &str) -> Outcome<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?.to_string();
-        let mut authority =
-            Self { core, url: format!("http://{address}"), address, serving: None, last_kid: None };
-        authority.serve(listener);
-        Ok(authority)
-    }
-
-    fn serve(&mut self, listener: TcpListener) {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let core = self.core.clone();
-        let server = tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            if let Err(error) = core.serve(listener, stopped).await {
-                eprintln!("demo: {}", chain(&error));
-            }
-        });
-        self.serving = Some((stop, server));
-    }
-
-    async fn stop(&mut self) -> Outcome<()> {
-        if let Some((stop, server)) = self.serving.take() {
-            let _ = stop.send(());
-            server.await?;
-        }
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Outcome<()> {
-        let listener = TcpListener::bind(&self.address).await?;
-        self.serve(listener);
-        Ok(())
-    }
-
-    /// Mints a token with exactly this payload. `SuperTokensCore` would add the marker.
-    async fn mint(&mut self, payload: Value, static_key: bool) -> Outcome<String> {
-        let body = json!({
-            "payload": payload,
-            "validity": 3600,
-            "useStaticSigningKey": static_key,
-            "algorithm": "RS256",
-            "jwksDomain": self.url,
-        });
-        let request =
-            Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
-        let response = self.core.router().oneshot(request).await?;
-        let body = axum::body::to_bytes(response.into_body(), 64 * 1024).await?;
-        let answer: Value = serde_json::from_slice(&body)?;
-        let jwt = answer["jwt"].as_str().ok_or("the core minted no token")?.to_owned();
-        self.last_kid = Some(kid(&jwt)?);
-        Ok(jwt)
-    }
-
-    /// Waits until the core no longer lists the key that signed a token.
-    async fn wait_until_unlisted(&self, jwt: &str) -> Outcome<()> {
-        let kid = kid(jwt)?;
-        while self.core.jwks().await.contains(&kid) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until the core signs with a new dynamic key, and returns a token of that key.
-    async fn mint_with_a_new_key(&mut self, payload: Value) -> Outcome<String> {
-        self.mint(payload.clone(), false).await?;
-        let before = self.last_kid.clone();
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let jwt = self.mint(payload.clone(), false).await?;
-            if self.last_kid != before {
-                return Ok(jwt);
-            }
-        }
-    }
 }
 
 /// A client of M2 that sends arbitrary tokens, without the client layer.
@@ -240,15 +202,19 @@ struct M2 {
 }
 
 impl M2 {
-    async fn whoami(&self, token: Option<&str>) -> Outcome<StatusCode> {
+    async fn whoami(&self, token: Option<&str>) -> Result<Seen, Stop> {
         self.get("/whoami", token).await
     }
 
-    async fn get(&self, path: &str, token: Option<&str>) -> Outcome<StatusCode> {
-        Ok(self.client.request(self.request(path, token)?).await?.status())
+    async fn get(&self, path: &str, token: Option<&str>) -> Result<Seen, Stop> {
+        Ok(seen(&self.client.request(self.request(path, token)?).await?))
     }
 
-    fn request(&self, path: &str, token: Option<&str>) -> Outcome<Request<Empty<&'static [u8]>>> {
+    fn request(
+        &self,
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<Request<Empty<&'static [u8]>>, Stop> {
         let mut request = Request::get(format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -257,46 +223,11 @@ impl M2 {
     }
 }
 
-fn kid(jwt: &str) -> Outcome<String> {
-    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part(jwt, 0)?)?)?;
-    header["kid"].as_str().map(str::to_owned).ok_or_else(|| "the token has no kid".into())
+fn seen<B>(response: &Response<B>) -> Seen {
+    let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+    let description = challenge.and_then(|text| {
+        let (_, description) = text.split_once("error_description=\"")?;
+        Some(description.split_once('"')?.0.to_owned())
+    });
+    Seen { status: response.status().as_u16(), description }
 }
-
-fn part(jwt: &str, index: usize) -> Outcome<&str> {
-    jwt.split('.').nth(index).ok_or_else(|| "the token is not a compact JWS".into())
-}
-
-fn with_signature_of(jwt: &str, other: &str) -> Outcome<String> {
-    Ok(format!("{}.{}.{}", part(jwt, 0)?, part(jwt, 1)?, part(other, 2)?))
-}
-
-fn with_header(jwt: &str, header: &Value) -> Outcome<String> {
-    Ok(format!(
-        "{}.{}.{}",
-        URL_SAFE_NO_PAD.encode(header.to_string()),
-        part(jwt, 1)?,
-        part(jwt, 2)?
-    ))
-}
-
-/// Prints each case as soon as its response is received.
-struct Table {
-    all_as_expected: bool,
-}
-
-impl Table {
-    fn start() -> Self {
-        println!("{:WIDTH$}  expected  actual", "case");
-        Self { all_as_expected: true }
-    }
-
-    fn row(&mut self, case: &str, expected: u16, actual: StatusCode) {
-        let as_expected = actual == expected;
-        let mark = if as_expected { '✓' } else { '✗' };
-        println!("{case:WIDTH$}  {expected:>8}  {:>6}  {mark}", actual.as_u16());
-        self.all_as_expected &= as_expected;
-    }
-}
-
-/// The length of the longest case name.
-const WIDTH: usize = 30;

@@ -1,38 +1,60 @@
 //! M1, the calling microservice: mints its token at a core and calls M2 with it.
 //!
-//! Prints the status and the body of the response to `GET {m2}/whoami`. The exit code is 0 if the
-//! status is 200.
-#![allow(clippy::print_stdout)] // prints its result
+//! ```text
+//! cargo run --example m1 -- --core http://127.0.0.1:3567 --m2 http://127.0.0.1:4002
+//! ```
+//!
+//! Prints the status of the response to `GET {m2}/whoami`, its `WWW-Authenticate` if it has one, and
+//! its body. The exit code is 0 if the status is 200.
 
-use std::error::Error;
+use std::env::{self, VarError};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use reqwest::{Client, Method, Request, Url};
+use http_body_util::{BodyExt, Limited};
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{Body, Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
+use tower_m2m::{AddServiceTokenLayer, MintError, SuperTokensCore};
+use tracing_subscriber::filter::LevelFilter;
 
-use support::chain;
+use support::{Stop, chain, exit_code, log_to_stderr, print};
 
 mod support;
 
-const USAGE: &str =
-    "usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] --m2 URL [--allow-plain-http]
+const USAGE: &str = "\
+usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] [--audience AUD] --m2 URL
+          [--allow-plain-http]
 
   --core URL             the core that mints; separate several URLs with ;
-  --api-key KEY          the core's api key, if it requires one
+  --api-key KEY          the core's api key, instead of that of SUPERTOKENS_API_KEY
   --jwks-domain DOMAIN   the token's `iss`; by default the URL of the first core
+  --audience AUD         the token's `aud`; by default it has none
   --m2 URL               the microservice to call
-  --allow-plain-http     allow http URLs beyond loopback";
+  --allow-plain-http     allow http URLs beyond loopback
+  --help                 print this help
+
+environment:
+  SUPERTOKENS_API_KEY    the core's api key. Unlike --api-key, it does not appear in the list of processes
+  RUST_LOG               what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
+
+/// The longest time that a call of M2 may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest body that is read from M2, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
 #[derive(Default)]
 struct Flags {
     core: String,
     api_key: Option<String>,
     jwks_domain: Option<String>,
+    audience: Option<String>,
     m2: String,
     allow_plain_http: bool,
 }
 
+/// Parses the command line. `None` if it asks for help.
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut flags = Flags::default();
@@ -42,6 +64,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("core") => flags.core = parser.value()?.string()?,
             Long("api-key") => flags.api_key = Some(parser.value()?.string()?),
             Long("jwks-domain") => flags.jwks_domain = Some(parser.value()?.string()?),
+            Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("m2") => flags.m2 = parser.value()?.string()?,
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
@@ -53,45 +76,33 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             return Err(format!("{name} is missing").into());
         }
     }
+    if flags.api_key.is_none() {
+        flags.api_key = match env::var("SUPERTOKENS_API_KEY") {
+            Ok(key) => Some(key).filter(|key| !key.trim().is_empty()),
+            Err(VarError::NotPresent) => None,
+            // Not the `VarError`: it would print the key.
+            Err(VarError::NotUnicode(_)) => {
+                return Err("SUPERTOKENS_API_KEY is not valid UTF-8".into());
+            }
+        };
+    }
     Ok(Some(flags))
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let flags = match flags() {
-        Ok(Some(flags)) => flags,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("m1: {error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(flags).await {
-        Ok(200) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("m1: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    log_to_stderr(LevelFilter::INFO);
+    exit_code("m1", USAGE, run().await)
 }
 
-async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
-    let m2 = Url::parse(&flags.m2).map_err(|err| format!("--m2 {}: {err}", flags.m2))?;
-    let https = m2.scheme() == "https";
-    let loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    if !(https || loopback || flags.allow_plain_http) {
-        return Err(format!(
-            "--m2 {m2} is plain http beyond loopback; use https or --allow-plain-http"
-        )
-        .into());
-    }
+async fn run() -> Result<ExitCode, Stop> {
+    let Some(flags) = flags().map_err(Stop::command_line)? else {
+        return print(USAGE).map(|()| ExitCode::SUCCESS);
+    };
+    let m2 = m2_url(&flags)?;
 
-    let mut core = SuperTokensCore::new(&flags.core)?;
+    // The token, minted once, at start-up.
+    let mut core = SuperTokensCore::new(&flags.core).map_err(|err| Stop::Usage(chain(&err)))?;
     if let Some(api_key) = flags.api_key {
         core = core.api_key(api_key);
     }
@@ -101,10 +112,18 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
     let first_core = flags.core.split(';').next().unwrap_or_default();
     let jwks_domain =
         flags.jwks_domain.unwrap_or_else(|| first_core.trim_end_matches('/').to_owned());
-    let token = core.service_token(jwks_domain).claim("service", "m1").mint().await?;
+    let mut request = core.service_token(jwks_domain).claim("service", "m1");
+    if let Some(audience) = flags.audience {
+        request = request.audience(audience);
+    }
+    let token = request.mint().await.map_err(|err| match err {
+        MintError::Config(_) | MintError::ApiKey => Stop::Usage(chain(&err)),
+        _ => Stop::Failed(chain(&err)),
+    })?;
 
-    let mut client = Client::builder();
-    if !https {
+    // The client, which adds the token to each request to M2.
+    let mut client = Client::builder().timeout(TIMEOUT);
+    if m2.scheme() == "http" {
         // Plain http needs no CA certificates, and with none installed `build` would fail.
         client = client.tls_certs_only([]);
     }
@@ -112,11 +131,35 @@ async fn run(flags: Flags) -> Result<u16, Box<dyn Error>> {
         .layer(AddServiceTokenLayer::new(token).only_to([m2.origin().ascii_serialization()])?)
         .service(client.build()?);
 
-    let whoami = format!("{}/whoami", flags.m2.trim_end_matches('/')).parse()?;
-    let response = m2_client.oneshot(Request::new(Method::GET, whoami)).await;
-    let response =
-        response.map_err(|err| format!("cannot call {m2}: {}", chain(&err.without_url())))?;
+    let whoami = format!("{}/whoami", m2.as_str().trim_end_matches('/')).parse()?;
+    let response = m2_client
+        .oneshot(Request::new(Method::GET, whoami))
+        .await
+        .map_err(|err| Stop::Failed(format!("cannot call {m2}: {}", chain(&err.without_url()))))?;
     let status = response.status().as_u16();
-    println!("{status}\n{}", response.text().await?);
-    Ok(status)
+    print(status)?;
+    // Says why M2 refuses the token.
+    for challenge in response.headers().get_all(WWW_AUTHENTICATE) {
+        print(format_args!("www-authenticate: {}", challenge.to_str().unwrap_or("(not ASCII)")))?;
+    }
+    let body = Limited::new(Body::from(response), MAX_BODY).collect().await.map_err(|err| {
+        Stop::Failed(format!("cannot read the response of {m2}: {}", chain(&*err)))
+    })?;
+    print(String::from_utf8_lossy(&body.to_bytes()))?;
+    Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The URL of M2. Plain http would show the token to everyone on the path.
+fn m2_url(flags: &Flags) -> Result<Url, Stop> {
+    let m2 = Url::parse(&flags.m2)
+        .map_err(|err| Stop::Usage(format!("--m2 {:?} is not a URL: {err}", flags.m2)))?;
+    let is_loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match m2.scheme() {
+        "https" => Ok(m2),
+        "http" if is_loopback || flags.allow_plain_http => Ok(m2),
+        "http" => Err(Stop::Usage(format!(
+            "--m2 {m2} is plain http beyond loopback; use https or --allow-plain-http"
+        ))),
+        _ => Err(Stop::Usage(format!("--m2 {m2} is not an http or https URL"))),
+    }
 }

@@ -1,36 +1,60 @@
 //! M2, the called microservice: an axum server that admits only microservices.
 //!
-//! `GET /health` is public. `GET /whoami` and `POST /whoami` respond with the caller's claims as
-//! JSON.
-#![allow(clippy::print_stdout)] // prints its address
+//! ```text
+//! cargo run --example m2 -- --listen 127.0.0.1:4002 --jwks http://127.0.0.1:3567/.well-known/jwks.json
+//! ```
+//!
+//! | route | who may call it | answers |
+//! |---|---|---|
+//! | `GET /whoami`, `POST /whoami` | microservices | the caller's claims as JSON |
+//! | `GET /health`, `GET /livez` | everyone | `ok` |
+//! | `GET /readyz` | everyone | `ok`, or 503 while M2 has no usable keys |
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
+use tracing_subscriber::filter::LevelFilter;
 
-use support::chain;
+use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
-const USAGE: &str = "usage: m2 --listen ADDR --jwks URL [--issuer ISS] [--allow-plain-http]
+const USAGE: &str = "\
+usage: m2 --listen ADDRESS --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http]
 
-  --listen ADDR        address and port to listen on, for example 127.0.0.1:4002
+  --listen ADDRESS     host name or IP address and port to listen on, for example 127.0.0.1:4002
   --jwks URL           the JWKS endpoint of the authority
   --issuer ISS         accept only tokens with this `iss`
-  --allow-plain-http   allow an http URL beyond loopback";
+  --audience AUD       accept only tokens with this `aud`
+  --allow-plain-http   allow an http URL beyond loopback
+  --help               print this help
+
+environment:
+  RUST_LOG             what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
+
+/// The longest time to finish requests after SIGTERM or Ctrl-C. A request that never arrives as a
+/// whole would delay the end for ever.
+const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Flags {
     listen: String,
     jwks: String,
     issuer: Option<String>,
+    audience: Option<String>,
     allow_plain_http: bool,
 }
 
+/// Parses the command line. `None` if it asks for help.
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut flags = Flags::default();
@@ -40,6 +64,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("listen") => flags.listen = parser.value()?.string()?,
             Long("jwks") => flags.jwks = parser.value()?.string()?,
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
+            Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
@@ -55,46 +80,36 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let flags = match flags() {
-        Ok(Some(flags)) => flags,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("m2: {error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(flags).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("m2: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    log_to_stderr(LevelFilter::INFO);
+    exit_code("m2", USAGE, run().await)
 }
 
-async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<ExitCode, Stop> {
+    let Some(flags) = flags().map_err(Stop::command_line)? else {
+        return print(USAGE).map(|()| ExitCode::SUCCESS);
+    };
     let mut jwks = RemoteJwks::builder(&flags.jwks);
     if flags.allow_plain_http {
         jwks = jwks.allow_plain_http();
     }
-    let jwks = jwks.build()?;
+    let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
     let mut verifier = Verifier::new(jwks.clone());
     if let Some(issuer) = flags.issuer {
         verifier = verifier.issuer(issuer);
     }
+    if let Some(audience) = flags.audience {
+        verifier = verifier.audience(audience);
+    }
     let app = Router::new()
         .route("/whoami", get(whoami).post(whoami))
         .route_layer(VerifyServiceTokenLayer::new(verifier))
-        .route("/health", get(|| async { "ok\n" })); // added after the layer: public
+        // Added after the layer: public.
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz).with_state(jwks.clone()));
 
-    let listener = TcpListener::bind(&flags.listen)
-        .await
-        .map_err(|err| format!("cannot listen on {}: {err}", flags.listen))?;
-    println!("listening on http://{}", listener.local_addr()?);
+    let addresses = server::resolve(&flags.listen).await?;
+    let (listener, stop) = server::listen(&addresses).await?;
 
     // Fetches the keys before the first request. A request without usable keys gets 503.
     tokio::spawn(async move {
@@ -102,26 +117,31 @@ async fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
             tracing::warn!(%error, "key set not loaded");
         }
     });
-    axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await?;
-    Ok(())
-}
 
-async fn whoami(caller: ServiceClaims) -> Result<Json<Value>, axum::http::StatusCode> {
-    caller.deserialize().map(Json).map_err(|_| axum::http::StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// Resolves on Ctrl-C and, on Unix, on SIGTERM.
-async fn stop_signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
+    let (stopping, stopped) = oneshot::channel();
+    let served = axum::serve(listener, app).with_graceful_shutdown(async {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let grace_ended = async {
+        let _ = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = served.into_future() => result?,
+        () = grace_ended => {}
     }
-    let _ = tokio::signal::ctrl_c().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn whoami(caller: ServiceClaims) -> Result<Json<Value>, StatusCode> {
+    caller.deserialize().map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// M2 is ready while it has usable keys, also through an outage of the endpoint.
+async fn readyz(State(jwks): State<RemoteJwks>) -> (StatusCode, &'static str) {
+    match jwks.is_ready() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "no usable keys\n"),
+    }
 }

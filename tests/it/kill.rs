@@ -11,13 +11,15 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower_m2m::{LocalJwks, Verifier};
+
+use crate::support::example;
 
 const ISSUER: &str = "https://api.example.com";
 
@@ -127,20 +129,15 @@ struct Core {
 
 impl Core {
     fn start(folder: &Path, client: &Client) -> Self {
-        // This test is `target/debug/deps/it-…`, and the core is `target/debug/examples/core`.
-        let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/core");
-        let mut process = Command::new(&program)
+        let mut process = example("core")
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(folder)
             .args(["--rotate-every", &ROTATE_EVERY.to_string()])
             .args(["--access-token-validity", &ACCESS_TOKEN_VALIDITY.to_string()])
-            .env_remove("SUPERTOKENS_API_KEYS")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|err| {
-                panic!("{}: {err}; `cargo build --example core` builds it", program.display())
-            });
+            .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line

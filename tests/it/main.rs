@@ -6,6 +6,8 @@ mod architecture;
 mod client;
 mod debug;
 mod edge;
+#[cfg(unix)]
+mod examples;
 mod failover;
 #[cfg(unix)]
 mod files;

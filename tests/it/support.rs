@@ -2,11 +2,13 @@
 //! service, and a scripted JWKS endpoint.
 
 use std::convert::Infallible;
+use std::env;
 use std::error::Error;
 use std::fmt::Display;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
@@ -50,6 +52,19 @@ pub(crate) fn now() -> u64 {
 
 pub(crate) fn encode(text: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(text)
+}
+
+/// A command that runs one of the examples, without the environment variables that it reads.
+pub(crate) fn example(name: &str) -> Command {
+    // This test is `target/debug/deps/it-…`, and the example is `target/debug/examples/…`.
+    let test = env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(program.exists(), "`cargo build --examples` builds {}", program.display());
+    let mut command = Command::new(program);
+    for variable in ["SUPERTOKENS_API_KEY", "SUPERTOKENS_API_KEYS", "RUST_LOG", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// One part of a token, decoded as JSON.

@@ -1,0 +1,393 @@
+//! The examples as programs: usage, exit codes, closed pipes, logs and the answers of M1 and M2.
+//! `.ci/three-processes` has the cases that need several tools.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::time::timeout;
+use tower_m2m::EmbeddedCore;
+
+use crate::support::{
+    DeadPort, Endpoint, Script, Signer, TIMEOUT, core, example, key_set, mint, serve_core,
+};
+
+const NAMES: [&str; 5] = ["core", "demo", "inspect", "m1", "m2"];
+
+const API_KEY: &str = "key-one-0123456789abcdef";
+
+fn run(name: &str, flags: &[&str]) -> Output {
+    example(name).args(flags).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs a program on a thread of its own, so that servers of the test can answer it.
+async fn run_beside(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// A running server, killed on drop.
+struct Server {
+    process: Child,
+    url: String,
+    log: Option<BufReader<ChildStderr>>,
+}
+
+impl Server {
+    fn start(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        let log = process.stderr.take().map(BufReader::new);
+        Self { process, url, log }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// The exit code and the log, once the process has ended.
+    async fn ended(&mut self) -> (Option<i32>, String) {
+        let mut stderr = self.log.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        });
+        let log = timeout(TIMEOUT, read).await.expect("the server does not stop").unwrap();
+        (self.process.wait().unwrap().code(), log)
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        reqwest::get(format!("{}{path}", self.url)).await.unwrap().status().as_u16()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An `m2` with the keys of `jwks`.
+fn m2(jwks: &str, flags: &[&str]) -> Server {
+    let mut command = example("m2");
+    command.args(["--listen", "127.0.0.1:0", "--jwks", jwks]).args(flags);
+    Server::start(command)
+}
+
+#[test]
+fn help_of_each_example_prints_the_usage_on_stdout() {
+    for name in NAMES {
+        for flag in ["--help", "-h"] {
+            let output = run(name, &[flag]);
+            let usage = text(&output.stdout);
+            assert!(usage.starts_with(&format!("usage: {name}")), "{name} {flag}: {usage}");
+            assert!(usage.contains("RUST_LOG"), "{name}: {usage}");
+            assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn usage_error_prints_the_usage_and_then_the_error() {
+    let rows: &[(&str, &[&str], &str)] = &[
+        ("demo", &["--nonsense"], "demo: invalid option '--nonsense'"),
+        ("demo", &["secret"], "demo: unexpected argument"),
+        ("m2", &["--allow-plain-http=secret"], "m2: --allow-plain-http takes no value"),
+        (
+            "core",
+            &["--listen", "nonsense"],
+            "core: --listen \"nonsense\" is not a host name or IP address and a port",
+        ),
+        (
+            "core",
+            &["--listen", "localhost:99999"],
+            "core: --listen \"localhost:99999\" is not a host name or IP address and a port",
+        ),
+        (
+            "core",
+            &["--rotate-every", "soon"],
+            "core: --rotate-every \"soon\" is not a number of seconds",
+        ),
+        ("core", &["--listen", "0.0.0.0:0"], "core: --listen 0.0.0.0:0 is beyond loopback"),
+        ("core", &["--api-key"], "core: missing argument for option '--api-key'"),
+        ("m1", &["--nonsense"], "m1: invalid option '--nonsense'"),
+        ("m1", &["--m2", "http://localhost"], "m1: --core is missing"),
+        ("m1", &["--core", "ftp://x", "--m2", "http://localhost"], "m1: "),
+        (
+            "m1",
+            &["--core", "http://localhost", "--m2", "nonsense"],
+            "m1: --m2 \"nonsense\" is not a URL",
+        ),
+        (
+            "m1",
+            &["--core", "http://localhost", "--m2", "ftp://x"],
+            "m1: --m2 ftp://x/ is not an http or https URL",
+        ),
+        (
+            "m1",
+            &["--core", "http://localhost", "--m2", "http://192.0.2.1"],
+            "m1: --m2 http://192.0.2.1/ is plain http beyond loopback",
+        ),
+        ("m1", &["--core", "http://192.0.2.1", "--m2", "http://localhost"], "m1: "),
+        ("m2", &["--nonsense"], "m2: invalid option '--nonsense'"),
+        ("m2", &["--listen", "127.0.0.1:0"], "m2: --jwks is missing"),
+        ("m2", &["--listen", "127.0.0.1:0", "--jwks", "nonsense"], "m2: "),
+        ("m2", &["--listen", "127.0.0.1:0", "--jwks", "http://192.0.2.1"], "m2: "),
+        (
+            "m2",
+            &["--listen", "1.2.3.4", "--jwks", "http://localhost"],
+            "m2: --listen \"1.2.3.4\" is not a host name or IP address and a port",
+        ),
+        ("inspect", &["--nonsense"], "inspect: invalid option '--nonsense'"),
+        ("inspect", &["--jwks", "http://localhost"], "inspect: TOKEN is missing"),
+        (
+            "inspect",
+            &["--jwks", "http://localhost", "secret", "secret"],
+            "inspect: more than one token",
+        ),
+        ("inspect", &["--jwks", "nonsense", "secret"], "inspect: "),
+    ];
+    for (name, flags, expected) in rows {
+        let output = run(name, flags);
+        let error = text(&output.stderr);
+        assert!(error.starts_with(&format!("usage: {name}")), "{name} {flags:?}: {error}");
+        assert!(error.lines().last().unwrap().starts_with(expected), "{name} {flags:?}: {error}");
+        assert!(!error.contains("secret"), "{name} {flags:?}: {error}");
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{flags:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn invalid_utf8_is_a_usage_error_without_its_value() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let value = OsStr::from_bytes(b"secret\xff");
+    for (name, flag, variable) in [
+        ("core", Some("--api-key"), None),
+        ("m1", Some("--api-key"), None),
+        ("inspect", None, None),
+        ("core", None, Some("SUPERTOKENS_API_KEYS")),
+        ("m1", None, Some("SUPERTOKENS_API_KEY")),
+    ] {
+        let mut command = example(name);
+        match variable {
+            Some(variable) => command.env(variable, value).args([
+                "--core",
+                "http://localhost",
+                "--m2",
+                "http://localhost",
+            ]),
+            None => command.args(flag).arg(value),
+        };
+        let output = command.output().unwrap();
+        let error = text(&output.stderr);
+        assert!(error.trim_end().ends_with("is not valid UTF-8"), "{name} {flag:?}: {error}");
+        assert!(!error.contains("secret"), "{name} {flag:?}: {error}");
+        assert_eq!(output.status.code(), Some(2), "{name} {flag:?}");
+    }
+}
+
+#[tokio::test]
+async fn closed_pipe_ends_each_example_without_a_message() {
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
+    let url = serve_core(core().await).await;
+    let listen = ["--listen", "127.0.0.1:0"];
+    let rows: [(&str, &[&str]); 10] = [
+        ("core", &["--help"]),
+        ("demo", &["--help"]),
+        ("inspect", &["--help"]),
+        ("m1", &["--help"]),
+        ("m2", &["--help"]),
+        ("core", &listen),
+        ("demo", &[]),
+        ("inspect", &["--jwks", &endpoint.url, "token"]),
+        ("m1", &["--core", &url, "--m2", &endpoint.url]),
+        ("m2", &[listen[0], listen[1], "--jwks", &endpoint.url]),
+    ];
+    for (name, flags) in rows {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = example(name);
+        command.args(flags).stdout(writer).env("RUST_LOG", "off");
+        let output = run_beside(command).await;
+        assert_eq!(
+            (output.status.code(), &*text(&output.stderr)),
+            (Some(141), ""),
+            "{name} {flags:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn m2_whose_stderr_is_closed_keeps_answering() {
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
+    let mut m2 = m2(&endpoint.url, &[]);
+    drop(m2.log.take());
+    for _ in 0..3 {
+        // The first refusal is logged.
+        assert_eq!(m2.status("/whoami").await, 401);
+    }
+}
+
+#[tokio::test]
+async fn m2_is_ready_while_it_has_usable_keys() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Hold).await;
+    let m2 = m2(&endpoint.url, &[]);
+    endpoint.fetched(1).await;
+    for (path, status) in [("/health", 200), ("/livez", 200), ("/readyz", 503), ("/whoami", 401)] {
+        assert_eq!(m2.status(path).await, status, "{path} without keys");
+    }
+    endpoint.set(Script::Keys(key_set(&[&signer])));
+    // Waits for the fetch, as each request with an unknown key does.
+    let request = reqwest::Client::new().get(format!("{}/whoami", m2.url));
+    let response = request.bearer_auth(signer.good()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    for (path, status) in [("/health", 200), ("/livez", 200), ("/readyz", 200), ("/whoami", 401)] {
+        assert_eq!(m2.status(path).await, status, "{path} with keys");
+    }
+}
+
+#[tokio::test]
+async fn m1_and_m2_agree_on_an_audience() {
+    let url = serve_core(core().await).await;
+    let jwks = format!("{url}/.well-known/jwks.json");
+    let m2 = m2(&jwks, &["--issuer", &url, "--audience", "billing"]);
+    let wrong = "401\nwww-authenticate: Bearer realm=\"m2m\", error=\"invalid_token\", \
+                 error_description=\"the token is for another audience\"\n\n";
+    for (audience, expected, code) in
+        [(Some("billing"), "200\n{", 0), (Some("inventory"), wrong, 1), (None, wrong, 1)]
+    {
+        let mut m1 = example("m1");
+        m1.args(["--core", &url, "--m2", &m2.url]);
+        if let Some(audience) = audience {
+            m1.args(["--audience", audience]);
+        }
+        let output = run_beside(m1).await;
+        let printed = text(&output.stdout);
+        assert!(printed.starts_with(expected), "{audience:?}: {printed}");
+        assert_eq!(output.status.code(), Some(code), "{audience:?}");
+    }
+}
+
+#[tokio::test]
+async fn m1_reads_its_api_key_from_the_environment() {
+    let core = EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap();
+    let url = serve_core(&core).await;
+    let m2 = m2(&format!("{url}/.well-known/jwks.json"), &[]);
+    for (variable, flag, code) in [
+        (None, None, 1),
+        (Some(""), None, 1),
+        (Some("another-key-0123456789"), None, 1),
+        (Some(API_KEY), None, 0),
+        (Some("another-key-0123456789"), Some(API_KEY), 0),
+    ] {
+        let mut m1 = example("m1");
+        m1.args(["--core", &url, "--m2", &m2.url]);
+        m1.args(flag.iter().flat_map(|key| ["--api-key", key]));
+        m1.envs(variable.map(|key| ("SUPERTOKENS_API_KEY", key)));
+        let output = run_beside(m1).await;
+        assert_eq!(output.status.code(), Some(code), "{variable:?} {flag:?}");
+        assert!(!text(&output.stderr).contains("0123456789"), "{variable:?} {flag:?}");
+    }
+}
+
+#[tokio::test]
+async fn rust_log_selects_what_m2_logs() {
+    let endpoint = Endpoint::start(Script::Status(500)).await;
+    for (filter, is_logged, is_debug) in [
+        (None, true, false),
+        (Some(""), true, false),
+        (Some("tower_m2m=loud"), true, false),
+        (Some("off"), false, false),
+        (Some("tower_m2m=error"), false, false),
+        (Some("warn,tower_m2m=debug"), true, true),
+    ] {
+        let mut command = example("m2");
+        command.args(["--listen", "127.0.0.1:0", "--jwks", &endpoint.url]);
+        command.envs(filter.map(|filter| ("RUST_LOG", filter)));
+        let before = endpoint.fetches();
+        let mut m2 = Server::start(command);
+        endpoint.fetched(before + 2).await;
+        // Refused, which is logged at debug.
+        assert_eq!(m2.status("/whoami").await, 401);
+        m2.signal(Signal::TERM);
+        let (_, log) = m2.ended().await;
+        assert_eq!(log.contains(" WARN "), is_logged, "{filter:?}: {log}");
+        assert_eq!(log.contains(" DEBUG "), is_debug, "{filter:?}: {log}");
+        assert_eq!(
+            log.contains("ignoring RUST_LOG"),
+            filter == Some("tower_m2m=loud"),
+            "{filter:?}: {log}"
+        );
+        assert!(!log.contains('\x1b'), "{filter:?}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn server_on_localhost_stops_at_a_signal() {
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
+    for (name, signal) in
+        [("core", Signal::TERM), ("core", Signal::INT), ("m2", Signal::TERM), ("m2", Signal::INT)]
+    {
+        let mut command = example(name);
+        command.args(["--listen", "localhost:0"]);
+        if name == "m2" {
+            command.args(["--jwks", &endpoint.url]);
+        }
+        let mut server = Server::start(command);
+        assert_eq!(server.status("/hello").await, if name == "m2" { 404 } else { 200 });
+        server.signal(signal);
+        assert_eq!(server.ended().await.0, Some(0), "{name} {signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn m2_stops_although_a_request_is_incomplete() {
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
+    let mut m2 = m2(&endpoint.url, &[]);
+    let mut slow = TcpStream::connect(m2.url.strip_prefix("http://").unwrap()).unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\n").unwrap();
+    // Accepted after the slow connection.
+    assert_eq!(m2.status("/health").await, 200);
+    m2.signal(Signal::TERM);
+    assert_eq!(m2.ended().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn inspect_reads_the_token_from_a_file_or_stdin() {
+    let core = core().await;
+    let jwks = format!("{}/.well-known/jwks.json", serve_core(core).await);
+    let token = mint(core, json!({"source": "microservice"})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token.txt");
+    let at_path = format!("@{}", path.display());
+    for text_of_file in [token.clone(), format!("Bearer {token}\r\n")] {
+        fs::write(&path, &text_of_file).unwrap();
+        for argument in [&*at_path, "-", &token] {
+            let mut inspect = example("inspect");
+            inspect.args(["--jwks", &jwks, argument]).stdin(fs::File::open(&path).unwrap());
+            let output = run_beside(inspect).await;
+            let printed = text(&output.stdout);
+            assert!(printed.contains("\nM2 accepts the token; it expires"), "{printed}");
+            assert!(!printed.contains(&token), "{printed}");
+            assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+        }
+    }
+    let missing = run("inspect", &["--jwks", &DeadPort::new().url(), "@/nonexistent"]);
+    let error = text(&missing.stderr);
+    assert!(error.starts_with("inspect: cannot read /nonexistent: "), "{error}");
+    assert_eq!(missing.status.code(), Some(1));
+}
