@@ -127,8 +127,12 @@ async fn run() -> Result<ExitCode, Stop> {
         // Plain http needs no CA certificates, and with none installed `build` would fail.
         client = client.tls_certs_only([]);
     }
+    let mut layer = AddServiceTokenLayer::new(token);
+    if flags.allow_plain_http {
+        layer = layer.allow_plain_http();
+    }
     let m2_client = ServiceBuilder::new()
-        .layer(AddServiceTokenLayer::new(token).only_to([m2.origin().ascii_serialization()])?)
+        .layer(layer.only_to([m2.origin().ascii_serialization()])?)
         .service(client.build()?);
 
     let whoami = format!("{}/whoami", m2.as_str().trim_end_matches('/')).parse()?;

@@ -6,13 +6,12 @@
 //! `native-tls` replaces rustls.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use reqwest::{Client, ClientBuilder, Response, redirect, retry};
-use url::{Host, Url};
+use url::Url;
 
 use crate::config_text;
 use crate::error::{ConfigError, SourceError, one_line};
@@ -30,32 +29,6 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let is_http_with_host = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     if is_http_with_host && !has_credentials { Ok(url) } else { Err(invalid()) }
-}
-
-/// Refuses plain http to a host that is not on loopback: an attacker on the path could replace keys
-/// and read tokens.
-pub(crate) fn refuse_plain_http(url: &Url) -> Result<(), ConfigError> {
-    if url.scheme() == "https" || is_loopback(url) {
-        Ok(())
-    } else {
-        Err(ConfigError::PlainHttp { origin: origin(url) })
-    }
-}
-
-/// The origin of a URL, which holds no secret and may be printed.
-pub(crate) fn origin(url: &Url) -> String {
-    url.origin().ascii_serialization()
-}
-
-/// Names under `.localhost` are not loopback: some resolvers send them to a DNS server.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        // `::ffff:127.0.0.1` is loopback too.
-        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
-        None => false,
-    }
 }
 
 /// The builder of a client for a user who passes none.
@@ -196,27 +169,6 @@ mod tests {
         for bad in ["", "localhost:3567", "ftp://a/", "http://", "https://u:secret@a/", "data:x"] {
             let error = parse_url(bad).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn plain_http_is_allowed_only_on_loopback() {
-        let cases = [
-            ("http://localhost", true),
-            ("http://127.0.0.1:3567", true),
-            ("http://127.9.9.9", true),
-            ("http://[::1]:1", true),
-            ("http://[::ffff:127.0.0.1]", true),
-            ("https://api.example.com", true),
-            ("http://api.example.com", false),
-            ("http://10.0.0.1", false),
-            ("http://[::ffff:10.0.0.1]", false),
-            ("http://localhost.example.com", false),
-            ("http://127.0.0.1.example.com", false),
-            ("http://0.0.0.0", false),
-        ];
-        for (url, allowed) in cases {
-            assert_eq!(refuse_plain_http(&parse_url(url).unwrap()).is_ok(), allowed, "{url}");
         }
     }
 

@@ -13,6 +13,8 @@
 //! # M1: call another service
 //!
 //! ```no_run
+//! use std::time::Duration;
+//!
 //! use tower::{Service, ServiceBuilder, ServiceExt};
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
 //!
@@ -23,6 +25,7 @@
 //!     .service_token("https://api.example.com") // becomes `iss`
 //!     .claim("service", "orders")
 //!     .audience("billing")
+//!     .validity(Duration::from_secs(3600)) // renews itself; SuperTokens' own default is 100 years
 //!     .mint()
 //!     .await?;
 //!
@@ -139,6 +142,7 @@ pub mod leaked_token {}
 #[cfg(doc)]
 #[doc = include_str!("docs/migration.md")]
 pub mod migration {}
+mod plain_http;
 mod rejection;
 pub mod server;
 #[cfg(any(test, fuzzing))]

@@ -76,7 +76,9 @@ impl AddServiceTokenLayer {
     /// # Errors
     ///
     /// [`ConfigError::Origin`] if an item is not `http://` or `https://`, a host and an optional
-    /// port; [`ConfigError::UrlCredentials`] if it holds a user or password.
+    /// port; [`ConfigError::UrlCredentials`] if it holds a user or password;
+    /// [`ConfigError::PlainHttp`] if it is plain http to a host that is not on loopback, unless
+    /// [`allow_plain_http`](Self::allow_plain_http) was called before.
     ///
     /// ```
     /// use tower_m2m::{AddServiceTokenLayer, ConfigError};
@@ -96,9 +98,40 @@ impl AddServiceTokenLayer {
         self,
         origins: impl IntoIterator<Item = O>,
     ) -> Result<Self, ConfigError> {
-        let origins = origins.into_iter().map(|origin| Origin::parse(origin.as_ref()));
+        let parse = match self.0.allows_plain_http() {
+            true => Origin::parse_any,
+            false => Origin::parse,
+        };
+        let origins = origins.into_iter().map(|origin| parse(origin.as_ref()));
         let origins = origins.collect::<Result<_, _>>()?;
         Ok(self.with(|policy| policy.allow_only(origins)))
+    }
+
+    /// Lets the calls of [`only_to`](Self::only_to) that follow list plain http origins beyond
+    /// loopback. By default they are an error, which `only_to` returns: call this before it. **An
+    /// attacker on the path can read the token**, so call this only if the network itself is
+    /// encrypted, as in a service mesh.
+    ///
+    /// Without `only_to` this has no effect: requests to every origin carry the token.
+    ///
+    /// ```
+    /// use tower_m2m::{AddServiceTokenLayer, ConfigError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let layer = AddServiceTokenLayer::new(token.clone());
+    /// let err = layer.only_to(["http://billing.mesh:8080"]).unwrap_err();
+    /// assert!(matches!(err, ConfigError::PlainHttp { .. }));
+    ///
+    /// let layer = AddServiceTokenLayer::new(token)
+    ///     .allow_plain_http()
+    ///     .only_to(["http://billing.mesh:8080"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn allow_plain_http(self) -> Self {
+        self.with(SendPolicy::allow_plain_http)
     }
 
     /// Adds no token to a request that already has the header. By default the token replaces the

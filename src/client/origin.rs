@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::config_text;
 use crate::error::{ConfigError, one_line};
+use crate::plain_http;
 
 /// A scheme, a host and a port.
 #[derive(Clone, Debug)]
@@ -22,7 +23,20 @@ pub struct Origin {
 
 impl Origin {
     /// Parses `https://host` or `http://host`, trimmed, with an optional port and nothing else.
+    /// Refuses plain http beyond loopback.
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_if(text, plain_http::refuse)
+    }
+
+    /// [`parse`](Self::parse), with plain http to any host.
+    pub(super) fn parse_any(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_if(text, |_| Ok(()))
+    }
+
+    fn parse_if(
+        text: &str,
+        check: impl FnOnce(&Url) -> Result<(), ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let text = config_text::trim(text);
         let invalid = || ConfigError::of_url(text, |origin| ConfigError::Origin { origin });
         let url = Url::parse(text).map_err(|_| invalid())?;
@@ -30,6 +44,7 @@ impl Origin {
         let has_credentials = !url.username().is_empty() || url.password().is_some();
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
             (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && !has_credentials => {
+                check(&url)?;
                 Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
             }
             _ => Err(invalid()),
@@ -160,7 +175,7 @@ mod tests {
             ("https://[::1]", "https://[::1]:443/x", true),
         ];
         for (origin, address, expected) in cases {
-            let origin = Origin::parse(origin).unwrap();
+            let origin = Origin::parse_any(origin).unwrap();
             assert_eq!(
                 origin.matches_uri(&address.parse().unwrap()),
                 expected,
@@ -174,7 +189,7 @@ mod tests {
             );
         }
         assert!(
-            !Origin::parse("http://a")
+            !Origin::parse_any("http://a")
                 .unwrap()
                 .matches_uri(&"/package.Service/Call".parse().unwrap())
         );
@@ -225,7 +240,7 @@ mod tests {
             ("https://[::1]", "https://[::1]:/", true),
         ];
         for (origin, address, expected) in cases {
-            let origin = Origin::parse(origin).unwrap();
+            let origin = Origin::parse_any(origin).unwrap();
             // A text that does not parse as a `Uri` or `Url` cannot be the URI of a request.
             if let Ok(uri) = address.parse() {
                 assert_eq!(origin.matches_uri(&uri), expected, "{origin:?} {address}");

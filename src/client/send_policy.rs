@@ -16,6 +16,8 @@ pub(super) struct SendPolicy {
     token: ServiceToken,
     header: HeaderName,
     keeps_present: bool,
+    /// Whether `origins` may hold plain http beyond loopback.
+    allows_plain_http: bool,
     /// `None`: all origins.
     origins: Option<Vec<Origin>>,
     no_authority_logged: Arc<AtomicBool>,
@@ -28,6 +30,7 @@ impl SendPolicy {
             token,
             header: AUTHORIZATION,
             keeps_present: false,
+            allows_plain_http: false,
             origins: None,
             no_authority_logged: Arc::default(),
         }
@@ -36,6 +39,14 @@ impl SendPolicy {
     pub(super) fn allow_only(&mut self, origins: Vec<Origin>) {
         self.origins = Some(origins);
         self.no_authority_logged = Arc::default();
+    }
+
+    pub(super) fn allow_plain_http(&mut self) {
+        self.allows_plain_http = true;
+    }
+
+    pub(super) fn allows_plain_http(&self) -> bool {
+        self.allows_plain_http
     }
 
     pub(super) fn keep_present(&mut self) {

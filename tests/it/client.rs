@@ -142,6 +142,44 @@ fn invalid_origin_is_refused() {
 }
 
 #[tokio::test]
+async fn only_to_refuses_plain_http_beyond_loopback() {
+    // (origin, whether it is an origin of this machine or https)
+    let cases = [
+        ("https://billing.internal", true),
+        ("http://localhost:4002", true),
+        ("http://LOCALHOST", true),
+        ("http://127.0.0.1:4002", true),
+        ("http://127.9.9.9", true),
+        ("http://[::1]:4002", true),
+        ("http://[::ffff:127.0.0.1]", true),
+        ("http://billing.internal", false),
+        ("http://billing.internal:8080", false),
+        ("http://10.0.0.1", false),
+        ("http://0.0.0.0", false),
+        ("http://[::ffff:a00:1]", false),
+        ("http://billing.localhost", false),
+        ("http://localhost.example.com", false),
+        ("http://127.0.0.1.example.com", false),
+    ];
+    let layer = AddServiceTokenLayer::new(token().0);
+    for (origin, is_safe) in cases {
+        for origins in [vec![origin], vec!["https://a.example", origin]] {
+            let restricted = layer.clone().only_to(origins);
+            let expected = (!is_safe).then(|| ConfigError::PlainHttp { origin: origin.to_owned() });
+            assert_eq!(restricted.err(), expected, "{origin}");
+        }
+        assert!(layer.clone().allow_plain_http().only_to([origin]).is_ok(), "{origin}");
+    }
+    let allowed = layer.clone().allow_plain_http().only_to(["http://billing.internal"]).unwrap();
+    let seen = sent(&allowed, get("http://billing.internal/charge", &[])).await;
+    assert!(seen.contains_key(AUTHORIZATION));
+    let err = layer.only_to(["http://billing.internal"]).unwrap_err();
+    let expected =
+        "plain http to http://billing.internal, beyond loopback; use https or allow_plain_http()";
+    assert_eq!(err.to_string(), expected, "the error names the setting");
+}
+
+#[tokio::test]
 async fn empty_list_of_origins_sends_no_token() {
     let layer = AddServiceTokenLayer::new(token().0).only_to::<&str>([]).unwrap();
     assert!(sent(&layer, get("https://a.example/", &[])).await.is_empty());

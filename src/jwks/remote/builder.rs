@@ -15,6 +15,7 @@ use super::snapshot::Snapshot;
 use super::task::FetchTask;
 use crate::clock::Clock;
 use crate::http_client;
+use crate::plain_http;
 
 /// kube-apiserver responds with 406 to `application/json` alone.
 const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1";
@@ -284,7 +285,7 @@ impl RemoteJwksBuilder {
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
         if !self.is_plain_http_allowed {
-            http_client::refuse_plain_http(&url)?;
+            plain_http::refuse(&url)?;
         }
         let limits = self.limits();
         check("max_age", limits.max_age, MIN_LIFETIME..=Duration::MAX, "at least 1 s")?;

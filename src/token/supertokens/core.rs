@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config_text;
 use crate::error::{Chain, ConfigError};
 use crate::http_client;
+use crate::plain_http;
 use crate::token::error::MintError;
 use crate::token::service_token::TokenValue;
 
@@ -207,7 +208,7 @@ impl SuperTokensCore {
     ) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
         if !self.allows_plain_http {
-            self.hosts.iter().try_for_each(http_client::refuse_plain_http)?;
+            self.hosts.iter().try_for_each(plain_http::refuse)?;
         }
         let http_client =
             http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
@@ -311,7 +312,7 @@ impl CoreClient {
         deadline: Instant,
     ) -> Result<(TokenValue, String), Failure> {
         let SuperTokensCore { hosts, api_key, timeout, .. } = &self.core;
-        let origin = http_client::origin(&hosts[host]);
+        let origin = plain_http::origin(&hosts[host]);
         let left = deadline.saturating_duration_since(self.clock.now());
         let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
         let request = request.body(self.body.clone()).timeout(left.min(*timeout));
@@ -354,7 +355,7 @@ fn parse_host(text: &str) -> Result<Url, ConfigError> {
         None => http_client::parse_url(text),
     }?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::UrlQuery { origin: http_client::origin(&url) });
+        return Err(ConfigError::UrlQuery { origin: plain_http::origin(&url) });
     }
     let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
     url.set_path(&path);
