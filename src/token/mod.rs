@@ -35,6 +35,8 @@
 //! | `service token expired`, if no renewal succeeded | error | |
 //!
 //! ```no_run
+//! use std::time::Duration;
+//!
 //! use tower_m2m::{AddServiceTokenLayer, SuperTokensCore};
 //!
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,6 +45,7 @@
 //!     .service_token("https://api.example.com")
 //!     .claim("service", "orders")
 //!     .audience("billing")
+//!     .validity(Duration::from_secs(3600)) // renews itself; the default is 100 years
 //!     .mint()
 //!     .await?;
 //! let layer = AddServiceTokenLayer::new(token);
