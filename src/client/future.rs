@@ -1,17 +1,22 @@
-//! The response future, which detects that a server rejected the token.
+//! The response future. It waits for the renewal of an expired token, and detects that a server
+//! rejected the token.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use super::challenge::{BearerChallenge, bearer_challenges};
-use super::message::ResponseHead;
-use super::origin::Destination;
-use crate::token::{Refusal, ServiceToken};
+use super::message::{OutgoingRequest, ResponseHead};
+use super::send_policy::{SendPolicy, Sent};
+use crate::token::{PendingRenewal, Refusal, TokenCopy};
+
+const COMPLETED: &str = "future polled after completion";
 
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -27,6 +32,9 @@ pin_project! {
     /// The response future of [`AddServiceToken`](crate::AddServiceToken). Resolves to the output
     /// of the inner service's future.
     ///
+    /// Dropping it while the request waits for a renewal drops the request, which then does not
+    /// reach the inner service. The renewal goes on.
+    ///
     /// A service that wraps `AddServiceToken` can use this type as its own `Future`:
     ///
     /// ```
@@ -41,7 +49,7 @@ pin_project! {
     /// impl Service<Request> for Billing {
     ///     type Response = Response;
     ///     type Error = Error;
-    ///     type Future = ResponseFuture<<Client as Service<Request>>::Future>;
+    ///     type Future = ResponseFuture<Client, Request>;
     ///
     ///     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
     ///         self.0.poll_ready(cx)
@@ -52,52 +60,91 @@ pin_project! {
     ///     }
     /// }
     /// ```
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S: Service<R>, R> {
         #[pin]
-        inner: F,
-        sent: Option<Sent>,
+        state: State<S, R>,
     }
 }
 
-/// The token that the layer added to a request.
-pub(super) struct Sent {
-    pub(super) token: ServiceToken,
-    /// The serial of the sent value.
-    pub(super) serial: u64,
-    pub(super) destination: Option<Destination>,
-}
-
-impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, sent: Option<Sent>) -> Self {
-        Self { inner, sent }
+pin_project! {
+    #[project = StateProj]
+    enum State<S: Service<R>, R> {
+        // The token has expired, and its successor is being minted.
+        Renewing { renewal: PendingRenewal, parked: Option<Box<Parked<S, R>>> },
+        // The wait is over; the inner service has to become ready.
+        Readying { parked: Option<Box<Parked<S, R>>> },
+        // The inner service is running.
+        Calling { #[pin] future: S::Future, sent: Option<Sent> },
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F>
+/// A request that waits for a renewal. Boxed, so that the futures of other requests stay small.
+pub(super) struct Parked<S, R> {
+    pub(super) request: R,
+    /// A clone that is not ready, so that it holds no permit while the request waits.
+    pub(super) inner: S,
+    pub(super) policy: Arc<SendPolicy>,
+    pub(super) copy: TokenCopy,
+}
+
+impl<S: Service<R>, R> ResponseFuture<S, R> {
+    pub(super) fn calling(future: S::Future, sent: Option<Sent>) -> Self {
+        Self { state: State::Calling { future, sent } }
+    }
+
+    /// Sends the request after the renewal.
+    pub(super) fn renewing(renewal: PendingRenewal, parked: Parked<S, R>) -> Self {
+        Self { state: State::Renewing { renewal, parked: Some(Box::new(parked)) } }
+    }
+}
+
+impl<S, R> Future for ResponseFuture<S, R>
 where
-    F: Future<Output = Result<R, E>>,
-    R: ResponseHead,
+    S: Service<R>,
+    S::Response: ResponseHead,
+    R: OutgoingRequest,
 {
-    type Output = Result<R, E>;
+    type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.inner.poll(cx));
-        if let Ok(response) = &result
-            && let Some(Sent { token, serial, destination }) = this.sent
-            && let Some(refusal) = refusal(response.head())
-        {
-            let origin = response.origin();
-            let origin = origin.or_else(|| destination.as_ref().map(ToString::to_string));
-            token.refused(*serial, &refusal, origin);
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Renewing { renewal, parked } => {
+                    ready!(renewal.as_mut().poll(cx));
+                    State::Readying { parked: parked.take() }
+                }
+                StateProj::Readying { parked } => {
+                    ready!(parked.as_mut().expect(COMPLETED).inner.poll_ready(cx))?;
+                    let Parked { mut request, mut inner, policy, mut copy } =
+                        *parked.take().expect(COMPLETED);
+                    let sent = Some(policy.insert_token(&mut request, &mut copy));
+                    State::Calling { future: inner.call(request), sent }
+                }
+                StateProj::Calling { future, sent } => {
+                    let result = ready!(future.poll(cx));
+                    if let (Ok(response), Some(sent)) = (&result, sent) {
+                        report_refusal(response, sent);
+                    }
+                    return Poll::Ready(result);
+                }
+            };
+            state.set(next);
         }
-        Poll::Ready(result)
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+fn report_refusal(response: &impl ResponseHead, sent: &Sent) {
+    if let Some(refusal) = refusal(response.head()) {
+        let origin = response.origin();
+        let origin = origin.or_else(|| sent.destination.as_ref().map(ToString::to_string));
+        sent.token.refused(sent.serial, &refusal, origin);
     }
 }
 

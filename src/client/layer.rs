@@ -13,8 +13,9 @@ use crate::token::ServiceToken;
 
 /// Adds the service token to every outgoing request.
 ///
-/// By default requests to all origins carry it, in `Authorization`. The [module](crate::client)
-/// says what the layer does with responses.
+/// By default requests to all origins carry it, in `Authorization`. The inner service must be
+/// `Clone`. The [module](crate::client) says what the layer does with responses, and when a request
+/// waits.
 ///
 /// ```no_run
 /// use tower::{Service, ServiceBuilder, ServiceExt};

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::future::Sent;
 use super::message::OutgoingRequest;
-use super::origin::Origin;
-use crate::token::{ServiceToken, TokenCopy};
+use super::origin::{Destination, Origin};
+use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The options of a layer, shared by every service that it makes.
 #[derive(Clone, Debug)]
@@ -58,15 +57,17 @@ impl SendPolicy {
     }
 
     pub(super) fn token_copy(&self) -> TokenCopy {
-        self.token.copy()
+        TokenCopy::new(self.token.clone())
     }
 
     /// Adds the token to the request if the policy allows it. Returns what was added, if anything.
+    /// `Err` if the request has to wait: the renewal after which
+    /// [`insert_token`](Self::insert_token) adds the token.
     pub(super) fn add_token(
         &self,
         request: &mut impl OutgoingRequest,
         copy: &mut TokenCopy,
-    ) -> Option<Sent> {
+    ) -> Result<Option<Sent>, PendingRenewal> {
         if let Some(origins) = &self.origins
             && !origins.iter().any(|origin| request.is_to(origin))
         {
@@ -74,14 +75,39 @@ impl SendPolicy {
             if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
                 tracing::warn!("request without authority, service token not added");
             }
-            return None;
+            return Ok(None);
         }
         if self.keeps_present && request.headers_mut().contains_key(&self.header) {
-            return None;
+            return Ok(None);
         }
-        let destination = request.destination();
-        let (value, serial) = copy.header_value();
-        request.headers_mut().insert(&self.header, value.clone());
-        Some(Sent { token: self.token.clone(), serial, destination })
+        let value = copy.header_value_or_renewal()?;
+        Ok(Some(self.insert(request, value)))
     }
+
+    /// Adds the token in use, even if it has expired, to a request that had to wait.
+    pub(super) fn insert_token(
+        &self,
+        request: &mut impl OutgoingRequest,
+        copy: &mut TokenCopy,
+    ) -> Sent {
+        self.insert(request, copy.header_value())
+    }
+
+    fn insert(
+        &self,
+        request: &mut impl OutgoingRequest,
+        (value, serial): (&HeaderValue, u64),
+    ) -> Sent {
+        let destination = request.destination();
+        request.headers_mut().insert(&self.header, value.clone());
+        Sent { token: self.token.clone(), serial, destination }
+    }
+}
+
+/// The token that the layer added to a request.
+pub(super) struct Sent {
+    pub(super) token: ServiceToken,
+    /// The serial of the sent value.
+    pub(super) serial: u64,
+    pub(super) destination: Option<Destination>,
 }

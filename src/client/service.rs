@@ -6,12 +6,16 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::ResponseFuture;
+use super::future::{Parked, ResponseFuture};
 use super::message::{OutgoingRequest, ResponseHead};
 use super::send_policy::SendPolicy;
 use crate::token::{ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
+///
+/// The inner service must be `Clone`: a request that [waits for a renewal](crate::client) is sent to
+/// a clone, so that the wait holds no permit of the inner service. Wrap a service that is not
+/// `Clone` in `tower::buffer::Buffer`. `poll_ready` only forwards to the inner service.
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -73,21 +77,35 @@ impl<S> AddServiceToken<S> {
 
 impl<S, R> Service<R> for AddServiceToken<S>
 where
-    S: Service<R>,
+    S: Service<R> + Clone,
     S::Response: ResponseHead,
     R: OutgoingRequest,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, R>;
 
+    // Waiting for a renewal here would stall requests that get no token. `ResponseFuture` assumes
+    // that this only forwards; change both together.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let sent = self.policy.add_token(&mut request, &mut self.copy);
-        ResponseFuture::new(self.inner.call(request), sent)
+        match self.policy.add_token(&mut request, &mut self.copy) {
+            Ok(sent) => ResponseFuture::calling(self.inner.call(request), sent),
+            Err(renewal) => {
+                let parked = Parked {
+                    request,
+                    inner: self.inner.clone(),
+                    policy: Arc::clone(&self.policy),
+                    copy: self.copy.clone(),
+                };
+                // Drops the readied service uncalled, which releases the permit that it may hold.
+                self.inner = self.inner.clone();
+                ResponseFuture::renewing(renewal, parked)
+            }
+        }
     }
 }
 

@@ -12,9 +12,10 @@
 //!   audience or subject, or a called service whose clock is behind.
 //!
 //! A renewal is due by the wall clock as well as by the monotonic one: a machine that was suspended
-//! renews at the first use of the token, or within a minute. The task runs on the runtime that minted
-//! the token. If that runtime is shut down, or is not driven for 5 s after a renewal was due, the next
-//! use of the token on another runtime moves the task there.
+//! renews at the first use of the token, or within a minute. Requests through the [client
+//! layer](crate::client) wait up to 5 s for the successor of an expired token. The task runs on the
+//! runtime that minted the token. If that runtime is shut down, or is not driven for 5 s after a
+//! renewal was due, the next use of the token on another runtime moves the task there.
 //!
 //! While a mint fails, the old token stays in use. [`ServiceToken::health`] holds the error of the
 //! last renewal and the last rejection of the token in use.
@@ -32,7 +33,7 @@
 //! | `service token rejected, minting a new one` | warn | `origin`, `description` |
 //! | `service token rejected`, at most once a minute | warn | `origin`, `description` |
 //! | `service token rejected`, more often | debug | `origin`, `description` |
-//! | `service token expired`, if no renewal succeeded | error | |
+//! | `service token expired`, if no renewal succeeded or the expired token was used | error | |
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -67,6 +68,7 @@ mod service_token;
 mod supertokens;
 #[cfg(test)]
 mod tests;
+mod token_copy;
 mod token_health;
 
 #[cfg(feature = "reqwest")]
@@ -74,7 +76,7 @@ pub use error::MintError;
 pub use error::TokenError;
 pub(crate) use refusal::Refusal;
 pub use service_token::ServiceToken;
-pub(crate) use service_token::TokenCopy;
 #[cfg(feature = "reqwest")]
 pub use supertokens::{ServiceTokenRequest, SuperTokensCore};
+pub(crate) use token_copy::{PendingRenewal, TokenCopy};
 pub use token_health::{TokenHealth, TokenRejection};

@@ -1,7 +1,7 @@
 //! The token that this process sends to other services.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -81,9 +81,12 @@ impl ServiceToken {
     /// # }
     /// ```
     pub fn from_jwt(jwt: impl AsRef<str>) -> Result<Self, TokenError> {
-        let jwt = config_text::trim(jwt.as_ref());
+        Self::from_jwt_at(jwt.as_ref(), Clock::default())
+    }
+
+    pub(super) fn from_jwt_at(jwt: &str, clock: Clock) -> Result<Self, TokenError> {
+        let jwt = config_text::trim(jwt);
         let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
-        let clock = Clock::default();
         let current = TokenValue::new(jwt, &claims, &clock)?;
         Ok(Self::with_renewal(watch::Sender::new(current), None, clock))
     }
@@ -108,6 +111,10 @@ impl ServiceToken {
     /// The header value to send now: `Bearer <jwt>`, marked sensitive. Takes a lock for a few
     /// instructions, and clones a reference-counted value.
     ///
+    /// Never waits, also if the token has expired: then an error is logged, once for each value of
+    /// the token. Requests through the [client layer](crate::AddServiceTokenLayer) wait for a
+    /// successor that is being minted.
+    ///
     /// ```
     /// use http::Request;
     ///
@@ -124,10 +131,16 @@ impl ServiceToken {
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         self.ensure_running();
-        self.0.current.borrow().header_value.clone()
+        let (header_value, is_expiry_new) = {
+            let current = self.0.current.borrow();
+            (current.header_value.clone(), current.report_expiry(self.coarse_unix_now()))
+        };
+        log_expiry(is_expiry_new);
+        header_value
     }
 
-    /// Sets `Authorization` in `headers`. Replaces a value that is present.
+    /// Sets `Authorization` in `headers` to the [`header_value`](Self::header_value). Replaces a
+    /// value that is present.
     ///
     /// ```
     /// use http::HeaderMap;
@@ -222,17 +235,32 @@ impl ServiceToken {
         }
     }
 
-    /// A copy of the token in use, for one service or thread.
-    pub(crate) fn copy(&self) -> TokenCopy {
-        let current = self.0.current.subscribe();
-        let (header_value, serial) = current.borrow().header_and_serial();
-        TokenCopy { token: self.clone(), current, header_value, serial }
+    /// Sees every later value of the token.
+    pub(super) fn subscribe(&self) -> watch::Receiver<TokenValue> {
+        self.0.current.subscribe()
     }
 
-    fn ensure_running(&self) {
+    /// Starts the renewal task if it has to run. Called on every use.
+    pub(super) fn ensure_running(&self) {
         if let Some(renewal) = &self.0.renewal {
             renewal.ensure_running();
         }
+    }
+
+    /// Whether the successor of the token, which has expired, is being minted.
+    pub(super) fn is_minting(&self) -> bool {
+        self.0.renewal.as_deref().is_some_and(Renewal::is_minting)
+    }
+
+    pub(super) fn coarse_unix_now(&self) -> u64 {
+        self.0.clock.coarse_unix_now()
+    }
+
+    /// Logs that the token in use has expired, once for each value. Called when an expired value
+    /// is handed out.
+    pub(super) fn report_expiry(&self) {
+        let is_expiry_new = self.0.current.borrow().report_expiry(self.coarse_unix_now());
+        log_expiry(is_expiry_new);
     }
 
     /// Records that a request with the token of this serial was refused at `origin`, and has the
@@ -280,27 +308,6 @@ impl fmt::Debug for ServiceToken {
     }
 }
 
-/// A copy of the token in use. Takes the token's lock only after the token was replaced, so threads
-/// that share a token do not contend for the lock.
-#[derive(Clone)]
-pub(crate) struct TokenCopy {
-    token: ServiceToken,
-    current: watch::Receiver<TokenValue>,
-    header_value: HeaderValue,
-    serial: u64,
-}
-
-impl TokenCopy {
-    /// The header value to send now, and the serial to pass to [`ServiceToken::refused`].
-    pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
-        self.token.ensure_running();
-        if self.current.has_changed().unwrap_or_default() {
-            (self.header_value, self.serial) = self.current.borrow_and_update().header_and_serial();
-        }
-        (&self.header_value, self.serial)
-    }
-}
-
 /// Replaces a token before it expires, or after a server rejected it. Stops on drop.
 pub(super) trait Renewal: Send + Sync {
     /// Starts the renewal task if it has to run but is not running. Called on every use of the
@@ -311,6 +318,12 @@ pub(super) trait Renewal: Send + Sync {
     fn rejected(&self, serial: u64) -> bool;
 
     fn is_running(&self) -> bool;
+
+    /// Whether a mint is under way or due, asked while the token in use has expired. By default
+    /// while the task runs and its last mint did not fail: after a failure it pauses.
+    fn is_minting(&self) -> bool {
+        self.is_running() && self.last_error().is_none()
+    }
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;
@@ -327,6 +340,8 @@ pub(super) struct TokenValue {
     /// In Unix seconds.
     expires_at: Option<u64>,
     lifetime: Duration,
+    /// Whether the expiry has been logged.
+    expiry_logged: AtomicBool,
 }
 
 impl TokenValue {
@@ -348,7 +363,7 @@ impl TokenValue {
         let expiry = expires_at.unwrap_or(u64::MAX);
         let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { header_value, serial, expires_at, lifetime })
+        Ok(Self { header_value, serial, expires_at, lifetime, expiry_logged: false.into() })
     }
 
     /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
@@ -377,8 +392,16 @@ impl TokenValue {
         Ok(token)
     }
 
-    fn header_and_serial(&self) -> (HeaderValue, u64) {
-        (self.header_value.clone(), self.serial)
+    /// The header value, the serial, and the expiry in Unix seconds.
+    pub(super) fn parts(&self) -> (HeaderValue, u64, Option<u64>) {
+        (self.header_value.clone(), self.serial, self.expires_at)
+    }
+
+    /// Returns whether to log that the token has expired: once, on the first call after its expiry.
+    /// `now` is in Unix seconds.
+    pub(super) fn report_expiry(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+            && !self.expiry_logged.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn serial(&self) -> u64 {
@@ -394,6 +417,13 @@ impl TokenValue {
     /// machine and of the core may differ.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+}
+
+/// Not called under a lock: a subscriber may read the token's health.
+fn log_expiry(is_expiry_new: bool) {
+    if is_expiry_new {
+        tracing::error!("service token expired");
     }
 }
 

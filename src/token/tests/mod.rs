@@ -1,4 +1,6 @@
 #[cfg(feature = "reqwest")]
+mod expiry;
+#[cfg(feature = "reqwest")]
 mod refusal;
 #[cfg(feature = "reqwest")]
 mod renewal;

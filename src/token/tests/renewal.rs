@@ -16,6 +16,7 @@ use crate::token::refusal::Refusal;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::{ServiceToken, TokenValue};
+use crate::token::token_copy::TokenCopy;
 
 pub(super) const START: u64 = 1_700_000_000;
 
@@ -180,7 +181,7 @@ async fn failed_renewal_keeps_the_token_and_is_retried() {
 
 /// The header value in use and its serial.
 pub(super) fn value(token: &ServiceToken) -> (HeaderValue, u64) {
-    let mut copy = token.copy();
+    let mut copy = TokenCopy::new(token.clone());
     let (value, serial) = copy.header_value();
     (value.clone(), serial)
 }

@@ -1,0 +1,249 @@
+//! Use of a token that has expired by the wall clock, as after a suspension of the machine, in
+//! virtual time.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::pin::pin;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, timeout};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tracing::dispatcher::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
+
+use super::renewal::{Core, START, Slow, pass, reject, value};
+use crate::client::AddServiceTokenLayer;
+use crate::clock::Clock;
+use crate::token::schedule::RenewalPolicy;
+use crate::token::service_token::ServiceToken;
+
+const BILLING: &str = "https://billing.internal/charge";
+const MINUTE: Duration = Duration::from_secs(60);
+const ELSEWHERE: &str = "https://elsewhere.example/";
+
+/// A token of one hour whose successor is being minted, which takes this long, when the wall clock
+/// passes its expiry.
+async fn expired_during_a_mint(seconds: u64) -> (Core, ServiceToken) {
+    let core = Core::new(3600);
+    let minter = Slow { core: core.clone(), seconds, retry_after: None };
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, minter);
+    while core.last_attempt().is_none() {
+        pass(1).await;
+    }
+    core.clock().shift(3600);
+    (core, token)
+}
+
+fn expired_without_renewal() -> ServiceToken {
+    let clock = Clock::driven(START);
+    let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{}}}"#, START + 60));
+    let jwt = format!("{}.{claims}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#));
+    let token = ServiceToken::from_jwt_at(&jwt, clock.clone()).unwrap();
+    clock.shift(60);
+    token
+}
+
+/// Responds with the `Authorization` of the request.
+async fn echo(request: Request<()>) -> Result<Response<Option<HeaderValue>>, Infallible> {
+    Ok(Response::new(request.headers().get(AUTHORIZATION).cloned()))
+}
+
+fn get(uri: &str) -> Request<()> {
+    Request::get(uri).body(()).unwrap()
+}
+
+/// Sends a request through the layer. Returns what it carried, and the time that it took.
+async fn send(layer: &AddServiceTokenLayer) -> (Option<HeaderValue>, Duration) {
+    let start = Instant::now();
+    let response = layer.layer(service_fn(echo)).oneshot(get(BILLING)).await.unwrap();
+    (response.into_body(), start.elapsed())
+}
+
+/// The output of this thread's events, until it is dropped.
+struct Logs(Lines, #[allow(dead_code)] DefaultGuard);
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    fn of_this_thread() -> Self {
+        // With only one subscriber, tracing-core would disable events that a thread without
+        // subscriber logs first.
+        static SECOND: LazyLock<Dispatch> =
+            LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+        LazyLock::force(&SECOND);
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        Self(lines, set_default(subscriber))
+    }
+
+    /// How often the expiry of a token was logged.
+    fn expiries(&self) -> usize {
+        let text = String::from_utf8(self.0.0.lock().unwrap().clone()).unwrap();
+        text.matches("service token expired").count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_with_an_expired_token_waits_for_the_mint() {
+    let logs = Logs::of_this_thread();
+    let (core, token) = expired_during_a_mint(3).await;
+    let layer = AddServiceTokenLayer::new(token.clone());
+    let (carried, waited) = send(&layer).await;
+    assert_eq!(core.count(), 2, "the expired token was sent");
+    assert_eq!(carried, Some(token.header_value()));
+    assert!(waited > Duration::ZERO && waited <= Duration::from_secs(3), "{waited:?}");
+    assert_eq!(logs.expiries(), 0, "no expired token was handed out");
+    assert_eq!(send(&layer).await, (carried, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_mint_delays_each_request_by_five_seconds() {
+    let (_core, token) = expired_during_a_mint(100_000).await;
+    let logs = Logs::of_this_thread();
+    let layer = AddServiceTokenLayer::new(token.clone());
+    let five_seconds = Duration::from_secs(5);
+    let both = tokio::join!(send(&layer), send(&layer));
+    let old = (Some(token.header_value()), five_seconds);
+    assert_eq!(both, (old.clone(), old.clone()));
+    assert_eq!(send(&layer).await, old);
+    assert_eq!(logs.expiries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_waits_for_a_mint_holds_no_permit() {
+    let (_core, token) = expired_during_a_mint(3).await;
+    let layer = AddServiceTokenLayer::new(token).only_to(["https://billing.internal"]).unwrap();
+    let mut service = layer.layer(ConcurrencyLimit::new(service_fn(echo), 1));
+    let waiting = service.ready().await.unwrap().call(get(BILLING));
+    // The caller keeps `service`, and there is one permit.
+    let start = Instant::now();
+    let other = timeout(MINUTE, service.clone().oneshot(get(ELSEWHERE))).await;
+    let other = other.expect("the waiting request holds the permit").unwrap();
+    assert_eq!((other.into_body(), start.elapsed()), (None, Duration::ZERO));
+    drop(service.ready().await.unwrap().call(get(BILLING)));
+    // The inner service becomes ready only after the wait, so it has a permit again.
+    assert!(waiting.await.unwrap().into_body().is_some());
+    let ready = poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx)));
+    assert!(matches!(ready.await, Poll::Ready(Ok(()))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_waits_only_while_a_mint_is_under_way() {
+    let never_due = {
+        let core = Core::new(3600);
+        let token = core.token(RenewalPolicy::OnRejection);
+        core.clock().shift(3600);
+        token
+    };
+    let core_is_down = {
+        let core = Core::new(3600);
+        let token = core.token(RenewalPolicy::BeforeExpiry);
+        core.set_down(true);
+        while core.last_attempt().is_none() {
+            pass(1).await;
+        }
+        core.clock().shift(3600);
+        token
+    };
+    let cases = [
+        ("from_jwt", expired_without_renewal()),
+        ("never due", never_due),
+        ("pause after a failed mint", core_is_down),
+    ];
+    for (case, token) in cases {
+        let old = token.header_value();
+        let sent = send(&AddServiceTokenLayer::new(token)).await;
+        assert_eq!(sent, (Some(old), Duration::ZERO), "{case}");
+    }
+
+    let (_core, token) = expired_during_a_mint(3).await;
+    let layer = AddServiceTokenLayer::new(token);
+    let elsewhere = layer.clone().only_to(["https://elsewhere.example"]).unwrap();
+    assert_eq!(send(&elsewhere).await, (None, Duration::ZERO), "another origin");
+    let start = Instant::now();
+    let mut own = get(BILLING);
+    own.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Basic b3du"));
+    let kept = layer.if_not_present().layer(service_fn(echo)).oneshot(own).await.unwrap();
+    assert_eq!(kept.into_body().unwrap(), "Basic b3du");
+    assert_eq!(start.elapsed(), Duration::ZERO, "a header of its own");
+}
+
+#[test]
+fn request_outside_a_runtime_does_not_wait() {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (_core, token) = runtime.block_on(expired_during_a_mint(3));
+    let old = Some(token.header_value());
+    let mut service = AddServiceTokenLayer::new(token).layer(service_fn(echo));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Service::<Request<()>>::poll_ready(&mut service, &mut cx).is_ready());
+    let response = pin!(service.call(get(BILLING))).poll(&mut cx);
+    assert!(matches!(response, Poll::Ready(Ok(response)) if *response.body() == old));
+}
+
+#[tokio::test(start_paused = true)]
+async fn use_of_an_expired_token_is_logged_once() {
+    let logs = Logs::of_this_thread();
+    let use_often = async |token: &ServiceToken| {
+        for _ in 0..3 {
+            let _ = token.header_value();
+            token.apply(&mut HeaderMap::new());
+            send(&AddServiceTokenLayer::new(token.clone())).await;
+        }
+    };
+    use_often(&expired_without_renewal()).await;
+    assert_eq!(logs.expiries(), 1);
+
+    let core = Core::new(3600);
+    let token = core.token(RenewalPolicy::OnRejection);
+    pass(2).await; // the minimum time between two mints
+    use_often(&token).await;
+    assert_eq!(logs.expiries(), 1, "it is valid");
+    core.clock().shift(3600);
+    use_often(&token).await;
+    assert_eq!(logs.expiries(), 2, "once for each value of the token");
+    reject(&token, value(&token).1);
+    pass(60).await;
+    use_often(&token).await;
+    assert_eq!((core.count(), logs.expiries()), (2, 2), "the new token is valid");
+}
+
+#[test]
+fn use_outside_a_runtime_logs_the_expiry_and_hands_it_out() {
+    let logs = Logs::of_this_thread();
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (core, token) = runtime.block_on(async {
+        let core = Core::new(3600);
+        let token = core.token(RenewalPolicy::BeforeExpiry);
+        (core, token)
+    });
+    drop(runtime);
+    let first = token.header_value();
+    assert_eq!(logs.expiries(), 0);
+    core.clock().shift(3600);
+    for _ in 0..3 {
+        assert_eq!(token.header_value(), first);
+    }
+    assert_eq!((logs.expiries(), core.count()), (1, 1));
+}
