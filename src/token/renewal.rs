@@ -71,6 +71,10 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         self.0.is_running()
     }
 
+    fn is_minting(&self) -> bool {
+        self.0.is_running() && self.0.work().state().is_minting_or_due()
+    }
+
     fn last_error(&self) -> Option<MintError> {
         self.0.work().state().last_error.clone()
     }
@@ -128,7 +132,7 @@ impl<M: Mint> RenewalWork<M> {
     /// Waits until a mint may start, and returns its cause.
     async fn wait_for_cause(&self) -> Cause {
         loop {
-            let (until, has_expired) = {
+            let (until, is_expiry_new) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
                     let deadline = Deadline::after(self.minter.time_limit(), &state.clock);
@@ -136,10 +140,14 @@ impl<M: Mint> RenewalWork<M> {
                     return cause;
                 }
                 self.progress.promise(state.next_mint());
-                (state.next_wake(), state.report_expiry())
+                // A use of the expired token may have logged it already.
+                let now = state.clock.unix_now();
+                let is_expiry_new =
+                    state.report_expiry() && self.current.borrow().report_expiry(now);
+                (state.next_wake(), is_expiry_new)
             };
             // Logged after the lock is released: a subscriber may read the token's health.
-            if has_expired {
+            if is_expiry_new {
                 tracing::error!("service token expired");
             }
             let _ = timeout_at(until, self.wake.notified()).await;
@@ -159,6 +167,8 @@ impl<M: Mint> RenewalWork<M> {
     /// The old token stays in use, even if it has expired: a request is never sent without one.
     fn fail(&self, cause: Cause, error: &MintError) {
         let failures = self.state().record_failure(cause, error);
+        // Requests that wait for the mint are sent as they are.
+        self.current.send_modify(|_| ());
         let error = Chain(error);
         if failures == 1 {
             tracing::warn!(%error, "service token renewal failed");
@@ -246,6 +256,11 @@ impl State {
     /// cause remains.
     fn interrupt(&mut self) {
         self.is_rejected |= self.minting.take() == Some(Cause::Rejected);
+    }
+
+    fn is_minting_or_due(&self) -> bool {
+        let is_due = || self.next_mint().is_some_and(|next| next.has_passed(&self.clock));
+        self.minting.is_some() || is_due()
     }
 
     /// When the next mint starts. `None`: only after a rejection.

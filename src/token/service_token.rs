@@ -319,11 +319,8 @@ pub(super) trait Renewal: Send + Sync {
 
     fn is_running(&self) -> bool;
 
-    /// Whether a mint is under way or due, asked while the token in use has expired. By default
-    /// while the task runs and its last mint did not fail: after a failure it pauses.
-    fn is_minting(&self) -> bool {
-        self.is_running() && self.last_error().is_none()
-    }
+    /// Whether a mint is in progress or due.
+    fn is_minting(&self) -> bool;
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;

@@ -217,16 +217,54 @@ async fn use_of_an_expired_token_is_logged_once() {
 
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::OnRejection);
-    pass(2).await; // the minimum time between two mints
     use_often(&token).await;
     assert_eq!(logs.expiries(), 1, "it is valid");
+    for expiries in [2, 3] {
+        core.clock().shift(3600);
+        use_often(&token).await;
+        assert_eq!(logs.expiries(), expiries, "once for each value of the token");
+        reject(&token, value(&token).1);
+        pass(60).await;
+    }
+    use_often(&token).await;
+    assert_eq!((core.count(), logs.expiries()), (3, 3), "the new token is valid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_is_logged_once_by_the_task_or_a_use() {
+    for is_used in [false, true] {
+        let logs = Logs::of_this_thread();
+        let core = Core::new(3600);
+        let token = core.token(RenewalPolicy::BeforeExpiry);
+        core.set_down(true);
+        while core.last_attempt().is_none() {
+            pass(1).await;
+        }
+        core.clock().shift(3600);
+        if is_used {
+            let _ = token.header_value();
+        }
+        pass(3600).await;
+        let _ = token.header_value();
+        assert_eq!(logs.expiries(), 1, "used before the task wakes: {is_used}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_mint_ends_the_wait_of_requests() {
+    let core = Core::new(3600);
+    let retry_after = Some(Duration::ZERO);
+    let minter = Slow { core: core.clone(), seconds: 3, retry_after };
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, minter);
+    while core.last_attempt().is_none() {
+        pass(1).await;
+    }
     core.clock().shift(3600);
-    use_often(&token).await;
-    assert_eq!(logs.expiries(), 2, "once for each value of the token");
-    reject(&token, value(&token).1);
-    pass(60).await;
-    use_often(&token).await;
-    assert_eq!((core.count(), logs.expiries()), (2, 2), "the new token is valid");
+    let layer = AddServiceTokenLayer::new(token.clone());
+    let (carried, waited) = send(&layer).await;
+    assert_eq!(carried, Some(token.header_value()));
+    assert!(waited <= Duration::from_secs(3), "{waited:?}");
+    assert_eq!(send(&layer).await, (carried, Duration::ZERO), "the next mint is not due");
 }
 
 #[test]
