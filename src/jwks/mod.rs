@@ -92,16 +92,19 @@
 //!
 //! | message | level | fields |
 //! |---|---|---|
-//! | `key set fetch failed`, the first time | warn | `endpoint`, `error` |
-//! | `key set fetch failed again` | debug | `endpoint`, `error` |
+//! | `key set fetch failed`, the first time | warn | `endpoint`, `error`, `usable_for` |
+//! | `key set fetch failed again` | debug | `endpoint`, `error`, `usable_for` |
 //! | `key set fetch recovered` | info | `endpoint`, `keys` |
 //! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |
-//! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` (in seconds) |
+//! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` |
 //! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
 //! | `key skipped`, once for each `kid` and `reason`, of at most 1000 | warn | `kid`, `reason` |
 //! | `key skipped again` | debug | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
+//!
+//! `usable_for` is the number of seconds for which the key, or the last good set, may still be used
+//! if no fetch succeeds: 0 before the first set.
 //!
 //! With feature `metrics`:
 //!
@@ -114,6 +117,8 @@
 //!
 //! `endpoint` is the URL without its query. `cause` is `scheduled`, `unlisted_key`
 //! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
+//! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch
+//! succeeds, and 0 before the first set. While the fetch task runs, it is at most 15 s old.
 //! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones. `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or
 //! `unusable`. No label holds text from a request.
 

@@ -117,17 +117,15 @@ impl FetchTask {
             // Before the messages are taken: each of them sets the promise anew.
             self.promise_step();
             let requested = self.requests.take();
-            let (keys, usable_for, next_wake) = {
+            let next_wake = {
                 let snapshot = self.snapshot();
                 snapshot.write_deadlines(&self.clock);
                 if let Some(cause) = snapshot.next_cause(requested, &self.clock) {
                     return cause;
                 }
-                let keys = snapshot.count_keys(&self.clock);
-                (keys, snapshot.usable_for(&self.clock), snapshot.next_wake(now))
+                snapshot.next_wake(now)
             };
-            // Outside the snapshot's lock: a metrics recorder may call `health`, which takes it.
-            self.telemetry.keys(keys, usable_for);
+            self.report_keys();
             let longest = self.telemetry.report_interval().unwrap_or(MAX_SLEEP);
             tokio::select! {
                 () = self.requests.posted() => {}
@@ -152,20 +150,33 @@ impl FetchTask {
         }
     }
 
-    /// Runs a fetch within the timeout, and expires keys on time meanwhile.
+    /// Runs a fetch within the timeout, and expires keys and updates the gauges on time meanwhile.
     async fn expire_during(
         &self,
         fetch: FetchFuture<'_>,
     ) -> Result<Result<JwksResponse, Failure>, Elapsed> {
         let mut fetch = pin!(timeout(self.limits.timeout, fetch));
         loop {
-            let next = self.snapshot().next_deadline(self.clock.now());
-            let Some(next) = next else { return fetch.await };
+            self.report_keys();
+            let now = self.clock.now();
+            let next = self.snapshot().next_deadline(now);
+            let report_at = self.telemetry.report_interval().map(|interval| now + interval);
+            let Some(until) = next.into_iter().chain(report_at).min() else { return fetch.await };
             tokio::select! {
                 fetched = &mut fetch => return fetched,
-                () = sleep_until(next) => self.snapshot().write_deadlines(&self.clock),
+                () = sleep_until(until) => {}
             }
+            self.snapshot().write_deadlines(&self.clock);
         }
+    }
+
+    fn report_keys(&self) {
+        let (keys, usable_for) = {
+            let snapshot = self.snapshot();
+            (snapshot.count_keys(&self.clock), snapshot.usable_for(&self.clock))
+        };
+        // Outside the snapshot's lock: a metrics recorder may call `health`, which takes it.
+        self.telemetry.keys(keys, usable_for);
     }
 
     /// Counts the fetch as a failure before it is sent, in case the task ends during the fetch.
@@ -261,7 +272,8 @@ impl FetchTask {
             snapshot.fail(error.clone(), &self.clock);
         });
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
-        self.telemetry.fetch_failed(&error, cause, had_failed);
+        let usable_for = self.snapshot().usable_for(&self.clock);
+        self.telemetry.fetch_failed(&error, cause, had_failed, usable_for);
     }
 
     /// Waits until the cache file holds the newest set, but not longer than `deadline`.

@@ -70,13 +70,21 @@ impl Telemetry {
         self.count(cause, "success");
     }
 
-    /// Reports a failed fetch. Only the first one of an outage is logged at warn.
-    pub(super) fn fetch_failed(&self, err: &FetchError, cause: FetchCause, had_failed: bool) {
+    /// Reports a failed fetch, after which the keys are usable for this time; `None` before the
+    /// first set. Only the first failure of an outage is logged at warn.
+    pub(super) fn fetch_failed(
+        &self,
+        err: &FetchError,
+        cause: FetchCause,
+        had_failed: bool,
+        usable_for: Option<Duration>,
+    ) {
         let (endpoint, error) = (&self.endpoint, Chain(err));
+        let usable_for = usable_for.unwrap_or_default().as_secs();
         if had_failed {
-            tracing::debug!(%endpoint, %error, "key set fetch failed again");
+            tracing::debug!(%endpoint, %error, usable_for, "key set fetch failed again");
         } else {
-            tracing::warn!(%endpoint, %error, "key set fetch failed");
+            tracing::warn!(%endpoint, %error, usable_for, "key set fetch failed");
         }
         let outcome = match err {
             FetchError::Timeout => "timeout",
@@ -140,21 +148,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_fetch_is_logged_with_its_endpoint() {
+    fn failed_fetch_is_logged_with_what_stays_usable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = Mutex::new(File::create(&path).unwrap());
         let subscriber = tracing_subscriber::fmt().with_writer(log).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
-            Telemetry::new("https://a.example/jwks.json".to_owned()).fetch_failed(
-                &FetchError::Timeout,
-                FetchCause::Scheduled,
-                false,
-            );
+            let telemetry = Telemetry::new("https://a.example/jwks.json".to_owned());
+            for usable_for in [None, Some(Duration::from_secs(86_399))] {
+                let cause = FetchCause::Scheduled;
+                telemetry.fetch_failed(&FetchError::Timeout, cause, false, usable_for);
+            }
         });
         let text = read_to_string(path).unwrap();
         let expected = "key set fetch failed endpoint=https://a.example/jwks.json \
-                        error=no complete response within the timeout";
-        assert!(text.contains(" WARN ") && text.contains(expected), "{text}");
+                        error=no complete response within the timeout usable_for=";
+        let lines: Vec<_> = text.lines().collect();
+        for (line, usable_for) in lines.iter().zip([0, 86_399]) {
+            assert!(line.contains(" WARN "), "{line}");
+            assert!(line.ends_with(&format!("{expected}{usable_for}")), "{line}");
+        }
+        assert_eq!(lines.len(), 2);
     }
 }

@@ -4,6 +4,8 @@
 mod coverage;
 mod endpoint;
 mod flapping;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod guarantees;
 mod invariants;
 mod lifecycle;
