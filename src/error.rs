@@ -11,6 +11,9 @@ use url::Url;
 /// Maximum number of characters that are printed of a text from a peer or another library.
 pub(crate) const MAX_TEXT: usize = 200;
 
+/// Maximum number of characters that are printed of a claim's value.
+const MAX_VALUE: usize = 64;
+
 /// Why a configuration cannot be used. Returned before anything is sent.
 ///
 /// ```
@@ -39,14 +42,14 @@ pub enum ConfigError {
     #[error("the URL must not hold a user or password")]
     UrlCredentials,
     /// The URL of a core has a query or fragment.
-    #[error("the URL of the core at {origin} must not have a query or fragment")]
+    #[error("the URL of the core at {url} must not have a query or fragment")]
     UrlQuery {
-        /// Scheme, host and port of the URL.
-        origin: String,
+        /// The URL without query and fragment.
+        url: String,
     },
     /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
     /// read tokens.
-    #[error("plain http to {origin}, beyond loopback; use https or allow_plain_http()")]
+    #[error("plain http to {origin}, beyond loopback; use https or allow plain http")]
     PlainHttp {
         /// Scheme, host and port of the URL.
         origin: String,
@@ -109,6 +112,12 @@ impl SourceError {
     pub(crate) fn new(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(Arc::from(err.into()))
     }
+
+    /// The error, if it is of this type.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
 }
 
 impl fmt::Debug for SourceError {
@@ -146,6 +155,13 @@ pub(crate) fn one_line(text: &str) -> String {
     line.chars().take(MAX_TEXT).collect()
 }
 
+/// The value of a claim as printable ASCII, escaped and then cut to 64 characters.
+pub(crate) fn escape_and_cut(value: &str) -> String {
+    // `escape_default` escapes all but printable ASCII, also characters that change the direction
+    // of text or look like others.
+    value.chars().flat_map(char::escape_default).take(MAX_VALUE).collect()
+}
+
 /// Prints an error and its sources on one line, for log events.
 pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
 
@@ -153,7 +169,10 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut sources = std::iter::successors(self.0.source(), |err| (*err).source());
-        sources.try_for_each(|source| write!(f, ": {source}"))
+        sources.try_for_each(|source| match source.to_string().as_str() {
+            "" => Ok(()),
+            source => write!(f, ": {source}"),
+        })
     }
 }
 
@@ -205,6 +224,8 @@ mod tests {
         let inner = std::io::Error::other("inner");
         let err = ConfigError::HttpClient { source: SourceError::new(inner) };
         assert_eq!(Chain(&err).to_string(), "the HTTP client cannot be built: inner");
+        let silent = ConfigError::HttpClient { source: SourceError::new("") };
+        assert_eq!(Chain(&silent).to_string(), "the HTTP client cannot be built");
         assert_eq!(err, err.clone());
     }
 }

@@ -11,12 +11,19 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use reqwest::{Client, ClientBuilder, Response, redirect, retry};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::config_text;
 use crate::error::{ConfigError, SourceError, one_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many bytes of a body tell whether it is an HTML page.
+const PAGE_START: usize = 1024;
+
+/// How long the beginning of an error response is waited for.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A longer `Retry-After` is cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -29,6 +36,30 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let is_http_with_host = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     if is_http_with_host && !has_credentials { Ok(url) } else { Err(invalid()) }
+}
+
+/// A URL for logs, errors and metrics, without query, which may hold a secret, and fragment.
+/// [`parse_url`] rejects a user or password.
+pub(crate) fn printable(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// Whether a response with this status may be followed by a better one.
+pub(crate) fn is_transient(status: u16, is_html: bool) -> bool {
+    // The container of a SuperTokens core is up before the core's routes, and has a page of its own.
+    matches!(status, 408 | 425 | 429 | 500..=599) || status == 404 && is_html
+}
+
+/// Whether a body is an HTML page. Reads its beginning. A core sends its plain texts as `text/html`
+/// too, so the content type does not tell.
+pub(crate) fn is_html(body: &[u8]) -> bool {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
+    // Comments may precede the first tag.
+    let start = String::from_utf8_lossy(&body[..body.len().min(PAGE_START)]).to_ascii_lowercase();
+    start.starts_with('<') && (start.contains("<html") || start.contains("<!doctype html"))
 }
 
 /// The builder of a client for a user who passes none.
@@ -122,7 +153,8 @@ pub(crate) fn reason(err: &reqwest::Error) -> String {
     while let Some(source) = err.source() {
         err = source;
     }
-    one_line(&err.to_string())
+    let reason = one_line(&err.to_string());
+    if reason.is_empty() { "no reason given".to_owned() } else { reason }
 }
 
 /// Reads a body of at most `limit` bytes. `Ok(None)` if it is larger; the rest is not read.
@@ -141,6 +173,21 @@ pub(crate) async fn read_body(
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body))
+}
+
+/// Whether the body of an error response is an HTML page. `false` if its beginning does not arrive
+/// in time: the status says more than a timeout.
+pub(crate) async fn has_html_body(mut response: Response) -> bool {
+    let mut start = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await
+            && start.len() < PAGE_START
+        {
+            start.extend_from_slice(&chunk);
+        }
+    };
+    let _ = timeout(PAGE_TIMEOUT, read).await;
+    is_html(&start)
 }
 
 /// Parses `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3), and cuts it to 5 min. `now` is

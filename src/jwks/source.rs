@@ -69,6 +69,15 @@ impl KeySource {
         }
     }
 
+    /// The URL of the keys, without its query. `None` if the keys are local.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Local(_) => None,
+            Source::Remote(remote) => Some(remote.endpoint()),
+        }
+    }
+
     /// Why the last fetch failed. `None` if it succeeded, or if the keys are local.
     #[cfg(feature = "reqwest")]
     pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {

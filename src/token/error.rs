@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use crate::error::{ConfigError, SourceError};
+#[cfg(feature = "reqwest")]
+use crate::http_client;
+#[cfg(feature = "reqwest")]
+use crate::jwks::FetchError;
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Claims that a request must not set, each with what to do instead. The core or this crate sets
 /// all of them except `nbf`, and a value in the payload of the request would override theirs.
 const RESERVED_CLAIMS: [(&str, &str); 5] = [
-    ("exp", "use validity()"),
+    ("exp", "set the validity instead"),
     ("iat", "leave it out, the core sets it"),
-    ("iss", "use the argument of service_token()"),
+    ("iss", "set the JWKS domain instead"),
     ("nbf", "leave it out, tokens are valid at once"),
     ("source", "leave it out, every token holds \"microservice\""),
 ];
@@ -50,9 +54,11 @@ pub enum TokenError {
 /// Why no token could be minted.
 ///
 /// An error shows at most 200 characters of a core's own text, on one line and with control
-/// characters escaped, and names an HTML page instead of quoting it. If the text may hold a secret, the error says so and shows none of it. That
-/// is the case for a text with escape sequences, a long run of letters and digits, many short
-/// numbers, the beginning of a token, or eight consecutive letters and digits of the api key.
+/// characters escaped, and names an HTML page instead of quoting it. If the text may hold a secret,
+/// the error says so and shows none of it. That is the case for a text with escape sequences, a long
+/// run of letters and digits, many short numbers, the beginning of a token, or eight consecutive
+/// letters and digits of the api key. Of a minted token an error shows at most one claim, cut to 64
+/// characters and without the api key.
 ///
 /// ```no_run
 /// use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
@@ -102,7 +108,7 @@ pub enum MintError {
     /// No connection to the core, or no complete response from it, within the timeout.
     #[error("the core at {core} cannot be reached")]
     Unreachable {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
         /// Why the last attempt failed, as the HTTP library reports it, without the URL.
         source: SourceError,
@@ -114,7 +120,7 @@ pub enum MintError {
         .message.iter().map(|message| format!(": {message}")).collect::<String>()
     )]
     Refused {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
         /// The HTTP status.
         status: u16,
@@ -127,7 +133,7 @@ pub enum MintError {
     /// status.
     #[error("{core} does not respond like a SuperTokens core: {reason}")]
     NotACore {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
         /// The check that failed.
         reason: String,
@@ -135,42 +141,68 @@ pub enum MintError {
     /// The minted token is malformed or has expired.
     #[error("the core at {core} minted a token that cannot be used")]
     UnusableToken {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
         /// Why it cannot be used.
         source: TokenError,
     },
     /// The minted token has a wrong `source` or `iss`, or its `exp` is not later than its `iat`.
-    #[error("the core at {core} minted a token with wrong claims: {reason}")]
+    #[error(
+        "the core at {core} minted a token with wrong claims{}",
+        mismatch(Some(*.claim), Some(.expected.as_str()), .received.as_deref())
+    )]
     WrongClaims {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
-        /// The check that failed.
-        reason: &'static str,
+        /// The name of the claim.
+        claim: &'static str,
+        /// What is expected: the JWKS domain for `iss`.
+        expected: String,
+        /// What the token has, as printable ASCII of at most 64 characters. `None` if the token
+        /// lacks the claim.
+        received: Option<String>,
     },
     /// The core signed the token with a static key although
     /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key) requested a dynamic one. A core
-    /// ignores that request below CDI 2.21.
+    /// ignores that request below CDI 2.21, which
+    /// [`cdi_version`](crate::SuperTokensCore::cdi_version) or the core's own limit may require.
     #[error(
-        "the core at {core} ignores dynamic_key() and signed with its static key; that takes CDI 2.21 or \
-         later, in cdi_version() and in the core's supertokens_max_cdi_version"
+        "the core at {core} signed with its static key, although a dynamic key was requested; that takes CDI \
+         2.21 or later, in the request and in the core's supertokens_max_cdi_version"
     )]
     StaticKey {
-        /// The core's origin.
+        /// The core's URL, with its base path.
         core: String,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) rejects the minted
     /// token: the configurations of this service, the called service and the core do not match, or
     /// the clocks of core and verifier differ by so much that the token is not valid yet.
-    #[error("misconfigured: the verifier rejects the minted token")]
+    #[error(
+        "misconfigured: the verifier rejects the minted token{}",
+        mismatch(.claim.as_deref(), .expected.as_deref(), .received.as_deref())
+    )]
     Misconfigured {
+        /// The claim, or the header member (`alg`, `kid`), that the verifier rejects. `None` if it
+        /// rejects the whole token.
+        claim: Option<String>,
+        /// What the verifier expects; of an issuer or audience all accepted ones. `None` if the
+        /// `source` says it.
+        expected: Option<String>,
+        /// What the token has, as printable ASCII of at most 64 characters. `None` if the token
+        /// lacks it.
+        received: Option<String>,
         /// Why the verifier rejects the token.
         source: Rejection,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) has no keys to
-    /// verify the minted token with.
-    #[error("the keys that verify the minted token are unavailable")]
+    /// verify the minted token with. With a wrong URL the `source` says status 404, for instance.
+    #[error(
+        "the keys that verify the minted token are unavailable{}",
+        .url.iter().map(|url| format!(" at {url}")).collect::<String>()
+    )]
     KeysUnavailable {
+        /// The URL of the keys, without its query. `None` if the verifier has local keys.
+        url: Option<String>,
         /// The [`FetchError`](crate::FetchError) of the last fetch, or else the verifier's
         /// [`Rejection`].
         source: SourceError,
@@ -185,13 +217,18 @@ impl MintError {
     }
 
     /// Whether a retry may succeed.
+    #[cfg(feature = "reqwest")]
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::KeysUnavailable { .. } => true,
-            // The container of a core is up before the core's routes, and has a page of its own.
-            Self::Refused { status: 404, message, .. } => message.as_deref() == Some(HTML_PAGE),
-            Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
-            Self::Misconfigured { source } => matches!(
+            Self::Unreachable { .. } => true,
+            // A wrong URL of the key set fails at once, as a wrong URL of a core does.
+            Self::KeysUnavailable { source, .. } => {
+                source.downcast_ref::<FetchError>().is_none_or(FetchError::is_transient)
+            }
+            Self::Refused { status, message, .. } => {
+                http_client::is_transient(*status, message.as_deref() == Some(HTML_PAGE))
+            }
+            Self::Misconfigured { source, .. } => matches!(
                 source.reason(),
                 RejectionReason::NotYetValid | RejectionReason::IssuedInFuture
             ),
@@ -199,9 +236,9 @@ impl MintError {
         }
     }
 
-    /// Whether a core answered with this error, so that it says more than a failed connection.
+    /// Whether a core answered, so that the error says more than a failed connection.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        !matches!(self, Self::Unreachable { .. })
     }
 
     /// How long the core asks callers to wait before a retry.
@@ -218,10 +255,24 @@ fn instead_of(claim: &str) -> &'static str {
     found.map_or("leave it out", |(_, instead)| instead)
 }
 
+/// The claim with the expected and the received value, in parentheses.
+fn mismatch(claim: Option<&str>, expected: Option<&str>, received: Option<&str>) -> String {
+    let (expected, received) = match (claim, expected, received) {
+        (None, None, None) => return String::new(),
+        (_, Some(expected), received) => (format!("expected {expected}, "), received),
+        (_, None, received) => (String::new(), received),
+    };
+    let claim = claim.map(|claim| format!("{claim}: ")).unwrap_or_default();
+    format!(" ({claim}{expected}received {})", received.unwrap_or("none"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "reqwest")]
+    use crate::jwks::KeySetError;
 
+    #[cfg(feature = "reqwest")]
     #[test]
     fn only_passing_errors_are_transient() {
         let refused = |status, message: &str| MintError::Refused {
@@ -230,8 +281,15 @@ mod tests {
             message: Some(message.to_owned()),
             retry_after: None,
         };
-        let misconfigured =
-            |reason: RejectionReason| MintError::Misconfigured { source: reason.into() };
+        let misconfigured = |reason: RejectionReason| MintError::Misconfigured {
+            claim: None,
+            expected: None,
+            received: None,
+            source: reason.into(),
+        };
+        let keys = |source| MintError::KeysUnavailable { url: None, source };
+        let fetch = |error: FetchError| keys(SourceError::new(error));
+        let fetched = |status, is_html| fetch(FetchError::Status { status, is_html });
         let cases = [
             (refused(404, HTML_PAGE), true),
             (refused(404, "Not found"), false),
@@ -248,6 +306,18 @@ mod tests {
             (misconfigured(RejectionReason::NotYetValid), true),
             (misconfigured(RejectionReason::Expired), false),
             (misconfigured(RejectionReason::WrongAudience), false),
+            (keys(SourceError::new("no fetch has ended")), true),
+            (fetch(FetchError::Timeout), true),
+            (fetch(FetchError::Connection { source: SourceError::new("refused") }), true),
+            (fetched(404, true), true),
+            (fetched(404, false), false),
+            (fetched(401, false), false),
+            (fetched(302, true), false),
+            (fetched(429, false), true),
+            (fetched(503, true), true),
+            (fetch(FetchError::TooLarge { limit: 1 }), false),
+            (fetch(FetchError::KeySet { source: KeySetError::NotAKeySet }), false),
+            (fetch(FetchError::KeySet { source: KeySetError::NoUsableKey }), true),
             (MintError::StaticKey { core: "http://core".to_owned() }, false),
         ];
         for (error, expected) in cases {
@@ -258,8 +328,8 @@ mod tests {
     #[test]
     fn reserved_claim_names_what_to_use_instead() {
         let cases = [
-            ("exp", Some("claim `exp` is reserved; use validity()")),
-            ("iss", Some("claim `iss` is reserved; use the argument of service_token()")),
+            ("exp", Some("claim `exp` is reserved; set the validity instead")),
+            ("iss", Some("claim `iss` is reserved; set the JWKS domain instead")),
             ("iat", Some("claim `iat` is reserved; leave it out, the core sets it")),
             ("aud", None),
             ("service", None),

@@ -6,7 +6,9 @@
 //! missing from the list, or in two nested encodings, would be printed. This protects against
 //! echoes only: a malicious server can still print a secret in pieces.
 
-use crate::error::{MAX_TEXT, one_line};
+use serde_json::Value;
+
+use crate::error::{MAX_TEXT, escape_and_cut, one_line};
 
 /// Replaces a withheld text.
 const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
@@ -42,6 +44,18 @@ pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
         return WITHHELD.to_owned();
     }
     one_line(&line)
+}
+
+/// The beginning of a claim's value, or [`WITHHELD`] if it holds the api key or a part of it. Shows
+/// more than [`redact`]: an issuer or audience may well have a long run of letters and digits.
+pub(super) fn excerpt(value: &Value, api_key: Option<&str>) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    escape_and_cut(without_api_key(&text, api_key))
+}
+
+/// The text, or [`WITHHELD`] if it holds the api key or a part of it.
+pub(super) fn without_api_key<'t>(text: &'t str, api_key: Option<&str>) -> &'t str {
+    if api_key.is_some_and(|api_key| holds_key(text, api_key)) { WITHHELD } else { text }
 }
 
 /// Whether no part of the line can be a token or an encoded secret.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::error::{MintError, TokenError};
-use super::redact::redact;
+use super::redact::{excerpt, redact};
 use super::refusal::{Refusal, RejectionLog};
 use super::token_health::{TokenHealth, TokenRejection};
 use crate::bearer;
@@ -369,22 +369,26 @@ impl TokenValue {
         jwt: &str,
         core: &str,
         iss: &str,
+        api_key: Option<&str>,
         clock: &Clock,
     ) -> Result<Self, MintError> {
         let unusable = |source| MintError::UnusableToken { core: core.to_owned(), source };
-        let wrong = |reason| Err(MintError::WrongClaims { core: core.to_owned(), reason });
         let claims = Jws::parse(jwt, MAX_TOKEN_LEN)
             .and_then(|jws| jws.claims())
             .map_err(|reason| unusable(malformed(reason)))?;
-        if claims.get("source").and_then(Value::as_str) != Some("microservice") {
-            return wrong("`source` is not `microservice`");
-        }
-        if claims.get("iss").and_then(Value::as_str) != Some(iss) {
-            return wrong("the issuer is not the JWKS domain");
+        let wrong = |claim, expected: &str| {
+            let received = claims.get(claim).map(|value| excerpt(value, api_key));
+            let (core, expected) = (core.to_owned(), expected.to_owned());
+            Err(MintError::WrongClaims { core, claim, expected, received })
+        };
+        for (claim, expected) in [("source", "microservice"), ("iss", iss)] {
+            if claims.get(claim).and_then(Value::as_str) != Some(expected) {
+                return wrong(claim, expected);
+            }
         }
         let token = Self::new(jwt, &claims, clock).map_err(unusable)?;
         if token.lifetime.is_zero() {
-            return wrong("`exp` is not later than `iat`");
+            return wrong("exp", "later than iat");
         }
         Ok(token)
     }

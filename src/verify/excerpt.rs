@@ -1,18 +1,14 @@
 //! Excerpts of unverified claims for the log.
 
+use crate::error::escape_and_cut;
 use crate::jose::json::RawValue;
-
-/// The longest excerpt, in characters.
-const MAX_LEN: usize = 64;
 
 /// The value of a claim as printable ASCII, escaped and then cut to 64 characters: a string without
 /// quotes, an array of strings as a list, any other value as JSON.
 pub(super) fn excerpt(claim: RawValue<'_>) -> String {
     let text =
         strings(claim).unwrap_or_else(|| String::from_utf8_lossy(claim.as_bytes()).into_owned());
-    // `escape_default` escapes all but printable ASCII, also characters that change the direction
-    // of text or look like others.
-    text.chars().flat_map(char::escape_default).take(MAX_LEN).collect()
+    escape_and_cut(&text)
 }
 
 fn strings(claim: RawValue<'_>) -> Option<String> {

@@ -10,6 +10,8 @@ mod concurrency;
 mod configure;
 mod excerpt;
 mod heap_size;
+#[cfg(feature = "reqwest")]
+mod mismatch;
 mod near_cache;
 mod policy;
 mod refusal_log;
@@ -21,6 +23,8 @@ mod verifier;
 pub use claims::{ClaimsError, ServiceClaims};
 #[cfg(feature = "embedded-core")]
 pub(crate) use concurrency::SignatureLimit;
+#[cfg(feature = "reqwest")]
+pub(crate) use mismatch::Mismatch;
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::Policy;
 pub(crate) use refusal_log::RefusalLog;

@@ -110,6 +110,18 @@ impl Policy {
         }
     }
 
+    /// The name and the value of the marker.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn marker(&self) -> (&str, &Value) {
+        (&self.marker.0, &self.marker.1)
+    }
+
+    /// In seconds.
+    #[cfg(feature = "reqwest")]
+    pub(super) fn leeway(&self) -> u64 {
+        self.leeway
+    }
+
     /// What a token that was rejected for `reason` has instead: its `iss` or `aud`, which may be
     /// forged. `None` for any other reason, and if the token has no such claim.
     pub(super) fn unverified(&self, reason: RejectionReason, token: &[u8]) -> Option<String> {

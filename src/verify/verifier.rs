@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
 use super::concurrency::{Permit, QueueSlot, SignatureLimit};
+#[cfg(feature = "reqwest")]
+use super::mismatch::Mismatch;
 use super::policy::{CheckedClaims, MarkerOrder, Policy};
 use super::refusal_log::RefusalLog;
 use super::token_cache::TokenCache;
 use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::{Jwk, Jws};
-#[cfg(feature = "reqwest")]
-use crate::jwks::FetchError;
 use crate::jwks::{KeySource, Lookup, LookupError, PendingKey};
 use crate::rejection::{Rejection, RejectionReason};
 
@@ -184,10 +184,15 @@ impl Verifier {
         &self.refusals
     }
 
-    /// Why the last fetch of the keys failed. `None` if it succeeded, or if the keys are local.
     #[cfg(feature = "reqwest")]
-    pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {
-        self.keys.last_fetch_error()
+    pub(crate) fn keys(&self) -> &KeySource {
+        &self.keys
+    }
+
+    /// What was expected of a token that was rejected for `reason`, and what the token has.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn mismatch(&self, reason: RejectionReason, token: &str) -> Mismatch {
+        Mismatch::new(reason, token, &self.policy, &self.keys, self.clock.unix_now())
     }
 
     /// The cached result for a token, if it still applies.

@@ -107,6 +107,32 @@ async fn hanging_host_times_out_and_the_retry_asks_another() {
 }
 
 #[tokio::test]
+async fn error_names_the_base_path_of_the_core() {
+    let cases = [
+        (status(401, "", "Invalid API key"), "refused with status 401: Invalid API key"),
+        (status(404, "", " \n"), "refused with status 404"),
+        (status(400, "", ""), "refused with status 400"),
+        (status(302, "", ""), "does not respond like a SuperTokens core: "),
+        (Step::Token(json!({ "sub": "user-1" })), "minted a token with wrong claims"),
+        (Step::Token(json!({ "exp": -5, "source": "microservice" })), "minted a token that cannot"),
+        (Step::Silence, "cannot be reached: no response in time"),
+    ];
+    for (step, expected) in cases {
+        let server = ScriptedCore::start([step]).await;
+        for (base, named) in [("/auth/", "/auth"), ("/a/recipe/jwt", "/a/recipe/jwt"), ("", "")] {
+            let core = core(&format!("{}{base}", server.url)).timeout(Duration::from_millis(300));
+            let text = chain(&mint(&core).await.unwrap_err());
+            assert!(text.contains(&format!("{}{named} {expected}", server.url)), "{text}");
+            assert!(!text.ends_with([':', ' ']), "{text}");
+        }
+    }
+    let err = SuperTokensCore::new("https://a.example/auth?tenant=secret").unwrap_err();
+    let expected =
+        "the URL of the core at https://a.example/auth must not have a query or fragment";
+    assert_eq!(err.to_string(), expected);
+}
+
+#[tokio::test]
 async fn status_429_is_retried_after_its_retry_after() {
     let too_many = || status(429, "", "slow down");
     let overloaded = ScriptedCore::start([too_many(), too_many(), too_many(), good()]).await;
@@ -177,11 +203,14 @@ async fn permanent_error_fails_without_a_retry() {
 async fn unusable_token_fails_without_a_retry() {
     let cases = [
         (json!({ "source": "microservice", "exp": -5 }), "the token has expired"),
-        (json!({ "sub": "user-1" }), "`source` is not `microservice`"),
-        (json!({ "source": "Microservice" }), "`source` is not `microservice`"),
+        (json!({ "sub": "user-1" }), "(source: expected microservice, received none)"),
+        (
+            json!({ "source": "Microservice" }),
+            "(source: expected microservice, received Microservice)",
+        ),
         (
             json!({ "source": "microservice", "iss": "https://other" }),
-            "the issuer is not the JWKS domain",
+            "(iss: expected https://api.example.com, received https://other)",
         ),
         (
             json!({ "source": "microservice", "exp": null }),

@@ -34,3 +34,4 @@ mod support;
 mod tokens;
 mod tokens_claims;
 mod transport;
+mod verify_with;

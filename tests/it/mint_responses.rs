@@ -165,12 +165,12 @@ async fn token_that_m2_would_reject_fails_without_a_retry() {
         (
             "issued when it expires",
             signed(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
-            "`exp` is not later than `iat`",
+            "(exp: expected later than iat, received ",
         ),
         (
             "issued after it expires",
             signed(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
-            "`exp` is not later than `iat`",
+            "(exp: expected later than iat, received ",
         ),
         ("no marker", signed(json!({"exp": exp, "iss": ISSUER})), "microservice"),
         (
@@ -186,9 +186,9 @@ async fn token_that_m2_would_reject_fails_without_a_retry() {
         (
             "another issuer",
             signed(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})),
-            "issuer",
+            "(iss: expected https://api.example.com, received https://evil)",
         ),
-        ("no issuer", signed(json!({"exp": exp, "source": "microservice"})), "issuer"),
+        ("no issuer", signed(json!({"exp": exp, "source": "microservice"})), "received none)"),
         ("not a JWT", "eyJ.x".to_owned(), "not a compact JWS"),
         ("a line break", format!("{}\n", signer.good()), "base64url"),
         ("claims that are not an object", signer.claims("[]"), "malformed"),

@@ -155,7 +155,7 @@ async fn verify_with_waits_until_the_token_is_valid() {
         let core = SuperTokensCore::new(&core.url).unwrap();
         let core = core.start_up_timeout(Duration::from_secs(2));
         let err = core.service_token(ISSUER).verify_with(&verifier).mint().await.unwrap_err();
-        let MintError::Misconfigured { source } = err else { panic!("{claim}: {err}") };
+        let MintError::Misconfigured { source, .. } = err else { panic!("{claim}: {err}") };
         let is_early = matches!(
             source.reason(),
             RejectionReason::IssuedInFuture | RejectionReason::NotYetValid

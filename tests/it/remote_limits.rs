@@ -160,15 +160,18 @@ async fn response_that_is_no_key_set_fails_the_fetch() {
         ),
         (
             || response(201, &[], format!(r#"{{"keys":[{KEY}]}}"#)),
-            FetchError::Status { status: 201 },
+            FetchError::Status { status: 201, is_html: false },
         ),
-        (|| response(204, &[], ""), FetchError::Status { status: 204 }),
-        (|| response(304, &[], ""), FetchError::Status { status: 304 }),
+        (|| response(204, &[], ""), FetchError::Status { status: 204, is_html: false }),
+        (|| response(304, &[], ""), FetchError::Status { status: 304, is_html: false }),
         (
             || response(404, &[], format!(r#"{{"keys":[{KEY}]}}"#)),
-            FetchError::Status { status: 404 },
+            FetchError::Status { status: 404, is_html: false },
         ),
-        (|| response(503, &[("retry-after", "1")], ""), FetchError::Status { status: 503 }),
+        (
+            || response(503, &[("retry-after", "1")], ""),
+            FetchError::Status { status: 503, is_html: false },
+        ),
     ];
     for (index, (response, expected)) in cases.into_iter().enumerate() {
         let jwks = RemoteJwks::new(serve_response(response).await).unwrap();
@@ -195,7 +198,7 @@ async fn redirect_fails_the_fetch() {
     let redirecting = get(move || async move { response(302, &[("location", &url)], "") });
     let address = serve(Router::new().fallback(redirecting)).await;
     let jwks = RemoteJwks::new(format!("http://{address}/")).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302, is_html: false }));
     elsewhere.assert_unused().await;
 }
 

@@ -15,11 +15,11 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 
-use super::fetch::printable;
 use super::limits::Limits;
 use super::snapshot::Snapshot;
 use crate::atomic_file;
 use crate::clock::Clock;
+use crate::http_client;
 use crate::trusted_file;
 
 /// How far in the future the date of a cached set may be, in seconds: the wall clock may have been
@@ -84,7 +84,7 @@ impl DiskCache {
         Self {
             path,
             max_body,
-            endpoint: printable(url),
+            endpoint: http_client::printable(url),
             url_sha256,
             outbox: watch::Sender::default(),
         }

@@ -1,6 +1,7 @@
 //! Errors of building a remote key set and of fetching it.
 
 use crate::error::{ConfigError, SourceError};
+use crate::http_client;
 use crate::jwks::error::KeySetError;
 
 /// Why a [`RemoteJwks`](crate::RemoteJwks) cannot be built.
@@ -58,7 +59,7 @@ pub enum BuildError {
 /// let problem = match jwks.refresh().await {
 ///     Ok(()) => "none",
 ///     Err(FetchError::Timeout | FetchError::Connection { .. }) => "the endpoint is down",
-///     Err(FetchError::Status { status: 404 }) => "the URL is wrong",
+///     Err(FetchError::Status { status: 404, .. }) => "the URL is wrong",
 ///     Err(FetchError::TooLarge { .. }) => "max_body is too low",
 ///     Err(_) => "other",
 /// };
@@ -80,10 +81,13 @@ pub enum FetchError {
         source: SourceError,
     },
     /// The status is not 200, nor 304 in response to a conditional request.
-    #[error("the response has status {status}")]
+    #[error("the response has status {status}{}", if *.is_html { " and is an HTML page" } else { "" })]
     Status {
         /// The HTTP status.
         status: u16,
+        /// Whether the body is an HTML page. It is for many a wrong URL, and with status 404 for a
+        /// core that is starting.
+        is_html: bool,
     },
     /// The body is larger than [`max_body`](crate::RemoteJwksBuilder::max_body).
     #[error("the response is larger than {limit} bytes; raise max_body")]
@@ -102,7 +106,19 @@ pub enum FetchError {
     NotRunning,
 }
 
-/// Names the builder method that raises an exceeded limit. Not in the text of [`KeySetError`]: the
+impl FetchError {
+    /// Whether a retry may succeed. An authority that starts may list its first key late.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Timeout | Self::Connection { .. } | Self::NotRunning => true,
+            Self::Status { status, is_html } => http_client::is_transient(*status, *is_html),
+            Self::TooLarge { .. } => false,
+            Self::KeySet { source } => *source == KeySetError::NoUsableKey,
+        }
+    }
+}
+
+/// Names the setting that raises an exceeded limit. Not in the text of [`KeySetError`]: the
 /// limit of a local key set is fixed.
 fn remedy(err: &KeySetError) -> &'static str {
     match err {

@@ -138,19 +138,21 @@ impl JwksEndpoint for HttpEndpoint {
                     validators: read_validators(response.headers()),
                     lifetime: freshness::lifetime(response.headers(), self.clock.unix_now()),
                 }),
-                status => Err(Failure {
-                    error: FetchError::Status { status: status.as_u16() },
-                    retry_after: http_client::retry_after(
+                status => {
+                    let retry_after = http_client::retry_after(
                         response.headers().get(RETRY_AFTER),
                         self.clock.unix_now(),
-                    ),
-                }),
+                    );
+                    let is_html = http_client::has_html_body(response).await;
+                    let error = FetchError::Status { status: status.as_u16(), is_html };
+                    Err(Failure { error, retry_after })
+                }
             }
         })
     }
 
     fn printable_url(&self) -> String {
-        printable(&self.url)
+        http_client::printable(&self.url)
     }
 }
 
@@ -162,15 +164,6 @@ impl HttpEndpoint {
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
         Ok(JwksResponse { body: Some(body), validators, lifetime })
     }
-}
-
-/// Removes the query, which may hold a secret, and the fragment from a URL. The URL has no
-/// user or password: the builder rejects them.
-pub(super) fn printable(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    url.into()
 }
 
 fn read_validators(headers: &HeaderMap) -> Validators {

@@ -294,6 +294,11 @@ impl RemoteJwks {
         }
     }
 
+    /// The URL without its query.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.0.task().telemetry().endpoint()
+    }
+
     #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0
@@ -305,7 +310,7 @@ impl fmt::Debug for RemoteJwks {
         // The lock of the snapshot is released before the output, which may block.
         let keys = self.0.task().snapshot().count_keys(self.0.task().clock());
         f.debug_struct("RemoteJwks")
-            .field("endpoint", &self.0.task().telemetry().endpoint())
+            .field("endpoint", &self.endpoint())
             .field("keys", &keys)
             .field("running", &self.0.is_running())
             .finish()

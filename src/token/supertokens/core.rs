@@ -18,7 +18,11 @@ use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::plain_http;
 use crate::token::error::MintError;
+use crate::token::redact;
 use crate::token::service_token::TokenValue;
+
+/// The path of the mint request below the base path.
+const MINT_PATH: &str = "/recipe/jwt";
 
 /// The default of [`SuperTokensCore::start_up_timeout`].
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -271,6 +275,11 @@ impl CoreClient {
         self.core.timeout.saturating_add(self.core.start_up_timeout)
     }
 
+    /// A text that the core may have chosen, or a placeholder if it holds the api key.
+    pub(super) fn without_api_key(&self, text: &str) -> String {
+        redact::without_api_key(text, self.core.api_key.as_deref()).to_owned()
+    }
+
     /// The retries of one mint that start now.
     pub(super) fn retry_budget(&self) -> RetryBudget {
         let SuperTokensCore { start_up_timeout, timeout, .. } = self.core;
@@ -312,18 +321,19 @@ impl CoreClient {
         deadline: Instant,
     ) -> Result<(TokenValue, String), Failure> {
         let SuperTokensCore { hosts, api_key, timeout, .. } = &self.core;
-        let origin = plain_http::origin(&hosts[host]);
+        let url = base_url(&hosts[host]);
         let left = deadline.saturating_duration_since(self.clock.now());
         let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
         let request = request.body(self.body.clone()).timeout(left.min(*timeout));
         let response = request.send().await.map_err(|err| Failure {
             goes_on: err.is_connect(),
-            error: response::unreachable(&origin, api_key.as_deref(), err),
+            error: response::unreachable(&url, api_key.as_deref(), err),
         })?;
-        let jwt = response::read(response, &origin, api_key.as_deref(), &self.clock).await?;
-        let token = TokenValue::minted(&jwt, &origin, &self.issuer, &self.clock)?;
+        let jwt = response::read(response, &url, api_key.as_deref(), &self.clock).await?;
+        let (iss, api_key) = (&self.issuer, api_key.as_deref());
+        let token = TokenValue::minted(&jwt, &url, iss, api_key, &self.clock)?;
         if self.is_dynamic && response::has_static_key(&jwt) {
-            return Err(MintError::StaticKey { core: origin }.into());
+            return Err(MintError::StaticKey { core: url }.into());
         }
         Ok((token, jwt))
     }
@@ -355,11 +365,17 @@ fn parse_host(text: &str) -> Result<Url, ConfigError> {
         None => http_client::parse_url(text),
     }?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(ConfigError::UrlQuery { origin: plain_http::origin(&url) });
+        return Err(ConfigError::UrlQuery { url: http_client::printable(&url) });
     }
-    let path = format!("{}/recipe/jwt", url.path().trim_end_matches('/'));
+    let path = format!("{}{MINT_PATH}", url.path().trim_end_matches('/'));
     url.set_path(&path);
     Ok(url)
+}
+
+/// The URL of a host as it was configured, with its base path, for errors.
+fn base_url(host: &Url) -> String {
+    let url = host.as_str();
+    url.strip_suffix(MINT_PATH).unwrap_or(url).to_owned()
 }
 
 /// The scheme that the official SDKs add to a host without one. `None` if the text has a scheme, or

@@ -15,7 +15,7 @@ use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::{ServiceToken, TokenValue};
-use crate::verify::Verifier;
+use crate::verify::{Mismatch, Verifier};
 
 /// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.
 const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
@@ -237,8 +237,10 @@ impl ServiceTokenRequest {
     ///
     /// let request = core.service_token("https://api.example.com").audience("inventory");
     /// match request.verify_with(&billing).mint().await {
-    ///     Err(MintError::Misconfigured { source }) => {
+    ///     Err(err @ MintError::Misconfigured { source, .. }) => {
     ///         assert_eq!(source.reason(), RejectionReason::WrongAudience);
+    ///         let text = err.to_string();
+    ///         assert!(text.ends_with("(aud: expected billing, received inventory)"), "{text}");
     ///     }
     ///     other => panic!("{other:?}"),
     /// }
@@ -295,8 +297,9 @@ impl ServiceTokenRequest {
     /// [`start_up_timeout`](SuperTokensCore::start_up_timeout). The delays are random, so that the
     /// replicas of a service do not retry together; they grow from 0.1 s to 5 s, and are at least
     /// the core's `Retry-After`. So is the verification of [`verify_with`](Self::verify_with) while
-    /// the verifier has no keys or the token is not valid yet. Any other response is an error at
-    /// once.
+    /// the token is not valid yet, or the verifier has no keys because no connection to their
+    /// endpoint can be made or its answer is transient (one of those above, or a set without a usable
+    /// key). Any other response is an error at once.
     ///
     /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
     /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
@@ -319,7 +322,7 @@ impl ServiceTokenRequest {
     ///
     /// let err = request.mint().await.unwrap_err();
     /// assert_eq!(err, MintError::ReservedClaim { claim: "exp".to_owned() });
-    /// assert_eq!(err.to_string(), "claim `exp` is reserved; use validity()");
+    /// assert_eq!(err.to_string(), "claim `exp` is reserved; set the validity instead");
     /// # Ok(())
     /// # }
     /// ```
@@ -400,7 +403,11 @@ impl VerifyingMinter {
             Err(rejection) if rejection.kind() == RejectionKind::KeysUnavailable => {
                 Err(keys_unavailable(verifier, rejection))
             }
-            Err(source) => Err(MintError::Misconfigured { source }),
+            Err(source) => {
+                let Mismatch { name, expected, received } = verifier.mismatch(source.reason(), jwt);
+                let received = received.map(|received| self.client.without_api_key(&received));
+                Err(MintError::Misconfigured { claim: name, expected, received, source })
+            }
         }
     }
 }
@@ -409,10 +416,10 @@ impl VerifyingMinter {
 fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
     let fetch_error = match rejection.reason() {
         RejectionReason::TooManyWaiting => None,
-        _ => verifier.last_fetch_error(),
+        _ => verifier.keys().last_fetch_error(),
     };
     let source = fetch_error.map_or_else(|| SourceError::new(rejection), SourceError::new);
-    MintError::KeysUnavailable { source }
+    MintError::KeysUnavailable { url: verifier.keys().endpoint().map(str::to_owned), source }
 }
 
 impl Mint for VerifyingMinter {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::error::SourceError;
-use crate::http_client;
+use crate::http_client::{self, is_html};
 use crate::jose::{Jws, json};
 use crate::token::error::{HTML_PAGE, MintError};
 use crate::token::redact::redact;
@@ -68,15 +68,6 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
         (Some("UNSUPPORTED_ALGORITHM_ERROR"), _) => Err("RS256 is not supported"),
         _ => Err("the JSON holds no token"),
     }
-}
-
-/// Whether a body is an HTML page. A core sends its plain texts as `text/html` too, so the content
-/// type does not tell.
-fn is_html(body: &[u8]) -> bool {
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
-    // Comments may precede the first tag.
-    let start = String::from_utf8_lossy(&body[..body.len().min(1024)]).to_ascii_lowercase();
-    start.starts_with('<') && (start.contains("<html") || start.contains("<!doctype html"))
 }
 
 /// Whether a core signed the token with a static key, whose kid is `s-<uuid>`, or before core 5.0 a

@@ -48,13 +48,13 @@ impl RetryBudget {
         let left = self.retry_deadline.saturating_duration_since(self.clock.now());
         let Some(wait) = self.next_wait(&error, left) else { return Err(self.reported(error)) };
         match &error {
-            MintError::KeysUnavailable { source } => {
-                tracing::info!(error = %Chain(source), "keys unavailable, retrying");
+            MintError::KeysUnavailable { .. } => {
+                tracing::info!(error = %Chain(&error), "keys unavailable, retrying");
             }
-            MintError::Misconfigured { source } => {
-                tracing::info!(error = %Chain(source), "minted token not valid yet, waiting");
+            MintError::Misconfigured { .. } => {
+                tracing::info!(error = %Chain(&error), "minted token not valid yet, waiting");
             }
-            error => tracing::info!(error = %Chain(error), "mint failed, retrying"),
+            _ => tracing::info!(error = %Chain(&error), "mint failed, retrying"),
         }
         self.last_error = Some(error);
         sleep(wait).await;

@@ -108,7 +108,7 @@ fn encode(text: &str) -> String {
 fn token_value(claims: &str, clock: &Clock) -> Result<TokenValue, MintError> {
     let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
     let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-    TokenValue::minted(&jwt, "http://core", "https://api", clock)
+    TokenValue::minted(&jwt, "http://core", "https://api", None, clock)
 }
 
 fn down() -> MintError {

@@ -27,7 +27,7 @@ async fn custom_client_redirect_policy_is_overridden() {
     let server =
         Server::start(Script::response(307, &[&format!("location: {}", target.url())], ""));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 307 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 307, is_html: false }));
     assert_eq!(target.seen().connections, 0);
 }
 
@@ -66,7 +66,7 @@ async fn custom_client_retries_are_overridden() {
     let server = Server::start(Script::response(503, &[], ""));
     let client = reqwest::Client::builder().retry(retries);
     let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 503 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 503, is_html: false }));
     assert_eq!(server.seen().connections, 1);
 }
 

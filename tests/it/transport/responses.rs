@@ -17,7 +17,7 @@ async fn redirect_is_not_followed() {
         let location = format!("location: {}", target.url());
         assert_fetch_fails(
             Script::response(status, &[&location], &good),
-            FetchError::Status { status },
+            FetchError::Status { status, is_html: false },
         )
         .await;
     }
@@ -28,22 +28,29 @@ async fn redirect_is_not_followed() {
 async fn redirect_to_the_same_host_is_not_followed() {
     let server = Server::start(Script::response(302, &["location: /moved.json"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 302, is_html: false }));
     let seen = server.seen();
     assert!(seen.heads.iter().all(|head| head.starts_with("get /jwks.json ")), "{seen:?}");
 }
 
 #[tokio::test]
 async fn status_204_fails_the_fetch() {
-    assert_fetch_fails(Script::response(204, &[], ""), FetchError::Status { status: 204 }).await;
+    assert_fetch_fails(
+        Script::response(204, &[], ""),
+        FetchError::Status { status: 204, is_html: false },
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn other_2xx_with_a_key_set_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [201, 202, 203, 206] {
-        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
-            .await;
+        assert_fetch_fails(
+            Script::response(status, &[], &good),
+            FetchError::Status { status, is_html: false },
+        )
+        .await;
     }
 }
 
@@ -51,8 +58,11 @@ async fn other_2xx_with_a_key_set_fails_the_fetch() {
 async fn status_4xx_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [400, 401, 403, 404, 410, 429] {
-        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
-            .await;
+        assert_fetch_fails(
+            Script::response(status, &[], &good),
+            FetchError::Status { status, is_html: false },
+        )
+        .await;
     }
 }
 
@@ -60,8 +70,21 @@ async fn status_4xx_fails_the_fetch() {
 async fn status_5xx_fails_the_fetch() {
     let good = Authority::new("k").jwks();
     for status in [500, 502, 503, 504] {
-        assert_fetch_fails(Script::response(status, &[], &good), FetchError::Status { status })
-            .await;
+        assert_fetch_fails(
+            Script::response(status, &[], &good),
+            FetchError::Status { status, is_html: false },
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn error_status_with_a_stalled_body_is_no_timeout() {
+    let head = b"HTTP/1.1 503 x\r\ncontent-length: 2000\r\n\r\n";
+    let cases = [(&b""[..], false), (b"<html><title>", true)];
+    for (start, is_html) in cases {
+        let script = Script::Stall([&head[..], start].concat());
+        assert_fetch_fails(script, FetchError::Status { status: 503, is_html }).await;
     }
 }
 
@@ -82,7 +105,7 @@ async fn assert_blocks_fetches(retry_after: &str) -> u64 {
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
     server.play(too_many);
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 429 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 429, is_html: false }));
     for _ in 0..20 {
         expect_503(&jwks, &unknown()).await;
     }
@@ -130,11 +153,15 @@ async fn endpoint_is_fetched_again_after_retry_after() {
 
 #[tokio::test]
 async fn status_304_to_an_unconditional_fetch_fails_it() {
-    assert_fetch_fails(Script::response(304, &[], ""), FetchError::Status { status: 304 }).await;
+    assert_fetch_fails(
+        Script::response(304, &[], ""),
+        FetchError::Status { status: 304, is_html: false },
+    )
+    .await;
     // Validators in the 304 itself change nothing.
     assert_fetch_fails(
         Script::response(304, &["etag: \"1\""], ""),
-        FetchError::Status { status: 304 },
+        FetchError::Status { status: 304, is_html: false },
     )
     .await;
 }
@@ -246,9 +273,9 @@ async fn ready_returns_the_last_error_after_30_seconds() {
     // time.
     let server = Server::start(Script::response(500, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 500 }));
+    assert_eq!(jwks.refresh().await, Err(FetchError::Status { status: 500, is_html: false }));
     tokio::time::pause();
     let start = Instant::now();
-    assert_eq!(jwks.ready().await, Err(FetchError::Status { status: 500 }));
+    assert_eq!(jwks.ready().await, Err(FetchError::Status { status: 500, is_html: false }));
     assert_eq!(start.elapsed().as_secs(), 30);
 }

@@ -205,7 +205,10 @@ async fn redirect_from_https_to_http_is_not_followed() {
     let target = Server::start(Script::ok(Authority::new("k").jwks()));
     let redirect = Script::response(301, &[&format!("location: {}", target.url())], "");
     let server = Server::start_tls(redirect, ca.good());
-    assert_fails_cold(https(&server, &ca), |err| *err == FetchError::Status { status: 301 }).await;
+    assert_fails_cold(https(&server, &ca), |err| {
+        *err == FetchError::Status { status: 301, is_html: false }
+    })
+    .await;
     assert_eq!(target.seen().connections, 0);
 }
 

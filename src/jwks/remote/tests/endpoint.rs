@@ -194,10 +194,13 @@ impl Endpoint {
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
                 Err(FetchError::Connection { source: SourceError::new("refused") }.into())
             }
-            Behaviour::Fails => Err(FetchError::Status { status: 500 }.into()),
+            Behaviour::Fails => Err(FetchError::Status { status: 500, is_html: false }.into()),
             Behaviour::AsksToRetryAfter(wait) => {
                 world.retry_at = Some(Instant::now() + wait);
-                Err(Failure { error: FetchError::Status { status: 429 }, retry_after: Some(wait) })
+                Err(Failure {
+                    error: FetchError::Status { status: 429, is_html: false },
+                    retry_after: Some(wait),
+                })
             }
             Behaviour::SendsHtml => Ok(bad("<html></html>")),
             Behaviour::SendsHalf => Ok(bad(&body[..body.len() / 2])),

@@ -1,0 +1,195 @@
+//! What `verify_with` says when it refuses a minted token, and which reasons it waits out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tower_m2m::{
+    Algorithm, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
+};
+
+use crate::scripted::{API_KEY, ISSUER, ScriptedCore, Step, dead_address, status, token_response};
+use crate::support::{Logs, Signer, TIMEOUT, chain, key_set, now};
+
+const HTML_PAGE: &str = "<!doctype html><html><body><h1>Not Found</h1></body></html>";
+
+/// A core that mints one token with these claims.
+async fn core_minting(signer: &Signer, more: Value) -> ScriptedCore {
+    let mut claims = json!({
+        "iat": now(), "exp": now() + 3600, "iss": ISSUER, "source": "microservice",
+    });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    ScriptedCore::start([token_response(&signer.claims(claims))]).await
+}
+
+async fn mint(core: &ScriptedCore, verifier: &Verifier) -> Result<ServiceToken, MintError> {
+    let core = SuperTokensCore::new(&core.url).unwrap().api_key(API_KEY);
+    let request = core.start_up_timeout(TIMEOUT).service_token(ISSUER).verify_with(verifier);
+    tokio::time::timeout(2 * TIMEOUT, request.mint()).await.expect("the mint hangs")
+}
+
+fn verifier_at(url: &str) -> Verifier {
+    Verifier::new(RemoteJwks::new(format!("{url}/jwks.json?key=secret#part")).unwrap())
+}
+
+#[tokio::test]
+async fn wrong_jwks_url_fails_at_once_with_url_and_cause() {
+    let signer = Signer::new("k");
+    let cases = [
+        (status(404, "", "Not found"), "the response has status 404"),
+        (status(404, "", ""), "the response has status 404"),
+        (status(403, "", HTML_PAGE), "the response has status 403 and is an HTML page"),
+        (status(302, "location: /elsewhere\r\n", ""), "the response has status 302"),
+        (status(200, "", HTML_PAGE), "the response cannot be used: not a JWK Set; "),
+    ];
+    for (step, cause) in cases {
+        let logs = Logs::of_this_thread();
+        let core = core_minting(&signer, json!({})).await;
+        let jwks = ScriptedCore::start([step]).await;
+        let err = mint(&core, &verifier_at(&jwks.url)).await.unwrap_err();
+        assert!(matches!(err, MintError::KeysUnavailable { .. }), "{err:?}");
+        let url = format!("{}/jwks.json", jwks.url);
+        let expected =
+            format!("the keys that verify the minted token are unavailable at {url}: {cause}");
+        assert!(chain(&err).starts_with(&expected), "{}", chain(&err));
+        assert!(!chain(&err).contains("secret"), "{}", chain(&err));
+        assert!(!logs.text().contains("retrying"), "{}", logs.text());
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_will_recover_is_waited_for() {
+    let signer = Signer::new("k");
+    let cases = [
+        ("404 and is an HTML page", status(404, "", HTML_PAGE)),
+        ("503", status(503, "", "")),
+        ("no usable key", status(200, "", r#"{"keys":[]}"#)),
+    ];
+    for (cause, step) in cases {
+        let logs = Logs::of_this_thread();
+        let core = core_minting(&signer, json!({})).await;
+        let jwks = ScriptedCore::start([step, status(200, "", &key_set(&[&signer]))]).await;
+        let minted = mint(&core, &verifier_at(&jwks.url)).await;
+        assert!(minted.is_ok(), "{cause}: {minted:?}");
+        let text = logs.text();
+        let line = text.lines().find(|line| line.contains("keys unavailable, retrying"));
+        let line = line.unwrap_or_else(|| panic!("{cause}: {text}"));
+        assert!(line.contains(&format!("{}/jwks.json: ", jwks.url)), "{line}");
+        assert!(line.contains(cause) && !line.contains("secret"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn unavailable_keys_are_reported_over_earlier_retries() {
+    let signer = Signer::new("k");
+    let token = token_response(
+        &signer.claims(json!({"exp": now() + 3600, "iss": ISSUER, "source": "microservice"})),
+    );
+    let core = ScriptedCore::start([status(500, "", "no database"), token]).await;
+    let jwks = ScriptedCore::start([Step::Silence]).await;
+    let url = format!("{}/jwks.json", jwks.url);
+    let jwks = RemoteJwks::builder(url).timeout(Duration::from_secs(2)).build().unwrap();
+    // The wait for the keys goes on after the end of the patience.
+    let core = SuperTokensCore::new(&core.url).unwrap().start_up_timeout(Duration::from_secs(1));
+    let request = core.service_token(ISSUER).verify_with(&Verifier::new(jwks));
+    let err = request.mint().await.unwrap_err();
+    assert!(matches!(err, MintError::KeysUnavailable { .. }), "{}", chain(&err));
+}
+
+#[tokio::test]
+async fn misconfiguration_names_expected_and_received_value() {
+    let signer = Signer::new("k");
+    let policy = |change: fn(Verifier) -> Verifier| change(signer.verifier());
+    let dead = format!("http://{}", dead_address().await);
+    let seeded = |signer: &Signer| {
+        let jwks = RemoteJwks::builder(format!("{dead}/jwks.json?key=secret"));
+        Verifier::new(jwks.seed(key_set(&[signer])).build().unwrap())
+    };
+    let cases = [
+        (
+            policy(|verifier| verifier.audience("billing").audience("ledger")),
+            json!({"aud": "inventory"}),
+            "(aud: expected billing, ledger, received inventory)",
+        ),
+        (
+            policy(|verifier| verifier.audience("billing")),
+            json!({"aud": ["a", "b"]}),
+            "(aud: expected billing, received a, b)",
+        ),
+        (
+            policy(|verifier| verifier.audience("billing")),
+            json!({}),
+            "(aud: expected billing, received none)",
+        ),
+        (policy(|verifier| verifier), json!({"aud": 7}), "(aud: received 7)"),
+        (
+            policy(|verifier| verifier.issuer("https://a")),
+            json!({}),
+            "(iss: expected https://a, received https://api.example.com)",
+        ),
+        (
+            policy(|verifier| verifier.subject("orders")),
+            json!({"sub": "o\u{202e}"}),
+            r"(sub: expected orders, received o\u{202e})",
+        ),
+        (
+            policy(|verifier| verifier.marker("role", "service")),
+            json!({"role": "user"}),
+            "(role: expected service, received user)",
+        ),
+        (
+            policy(|verifier| verifier.marker("level", 3)),
+            json!({"level": "3"}),
+            "(level: expected 3, received 3)",
+        ),
+        (
+            policy(|verifier| verifier.max_lifetime(Duration::from_secs(60))),
+            json!({"iat": 0}),
+            "(exp - iat: expected at most 60 s, received ",
+        ),
+        (
+            policy(|verifier| verifier.max_lifetime(Duration::from_secs(60))),
+            json!({"iat": "x"}),
+            "(iat: received x)",
+        ),
+        (
+            policy(|verifier| verifier.algorithms([Algorithm::RS256, Algorithm::ES256])),
+            json!({}),
+            "(alg: expected RS256, ES256, received EdDSA)",
+        ),
+        (
+            policy(|verifier| verifier.max_token_len(8)),
+            json!({}),
+            "(expected at most 8 bytes, received ",
+        ),
+        (
+            Signer::new("other").verifier(),
+            json!({}),
+            "(kid: expected a key of the local key set, received k)",
+        ),
+        (
+            seeded(&Signer::new("k")),
+            json!({}),
+            &format!("(kid: expected a key of {dead}/jwks.json, received k)"),
+        ),
+    ];
+    for (verifier, claims, expected) in cases {
+        let core = core_minting(&signer, claims).await;
+        let err = mint(&core, &verifier).await.unwrap_err();
+        assert!(matches!(err, MintError::Misconfigured { .. }), "{expected}: {}", chain(&err));
+        assert!(err.to_string().contains(expected), "{err} {expected}");
+        assert!(!err.to_string().contains("secret"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn api_key_in_a_claim_of_the_token_is_withheld() {
+    let signer = Signer::new("k");
+    let keys = LocalJwks::from_json(key_set(&[&signer])).unwrap();
+    let verifier = Verifier::new(keys).audience("billing");
+    for claims in [json!({"aud": API_KEY}), json!({"iss": format!("https://a/{API_KEY}")})] {
+        let core = core_minting(&signer, claims).await;
+        let err = mint(&core, &verifier).await.unwrap_err();
+        assert!(err.to_string().contains("received (text withheld"), "{err}");
+        assert!(!format!("{err:?}").contains("7f3a9d"), "{err:?}");
+    }
+}
