@@ -35,7 +35,7 @@ pub enum BuildError {
     /// The core has no api key and would listen beyond loopback, so every program that reaches the
     /// address could mint.
     #[error(
-        "the core would listen on {address}, beyond loopback, without an api key; call api_key() or allow_open()"
+        "the core would listen on {address}, beyond loopback, without an api key; set an api key or allow open access"
     )]
     OpenCore {
         /// The address of the listener.
@@ -81,7 +81,7 @@ pub enum BuildError {
     /// refuse the key set for its size.
     #[error(
         "rotating every {rotate_every:?} with an access token validity of {access_token_validity:?} lists too many keys; \
-         raise rotate_every() or lower access_token_validity()"
+         rotate less often or lower the access token validity"
     )]
     RotationTooFast {
         /// The rotation interval.

@@ -66,9 +66,8 @@ pub enum KeySetError {
     },
     /// Two different PEM keys fit the same algorithm and have the same `kid`, or none, so that a
     /// token cannot say which of them it means.
-    #[error(
-        "two PEM keys fit the same algorithm; give each a kid of its own with from_pem_by_kid()"
-    )]
+    /// [`LocalJwks::from_pem_by_kid`](crate::LocalJwks::from_pem_by_kid) gives each a `kid`.
+    #[error("two PEM keys fit the same algorithm; give each a kid of its own")]
     AmbiguousKeys,
     /// The file cannot be read, breaks a rule for its mode, type or size, or holds no usable key
     /// set.

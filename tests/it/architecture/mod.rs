@@ -10,6 +10,7 @@
 //! - [`graph`] derives from the paths which file imports which, and finds cycles.
 //! - [`rules`] is the table of rules; [`check`] applies it.
 //! - [`examples`] finds public types without an example in their docs.
+//! - [`texts`] finds the texts of errors and events that name a method.
 //!
 //! A path imports each file that leads to its item: the deepest module in the path, each `mod.rs`
 //! that re-exports the item, and the file that defines it. A `mod child;` line imports nothing,
@@ -26,3 +27,4 @@ mod mentions;
 mod modules;
 mod rules;
 mod source;
+mod texts;

@@ -184,7 +184,7 @@ pub(super) fn is_punct(token: Option<&TokenTree>, expected: char) -> bool {
 }
 
 /// Whether the token is `[doc = "…"]`, the parsed form of a doc comment.
-fn is_docs(token: &TokenTree) -> bool {
+pub(super) fn is_docs(token: &TokenTree) -> bool {
     let TokenTree::Group(group) = token else { return false };
     let first = group.stream().into_iter().next();
     first.is_some_and(|first| first.to_string() == "doc")
