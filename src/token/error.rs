@@ -7,7 +7,9 @@ use crate::error::{ConfigError, SourceError};
 use crate::http_client;
 #[cfg(feature = "reqwest")]
 use crate::jwks::FetchError;
-use crate::rejection::{Rejection, RejectionReason};
+use crate::rejection::Rejection;
+#[cfg(feature = "reqwest")]
+use crate::rejection::RejectionReason;
 
 /// Claims that a request must not set, each with what to do instead. The core or this crate sets
 /// all of them except `nbf`, and a value in the payload of the request would override theirs.
