@@ -79,19 +79,4 @@ mod tests {
             assert!(expected.is_some() || der.0 == input, "{input:?}");
         }
     }
-
-    #[test]
-    fn damaged_certificate_is_never_a_panic() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let der = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
-        assert!(public_key(&der).is_some());
-        for at in 0..der.len() {
-            assert!(public_key(&der[..at]).is_none(), "cut to {at} bytes");
-            for byte in [0, 0x7f, 0x80, 0x83, 0xff] {
-                let mut changed = der.clone();
-                changed[at] = byte;
-                _ = public_key(&changed);
-            }
-        }
-    }
 }

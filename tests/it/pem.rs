@@ -237,6 +237,21 @@ fn authority(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
 }
 
 #[test]
+fn damaged_certificate_is_never_a_panic() {
+    let der = certificate(&Signer::new("k"));
+    let read = |der: &[u8]| LocalJwks::from_pem(pem("CERTIFICATE", der));
+    assert!(read(&der).is_ok());
+    for at in 0..der.len() {
+        assert!(read(&der[..at]).is_err(), "cut to {at} bytes");
+        for byte in [0, 0x7f, 0x80, 0x83, 0xff] {
+            let mut changed = der.clone();
+            changed[at] = byte;
+            _ = read(&changed);
+        }
+    }
+}
+
+#[test]
 fn certificates_of_different_keys_are_refused() {
     let [utf8, printable] = [
         authority(DnValue::Utf8String("authority".into())),

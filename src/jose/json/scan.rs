@@ -289,9 +289,8 @@ impl<'j> Cursor<'j> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use proptest::test_runner::Config;
-    use serde_json::Value;
+    use fastrand::Rng;
+    use serde_json::{Map, Value};
 
     use super::*;
 
@@ -373,56 +372,72 @@ mod tests {
         assert!(members(deep(0).as_bytes(), |_, _| Some(())).is_none());
     }
 
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-            Just(Value::Null),
-        ];
-        leaf.prop_recursive(3, 12, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(any::<String>(), inner, 0..4)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
+    /// Text with escapes, control characters and characters of each length in UTF-8.
+    fn any_text(rng: &mut Rng) -> String {
+        let chars = ['a', 'b', '"', '\\', '/', '\n', '\u{1}', '$', ' ', 'é', '€', '😀'];
+        (0..rng.usize(..8))
+            .map(|_| if rng.bool() { chars[rng.usize(..chars.len())] } else { rng.char(..) })
+            .collect()
     }
 
-    proptest! {
-        #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+    fn any_object(rng: &mut Rng, depth: u8) -> Map<String, Value> {
+        (0..rng.usize(..6)).map(|_| (any_text(rng), any_json(rng, depth))).collect()
+    }
 
-        #[test]
-        fn scan_of_a_valid_object_agrees_with_serde_json(
-            object in prop::collection::btree_map(any::<String>(), any_json(), 0..6),
-            pretty in any::<bool>(),
-        ) {
-            let object = Value::Object(object.into_iter().collect());
-            let text = if pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
-            let text = text.unwrap();
-            let mut left: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
-            members(text.as_bytes(), |name, value| {
-                let name = name.unescape().unwrap();
+    fn any_json(rng: &mut Rng, depth: u8) -> Value {
+        match rng.u8(..if depth == 0 { 4 } else { 6 }) {
+            0 => Value::Null,
+            1 => rng.i64(..).into(),
+            2 => f64::from_bits(rng.u64(..)).into(),
+            3 => any_text(rng).into(),
+            4 => (0..rng.usize(..4)).map(|_| any_json(rng, depth - 1)).collect(),
+            _ => any_object(rng, depth - 1).into(),
+        }
+    }
+
+    #[test]
+    fn scan_of_a_valid_object_agrees_with_serde_json() {
+        let mut rng = Rng::with_seed(14);
+        for case in 0..500 {
+            let object = Value::Object(any_object(&mut rng, 3));
+            let text = if case % 2 == 0 { format!("{object}") } else { format!("{object:#}") };
+            let mut left: Map<String, Value> = serde_json::from_str(&text).unwrap();
+            let scan = members(text.as_bytes(), |name, value| {
+                let name = name.unescape()?;
                 let expected = left.remove(&name).unwrap();
-                assert_eq!(serde_json::from_slice::<Value>(value.as_bytes()).unwrap(), expected);
-                if let (Some(raw), Some(text)) = (value.as_string(), expected.as_str()) {
-                    assert!(raw.is(text) && raw.unescape().as_deref() == Some(text));
+                let parsed = serde_json::from_slice::<Value>(value.as_bytes()).unwrap();
+                assert_eq!(parsed, expected, "{text}");
+                if let (Some(raw), Some(string)) = (value.as_string(), expected.as_str()) {
+                    assert!(raw.is(string) && raw.unescape().as_deref() == Some(string), "{text}");
                     let mut buffer = [0; 5];
                     let name = raw.unescape_into(&mut buffer);
-                    assert!(name == text.as_bytes() || text.len() > 4 && name.len() > 4 || !text.is_ascii());
+                    let is_cut = string.len() > 4 && name.len() > 4;
+                    let is_same = name == string.as_bytes() || is_cut || !string.is_ascii();
+                    assert!(is_same, "{text}");
                 }
                 let mut elements = 0;
-                assert_eq!(value.elements(|_| { elements += 1; Some(()) }).is_some(), expected.is_array());
-                assert_eq!(elements, expected.as_array().map_or(0, Vec::len));
+                let read = value.elements(|_| {
+                    elements += 1;
+                    Some(())
+                });
+                assert_eq!(read.is_some(), expected.is_array(), "{text}");
+                assert_eq!(elements, expected.as_array().map_or(0, Vec::len), "{text}");
                 Some(())
-            }).unwrap();
-            prop_assert!(left.is_empty());
+            });
+            assert!(scan.is_some() && left.is_empty(), "{text}");
         }
+    }
 
-        #[test]
-        fn scan_of_any_bytes_does_not_panic(bytes in prop::collection::vec(prop::sample::select(&b"{}[]\":,\\u0a \xff"[..]), 0..40)) {
+    #[test]
+    fn scan_of_any_bytes_does_not_panic() {
+        let mut rng = Rng::with_seed(14);
+        for _ in 0..2000 {
+            let bytes: Vec<u8> =
+                (0..rng.usize(..40)).map(|_| b"{}[]\":,\\u0a \xff"[rng.usize(..13)]).collect();
             let _ = scanned(&bytes);
-            member_names(&bytes, |name| drop((name.unescape(), name.unescape_into(&mut [0; 5]).len(), name.is("abcd"))));
+            member_names(&bytes, |name| {
+                drop((name.unescape(), name.unescape_into(&mut [0; 5]).len(), name.is("abcd")));
+            });
         }
     }
 }

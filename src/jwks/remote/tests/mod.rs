@@ -11,6 +11,8 @@ mod invariants;
 mod lifecycle;
 mod listings;
 #[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "metrics")]
 mod recorder;
 mod runtimes;
 mod simulation;

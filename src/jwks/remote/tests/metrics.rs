@@ -1,0 +1,102 @@
+//! The counters and gauges of the key set.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tokio::time::sleep;
+
+use super::endpoint::{Behaviour, Endpoint};
+use super::guarantees::{OLD, request};
+use super::lifecycle::{paused, remote};
+use crate::jwks::remote::limits::Limits;
+
+/// The values of counters and gauges, by the metric's name and labels.
+#[derive(Default)]
+struct ValueRecorder {
+    counters: Metrics,
+    gauges: Metrics,
+}
+
+#[derive(Default)]
+struct Metrics(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Metrics {
+    fn register(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> =
+            key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let name = format!("{} {}", key.name(), labels.join(" "));
+        Arc::clone(self.0.lock().unwrap().entry(name).or_default())
+    }
+
+    fn values(&self, to_f64: fn(u64) -> f64) -> Vec<(String, f64)> {
+        let metrics = self.0.lock().unwrap();
+        let value = |metric: &AtomicU64| to_f64(metric.load(Ordering::Relaxed));
+        metrics.iter().map(|(name, metric)| (name.clone(), value(metric))).collect()
+    }
+}
+
+impl ValueRecorder {
+    /// Sorted by name and labels.
+    fn values(&self) -> Vec<(String, f64)> {
+        let mut values = self.counters.values(|count| count as f64);
+        values.extend(self.gauges.values(f64::from_bits));
+        values.sort_by(|one, other| one.0.cmp(&other.0));
+        values
+    }
+}
+
+impl Recorder for ValueRecorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.counters.register(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.gauges.register(key))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        unreachable!("no histogram is registered")
+    }
+}
+
+#[test]
+fn metrics_report_fetches_refusals_keys_and_staleness() {
+    let recorder = ValueRecorder::default();
+    metrics::with_local_recorder(&recorder, || {
+        paused().block_on(async {
+            let endpoint = Endpoint::listing(&[OLD]);
+            let (jwks, clock) = remote(&endpoint, Limits::default());
+            jwks.ready().await.unwrap();
+            for number in 0..4 {
+                request(&jwks, &clock, &format!("random-{number}")).await.unwrap_err();
+            }
+            endpoint.set(Behaviour::Hangs);
+            jwks.refresh().await.unwrap_err();
+            // Until the gauge is updated.
+            sleep(Duration::from_secs(20)).await;
+        });
+    });
+    let mut seen = recorder.values();
+    let endpoint = "endpoint=http://in-memory";
+    let stale_in = seen.pop().unwrap();
+    assert_eq!(stale_in.0, format!("tower_m2m_jwks_stale_in_seconds {endpoint}"));
+    assert!((89_900.0..89_990.0).contains(&stale_in.1), "{stale_in:?}");
+    let fetches = |labels: &str| format!("tower_m2m_jwks_fetches_total {endpoint} {labels}");
+    let expected = [
+        (format!("tower_m2m_jwks_fetch_limit_refusals_total {endpoint}"), 2.0),
+        (fetches("cause=refresh outcome=timeout"), 1.0),
+        (fetches("cause=scheduled outcome=success"), 1.0),
+        (fetches("cause=unknown_key outcome=success"), 2.0),
+        (format!("tower_m2m_jwks_keys {endpoint}"), 1.0),
+    ];
+    assert_eq!(seen, expected);
+}
