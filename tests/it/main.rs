@@ -22,6 +22,7 @@ mod observer;
 mod optional;
 mod outcome;
 mod pem;
+mod properties;
 mod refusals;
 mod remote;
 mod remote_limits;

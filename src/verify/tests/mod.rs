@@ -2,6 +2,5 @@
 
 mod concurrency;
 mod policy;
-mod properties;
 mod token_cache;
 mod verifier;
