@@ -15,7 +15,7 @@ impl Rule {
         if let Check::Lint { name, .. } = self.check
             && !has_lint(manifest, name)
         {
-            add("Cargo.toml", 1, &format!("[lints.clippy] lacks {name} = \"warn\""));
+            add("Cargo.toml", 1, &format!("[workspace.lints.clippy] lacks {name} = \"warn\""));
         }
         for (id, file) in krate.files.iter().enumerate() {
             let path = format!("src/{}", file.path);
@@ -106,9 +106,12 @@ pub(super) fn matches_pattern(mention: &str, pattern: &str) -> bool {
 }
 
 fn has_lint(manifest: &str, name: &str) -> bool {
-    let lints = manifest.split("\n[").find_map(|table| table.strip_prefix("lints.clippy]"));
-    let line = format!("{name} = \"warn\"");
-    lints.is_some_and(|lints| lints.lines().any(|found| found.trim() == line))
+    let table = |name| manifest.split("\n[").find_map(|table| table.strip_prefix(name));
+    let has_line = |table: Option<&str>, line: &str| {
+        table.is_some_and(|table| table.lines().any(|found| found.trim() == line))
+    };
+    has_line(table("lints]"), "workspace = true")
+        && has_line(table("workspace.lints.clippy]"), &format!("{name} = \"warn\""))
 }
 
 fn disables(attribute: &str, lints: &[String]) -> bool {
@@ -157,7 +160,8 @@ mod tests {
     use super::super::source::texts;
     use super::*;
 
-    const MANIFEST: &str = "[package]\n\n[lints.clippy]\nawait_holding_lock = \"warn\"\n";
+    const MANIFEST: &str =
+        "\n[lints]\nworkspace = true\n\n[workspace.lints.clippy]\nawait_holding_lock = \"warn\"\n";
     const LIB: &str = "#![forbid(unsafe_code)]\n";
 
     /// The violations in a crate that has only this file and the `mod` lines that declare it.
@@ -277,11 +281,9 @@ mod tests {
         assert_eq!(lock("#[cfg_attr(unix, allow(x, clippy::suspicious))] fn f() {}"), [LOCK]);
         let manifests = [
             ("", &[LOCK][..]),
-            ("[lints.clippy]\nawait_holding_lock = \"allow\"", &[LOCK]),
-            (
-                "\n[lints.rust]\nawait_holding_lock = \"warn\"\n[lints.clippy]\ntodo = \"warn\"",
-                &[LOCK],
-            ),
+            (&MANIFEST.replace("warn", "allow"), &[LOCK]),
+            (&MANIFEST.replace("clippy", "rust"), &[LOCK]),
+            (&MANIFEST.replace("true", "false"), &[LOCK]),
             (MANIFEST, &[]),
         ];
         for (manifest, expected) in manifests {

@@ -18,7 +18,7 @@ const TEST_CONDITIONS: [&str; 3] = ["test", "fuzzing", "doctest"];
 pub(super) type Texts = BTreeMap<String, String>;
 
 pub(super) fn texts_of_this_crate() -> Texts {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
     let mut texts = Texts::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {

@@ -63,7 +63,6 @@ async fn mint_overrides_the_limits_of_a_custom_client() {
             .retry(retries.classify_fn(|exchange| exchange.retryable()))
             .timeout(hour)
             .connect_timeout(hour)
-            .gzip(true)
     };
     let target = Server::start(minted());
     let location = format!("location: http://{}/recipe/jwt", target.address);

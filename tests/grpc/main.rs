@@ -1,0 +1,190 @@
+//! Both layers with tonic's client and server.
+#![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
+
+#[path = "../it/support.rs"]
+#[allow(dead_code)] // these tests use a part of it
+mod support;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Request;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::NamedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Status};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower_m2m::{
+    AddServiceTokenLayer, RemoteJwks, ServiceClaims, ServiceToken, Verifier,
+    VerifyServiceTokenLayer,
+};
+
+use support::{DeadPort, Endpoint, Script, Signer, caller, key_set};
+
+/// A codec of empty messages.
+#[derive(Clone, Copy, Default)]
+struct EmptyCodec;
+
+impl Codec for EmptyCodec {
+    type Encode = ();
+    type Decode = ();
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for EmptyCodec {
+    type Item = ();
+    type Error = Status;
+
+    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+impl Decoder for EmptyCodec {
+    type Item = ();
+    type Error = Status;
+
+    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
+        Ok(Some(()))
+    }
+}
+
+/// A gRPC service that returns the caller's name in the response metadata. It is written like the
+/// services that tonic generates.
+#[derive(Clone)]
+struct Who;
+
+impl NamedService for Who {
+    const NAME: &'static str = "test.Who";
+}
+
+impl Service<Request<Body>> for Who {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let method = service_fn(|request: tonic::Request<()>| async move {
+            let mut response = tonic::Response::new(());
+            let name = caller(ServiceClaims::from_extensions(request.extensions()));
+            response.metadata_mut().insert("x-caller", name.parse().unwrap());
+            Ok::<_, Status>(response)
+        });
+        Box::pin(
+            async move { Ok(tonic::server::Grpc::new(EmptyCodec).unary(method, request).await) },
+        )
+    }
+}
+
+async fn serve_grpc(layer: VerifyServiceTokenLayer) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().layer(layer).add_service(Who);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+async fn call<S>(channel: S) -> Result<String, Status>
+where
+    S: Service<Request<Body>, Response = http::Response<Body>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|_| Status::internal("not ready"))?;
+    let path = http::uri::PathAndQuery::from_static("/test.Who/Ask");
+    let response = client.unary(tonic::Request::new(()), path, EmptyCodec).await?;
+    Ok(response.metadata().get("x-caller").unwrap().to_str().unwrap().to_owned())
+}
+
+fn token_layer(jwt: String) -> AddServiceTokenLayer {
+    AddServiceTokenLayer::new(ServiceToken::from_jwt(jwt).unwrap())
+}
+
+#[tokio::test]
+async fn tonic_calls_tonic_through_both_layers() {
+    let signer = Signer::new("k");
+    let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
+    let verifier = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
+    let address = serve_grpc(VerifyServiceTokenLayer::new(verifier)).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+
+    let admitted = ServiceBuilder::new().layer(token_layer(signer.good())).service(channel.clone());
+    assert_eq!(call(admitted).await.unwrap(), "orders");
+
+    let refused = [
+        (call(channel.clone()).await, Code::Unauthenticated, "no credential"),
+        (
+            call(token_layer(Signer::new("x").good()).layer(channel.clone())).await,
+            Code::Unauthenticated,
+            "not known",
+        ),
+        (call(token_layer(signer.user()).layer(channel)).await, Code::PermissionDenied, "marker"),
+    ];
+    for (outcome, code, message) in refused {
+        let status = outcome.unwrap_err();
+        assert_eq!(status.code(), code);
+        assert!(status.message().contains(message), "{status}");
+    }
+
+    let dead_port = DeadPort::new();
+    let address = serve_grpc(VerifyServiceTokenLayer::new(Verifier::new(
+        RemoteJwks::new(dead_port.url()).unwrap(),
+    )))
+    .await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert_eq!(
+        call(token_layer(signer.good()).layer(channel)).await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test]
+async fn tonic_client_maps_http_refusals_to_codes() {
+    let signer = Signer::new("k");
+    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier()).http_answers()).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert_eq!(call(token_layer(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
+    assert_eq!(call(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(
+        call(token_layer(signer.user()).layer(channel)).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+#[tokio::test]
+async fn layer_with_origins_adds_no_token_on_a_tonic_channel() {
+    let signer = Signer::new("k");
+    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier())).await;
+    let origin = format!("http://{address}");
+    let channel = Channel::from_shared(origin.clone()).unwrap().connect_lazy();
+    // Requests on a channel have no authority, as the docs of `only_to` say.
+    let service = token_layer(signer.good()).only_to([origin]).unwrap().layer(channel);
+    assert_eq!(call(service).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn optional_layer_admits_anonymous_tonic_calls() {
+    let signer = Signer::new("k");
+    let address = serve_grpc(VerifyServiceTokenLayer::optional(signer.verifier())).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert_eq!(call(channel.clone()).await.unwrap(), "anonymous");
+    assert_eq!(call(token_layer(signer.good()).layer(channel)).await.unwrap(), "orders");
+}
