@@ -100,3 +100,25 @@ fn metrics_report_fetches_refusals_keys_and_staleness() {
     ];
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn staleness_is_up_to_date_between_and_during_fetches() {
+    let recorder = ValueRecorder::default();
+    metrics::with_local_recorder(&recorder, || {
+        paused().block_on(async {
+            let endpoint = Endpoint::listing(&[OLD]);
+            let limits = Limits { timeout: Duration::from_secs(60), ..Limits::default() };
+            let (jwks, _) = remote(&endpoint, limits);
+            jwks.ready().await.unwrap();
+            endpoint.set(Behaviour::Hangs);
+            // Through the time without a fetch, and through some fetches of 60 s.
+            for second in (0..7200).step_by(7) {
+                sleep(Duration::from_secs(7)).await;
+                let (_, stale_in) = recorder.values().pop().unwrap();
+                let late = stale_in - jwks.health().usable_for.as_secs_f64();
+                assert!((0.0..=15.0).contains(&late), "{late} s after {second} s");
+            }
+            assert!(endpoint.fetches().0 > 3);
+        });
+    });
+}

@@ -4,8 +4,6 @@
 mod coverage;
 mod endpoint;
 mod flapping;
-#[cfg(feature = "metrics")]
-mod gauges;
 mod guarantees;
 mod invariants;
 mod lifecycle;
