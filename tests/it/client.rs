@@ -175,7 +175,7 @@ async fn only_to_refuses_plain_http_beyond_loopback() {
     assert!(seen.contains_key(AUTHORIZATION));
     let err = layer.only_to(["http://billing.internal"]).unwrap_err();
     let expected =
-        "plain http to http://billing.internal, beyond loopback; use https or allow_plain_http()";
+        "plain http to http://billing.internal, beyond loopback; use https or allow plain http";
     assert_eq!(err.to_string(), expected, "the error names the setting");
 }
 

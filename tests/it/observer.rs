@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -168,7 +168,11 @@ async fn renew_reject_and_expire_tokens(observer: &Observer) {
     core.set(Script::Status(500));
     observer.wait_for("service token renewal failed").await;
     observer.wait_for("service token renewal failed again").await;
-    observer.wait_for("token expired").await;
+    // The observer reads the expired token first, and tracing drops an event within an event.
+    let has_expired = || token.expires_at().unwrap() <= UNIX_EPOCH + Duration::from_secs(now());
+    while !has_expired() {
+        observer.0.recorded.notified().await;
+    }
     core.set(minted(&signer.good()));
     observer.wait_for("service token renewed").await;
 
@@ -224,7 +228,6 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "mint failed, retrying",
         "service token renewal failed",
         "service token renewal failed again",
-        "service token expired",
         "service token renewed",
         "service token rejected, minting a new one",
         "service token rejected",

@@ -13,7 +13,9 @@ use tower_m2m::{
 };
 use tower_test::mock;
 
-use crate::support::{DeadPort, Inner, ResponseSummary, Signer, bearer, forged, header, request};
+use crate::support::{
+    DeadPort, Inner, ResponseSummary, Signer, UnusedListener, bearer, forged, header, request,
+};
 
 const NO_ERROR: &str = r#"Bearer realm="m2m""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="m2m", error="invalid_request""#;
@@ -71,14 +73,16 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
 
 #[tokio::test]
 async fn poll_ready_without_keys_is_ready_and_fetches_nothing() {
-    let port = DeadPort::new();
-    let jwks = RemoteJwks::new(port.url()).unwrap();
+    let endpoint = UnusedListener::new().await;
+    let jwks = RemoteJwks::new(endpoint.url()).unwrap();
     let layer = VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()));
     let mut service = layer.layer(Inner::default());
     let first =
         poll_fn(|cx| Poll::Ready(Service::<Request<()>>::poll_ready(&mut service, cx))).await;
     assert!(matches!(first, Poll::Ready(Ok(()))));
-    assert!(!jwks.health().running, "`poll_ready` started the fetch task");
+    tokio::task::yield_now().await;
+    endpoint.assert_unused().await;
+    drop(jwks);
 }
 
 #[tokio::test]
