@@ -106,31 +106,46 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let next = match state.as_mut().project() {
-                StateProj::Renewing { renewal, parked } => {
-                    ready!(renewal.as_mut().poll(cx));
-                    State::Readying { parked: parked.take() }
+            if let StateProj::Calling { future, sent } = state.as_mut().project() {
+                let result = ready!(future.poll(cx));
+                if let (Ok(response), Some(sent)) = (&result, sent) {
+                    report_refusal(response, sent);
                 }
-                StateProj::Readying { parked } => {
-                    ready!(parked.as_mut().expect(COMPLETED).inner.poll_ready(cx))?;
-                    let Parked { mut request, mut inner, policy, mut copy } =
-                        *parked.take().expect(COMPLETED);
-                    let sent = Some(policy.insert_token(&mut request, &mut copy));
-                    State::Calling { future: inner.call(request), sent }
-                }
-                StateProj::Calling { future, sent } => {
-                    let result = ready!(future.poll(cx));
-                    if let (Ok(response), Some(sent)) = (&result, sent) {
-                        report_refusal(response, sent);
-                    }
-                    return Poll::Ready(result);
-                }
-            };
-            state.set(next);
+                return Poll::Ready(result);
+            }
+            ready!(state.as_mut().poll_parked(cx))?;
         }
+    }
+}
+
+impl<S, R> State<S, R>
+where
+    S: Service<R>,
+    R: OutgoingRequest,
+{
+    /// Goes on to the next state. Not inlined: few requests wait, and the frame is large.
+    #[cold]
+    fn poll_parked(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        let next = match self.as_mut().project() {
+            StateProj::Renewing { renewal, parked } => {
+                ready!(renewal.as_mut().poll(cx));
+                State::Readying { parked: parked.take() }
+            }
+            StateProj::Readying { parked } => {
+                ready!(parked.as_mut().expect(COMPLETED).inner.poll_ready(cx))?;
+                let Parked { mut request, mut inner, policy, mut copy } =
+                    *parked.take().expect(COMPLETED);
+                let sent = Some(policy.insert_token(&mut request, &mut copy));
+                State::Calling { future: inner.call(request), sent }
+            }
+            StateProj::Calling { .. } => return Poll::Ready(Ok(())),
+        };
+        self.set(next);
+        Poll::Ready(Ok(()))
     }
 }
 

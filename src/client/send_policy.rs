@@ -63,6 +63,7 @@ impl SendPolicy {
     /// Adds the token to the request if the policy allows it. Returns what was added, if anything.
     /// `Err` if the request has to wait: the renewal after which
     /// [`insert_token`](Self::insert_token) adds the token.
+    #[inline]
     pub(super) fn add_token(
         &self,
         request: &mut impl OutgoingRequest,
@@ -93,6 +94,7 @@ impl SendPolicy {
         self.insert(request, copy.header_value())
     }
 
+    #[inline]
     fn insert(
         &self,
         request: &mut impl OutgoingRequest,

@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::future::{Parked, ResponseFuture};
 use super::message::{OutgoingRequest, ResponseHead};
 use super::send_policy::SendPolicy;
-use crate::token::{ServiceToken, TokenCopy};
+use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
 ///
@@ -57,6 +57,23 @@ impl<S> AddServiceToken<S> {
         Self { inner, policy, copy }
     }
 
+    /// Has the request wait for the renewal. Drops the readied service uncalled, which releases the
+    /// permit that it may hold.
+    #[cold]
+    fn park<R>(&mut self, request: R, renewal: PendingRenewal) -> ResponseFuture<S, R>
+    where
+        S: Service<R> + Clone,
+    {
+        let parked = Parked {
+            request,
+            inner: self.inner.clone(),
+            policy: Arc::clone(&self.policy),
+            copy: self.copy.clone(),
+        };
+        self.inner = self.inner.clone();
+        ResponseFuture::renewing(renewal, parked)
+    }
+
     /// Gets a reference to the inner service. Requests sent through it carry no token.
     #[must_use]
     pub fn get_ref(&self) -> &S {
@@ -94,17 +111,7 @@ where
     fn call(&mut self, mut request: R) -> Self::Future {
         match self.policy.add_token(&mut request, &mut self.copy) {
             Ok(sent) => ResponseFuture::calling(self.inner.call(request), sent),
-            Err(renewal) => {
-                let parked = Parked {
-                    request,
-                    inner: self.inner.clone(),
-                    policy: Arc::clone(&self.policy),
-                    copy: self.copy.clone(),
-                };
-                // Drops the readied service uncalled, which releases the permit that it may hold.
-                self.inner = self.inner.clone();
-                ResponseFuture::renewing(renewal, parked)
-            }
+            Err(renewal) => self.park(request, renewal),
         }
     }
 }
