@@ -170,6 +170,9 @@ mod tests {
     use super::*;
     use crate::embedded_core::keys::rotation::Rotation;
 
+    /// A test fails if a mint takes longer. It only ends a hang.
+    const TIMEOUT: Duration = Duration::from_secs(120);
+
     impl UnsignedToken {
         pub(crate) fn validity(&self) -> u64 {
             self.validity
@@ -246,7 +249,7 @@ mod tests {
         runtime.block_on(async {
             let minter = minter().await;
             let busy = task::spawn_blocking(move || released.recv());
-            let minted = timeout(Duration::from_secs(20), mint(minter)).await;
+            let minted = timeout(TIMEOUT, mint(minter)).await;
             assert!(minted.expect("the mint waits for a blocking thread").is_ok());
             drop(release);
             busy.await.unwrap().unwrap_err();
@@ -268,8 +271,7 @@ mod tests {
             })
             .collect();
         drop(busy);
-        let minted = runtime()
-            .block_on(async { timeout(Duration::from_secs(20), mint(minter.clone())).await });
+        let minted = runtime().block_on(async { timeout(TIMEOUT, mint(minter.clone())).await });
         assert!(minted.expect("the mint waits for idle runtimes").is_ok());
         drop(idle);
     }
