@@ -1,8 +1,11 @@
 //! Minting against cores that are dead, hanging, late, overloaded or broken, and against other
 //! servers.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Name, Resolve, Resolving};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
@@ -10,21 +13,25 @@ use tower_m2m::{
     EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
 };
 
+use crate::manual_clock::ManualClock;
 use crate::scripted::{
-    API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, dead_address, good, signed_by, status,
+    API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, good, mint_in_steps, signed_by, status,
 };
-use crate::support::chain;
+use crate::support::{DeadPort, Logs, TIMEOUT, chain};
 
-/// Longer than any mint in these tests takes.
-const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The defaults of `start_up_timeout`, of `timeout` and of the longest delay between two attempts.
+const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 fn core(uri: &str) -> SuperTokensCore {
     SuperTokensCore::new(uri).unwrap().api_key(API_KEY).start_up_timeout(Duration::ZERO)
 }
 
 async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
-    let minted =
-        timeout(TEST_TIMEOUT, core.service_token(ISSUER).mint()).await.expect("the mint hangs");
+    let minted = timeout(TIMEOUT, core.service_token(ISSUER).mint()).await.expect("the mint hangs");
     if let Err(err) = &minted {
         let text = chain(err);
         assert!(!text.contains(['\n', '\r', '\u{1b}']), "control characters: {text:?}");
@@ -38,8 +45,8 @@ async fn mint(core: &SuperTokensCore) -> Result<ServiceToken, MintError> {
 #[tokio::test]
 async fn dead_host_is_skipped_in_any_position() {
     let live = ScriptedCore::start([good()]).await;
-    let dead = dead_address().await;
-    for uri in [format!("http://{dead};{}", live.url), format!("{};http://{dead}", live.url)] {
+    let dead = DeadPort::new();
+    for uri in [format!("{};{}", dead.url(), live.url), format!("{};{}", live.url, dead.url())] {
         let core = core(&uri);
         let before = live.count();
         for _ in 0..3 {
@@ -78,35 +85,53 @@ async fn refused_mint_asks_no_other_host() {
     assert_eq!(other.count(), 0);
 }
 
-#[tokio::test]
-async fn mint_with_all_hosts_dead_fails_within_the_timeout() {
-    let uri = format!("http://{};http://{}", dead_address().await, dead_address().await);
-    let start = Instant::now();
-    let err = mint(&core(&uri).start_up_timeout(Duration::from_millis(500))).await.unwrap_err();
-    assert!(matches!(err, MintError::Unreachable { .. }), "{err}");
-    assert!(chain(&err).contains("refused"), "{err:?}");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+/// Resolves no name: hosts that are dead without a socket, so that time can be virtual.
+struct NoSuchHost;
+
+impl Resolve for NoSuchHost {
+    fn resolve(&self, _: Name) -> Resolving {
+        Box::pin(async { Err("no such host".into()) })
+    }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn mint_with_all_hosts_dead_fails_within_the_timeout() {
+    let core = core("http://localhost:1;http://localhost:2").start_up_timeout(START_UP_TIMEOUT);
+    let client = reqwest::Client::builder().dns_resolver(Arc::new(NoSuchHost));
+    let start = Instant::now();
+    let err = core.service_token(ISSUER).http_client(client).mint().await.unwrap_err();
+    assert!(matches!(err, MintError::Unreachable { .. }), "{err}");
+    assert!(chain(&err).contains("no such host"), "{err:?}");
+    let unused = START_UP_TIMEOUT.checked_sub(start.elapsed()).expect("longer than the timeout");
+    assert!(unused <= Duration::from_millis(100), "{unused:?} before the timeout");
+}
+
+#[tokio::test(start_paused = true)]
 async fn hanging_host_times_out_and_the_retry_asks_another() {
+    let clock = ManualClock::new();
     let hanging = ScriptedCore::start([Step::Silence]).await;
-    let hung = core(&hanging.url).timeout(Duration::from_millis(200));
-    let err = mint(&hung).await.unwrap_err();
+    // Lets the request with this number time out.
+    let time_out = async |number| {
+        hanging.received(number).await;
+        clock.advance(REQUEST_TIMEOUT).await;
+    };
+    let hung = core(&hanging.url);
+    let err = tokio::join!(mint(&hung), time_out(1)).0.unwrap_err();
     assert_eq!(err.to_string(), format!("the core at {} cannot be reached", hanging.url));
     assert!(chain(&err).ends_with("no response in time"), "{}", chain(&err));
 
     let good = ScriptedCore::start([good()]).await;
     let uri = format!("{};{}", hanging.url, good.url);
-    let both = || core(&uri).timeout(Duration::from_millis(200));
     // The hanging host may have minted already, so the same attempt asks no other host.
-    mint(&both()).await.unwrap_err();
+    let both = core(&uri);
+    tokio::join!(mint(&both), time_out(2)).0.unwrap_err();
     assert_eq!((hanging.count(), good.count()), (2, 0));
-    mint(&both().start_up_timeout(Duration::from_secs(5))).await.unwrap();
+    let retried = core(&uri).start_up_timeout(START_UP_TIMEOUT).service_token(ISSUER);
+    tokio::join!(mint_in_steps(retried, &clock, MAX_DELAY), time_out(3)).0.unwrap();
     assert_eq!((hanging.count(), good.count()), (3, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn error_names_the_base_path_of_the_core() {
     let cases = [
         (status(401, "", "Invalid API key"), "refused with status 401: Invalid API key"),
@@ -117,11 +142,20 @@ async fn error_names_the_base_path_of_the_core() {
         (Step::Token(json!({ "exp": -5, "source": "microservice" })), "minted a token that cannot"),
         (Step::Silence, "cannot be reached: no response in time"),
     ];
+    let clock = ManualClock::new();
     for (step, expected) in cases {
+        let hangs = matches!(step, Step::Silence);
         let server = ScriptedCore::start([step]).await;
-        for (base, named) in [("/auth/", "/auth"), ("/a/recipe/jwt", "/a/recipe/jwt"), ("", "")] {
-            let core = core(&format!("{}{base}", server.url)).timeout(Duration::from_millis(300));
-            let text = chain(&mint(&core).await.unwrap_err());
+        let bases = [("/auth/", "/auth"), ("/a/recipe/jwt", "/a/recipe/jwt"), ("", "")];
+        for (number, (base, named)) in bases.into_iter().enumerate() {
+            let core = core(&format!("{}{base}", server.url));
+            let time_out = async {
+                server.received(number + 1).await;
+                if hangs {
+                    clock.advance(REQUEST_TIMEOUT).await;
+                }
+            };
+            let text = chain(&tokio::join!(mint(&core), time_out).0.unwrap_err());
             assert!(text.contains(&format!("{}{named} {expected}", server.url)), "{text}");
             assert!(!text.ends_with([':', ' ']), "{text}");
         }
@@ -132,22 +166,40 @@ async fn error_names_the_base_path_of_the_core() {
     assert_eq!(err.to_string(), expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn status_429_is_retried_after_its_retry_after() {
+    let clock = ManualClock::new();
+    let patient = |core: &ScriptedCore| {
+        self::core(&core.url).start_up_timeout(START_UP_TIMEOUT).service_token(ISSUER)
+    };
     let too_many = || status(429, "", "slow down");
     let overloaded = ScriptedCore::start([too_many(), too_many(), too_many(), good()]).await;
-    mint(&core(&overloaded.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
+    mint_in_steps(patient(&overloaded), &clock, MAX_DELAY).await.unwrap();
     assert_eq!(overloaded.count(), 4);
 
     let with_retry_after =
-        ScriptedCore::start([status(429, "retry-after: 1\r\n", ""), good()]).await;
-    let start = Instant::now();
-    mint(&core(&with_retry_after.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
-    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+        ScriptedCore::start([status(429, "retry-after: 20\r\n", ""), good()]).await;
+    let logs = Logs::of_this_thread();
+    let mut minting = pin!(patient(&with_retry_after).mint());
+    let other = ScriptedCore::start([good()]).await;
+    let before = async {
+        logs.wait_for("mint failed, retrying").await;
+        clock.advance(Duration::from_secs(19)).await;
+        // A retry in these 19 s would have begun before this mint.
+        mint(&core(&other.url)).await.unwrap();
+    };
+    tokio::select! {
+        minted = &mut minting => panic!("retried before `Retry-After`: {minted:?}"),
+        () = before => {}
+    }
+    assert_eq!(with_retry_after.count(), 1);
+    // A random quarter of `Retry-After` passes too.
+    clock.advance(Duration::from_secs(1 + 5)).await;
+    minting.await.unwrap();
+    assert_eq!(with_retry_after.count(), 2);
 
     let always_429 = ScriptedCore::start([too_many()]).await;
-    let err =
-        mint(&core(&always_429.url).start_up_timeout(Duration::from_secs(2))).await.unwrap_err();
+    let err = mint_in_steps(patient(&always_429), &clock, MAX_DELAY).await.unwrap_err();
     assert_eq!(
         err.to_string(),
         format!("the core at {} refused with status 429: slow down", always_429.url)
@@ -155,16 +207,21 @@ async fn status_429_is_retried_after_its_retry_after() {
     assert!(always_429.count() > 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failing_core_is_retried_until_the_start_up_timeout() {
+    let clock = ManualClock::new();
     let recovering =
         ScriptedCore::start([status(500, "", "boom"), status(503, "", ""), good()]).await;
-    mint(&core(&recovering.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap();
+    let request = core(&recovering.url).start_up_timeout(START_UP_TIMEOUT).service_token(ISSUER);
+    mint_in_steps(request, &clock, MAX_DELAY).await.unwrap();
     assert_eq!(recovering.count(), 3);
 
     let broken = ScriptedCore::start([status(500, "", "\u{1b}[31mboom\nat line 1")]).await;
-    let err =
-        mint(&core(&broken.url).start_up_timeout(Duration::from_millis(300))).await.unwrap_err();
+    let start = Instant::now();
+    let request = core(&broken.url).start_up_timeout(START_UP_TIMEOUT).service_token(ISSUER);
+    let err = mint_in_steps(request, &clock, MAX_DELAY).await.unwrap_err();
+    assert!(start.elapsed() >= START_UP_TIMEOUT - MAX_DELAY, "{:?}", start.elapsed());
+    assert!(start.elapsed() <= START_UP_TIMEOUT, "{:?}", start.elapsed());
     let expected =
         format!(r"the core at {} refused with status 500: \u{{1b}}[31mboom at line 1", broken.url);
     assert_eq!(err.to_string(), expected);
@@ -193,7 +250,7 @@ async fn permanent_error_fails_without_a_retry() {
     ];
     for (step, expected) in cases {
         let server = ScriptedCore::start([step, good()]).await;
-        let err = mint(&core(&server.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
+        let err = mint(&core(&server.url).start_up_timeout(HOUR)).await.unwrap_err();
         assert!(err.to_string().ends_with(expected), "{err}");
         assert_eq!(server.count(), 1, "{expected}");
     }
@@ -219,7 +276,7 @@ async fn unusable_token_fails_without_a_retry() {
     ];
     for (claims, expected) in cases {
         let minting = ScriptedCore::start([Step::Token(claims), good()]).await;
-        let err = mint(&core(&minting.url).start_up_timeout(TEST_TIMEOUT)).await.unwrap_err();
+        let err = mint(&core(&minting.url).start_up_timeout(HOUR)).await.unwrap_err();
         let is_unusable =
             matches!(&err, MintError::UnusableToken { .. } | MintError::WrongClaims { .. });
         assert!(is_unusable && chain(&err).ends_with(expected), "{err:?}");
@@ -227,14 +284,24 @@ async fn unusable_token_fails_without_a_retry() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mint_waits_for_a_core_that_starts_ten_seconds_late() {
-    let address = dead_address().await;
-    let core = core(&format!("http://{address}")).start_up_timeout(TEST_TIMEOUT);
-    let mut minting = std::pin::pin!(core.service_token(ISSUER).mint());
-    timeout(Duration::from_secs(10), &mut minting).await.expect_err("minted without a core");
-    let late = ScriptedCore::start_at(address, [good()]).await;
-    minting.await.unwrap();
+    let (clock, logs, port) = (ManualClock::new(), Logs::of_this_thread(), DeadPort::new());
+    let core = core(&port.url()).start_up_timeout(START_UP_TIMEOUT);
+    let start = Instant::now();
+    let starting = async {
+        for attempts in 1..=2 {
+            logs.wait_for_times("mint failed, retrying", attempts).await;
+            clock.advance(MAX_DELAY).await;
+        }
+        logs.wait_for_times("mint failed, retrying", 3).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        let late = ScriptedCore::start_on(port.listen(), [good()]);
+        clock.advance(MAX_DELAY).await;
+        late
+    };
+    let (minted, late) = tokio::join!(mint(&core), starting);
+    minted.unwrap();
     assert_eq!(late.count(), 1);
 }
 
@@ -316,8 +383,8 @@ async fn verify_with_applies_the_policy_of_the_called_service() {
     let err = request().verify_with(&Verifier::new(other_keys)).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
-    let unreachable_keys =
-        Verifier::new(RemoteJwks::new(format!("http://{}/", dead_address().await)).unwrap());
+    let dead = DeadPort::new();
+    let unreachable_keys = Verifier::new(RemoteJwks::new(dead.url()).unwrap());
     let err = request().verify_with(&unreachable_keys).mint().await.unwrap_err();
     assert!(matches!(err, MintError::KeysUnavailable { .. }), "{err}");
     assert!(chain(&err).contains("the connection failed: "), "{}", chain(&err));

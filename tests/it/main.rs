@@ -15,6 +15,7 @@ mod inputs;
 #[cfg(unix)]
 mod kill;
 mod layer_order;
+mod manual_clock;
 mod mint;
 mod mint_responses;
 mod mint_retries;

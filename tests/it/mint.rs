@@ -5,6 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::json;
 use tower_m2m::{ConfigError, EmbeddedCore, LocalJwks, MintError, SuperTokensCore, Verifier};
 
+use crate::manual_clock::ManualClock;
+use crate::scripted::mint_in_steps;
 use crate::support::{
     DeadPort, ISSUER, Logs, UnusedListener, chain, core, decode, now, serve_core,
 };
@@ -115,12 +117,13 @@ async fn mint_keeps_the_base_path_of_the_core() {
     assert!(matches!(error, MintError::Refused { status: 404, .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn unreachable_core_is_named_in_a_one_line_error() {
-    let port = DeadPort::new();
-    for timeout in [Duration::ZERO, Duration::from_millis(300)] {
+    let (clock, port) = (ManualClock::new(), DeadPort::new());
+    for timeout in [0, 30].map(Duration::from_secs) {
         let core = core_at(&port.url()).api_key(API_KEY).start_up_timeout(timeout);
-        let error = core.service_token(ISSUER).mint().await.unwrap_err();
+        let minting = mint_in_steps(core.service_token(ISSUER), &clock, Duration::from_secs(5));
+        let error = minting.await.unwrap_err();
         assert!(
             matches!(&error, MintError::Unreachable { core, .. } if *core == port.url()),
             "{error:?}"
@@ -131,11 +134,9 @@ async fn unreachable_core_is_named_in_a_one_line_error() {
             text.starts_with(&format!("the core at {} cannot be reached: ", port.url())),
             "{text}"
         );
+        // The chain of errors also holds the cause.
+        assert!(text.contains("refused"), "{text}");
     }
-    // The chain of errors also holds the cause.
-    let core = core_at(&port.url()).start_up_timeout(Duration::from_millis(500));
-    let text = chain(&core.service_token(ISSUER).mint().await.unwrap_err());
-    assert!(text.contains("refused"), "{text}");
 }
 
 #[tokio::test]
@@ -168,8 +169,7 @@ async fn mint_asks_the_next_host_if_one_is_dead() {
         assert!(core.service_token(ISSUER).mint().await.is_ok(), "{hosts}");
     }
     let other = DeadPort::new();
-    let core = core_at(&format!("{};{}", port.url(), other.url()))
-        .start_up_timeout(Duration::from_millis(200));
+    let core = core_at(&format!("{};{}", port.url(), other.url())).start_up_timeout(Duration::ZERO);
     assert!(matches!(core.service_token(ISSUER).mint().await, Err(MintError::Unreachable { .. })));
 }
 

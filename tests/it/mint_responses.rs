@@ -11,10 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Uri};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
 
+use crate::manual_clock::ManualClock;
+use crate::scripted::{ScriptedCore, Step, mint_in_steps};
 use crate::support::{DeadPort, ISSUER, Logs, Signer, TIMEOUT, UnusedListener, chain, now, serve};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
@@ -280,30 +280,20 @@ async fn retry_after_beyond_the_start_up_timeout_fails_at_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn core_that_hangs_up_or_stays_silent_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let core = SuperTokensCore::new(&url).unwrap().start_up_timeout(Duration::from_millis(300));
-    let minting = core.service_token(ISSUER).mint();
-    let server = async {
-        let mut held = Vec::new();
-        loop {
-            // Closes the first connection, and keeps the others open without a response.
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 64]).await;
-            if held.is_empty() {
-                drop(stream);
-                held.push(None);
-            } else {
-                held.push(Some(stream));
-            }
-        }
+    let clock = ManualClock::new();
+    let core = ScriptedCore::start([Step::Text(String::new()), Step::Silence]).await;
+    let patience = Duration::from_secs(30);
+    let request = SuperTokensCore::new(&core.url).unwrap().start_up_timeout(patience);
+    let silent = async {
+        core.received(2).await;
+        clock.advance(patience).await;
     };
-    tokio::select! {
-        minted = minting => assert!(matches!(minted.unwrap_err(), MintError::Unreachable { core, .. } if core == url)),
-        () = server => {}
-    }
+    let minting = mint_in_steps(request.service_token(ISSUER), &clock, Duration::from_secs(1));
+    let error = tokio::join!(minting, silent).0.unwrap_err();
+    assert!(matches!(&error, MintError::Unreachable { core: name, .. } if *name == core.url));
+    assert_eq!(core.count(), 2);
 }
 
 #[tokio::test]

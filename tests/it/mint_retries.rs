@@ -5,10 +5,15 @@ use std::time::Duration;
 use serde_json::json;
 use tower_m2m::{MintError, RejectionReason, ServiceToken, SuperTokensCore};
 
+use crate::manual_clock::ManualClock;
 use crate::scripted::{
-    ISSUER, ScriptedCore, Step, dead_address, good, signed_by, status, token_response,
+    ISSUER, ScriptedCore, Step, good, mint_in_steps, signed_by, status, token_response,
 };
-use crate::support::{Signer, TIMEOUT, chain, core as embedded_core, now, serve_core};
+use crate::support::{DeadPort, Signer, TIMEOUT, chain, core as embedded_core, now, serve_core};
+
+/// The defaults of `start_up_timeout` and of the longest delay between two attempts.
+const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// The page with which Tomcat answers every path until the core's routes are there.
 const TOMCAT_PAGE: &str = "<!doctype html><html lang=\"en\"><head><title>HTTP Status 404 – Not Found</title>\
@@ -41,7 +46,7 @@ async fn transient_answer_is_retried() {
     let mut failed = Vec::new();
     for (case, step) in transient_answers() {
         let starting = ScriptedCore::start([step, good()]).await;
-        let minted = mint(&starting.url, TIMEOUT).await;
+        let minted = mint(&starting.url, START_UP_TIMEOUT).await;
         if minted.is_err() || starting.count() != 2 {
             failed.push(format!("{case}: {minted:?}"));
         }
@@ -55,11 +60,11 @@ async fn transient_answer_goes_on_to_the_next_host() {
     let healthy = ScriptedCore::start([good()]).await;
     for (case, step) in transient_answers() {
         let starting = ScriptedCore::start([step]).await;
-        let dead = dead_address().await;
+        let dead = DeadPort::new();
         for uri in [
             format!("{};{}", starting.url, healthy.url),
-            format!("{};http://{dead};{}", starting.url, healthy.url),
-            format!("http://{dead};{};{}", starting.url, healthy.url),
+            format!("{};{};{}", starting.url, dead.url(), healthy.url),
+            format!("{};{};{}", dead.url(), starting.url, healthy.url),
         ] {
             // One attempt: the next host is asked in the same one.
             if let Err(err) = mint(&uri, Duration::ZERO).await {
@@ -74,8 +79,9 @@ async fn transient_answer_goes_on_to_the_next_host() {
 #[tokio::test]
 async fn answer_is_reported_over_a_dead_host() {
     let failing = ScriptedCore::start([status(500, "", "no connection to the database")]).await;
-    let dead = dead_address().await;
-    for uri in [format!("{};http://{dead}", failing.url), format!("http://{dead};{}", failing.url)]
+    let dead = DeadPort::new();
+    for uri in
+        [format!("{};{}", failing.url, dead.url()), format!("{};{}", dead.url(), failing.url)]
     {
         let err = mint(&uri, Duration::ZERO).await.unwrap_err();
         assert!(err.to_string().ends_with("500: no connection to the database"), "{err}");
@@ -101,12 +107,19 @@ async fn html_page_is_named_instead_of_quoted() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn cut_off_attempt_does_not_hide_the_reason() {
+    let clock = ManualClock::new();
     let failing =
         ScriptedCore::start([status(500, "", "no connection to the database"), Step::Silence])
             .await;
-    let err = mint(&failing.url, Duration::from_secs(2)).await.unwrap_err();
+    let core = SuperTokensCore::new(&failing.url).unwrap().start_up_timeout(START_UP_TIMEOUT);
+    let silent = async {
+        failing.received(2).await;
+        clock.advance(START_UP_TIMEOUT).await;
+    };
+    let minting = mint_in_steps(core.service_token(ISSUER), &clock, Duration::from_secs(1));
+    let err = tokio::join!(minting, silent).0.unwrap_err();
     assert_eq!(failing.count(), 2);
     assert!(chain(&err).ends_with("500: no connection to the database"), "{}", chain(&err));
 }
@@ -135,27 +148,38 @@ async fn static_key_in_place_of_a_dynamic_one_is_an_error() {
     old.service_token(ISSUER).dynamic_key().mint().await.expect_err("the key is static");
 }
 
+/// A response with a token that is valid `ahead` seconds from now, by its `claim`.
+fn early(signer: &Signer, claim: &str, ahead: u64) -> Step {
+    let mut claims = json!({"exp": now() + 7200, "iss": ISSUER, "source": "microservice"});
+    claims[claim] = json!(now() + ahead);
+    token_response(&signer.claims(claims))
+}
+
 #[tokio::test]
 async fn verify_with_waits_until_the_token_is_valid() {
     let signer = Signer::new("k");
     let verifier = signer.verifier().leeway(Duration::ZERO);
-    let token = |claim: &str, ahead: u64| {
-        let mut claims = json!({"exp": now() + 3600, "iss": ISSUER, "source": "microservice"});
-        claims[claim] = json!(now() + ahead);
-        token_response(&signer.claims(claims))
-    };
     for claim in ["iat", "nbf"] {
-        let core = ScriptedCore::start([token(claim, 2)]).await;
+        // Two seconds in real time: the test cannot move the wall clock.
+        let core = ScriptedCore::start([early(&signer, claim, 2)]).await;
         let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
         let minted = request.verify_with(&verifier).mint().await;
         assert!(minted.is_ok(), "{claim}: {minted:?}");
         assert_eq!(core.count(), 1, "{claim}: a new token would be no older");
+    }
+}
 
-        let core = ScriptedCore::start([token(claim, 600)]).await;
-        let core = SuperTokensCore::new(&core.url).unwrap();
-        let core = core.start_up_timeout(Duration::from_secs(2));
-        let err = core.service_token(ISSUER).verify_with(&verifier).mint().await.unwrap_err();
-        let MintError::Misconfigured { source, .. } = err else { panic!("{claim}: {err}") };
+#[tokio::test(start_paused = true)]
+async fn token_that_is_not_valid_in_time_fails_the_mint() {
+    let (clock, signer) = (ManualClock::new(), Signer::new("k"));
+    let verifier = signer.verifier().leeway(Duration::ZERO);
+    for claim in ["iat", "nbf"] {
+        let core = ScriptedCore::start([early(&signer, claim, 3600)]).await;
+        let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
+        let minting = mint_in_steps(request.verify_with(&verifier), &clock, MAX_DELAY);
+        let MintError::Misconfigured { source, .. } = minting.await.unwrap_err() else {
+            panic!("{claim}: not refused by the verifier")
+        };
         let is_early = matches!(
             source.reason(),
             RejectionReason::IssuedInFuture | RejectionReason::NotYetValid

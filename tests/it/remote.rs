@@ -7,24 +7,28 @@ use std::time::Duration;
 
 use http::Response;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_m2m::{
     RejectionReason as R, RemoteJwks, Verifier, VerifyServiceToken, VerifyServiceTokenLayer,
 };
 
+use crate::manual_clock::ManualClock;
 use crate::support::{Endpoint, Inner, ResponseSummary, Script, Signer, TIMEOUT, bearer, key_set};
+
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn layer(jwks: &RemoteJwks) -> VerifyServiceTokenLayer {
     VerifyServiceTokenLayer::new(Verifier::new(jwks.clone()))
 }
 
-/// A key set whose cooldown is longer than a test, so unknown keys cause at most two fetches.
+/// A key set whose cooldown is longer than a test, so unknown keys cause at most two fetches. Its
+/// timeout only ends a hang.
 pub(crate) fn jwks(endpoint: &Endpoint) -> RemoteJwks {
     RemoteJwks::builder(&endpoint.url)
         .cooldown(Duration::from_secs(3600))
-        .timeout(Duration::from_secs(30))
+        .timeout(FETCH_TIMEOUT)
         .build()
         .unwrap()
 }
@@ -246,16 +250,24 @@ async fn fetch_outlives_the_request_that_caused_it() {
     assert_eq!(endpoint.fetches(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn request_waits_no_longer_than_the_timeout() {
     let (known, unknown) = (Signer::new("known"), Signer::new("unknown"));
     let endpoint = Endpoint::start(Script::Keys(key_set(&[&known]))).await;
-    let jwks =
-        RemoteJwks::builder(&endpoint.url).timeout(Duration::from_millis(300)).build().unwrap();
+    let (clock, start) = (ManualClock::new(), Instant::now());
+    let jwks = jwks(&endpoint);
     jwks.ready().await.unwrap();
     endpoint.set(Script::Hold);
-    assert_eq!(outcome(&jwks, &unknown.good()).await, (503, Some(R::FetchFailed)));
+    let unknown = unknown.good();
+    let time_out = async {
+        endpoint.fetched(2).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        clock.advance(FETCH_TIMEOUT).await;
+    };
+    let (refused, ()) = tokio::join!(outcome(&jwks, &unknown), time_out);
+    assert_eq!(refused, (503, Some(R::FetchFailed)));
     endpoint.aborted().await;
+    assert_eq!(start.elapsed(), FETCH_TIMEOUT);
     assert_eq!(outcome(&jwks, &known.good()).await, (200, None));
 }
 

@@ -7,54 +7,47 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use serde_json::json;
-use tokio::time::{interval, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
+use crate::manual_clock::ManualClock;
 use crate::scripted::{ISSUER, ScriptedCore, Step, good, status};
 use crate::support::Logs;
 
-/// Waits until the token is renewed. Returns its new header value.
-async fn renewed(token: &ServiceToken, old: &HeaderValue) -> HeaderValue {
-    let changed = async {
-        let mut ticks = interval(Duration::from_millis(5));
-        loop {
-            ticks.tick().await;
-            let value = token.header_value();
-            if value != *old {
-                return value;
-            }
-        }
-    };
-    timeout(Duration::from_secs(20), changed).await.expect("the token was not renewed")
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn token_is_renewed_after_failed_renewals() {
-    let short = || Step::Token(json!({ "source": "microservice", "exp": 2 }));
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (clock, logs) = (ManualClock::new(), Logs::of_this_thread());
     let expired = Step::Token(json!({ "source": "microservice", "exp": -2 }));
     let core =
-        ScriptedCore::start([short(), status(500, "", "boom"), expired, short(), good()]).await;
-    let token = SuperTokensCore::new(&core.url)
-        .unwrap()
-        .service_token(ISSUER)
-        .validity(Duration::from_secs(2));
-    let token = token.mint().await.unwrap();
+        ScriptedCore::start([good(), status(500, "", "boom"), expired, good(), good()]).await;
+    let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).validity(HOUR);
+    let token = request.mint().await.unwrap();
     assert!(token.health().renewing);
     let first = token.header_value();
-    let second = renewed(&token, &first).await;
-    assert!(core.count() >= 4, "the expired token counted as a renewal");
+    for event in ["service token renewal failed", "service token renewal failed again"] {
+        assert_eq!(token.header_value(), first);
+        clock.advance(HOUR).await;
+        logs.wait_for(event).await;
+    }
+    clock.advance(HOUR).await;
+    logs.wait_for("service token renewed").await;
+    let second = token.header_value();
+    assert_ne!(second, first);
+    assert_eq!(core.count(), 4, "the expired token counted as a renewal");
     assert_eq!(token.health().last_error, None);
-    renewed(&token, &second).await;
+    clock.advance(HOUR).await;
+    logs.wait_for_times("service token renewed", 2).await;
+    assert_ne!(token.header_value(), second);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rejected_token_is_replaced_and_response_passes_through() {
+    let (clock, logs) = (ManualClock::new(), Logs::of_this_thread());
     let core = ScriptedCore::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
-    let old = token.header_value();
-    let rejected = old.clone();
+    let rejected = token.header_value();
     let m2 = service_fn(move |request: Request<()>| {
         let mut response = Response::new(());
         if request.headers()[AUTHORIZATION] == rejected {
@@ -69,7 +62,9 @@ async fn rejected_token_is_replaced_and_response_passes_through() {
         async || m1.ready().await.unwrap().call(Request::new(())).await.unwrap().status();
     assert!(!token.health().renewing);
     assert_eq!(call().await, StatusCode::UNAUTHORIZED);
-    renewed(&token, &old).await;
+    // Mints are a second apart.
+    clock.advance(Duration::from_secs(1)).await;
+    logs.wait_for("service token renewed").await;
     assert_eq!(call().await, StatusCode::OK);
     assert_eq!(core.count(), 2);
 }

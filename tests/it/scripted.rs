@@ -1,15 +1,18 @@
 //! A core on a loopback socket that sends the responses of a test's script.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
+
+use crate::manual_clock::ManualClock;
+use crate::support::Logs;
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
@@ -29,31 +32,27 @@ pub(crate) enum Step {
 
 pub(crate) struct ScriptedCore {
     pub(crate) url: String,
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: watch::Sender<Vec<String>>,
     task: JoinHandle<()>,
 }
 
 impl ScriptedCore {
     pub(crate) async fn start(script: impl Into<Vec<Step>>) -> Self {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }
 
-    pub(crate) async fn start_at(address: SocketAddr, script: impl Into<Vec<Step>>) -> Self {
+    pub(crate) fn start_on(listener: TcpListener, script: impl Into<Vec<Step>>) -> Self {
         let script = script.into();
-        let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let seen = Arc::clone(&requests);
+        let requests = watch::Sender::<Vec<String>>::default();
+        let seen = requests.clone();
         let task = tokio::spawn(async move {
             let mut held = Vec::new();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read(&mut stream).await;
-                let count = {
-                    let mut seen = seen.lock().unwrap();
-                    seen.push(request);
-                    seen.len()
-                };
+                seen.send_modify(|seen| seen.push(request));
+                let count = seen.borrow().len();
                 let text = match &script[(count - 1).min(script.len() - 1)] {
                     Step::Text(text) => text.clone(),
                     Step::Token(claims) => ok(&jwt("s-1", claims, count)),
@@ -70,11 +69,17 @@ impl ScriptedCore {
 
     /// All requests so far, each with its head and its body.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
+        self.requests.borrow().clone()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.requests.lock().unwrap().len()
+        self.requests.borrow().len()
+    }
+
+    /// Waits until at least this many requests have arrived.
+    pub(crate) async fn received(&self, count: usize) {
+        let mut requests = self.requests.subscribe();
+        requests.wait_for(|requests| requests.len() >= count).await.unwrap();
     }
 }
 
@@ -84,9 +89,24 @@ impl Drop for ScriptedCore {
     }
 }
 
-/// An address that refuses connections.
-pub(crate) async fn dead_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// Mints a token, and advances the clock by `step` whenever the mint waits for its next attempt.
+pub(crate) async fn mint_in_steps(
+    request: ServiceTokenRequest,
+    clock: &ManualClock,
+    step: Duration,
+) -> Result<ServiceToken, MintError> {
+    let logs = Logs::of_this_thread();
+    let advancing = async {
+        for attempts in 1..100 {
+            // The target of every event of a mint that waits.
+            logs.wait_for_times("tower_m2m::token::supertokens::retry", attempts).await;
+            clock.advance(step).await;
+        }
+    };
+    tokio::select! {
+        minted = request.mint() => minted,
+        () = advancing => panic!("the mint is retried for ever"),
+    }
 }
 
 /// A response with a service token.

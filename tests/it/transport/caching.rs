@@ -22,11 +22,14 @@ async fn pass(seconds: u64) {
     tokio::time::resume();
 }
 
+/// A set younger than this was fetched after the last `pass`.
+const NEW: Duration = Duration::from_secs(30);
+
 /// Waits for the next fetch, and returns the head of its request.
 async fn next_head(server: &Server, jwks: &RemoteJwks, fetches: usize) -> String {
     let head = server.wait_until(|seen| seen.heads.len() >= fetches).await.heads.pop().unwrap();
     let is_new = async {
-        while jwks.health().age.unwrap() > TIMEOUT {
+        while jwks.health().age.unwrap() > NEW {
             yield_now().await;
         }
     };

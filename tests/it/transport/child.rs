@@ -2,10 +2,11 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::support::TIMEOUT;
 
 /// The variable that marks the child process.
 const IN_CHILD: &str = "TOWER_M2M_TEST_CHILD";
@@ -28,7 +29,7 @@ pub(crate) async fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     // reqwest ignores `HTTP_PROXY` in a CGI process, which it detects by `REQUEST_METHOD`.
     command.env_remove("REQUEST_METHOD").env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     command.env(IN_CHILD, "1").envs(variables);
-    let output = timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
+    let output = timeout(TIMEOUT, command.output()).await.unwrap().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     // The process also succeeds if no test has this name.
     assert!(output.status.success() && printed.contains("1 passed"), "{printed}");

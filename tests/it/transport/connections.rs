@@ -8,21 +8,26 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Builder;
-use tokio::time::{Instant, timeout};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::Instant;
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
 use super::authority::Authority;
 use super::outcome::{
     assert_fails_cold, assert_fails_warm, assert_fetch_fails_with, expect_503, is_connection_error,
 };
-use super::scripted::{Script, Server};
+use super::scripted::{FETCH_TIMEOUT, Script, Server};
+use crate::manual_clock::ManualClock;
+
+/// The limit on connecting within the timeout of a fetch.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const CAP: usize = 4096;
 const TOO_LARGE: FetchError = FetchError::TooLarge { limit: CAP };
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
-fn with_short_timeout(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
-    builder.timeout(Duration::from_millis(1000))
+fn with_timeout(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
+    builder.timeout(FETCH_TIMEOUT)
 }
 
 fn capped(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
@@ -44,19 +49,26 @@ async fn refused_connection_fails_the_fetch() {
     assert_fails_cold(RemoteJwks::builder(&url), is_connection_error("refused")).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn connect_timeout_fails_the_fetch() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = socket.local_addr().unwrap();
     let _listener = socket.listen(1).unwrap();
     // Fill the accept queue, so that further connections get no response.
-    let mut queue = Vec::new();
-    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
-        queue.push(stream.unwrap());
+    let mut queue = JoinSet::new();
+    for _ in 0..8 {
+        queue.spawn(TcpStream::connect(address));
     }
+    yield_now().await;
+    // The idle runtime advances the clock: only a timeout can end the fetch.
     let builder = RemoteJwks::builder(format!("http://{address}/jwks.json"));
-    assert_fails_cold(with_short_timeout(builder), |err| *err == FetchError::Timeout).await;
+    let jwks = builder.timeout(FETCH_TIMEOUT).build().unwrap();
+    let start = Instant::now();
+    assert_eq!(jwks.refresh().await, Err(FetchError::Timeout));
+    assert_eq!(start.elapsed(), CONNECT_TIMEOUT);
+    let builder = RemoteJwks::builder(format!("http://{address}/jwks.json"));
+    assert_fails_cold(with_timeout(builder), |err| *err == FetchError::Timeout).await;
 }
 
 #[tokio::test]
@@ -172,38 +184,38 @@ fn pooling() -> reqwest::ClientBuilder {
     reqwest::Client::builder().pool_max_idle_per_host(10).pool_idle_timeout(None)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn missing_response_times_out() {
-    assert_fetch_fails_with(Script::Stall(Vec::new()), with_short_timeout, |err| {
-        *err == FetchError::Timeout
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn slow_response_head_times_out() {
-    let script = Script::Drip(format!("{HEAD}x-slow: ").into());
-    assert_fetch_fails_with(script.clone(), with_short_timeout, |err| *err == FetchError::Timeout)
-        .await;
+    let _clock = ManualClock::new();
+    let script = Script::Hang(Vec::new());
+    assert_fetch_fails_with(script.clone(), with_timeout, |err| *err == FetchError::Timeout).await;
     assert_cut_at_timeout(script).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn slow_response_head_times_out() {
+    let _clock = ManualClock::new();
+    let script = Script::Drip(format!("{HEAD}x-slow: ").into());
+    assert_fetch_fails_with(script.clone(), with_timeout, |err| *err == FetchError::Timeout).await;
+    assert_cut_at_timeout(script).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_response_body_times_out() {
+    let _clock = ManualClock::new();
     let script = Script::Drip(format!("{HEAD}content-length: 100000\r\n\r\n").into());
-    assert_fetch_fails_with(script.clone(), with_short_timeout, |err| *err == FetchError::Timeout)
-        .await;
+    assert_fetch_fails_with(script.clone(), with_timeout, |err| *err == FetchError::Timeout).await;
     assert_cut_at_timeout(script).await;
 }
 
 /// Asserts that the fetch ends at its timeout and closes the connection.
 async fn assert_cut_at_timeout(script: Script) {
     let server = Server::start(script);
-    let jwks = with_short_timeout(RemoteJwks::builder(server.url())).build().unwrap();
+    let jwks = with_timeout(RemoteJwks::builder(server.url())).build().unwrap();
     let start = Instant::now();
     expect_503(&jwks, &Authority::new("any").token()).await;
     let elapsed = start.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(4)).contains(&elapsed), "{elapsed:?}");
+    assert!((FETCH_TIMEOUT..2 * FETCH_TIMEOUT).contains(&elapsed), "{elapsed:?}");
     server.wait_until(|seen| seen.closed >= 1).await;
 }
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
 use serde_json::json;
+use tokio::time::Instant;
 use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest, SuperTokensCore};
 
 use super::client::header;
-use super::scripted::{Script, Server};
+use super::scripted::{FETCH_TIMEOUT, Script, Server};
 use super::tls::Ca;
+use crate::manual_clock::ManualClock;
 use crate::support::{ISSUER, encode};
 
 /// A core's response with a token, whose signature only the called service would check.
@@ -53,7 +55,7 @@ async fn mint_presents_the_certificate_of_a_custom_client() {
     request(&url).http_client(client).mint().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mint_overrides_the_limits_of_a_custom_client() {
     let hour = Duration::from_secs(3600);
     let lax = || {
@@ -71,12 +73,14 @@ async fn mint_overrides_the_limits_of_a_custom_client() {
     assert!(matches!(err, MintError::NotACore { .. }), "{err:?}");
     assert_eq!((server.seen().connections, target.seen().connections), (1, 0));
 
-    // With the client's own limit, the test would run for an hour.
-    let server = Server::start(Script::Stall(Vec::new()));
+    let _clock = ManualClock::new();
+    let server = Server::start(Script::Hang(Vec::new()));
     let core = SuperTokensCore::new(format!("http://{}", server.address)).unwrap();
-    let core = core.start_up_timeout(Duration::ZERO).timeout(Duration::from_secs(1));
+    let core = core.start_up_timeout(Duration::ZERO).timeout(FETCH_TIMEOUT);
+    let start = Instant::now();
     let err = core.service_token(ISSUER).http_client(lax()).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Unreachable { .. }), "{err:?}");
+    assert_eq!(start.elapsed(), FETCH_TIMEOUT);
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 use super::authority::Authority;
 use super::outcome::{assert_fetch_fails, expect_503, status};
 use super::scripted::{Script, Server};
+use crate::manual_clock::ManualClock;
+use crate::support::now;
 
 #[tokio::test]
 async fn redirect_is_not_followed() {
@@ -88,15 +90,20 @@ async fn error_status_with_a_stalled_body_is_no_timeout() {
     }
 }
 
-/// Asserts that a 429 with this `Retry-After` blocks further fetches, without and with a cached key
-/// set. Returns the `Retry-After` of the layer's 503 without a key set, in seconds.
-async fn assert_blocks_fetches(retry_after: &str) -> u64 {
+/// Asserts that a 429 with this `Retry-After` blocks further fetches for these seconds, without and
+/// with a cached key set.
+async fn assert_blocks_fetches(retry_after: &str, seconds: u64) {
+    let _clock = ManualClock::new();
     let unknown = || Authority::new("unknown").token();
     let too_many = Script::response(429, &[&format!("retry-after: {retry_after}")], "");
 
     let server = Server::start(too_many.clone());
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    let cold = expect_503(&jwks, &unknown()).await;
+    let before = now();
+    let blocked = expect_503(&jwks, &unknown()).await;
+    // The seconds left on the wall clock, which is not paused.
+    let least = seconds.saturating_sub(now() - before + 1);
+    assert!((least..=seconds).contains(&blocked), "{blocked} s");
     expect_503(&jwks, &unknown()).await;
     assert_eq!(server.seen().connections, 1);
 
@@ -111,22 +118,26 @@ async fn assert_blocks_fetches(retry_after: &str) -> u64 {
     }
     assert_eq!(status(&jwks, &authority.token()).await, 200);
     assert_eq!(server.seen().connections, 2);
-    cold
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn retry_after_in_seconds_blocks_fetches() {
-    assert!((110..=120).contains(&assert_blocks_fetches("120").await));
+    assert_blocks_fetches("120", 120).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn date_in_retry_after_blocks_for_at_most_five_minutes() {
+    assert_blocks_fetches("Fri, 31 Dec 9999 23:59:59 GMT", 300).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_blocks_fetches_for_at_most_five_minutes() {
-    assert!((290..=300).contains(&assert_blocks_fetches("Fri, 31 Dec 9999 23:59:59 GMT").await));
-    assert!((290..=300).contains(&assert_blocks_fetches("86400").await));
+    assert_blocks_fetches("86400", 300).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn malformed_retry_after_is_ignored() {
+    let _clock = ManualClock::new();
     let server = Server::start(Script::ok(Authority::new("k").jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
@@ -138,17 +149,19 @@ async fn malformed_retry_after_is_ignored() {
     assert_eq!(server.seen().connections, 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn endpoint_is_fetched_again_after_retry_after() {
     let authority = Authority::new("k");
-    let server = Server::start(Script::response(503, &["retry-after: 2"], ""));
+    let clock = ManualClock::new();
+    let server = Server::start(Script::response(503, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    let start = Instant::now();
-    assert!(expect_503(&jwks, &authority.token()).await <= 2);
+    expect_503(&jwks, &authority.token()).await;
     server.play(Script::ok(authority.jwks()));
+    clock.advance(Duration::from_secs(299)).await;
+    assert_eq!(server.count_connections().await, 1, "fetched before the end of Retry-After");
+    clock.advance(Duration::from_secs(1)).await;
     jwks.ready().await.unwrap();
-    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(server.seen().connections, 2);
+    assert_eq!(server.count_connections().await, 2);
 }
 
 #[tokio::test]

@@ -9,8 +9,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
+use tokio::time::{advance, timeout};
 use tokio_rustls::TlsAcceptor;
+
+use crate::support::TIMEOUT;
+
+/// A timeout for requests to [`Script::Hang`] and [`Script::Drip`]. Two of them are shorter than
+/// the cooldown of the fetch limit.
+pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What the server does after it has read a request head.
 #[derive(Clone, Debug)]
@@ -19,7 +25,11 @@ pub(crate) enum Script {
     Send(Vec<u8>),
     /// Sends these bytes and waits until the client closes the connection.
     Stall(Vec<u8>),
-    /// Sends these bytes, then one byte every 10 ms until the client closes the connection.
+    /// Sends these bytes, then advances the paused clock by [`FETCH_TIMEOUT`], and waits until the
+    /// client closes the connection.
+    Hang(Vec<u8>),
+    /// Sends these bytes, then one byte every 100 ms of the paused clock, which it advances, until
+    /// the client closes the connection.
     Drip(Vec<u8>),
     /// Sends these bytes, then chunks until the client closes the connection.
     Flood(Vec<u8>),
@@ -132,13 +142,22 @@ impl Server {
         self.seen.borrow().clone()
     }
 
-    /// Waits until the condition holds, and panics after 10 s.
+    /// The number of connections so far, including those that the server had yet to accept. Its
+    /// script must close connections.
+    pub(crate) async fn count_connections(&self) -> usize {
+        // Connections are accepted in order, so the server sees the others before it closes this.
+        let mut own = TcpStream::connect(self.address).await.unwrap();
+        own.write_all(b"GET /own HTTP/1.1\r\n\r\n").await.unwrap();
+        own.read_to_end(&mut Vec::new()).await.unwrap();
+        let seen = self.seen();
+        seen.connections - seen.heads.iter().filter(|head| head.starts_with("get /own ")).count()
+    }
+
+    /// Waits until the condition holds.
     pub(crate) async fn wait_until(&self, condition: impl Fn(&Seen) -> bool) -> Seen {
         let mut receiver = self.seen.subscribe();
-        let seen = timeout(Duration::from_secs(10), receiver.wait_for(condition)).await;
-        seen.unwrap_or_else(|_| panic!("condition not met within 10 s: {:?}", self.seen()))
-            .unwrap()
-            .clone()
+        let seen = timeout(TIMEOUT, receiver.wait_for(condition)).await;
+        seen.unwrap_or_else(|_| panic!("condition not met: {:?}", self.seen())).unwrap().clone()
     }
 }
 
@@ -205,11 +224,15 @@ where
             stream.write_all(&bytes).await?;
             stream.read_to_end(&mut Vec::new()).await.map(drop)
         }
+        Script::Hang(bytes) => {
+            stream.write_all(&bytes).await?;
+            advance(FETCH_TIMEOUT).await;
+            stream.read_to_end(&mut Vec::new()).await.map(drop)
+        }
         Script::Drip(bytes) => {
             stream.write_all(&bytes).await?;
-            let mut ticks = interval(Duration::from_millis(10));
             loop {
-                ticks.tick().await;
+                advance(Duration::from_millis(100)).await;
                 stream.write_all(b"x").await?;
                 stream.flush().await?;
             }

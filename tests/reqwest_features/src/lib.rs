@@ -3,6 +3,8 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
+#[path = "../../it/manual_clock.rs"]
+mod manual_clock;
 #[path = "../../it/support.rs"]
 #[allow(dead_code)] // the transport tests use a part of it
 mod support;
