@@ -126,8 +126,14 @@ async fn hanging_host_times_out_and_the_retry_asks_another() {
     let both = core(&uri);
     tokio::join!(mint(&both), time_out(2)).0.unwrap_err();
     assert_eq!((hanging.count(), good.count()), (2, 0));
-    let retried = core(&uri).start_up_timeout(START_UP_TIMEOUT).service_token(ISSUER);
-    tokio::join!(mint_in_steps(retried, &clock, MAX_DELAY), time_out(3)).0.unwrap();
+    let (logs, patient) = (Logs::of_this_thread(), core(&uri).start_up_timeout(START_UP_TIMEOUT));
+    let retry = async {
+        time_out(3).await;
+        logs.wait_for("mint failed, retrying").await;
+        assert_eq!((hanging.count(), good.count()), (3, 0));
+        clock.advance(MAX_DELAY).await;
+    };
+    tokio::join!(mint(&patient), retry).0.unwrap();
     assert_eq!((hanging.count(), good.count()), (3, 1));
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 use tower_m2m::{MintError, RejectionReason, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
@@ -176,6 +177,7 @@ async fn token_that_is_not_valid_in_time_fails_the_mint() {
     for claim in ["iat", "nbf"] {
         let core = ScriptedCore::start([early(&signer, claim, 3600)]).await;
         let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
+        let start = Instant::now();
         let minting = mint_in_steps(request.verify_with(&verifier), &clock, MAX_DELAY);
         let MintError::Misconfigured { source, .. } = minting.await.unwrap_err() else {
             panic!("{claim}: not refused by the verifier")
@@ -185,5 +187,7 @@ async fn token_that_is_not_valid_in_time_fails_the_mint() {
             RejectionReason::IssuedInFuture | RejectionReason::NotYetValid
         );
         assert!(is_early, "{claim}: {source}");
+        let least = START_UP_TIMEOUT - MAX_DELAY;
+        assert!((least..=START_UP_TIMEOUT).contains(&start.elapsed()), "{:?}", start.elapsed());
     }
 }

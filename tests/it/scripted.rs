@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
 
 use crate::manual_clock::ManualClock;
-use crate::support::Logs;
+use crate::support::{Logs, TIMEOUT};
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
@@ -79,7 +80,8 @@ impl ScriptedCore {
     /// Waits until at least this many requests have arrived.
     pub(crate) async fn received(&self, count: usize) {
         let mut requests = self.requests.subscribe();
-        requests.wait_for(|requests| requests.len() >= count).await.unwrap();
+        let wait = requests.wait_for(|requests| requests.len() >= count);
+        timeout(TIMEOUT, wait).await.expect("no request has arrived").unwrap();
     }
 }
 

@@ -34,8 +34,8 @@ use tracing::{Subscriber, subscriber};
 
 pub(crate) const ISSUER: &str = "https://api.example.com";
 
-/// How long a test waits for an event before it fails. It only ends a hang: no test comes near it,
-/// however slow the machine is.
+/// How long a test waits for an event before it fails. It only ends a hang: it is longer than any
+/// test takes on a slow machine, and than any test advances a paused clock during a wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The error and its sources on one line.
