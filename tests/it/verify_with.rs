@@ -7,8 +7,9 @@ use tower_m2m::{
     Algorithm, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
 };
 
-use crate::scripted::{API_KEY, ISSUER, ScriptedCore, Step, dead_address, status, token_response};
-use crate::support::{Logs, Signer, TIMEOUT, chain, key_set, now};
+use crate::manual_clock::ManualClock;
+use crate::scripted::{API_KEY, ISSUER, ScriptedCore, Step, mint_in_steps, status, token_response};
+use crate::support::{DeadPort, Logs, Signer, TIMEOUT, chain, key_set, now};
 
 const HTML_PAGE: &str = "<!doctype html><html><body><h1>Not Found</h1></body></html>";
 
@@ -78,20 +79,23 @@ async fn endpoint_that_will_recover_is_waited_for() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn unavailable_keys_are_reported_over_earlier_retries() {
-    let signer = Signer::new("k");
+    let (clock, signer) = (ManualClock::new(), Signer::new("k"));
     let token = token_response(
         &signer.claims(json!({"exp": now() + 3600, "iss": ISSUER, "source": "microservice"})),
     );
     let core = ScriptedCore::start([status(500, "", "no database"), token]).await;
     let jwks = ScriptedCore::start([Step::Silence]).await;
-    let url = format!("{}/jwks.json", jwks.url);
-    let jwks = RemoteJwks::builder(url).timeout(Duration::from_secs(2)).build().unwrap();
+    let verifier = Verifier::new(RemoteJwks::new(format!("{}/jwks.json", jwks.url)).unwrap());
+    let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
     // The wait for the keys goes on after the end of the patience.
-    let core = SuperTokensCore::new(&core.url).unwrap().start_up_timeout(Duration::from_secs(1));
-    let request = core.service_token(ISSUER).verify_with(&Verifier::new(jwks));
-    let err = request.mint().await.unwrap_err();
+    let end_patience = async {
+        jwks.received(1).await;
+        clock.advance(Duration::from_secs(30)).await;
+    };
+    let minting = mint_in_steps(request.verify_with(&verifier), &clock, Duration::from_millis(100));
+    let err = tokio::join!(minting, end_patience).0.unwrap_err();
     assert!(matches!(err, MintError::KeysUnavailable { .. }), "{}", chain(&err));
 }
 
@@ -99,7 +103,7 @@ async fn unavailable_keys_are_reported_over_earlier_retries() {
 async fn misconfiguration_names_expected_and_received_value() {
     let signer = Signer::new("k");
     let policy = |change: fn(Verifier) -> Verifier| change(signer.verifier());
-    let dead = format!("http://{}", dead_address().await);
+    let dead = DeadPort::new().url();
     let seeded = |signer: &Signer| {
         let jwks = RemoteJwks::builder(format!("{dead}/jwks.json?key=secret"));
         Verifier::new(jwks.seed(key_set(&[signer])).build().unwrap())
