@@ -65,13 +65,14 @@ impl<S> AddServiceToken<S> {
         S: Service<R> + Clone,
     {
         let parked = Parked {
+            renewal: Some(renewal),
             request,
             inner: self.inner.clone(),
             policy: Arc::clone(&self.policy),
             copy: self.copy.clone(),
         };
         self.inner = self.inner.clone();
-        ResponseFuture::renewing(renewal, parked)
+        ResponseFuture::parked(parked)
     }
 
     /// Gets a reference to the inner service. Requests sent through it carry no token.

@@ -103,7 +103,8 @@ async fn unavailable_keys_are_reported_over_earlier_retries() {
 async fn misconfiguration_names_expected_and_received_value() {
     let signer = Signer::new("k");
     let policy = |change: fn(Verifier) -> Verifier| change(signer.verifier());
-    let dead = DeadPort::new().url();
+    let dead_port = DeadPort::new();
+    let dead = dead_port.url();
     let seeded = |signer: &Signer| {
         let jwks = RemoteJwks::builder(format!("{dead}/jwks.json?key=secret"));
         Verifier::new(jwks.seed(key_set(&[signer])).build().unwrap())
