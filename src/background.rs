@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 
-/// How late a step may be before the next use of the task moves it to another runtime.
+/// How long after its due time a step counts as late.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// The longest sleep of a task. Its timers stand still while the machine is suspended, so it looks
-/// at the wall clock at least this often.
+/// The longest sleep of a task. Its timers stand still while the machine is suspended, so it reads
+/// the wall clock at least this often.
 pub(crate) const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// [`Shared::alive`] while no task is alive.
@@ -24,14 +24,14 @@ const NONE: u64 = 0;
 
 /// The work of a [`BackgroundTask`].
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Makes one step: waits until there is something to do, and does it. Sleeps at most
-    /// [`MAX_SLEEP`] at a time. The task repeats this until it is aborted.
+    /// Makes one step: waits until there is work, and does it. Sleeps at most [`MAX_SLEEP`] at a
+    /// time. The task repeats this until it is aborted.
     fn step(&self) -> impl Future<Output = ()> + Send;
 
     /// When the next step is due.
-    fn progress(&self) -> &Progress;
+    fn next_step(&self) -> &NextStep;
 
-    /// Wakes the task from its sleep: its step is due by the wall clock.
+    /// Wakes the task from its sleep. Called when its step is late by the wall clock.
     fn wake(&self);
 
     /// Called when the task ends or is replaced: `step` panics, the task is aborted, its runtime
@@ -45,48 +45,47 @@ pub(crate) trait Work: Send + Sync + 'static {
     }
 }
 
-/// When the running task has to make its next step.
+/// When the next step of the task is due. A step is late if it has not been made [`GRACE`] after
+/// that.
 ///
 /// A step that is late by the wall clock alone waits for a timer that stood still while the machine
-/// was suspended: the task has to be woken. One that is late by the monotonic clock waits for a
-/// runtime that is not driven.
+/// was suspended: [`Work::wake`] ends the sleep. A step that is late by the monotonic clock waits
+/// for a runtime that is not driven: the next use moves the task to another runtime.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct NextStep {
     clock: Clock,
-    /// When the step is late by the wall clock, in Unix seconds. Every use reads it.
+    /// When the step becomes late by the wall clock, in Unix seconds. Read by every use.
     late_at: AtomicU64,
-    /// When the step is due. `None`: only after [`wanted`](Self::wanted).
+    /// When the step is due. `None`: only after [`make_due`](Self::make_due).
     due: Mutex<Option<Instant>>,
 }
 
-impl Progress {
+impl NextStep {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, late_at: AtomicU64::new(u64::MAX), due: Mutex::default() }
     }
 
-    /// Promises the next step at `due`. `None`: only after [`wanted`](Self::wanted).
-    pub(crate) fn promise(&self, due: Option<Deadline>) {
+    /// Sets when the step is due. `None`: only after [`make_due`](Self::make_due).
+    pub(crate) fn schedule(&self, due: Option<Deadline>) {
         *self.due() = due.map(Deadline::at);
         let late_at = due.map_or(u64::MAX, |due| due.unix_seconds() + GRACE.as_secs());
         self.late_at.store(late_at, Ordering::Relaxed);
     }
 
-    /// Something happened that the task has to react to now.
-    pub(crate) fn wanted(&self) {
+    /// Makes the step due now.
+    pub(crate) fn make_due(&self) {
         let now = Deadline::after(Duration::ZERO, &self.clock);
         let mut due = self.due();
         *due = Some(due.map_or(now.at(), |due| due.min(now.at())));
         self.late_at.fetch_min(now.unix_seconds() + GRACE.as_secs(), Ordering::Relaxed);
     }
 
-    /// Whether the step is more than [`GRACE`] late by the wall clock. Costs an atomic load and the
-    /// coarse clock.
-    fn is_late(&self) -> bool {
+    /// Costs an atomic load and a read of the coarse clock.
+    fn is_late_by_wall_clock(&self) -> bool {
         self.late_at.load(Ordering::Relaxed) <= self.clock.coarse_unix_now()
     }
 
-    /// Whether the step is more than [`GRACE`] late by the monotonic clock.
-    fn is_stuck(&self) -> bool {
+    fn is_late_by_monotonic_clock(&self) -> bool {
         self.due().is_some_and(|due| due + GRACE <= self.clock.now())
     }
 
@@ -97,10 +96,10 @@ impl Progress {
 }
 
 /// One task on a tokio runtime. Starts on first use, restarts on the next use after it has ended,
-/// moves to the runtime of a use that finds a step [`GRACE`] late, and is aborted on drop.
+/// moves to the runtime of a use that finds its step late, and is aborted on drop.
 ///
 /// A bare [`tokio::task::JoinHandle`] is not enough: the task must outlive a runtime that is shut
-/// down or no longer driven, and every request checks whether it makes progress.
+/// down or no longer driven, and every request checks whether its step is late.
 pub(crate) struct BackgroundTask<W: Work> {
     shared: Arc<Shared<W>>,
     handle: Mutex<Option<AbortHandle>>,
@@ -109,8 +108,8 @@ pub(crate) struct BackgroundTask<W: Work> {
 /// What the task shares with its owner.
 struct Shared<W> {
     work: W,
-    /// The generation of the task that is alive, or [`NONE`]. A task of an older one ends as soon
-    /// as its runtime wakes it.
+    /// The generation of the task that is alive, or [`NONE`]. A task of an older generation ends
+    /// when its runtime is driven again.
     alive: AtomicU64,
 }
 
@@ -125,14 +124,14 @@ impl<W: Work> BackgroundTask<W> {
         &self.shared.work
     }
 
-    /// Whether the task runs, on a runtime that is driven.
+    /// Whether the task is alive and on time by the monotonic clock: its runtime is driven.
     pub(crate) fn is_running(&self) -> bool {
-        self.is_alive() && !self.work().progress().is_stuck()
+        self.is_alive() && !self.work().next_step().is_late_by_monotonic_clock()
     }
 
-    /// Whether the task runs and is on time by the wall clock. Every request can afford it.
+    /// Whether the task is alive and on time by the wall clock. Cheap enough for every request.
     pub(crate) fn is_on_time(&self) -> bool {
-        self.is_alive() && !self.work().progress().is_late()
+        self.is_alive() && !self.work().next_step().is_late_by_wall_clock()
     }
 
     fn is_alive(&self) -> bool {
@@ -155,17 +154,18 @@ impl<W: Work> BackgroundTask<W> {
         // task that has already ended could replace the handle of the next, running task.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_running() {
-            let late = handle.take();
+            let previous = handle.take();
             let generation = next_generation();
             let Shared { work, alive } = &*self.shared;
             work.ended(|| alive.swap(generation, Ordering::AcqRel) != NONE);
-            work.progress().promise(Some(Deadline::after(Duration::ZERO, &work.progress().clock)));
+            work.next_step()
+                .schedule(Some(Deadline::after(Duration::ZERO, &work.next_step().clock)));
             // The guard is created outside the future, so that `ended` is called even if a runtime
             // that is shutting down drops the future unpolled.
             let task = AliveTask { shared: Arc::clone(&self.shared), generation };
             *handle = Some(runtime.spawn(task.run()).abort_handle());
-            if let Some(late) = late {
-                late.abort();
+            if let Some(previous) = previous {
+                previous.abort();
             }
         }
         self.is_running()
@@ -187,7 +187,8 @@ impl<W: Work> Drop for BackgroundTask<W> {
     }
 }
 
-/// A task on some runtime. Calls [`Work::ended`] on drop, unless a newer task has replaced it.
+/// The future of a spawned task. Calls [`Work::ended`] on drop, unless a newer task has replaced
+/// it.
 struct AliveTask<W: Work> {
     shared: Arc<Shared<W>>,
     generation: u64,
@@ -231,7 +232,7 @@ mod tests {
     /// Each step waits until `continues` or `panics` is notified.
     struct Counter {
         clock: Clock,
-        progress: Progress,
+        next_step: NextStep,
         steps: AtomicUsize,
         ends: AtomicUsize,
         continues: Notify,
@@ -244,24 +245,24 @@ mod tests {
             (self.steps.load(Ordering::Relaxed), self.ends.load(Ordering::Relaxed))
         }
 
-        fn promise_in(&self, seconds: u64) {
+        fn schedule_in(&self, seconds: u64) {
             let due = Deadline::after(Duration::from_secs(seconds), &self.clock);
-            self.progress.promise(Some(due));
+            self.next_step.schedule(Some(due));
         }
     }
 
     impl Work for Counter {
         async fn step(&self) {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            self.promise_in(60);
+            self.schedule_in(60);
             tokio::select! {
                 () = self.continues.notified() => {}
                 () = self.panics.notified() => panic!("requested by the test"),
             }
         }
 
-        fn progress(&self) -> &Progress {
-            &self.progress
+        fn next_step(&self) -> &NextStep {
+            &self.next_step
         }
 
         fn wake(&self) {
@@ -278,7 +279,7 @@ mod tests {
     fn task() -> BackgroundTask<Counter> {
         let clock = Clock::driven(1_800_000_000);
         BackgroundTask::new(Counter {
-            progress: Progress::new(clock.clone()),
+            next_step: NextStep::new(clock.clone()),
             clock,
             steps: AtomicUsize::default(),
             ends: AtomicUsize::default(),
@@ -354,7 +355,7 @@ mod tests {
         });
         second.block_on(async {
             // Both runtimes have a clock of their own.
-            task.work().promise_in(60);
+            task.work().schedule_in(60);
             advance(Duration::from_secs(64)).await;
             assert!(task.ensure_running() && task.is_running(), "a step may be 5 s late");
             yield_now().await;
@@ -397,17 +398,17 @@ mod tests {
             assert!(task.is_running());
         }
         // The next one after the first step.
-        task.work().promise_in(0);
+        task.work().schedule_in(0);
         advance(Duration::from_secs(5)).await;
         assert!(!task.is_running());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn wanted_step_is_late_after_5_s() {
+    async fn step_made_due_is_late_after_5_s() {
         let task = task();
         assert!(task.ensure_running());
         yield_now().await;
-        task.work().progress.wanted();
+        task.work().next_step.make_due();
         advance(Duration::from_secs(4)).await;
         assert!(task.is_running());
         advance(Duration::from_secs(1)).await;

@@ -46,15 +46,15 @@ pub(super) fn redact(text: &str, api_key: Option<&str>) -> String {
     one_line(&line)
 }
 
-/// The beginning of a claim's value, or [`WITHHELD`] if it holds the api key or a part of it. Shows
-/// more than [`redact`]: an issuer or audience may well have a long run of letters and digits.
-pub(super) fn excerpt(value: &Value, api_key: Option<&str>) -> String {
+/// The beginning of a claim's value, or [`WITHHELD`] if it holds the api key or a part of it. Less
+/// strict than [`redact`], because an issuer or audience may have a long run of letters and digits.
+pub(super) fn redact_claim(value: &Value, api_key: Option<&str>) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    escape_and_cut(without_api_key(&text, api_key))
+    escape_and_cut(withhold_api_key(&text, api_key))
 }
 
 /// The text, or [`WITHHELD`] if it holds the api key or a part of it.
-pub(super) fn without_api_key<'t>(text: &'t str, api_key: Option<&str>) -> &'t str {
+pub(super) fn withhold_api_key<'t>(text: &'t str, api_key: Option<&str>) -> &'t str {
     if api_key.is_some_and(|api_key| holds_key(text, api_key)) { WITHHELD } else { text }
 }
 

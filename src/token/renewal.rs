@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
-use super::service_token::{Renewal, ServiceToken, TokenValue};
-use crate::background::{BackgroundTask, MAX_SLEEP, Progress, Work};
+use super::service_token::{Renewal, ServiceToken, TokenValue, log_new_expiry};
+use crate::background::{BackgroundTask, MAX_SLEEP, NextStep, Work};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::Chain;
@@ -20,7 +20,7 @@ pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt.
     fn mint(&self) -> impl Future<Output = Result<TokenValue, MintError>> + Send;
 
-    /// How long an attempt may take.
+    /// How long an attempt may take. The step of the task is late if it takes longer.
     fn time_limit(&self) -> Duration;
 }
 
@@ -32,14 +32,14 @@ pub(super) fn renewable(
     clock: Clock,
 ) -> ServiceToken {
     let state = State::new(&token, policy, clock.clone());
-    let progress = Progress::new(clock.clone());
+    let next_step = NextStep::new(clock.clone());
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
         current: current.clone(),
         is_needed: (policy != RenewalPolicy::OnRejection).into(),
         wake: Notify::new(),
-        progress,
+        next_step,
         state: state.into(),
     }));
     task.ensure_running();
@@ -61,7 +61,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         if causes_mint {
             work.is_needed.store(true, Ordering::Relaxed);
             work.wake.notify_one();
-            work.progress.wanted();
+            work.next_step.make_due();
             self.ensure_running();
         }
         causes_mint
@@ -71,7 +71,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         self.0.is_running()
     }
 
-    fn is_minting(&self) -> bool {
+    fn is_minting_or_due(&self) -> bool {
         self.0.is_running() && self.0.work().state().is_minting_or_due()
     }
 
@@ -91,7 +91,7 @@ struct RenewalWork<M> {
     /// rejection on, otherwise always.
     is_needed: AtomicBool,
     wake: Notify,
-    progress: Progress,
+    next_step: NextStep,
     /// Locked for a few instructions at a time.
     state: Mutex<State>,
 }
@@ -105,8 +105,8 @@ impl<M: Mint> Work for RenewalWork<M> {
         }
     }
 
-    fn progress(&self) -> &Progress {
-        &self.progress
+    fn next_step(&self) -> &NextStep {
+        &self.next_step
     }
 
     fn wake(&self) {
@@ -136,20 +136,16 @@ impl<M: Mint> RenewalWork<M> {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
                     let deadline = Deadline::after(self.minter.time_limit(), &state.clock);
-                    self.progress.promise(Some(deadline));
+                    self.next_step.schedule(Some(deadline));
                     return cause;
                 }
-                self.progress.promise(state.next_mint());
+                self.next_step.schedule(state.next_mint());
                 // A use of the expired token may have logged it already.
                 let now = state.clock.unix_now();
-                let is_expiry_new =
-                    state.report_expiry() && self.current.borrow().report_expiry(now);
+                let is_expiry_new = state.take_expiry() && self.current.borrow().note_expiry(now);
                 (state.next_wake(), is_expiry_new)
             };
-            // Logged after the lock is released: a subscriber may read the token's health.
-            if is_expiry_new {
-                tracing::error!("service token expired");
-            }
+            log_new_expiry(is_expiry_new);
             let _ = timeout_at(until, self.wake.notified()).await;
         }
     }
@@ -167,7 +163,7 @@ impl<M: Mint> RenewalWork<M> {
     /// The old token stays in use, even if it has expired: a request is never sent without one.
     fn fail(&self, cause: Cause, error: &MintError) {
         let failures = self.state().record_failure(cause, error);
-        // Requests that wait for the mint are sent as they are.
+        // Ends the wait of requests: they are sent with the old token.
         self.current.send_modify(|_| ());
         let error = Chain(error);
         if failures == 1 {
@@ -194,9 +190,9 @@ struct State {
     serial: u64,
     /// Lifetime of the token in use.
     lifetime: Duration,
-    /// Expiry of the token in use, in Unix seconds. `None` if it never expires, or once the expiry
-    /// has been logged.
-    unlogged_expiry: Option<u64>,
+    /// Expiry of the token in use, in Unix seconds. `None` if it never expires, or once the task
+    /// has noticed the expiry.
+    next_expiry: Option<u64>,
     /// When the next renewal is due. `None`: only after a rejection.
     due: Option<Deadline>,
     /// Earliest start of the next mint.
@@ -220,7 +216,7 @@ impl State {
             policy,
             serial: token.serial(),
             lifetime: token.lifetime(),
-            unlogged_expiry: token.expires_at(),
+            next_expiry: token.expires_at(),
             due: after.map(|after| Deadline::after(after, &clock)),
             not_before: Deadline::after(MIN_INTERVAL, &clock),
             is_rejected: false,
@@ -258,6 +254,7 @@ impl State {
         self.is_rejected |= self.minting.take() == Some(Cause::Rejected);
     }
 
+    /// Whether a mint is in progress or due.
     fn is_minting_or_due(&self) -> bool {
         let is_due = || self.next_mint().is_some_and(|next| next.has_passed(&self.clock));
         self.minting.is_some() || is_due()
@@ -271,16 +268,15 @@ impl State {
 
     /// When the next mint starts or the token expires, but no later than after [`MAX_SLEEP`].
     fn next_wake(&self) -> Instant {
-        let seconds =
-            self.unlogged_expiry.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
+        let seconds = self.next_expiry.unwrap_or(u64::MAX).saturating_sub(self.clock.unix_now());
         let expiry = self.clock.after(MAX_SLEEP.min(Duration::from_secs(seconds)));
         self.next_mint().map_or(expiry, |mint| mint.at().min(expiry))
     }
 
-    /// Returns whether to log that the token has expired: once, on the first call after its expiry.
-    fn report_expiry(&mut self) -> bool {
+    /// Whether this is the first call since the token expired.
+    fn take_expiry(&mut self) -> bool {
         let now = self.clock.unix_now();
-        self.unlogged_expiry.take_if(|expires_at| *expires_at <= now).is_some()
+        self.next_expiry.take_if(|expires_at| *expires_at <= now).is_some()
     }
 
     /// Records a rejection of the token with this serial. Returns whether it causes a mint. A

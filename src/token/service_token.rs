@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::error::{MintError, TokenError};
-use super::redact::{excerpt, redact};
+use super::redact::{redact, redact_claim};
 use super::refusal::{Refusal, RejectionLog};
 use super::token_health::{TokenHealth, TokenRejection};
 use crate::bearer;
@@ -60,8 +60,8 @@ struct Shared {
 
 impl ServiceToken {
     /// Reads an existing token, for instance from an environment variable: a compact JWS (RFC 7515
-    /// §7.1) of at most 64 KiB, whose header and payload are JSON objects without duplicate members.
-    /// White space and a byte order mark around it are ignored.
+    /// §7.1) of at most 64 KiB, whose header and payload are JSON objects without duplicate
+    /// members. White space and a byte order mark around it are ignored.
     ///
     /// The token may be for any reader: `alg`, `typ`, `crit` and the signature are not checked. Of
     /// the claims only `exp` is: a token without `exp` never expires. The token is never renewed.
@@ -111,9 +111,9 @@ impl ServiceToken {
     /// The header value to send now: `Bearer <jwt>`, marked sensitive. Takes a lock for a few
     /// instructions, and clones a reference-counted value.
     ///
-    /// Never waits, also if the token has expired: then an error is logged, once for each value of
-    /// the token. Requests through the [client layer](crate::AddServiceTokenLayer) wait for a
-    /// successor that is being minted.
+    /// Never waits, not even if the token has expired: it then logs an error, once for each value
+    /// of the token, and returns the expired token. Requests through the [client
+    /// layer](crate::AddServiceTokenLayer) wait for a successor that is being minted.
     ///
     /// ```
     /// use http::Request;
@@ -133,9 +133,9 @@ impl ServiceToken {
         self.ensure_running();
         let (header_value, is_expiry_new) = {
             let current = self.0.current.borrow();
-            (current.header_value.clone(), current.report_expiry(self.coarse_unix_now()))
+            (current.header_value.clone(), current.note_expiry(self.coarse_unix_now()))
         };
-        log_expiry(is_expiry_new);
+        log_new_expiry(is_expiry_new);
         header_value
     }
 
@@ -235,7 +235,7 @@ impl ServiceToken {
         }
     }
 
-    /// Sees every later value of the token.
+    /// Notified of each new value of the token, and of each failed mint.
     pub(super) fn subscribe(&self) -> watch::Receiver<TokenValue> {
         self.0.current.subscribe()
     }
@@ -247,9 +247,9 @@ impl ServiceToken {
         }
     }
 
-    /// Whether the successor of the token, which has expired, is being minted.
-    pub(super) fn is_minting(&self) -> bool {
-        self.0.renewal.as_deref().is_some_and(Renewal::is_minting)
+    /// Whether a successor of the token is being minted or due.
+    pub(super) fn is_minting_or_due(&self) -> bool {
+        self.0.renewal.as_deref().is_some_and(Renewal::is_minting_or_due)
     }
 
     pub(super) fn coarse_unix_now(&self) -> u64 {
@@ -257,10 +257,10 @@ impl ServiceToken {
     }
 
     /// Logs that the token in use has expired, once for each value. Called when an expired value
-    /// is handed out.
-    pub(super) fn report_expiry(&self) {
-        let is_expiry_new = self.0.current.borrow().report_expiry(self.coarse_unix_now());
-        log_expiry(is_expiry_new);
+    /// is returned.
+    pub(super) fn log_expiry_once(&self) {
+        let is_expiry_new = self.0.current.borrow().note_expiry(self.coarse_unix_now());
+        log_new_expiry(is_expiry_new);
     }
 
     /// Records that a request with the token of this serial was refused at `origin`, and has the
@@ -320,7 +320,7 @@ pub(super) trait Renewal: Send + Sync {
     fn is_running(&self) -> bool;
 
     /// Whether a mint is in progress or due.
-    fn is_minting(&self) -> bool;
+    fn is_minting_or_due(&self) -> bool;
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;
@@ -337,8 +337,8 @@ pub(super) struct TokenValue {
     /// In Unix seconds.
     expires_at: Option<u64>,
     lifetime: Duration,
-    /// Whether the expiry has been logged.
-    expiry_logged: AtomicBool,
+    /// Whether the expiry has been noted, to be logged once.
+    expiry_noted: AtomicBool,
 }
 
 impl TokenValue {
@@ -360,7 +360,7 @@ impl TokenValue {
         let expiry = expires_at.unwrap_or(u64::MAX);
         let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { header_value, serial, expires_at, lifetime, expiry_logged: false.into() })
+        Ok(Self { header_value, serial, expires_at, lifetime, expiry_noted: false.into() })
     }
 
     /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
@@ -377,7 +377,7 @@ impl TokenValue {
             .and_then(|jws| jws.claims())
             .map_err(|reason| unusable(malformed(reason)))?;
         let wrong = |claim, expected: &str| {
-            let received = claims.get(claim).map(|value| excerpt(value, api_key));
+            let received = claims.get(claim).map(|value| redact_claim(value, api_key));
             let (core, expected) = (core.to_owned(), expected.to_owned());
             Err(MintError::WrongClaims { core, claim, expected, received })
         };
@@ -398,11 +398,11 @@ impl TokenValue {
         (self.header_value.clone(), self.serial, self.expires_at)
     }
 
-    /// Returns whether to log that the token has expired: once, on the first call after its expiry.
-    /// `now` is in Unix seconds.
-    pub(super) fn report_expiry(&self, now: u64) -> bool {
+    /// Whether the token has expired and no earlier call has returned `true`. `now` is in Unix
+    /// seconds.
+    pub(super) fn note_expiry(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
-            && !self.expiry_logged.swap(true, Ordering::Relaxed)
+            && !self.expiry_noted.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn serial(&self) -> u64 {
@@ -421,8 +421,8 @@ impl TokenValue {
     }
 }
 
-/// Not called under a lock: a subscriber may read the token's health.
-fn log_expiry(is_expiry_new: bool) {
+/// Must not be called under a lock: a subscriber may read the token's health.
+pub(super) fn log_new_expiry(is_expiry_new: bool) {
     if is_expiry_new {
         tracing::error!("service token expired");
     }

@@ -13,8 +13,8 @@ use super::service_token::{ServiceToken, TokenValue};
 /// Maximum time that a request waits for the successor of an expired token.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Resolves when the token has been replaced, at the latest after [`MAX_WAIT`]. Boxed, because few
-/// requests have to wait.
+/// Resolves when the token has been replaced or its mint has failed, at the latest after
+/// [`MAX_WAIT`]. Boxed, because few requests have to wait.
 pub(crate) type PendingRenewal = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// A copy of the token in use. Takes the token's lock only after the token was replaced or has
@@ -37,17 +37,17 @@ impl TokenCopy {
     }
 
     /// The header value to send now, and the serial to pass to [`ServiceToken::refused`]. `Err` if
-    /// the token has expired and its successor is being minted: the renewal to wait for before
-    /// [`header_value`](Self::header_value) is called. Outside a tokio runtime nothing can end the
-    /// wait, so there is none.
+    /// the token has expired and a mint is in progress or due: the renewal to wait for before
+    /// [`header_value`](Self::header_value) is called. Outside a tokio runtime there is no wait,
+    /// because a timer could not end it.
     pub(crate) fn header_value_or_renewal(
         &mut self,
     ) -> Result<(&HeaderValue, u64), PendingRenewal> {
         if self.has_expired() {
-            if self.token.is_minting() && Handle::try_current().is_ok() {
+            if self.token.is_minting_or_due() && Handle::try_current().is_ok() {
                 return Err(self.pending_renewal());
             }
-            self.token.report_expiry();
+            self.token.log_expiry_once();
         }
         Ok((&self.header_value, self.serial))
     }
@@ -55,12 +55,13 @@ impl TokenCopy {
     /// The header value to send now, even if it has expired, and its serial.
     pub(crate) fn header_value(&mut self) -> (&HeaderValue, u64) {
         if self.has_expired() {
-            self.token.report_expiry();
+            self.token.log_expiry_once();
         }
         (&self.header_value, self.serial)
     }
 
-    /// Copies the token in use if it was replaced. Returns whether it has expired by the wall clock.
+    /// Copies the token in use if it was replaced. Returns whether it has expired by the wall
+    /// clock.
     fn has_expired(&mut self) -> bool {
         self.token.ensure_running();
         if self.current.has_changed().unwrap_or_default() {
@@ -73,12 +74,12 @@ impl TokenCopy {
     fn pending_renewal(&self) -> PendingRenewal {
         let mut current = self.current.clone();
         // The timer is created here, because the future may be polled outside the runtime.
-        let replaced = timeout(MAX_WAIT, async move {
-            // `self.token` keeps the sender.
+        let mint_ended = timeout(MAX_WAIT, async move {
+            // An error, if the last handle of the token was dropped, ends the wait too.
             let _ = current.changed().await;
         });
         Box::pin(async move {
-            let _ = replaced.await;
+            let _ = mint_ended.await;
         })
     }
 }

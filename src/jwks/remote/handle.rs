@@ -51,7 +51,7 @@ pub struct RemoteJwks(Arc<Shared>);
 
 /// The state of a [`RemoteJwks`], from [`RemoteJwks::health`].
 ///
-/// For people and logs: a readiness probe asks [`RemoteJwks::is_ready`].
+/// For a health endpoint or a log. A readiness probe calls [`RemoteJwks::is_ready`].
 ///
 /// ```
 /// use tower_m2m::JwksHealth;
@@ -78,9 +78,9 @@ pub struct JwksHealth {
     pub last_error: Option<FetchError>,
     /// The time since the last fetch ended, whether it succeeded or failed. `None` before that.
     pub last_fetch: Option<Duration>,
-    /// Whether the fetch task runs and keeps to its schedule. It starts with the first use. `false`
-    /// if its runtime has been shut down, or has not been driven for 5 s after a fetch was due: the
-    /// next use of the keys on a runtime then moves the task there.
+    /// Whether the fetch task runs and keeps to its schedule. `false` before the first use, and if
+    /// the task's runtime has been shut down or has not been driven for 5 s after a fetch was due:
+    /// the next use of the keys on a runtime then moves the task there.
     pub running: bool,
 }
 
@@ -135,9 +135,9 @@ impl RemoteJwks {
     /// Fetches now, regardless of the schedule and of every limit, and waits for the result. For
     /// callers that know that the keys have changed, such as a webhook of the authority.
     ///
-    /// The keys that the response lacks expire at once, for cached tokens too; after any other fetch
-    /// they are accepted [for a while](crate::jwks#unlisted-keys). If servers behind the URL list
-    /// different keys, the keys of the others are fetched again when a token needs them.
+    /// The keys that the response lacks expire at once, for cached tokens too; after any other
+    /// fetch they are accepted [for a while](crate::jwks#unlisted-keys). If servers behind the URL
+    /// list different keys, the keys of the others are fetched again when a token needs them.
     ///
     /// Calls made before the fetch starts share it.
     ///
@@ -152,8 +152,8 @@ impl RemoteJwks {
     /// # Errors
     ///
     /// Why the fetch failed; the last good set stays in use. [`FetchError::Timeout`] after twice
-    /// the timeout. [`FetchError::NotRunning`] outside a tokio runtime, or if the runtime that
-    /// fetched was shut down, and then that of the second attempt too.
+    /// the timeout. [`FetchError::NotRunning`] outside a tokio runtime, or if the task ended
+    /// during two fetches in a row, as when their runtimes are shut down.
     ///
     /// # Cancel safety
     ///
@@ -170,7 +170,7 @@ impl RemoteJwks {
             if !self.0.ensure_running() {
                 return Err(FetchError::NotRunning);
             }
-            let result = receiver.borrow_and_update().refreshed_after(started).cloned();
+            let result = receiver.borrow_and_update().refresh_result_after(started).cloned();
             match result {
                 Some(Err(FetchError::NotRunning)) if is_first => {
                     is_first = false;
@@ -190,10 +190,10 @@ impl RemoteJwks {
         }
     }
 
-    /// Whether there are usable keys: what a readiness probe asks. Starts the first fetch, so a
-    /// probe alone makes a service ready that gets no requests before. Never waits.
+    /// Whether there are usable keys, for a readiness probe. Starts the first fetch, so that a
+    /// service which gets no requests until it is ready becomes ready. Never waits.
     ///
-    /// True through an outage of the endpoint, until the keys are stale.
+    /// During an outage of the endpoint it is `true` until the keys are stale.
     ///
     /// ```
     /// use axum::extract::State;
@@ -276,7 +276,7 @@ impl RemoteJwks {
         match found {
             Some(key) => {
                 if is_running && !key.is_usable(now) {
-                    // The task had ended or was late, which expired the key.
+                    // The key expired because the task had ended or was late.
                     self.0.write_deadlines();
                 }
                 Lookup::Found(key)

@@ -23,7 +23,8 @@ use crate::jwks::skipped_keys::SkippedKeys;
 ///
 /// Each key holds its deadline, the wall time until which it may be used. Holders of the key, such
 /// as cached tokens, read it with one atomic load, and so notice that the set is stale, that the
-/// key expired, or that the task has ended or is late. Only this file and `unlisted` change deadlines.
+/// key expired, or that the task has ended or is late. Only this file and `unlisted` change
+/// deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     set: Arc<JwkSet>,
@@ -94,8 +95,8 @@ impl Snapshot {
         }
     }
 
-    /// Reads a set. The keys that are known already are taken from this snapshot. Logs the skipped
-    /// ones, so call it on a clone.
+    /// Reads a set. Takes the keys that it already has from this snapshot. Logs the skipped keys,
+    /// so call it on a clone: a subscriber may call `health`, which borrows the snapshot.
     pub(super) fn read(&self, json: &[u8], max_keys: usize) -> Result<Arc<JwkSet>, KeySetError> {
         let on_skip = |kid: Option<&str>, reason| self.skipped.log(kid, reason);
         let set = JwkSet::from_json(json, max_keys, self.known_keys(), on_skip);
@@ -204,15 +205,15 @@ impl Snapshot {
         self.started
     }
 
-    /// Whether this fetch is still the one in progress. If not, it was interrupted: another runtime
-    /// has taken the work over.
-    pub(super) fn is_fetching_number(&self, number: u64) -> bool {
+    /// Whether the fetch with this number is still in progress. If not, it was interrupted: another
+    /// runtime has taken the work over.
+    pub(super) fn is_current_fetch(&self, number: u64) -> bool {
         self.is_fetching() && self.started == number
     }
 
     /// The result of a fetch for a call of `refresh` that started after the first `started`
     /// fetches. `None` if none has ended. [`FetchError::NotRunning`] if it was interrupted.
-    pub(super) fn refreshed_after(&self, started: u64) -> Option<&Result<(), FetchError>> {
+    pub(super) fn refresh_result_after(&self, started: u64) -> Option<&Result<(), FetchError>> {
         let (number, result) = self.refreshed.as_ref()?;
         (*number > started).then_some(result)
     }
@@ -370,8 +371,8 @@ impl Snapshot {
         self.limit.block_until(until.at());
     }
 
-    /// Expires all keys when the fetch task has ended. A fetch in progress neither succeeded nor
-    /// failed: those who wait for one wait for the next.
+    /// Expires all keys when the fetch task has ended. A fetch in progress has neither succeeded
+    /// nor failed: requests that wait for it wait for the next one.
     ///
     /// The next use of a cached token then looks its key up, which restarts the task and writes the
     /// deadlines again. Without this a removed key would stay in use until a new token arrived.
@@ -384,7 +385,7 @@ impl Snapshot {
 
     /// Writes the deadline of each key into the key. A key expires earlier if the next step of the
     /// task is late: cached tokens then look their key up, which moves the task to a runtime that
-    /// is driven. Otherwise a task that stands still would keep a removed key in use.
+    /// is driven. Otherwise a late task would keep a removed key in use.
     ///
     /// Call it on a borrowed snapshot, never on a clone: while the snapshot is borrowed, the task
     /// cannot publish newer deadlines, which this would overwrite.

@@ -17,7 +17,7 @@ use super::limits::Limits;
 use super::pending_requests::PendingRequests;
 use super::snapshot::{FetchedSet, Snapshot};
 use super::telemetry::Telemetry;
-use crate::background::{MAX_SLEEP, Progress, Work};
+use crate::background::{MAX_SLEEP, NextStep, Work};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 
@@ -25,7 +25,7 @@ use crate::deadline::Deadline;
 pub(super) struct FetchTask {
     limits: Limits,
     clock: Clock,
-    progress: Progress,
+    next_step: NextStep,
     endpoint: Box<dyn JwksEndpoint>,
     disk_cache: Option<DiskCache>,
     telemetry: Telemetry,
@@ -66,7 +66,7 @@ impl FetchTask {
         };
         Self {
             limits,
-            progress: Progress::new(clock.clone()),
+            next_step: NextStep::new(clock.clone()),
             clock,
             telemetry: Telemetry::new(endpoint.printable_url()),
             endpoint,
@@ -105,7 +105,7 @@ impl FetchTask {
         let is_admitted = self.snapshot().admits(cause, &self.clock);
         if is_admitted {
             self.requests.post(cause);
-            self.progress.wanted();
+            self.next_step.make_due();
         }
         is_admitted
     }
@@ -114,8 +114,8 @@ impl FetchTask {
     async fn next(&self) -> FetchCause {
         loop {
             let now = self.clock.now();
-            // Before the messages are taken: each of them sets the promise anew.
-            self.promise_step();
+            // Before the messages are taken: a message that is posted later makes the step due.
+            self.schedule_step();
             let requested = self.requests.take();
             let next_wake = {
                 let snapshot = self.snapshot();
@@ -141,8 +141,8 @@ impl FetchTask {
             Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
             Err(_) => Err(FetchError::Timeout.into()),
         };
-        // Otherwise the work was taken over while this thread stood still.
-        if self.snapshot().is_fetching_number(number) {
+        // Otherwise another runtime took the work over while this one was not driven.
+        if self.snapshot().is_current_fetch(number) {
             match fetched {
                 Ok(fetched) => self.succeed(cause, fetched),
                 Err(failure) => self.fail(cause, failure),
@@ -170,6 +170,7 @@ impl FetchTask {
         }
     }
 
+    /// Updates the gauges.
     fn report_keys(&self) {
         let (keys, usable_for) = {
             let snapshot = self.snapshot();
@@ -194,7 +195,7 @@ impl FetchTask {
             }
             snapshot.start(cause, deadline, &self.clock);
         });
-        self.promise_step();
+        self.schedule_step();
         let may_be_conditional =
             state.conditional_until.is_some_and(|until| !until.has_passed(&self.clock));
         let validators = match may_be_conditional && !cause.bypasses_caches() {
@@ -279,7 +280,7 @@ impl FetchTask {
     /// Waits until the cache file holds the newest set, but not longer than `deadline`.
     pub(super) async fn cache_written(&self, deadline: Instant) {
         if let Some(disk_cache) = &self.disk_cache {
-            // A slow disk does not make the keys less usable.
+            // A timeout is no error: the keys are usable without the file.
             let _ = timeout_at(deadline, disk_cache.written()).await;
         }
     }
@@ -293,8 +294,8 @@ impl FetchTask {
         }
     }
 
-    fn promise_step(&self) {
-        self.progress.promise(Some(self.snapshot().step_due()));
+    fn schedule_step(&self) {
+        self.next_step.schedule(Some(self.snapshot().step_due()));
     }
 
     fn state(&self) -> MutexGuard<'_, FetchState> {
@@ -314,8 +315,8 @@ impl Work for FetchTask {
         self.fetch(cause).await;
     }
 
-    fn progress(&self) -> &Progress {
-        &self.progress
+    fn next_step(&self) -> &NextStep {
+        &self.next_step
     }
 
     fn wake(&self) {

@@ -70,8 +70,9 @@ pub struct SuperTokensCore {
 impl SuperTokensCore {
     /// A core at `connection_uri`: one URL, with or without a base path, or several URLs separated
     /// by `;`, as in the official SDKs. Each mint starts with the next host in turn (round robin).
-    /// If no connection to that host can be made, or it is starting, overloaded or failing, the mint
-    /// tries the one after it. The proxies of the environment are used only if every host is https.
+    /// If no connection to that host can be made, or it is starting, overloaded or failing, the
+    /// mint tries the one after it. The proxies of the environment are used only if every host is
+    /// https.
     ///
     /// Without a scheme, `localhost` and IP addresses are read as `http://`, and names with a dot
     /// as `https://`, as the SDKs read them. White space and a byte order mark around a URL are
@@ -80,9 +81,9 @@ impl SuperTokensCore {
     /// # Errors
     ///
     /// [`ConfigError::Url`] if one of them is not an `http` or `https` URL, or is a name with
-    /// neither scheme nor dot, such as `core:3567`; [`ConfigError::UrlCredentials`] if it has a user
-    /// or password; [`ConfigError::UrlQuery`] if it has a query or fragment. Plain http beyond loopback is an error of
-    /// [`mint`](crate::ServiceTokenRequest::mint), because
+    /// neither scheme nor dot, such as `core:3567`; [`ConfigError::UrlCredentials`] if it has a
+    /// user or password; [`ConfigError::UrlQuery`] if it has a query or fragment. Plain http beyond
+    /// loopback is an error of [`mint`](crate::ServiceTokenRequest::mint), because
     /// [`allow_plain_http`](Self::allow_plain_http) may still be called.
     ///
     /// ```
@@ -275,9 +276,9 @@ impl CoreClient {
         self.core.timeout.saturating_add(self.core.start_up_timeout)
     }
 
-    /// A text that the core may have chosen, or a placeholder if it holds the api key.
-    pub(super) fn without_api_key(&self, text: &str) -> String {
-        redact::without_api_key(text, self.core.api_key.as_deref()).to_owned()
+    /// The text, or a placeholder if it holds the api key or a part of it.
+    pub(super) fn withhold_api_key(&self, text: &str) -> String {
+        redact::withhold_api_key(text, self.core.api_key.as_deref()).to_owned()
     }
 
     /// The retries of one mint that start now.

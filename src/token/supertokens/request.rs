@@ -185,9 +185,9 @@ impl ServiceTokenRequest {
     /// `exp` is later. Therefore its default [`validity`](Self::validity) is 1 h, and it is renewed
     /// at least once an hour, even with a longer validity.
     ///
-    /// A core ignores the request for a dynamic key if [`cdi_version`](SuperTokensCore::cdi_version)
-    /// or the core's own limit is below 2.21. [`mint`](Self::mint) then returns
-    /// [`MintError::StaticKey`].
+    /// A core ignores the request for a dynamic key if
+    /// [`cdi_version`](SuperTokensCore::cdi_version) or the core's own limit is below 2.21.
+    /// [`mint`](Self::mint) then returns [`MintError::StaticKey`].
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
@@ -216,8 +216,8 @@ impl ServiceTokenRequest {
     /// wrong configuration fails at start-up instead of at the first call. By default only marker,
     /// issuer and dates are checked.
     ///
-    /// If the core's clock is ahead, so that the token is not valid yet, the mint waits until it is,
-    /// within [`start_up_timeout`](SuperTokensCore::start_up_timeout).
+    /// If the core's clock is ahead, so that the token is not valid yet, the mint waits until it
+    /// is, within [`start_up_timeout`](SuperTokensCore::start_up_timeout).
     ///
     /// Renewed tokens are verified too, so the token keeps the verifier, and the task that fetches
     /// its keys, alive. A renewed token is used unverified while the verifier has no keys.
@@ -296,10 +296,12 @@ impl ServiceTokenRequest {
     /// is tried. If all fail, the mint is retried for up to 30 s, or
     /// [`start_up_timeout`](SuperTokensCore::start_up_timeout). The delays are random, so that the
     /// replicas of a service do not retry together; they grow from 0.1 s to 5 s, and are at least
-    /// the core's `Retry-After`. So is the verification of [`verify_with`](Self::verify_with) while
-    /// the token is not valid yet, or the verifier has no keys because no connection to their
-    /// endpoint can be made or its answer is transient (one of those above, or a set without a usable
-    /// key). Any other response is an error at once.
+    /// the core's `Retry-After`. Any other response is an error at once.
+    ///
+    /// The verification of [`verify_with`](Self::verify_with) is retried for the same time while
+    /// the token is not valid yet, or while the verifier has no keys because no connection to their
+    /// endpoint can be made or its answer is transient: one of those above, or a set without a
+    /// usable key.
     ///
     /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
     /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
@@ -385,7 +387,7 @@ impl fmt::Debug for ServiceTokenRequest {
 }
 
 /// How long the verifier of [`verify_with`](ServiceTokenRequest::verify_with) may wait for keys
-/// after the retries have ended. Longer than the timeout of any sensible JWKS endpoint.
+/// after the retries have ended: the largest timeout of a JWKS endpoint.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Mints tokens and verifies each one.
@@ -405,7 +407,7 @@ impl VerifyingMinter {
             }
             Err(source) => {
                 let Mismatch { name, expected, received } = verifier.mismatch(source.reason(), jwt);
-                let received = received.map(|received| self.client.without_api_key(&received));
+                let received = received.map(|received| self.client.withhold_api_key(&received));
                 Err(MintError::Misconfigured { claim: name, expected, received, source })
             }
         }

@@ -69,7 +69,7 @@ async fn bare_401_to_an_expired_token_mints() {
     bare();
     pass(60).await;
     assert_eq!((core.count(), token.health().last_rejection), (1, None), "the token is valid");
-    // The machine slept: the monotonic clock stood still.
+    // The machine was suspended: the monotonic clock stood still.
     core.clock().shift(3600);
     bare();
     pass(1).await;

@@ -1,4 +1,4 @@
-//! The renewal task, the runtimes that it depends on, and a machine that slept.
+//! The renewal task when its runtime is shut down or not driven, and after a suspension.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
@@ -75,9 +75,9 @@ fn restarted_renewal_keeps_the_interval_between_mints() {
     );
 }
 
-/// Both runtimes have a paused clock of their own; that of the one that is driven passes.
+/// Each runtime has a paused clock of its own, which advances while the runtime is driven.
 #[test]
-fn token_is_renewed_while_the_first_runtime_stands_still() {
+fn token_is_renewed_while_its_first_runtime_is_not_driven() {
     let (first, second) = (paused(), paused());
     let (core, token) = first.block_on(async {
         let core = Core::new(3600);
@@ -103,7 +103,7 @@ fn token_is_renewed_while_the_first_runtime_stands_still() {
 }
 
 #[test]
-fn rejected_token_is_replaced_though_its_mint_was_interrupted() {
+fn rejected_token_is_replaced_after_an_interrupted_mint() {
     let (first, second) = (paused(), paused());
     let (core, token) = first.block_on(async {
         let core = Core::new(3_153_600_000);
@@ -125,7 +125,7 @@ fn rejected_token_is_replaced_though_its_mint_was_interrupted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn machine_that_slept_renews_at_the_first_use() {
+async fn suspended_machine_renews_at_the_first_use() {
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::BeforeExpiry);
     yield_now().await;
@@ -138,7 +138,7 @@ async fn machine_that_slept_renews_at_the_first_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn machine_that_slept_renews_within_a_minute_without_a_use() {
+async fn suspended_machine_renews_within_a_minute_without_a_use() {
     let core = Core::new(3600);
     let _token = core.token(RenewalPolicy::BeforeExpiry);
     yield_now().await;

@@ -106,7 +106,7 @@ async fn only_a_fetch_for_refresh_answers_it() {
     let mut fail = |cause| {
         snapshot.start(cause, Deadline::after(Duration::ZERO, &clock), &clock);
         snapshot.fail(FetchError::Timeout, &clock);
-        snapshot.refreshed_after(0).cloned()
+        snapshot.refresh_result_after(0).cloned()
     };
     assert_eq!(fail(FetchCause::Scheduled), None);
     assert_eq!(fail(FetchCause::Refresh), Some(Err(FetchError::Timeout)));

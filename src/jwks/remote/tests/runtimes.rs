@@ -1,4 +1,4 @@
-//! The task and the runtimes that it depends on.
+//! The fetch task when its runtime is shut down or not driven, and after a suspension.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,9 +124,9 @@ fn waiting_refresh_restarts_the_task_on_its_own_runtime() {
     });
 }
 
-/// Both runtimes have a paused clock of their own; that of the one that is driven passes.
+/// Each runtime has a paused clock of its own, which advances while the runtime is driven.
 #[test]
-fn new_key_is_found_while_the_first_runtime_stands_still() {
+fn new_key_is_found_while_the_first_runtime_is_not_driven() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, second) = (paused(), paused());
     let (jwks, clock) = loaded_on(&first, &endpoint);
@@ -147,7 +147,7 @@ fn new_key_is_found_while_the_first_runtime_stands_still() {
 }
 
 #[test]
-fn removed_key_expires_while_the_first_runtime_stands_still() {
+fn removed_key_expires_while_its_runtime_is_not_driven() {
     let endpoint = Endpoint::listing(&[OLD, NEW]);
     endpoint.world().max_age = Some(600);
     let (first, second) = (paused(), paused());
@@ -218,7 +218,7 @@ fn refresh_outlives_the_runtime_that_fetches() {
 }
 
 #[test]
-fn health_says_that_the_task_stands_still() {
+fn health_shows_that_the_task_is_late() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (first, second) = (paused(), paused());
     let (jwks, _) = loaded_on(&first, &endpoint);
@@ -226,9 +226,8 @@ fn health_says_that_the_task_stands_still() {
         advance(Duration::from_secs(3600)).await;
         assert!(!jwks.shared().is_running());
     });
-    // Outside a runtime no use can move it.
-    let health = jwks.health();
-    assert!(health.running, "this thread's clock has not passed");
+    // Outside a runtime no use can move the task, and the real clock has not reached its due time.
+    assert!(jwks.health().running);
     second.block_on(async {
         assert!(jwks.health().running, "the use moved the task");
         assert!(jwks.health().last_fetch.unwrap().as_secs() >= 3599);
@@ -238,7 +237,7 @@ fn health_says_that_the_task_stands_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn machine_that_slept_fetches_at_the_first_use() {
+async fn suspended_machine_fetches_at_the_first_use() {
     let endpoint = Endpoint::listing(&[OLD, NEW]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
@@ -252,7 +251,7 @@ async fn machine_that_slept_fetches_at_the_first_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn machine_that_slept_fetches_within_a_minute_without_a_use() {
+async fn suspended_machine_fetches_within_a_minute_without_a_use() {
     let endpoint = Endpoint::listing(&[OLD]);
     let (jwks, clock) = remote(&endpoint, Limits::default());
     jwks.ready().await.unwrap();
