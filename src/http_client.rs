@@ -19,16 +19,17 @@ use crate::error::{ConfigError, SourceError, one_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many bytes of a body tell whether it is an HTML page.
-const PAGE_START: usize = 1024;
+/// How many bytes of a body are searched for the tags of an HTML page.
+const HTML_START_LEN: usize = 1024;
 
-/// How long the beginning of an error response is waited for.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum time to read the beginning of an error response.
+const HTML_START_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A longer `Retry-After` is cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Parses an `http` or `https` URL, trimmed. The error shows no query, because it may hold a secret.
+/// Parses an `http` or `https` URL, trimmed. The error shows no query, because it may hold a
+/// secret.
 pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let text = config_text::trim(text);
     let invalid = || ConfigError::of_url(text, |url| ConfigError::Url { url });
@@ -38,8 +39,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, ConfigError> {
     if is_http_with_host && !has_credentials { Ok(url) } else { Err(invalid()) }
 }
 
-/// A URL for logs, errors and metrics, without query, which may hold a secret, and fragment.
-/// [`parse_url`] rejects a user or password.
+/// The URL for logs, errors and metrics: without its query, which may hold a secret, and without
+/// its fragment. [`parse_url`] rejects a user or password.
 pub(crate) fn printable(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -47,18 +48,20 @@ pub(crate) fn printable(url: &Url) -> String {
     url.into()
 }
 
-/// Whether a response with this status may be followed by a better one.
+/// Whether a retry of a request that got this status may succeed.
 pub(crate) fn is_transient(status: u16, is_html: bool) -> bool {
-    // The container of a SuperTokens core is up before the core's routes, and has a page of its own.
+    // The servlet container of a SuperTokens core starts before the core's routes, and answers 404
+    // with an HTML page until then.
     matches!(status, 408 | 425 | 429 | 500..=599) || status == 404 && is_html
 }
 
-/// Whether a body is an HTML page. Reads its beginning. A core sends its plain texts as `text/html`
-/// too, so the content type does not tell.
+/// Whether a body begins like an HTML page. Not by its content type: a core sends its plain texts
+/// as `text/html` too.
 pub(crate) fn is_html(body: &[u8]) -> bool {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
     // Comments may precede the first tag.
-    let start = String::from_utf8_lossy(&body[..body.len().min(PAGE_START)]).to_ascii_lowercase();
+    let start =
+        String::from_utf8_lossy(&body[..body.len().min(HTML_START_LEN)]).to_ascii_lowercase();
     start.starts_with('<') && (start.contains("<html") || start.contains("<!doctype html"))
 }
 
@@ -176,17 +179,17 @@ pub(crate) async fn read_body(
 }
 
 /// Whether the body of an error response is an HTML page. `false` if its beginning does not arrive
-/// in time: the status says more than a timeout.
+/// within [`HTML_START_TIMEOUT`]: the status says more than a timeout error would.
 pub(crate) async fn has_html_body(mut response: Response) -> bool {
     let mut start = Vec::new();
     let read = async {
         while let Ok(Some(chunk)) = response.chunk().await
-            && start.len() < PAGE_START
+            && start.len() < HTML_START_LEN
         {
             start.extend_from_slice(&chunk);
         }
     };
-    let _ = timeout(PAGE_TIMEOUT, read).await;
+    let _ = timeout(HTML_START_TIMEOUT, read).await;
     is_html(&start)
 }
 

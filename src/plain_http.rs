@@ -1,4 +1,4 @@
-//! Plain http beyond loopback, which every URL and origin that a user configures must be allowed.
+//! The check for plain http beyond loopback, which a user must allow explicitly.
 
 use std::net::IpAddr;
 

@@ -32,8 +32,8 @@ pub(crate) enum JwkSetError {
 impl JwkSet {
     /// Reads a JWK Set of at most `max_keys` entries, with or without a byte order mark (RFC 8259
     /// §8.1). A key that is also in `known` is taken from there, so that a new deadline reaches
-    /// every holder of the key. `on_skip` gets the kid, cut for a log, and the reason of each entry
-    /// that cannot be used.
+    /// every holder of the key. `on_skip` is called with the kid, cut for a log, and the reason for
+    /// each entry that cannot be used.
     pub(crate) fn from_json<'k>(
         json: &[u8],
         max_keys: usize,

@@ -13,6 +13,7 @@ const DASHES: &str = "-----";
 /// The longest label that is printed.
 const MAX_LABEL_LEN: usize = 40;
 
+/// The reason for which certificates of different keys are unusable.
 const CHAIN: &str =
     "another certificate of the text has a different key, as in a chain; keep only the signer's";
 
@@ -46,9 +47,9 @@ pub(crate) fn has_block(text: &[u8]) -> bool {
 /// A block of another type fails the whole text, since a private key beside a public one is a
 /// mistake that must not go unnoticed. Its body is neither decoded nor printed.
 ///
-/// So do certificates of different keys: the key of an authority must not verify tokens only because
-/// a file holds the whole chain. Names do not tell whether it is one: a name may be encoded in two
-/// ways (RFC 5280 §7.1), and the certificate between two others may be missing.
+/// Certificates of different keys fail it too: the key of an authority must not verify tokens only
+/// because a file holds the whole chain. Their names do not tell whether they are a chain: one name
+/// has several encodings (RFC 5280 §7.1), and the certificate between two others may be missing.
 pub(crate) fn public_keys(
     text: &[u8],
     kid: Option<&str>,

@@ -82,8 +82,8 @@ impl LocalJwks {
     /// `openssl pkey -pubout` writes it, an `RSA PUBLIC KEY` (PKCS#1) or a `CERTIFICATE`. **Of a
     /// certificate only the public key is read**: its dates, names, signature and extensions are
     /// not checked. Certificates of different keys in one text are an error, because they may be a
-    /// chain, whose authorities sign no tokens: keep only the certificate of the signer. Several
-    /// signers need a `PUBLIC KEY` each, as `openssl x509 -pubkey -noout` writes it.
+    /// chain, whose authorities must not sign tokens: keep only the signer's certificate. For
+    /// several signers, give the `PUBLIC KEY` of each, as `openssl x509 -pubkey -noout` writes it.
     ///
     /// These keys have no `kid`. The `kid` of a token is ignored, and its `alg` selects the key,
     /// which must be the only one that fits. A token may have any `alg` that fits the key. To

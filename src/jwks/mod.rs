@@ -3,9 +3,10 @@
 //!
 //! A key set is a list of public keys (RFC 7517 §5). An entry that cannot be used does not affect
 //! the others: it is skipped, with a logged reason, if it is private or symmetric, is not meant for
-//! signatures (its `use` is neither `sig` nor SPIFFE's `jwt-svid`, or its `key_ops` lack `verify`), has an unsupported size or type, or is malformed. A member that is `null` counts as
-//! absent. If two different keys share a `kid`, neither is used. A byte order mark in front of a key
-//! set is ignored.
+//! signatures (its `use` is neither `sig` nor SPIFFE's `jwt-svid`, or its `key_ops` lack `verify`),
+//! has an unsupported size or type, or is malformed. A member that is `null` counts as absent. If
+//! two different keys share a `kid`, neither is used. A byte order mark in front of a key set is
+//! ignored.
 //!
 //! # What `RemoteJwks` guarantees
 //!
@@ -42,16 +43,16 @@
 //! Servers behind one URL may list different keys: each of two SuperTokens cores on one database
 //! lists a dynamic key of its own. A response that lacks a key therefore does not prove that the
 //! key was withdrawn. The key becomes *unlisted*: it is accepted until the freshness lifetime since
-//! it was last listed has passed. After 80 % of that time the set is fetched again, and again, until
-//! a response lists the key.
+//! it was last listed has passed. After 80 % of that time the set is fetched again, and again,
+//! until a response lists the key.
 //!
 //! Once an unlisted key is listed again, which is logged as a warning, unlisted keys are accepted
 //! for twice the lifetime, until 24 h pass in which none is listed again. With two servers that
 //! respond at random, 36 fetches or more in a row would have to miss a key before it expires. Such
 //! an endpoint gets about three times the fetches.
 //!
-//! A key is not kept if it has no `kid`, if the newest response has another entry with its `kid`, or
-//! if `max_keys` is reached.
+//! A key is not kept if it has no `kid`, if the newest response has another entry with its `kid`,
+//! or if `max_keys` is reached.
 //!
 //! **After a theft of a signing key**, call [`refresh`](crate::RemoteJwks::refresh) once no server
 //! lists the key: the keys that the response lacks expire at once.
@@ -72,8 +73,8 @@
 //! - `Retry-After`, capped at 5 min, delays the retry further, and blocks the fetches that requests
 //!   cause until then.
 //! - 24 h (`stale_if_error`) after the end of its lifetime the set is stale, and requests get 503.
-//! - While there are no usable keys, a request causes a fetch and waits for it, within the limits of
-//!   (a); where none may start, it gets 503 at once.
+//! - While there are no usable keys, a request causes a fetch and waits for it. If (a) allows no
+//!   fetch, the request gets 503 at once.
 //! - Deadlines pass on the monotonic or on the wall clock, whichever is ahead: the monotonic clock
 //!   stands still while a machine is suspended. If a wall clock that was ahead is set back before
 //!   the next response, the keys are usable again.
@@ -81,10 +82,10 @@
 //! # Runtimes
 //!
 //! The task starts on the runtime of the first use. If that runtime is shut down, or is not driven
-//! for 5 s after a fetch was due (one that only ran the start-up, for example), the next use on
-//! another runtime moves the task there. A request that waits for a fetch which ends with its
-//! runtime waits for another one. [`JwksHealth::running`] and [`JwksHealth::last_fetch`] tell whether
-//! the task keeps to its schedule.
+//! for 5 s after a fetch was due (because it only ran the start-up, for example), the next use on
+//! another runtime moves the task there. If a runtime is shut down during a fetch, requests that
+//! wait for the fetch wait for another one. [`JwksHealth::running`] and [`JwksHealth::last_fetch`]
+//! show whether the task keeps to its schedule.
 //!
 //! # Logs and metrics
 //!
@@ -98,7 +99,7 @@
 //! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |
 //! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` |
 //! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
-//! | `key skipped`, once for each `kid` and `reason`, of at most 1000 | warn | `kid`, `reason` |
+//! | `key skipped`, once for each `kid` and `reason`, at most 1000 times | warn | `kid`, `reason` |
 //! | `key skipped again` | debug | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
@@ -117,10 +118,12 @@
 //!
 //! `endpoint` is the URL without its query. `cause` is `scheduled`, `unlisted_key`
 //! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
+//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or `unusable`. No label
+//! holds text from a request.
+//!
+//! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones.
 //! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch
-//! succeeds, and 0 before the first set. While the fetch task runs, it is at most 15 s old.
-//! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones. `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or
-//! `unusable`. No label holds text from a request.
+//! succeeds, and 0 before the first set. While the fetch task runs, its value is at most 15 s old.
 
 mod error;
 mod local;

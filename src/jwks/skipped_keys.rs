@@ -1,9 +1,10 @@
-//! The log of the keys of a set that cannot be used.
+//! [`SkippedKeys`]: logs the keys that cannot be used.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// How many keys are warned of, so that an endpoint that invents kids fills neither log nor memory.
+/// Maximum number of keys that are warned of. Bounds the log and the memory if an endpoint invents
+/// kids.
 const MAX_WARNINGS: usize = 1000;
 
 /// Warns of each skipped key once. An endpoint that lists it in every other response, or lists no

@@ -18,7 +18,8 @@ pub(crate) struct OrderedObject {
     members: HashMap<String, (usize, Json)>,
 }
 
-/// A tree of values, so that a text is read once and written once whatever its depth.
+/// A JSON value. A tree, so that each part of a text is read once and written once whatever its
+/// depth.
 #[derive(Debug)]
 enum Json {
     /// A value without white space.

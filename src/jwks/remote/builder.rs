@@ -20,7 +20,8 @@ use crate::plain_http;
 /// kube-apiserver responds with 406 to `application/json` alone.
 const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1";
 
-/// The lower limit of `max_age` and `min_age`: a set is fetched again after half of its lifetime.
+/// The lower limit of `max_age` and `min_age`: a set may be fetched again after half of its
+/// lifetime, so a shorter one would cause fetches almost without a pause.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The upper limit of `timeout`: a request may wait that long, with its connection open.
@@ -106,8 +107,8 @@ impl RemoteJwksBuilder {
     /// The lower limit of the freshness lifetime, whatever the endpoint says. At least 1 s, and at
     /// most `max_age`. By default 30 s, or `max_age` if that is shorter.
     ///
-    /// A longer time protects an endpoint that allows no caching; a removed key is then accepted for
-    /// at least this long.
+    /// A longer time protects an endpoint that allows no caching; a removed key is then accepted
+    /// for at least this long.
     pub fn min_age(mut self, min_age: Duration) -> Self {
         self.min_age = Some(min_age);
         self
@@ -169,8 +170,8 @@ impl RemoteJwksBuilder {
         self
     }
 
-    /// The maximum number of keys in a set, [unlisted keys](crate::jwks#unlisted-keys) included. 100
-    /// by default.
+    /// The maximum number of keys in a set, [unlisted keys](crate::jwks#unlisted-keys) included.
+    /// 100 by default.
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|limits| limits.max_keys = keys)
     }
@@ -245,14 +246,17 @@ impl RemoteJwksBuilder {
     ///
     /// The loaded set is usable for its freshness lifetime plus `stale_if_error`, counted from its
     /// fetch. The file is replaced atomically after each successful fetch, readable by its owner
-    /// alone. Its folder must exist: a file that
-    /// cannot be written is logged as a warning after each fetch.
+    /// alone. Its folder must exist: a file that cannot be written is logged as a warning after each
+    /// fetch.
     ///
     /// **Write access to the file decides which tokens are accepted.** A file is ignored, with a
     /// warning, and replaced by the next fetch if it is corrupt, stale, dated more than 60 s in the
     /// future, or belongs to another endpoint. On Unix a file is also ignored if it is a symbolic
     /// link, is owned by a user other than root and that of this process, or is writable by its
     /// group or by all users.
+    ///
+    /// [`ready`](RemoteJwks::ready) and [`refresh`](RemoteJwks::refresh) return after a fetched set
+    /// has been written, or at the end of their time limit.
     ///
     /// In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the
     /// default makes the file group-writable at each start of a pod.

@@ -49,8 +49,8 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Whether no thread writes. A finished writer is still recorded if its runtime ended before it
-    /// ran.
+    /// Whether no write is in progress. A writer whose runtime ended before it ran is finished but
+    /// still recorded.
     fn is_idle(&self) -> bool {
         self.writer.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -149,9 +149,9 @@ impl DiskCache {
         });
     }
 
-    /// Waits until every set has been written, or could not be, which is logged.
+    /// Waits until every set has been written or its write has failed, which is logged.
     pub(super) async fn written(&self) {
-        // Only an error if the sender is dropped, which `self` holds.
+        // Fails only if the sender is dropped, and `self` holds it.
         let _ = self.outbox.subscribe().wait_for(Outbox::is_idle).await;
     }
 

@@ -29,7 +29,7 @@ pub enum BuildError {
     /// The URL cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A limit is too small or too large.
+    /// A limit is out of its range.
     #[error("{option} must be {range}")]
     Limit {
         /// The method of the builder.
@@ -85,8 +85,8 @@ pub enum FetchError {
     Status {
         /// The HTTP status.
         status: u16,
-        /// Whether the body is an HTML page. It is for many a wrong URL, and with status 404 for a
-        /// core that is starting.
+        /// Whether the body is an HTML page, as a wrong URL often returns, and a core that is
+        /// starting with status 404.
         is_html: bool,
     },
     /// The body is larger than [`max_body`](crate::RemoteJwksBuilder::max_body).
@@ -107,7 +107,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Whether a retry may succeed. An authority that starts may list its first key late.
+    /// Whether a retry may succeed. An authority that is starting may not list its first key yet.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Timeout | Self::Connection { .. } | Self::NotRunning => true,

@@ -1,4 +1,4 @@
-//! The deadlines of the keys of one response.
+//! [`Expiry`]: when the keys of one response expire.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use crate::deadline::Deadline;
 /// The deadlines of the keys of one response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiry {
-    /// 80 % of the freshness lifetime.
+    /// From when on a key that later responses lack is looked for: 80 % of the freshness lifetime.
     pub(super) look_from: Deadline,
     /// The end of the freshness lifetime.
     pub(super) fresh_until: Deadline,
-    /// Twice the lifetime, at most `stale_at`.
+    /// When an unlisted key expires whose deadline was extended: twice the lifetime, at most
+    /// `stale_at`.
     pub(super) extended_until: Deadline,
-    /// The lifetime plus `stale_if_error`.
+    /// When the set is stale: the lifetime plus `stale_if_error`.
     pub(super) stale_at: Deadline,
 }
 

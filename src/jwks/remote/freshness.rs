@@ -60,8 +60,8 @@ pub(crate) fn freshness<'h>(
     Some(max_age?.saturating_sub(age.map_or(Duration::ZERO, |age| seconds(age.as_bytes()))))
 }
 
-/// Clamps a lifetime to `min_age` … `max_age`; `max_age` takes precedence. 10 min if the response has
-/// no `max-age` and no `Expires`.
+/// Clamps a lifetime to `min_age` … `max_age`; `max_age` takes precedence. 10 min if the response
+/// has no `max-age` and no `Expires`.
 pub(crate) fn clamp(lifetime: Option<Duration>, min_age: Duration, max_age: Duration) -> Duration {
     lifetime.unwrap_or(DEFAULT_LIFETIME).max(min_age).min(max_age)
 }

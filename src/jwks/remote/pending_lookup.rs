@@ -121,11 +121,11 @@ impl PendingLookup {
     }
 }
 
-/// Requests a fetch while no key is usable: the back-off of the scheduled fetches can take a minute,
-/// but guarantee (b) allows 10 s once the endpoint responds. Returns whether one may start.
+/// Requests a fetch while no key is usable. Returns whether one may start.
 ///
-/// A scheduled one may be due already: at the start, or by the wall clock after the machine was
-/// suspended. It does not count against the fetch limit.
+/// Not left to the schedule: its back-off can take a minute, but guarantee (b) allows 10 s once the
+/// endpoint responds. A scheduled fetch that is due already, at the start or after the machine was
+/// suspended, comes first, because it does not count against the fetch limit.
 fn request_any_fetch(shared: &Shared) -> bool {
     shared.task().request_fetch(FetchCause::Scheduled)
         || shared.task().request_fetch(FetchCause::UnknownKey)

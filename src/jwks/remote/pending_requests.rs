@@ -28,7 +28,7 @@ impl PendingRequests {
         self.posted.notify_one();
     }
 
-    /// Ends the wait for a message without one.
+    /// Ends the wait for a message without posting one.
     pub(super) fn wake(&self) {
         self.posted.notify_one();
     }

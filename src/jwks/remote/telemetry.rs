@@ -70,7 +70,7 @@ impl Telemetry {
         self.count(cause, "success");
     }
 
-    /// Reports a failed fetch, after which the keys are usable for this time; `None` before the
+    /// Reports a failed fetch. `usable_for` is how long the keys stay usable; `None` before the
     /// first set. Only the first failure of an outage is logged at warn.
     pub(super) fn fetch_failed(
         &self,
@@ -120,7 +120,8 @@ impl Telemetry {
         }
     }
 
-    /// The interval at which the task calls [`keys`](Self::keys): the gauges change with time, without an event. `None` without the feature.
+    /// The interval at which the task calls [`keys`](Self::keys): the gauges change with time,
+    /// without an event. `None` without the feature.
     pub(super) fn report_interval(&self) -> Option<Duration> {
         #[cfg(feature = "metrics")]
         return Some(GAUGE_INTERVAL);
