@@ -242,8 +242,8 @@ reasons! {
     /// [`subject`](crate::Verifier::subject) is set.
     WrongSubject => InvalidToken, "the subject is not accepted";
     /// The token has a claim `cnf`, which binds it to a key or a certificate of its sender (RFC
-    /// 7800, RFC 8705, RFC 9449). The possession of that key is not checked here, so a stolen token
-    /// would pass.
+    /// 7800, RFC 8705, RFC 9449). This crate does not check that the sender possesses that key, so
+    /// a stolen token would be accepted.
     SenderConstrained => InvalidToken, "the token is sender-constrained";
     /// The key set holds no usable key with the token's `kid` and `alg`.
     UnknownKey => InvalidToken, "the signing key is not known";

@@ -32,8 +32,10 @@ pin_project! {
     /// The response future of [`AddServiceToken`](crate::AddServiceToken). Resolves to the output
     /// of the inner service's future.
     ///
-    /// Dropping it while the request waits for a renewal drops the request, which then does not
-    /// reach the inner service. The renewal goes on.
+    /// # Cancel safety
+    ///
+    /// If it is dropped while the request waits for a renewal, the request does not reach the inner
+    /// service. The renewal continues.
     ///
     /// A service that wraps `AddServiceToken` can use this type as its own `Future`:
     ///
@@ -74,7 +76,7 @@ pin_project! {
 /// A request that waits for the successor of an expired token. Boxed, so that the futures of other
 /// requests stay small.
 pub(super) struct Parked<S, R> {
-    /// `None` once it has ended: then the inner service has to become ready.
+    /// `None` once the wait has ended: the inner service is not ready yet.
     pub(super) renewal: Option<PendingRenewal>,
     pub(super) request: R,
     /// A clone that is not ready, so that it holds no permit while the request waits.

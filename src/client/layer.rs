@@ -108,10 +108,9 @@ impl AddServiceTokenLayer {
         Ok(self.with(|policy| policy.allow_only(origins)))
     }
 
-    /// Lets the calls of [`only_to`](Self::only_to) that follow list plain http origins beyond
-    /// loopback. By default they are an error, which `only_to` returns: call this before it. **An
-    /// attacker on the path can read the token**, so call this only if the network itself is
-    /// encrypted, as in a service mesh.
+    /// Allows plain http origins beyond loopback in later calls of [`only_to`](Self::only_to),
+    /// which refuses them by default. **An attacker on the path can read the token**, so call this
+    /// only if the network itself is encrypted, as in a service mesh.
     ///
     /// Without `only_to` this has no effect: requests to every origin carry the token.
     ///

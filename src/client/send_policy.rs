@@ -60,9 +60,9 @@ impl SendPolicy {
         TokenCopy::new(self.token.clone())
     }
 
-    /// Adds the token to the request if the policy allows it. Returns what was added, if anything.
-    /// `Err` if the request has to wait: the renewal after which
-    /// [`insert_token`](Self::insert_token) adds the token.
+    /// Adds the token to the request if the policy allows it. Returns the token that was added, if
+    /// any. `Err` if the request has to wait for a renewal: call
+    /// [`insert_token`](Self::insert_token) after it.
     #[inline]
     pub(super) fn add_token(
         &self,

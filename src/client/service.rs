@@ -13,8 +13,8 @@ use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
 ///
-/// The inner service must be `Clone`: a request that [waits for a renewal](crate::client) is sent to
-/// a clone, so that the wait holds no permit of the inner service. Wrap a service that is not
+/// The inner service must be `Clone`: a request that [waits for a renewal](crate::client) is sent
+/// to a clone, so that the wait holds no permit of the inner service. Wrap a service that is not
 /// `Clone` in `tower::buffer::Buffer`. `poll_ready` only forwards to the inner service.
 ///
 /// ```

@@ -133,17 +133,17 @@
 //!
 //! # Runtime
 //!
-//! The core needs a tokio runtime with its timer enabled. It signs tokens on threads of its own, one
-//! for each processor. Keys are made and stored on the runtime's blocking threads. A slow disk delays
-//! only mints that wait for a new key.
+//! The core needs a tokio runtime with its timer enabled. It signs tokens on threads of its own,
+//! one for each processor. Keys are made and stored on the runtime's blocking threads. A slow disk
+//! delays only mints that wait for a new key.
 //!
 //! # Differences from a SuperTokens core
 //!
 //! Bodies are read as UTF-8, not as ISO-8859-1, and must be valid JSON. Numbers in the payload are
-//! written as serde_json writes them, not as Java does. A `validity` above 2^52 gets 400, and so does
-//! an array of one element in place of its element. An unknown app on a route that requires an api
-//! key gets 401 without the key. Responses to unknown methods have a line of text as body, not an
-//! HTML page.
+//! written as serde_json writes them, not as Java does. A `validity` above 2^52 gets 400, and so
+//! does an array of one element in place of its element. An unknown app on a route that requires an
+//! api key gets 401 without the key. Responses to unknown methods have a line of text as body, not
+//! an HTML page.
 
 mod builder;
 mod core;

@@ -103,9 +103,9 @@ impl VerifyServiceTokenLayer {
     /// The marker is read first: a token without it is verified by its dates, key and signature
     /// alone, whatever [`issuer`](Verifier::issuer), [`audience`](Verifier::audience),
     /// [`subject`](Verifier::subject) and [`max_lifetime`](Verifier::max_lifetime) the verifier
-    /// requires of services, and whether or not it has a `cnf`. A forged or expired token is still refused, and so is one that another
-    /// authority signed: if users have such tokens, put the service token into its own
-    /// [`header`](Self::header).
+    /// requires of services, and whether or not it has a `cnf`. A forged or expired token is still
+    /// refused, and so is one that another authority signed: if users have such tokens, put the
+    /// service token into its own [`header`](Self::header).
     ///
     /// ```
     /// use axum::{Router, routing::get};

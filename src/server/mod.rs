@@ -43,21 +43,21 @@
 //!    applies. Otherwise the token is verified like a new one.
 //! 3. **Form.** The token is a compact JWS of canonical base64url with a header of at most 2 KiB.
 //!    The header has no `crit`, `b64`, `enc` or `zip`, and no `cty` of a nested token; its `typ` is
-//!    `JWT`, `at+jwt`, `JOSE` (SPIFFE) or missing; its `kid` is 1 to 256 bytes long or missing; its `alg` is
-//!    asymmetric and one of [`algorithms`](crate::Verifier::algorithms).
+//!    `JWT`, `at+jwt`, `JOSE` (SPIFFE) or missing; its `kid` is 1 to 256 bytes long or missing; its
+//!    `alg` is asymmetric and one of [`algorithms`](crate::Verifier::algorithms).
 //! 4. **Key.** The key set holds a key with the token's `kid` and `alg`. Without a `kid`, and for
-//!    keys from [`from_pem`](crate::LocalJwks::from_pem) whatever the `kid` is, exactly one key must
-//!    fit the `alg`. An unknown key makes [`RemoteJwks`](crate::RemoteJwks) fetch the
-//!    set, and the token waits, but only if it passes check 6.
+//!    keys from [`from_pem`](crate::LocalJwks::from_pem) whatever the `kid` is, exactly one key
+//!    must fit the `alg`. An unknown key makes [`RemoteJwks`](crate::RemoteJwks) fetch the set, and
+//!    the token waits, but only if it passes check 6.
 //! 5. **Signature.** It is valid under the algorithm that the key is bound to. All cores but one
 //!    may check signatures at a time; up to 1 024 further tokens wait in a queue.
 //! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and the lifetime is at most
 //!    [`max_lifetime`](crate::Verifier::max_lifetime). `iss`, `aud` and `sub` have the types of
 //!    RFC 7519 §4.1 and match the verifier's [`issuer`](crate::Verifier::issuer),
 //!    [`audience`](crate::Verifier::audience) and [`subject`](crate::Verifier::subject). One of
-//!    these claims that is `null` is refused, not taken for a missing one: it has none of the types.
-//!    There is no `cnf`: it binds the token to a key whose possession is not checked here (RFC 7800,
-//!    8705, 9449).
+//!    these claims that is `null` is refused, not taken for a missing one: it has none of the
+//!    types. There is no `cnf`: it binds the token to a key of its sender, and this crate does not
+//!    check that the sender possesses the key (RFC 7800, 8705, 9449).
 //! 7. **JSON.** Header and claims are JSON objects of at most 32 levels. No level has duplicate
 //!    members, or names that begin with `$serde_json::private::`.
 //! 8. **Marker.** `source` is exactly the JSON string `microservice`, or the claim set with

@@ -57,10 +57,10 @@ pub enum TokenError {
 ///
 /// An error shows at most 200 characters of a core's own text, on one line and with control
 /// characters escaped, and names an HTML page instead of quoting it. If the text may hold a secret,
-/// the error says so and shows none of it. That is the case for a text with escape sequences, a long
-/// run of letters and digits, many short numbers, the beginning of a token, or eight consecutive
-/// letters and digits of the api key. Of a minted token an error shows at most one claim, cut to 64
-/// characters and without the api key.
+/// the error says so and shows none of it: a text with escape sequences, a long run of letters and
+/// digits, many short numbers, the beginning of a token, or eight consecutive letters and digits of
+/// the api key. Of a minted token an error shows at most one claim, cut to 64 characters and
+/// without the api key.
 ///
 /// ```no_run
 /// use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
@@ -115,8 +115,8 @@ pub enum MintError {
         /// Why the last attempt failed, as the HTTP library reports it, without the URL.
         source: SourceError,
     },
-    /// The core responded with an error status, for instance for a wrong api key or an unknown app. A
-    /// server that is no core often responds 404.
+    /// The core responded with an error status, for instance for a wrong api key or an unknown app.
+    /// A server that is no core often responds 404.
     #[error(
         "the core at {core} refused with status {status}{}",
         .message.iter().map(|message| format!(": {message}")).collect::<String>()
@@ -158,19 +158,19 @@ pub enum MintError {
         core: String,
         /// The name of the claim.
         claim: &'static str,
-        /// What is expected: the JWKS domain for `iss`.
+        /// The value that the token must have; for `iss` the JWKS domain.
         expected: String,
-        /// What the token has, as printable ASCII of at most 64 characters. `None` if the token
+        /// The value in the token, as printable ASCII of at most 64 characters. `None` if the token
         /// lacks the claim.
         received: Option<String>,
     },
     /// The core signed the token with a static key although
     /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key) requested a dynamic one. A core
-    /// ignores that request below CDI 2.21, which
-    /// [`cdi_version`](crate::SuperTokensCore::cdi_version) or the core's own limit may require.
+    /// ignores that request if [`cdi_version`](crate::SuperTokensCore::cdi_version) or the core's
+    /// own limit is below 2.21.
     #[error(
-        "the core at {core} signed with its static key, although a dynamic key was requested; that takes CDI \
-         2.21 or later, in the request and in the core's supertokens_max_cdi_version"
+        "the core at {core} signed with its static key, although a dynamic key was requested; dynamic keys \
+         need CDI 2.21 or later, in the request and in the core's supertokens_max_cdi_version"
     )]
     StaticKey {
         /// The core's URL, with its base path.
@@ -187,17 +187,17 @@ pub enum MintError {
         /// The claim, or the header member (`alg`, `kid`), that the verifier rejects. `None` if it
         /// rejects the whole token.
         claim: Option<String>,
-        /// What the verifier expects; of an issuer or audience all accepted ones. `None` if the
+        /// The value that the verifier accepts; of an issuer or audience all of them. `None` if the
         /// `source` says it.
         expected: Option<String>,
-        /// What the token has, as printable ASCII of at most 64 characters. `None` if the token
+        /// The value in the token, as printable ASCII of at most 64 characters. `None` if the token
         /// lacks it.
         received: Option<String>,
         /// Why the verifier rejects the token.
         source: Rejection,
     },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) has no keys to
-    /// verify the minted token with. With a wrong URL the `source` says status 404, for instance.
+    /// verify the minted token with. With a wrong URL the `source` is status 404, for instance.
     #[error(
         "the keys that verify the minted token are unavailable{}",
         .url.iter().map(|url| format!(" at {url}")).collect::<String>()
@@ -238,7 +238,7 @@ impl MintError {
         }
     }
 
-    /// Whether a core answered, so that the error says more than a failed connection.
+    /// Whether a core responded, so that the error says more than a failed connection.
     pub(super) fn is_answer(&self) -> bool {
         !matches!(self, Self::Unreachable { .. })
     }
@@ -257,14 +257,13 @@ fn instead_of(claim: &str) -> &'static str {
     found.map_or("leave it out", |(_, instead)| instead)
 }
 
-/// The claim with the expected and the received value, in parentheses.
+/// The claim with the expected and the received value, in parentheses. Empty if all are `None`.
 fn mismatch(claim: Option<&str>, expected: Option<&str>, received: Option<&str>) -> String {
-    let (expected, received) = match (claim, expected, received) {
-        (None, None, None) => return String::new(),
-        (_, Some(expected), received) => (format!("expected {expected}, "), received),
-        (_, None, received) => (String::new(), received),
-    };
+    if claim.or(expected).or(received).is_none() {
+        return String::new();
+    }
     let claim = claim.map(|claim| format!("{claim}: ")).unwrap_or_default();
+    let expected = expected.map(|expected| format!("expected {expected}, ")).unwrap_or_default();
     format!(" ({claim}{expected}received {})", received.unwrap_or("none"))
 }
 
@@ -276,7 +275,7 @@ mod tests {
 
     #[cfg(feature = "reqwest")]
     #[test]
-    fn only_passing_errors_are_transient() {
+    fn error_is_transient_if_a_retry_may_succeed() {
         let refused = |status, message: &str| MintError::Refused {
             core: "http://core".to_owned(),
             status,

@@ -11,11 +11,11 @@
 //!   restart. Nothing is minted if the reason would be the same for a new token: its issuer,
 //!   audience or subject, or a called service whose clock is behind.
 //!
-//! A renewal is due by the wall clock as well as by the monotonic one: a machine that was suspended
-//! renews at the first use of the token, or within a minute. Requests through the [client
-//! layer](crate::client) wait up to 5 s for the successor of an expired token. The task runs on the
-//! runtime that minted the token. If that runtime is shut down, or is not driven for 5 s after a
-//! renewal was due, the next use of the token on another runtime moves the task there.
+//! A renewal is due as soon as the monotonic or the wall clock reaches its time: after a suspension
+//! of the machine, the token is renewed at its first use, or else within a minute. Requests through
+//! the [client layer](crate::client) wait up to 5 s for the successor of an expired token. The task
+//! runs on the runtime that minted the token. If that runtime is shut down, or is not driven for
+//! 5 s after a renewal was due, the next use of the token on another runtime moves the task there.
 //!
 //! While a mint fails, the old token stays in use. [`ServiceToken::health`] holds the error of the
 //! last renewal and the last rejection of the token in use.
@@ -33,7 +33,7 @@
 //! | `service token rejected, minting a new one` | warn | `origin`, `description` |
 //! | `service token rejected`, at most once a minute | warn | `origin`, `description` |
 //! | `service token rejected`, more often | debug | `origin`, `description` |
-//! | `service token expired`, if no renewal succeeded or the expired token was used | error | |
+//! | `service token expired`, once for each value of the token | error | |
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -10,8 +10,9 @@ use super::token_health::TokenRejection;
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A description with one of these parts names a check that a new token fails too: it has the same
-/// issuer, audience, subject and binding, and with a clock that is behind it is even further in the
-/// future. The first are this crate's own, the others those of common servers.
+/// issuer, audience, subject and binding, and if the server's clock is behind, its dates are even
+/// further in the future. The first six are from this crate's descriptions, the others from those
+/// of common servers.
 const LASTING: [&str; 10] = [
     "issuer",
     "audience",

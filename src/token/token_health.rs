@@ -25,15 +25,15 @@ pub struct TokenHealth {
     /// When the token in use expires. `None` if it never does; see
     /// [`ServiceToken::expires_at`](crate::ServiceToken::expires_at).
     pub expires_at: Option<SystemTime>,
-    /// When the last mint ended, whether it succeeded or failed; the first one, at start-up, counts.
+    /// When the last mint ended, whether it succeeded or failed, including the mint at start-up.
     /// `None` for a token from [`from_jwt`](crate::ServiceToken::from_jwt).
     pub last_mint: Option<SystemTime>,
-    /// Whether a task renews the token and keeps to its schedule. `false` if its runtime has been
-    /// shut down, or has not been driven for 5 s after a renewal was due: the next use of the token
-    /// on a runtime then moves the task there. A task does so for a token with
-    /// [`validity`](crate::ServiceTokenRequest::validity) or
-    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), and for any minted token after a
-    /// server rejected it.
+    /// Whether a task renews the token and keeps to its schedule. A token has such a task if it has
+    /// a [`validity`](crate::ServiceTokenRequest::validity) or a
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key), and any minted token after a
+    /// server rejected it. `false` if the task's runtime has been shut down, or has not been driven
+    /// for 5 s after a renewal was due: the next use of the token on a runtime then moves the task
+    /// there.
     pub renewing: bool,
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     #[cfg(feature = "reqwest")]

@@ -24,7 +24,8 @@ impl Verifier {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Several issuers share one key set. A token of any of them may be signed with any of its keys.
+    /// Several issuers share one key set. A token of any of them may be signed with any of its
+    /// keys.
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         self.with_policy(|policy| policy.add_issuer(issuer.into()))
     }

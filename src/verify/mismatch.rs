@@ -1,4 +1,4 @@
-//! [`Mismatch`]: why the configurations of a token's issuer and of its verifier do not match.
+//! [`Mismatch`]: the value that a verifier expected and the value in the rejected token.
 
 use serde_json::Value;
 
@@ -10,15 +10,15 @@ use crate::jose::{Jws, NumericDate};
 use crate::jwks::KeySource;
 use crate::rejection::RejectionReason as R;
 
-/// What a verifier expected of a rejected token and what the token has instead.
+/// The value that a verifier expected, and the value in the token that it rejected.
 ///
-/// For the owner of the token only. A log of somebody else's token shows less of it; see
-/// [`RefusalLog`](super::refusal_log::RefusalLog).
+/// Shown only to the service that minted the token. The log of a called service shows less of a
+/// token; see [`RefusalLog`](super::refusal_log::RefusalLog).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mismatch {
-    /// The claim or header member that was rejected. `None` if it is the whole token.
+    /// The claim or header member that was rejected. `None` if the whole token was.
     pub(crate) name: Option<String>,
-    /// `None` if the reason says it.
+    /// `None` if the [`RejectionReason`](R) says it.
     pub(crate) expected: Option<String>,
     /// Printable ASCII of at most 64 characters. `None` if the token lacks it.
     pub(crate) received: Option<String>,

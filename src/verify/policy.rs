@@ -146,7 +146,8 @@ impl Policy {
         Ok(jws)
     }
 
-    /// Checks the registered claims. `now` is in Unix seconds. The signature may still be unchecked.
+    /// Checks the registered claims. `now` is in Unix seconds. The signature may still be
+    /// unchecked.
     ///
     /// # Errors
     ///
@@ -257,8 +258,8 @@ impl Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedClaims {
     pub(crate) validity: Validity,
-    /// The result for what is required of service tokens alone: the lifetime, `iss`, `aud`, `sub`
-    /// and no `cnf`.
+    /// The result of the checks that apply to service tokens alone: the lifetime, `iss`, `aud`,
+    /// `sub` and the absence of `cnf`.
     pub(crate) requirements: Result<(), RejectionReason>,
 }
 
@@ -324,7 +325,7 @@ impl Validity {
 }
 
 /// Rejects a token with any `cnf`. RFC 7800 §3.1, RFC 8705 §3 and RFC 9449 §7.1 require proof that
-/// the sender possesses the key that it names; to accept the token without proof would undo that.
+/// the sender possesses the key that `cnf` names, and this crate does not check such a proof.
 fn check_confirmation(claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
     claims.cnf.map_or(Ok(()), |_| Err(RejectionReason::SenderConstrained))
 }

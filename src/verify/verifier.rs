@@ -189,7 +189,7 @@ impl Verifier {
         &self.keys
     }
 
-    /// What was expected of a token that was rejected for `reason`, and what the token has.
+    /// The expected value and the value in a token that was rejected for `reason`.
     #[cfg(feature = "reqwest")]
     pub(crate) fn mismatch(&self, reason: RejectionReason, token: &str) -> Mismatch {
         Mismatch::new(reason, token, &self.policy, &self.keys, self.clock.unix_now())
@@ -250,12 +250,12 @@ impl Verifier {
 
     /// Runs checks 3 to 8 of the [order of checks](crate::server#order-of-checks); runs 6 before 4
     /// if the key is unknown. The signature is checked under `permit`, or under a free one. A token
-    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it. If the marker is read first, 8 comes
-    /// before the requirements in 6.
+    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it. If the marker is read first, 8
+    /// comes before the requirements in 6.
     ///
-    /// Not 6 before 5 for every token: the claims of a forged one are the sender's choice, and a scan
-    /// of random ones costs up to 16 µs of mispredicted branches (bench `forged`, rows `unknown kid`).
-    /// It would add to the 26 µs of a forged token, and no permit would bound it.
+    /// Not 6 before 5 for every token: an attacker chooses the claims of a forged one, and a scan
+    /// of random claims costs up to 16 µs of mispredicted branches (bench `forged`, rows `unknown
+    /// kid`). That time would add to the 26 µs of a forged token, and no permit would bound it.
     fn check(
         &self,
         token: &str,

@@ -26,8 +26,8 @@ impl ConnectionSlots {
         Self { free: Arc::new(Semaphore::new(count)), holders: Arc::default() }
     }
 
-    /// Acquires a slot. At the limit, evicts a holder like [`evict_oldest`](Self::evict_oldest), and
-    /// waits until a slot is dropped.
+    /// Acquires a slot. At the limit, evicts a holder like [`evict_oldest`](Self::evict_oldest),
+    /// and waits until a slot is dropped.
     pub(super) async fn acquire(&self) -> ConnectionSlot {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => Some(permit),

@@ -39,8 +39,8 @@ impl MintRequest {
         let key = match use_static.map(RawValue::as_bytes) {
             _ if version < CdiVersion::CHOICE_OF_KEY => KeyKind::Static,
             None | Some(b"true") => KeyKind::Static,
-            // A SuperTokens core reads every number as `false`. The body is valid JSON, so the first
-            // byte tells a number from other values.
+            // A SuperTokens core reads every number as `false`. The body is valid JSON, so the
+            // first byte tells a number from other values.
             Some(b"false" | [b'-' | b'0'..=b'9', ..]) => KeyKind::Dynamic,
             Some(_) => return Err(Refusal::Field("useStaticSigningKey")),
         };

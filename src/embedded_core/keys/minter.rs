@@ -81,9 +81,9 @@ impl Minter {
         Ok(self.keys.current().dynamic_or_newest_key())
     }
 
-    /// Signs on a thread of the limit: on the async threads key sets would wait behind tokens. If the
-    /// mint is dropped, the token is not signed, and its memory and `permit` are released when the
-    /// token reaches the head of the queue.
+    /// Signs on a thread of the limit: on the async threads key sets would wait behind tokens. If
+    /// the mint is dropped, the token is not signed, and its memory and `permit` are released when
+    /// the token reaches the head of the queue.
     async fn sign(
         &self,
         key: Arc<SigningKey>,

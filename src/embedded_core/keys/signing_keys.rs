@@ -8,7 +8,7 @@
 //! The age of a key is measured by the monotonic clock, so that a wall clock that is far ahead for
 //! a moment removes no key. Only the creation time by the wall clock is stored, in the name of the
 //! key. At the start of a process it determines the age of a loaded key. A new key is due once the
-//! newest one is old enough by either clock: a machine that slept rotates when it wakes, and early
+//! newest one is old enough by either clock: a suspended machine rotates when it wakes, and early
 //! rotation costs only a key. A new key is also due if the newest key's creation time is ahead of
 //! the wall clock.
 //!
