@@ -53,7 +53,7 @@ environment:
   NO_COLOR    if set, no colours on a terminal
   RUST_LOG    what to log on stderr, for example debug or warn,tower_m2m=debug (nothing)";
 
-/// The longest time that the demo may take on a slow machine.
+/// Maximum duration of the demo. It takes about 10 s; a slow machine may need longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The rotation interval of dynamic keys: short, so that the demo sees rotations. The default is

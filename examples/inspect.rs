@@ -38,8 +38,8 @@ usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] T
 environment:
   RUST_LOG             what to log on stderr, for example debug or warn,tower_m2m=debug (nothing)";
 
-/// The longest text that is read from a file, in bytes. M2 accepts tokens of at most 8 KiB.
-const MAX_FILE: u64 = 1024 * 1024;
+/// Maximum number of bytes that are read from a file or stdin. M2 accepts tokens of at most 8 KiB.
+const MAX_TEXT: u64 = 1024 * 1024;
 
 #[derive(Default)]
 struct Flags {
@@ -130,7 +130,7 @@ async fn run() -> Result<ExitCode, Stop> {
 
 fn read_text(source: impl Read) -> io::Result<String> {
     let mut text = String::new();
-    source.take(MAX_FILE).read_to_string(&mut text)?;
+    source.take(MAX_TEXT).read_to_string(&mut text)?;
     Ok(text)
 }
 

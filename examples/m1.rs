@@ -4,8 +4,8 @@
 //! cargo run --example m1 -- --core http://127.0.0.1:3567 --m2 http://127.0.0.1:4002
 //! ```
 //!
-//! Prints the status of the response to `GET {m2}/whoami`, its `WWW-Authenticate` if it has one, and
-//! its body. The exit code is 0 if the status is 200.
+//! Prints the status of the response to `GET {m2}/whoami`, its `WWW-Authenticate` if it has one,
+//! and its body. The exit code is 0 if the status is 200.
 
 use std::env::{self, VarError};
 use std::process::ExitCode;
@@ -142,7 +142,7 @@ async fn run() -> Result<ExitCode, Stop> {
         .map_err(|err| Stop::Failed(format!("cannot call {m2}: {}", chain(&err.without_url()))))?;
     let status = response.status().as_u16();
     print(status)?;
-    // Says why M2 refuses the token.
+    // The challenge holds the reason if M2 refuses the token.
     for challenge in response.headers().get_all(WWW_AUTHENTICATE) {
         print(format_args!("www-authenticate: {}", challenge.to_str().unwrap_or("(not ASCII)")))?;
     }
@@ -153,7 +153,8 @@ async fn run() -> Result<ExitCode, Stop> {
     Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The URL of M2. Plain http would show the token to everyone on the path.
+/// The URL of M2. Refuses plain http beyond loopback, where an attacker on the path can read the
+/// token.
 fn m2_url(flags: &Flags) -> Result<Url, Stop> {
     let m2 = Url::parse(&flags.m2)
         .map_err(|err| Stop::Usage(format!("--m2 {:?} is not a URL: {err}", flags.m2)))?;

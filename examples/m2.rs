@@ -41,9 +41,9 @@ usage: m2 --listen ADDRESS --jwks URL [--issuer ISS] [--audience AUD] [--allow-p
 environment:
   RUST_LOG             what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
 
-/// The longest time to finish requests after SIGTERM or Ctrl-C. A request that never arrives as a
-/// whole would delay the end for ever.
-const GRACE: Duration = Duration::from_secs(5);
+/// The longest time to finish requests after SIGTERM or Ctrl-C. Without it, a request that stays
+/// incomplete would keep the server running.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Flags {
@@ -123,13 +123,13 @@ async fn run() -> Result<ExitCode, Stop> {
         stop.await;
         let _ = stopping.send(());
     });
-    let grace_ended = async {
+    let timed_out = async {
         let _ = stopped.await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         result = served.into_future() => result?,
-        () = grace_ended => {}
+        () = timed_out => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ use tower_m2m::embedded_core::BuildError;
 use crate::compact_jws::kid;
 use crate::support::Stop;
 
-/// How often the demo looks whether the core has rotated its keys.
+/// The interval at which the demo checks whether the core has rotated its keys.
 const POLL: Duration = Duration::from_millis(100);
 
 /// A core whose server can be stopped and started again.

@@ -1,4 +1,4 @@
-//! Takes tokens apart, to forge others.
+//! Forges tokens from the parts of others.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -51,6 +51,7 @@ fn escaped(text: &str) -> String {
     text.chars().flat_map(char::escape_default).take(200).collect()
 }
 
+/// Formats a value of the token on one line.
 pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => format!("\"{}\"", escaped(text)),

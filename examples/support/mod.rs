@@ -42,7 +42,8 @@ impl<E: Error + 'static> From<E> for Stop {
     }
 }
 
-/// Prints why the example `name` ended early, in the last line of stderr, and returns its exit code.
+/// Prints why the example `name` ended early, in the last line of stderr, and returns its exit
+/// code.
 pub(crate) fn exit_code(name: &str, usage: &str, result: Result<ExitCode, Stop>) -> ExitCode {
     let (code, text) = match result {
         Ok(code) => return code,
@@ -55,8 +56,8 @@ pub(crate) fn exit_code(name: &str, usage: &str, result: Result<ExitCode, Stop>)
     ExitCode::from(code)
 }
 
-/// Prints a line on stdout and flushes it, for a reader behind a pipe. `println!` panics if the
-/// reader is gone.
+/// Prints a line on stdout and flushes it, so that the reader of a pipe gets it at once. Not
+/// `println!`: it panics if the reader is gone.
 pub(crate) fn print(line: impl Display) -> Result<(), Stop> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {

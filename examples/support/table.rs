@@ -44,8 +44,8 @@ impl Table {
         print(self.coloured(DIM, format_args!("… {what}")))
     }
 
-    /// A case is as expected if M2 answers with this status and, where it describes the error, with
-    /// this reason.
+    /// Prints a case. It is as expected if M2 answered with this status and, if its response has an
+    /// `error_description`, with this reason.
     pub(crate) fn row(
         &mut self,
         case: &str,
