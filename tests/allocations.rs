@@ -1,6 +1,7 @@
 //! Allocations of the layers. With a cached token the server layer allocates only for the request's
 //! extension, the client layer allocates nothing, and all shapes of forged tokens allocate the
-//! same. A mint allocates in proportion to the size of its payload. The tests are a separate binary, because the counter replaces the global allocator.
+//! same. A mint allocates in proportion to the size of its payload. The tests are a separate
+//! binary, because the counter replaces the global allocator.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 use std::convert::Infallible;

@@ -143,7 +143,7 @@ fn invalid_origin_is_refused() {
 
 #[tokio::test]
 async fn only_to_refuses_plain_http_beyond_loopback() {
-    // (origin, whether it is an origin of this machine or https)
+    // (origin, whether it is on loopback or https)
     let cases = [
         ("https://billing.internal", true),
         ("http://localhost:4002", true),

@@ -27,8 +27,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs a program on a thread of its own, so that servers of the test can answer it.
-async fn run_beside(mut command: Command) -> Output {
+/// Runs a program while this thread drives the test's servers, which the program calls.
+async fn run_on_a_thread(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -221,7 +221,7 @@ async fn closed_pipe_ends_each_example_without_a_message() {
         drop(reader);
         let mut command = example(name);
         command.args(flags).stdout(writer).env("RUST_LOG", "off");
-        let output = run_beside(command).await;
+        let output = run_on_a_thread(command).await;
         assert_eq!(
             (output.status.code(), &*text(&output.stderr)),
             (Some(141), ""),
@@ -275,7 +275,7 @@ async fn m1_and_m2_agree_on_an_audience() {
         if let Some(audience) = audience {
             m1.args(["--audience", audience]);
         }
-        let output = run_beside(m1).await;
+        let output = run_on_a_thread(m1).await;
         let printed = text(&output.stdout);
         assert!(printed.starts_with(expected), "{audience:?}: {printed}");
         assert_eq!(output.status.code(), Some(code), "{audience:?}");
@@ -298,7 +298,7 @@ async fn m1_reads_its_api_key_from_the_environment() {
         m1.args(["--core", &url, "--m2", &m2.url]);
         m1.args(flag.iter().flat_map(|key| ["--api-key", key]));
         m1.envs(variable.map(|key| ("SUPERTOKENS_API_KEY", key)));
-        let output = run_beside(m1).await;
+        let output = run_on_a_thread(m1).await;
         assert_eq!(output.status.code(), Some(code), "{variable:?} {flag:?}");
         assert!(!text(&output.stderr).contains("0123456789"), "{variable:?} {flag:?}");
     }
@@ -374,12 +374,12 @@ async fn inspect_reads_the_token_from_a_file_or_stdin() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token.txt");
     let at_path = format!("@{}", path.display());
-    for text_of_file in [token.clone(), format!("Bearer {token}\r\n")] {
-        fs::write(&path, &text_of_file).unwrap();
+    for content in [token.clone(), format!("Bearer {token}\r\n")] {
+        fs::write(&path, &content).unwrap();
         for argument in [&*at_path, "-", &token] {
             let mut inspect = example("inspect");
             inspect.args(["--jwks", &jwks, argument]).stdin(fs::File::open(&path).unwrap());
-            let output = run_beside(inspect).await;
+            let output = run_on_a_thread(inspect).await;
             let printed = text(&output.stdout);
             assert!(printed.contains("\nM2 accepts the token; it expires"), "{printed}");
             assert!(!printed.contains(&token), "{printed}");

@@ -1,4 +1,5 @@
-//! Values that users read from environment variables and files: api keys, tokens, URLs and key sets.
+//! Values that users read from environment variables and files: api keys, tokens, URLs and key
+//! sets.
 
 use std::fs;
 use std::time::Duration;

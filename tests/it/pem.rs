@@ -227,8 +227,8 @@ fn other_pem_block_is_named_with_its_remedy() {
     }
 }
 
-/// An authority of this name with a P-384 key. A leaf has a P-256 key, so that a token can tell both
-/// apart.
+/// An authority of this name with a P-384 key. A leaf has a P-256 key, so the `alg` of a token
+/// selects one of them.
 fn authority(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);

@@ -75,7 +75,7 @@ fn verifier() -> Verifier {
     Verifier::new(LocalJwks::from_json(set.to_string()).unwrap())
 }
 
-/// Not a poll: the check of a signature waits while other tests check signatures.
+/// Not a single poll: the signature check may be queued while other tests check signatures.
 fn outcome(verifier: &Verifier, token: &str) -> Result<(), RejectionReason> {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());

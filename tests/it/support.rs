@@ -60,7 +60,7 @@ pub(crate) fn example(name: &str) -> Command {
     // This test is `target/debug/deps/it-…`, and the example is `target/debug/examples/…`.
     let test = env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(program.exists(), "`cargo build --examples` builds {}", program.display());
+    assert!(program.exists(), "run `cargo build --examples` to build {}", program.display());
     let mut command = Command::new(program);
     for variable in ["SUPERTOKENS_API_KEY", "SUPERTOKENS_API_KEYS", "RUST_LOG", "NO_COLOR"] {
         command.env_remove(variable);

@@ -1,4 +1,4 @@
-//! What `verify_with` says when it refuses a minted token, and which reasons it waits out.
+//! The errors of `verify_with` for a minted token that the verifier rejects, and the retries.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn wrong_jwks_url_fails_at_once_with_url_and_cause() {
 }
 
 #[tokio::test]
-async fn endpoint_that_will_recover_is_waited_for() {
+async fn mint_waits_for_an_endpoint_that_recovers() {
     let signer = Signer::new("k");
     let cases = [
         ("404 and is an HTML page", status(404, "", HTML_PAGE)),
@@ -89,13 +89,13 @@ async fn unavailable_keys_are_reported_over_earlier_retries() {
     let jwks = ScriptedCore::start([Step::Silence]).await;
     let verifier = Verifier::new(RemoteJwks::new(format!("{}/jwks.json", jwks.url)).unwrap());
     let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
-    // The wait for the keys goes on after the end of the patience.
-    let end_patience = async {
+    // The wait for the keys continues after the start-up timeout.
+    let pass_start_up_timeout = async {
         jwks.received(1).await;
         clock.advance(Duration::from_secs(30)).await;
     };
     let minting = mint_in_steps(request.verify_with(&verifier), &clock, Duration::from_millis(100));
-    let err = tokio::join!(minting, end_patience).0.unwrap_err();
+    let err = tokio::join!(minting, pass_start_up_timeout).0.unwrap_err();
     assert!(matches!(err, MintError::KeysUnavailable { .. }), "{}", chain(&err));
 }
 

@@ -45,7 +45,7 @@ fn method_names(krate: &Crate) -> Vec<String> {
     found
 }
 
-/// The users of a program see them too, and set a command-line flag or a variable instead.
+/// The users of a program see these texts too, and they set a command-line flag or a variable.
 #[test]
 fn texts_of_errors_and_events_name_no_method() {
     let found = method_names(&Crate::new(&texts_of_this_crate()));
