@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::object::{has_reserved_name, is_valid};
-use super::scan::Cursor;
+use super::scan::{Cursor, RawValue};
 
 /// How deep an object may nest; the outermost object is the first level.
 const MAX_DEPTH: u8 = 126;
@@ -90,7 +90,7 @@ impl Json {
     /// Reads a valid value, with strings and numbers as serde_json writes them.
     fn read_valid(cursor: &mut Cursor<'_>, depth_left: u8) -> Option<Self> {
         match cursor.peek()? {
-            b'{' => return OrderedObject::read_valid(cursor, depth_left).map(Self::Object),
+            b'{' => OrderedObject::read_valid(cursor, depth_left).map(Self::Object),
             b'[' => {
                 let depth_left = depth_left.checked_sub(1)?;
                 let mut elements = Vec::new();
@@ -98,17 +98,10 @@ impl Json {
                     elements.push(Self::read_valid(cursor, depth_left)?);
                     Some(())
                 })?;
-                return Some(Self::Array(elements));
+                Some(Self::Array(elements))
             }
-            _ => {}
+            _ => scalar(cursor.value()?).map(Self::Text),
         }
-        let value = cursor.value()?;
-        if let Some(string) = value.as_string() {
-            return Some(Self::Text(Value::from(string.unescape()?).to_string()));
-        }
-        let text = std::str::from_utf8(value.as_bytes()).ok()?;
-        let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        Some(Self::Text(if is_number { number(text)?.to_string() } else { text.to_owned() }))
     }
 
     fn write(self, json: &mut String) {
@@ -138,6 +131,16 @@ impl Json {
             }
         }
     }
+}
+
+/// A string, number, `true`, `false` or `null` as serde_json writes it.
+fn scalar(value: RawValue<'_>) -> Option<String> {
+    if let Some(string) = value.as_string() {
+        return Some(Value::from(string.unescape()?).to_string());
+    }
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    Some(if is_number { number(text)?.to_string() } else { text.to_owned() })
 }
 
 /// The number, as a build of serde_json without `arbitrary_precision` reads it.

@@ -129,17 +129,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn last_attempt_starts_shortly_before_the_end() {
         let seconds = Duration::from_secs;
-        // (seconds of patience, seconds of `Retry-After`)
-        for (patience, retry_after) in [(30, None), (1, None), (30, Some(10)), (30, Some(29))] {
-            let (start, mut budget) = (Instant::now(), budget(patience));
+        // (seconds of `start_up_timeout`, seconds of `Retry-After`)
+        for (timeout, retry_after) in [(30, None), (1, None), (30, Some(10)), (30, Some(29))] {
+            let (start, mut budget) = (Instant::now(), budget(timeout));
             let mut last = start;
             let error = refused(503, retry_after.map(seconds));
             while budget.wait(error.clone()).await.is_ok() {
                 last = Instant::now();
             }
-            let unused = seconds(patience) - (last - start);
+            let unused = seconds(timeout) - (last - start);
             let most = retry_after.map_or(Duration::from_millis(100), seconds);
-            assert!(unused <= most, "{patience} s, {retry_after:?}: {unused:?} unused");
+            assert!(unused <= most, "{timeout} s, {retry_after:?}: {unused:?} unused");
         }
     }
 
