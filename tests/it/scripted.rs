@@ -107,7 +107,7 @@ pub(crate) async fn mint_in_steps(
     };
     tokio::select! {
         minted = request.mint() => minted,
-        () = advancing => panic!("the mint is retried for ever"),
+        () = advancing => panic!("the mint is retried without end"),
     }
 }
 
