@@ -142,7 +142,6 @@ impl Jwk {
 
     /// Sets the deadline, in Unix seconds. 0 makes the key unusable at once for all holders of its
     /// `Arc`.
-    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn use_until(&self, deadline: u64) {
         self.usable_until.store(deadline, Ordering::Release);
     }

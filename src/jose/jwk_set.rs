@@ -102,12 +102,10 @@ impl JwkSet {
         })
     }
 
-    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
         &self.keys
     }
 
-    #[cfg(feature = "reqwest")]
     pub(crate) fn contains(&self, key: &Arc<Jwk>) -> bool {
         self.keys.iter().any(|own| Arc::ptr_eq(own, key))
     }

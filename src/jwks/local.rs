@@ -1,7 +1,8 @@
-//! A fixed key set.
+//! A local key set.
 
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::KeySetError;
 use super::skipped_keys::SkippedKeys;
@@ -10,16 +11,16 @@ use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk, JwkSet, has_block, public_keys};
 use crate::trusted_file;
 
-/// The maximum number of keys in a fixed set. A look-up scans all of them.
+/// The maximum number of keys in a local set. A look-up scans all of them.
 const MAX_KEYS: usize = 1000;
 /// The largest file, in bytes. A JWK Set of 1000 RSA keys of 4096 bits takes 0.8 MB.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// A fixed key set: for tests, for machines without a network, or for keys that are deployed with
-/// the service. Cheap to clone.
+/// A key set in memory: for tests, for machines without a network, or for keys that are deployed
+/// with the service. Cheap to clone; clones share one set.
 ///
-/// Its keys are valid until a new deployment replaces them. [`RemoteJwks`](crate::RemoteJwks)
-/// follows the rotation of an authority.
+/// Its keys are valid until [`replace`](Self::replace) or a new deployment replaces them.
+/// [`RemoteJwks`](crate::RemoteJwks) follows the rotation of an authority.
 ///
 /// A test without a network verifies against the keys of an embedded core:
 ///
@@ -33,8 +34,17 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
+pub struct LocalJwks(Arc<Shared>);
+
+struct Shared {
+    current: RwLock<Keys>,
+    /// Held while a new set is read and put in place, so that `current` is locked only for the swap.
+    replacing: Mutex<()>,
+}
+
 #[derive(Clone, Debug)]
-pub struct LocalJwks {
+struct Keys {
     set: Arc<JwkSet>,
     /// Whether a key is selected by the algorithm of a token alone.
     ignores_kid: bool,
@@ -69,11 +79,52 @@ impl LocalJwks {
     /// [`KeySetError::NotAKeySet`], [`KeySetError::TooManyKeys`], or [`KeySetError::NoUsableKey`]
     /// if every key was skipped.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        let skipped = SkippedKeys::default();
-        let on_skip = |kid: Option<&str>, reason| skipped.log(kid, reason);
-        let set = JwkSet::from_json(json.as_ref(), MAX_KEYS, [], on_skip)
-            .map_err(|err| KeySetError::new(err, MAX_KEYS))?;
-        Ok(Self { set: Arc::new(set), ignores_kid: false })
+        Ok(Self::new(read_set(json.as_ref(), &[])?, false))
+    }
+
+    /// Replaces the key set by another JWK Set, in this handle and all its clones at once. Reads
+    /// the set as [`from_json`](Self::from_json) does, whatever the current one was read from.
+    ///
+    /// Keys that the new set lacks end with this call, for [cached
+    /// tokens](crate::Verifier::cache_capacity) too. Tokens of the keys that it keeps stay cached.
+    ///
+    /// For keys that arrive by another way than a JWKS endpoint, such as a watched ConfigMap or a
+    /// message bus:
+    ///
+    /// ```
+    /// use tower_m2m::{KeySetError, LocalJwks, Verifier};
+    ///
+    /// # fn main() -> Result<(), KeySetError> {
+    /// # let set = |kid: &str, x: &str| {
+    /// #     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}]}}"#)
+    /// # };
+    /// # let old = set("2026-01", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+    /// # let new = set("2026-02", "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw");
+    /// let keys = LocalJwks::from_json(old)?;
+    /// let verifier = Verifier::new(keys.clone()).audience("billing");
+    ///
+    /// // From here on `verifier` accepts tokens of the new keys alone.
+    /// keys.replace(new)?;
+    ///
+    /// assert_eq!(keys.replace("{}"), Err(KeySetError::NotAKeySet));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_json`](Self::from_json). The current set then stays in use.
+    pub fn replace(&self, json: impl AsRef<[u8]>) -> Result<(), KeySetError> {
+        let _replacing = self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current();
+        let set = read_set(json.as_ref(), before.set.keys())?;
+        let after = Keys { set: Arc::new(set), ignores_kid: false };
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
+        // After the swap, so that a key that is in both sets is found at any moment.
+        for key in before.set.keys().iter().filter(|key| !after.set.contains(key)) {
+            key.use_until(0);
+        }
+        Ok(())
     }
 
     /// Reads public keys in PEM (RFC 7468): RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519.
@@ -168,7 +219,12 @@ impl LocalJwks {
         if set.has_ambiguous_key() {
             return Err(KeySetError::AmbiguousKeys);
         }
-        Ok(Self { set: Arc::new(set), ignores_kid })
+        Ok(Self::new(set, ignores_kid))
+    }
+
+    fn new(set: JwkSet, ignores_kid: bool) -> Self {
+        let current = RwLock::new(Keys { set: Arc::new(set), ignores_kid });
+        Self(Arc::new(Shared { current, replacing: Mutex::default() }))
     }
 
     /// Reads a file that holds a JWK Set or public keys in PEM, as [`from_json`](Self::from_json)
@@ -214,14 +270,35 @@ impl LocalJwks {
         algorithm: Algorithm,
         now: u64,
     ) -> Option<Arc<Jwk>> {
-        let kid = kid.filter(|_| !self.ignores_kid);
-        self.set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
+        let Keys { set, ignores_kid } = self.current();
+        let kid = kid.filter(|_| !ignores_kid);
+        set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
+    }
+
+    /// A copy, so that no caller holds the lock.
+    fn current(&self) -> Keys {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     #[cfg(test)]
-    pub(crate) fn keys(&self) -> &[Arc<Jwk>] {
-        self.set.keys()
+    pub(crate) fn keys(&self) -> Vec<Arc<Jwk>> {
+        self.current().set.keys().to_vec()
     }
+}
+
+/// Prints the number of keys.
+impl fmt::Debug for LocalJwks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Keys { set, ignores_kid } = self.current();
+        f.debug_struct("LocalJwks").field("set", &set).field("ignores_kid", &ignores_kid).finish()
+    }
+}
+
+/// Reads a JWK Set. A key that is also in `known` is taken from there.
+fn read_set(json: &[u8], known: &[Arc<Jwk>]) -> Result<JwkSet, KeySetError> {
+    let skipped = SkippedKeys::default();
+    let on_skip = |kid: Option<&str>, reason| skipped.log(kid, reason);
+    JwkSet::from_json(json, MAX_KEYS, known, on_skip).map_err(|err| KeySetError::new(err, MAX_KEYS))
 }
 
 /// The keys of one text. `blocks_before` is the number of keys in the texts before it.

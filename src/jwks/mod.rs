@@ -1,4 +1,4 @@
-//! Verification keys: a fixed set ([`LocalJwks`]), or the cached set of a JWKS endpoint
+//! Verification keys: a local set ([`LocalJwks`]), or the cached set of a JWKS endpoint
 //! ([`RemoteJwks`]).
 //!
 //! A key set is a list of public keys (RFC 7517 §5). An entry that cannot be used does not affect

@@ -1,5 +1,7 @@
 //! Key sets from JSON, PEM and files.
 
+use std::sync::Arc;
+
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -8,7 +10,7 @@ use aws_lc_rs::signature::{
     KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tempfile::tempdir;
 
 use crate::error::Chain;
@@ -199,4 +201,56 @@ fn error_names_the_file() {
         let text = Chain(&err).to_string();
         assert!(text.contains(expected), "{text}");
     }
+}
+
+fn set_of(kids: &[(&str, &Ed25519KeyPair)]) -> String {
+    let jwk = |(kid, pair): &(&str, &Ed25519KeyPair)| {
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#)
+    };
+    format!(r#"{{"keys":[{}]}}"#, kids.iter().map(jwk).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn replaced_set_reaches_clones_and_ends_removed_keys() {
+    let [old, kept, new] = [(); 3].map(|()| Ed25519KeyPair::generate().unwrap());
+    let keys = LocalJwks::from_json(set_of(&[("old", &old), ("kept", &kept)])).unwrap();
+    let clone = keys.clone();
+    let find = |kid| clone.find(Some(kid), Algorithm::EdDSA, 1);
+    let (held_old, held_kept) = (find("old").unwrap(), find("kept").unwrap());
+
+    keys.replace(set_of(&[("kept", &kept), ("new", &new)])).unwrap();
+    assert!(find("old").is_none() && find("new").is_some());
+    assert!(!held_old.is_usable(1), "a cached token of the removed key is still admitted");
+    assert!(held_kept.is_usable(1), "cached tokens of a kept key are lost");
+    assert!(Arc::ptr_eq(&held_kept, &find("kept").unwrap()));
+
+    keys.replace(set_of(&[("kept", &new)])).unwrap();
+    assert!(!held_kept.is_usable(1), "another key under the same kid leaves the first one usable");
+    keys.replace(set_of(&[("old", &old)])).unwrap();
+    assert!(find("old").is_some_and(|key| key.is_usable(1)), "a key cannot come back");
+}
+
+#[test]
+fn unusable_replacement_keeps_the_current_set() {
+    let keys = LocalJwks::from_json(JSON).unwrap();
+    let held = keys.keys();
+    for (json, expected) in [
+        ("", KeySetError::NotAKeySet),
+        (r#"{"keys":[]}"#, KeySetError::NoUsableKey),
+        (r#"{"keys":[{"kty":"oct","k":"AA"}]}"#, KeySetError::NoUsableKey),
+    ] {
+        assert_eq!(keys.replace(json), Err(expected), "{json}");
+        assert!(keys.keys()[0].is_usable(1) && Arc::ptr_eq(&keys.keys()[0], &held[0]), "{json}");
+    }
+}
+
+#[test]
+fn replaced_pem_set_is_read_by_kid() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let keys = LocalJwks::from_pem(public_pem(pair.public_key())).unwrap();
+    assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_some());
+    keys.replace(set_of(&[("k", &pair)])).unwrap();
+    assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_none());
+    assert!(keys.find(Some("k"), Algorithm::EdDSA, 1).is_some());
 }
