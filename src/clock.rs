@@ -1,7 +1,8 @@
 //! The source of time: wall time for the dates in tokens, monotonic time for delays and timeouts.
 //!
 //! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Only this file
-//! reads the wall clock; in tests it follows the same paused clock, and a test can shift it.
+//! reads the wall clock; in tests it follows the same paused clock, and a test can shift it. A clock of
+//! feature `testing` moves too, but only one that `testing` made.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 /// A source of wall and monotonic time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     driven: Option<std::sync::Arc<driven::Driven>>,
 }
 
@@ -28,7 +29,7 @@ impl Clock {
     /// kernel tick (usually 1 to 10 ms) behind. Meant for checks on every request: reading the fine
     /// clock would make up about a third of the time of verifying a cached token.
     pub(crate) fn coarse_unix_now(&self) -> u64 {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         if self.driven.is_some() {
             return self.unix_now();
         }
@@ -43,8 +44,9 @@ impl Clock {
         u64::try_from(self.since_epoch().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn since_epoch(&self) -> Duration {
-        #[cfg(test)]
+    /// The time since the Unix epoch. A wall clock set before 1970 reads as 0.
+    pub(crate) fn since_epoch(&self) -> Duration {
+        #[cfg(any(test, feature = "testing"))]
         if let Some(driven) = &self.driven {
             return driven.since_epoch();
         }
@@ -66,7 +68,7 @@ impl Clock {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod driven {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
@@ -76,34 +78,63 @@ mod driven {
 
     use super::Clock;
 
-    /// Wall time that a test drives: it starts at a given second and moves with tokio's clock.
+    /// Wall time that a test drives: it starts at a given time and moves with tokio's clock.
     #[derive(Debug)]
     pub(super) struct Driven {
-        unix_start: u64,
+        /// Since the Unix epoch.
+        wall_start: Duration,
         start: Instant,
-        shift: AtomicI64,
+        shift_millis: AtomicI64,
     }
 
     impl Driven {
         pub(super) fn since_epoch(&self) -> Duration {
-            let shift = self.shift.load(Ordering::Relaxed);
-            let elapsed = self.start.elapsed();
-            Duration::from_secs((self.unix_start + elapsed.as_secs()).saturating_add_signed(shift))
-                + Duration::from_nanos(u64::from(elapsed.subsec_nanos()))
+            let elapsed = self.wall_start.saturating_add(self.start.elapsed());
+            let shift = self.shift_millis.load(Ordering::Acquire);
+            let distance = Duration::from_millis(shift.unsigned_abs());
+            if shift < 0 {
+                elapsed.saturating_sub(distance)
+            } else {
+                elapsed.saturating_add(distance)
+            }
         }
     }
 
     impl Clock {
+        fn starting_at(wall_start: Duration) -> Self {
+            let driven = Driven { wall_start, start: Instant::now(), shift_millis: 0.into() };
+            Self { driven: Some(Arc::new(driven)) }
+        }
+
+        fn shift_millis(&self, millis: i64) {
+            let driven = self.driven.as_ref().expect("only a driven clock can be moved");
+            driven.shift_millis.fetch_add(millis, Ordering::AcqRel);
+        }
+    }
+
+    #[cfg(test)]
+    impl Clock {
         /// A clock whose wall time is `unix_start` now and moves with tokio's (paused) clock.
         pub(crate) fn driven(unix_start: u64) -> Self {
-            let driven = Driven { unix_start, start: Instant::now(), shift: 0.into() };
-            Self { driven: Some(Arc::new(driven)) }
+            Self::starting_at(Duration::from_secs(unix_start))
         }
 
         /// Sets the wall clock forwards or backwards by `seconds`; monotonic time is untouched.
         pub(crate) fn shift(&self, seconds: i64) {
-            let driven = self.driven.as_ref().expect("shift needs a driven clock");
-            driven.shift.fetch_add(seconds, Ordering::Relaxed);
+            self.shift_millis(seconds * 1000);
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    impl Clock {
+        /// A clock whose wall time is the real one now, and which [`advance`](Self::advance) moves.
+        pub(crate) fn movable() -> Self {
+            Self::starting_at(Self::default().since_epoch())
+        }
+
+        /// Sets the wall clock forwards; monotonic time is untouched.
+        pub(crate) fn advance(&self, by: Duration) {
+            self.shift_millis(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
         }
     }
 }

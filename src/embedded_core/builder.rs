@@ -25,6 +25,17 @@ impl EmbeddedCore {
     }
 }
 
+#[cfg(feature = "testing")]
+impl EmbeddedCore {
+    /// A core without api key and on this clock. Its keys never rotate, and all such cores of the
+    /// process share them.
+    pub(crate) async fn with_process_keys(clock: Clock) -> Result<Self, BuildError> {
+        let keys = KeyStore::of_process(clock.clone()).await?;
+        let minter = Minter::new(Arc::new(keys), clock);
+        Ok(Self::new(CoreState::new(ApiKeys::default(), BasePath::new("")?, false, minter)))
+    }
+}
+
 /// Configures an [`EmbeddedCore`]. Created by [`EmbeddedCore::builder`].
 ///
 /// ```

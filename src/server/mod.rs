@@ -129,4 +129,6 @@ mod service;
 pub use extract::ServiceClaimsRejection;
 pub use future::ResponseFuture;
 pub use layer::VerifyServiceTokenLayer;
+#[cfg(feature = "testing")]
+pub(crate) use outcome::insert_fake_outcome;
 pub use service::VerifyServiceToken;

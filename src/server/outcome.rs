@@ -6,6 +6,8 @@ use http::Response;
 
 use super::response::Realm;
 use crate::rejection::Rejection;
+#[cfg(feature = "testing")]
+use crate::rejection::RejectionReason;
 use crate::verify::{RefusalLog, ServiceClaims};
 
 /// The extension value. Each layer inserts one and thereby replaces that of an outer layer, so that
@@ -75,6 +77,21 @@ impl ServiceClaims {
             Outcome::Anonymous(_) => None,
         }
     }
+}
+
+/// Inserts an outcome that no verifier has decided, for handler tests: that of a layer which
+/// verified these claims or, without claims, of an optional layer in front of a request without
+/// credential. Only the module `testing` may call this.
+#[cfg(feature = "testing")]
+pub(crate) fn insert_fake_outcome(extensions: &mut Extensions, claims: Option<ServiceClaims>) {
+    extensions.insert(claims.map_or_else(
+        || {
+            let rejection = RejectionReason::MissingCredentials.into();
+            let anonymous = Anonymous::new(rejection, Realm::new("m2m"), RefusalLog::default());
+            Outcome::Anonymous(Box::new(anonymous))
+        },
+        Outcome::Authenticated,
+    ));
 }
 
 #[cfg(test)]

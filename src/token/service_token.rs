@@ -240,6 +240,20 @@ impl ServiceToken {
         self.0.current.subscribe()
     }
 
+    /// Starts the renewal that is due, and waits until the header value is not `sent` any more.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn replaced(&self, sent: &HeaderValue) -> HeaderValue {
+        let mut current = self.0.current.subscribe();
+        loop {
+            let value = self.header_value();
+            if value != *sent {
+                return value;
+            }
+            // `self` holds the sender.
+            let _ = current.changed().await;
+        }
+    }
+
     /// Starts the renewal task if it has to run. Called on every use.
     pub(super) fn ensure_running(&self) {
         if let Some(renewal) = &self.0.renewal {

@@ -14,7 +14,8 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 /// The claims of a verified token (RFC 7519 §4). Cheap to clone.
 ///
 /// Only a [`Verifier`](crate::Verifier) creates this type, and only from a token that passed [every
-/// check](crate::server#order-of-checks). There are three ways to get it:
+/// check](crate::server#order-of-checks). (Handler tests have the `FakeCallerLayer` of feature
+/// `testing`.) There are three ways to get it:
 ///
 /// - [`Verifier::verify`](crate::Verifier::verify) returns it.
 /// - A [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) inserts it into the request's
@@ -54,6 +55,12 @@ impl ServiceClaims {
     /// Only the module `verify` may call this; a test of the architecture enforces it.
     pub(super) fn verified(claims: Map<String, Value>, expires_at: u64) -> Self {
         Self(Arc::new(Verified { claims: Arc::new(claims), expires_at }))
+    }
+
+    /// Claims that no token has, for handler tests. Only the module `testing` may call this.
+    #[cfg(feature = "testing")]
+    pub(crate) fn fake(claims: Map<String, Value>, expires_at: u64) -> Self {
+        Self::verified(claims, expires_at)
     }
 
     /// A handle to the same claims with its own reference count, so that threads do not contend for

@@ -329,9 +329,10 @@ impl Verifier {
         self
     }
 
-    #[cfg(test)]
-    pub(super) fn on_clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn on_clock(self, clock: Clock) -> Self {
+        let refusals = RefusalLog::new(Arc::clone(&self.policy), clock.clone());
+        Self { clock, refusals, ..self }
     }
 
     #[cfg(test)]

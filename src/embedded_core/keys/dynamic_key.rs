@@ -36,7 +36,7 @@ enum Provenance {
 impl DynamicKey {
     /// A new key, named after its creation time. Blocks: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let key = SigningKey::generate(|| format!("d-{}", created_millis()))?;
+        let key = SigningKey::generate_rsa(|| format!("d-{}", created_millis()))?;
         Self::from_key(key).ok_or(Unspecified)
     }
 

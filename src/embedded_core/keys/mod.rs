@@ -4,6 +4,8 @@ mod dynamic_key;
 mod file;
 mod folder;
 mod minter;
+#[cfg(feature = "testing")]
+mod process_keys;
 mod rotation;
 mod signing_keys;
 mod store;

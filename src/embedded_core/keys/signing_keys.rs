@@ -56,7 +56,7 @@ pub(super) struct SigningKeys {
 impl SigningKeys {
     /// A new static and a new dynamic key. Blocks: never call it on an async thread.
     pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let static_key = SigningKey::generate(|| format!("s-{}", Uuid::new_v4()))?;
+        let static_key = SigningKey::generate_rsa(|| format!("s-{}", Uuid::new_v4()))?;
         let dynamic = vec![DynamicKey::generate(created_millis)?];
         Ok(Self { static_key: Arc::new(static_key), dynamic, is_clock_in_doubt: false })
     }

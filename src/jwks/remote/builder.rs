@@ -57,6 +57,7 @@ pub struct RemoteJwksBuilder {
     seed: Option<String>,
     cache_file: Option<PathBuf>,
     http_client: reqwest::ClientBuilder,
+    clock: Clock,
 }
 
 impl RemoteJwks {
@@ -88,6 +89,7 @@ impl RemoteJwksBuilder {
             seed: None,
             cache_file: None,
             http_client: http_client::builder(),
+            clock: Clock::default(),
         }
     }
 
@@ -279,6 +281,11 @@ impl RemoteJwksBuilder {
         self
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn on_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Creates the handle. Starts no fetch. Reads the cache file, if there is one, which blocks.
     ///
     /// # Errors
@@ -304,7 +311,7 @@ impl RemoteJwksBuilder {
         let client =
             http_client::client(self.http_client, slice::from_ref(&url), ACCEPT, limits.timeout)?;
         let disk_cache = self.cache_file.map(|path| DiskCache::new(path, &url, self.max_body));
-        let clock = Clock::default();
+        let clock = self.clock;
         let mut snapshot = Snapshot::new(&limits, &clock);
         if let Some(seed) = self.seed {
             snapshot

@@ -65,6 +65,7 @@ pub struct SuperTokensCore {
     start_up_timeout: Duration,
     timeout: Duration,
     allows_plain_http: bool,
+    clock: Clock,
 }
 
 impl SuperTokensCore {
@@ -112,6 +113,7 @@ impl SuperTokensCore {
             start_up_timeout: START_UP_TIMEOUT,
             timeout: TIMEOUT,
             allows_plain_http: false,
+            clock: Clock::default(),
         })
     }
 
@@ -200,6 +202,15 @@ impl SuperTokensCore {
         self
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn on_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Checks the configuration and returns a client that mints tokens with this request body and
     /// accepts only this issuer and, if `is_dynamic`, no static key. Sends the requests with
     /// `http_client`, or with a default one.
@@ -209,7 +220,6 @@ impl SuperTokensCore {
         body: String,
         issuer: String,
         is_dynamic: bool,
-        clock: &Clock,
     ) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
         if !self.allows_plain_http {
@@ -217,8 +227,7 @@ impl SuperTokensCore {
         }
         let http_client =
             http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
-        let (core, clock) = (self.clone(), clock.clone());
-        Ok(CoreClient { core, http_client, headers, body, issuer, is_dynamic, clock })
+        Ok(CoreClient { core: self.clone(), http_client, headers, body, issuer, is_dynamic })
     }
 
     /// Builds the HTTP client for all hosts.
@@ -262,13 +271,16 @@ pub(super) struct CoreClient {
     body: String,
     issuer: String,
     is_dynamic: bool,
-    clock: Clock,
 }
 
 impl CoreClient {
+    fn clock(&self) -> &Clock {
+        &self.core.clock
+    }
+
     /// The deadline of an attempt that starts now.
     pub(super) fn deadline(&self) -> Instant {
-        self.clock.after(self.core.timeout)
+        self.clock().after(self.core.timeout)
     }
 
     /// How long a mint and its retries may take.
@@ -283,8 +295,8 @@ impl CoreClient {
 
     /// The retries of one mint that start now.
     pub(super) fn retry_budget(&self) -> RetryBudget {
-        let SuperTokensCore { start_up_timeout, timeout, .. } = self.core;
-        RetryBudget::new(start_up_timeout, timeout, self.clock.clone())
+        let SuperTokensCore { start_up_timeout, timeout, .. } = &self.core;
+        RetryBudget::new(*start_up_timeout, *timeout, self.clock().clone())
     }
 
     /// Mints a token and checks its claims, but not its signature. Returns the token and its text.
@@ -307,7 +319,7 @@ impl CoreClient {
             }
             attempts += 1;
             let error = more_telling(earlier.take(), error);
-            if !goes_on || attempts == hosts.len() || self.clock.now() >= deadline {
+            if !goes_on || attempts == hosts.len() || self.clock().now() >= deadline {
                 return Err(error);
             }
             tracing::debug!(error = %Chain(&error), "core host failed, trying the next");
@@ -323,16 +335,16 @@ impl CoreClient {
     ) -> Result<(TokenValue, String), Failure> {
         let SuperTokensCore { hosts, api_key, timeout, .. } = &self.core;
         let url = base_url(&hosts[host]);
-        let left = deadline.saturating_duration_since(self.clock.now());
+        let left = deadline.saturating_duration_since(self.clock().now());
         let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
         let request = request.body(self.body.clone()).timeout(left.min(*timeout));
         let response = request.send().await.map_err(|err| Failure {
             goes_on: err.is_connect(),
             error: response::unreachable(&url, api_key.as_deref(), err),
         })?;
-        let jwt = response::read(response, &url, api_key.as_deref(), &self.clock).await?;
+        let jwt = response::read(response, &url, api_key.as_deref(), self.clock()).await?;
         let (iss, api_key) = (&self.issuer, api_key.as_deref());
-        let token = TokenValue::minted(&jwt, &url, iss, api_key, &self.clock)?;
+        let token = TokenValue::minted(&jwt, &url, iss, api_key, self.clock())?;
         if self.is_dynamic && response::has_static_key(&jwt) {
             return Err(MintError::StaticKey { core: url }.into());
         }

@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::core::{CoreClient, SuperTokensCore};
-use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::token::error::MintError;
@@ -337,9 +336,8 @@ impl ServiceTokenRequest {
             (false, Some(_)) => RenewalPolicy::BeforeExpiry,
             (false, None) => RenewalPolicy::OnRejection,
         };
-        let (clock, body) = (Clock::default(), self.body());
-        let client =
-            self.core.client(self.http_client, body, self.jwks_domain, self.is_dynamic, &clock)?;
+        let (clock, body) = (self.core.clock().clone(), self.body());
+        let client = self.core.client(self.http_client, body, self.jwks_domain, self.is_dynamic)?;
         let minter = VerifyingMinter { client, verifier: self.verifier };
         let mut budget = minter.client.retry_budget();
         let (token, jwt) = loop {

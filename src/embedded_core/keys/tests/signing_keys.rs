@@ -13,7 +13,7 @@ use crate::jose::SigningKey;
 /// or by pointer.
 fn key() -> Arc<SigningKey> {
     static KEYS: LazyLock<Arc<SigningKey>> =
-        LazyLock::new(|| Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
+        LazyLock::new(|| Arc::new(SigningKey::generate_rsa(|| "s-1".to_owned()).unwrap()));
     KEYS.clone()
 }
 
@@ -130,7 +130,7 @@ fn newest_key_signs_once_listed_for_a_minute() {
         (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
         (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
     ];
-    let (old, new) = (set(), Arc::new(SigningKey::generate(|| "s-1".to_owned()).unwrap()));
+    let (old, new) = (set(), Arc::new(SigningKey::generate_rsa(|| "s-1".to_owned()).unwrap()));
     for (made, now, expected) in cases {
         let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
         let signer = both.signer(at(now), rotation).unwrap();
