@@ -101,6 +101,7 @@
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
 //! - `metrics`: counters and gauges of the key cache, through the `metrics` facade
+//! - `testing`: [`testing`], parts for tests of services that use this crate
 //!
 //! # Runtime
 //!
@@ -109,6 +110,7 @@
 //!
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
+#![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]
@@ -145,6 +147,8 @@ pub mod migration {}
 mod plain_http;
 mod rejection;
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod tests;

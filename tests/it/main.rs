@@ -33,6 +33,7 @@ mod server;
 mod several_cores;
 mod stacks;
 mod support;
+mod testing;
 mod tokens;
 mod tokens_claims;
 mod transport;

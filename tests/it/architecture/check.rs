@@ -201,6 +201,8 @@ mod tests {
     const TONIC: &str = "nothing names tonic";
     const NETWORK: &str = "only jwks/remote/ and token/ do network I/O";
     const CLAIMS: &str = "only verify constructs ServiceClaims";
+    const TESTING: &str = "nothing names testing";
+    const OUTCOME: &str = "only testing inserts an outcome that no verifier has decided";
     const PICKS: &str = "only server/response.rs picks a status";
     const LOCK: &str = "no lock is held across .await";
 
@@ -251,6 +253,12 @@ mod tests {
                 &[CLAIMS],
             ),
             ("verify/verifier.rs", "fn f() { ServiceClaims::verified(1) }", &[]),
+            ("testing/caller.rs", "fn f() { ServiceClaims::verified(1) }", &[CLAIMS]),
+            ("testing/caller.rs", "fn f() { ServiceClaims::fake(1) }", &[]),
+            ("verify/verifier.rs", "fn f() { ServiceClaims::fake(1) }", &[CLAIMS]),
+            ("jwks/local.rs", "use crate::testing::TestAuthority;", &[TESTING]),
+            ("server/service.rs", "fn f() { super::outcome::insert_fake_outcome() }", &[OUTCOME]),
+            ("token/renewal.rs", "use crate::server::insert_fake_outcome;", &[OUTCOME]),
             ("client/layer.rs", "fn f(s: S) { *s.status_mut() = x; }", &[PICKS]),
             ("client/layer.rs", "fn f(b: B) { b.status(401) }", &[PICKS]),
             ("rejection.rs", "use http::StatusCode; fn f() { (StatusCode::OK, 1) }", &[PICKS]),

@@ -3,6 +3,9 @@
 /// The only constructor of `ServiceClaims`.
 const CLAIMS_CONSTRUCTOR: &str = "ServiceClaims::verified";
 
+/// The constructor of claims that no token has, for handler tests.
+const FAKE_CLAIMS: &str = "ServiceClaims::fake";
+
 pub(super) struct Rule {
     pub(super) name: &'static str,
     /// The rationale, shown with each violation.
@@ -151,6 +154,11 @@ pub(super) const RULES: &[Rule] = &[
                     names: &["tokio::net"],
                     reason: "listens, but connects to nothing",
                 },
+                Exception {
+                    place: "testing/",
+                    names: &["tokio::net"],
+                    reason: "listens on loopback, but connects to nothing",
+                },
             ],
         },
     },
@@ -159,13 +167,55 @@ pub(super) const RULES: &[Rule] = &[
         reason: "every ServiceClaims value is verified",
         check: Check::Names {
             places: &[],
-            names: &[CLAIMS_CONSTRUCTOR],
+            names: &[CLAIMS_CONSTRUCTOR, FAKE_CLAIMS],
+            comparisons: Comparisons::Forbidden,
+            exceptions: &[
+                Exception {
+                    place: "verify/",
+                    names: &[CLAIMS_CONSTRUCTOR],
+                    reason: "verifies the token first",
+                },
+                Exception {
+                    place: "testing/",
+                    names: &[FAKE_CLAIMS],
+                    reason: "handler tests have no token",
+                },
+            ],
+        },
+    },
+    Rule {
+        name: "nothing names testing",
+        reason: "no production path changes with the feature",
+        check: Check::Names {
+            places: &[],
+            names: &["crate::testing"],
             comparisons: Comparisons::Forbidden,
             exceptions: &[Exception {
-                place: "verify/",
-                names: &[CLAIMS_CONSTRUCTOR],
-                reason: "verifies the token first",
+                place: "testing/",
+                names: &["crate::testing"],
+                reason: "is that module",
             }],
+        },
+    },
+    Rule {
+        name: "only testing inserts an outcome that no verifier has decided",
+        reason: "claims in a request's extensions are verified",
+        check: Check::Names {
+            places: &[],
+            names: &["server::insert_fake_outcome", "outcome::insert_fake_outcome"],
+            comparisons: Comparisons::Forbidden,
+            exceptions: &[
+                Exception {
+                    place: "testing/",
+                    names: &["outcome::insert_fake_outcome"],
+                    reason: "handler tests have no verifier",
+                },
+                Exception {
+                    place: "server/mod.rs",
+                    names: &["outcome::insert_fake_outcome"],
+                    reason: "re-exports it for testing/",
+                },
+            ],
         },
     },
     Rule {
@@ -185,6 +235,11 @@ pub(super) const RULES: &[Rule] = &[
                     place: "embedded_core/http/response.rs",
                     names: &["StatusCode::*"],
                     reason: "sends the statuses of the SuperTokens core",
+                },
+                Exception {
+                    place: "testing/",
+                    names: &["StatusCode::*", ".status_mut()"],
+                    reason: "sends the statuses that a test asks for",
                 },
             ],
         },

@@ -1,0 +1,71 @@
+//! [`TestClock`]: wall time that a test moves.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Clock;
+
+/// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
+/// and minted tokens. Clones move together.
+///
+/// It starts at the real time, runs on by itself, and [`advance`](Self::advance) moves it forwards.
+/// With tokio's paused time it moves with that.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_m2m::RejectionReason;
+/// use tower_m2m::testing::TestAuthority;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let authority = TestAuthority::offline();
+/// let (verifier, token) = (authority.verifier(), authority.token().sign());
+/// assert!(verifier.verify(&token).await.is_ok());
+///
+/// authority.clock().advance(Duration::from_secs(2 * 3600));
+/// let rejection = verifier.verify(&token).await.unwrap_err();
+/// assert_eq!(rejection.reason(), RejectionReason::Expired);
+/// # }
+/// ```
+///
+/// # What moves with it
+///
+/// The wall time: dates in tokens, deadlines of keys, and what is due. Overdue work of background
+/// tasks (the refresh of a key set, the renewal of a token) starts with the next use, once it is
+/// 5 s late: advance past the due time by more than that. The use itself does not wait for that work
+/// while the old key set or token is still good. Timeouts, back-offs and limits for a span
+/// of time (such as one mint in 30 s after rejections) follow tokio's clock and do not move.
+#[derive(Clone)]
+pub struct TestClock(Clock);
+
+impl TestClock {
+    pub(super) fn new() -> Self {
+        Self(Clock::movable())
+    }
+
+    /// The clock for the parts of the crate that are bound to it.
+    pub(super) fn shared(&self) -> Clock {
+        self.0.clone()
+    }
+
+    pub(super) fn unix_now(&self) -> u64 {
+        self.0.unix_now()
+    }
+
+    /// Moves the clock forwards, at once and for everything that is bound to it.
+    pub fn advance(&self, by: Duration) {
+        self.0.advance(by);
+    }
+
+    /// The current time of this clock.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.0.since_epoch()
+    }
+}
+
+impl fmt::Debug for TestClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestClock").field("now", &self.now()).finish()
+    }
+}

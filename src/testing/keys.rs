@@ -1,0 +1,96 @@
+//! The keys of a [`TestAuthority`](crate::testing::TestAuthority).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::jose::SigningKey;
+use crate::jwks::LocalJwks;
+
+/// The key that signs, and the keys that are listed. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    ring: Arc<Mutex<KeyRing>>,
+    /// The listed keys.
+    local_jwks: LocalJwks,
+}
+
+#[derive(Debug)]
+struct KeyRing {
+    current: SigningKey,
+    /// The JWKs of earlier keys that are still listed, newest first.
+    earlier: Vec<String>,
+    /// The JWKs of the core's keys, which are always listed.
+    of_core: Vec<String>,
+}
+
+impl Keys {
+    /// A new key, and the JWKs of a core's keys.
+    pub(super) fn new(of_core: Vec<String>) -> Self {
+        let ring = KeyRing { current: generate(new_kid()), earlier: Vec::new(), of_core };
+        let local_jwks = LocalJwks::from_json(ring.to_json()).expect("its own keys are usable");
+        Self { ring: Arc::new(Mutex::new(ring)), local_jwks }
+    }
+
+    /// Calls `sign` with the key that signs.
+    pub(super) fn with_current<T>(&self, sign: impl FnOnce(&SigningKey) -> T) -> T {
+        sign(&self.ring().current)
+    }
+
+    /// Signs with a new key from now on, and still lists the one before, unless it has the same
+    /// `kid`.
+    pub(super) fn rotate(&self, kid: String) {
+        let key = generate(kid);
+        self.change(|ring| {
+            let before = std::mem::replace(&mut ring.current, key);
+            if before.kid() != ring.current.kid() {
+                ring.earlier.insert(0, before.jwk().to_owned());
+            }
+        });
+    }
+
+    /// Lists only the key that signs and those of the core.
+    pub(super) fn withdraw(&self) {
+        self.change(|ring| ring.earlier.clear());
+    }
+
+    /// The listed keys as a JWK Set (RFC 7517 §5).
+    pub(super) fn to_json(&self) -> String {
+        self.ring().to_json()
+    }
+
+    /// The listed keys, as they change.
+    pub(super) fn local_jwks(&self) -> LocalJwks {
+        self.local_jwks.clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut KeyRing)) {
+        let mut ring = self.ring();
+        change(&mut ring);
+        // Under the lock, so that the last change is the last replacement.
+        self.local_jwks.replace(ring.to_json()).expect("its own keys are usable");
+    }
+
+    fn ring(&self) -> MutexGuard<'_, KeyRing> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeyRing {
+    fn to_json(&self) -> String {
+        let others = self.earlier.iter().chain(&self.of_core).map(String::as_str);
+        let listed: Vec<_> = std::iter::once(self.current.jwk()).chain(others).collect();
+        format!(r#"{{"keys":[{}]}}"#, listed.join(","))
+    }
+}
+
+/// Unique in the process, so that the key of one authority is unknown at another.
+pub(super) fn new_kid() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(super) fn generate(kid: String) -> SigningKey {
+    SigningKey::generate_ed25519(kid).expect("an Ed25519 key can be generated")
+}
+
+pub(super) const SIGNS: &str = "Ed25519 signs any text";
