@@ -76,6 +76,8 @@ mod driven {
 
     use tokio::time::Instant;
 
+    #[cfg(feature = "testing")]
+    use super::CENTURY;
     use super::Clock;
 
     /// Wall time that a test drives: it starts at a given time and moves with tokio's clock.
@@ -132,9 +134,9 @@ mod driven {
             Self::starting_at(Self::default().since_epoch())
         }
 
-        /// Sets the wall clock forwards; monotonic time is untouched.
+        /// Sets the wall clock forwards, by a century at most; monotonic time is untouched.
         pub(crate) fn advance(&self, by: Duration) {
-            self.shift_millis(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+            self.shift_millis(i64::try_from(by.min(CENTURY).as_millis()).unwrap_or_default());
         }
     }
 }

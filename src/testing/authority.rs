@@ -79,6 +79,9 @@ impl TestAuthority {
     /// - `POST /recipe/jwt` and the other [routes](crate::embedded_core#routes) are those of an
     ///   embedded core; see [`core`](Self::core).
     ///
+    /// Do not pause tokio's time in such a test: it would jump to the end of each timeout while a
+    /// socket is waited for. Move the [`clock`](Self::clock).
+    ///
     /// The RSA keys of the core are made by the first authority of the process, which takes up to a
     /// second, and shared by the others.
     ///

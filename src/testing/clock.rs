@@ -52,7 +52,8 @@ impl TestClock {
         self.0.unix_now()
     }
 
-    /// Moves the clock forwards, at once and for everything that is bound to it.
+    /// Moves the clock forwards, at once and for everything that is bound to it. A call moves it by
+    /// a century at most.
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }

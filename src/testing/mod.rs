@@ -56,6 +56,8 @@
 //! # }
 //! ```
 //!
+//! `examples/tested_service` in the repository is a whole service with its tests.
+//!
 //! Everything here panics where production code would return an error, because a test cannot go
 //! on: a port that cannot be bound, a key that cannot be generated. Sockets are on loopback and have
 //! free ports, so tests can run in parallel.

@@ -71,7 +71,7 @@ impl RecordedRequest {
         value.to_str().ok()?.strip_prefix("Bearer ")
     }
 
-    /// The body.
+    /// The body. Empty if it is longer than 16 MiB.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body

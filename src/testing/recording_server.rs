@@ -13,6 +13,9 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use super::loopback_server::LoopbackServer;
 use super::recorded_request::RecordedRequest;
 
+/// The longest body that is recorded, in bytes.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
 /// A called service on loopback, for tests of the calling side: it records each request, accepts any
 /// token, and responds with 200 and an empty body unless it is told otherwise. Cheap to clone; the
 /// server stops with the last clone.
@@ -140,8 +143,8 @@ impl fmt::Debug for RecordingServer {
 
 async fn respond(State(record): State<Arc<Mutex<Record>>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    // A body that breaks off is recorded as empty.
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default().into();
+    // A body that is longer or breaks off is recorded as empty.
+    let body = to_bytes(body, MAX_BODY).await.unwrap_or_default().into();
     let request = RecordedRequest::new(parts.method, parts.uri, parts.headers, body);
     let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
     record.requests.push(request);

@@ -160,6 +160,8 @@ async fn endpoint_fails_hangs_and_recovers() {
     let token = authority.token().sign();
     authority.answer_with(503);
     assert_eq!(reason(&verifier, &token).await, Some(Reason::KeysNotLoaded));
+    authority.answer();
+    assert_eq!(reason(&verifier, &token).await, None);
     let unlisted = TestAuthority::offline();
     authority.answer_with_text(unlisted.jwks());
     let verifier = authority.verifier();
