@@ -44,7 +44,7 @@ impl TestClock {
     }
 
     /// The clock for the parts of the crate that are bound to it.
-    pub(super) fn shared(&self) -> Clock {
+    pub(crate) fn shared(&self) -> Clock {
         self.0.clone()
     }
 

@@ -1,11 +1,12 @@
 //! The parts of feature `testing`.
 
+use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::routing::get;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -298,6 +299,25 @@ async fn fake_caller_has_the_claims_it_was_given() {
     assert_eq!(own.expires_at(), UNIX_EPOCH + Duration::from_secs(7));
     assert_eq!(own.get("source"), Some(&json!("x")));
     assert!(of(FakeCallerLayer::anonymous()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn fake_caller_forwards_readiness_and_errors() {
+    fn assert_send_sync<T: Clone + std::fmt::Debug + Send + Sync>(value: T) -> T {
+        value
+    }
+    let layer = assert_send_sync(FakeCallerLayer::new(json!({})));
+    let (mut service, mut handle) =
+        tower_test::mock::spawn_layer::<Request<()>, Response<()>, _>(layer);
+    handle.allow(0);
+    assert!(service.poll_ready().is_pending(), "back-pressure is lost");
+    handle.allow(1);
+    assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
+    let called = tokio::spawn(service.call(Request::new(())));
+    let (request, respond) = handle.next_request().await.unwrap();
+    assert!(ServiceClaims::from_extensions(request.extensions()).is_some());
+    respond.send_error("broken");
+    assert_eq!(called.await.unwrap().unwrap_err().to_string(), "broken");
 }
 
 /// What the fake replaces: a real layer behind it decides by itself.
