@@ -108,6 +108,10 @@
 //! Everything that does network I/O runs on tokio with its I/O and time drivers. Constructors need
 //! no runtime, except that of an [`EmbeddedCore`].
 //!
+//! Keys are fetched and tokens renewed by background tasks of the runtime that first uses them. If
+//! only the start-up runs there, the tasks move to the runtime that serves, but not at once: see
+//! [`jwks`](jwks#runtimes) and [`token`].
+//!
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]

@@ -83,7 +83,8 @@
 //!
 //! The task starts on the runtime of the first use. If that runtime is shut down, or is not driven
 //! for 5 s after a fetch was due (because it only ran the start-up, for example), the next use on
-//! another runtime moves the task there. If a runtime is shut down during a fetch, requests that
+//! another runtime moves the task there: a request with an unknown key waits these 5 s and then for
+//! its fetch. If a runtime is shut down during a fetch, requests that
 //! wait for the fetch wait for another one. [`JwksHealth::running`] and [`JwksHealth::last_fetch`]
 //! show whether the task keeps to its schedule.
 //!
