@@ -48,7 +48,8 @@ pub enum ConfigError {
         url: String,
     },
     /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
-    /// read tokens.
+    /// read tokens. The method `allow_plain_http` allows it, of `SuperTokensCore`,
+    /// `RemoteJwksBuilder`, or `AddServiceTokenLayer`, there called before `only_to`.
     #[error("plain http to {origin}, beyond loopback; use https or allow plain http")]
     PlainHttp {
         /// Scheme, host and port of the URL.

@@ -35,7 +35,8 @@ pub struct TokenHealth {
     /// for 5 s after a renewal was due: the next use of the token on a runtime then moves the task
     /// there.
     pub renewing: bool,
-    /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
+    /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet. Its text
+    /// alone may be that the core cannot be reached; the `source()` says why.
     #[cfg(feature = "reqwest")]
     pub last_error: Option<MintError>,
     /// The last time that a called service rejected the token in use. `None` if none has since the

@@ -74,7 +74,8 @@ pub struct JwksHealth {
     /// For how long the keys stay usable if every fetch fails from now on. Zero if the set is
     /// stale, and before the first set.
     pub usable_for: Duration,
-    /// Why the last fetch failed. `None` if it succeeded, or if no fetch has ended.
+    /// Why the last fetch failed. `None` if it succeeded, or if no fetch has ended. Its text alone
+    /// may be `the connection failed`; the `source()` says why.
     pub last_error: Option<FetchError>,
     /// The time since the last fetch ended, whether it succeeded or failed. `None` before that.
     pub last_fetch: Option<Duration>,
