@@ -116,6 +116,11 @@ async fn run() -> Result<ExitCode, Stop> {
         Ok(caller) => {
             print(checks(None))?;
             print(format_args!("M2 accepts the token{}.", expiry(&caller)))?;
+            if flags.issuer.is_none() || flags.audience.is_none() {
+                print(
+                    "Without --issuer or --audience, iss or aud was not compared with what M2 requires.",
+                )?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(rejection) => {

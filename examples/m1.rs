@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
-use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Body, Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{AddServiceTokenLayer, MintError, SuperTokensCore};
@@ -145,6 +145,10 @@ async fn run() -> Result<ExitCode, Stop> {
     // The challenge holds the reason if M2 refuses the token.
     for challenge in response.headers().get_all(WWW_AUTHENTICATE) {
         print(format_args!("www-authenticate: {}", challenge.to_str().unwrap_or("(not ASCII)")))?;
+    }
+    if let Some(wait) = response.headers().get(RETRY_AFTER) {
+        print(format_args!("retry-after: {}", wait.to_str().unwrap_or("(not ASCII)")))?;
+        print("M2 cannot verify tokens now; its /readyz and its log say why.")?;
     }
     let body = Limited::new(Body::from(response), MAX_BODY).collect().await.map_err(|err| {
         Stop::Failed(format!("cannot read the response of {m2}: {}", chain(&*err)))

@@ -113,8 +113,8 @@ async fn run() -> Result<ExitCode, Stop> {
 
     // Fetches the keys before the first request. A request without usable keys gets 503.
     tokio::spawn(async move {
-        if let Err(error) = jwks.ready().await {
-            tracing::warn!(%error, "key set not loaded");
+        if let Err(err) = jwks.ready().await {
+            tracing::warn!(error = chain(&err), "key set not loaded");
         }
     });
 

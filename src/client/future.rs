@@ -120,12 +120,15 @@ where
     }
 }
 
+/// The future of the inner service, and the token of its request.
+type Called<S, R> = (<S as Service<R>>::Future, Sent);
+
 /// Waits for the renewal and then until the inner service is ready, and calls it.
 #[cold]
 fn poll_parked<S: Service<R>, R: OutgoingRequest>(
     waiting: &mut Option<Box<Parked<S, R>>>,
     cx: &mut Context<'_>,
-) -> Poll<Result<(S::Future, Sent), S::Error>> {
+) -> Poll<Result<Called<S, R>, S::Error>> {
     let parked = waiting.as_mut().expect(COMPLETED);
     if let Some(renewal) = &mut parked.renewal {
         ready!(renewal.as_mut().poll(cx));

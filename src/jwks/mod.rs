@@ -94,7 +94,7 @@
 //!
 //! | message | level | fields |
 //! |---|---|---|
-//! | `key set fetch failed`, the first time | warn | `endpoint`, `error`, `usable_for` |
+//! | `key set fetch failed`, once for each kind of failure until a fetch succeeds | warn | `endpoint`, `error`, `usable_for` |
 //! | `key set fetch failed again` | debug | `endpoint`, `error`, `usable_for` |
 //! | `key set fetch recovered` | info | `endpoint`, `keys` |
 //! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |

@@ -209,7 +209,8 @@ impl ServiceToken {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0.current.borrow().expires_at?))
     }
 
-    /// The health of the token, for a health endpoint or a log.
+    /// The health of the token, for a health endpoint or a log. A use of the token: it starts a
+    /// renewal that is due.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_m2m::TokenError> {
@@ -223,6 +224,7 @@ impl ServiceToken {
     /// ```
     #[must_use]
     pub fn health(&self) -> TokenHealth {
+        self.ensure_running();
         let renewal = self.0.renewal.as_deref();
         let serial = self.0.current.borrow().serial;
         TokenHealth {

@@ -86,7 +86,10 @@ async fn missing_or_wrong_api_key_fails_without_a_retry() {
     let core = EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap();
     let url = serve_core(&core).await;
     assert!(core_at(&url).api_key(API_KEY).service_token(ISSUER).mint().await.is_ok());
-    for core in [core_at(&url), core_at(&url).api_key("wrong-7f3a")] {
+    for (core, message) in [
+        (core_at(&url), "Invalid API key (no api key was sent)"),
+        (core_at(&url).api_key("wrong-7f3a"), "Invalid API key"),
+    ] {
         // A mint that is retried runs for up to an hour, so the timeout below fails the test.
         let core = core.start_up_timeout(Duration::from_secs(3600));
         let minting = core.service_token(ISSUER).mint();
@@ -95,7 +98,7 @@ async fn missing_or_wrong_api_key_fails_without_a_retry() {
         let expected = MintError::Refused {
             core: url.clone(),
             status: 401,
-            message: Some("Invalid API key".into()),
+            message: Some(message.into()),
             retry_after: None,
         };
         assert_eq!(error, expected);

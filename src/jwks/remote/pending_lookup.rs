@@ -52,13 +52,15 @@ pub(super) fn look_up(shared: &Arc<Shared>, kid: Option<&str>, algorithm: Algori
 }
 
 impl PendingLookup {
-    /// Waits until [`decide`](Self::decide) has a result or the deadline has passed.
+    /// Waits until [`decide`](Self::decide) has a result or the deadline has passed. If the task
+    /// turns out to be on a runtime that is not driven, moves it here and starts over.
     async fn wait(
         self,
         mut receiver: watch::Receiver<Snapshot>,
-        deadline: Instant,
+        mut deadline: Instant,
         _slot: OwnedSemaphorePermit,
     ) -> Result<Arc<Jwk>, LookupError> {
+        let mut may_start_over = true;
         loop {
             self.shared.ensure_running();
             let snapshot = receiver.borrow_and_update().clone();
@@ -66,7 +68,11 @@ impl PendingLookup {
                 return decided;
             }
             if timeout_at(deadline, receiver.changed()).await.is_err() {
-                return Err(self.fetch_failed(&snapshot));
+                if self.shared.is_running() || !may_start_over {
+                    return Err(self.fetch_failed(&snapshot));
+                }
+                may_start_over = false;
+                deadline = self.shared.task().clock().after(self.shared.task().limits().timeout);
             }
         }
     }

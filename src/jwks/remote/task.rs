@@ -262,7 +262,6 @@ impl FetchTask {
         let Failure { error, retry_after } = failure;
         let after = |wait| Deadline::after(wait, &self.clock);
         let retry = cause.is_scheduled().then(|| after(self.state().back_off()));
-        let had_failed = self.snapshot().has_failed();
         self.snapshot.send_modify(|snapshot| {
             if let Some(retry) = retry {
                 snapshot.schedule(retry);
@@ -274,7 +273,7 @@ impl FetchTask {
         });
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         let usable_for = self.snapshot().usable_for(&self.clock);
-        self.telemetry.fetch_failed(&error, cause, had_failed, usable_for);
+        self.telemetry.fetch_failed(&error, cause, usable_for);
     }
 
     /// Waits until the cache file holds the newest set, but not longer than `deadline`.

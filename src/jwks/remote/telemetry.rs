@@ -1,7 +1,7 @@
 //! Log events of a key set and, with feature `metrics`, its counters and gauges.
 //! [`jwks`](crate::jwks) lists them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::FetchError;
@@ -18,6 +18,9 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(15);
 
 pub(super) struct Telemetry {
     endpoint: String,
+    /// The kinds of failures that were logged at warn since the last success, with the status of a
+    /// response.
+    warned: Mutex<Vec<(&'static str, Option<u16>)>>,
 }
 
 // Without the feature some arguments are unused.
@@ -27,7 +30,7 @@ pub(super) struct Telemetry {
 )]
 impl Telemetry {
     pub(super) fn new(endpoint: String) -> Self {
-        Self { endpoint }
+        Self { endpoint, warned: Mutex::default() }
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -64,6 +67,7 @@ impl Telemetry {
         if after.is_inconsistent(clock) && !before.is_inconsistent(clock) {
             tracing::warn!(%endpoint, "key set responses list different keys");
         }
+        self.warned().clear();
         if before.has_failed() {
             tracing::info!(%endpoint, keys = after.count_keys(clock), "key set fetch recovered");
         }
@@ -76,16 +80,10 @@ impl Telemetry {
         &self,
         err: &FetchError,
         cause: FetchCause,
-        had_failed: bool,
         usable_for: Option<Duration>,
     ) {
         let (endpoint, error) = (&self.endpoint, Chain(err));
         let usable_for = usable_for.unwrap_or_default().as_secs();
-        if had_failed {
-            tracing::debug!(%endpoint, %error, usable_for, "key set fetch failed again");
-        } else {
-            tracing::warn!(%endpoint, %error, usable_for, "key set fetch failed");
-        }
         let outcome = match err {
             FetchError::Timeout => "timeout",
             FetchError::Connection { .. } => "connection",
@@ -95,7 +93,29 @@ impl Telemetry {
             | FetchError::KeySet { source: KeySetError::TooManyKeys { .. } } => "too_large",
             FetchError::KeySet { .. } => "unusable",
         };
+        let status = match err {
+            FetchError::Status { status, .. } => Some(*status),
+            _ => None,
+        };
+        let is_new = {
+            let mut warned = self.warned();
+            let is_new = !warned.contains(&(outcome, status));
+            if is_new {
+                warned.push((outcome, status));
+            }
+            is_new
+        };
+        if is_new {
+            tracing::warn!(%endpoint, %error, usable_for, "key set fetch failed");
+        } else {
+            tracing::debug!(%endpoint, %error, usable_for, "key set fetch failed again");
+        }
         self.count(cause, outcome);
+    }
+
+    fn warned(&self) -> MutexGuard<'_, Vec<(&'static str, Option<u16>)>> {
+        // No code panics while it holds the lock.
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a look-up that was refused because the fetch limit is exhausted.
@@ -149,26 +169,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_fetch_is_logged_with_what_stays_usable() {
+    fn each_kind_of_failure_is_warned_of_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = Mutex::new(File::create(&path).unwrap());
-        let subscriber = tracing_subscriber::fmt().with_writer(log).with_ansi(false).finish();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG);
+        let subscriber = subscriber.with_writer(log).with_ansi(false).finish();
+        let status = |status| FetchError::Status { status, is_html: false };
+        let day = Some(Duration::from_secs(86_399));
+        // (error, time until the keys are stale, level and text)
+        let cases = [
+            (FetchError::Timeout, None, "WARN", "no complete response within the timeout", 0),
+            (FetchError::Timeout, None, "DEBUG", "no complete response within the timeout", 0),
+            (status(404), day, "WARN", "the response has status 404", 86_399),
+            (FetchError::Timeout, day, "DEBUG", "no complete response within the timeout", 86_399),
+            (status(404), day, "DEBUG", "the response has status 404", 86_399),
+            (status(503), day, "WARN", "the response has status 503", 86_399),
+        ];
         tracing::subscriber::with_default(subscriber, || {
             let telemetry = Telemetry::new("https://a.example/jwks.json".to_owned());
-            for usable_for in [None, Some(Duration::from_secs(86_399))] {
-                let cause = FetchCause::Scheduled;
-                telemetry.fetch_failed(&FetchError::Timeout, cause, false, usable_for);
+            for (error, usable_for, ..) in &cases {
+                telemetry.fetch_failed(error, FetchCause::Scheduled, *usable_for);
             }
         });
         let text = read_to_string(path).unwrap();
-        let expected = "key set fetch failed endpoint=https://a.example/jwks.json \
-                        error=no complete response within the timeout usable_for=";
-        let lines: Vec<_> = text.lines().collect();
-        for (line, usable_for) in lines.iter().zip([0, 86_399]) {
-            assert!(line.contains(" WARN "), "{line}");
-            assert!(line.ends_with(&format!("{expected}{usable_for}")), "{line}");
+        assert_eq!(text.lines().count(), cases.len());
+        for (line, (_, _, level, error, usable_for)) in text.lines().zip(cases) {
+            assert!(line.contains(&format!(" {level} ")), "{line}");
+            let fields = format!(
+                "endpoint=https://a.example/jwks.json error={error} usable_for={usable_for}"
+            );
+            assert!(line.ends_with(&fields), "{line}");
         }
-        assert_eq!(lines.len(), 2);
     }
 }

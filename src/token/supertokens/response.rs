@@ -39,6 +39,12 @@ pub(super) async fn read(
         Some(body) => redact(&String::from_utf8_lossy(&body), api_key),
         None => "(more than 64 KiB)".to_owned(),
     };
+    let message = match status {
+        StatusCode::UNAUTHORIZED if api_key.is_none() => {
+            format!("{message} (no api key was sent)").trim_start().to_owned()
+        }
+        _ => message,
+    };
     let message = Some(message).filter(|message| !message.is_empty());
     let retry_after = http_client::retry_after(headers.get(RETRY_AFTER), clock.unix_now());
     Err(MintError::Refused { core: core.to_owned(), status: status.as_u16(), message, retry_after })
