@@ -98,14 +98,24 @@ impl FetchTask {
         self.snapshot.subscribe()
     }
 
-    /// Requests a fetch that starts after this call. Returns false if the fetch limit is exhausted.
+    /// Requests a fetch that starts after this call, or for requests after the caller read the
+    /// snapshot, which had none in progress. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
+        // Borrowed to the end: a fetch that starts meanwhile promises its own step after `wanted`.
+        let snapshot = self.snapshot();
+        let is_fetching = snapshot.is_fetching();
+        if is_fetching && cause != FetchCause::Refresh {
+            return true;
+        }
         // The limit counts fetches that start, not requests: all requests before the start share
         // one fetch.
-        let is_admitted = self.snapshot().admits(cause, &self.clock);
+        let is_admitted = snapshot.admits(cause, &self.clock);
         if is_admitted {
             self.requests.post(cause);
-            self.next_step.make_due();
+            // The task reacts to the message after the fetch in progress, which is not late.
+            if !is_fetching {
+                self.next_step.make_due();
+            }
         }
         is_admitted
     }

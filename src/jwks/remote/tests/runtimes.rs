@@ -259,3 +259,27 @@ async fn suspended_machine_fetches_within_a_minute_without_a_use() {
     sleep(Duration::from_secs(61)).await;
     assert_eq!(endpoint.fetches().0, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn refresh_does_not_interrupt_a_slow_fetch() {
+    let endpoint = Endpoint::listing(&[OLD]);
+    let limits = Limits { timeout: Duration::from_secs(30), ..Limits::default() };
+    let (jwks, clock) = remote(&endpoint, limits);
+    jwks.ready().await.unwrap();
+    endpoint.world().latency = Duration::from_secs(12);
+    // A webhook that fires every 3 s, while a fetch takes 12 s.
+    let mut refreshes = Vec::new();
+    for _ in 0..10 {
+        refreshes.push(tokio::spawn({
+            let jwks = jwks.clone();
+            async move { jwks.refresh().await }
+        }));
+        sleep(Duration::from_secs(3)).await;
+        assert!(jwks.health().running && has(&jwks, &clock, OLD));
+    }
+    for refresh in refreshes {
+        refresh.await.unwrap().unwrap();
+    }
+    let world = endpoint.world();
+    assert!(world.fetches.iter().all(|fetch| fetch.ended.is_some_and(|(_, good)| good)));
+}
