@@ -57,11 +57,19 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 
     fn rejected(&self, serial: u64) -> bool {
         let work = self.0.work();
-        let causes_mint = work.state().record_rejection(serial);
+        let causes_mint = {
+            let mut state = work.state();
+            let causes_mint = state.record_rejection(serial);
+            // Not during a mint, which is not late. Under the lock: one that starts meanwhile
+            // promises its own step afterwards.
+            if causes_mint && state.minting.is_none() {
+                work.next_step.make_due();
+            }
+            causes_mint
+        };
         if causes_mint {
             work.is_needed.store(true, Ordering::Relaxed);
             work.wake.notify_one();
-            work.next_step.make_due();
             self.ensure_running();
         }
         causes_mint

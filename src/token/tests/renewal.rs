@@ -337,6 +337,23 @@ async fn rejection_during_a_renewal_causes_no_second_mint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rejection_does_not_interrupt_a_slow_mint() {
+    let core = Core::new(3600);
+    let minter = Slow { core: core.clone(), seconds: 9, retry_after: None };
+    let token = core.token_from(RenewalPolicy::BeforeExpiry, minter);
+    let old = token.header_value();
+    while core.last_attempt().is_none() {
+        pass(1).await;
+    }
+    reject(&token, value(&token).1);
+    while token.header_value() == old {
+        assert!(token.health().renewing);
+        pass(1).await;
+    }
+    assert_eq!(core.gaps(), Vec::<f64>::new(), "one attempt");
+}
+
+#[tokio::test(start_paused = true)]
 async fn mints_after_rejections_respect_retry_after() {
     let core = Core::new(3_153_600_000);
     let minter =
