@@ -160,8 +160,13 @@ async fn run() -> Result<ExitCode, Stop> {
 /// The URL of M2. Refuses plain http beyond loopback, where an attacker on the path can read the
 /// token.
 fn m2_url(flags: &Flags) -> Result<Url, Stop> {
+    // The text before an `@` may be a password, so it is not printed.
+    let shown = if flags.m2.contains('@') { "(hidden)" } else { &flags.m2 };
     let m2 = Url::parse(&flags.m2)
-        .map_err(|err| Stop::Usage(format!("--m2 {:?} is not a URL: {err}", flags.m2)))?;
+        .map_err(|err| Stop::Usage(format!("--m2 {shown:?} is not a URL: {err}")))?;
+    if !m2.username().is_empty() || m2.password().is_some() {
+        return Err(Stop::Usage("--m2 must not hold a user or password".to_owned()));
+    }
     let is_loopback = matches!(m2.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     match m2.scheme() {
         "https" => Ok(m2),
@@ -169,6 +174,6 @@ fn m2_url(flags: &Flags) -> Result<Url, Stop> {
         "http" => Err(Stop::Usage(format!(
             "--m2 {m2} is plain http beyond loopback; use https or --allow-plain-http"
         ))),
-        _ => Err(Stop::Usage(format!("--m2 {m2} is not an http or https URL"))),
+        _ => Err(Stop::Usage(format!("--m2 {shown:?} is not an http or https URL"))),
     }
 }

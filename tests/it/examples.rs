@@ -131,13 +131,19 @@ fn usage_error_prints_the_usage_and_then_the_error() {
         (
             "m1",
             &["--core", "http://localhost", "--m2", "ftp://x"],
-            "m1: --m2 ftp://x/ is not an http or https URL",
+            "m1: --m2 \"ftp://x\" is not an http or https URL",
         ),
         (
             "m1",
             &["--core", "http://localhost", "--m2", "http://192.0.2.1"],
             "m1: --m2 http://192.0.2.1/ is plain http beyond loopback",
         ),
+        (
+            "m1",
+            &["--core", "http://localhost", "--m2", "https://u:secret@a.example"],
+            "m1: --m2 must not hold a user or password",
+        ),
+        ("m1", &["--core", "http://localhost", "--m2", "u:secret@a"], "m1: --m2 \"(hidden)\""),
         ("m1", &["--core", "http://192.0.2.1", "--m2", "http://localhost"], "m1: "),
         ("m2", &["--nonsense"], "m2: invalid option '--nonsense'"),
         ("m2", &["--listen", "127.0.0.1:0"], "m2: --jwks is missing"),
