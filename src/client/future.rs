@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
 use tower_service::Service;
 
 use super::challenge::{BearerChallenge, bearer_challenges};
@@ -78,6 +79,8 @@ pin_project! {
 pub(super) struct Parked<S, R> {
     /// `None` once the wait has ended: the inner service is not ready yet.
     pub(super) renewal: Option<PendingRenewal>,
+    /// Set after the wait, and held until the request is sent.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
     pub(super) request: R,
     /// A clone that is not ready, so that it holds no permit while the request waits.
     pub(super) inner: S,
@@ -131,7 +134,7 @@ fn poll_parked<S: Service<R>, R: OutgoingRequest>(
 ) -> Poll<Result<Called<S, R>, S::Error>> {
     let parked = waiting.as_mut().expect(COMPLETED);
     if let Some(renewal) = &mut parked.renewal {
-        ready!(renewal.as_mut().poll(cx));
+        parked.slot = Some(ready!(renewal.as_mut().poll(cx)));
         parked.renewal = None;
     }
     ready!(parked.inner.poll_ready(cx))?;

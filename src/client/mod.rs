@@ -16,10 +16,10 @@
 //! If the token has expired by the wall clock, as after a suspension of the machine, a request
 //! waits until the mint of its successor has succeeded or failed, at most 5 s. It is then sent with
 //! the token in use at that moment, never without one. The service that was ready for the request
-//! is released meanwhile, so the inner service must be `Clone`. No request waits if the last mint
-//! failed and the next is not due, for a token from [`from_jwt`](crate::ServiceToken::from_jwt), or
-//! outside a tokio runtime. The use of an expired token is logged as an error, once for each value
-//! of the token.
+//! is released meanwhile, so the inner service must be `Clone`. At most 1024 requests of one token
+//! wait; further ones are sent at once. No request waits if the last mint failed and the next is
+//! not due, for a token from [`from_jwt`](crate::ServiceToken::from_jwt), or outside a tokio
+//! runtime. The use of an expired token is logged as an error, once for each value of the token.
 //!
 //! With hyper-util's client (features `client-legacy`, `http1` and `tokio`):
 //!

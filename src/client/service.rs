@@ -66,6 +66,7 @@ impl<S> AddServiceToken<S> {
     {
         let parked = Parked {
             renewal: Some(renewal),
+            slot: None,
             request,
             inner: self.inner.clone(),
             policy: Arc::clone(&self.policy),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::{MintError, TokenError};
 use super::redact::{redact, redact_claim};
@@ -21,6 +21,10 @@ use crate::rejection::RejectionReason;
 
 /// Maximum length of a token, in bytes. Servers refuse longer headers.
 const MAX_TOKEN_LEN: usize = 64 * 1024;
+
+/// Maximum number of requests that wait for a renewal. They hold no permit of the inner service, so
+/// that its limits do not bound their memory.
+const MAX_WAITING: usize = 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
@@ -56,6 +60,7 @@ struct Shared {
     clock: Clock,
     /// Locked for a few instructions after a rejection.
     rejections: Mutex<RejectionLog>,
+    waiting: Arc<Semaphore>,
 }
 
 impl ServiceToken {
@@ -105,7 +110,8 @@ impl ServiceToken {
         renewal: Option<Box<dyn Renewal>>,
         clock: Clock,
     ) -> Self {
-        Self(Arc::new(Shared { current, renewal, clock, rejections: Mutex::default() }))
+        let (rejections, waiting) = (Mutex::default(), Arc::new(Semaphore::new(MAX_WAITING)));
+        Self(Arc::new(Shared { current, renewal, clock, rejections, waiting }))
     }
 
     /// The header value to send now: `Bearer <jwt>`, marked sensitive. Takes a lock for a few
@@ -266,6 +272,11 @@ impl ServiceToken {
     /// Whether a successor of the token is being minted or due.
     pub(super) fn is_minting_or_due(&self) -> bool {
         self.0.renewal.as_deref().is_some_and(Renewal::is_minting_or_due)
+    }
+
+    /// A queue slot for a request that waits for a renewal. `None` if all 1024 are taken.
+    pub(super) fn enqueue(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.waiting).try_acquire_owned().ok()
     }
 
     pub(super) fn coarse_unix_now(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::service_token::{ServiceToken, TokenValue};
@@ -14,8 +14,9 @@ use super::service_token::{ServiceToken, TokenValue};
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Resolves when the token has been replaced or its mint has failed, at the latest after
-/// [`MAX_WAIT`]. Boxed, because few requests have to wait.
-pub(crate) type PendingRenewal = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+/// [`MAX_WAIT`]: to the queue slot of the request, which holds it until it is sent. Boxed, because
+/// few requests have to wait.
+pub(crate) type PendingRenewal = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send + Sync>>;
 
 /// A copy of the token in use. Takes the token's lock only after the token was replaced or has
 /// expired, so threads that share a token do not contend for the lock.
@@ -39,13 +40,16 @@ impl TokenCopy {
     /// The header value to send now, and the serial to pass to [`ServiceToken::refused`]. `Err` if
     /// the token has expired and a mint is in progress or due: the renewal to wait for before
     /// [`header_value`](Self::header_value) is called. Outside a tokio runtime there is no wait,
-    /// because a timer could not end it.
+    /// because a timer could not end it; nor if too many requests wait already.
     pub(crate) fn header_value_or_renewal(
         &mut self,
     ) -> Result<(&HeaderValue, u64), PendingRenewal> {
         if self.has_expired() {
-            if self.token.is_minting_or_due() && Handle::try_current().is_ok() {
-                return Err(self.pending_renewal());
+            if self.token.is_minting_or_due()
+                && Handle::try_current().is_ok()
+                && let Some(slot) = self.token.enqueue()
+            {
+                return Err(self.pending_renewal(slot));
             }
             self.token.log_expiry_once();
         }
@@ -71,7 +75,7 @@ impl TokenCopy {
         self.expires_at.is_some_and(|expires_at| expires_at <= self.token.coarse_unix_now())
     }
 
-    fn pending_renewal(&self) -> PendingRenewal {
+    fn pending_renewal(&self, slot: OwnedSemaphorePermit) -> PendingRenewal {
         let mut current = self.current.clone();
         // The timer is created here, because the future may be polled outside the runtime.
         let mint_ended = timeout(MAX_WAIT, async move {
@@ -80,6 +84,7 @@ impl TokenCopy {
         });
         Box::pin(async move {
             let _ = mint_ended.await;
+            slot
         })
     }
 }

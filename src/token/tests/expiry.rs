@@ -150,6 +150,28 @@ async fn request_that_waits_for_a_mint_holds_no_permit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_beyond_1024_waiting_ones_is_sent_at_once() {
+    let (_core, token) = expired_during_a_mint(100_000).await;
+    let old = Some(token.header_value());
+    let layer = AddServiceTokenLayer::new(token);
+    // The inner service has one permit, so a request may have to wait for it after the renewal.
+    let mut service = layer.layer(ConcurrencyLimit::new(service_fn(echo), 1));
+    let mut waiting = Vec::new();
+    for _ in 0..1024 {
+        waiting.push(service.ready().await.unwrap().call(get(BILLING)));
+    }
+    assert_eq!(send(&layer).await, (old.clone(), Duration::ZERO));
+    waiting.pop();
+    assert_eq!(send(&layer).await, (old.clone(), Duration::from_secs(5)), "one was dropped");
+    let start = Instant::now();
+    for request in waiting {
+        assert_eq!(request.await.unwrap().into_body(), old);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(send(&layer).await.1, Duration::from_secs(5), "all slots are free");
+}
+
+#[tokio::test(start_paused = true)]
 async fn request_waits_only_while_a_mint_is_under_way() {
     let never_due = {
         let core = Core::new(3600);
