@@ -56,19 +56,23 @@ pub(crate) struct NextStep {
     clock: Clock,
     /// When the step becomes late by the wall clock, in Unix seconds. Read by every use.
     late_at: AtomicU64,
+    /// When `late_at` was set, in Unix seconds. A wall clock that is earlier was set back.
+    set_at: AtomicU64,
     /// When the step is due. `None`: only after [`make_due`](Self::make_due).
     due: Mutex<Option<Instant>>,
 }
 
 impl NextStep {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, late_at: AtomicU64::new(u64::MAX), due: Mutex::default() }
+        let late_at = u64::MAX.into();
+        Self { clock, late_at, set_at: 0.into(), due: Mutex::default() }
     }
 
     /// Sets when the step is due. `None`: only after [`make_due`](Self::make_due).
     pub(crate) fn schedule(&self, due: Option<Deadline>) {
         *self.due() = due.map(Deadline::at);
         let late_at = due.map_or(u64::MAX, |due| due.unix_seconds() + GRACE.as_secs());
+        self.set_at.store(self.clock.unix_now(), Ordering::Relaxed);
         self.late_at.store(late_at, Ordering::Relaxed);
     }
 
@@ -80,9 +84,12 @@ impl NextStep {
         self.late_at.fetch_min(now.unix_seconds() + GRACE.as_secs(), Ordering::Relaxed);
     }
 
-    /// Costs an atomic load and a read of the coarse clock.
+    /// Also if the wall clock was set back. Costs two atomic loads and a read of the coarse clock.
     fn is_late_by_wall_clock(&self) -> bool {
-        self.late_at.load(Ordering::Relaxed) <= self.clock.coarse_unix_now()
+        let now = self.clock.coarse_unix_now();
+        self.late_at.load(Ordering::Relaxed) <= now
+            // The coarse clock may be a second behind.
+            || self.set_at.load(Ordering::Relaxed) > now.saturating_add(1)
     }
 
     fn is_late_by_monotonic_clock(&self) -> bool {
