@@ -88,6 +88,9 @@
 //! wait for the fetch wait for another one. [`JwksHealth::running`] and [`JwksHealth::last_fetch`]
 //! show whether the task keeps to its schedule.
 //!
+//! Keep one runtime. A program that builds a runtime for each request, and drops it with the
+//! response, completes no scheduled fetch: a removed key is then accepted until the set is stale.
+//!
 //! # Logs and metrics
 //!
 //! `tracing` events:
