@@ -61,7 +61,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
             let mut state = work.state();
             let causes_mint = state.record_rejection(serial);
             // Not during a mint, which is not late. Under the lock: one that starts meanwhile
-            // promises its own step afterwards.
+            // schedules its own step afterwards.
             if causes_mint && state.minting.is_none() {
                 work.next_step.make_due();
             }

@@ -101,7 +101,7 @@ impl FetchTask {
     /// Requests a fetch that starts after this call, or for requests after the caller read the
     /// snapshot, which had none in progress. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
-        // Borrowed to the end: a fetch that starts meanwhile promises its own step after `wanted`.
+        // Borrowed to the end: a fetch that starts meanwhile schedules its own step after `make_due`.
         let snapshot = self.snapshot();
         let is_fetching = snapshot.is_fetching();
         if is_fetching && cause != FetchCause::Refresh {
@@ -147,17 +147,31 @@ impl FetchTask {
     async fn fetch(&self, cause: FetchCause) {
         let started = self.clock.now();
         let (number, validators) = self.start(cause);
-        let fetched = match self.expire_during(self.endpoint.fetch(cause, validators)).await {
-            Ok(fetched) => fetched.and_then(|response| self.read(response, started)),
+        let response = self.expire_during(self.endpoint.fetch(cause, validators)).await;
+        if !self.snapshot().is_current_fetch(number) {
+            // Another runtime took the work over while this one was not driven.
+            return;
+        }
+        let fetched = match response {
+            Ok(response) => response.and_then(|response| self.read(response, started)),
             Err(_) => Err(FetchError::Timeout.into()),
         };
-        // Otherwise another runtime took the work over while this one was not driven.
-        if self.snapshot().is_current_fetch(number) {
-            match fetched {
-                Ok(fetched) => self.succeed(cause, fetched),
-                Err(failure) => self.fail(cause, failure),
-            }
+        match fetched {
+            Ok(fetched) => self.succeed(cause, number, fetched),
+            Err(failure) => self.fail(cause, number, failure),
         }
+    }
+
+    /// Changes the snapshot at the end of a fetch, unless the work was taken over meanwhile. Returns
+    /// whether it did.
+    fn publish(&self, number: u64, change: impl FnOnce(&mut Snapshot)) -> bool {
+        self.snapshot.send_if_modified(|snapshot| {
+            let is_current = snapshot.is_current_fetch(number);
+            if is_current {
+                change(snapshot);
+            }
+            is_current
+        })
     }
 
     /// Runs a fetch within the timeout, and expires keys and updates the gauges on time meanwhile.
@@ -247,7 +261,7 @@ impl FetchTask {
         Ok(FetchedSet { set, json, age, lifetime })
     }
 
-    fn succeed(&self, cause: FetchCause, fetched: FetchedSet) {
+    fn succeed(&self, cause: FetchCause, number: u64, fetched: FetchedSet) {
         let FetchedSet { age, lifetime, .. } = fetched;
         let before = self.snapshot().clone();
         let refresh_after = {
@@ -257,9 +271,12 @@ impl FetchTask {
         };
         let due = [freshness::look_interval(lifetime), refresh_after]
             .map(|wait| Deadline::after(wait.saturating_sub(age), &self.clock));
-        self.snapshot.send_modify(|snapshot| {
+        let is_published = self.publish(number, |snapshot| {
             snapshot.succeed(fetched, cause, due.into(), &self.limits, &self.clock);
         });
+        if !is_published {
+            return;
+        }
         let after = self.snapshot().clone();
         self.cache_on_disk(after.json(), age, lifetime);
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
@@ -268,11 +285,11 @@ impl FetchTask {
 
     /// Publishes the failure of a fetch; the set stays in use. Only a failed scheduled fetch
     /// schedules a retry, so that requests cannot speed up or delay the schedule.
-    fn fail(&self, cause: FetchCause, failure: Failure) {
+    fn fail(&self, cause: FetchCause, number: u64, failure: Failure) {
         let Failure { error, retry_after } = failure;
         let after = |wait| Deadline::after(wait, &self.clock);
         let retry = cause.is_scheduled().then(|| after(self.state().back_off()));
-        self.snapshot.send_modify(|snapshot| {
+        let is_published = self.publish(number, |snapshot| {
             if let Some(retry) = retry {
                 snapshot.schedule(retry);
             }
@@ -281,6 +298,9 @@ impl FetchTask {
             }
             snapshot.fail(error.clone(), &self.clock);
         });
+        if !is_published {
+            return;
+        }
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         let usable_for = self.snapshot().usable_for(&self.clock);
         self.telemetry.fetch_failed(&error, cause, usable_for);

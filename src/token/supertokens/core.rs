@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder};
 use tokio::time::Instant;
@@ -288,9 +290,16 @@ impl CoreClient {
         self.core.timeout.saturating_add(self.core.start_up_timeout)
     }
 
-    /// The text, or a placeholder if it holds the api key or a part of it.
-    pub(super) fn withhold_api_key(&self, text: &str) -> String {
-        redact::withhold_api_key(text, self.core.api_key.as_deref()).to_owned()
+    /// A part of a token that an error shows, or a placeholder if the token holds the api key or a
+    /// part of it. Not only the shown part is checked: it may end within the key.
+    pub(super) fn withhold_api_key(&self, shown: &str, jwt: &str) -> String {
+        let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();
+        let parts = jwt.split('.').take(2).filter_map(decode);
+        let texts = parts.map(|part| String::from_utf8_lossy(&part).into_owned());
+        let api_key = self.core.api_key.as_deref();
+        let is_withheld = |text: String| redact::withhold_api_key(&text, api_key) != text;
+        let text = if texts.into_iter().any(is_withheld) { redact::WITHHELD } else { shown };
+        redact::withhold_api_key(text, api_key).to_owned()
     }
 
     /// The retries of one mint that start now.

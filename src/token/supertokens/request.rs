@@ -405,7 +405,8 @@ impl VerifyingMinter {
             }
             Err(source) => {
                 let Mismatch { name, expected, received } = verifier.mismatch(source.reason(), jwt);
-                let received = received.map(|received| self.client.withhold_api_key(&received));
+                let received =
+                    received.map(|received| self.client.withhold_api_key(&received, jwt));
                 Err(MintError::Misconfigured { claim: name, expected, received, source })
             }
         }
