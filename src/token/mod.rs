@@ -70,6 +70,8 @@ mod supertokens;
 mod tests;
 mod token_copy;
 mod token_health;
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
+mod token_value;
 
 #[cfg(feature = "reqwest")]
 pub use error::MintError;

@@ -6,12 +6,14 @@
 //! missing from the list, or in two nested encodings, would be printed. This protects against
 //! echoes only: a malicious server can still print a secret in pieces.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::error::{MAX_TEXT, escape_and_cut, one_line};
 
 /// Replaces a withheld text.
-pub(super) const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
+const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
 
 /// Minimum length of a part of the api key that is withheld.
 const MIN_KEY_PART: usize = 8;
@@ -56,6 +58,20 @@ pub(super) fn redact_claim(value: &Value, api_key: Option<&str>) -> String {
 /// The text, or [`WITHHELD`] if it holds the api key or a part of it.
 pub(super) fn withhold_api_key<'t>(text: &'t str, api_key: Option<&str>) -> &'t str {
     if api_key.is_some_and(|api_key| holds_key(text, api_key)) { WITHHELD } else { text }
+}
+
+/// A shown part of a token, or [`WITHHELD`] if the token holds the api key or a part of it. Not only
+/// what is shown is checked: it may end within the key.
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are shown
+pub(super) fn withhold_part_of<'t>(jwt: &str, shown: &'t str, api_key: Option<&str>) -> &'t str {
+    let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();
+    let holds = |part: Vec<u8>| {
+        api_key.is_some_and(|api_key| holds_key(&String::from_utf8_lossy(&part), api_key))
+    };
+    if jwt.split('.').take(2).filter_map(decode).any(holds) {
+        return WITHHELD;
+    }
+    withhold_api_key(shown, api_key)
 }
 
 /// Whether no part of the line can be a token or an encoded secret.

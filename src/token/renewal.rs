@@ -9,7 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::MintError;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
-use super::service_token::{Renewal, ServiceToken, TokenValue, log_new_expiry};
+use super::service_token::{Renewal, ServiceToken, log_new_expiry};
+use super::token_value::TokenValue;
 use crate::background::{BackgroundTask, MAX_SLEEP, NextStep, Work};
 use crate::clock::Clock;
 use crate::deadline::Deadline;

@@ -1,32 +1,23 @@
 //! The token that this process sends to other services.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::error::{MintError, TokenError};
-use super::redact::{redact, redact_claim};
+use super::redact::redact;
 use super::refusal::{Refusal, RejectionLog};
 use super::token_health::{TokenHealth, TokenRejection};
-use crate::bearer;
+use super::token_value::TokenValue;
 use crate::clock::Clock;
 use crate::config_text;
-use crate::jose::{Jws, claims_to_carry};
-use crate::rejection::RejectionReason;
-
-/// Maximum length of a token, in bytes. Servers refuse longer headers.
-const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 /// Maximum number of requests that wait for a renewal. They hold no permit of the inner service, so
 /// that its limits do not bound their memory.
 const MAX_WAITING: usize = 1024;
-
-static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// The token that this process sends to other services. Cheap to clone; `Debug` never prints the
 /// token.
@@ -90,9 +81,7 @@ impl ServiceToken {
     }
 
     pub(super) fn from_jwt_at(jwt: &str, clock: Clock) -> Result<Self, TokenError> {
-        let jwt = config_text::trim(jwt);
-        let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
-        let current = TokenValue::new(jwt, &claims, &clock)?;
+        let current = TokenValue::from_jwt(config_text::trim(jwt), &clock)?;
         Ok(Self::with_renewal(watch::Sender::new(current), None, clock))
     }
 
@@ -139,7 +128,7 @@ impl ServiceToken {
         self.ensure_running();
         let (header_value, is_expiry_new) = {
             let current = self.0.current.borrow();
-            (current.header_value.clone(), current.note_expiry(self.coarse_unix_now()))
+            (current.header_value().clone(), current.note_expiry(self.coarse_unix_now()))
         };
         log_new_expiry(is_expiry_new);
         header_value
@@ -187,7 +176,7 @@ impl ServiceToken {
     pub fn report_rejected(&self, sent: &HeaderValue) {
         let serial = {
             let current = self.0.current.borrow();
-            (current.header_value == *sent).then_some(current.serial)
+            (current.header_value() == sent).then(|| current.serial())
         };
         if let Some(serial) = serial {
             self.refused(serial, &Refusal::InvalidToken { description: None }, None);
@@ -212,7 +201,7 @@ impl ServiceToken {
     /// ```
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.current.borrow().expires_at?))
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0.current.borrow().expires_at()?))
     }
 
     /// The health of the token, for a health endpoint or a log. A use of the token: it starts a
@@ -232,7 +221,7 @@ impl ServiceToken {
     pub fn health(&self) -> TokenHealth {
         self.ensure_running();
         let renewal = self.0.renewal.as_deref();
-        let serial = self.0.current.borrow().serial;
+        let serial = self.0.current.borrow().serial();
         TokenHealth {
             expires_at: self.expires_at(),
             renewing: renewal.is_some_and(Renewal::is_running),
@@ -297,10 +286,10 @@ impl ServiceToken {
         let (clock, now) = (&self.0.clock, self.0.clock.unix_now());
         let has_expired = {
             let current = self.0.current.borrow();
-            if current.serial != serial {
+            if current.serial() != serial {
                 return;
             }
-            current.expires_at.is_some_and(|expires_at| expires_at <= now)
+            current.expires_at().is_some_and(|expires_at| expires_at <= now)
         };
         if !refusal.rejects_token(has_expired) {
             return;
@@ -356,105 +345,9 @@ pub(super) trait Renewal: Send + Sync {
     fn last_mint(&self) -> u64;
 }
 
-/// One value of a [`ServiceToken`]. A renewal replaces it with another.
-pub(super) struct TokenValue {
-    header_value: HeaderValue,
-    /// Unique in this process.
-    serial: u64,
-    /// In Unix seconds.
-    expires_at: Option<u64>,
-    lifetime: Duration,
-    /// Whether the expiry has been noted, to be logged once.
-    expiry_noted: AtomicBool,
-}
-
-impl TokenValue {
-    /// A token with these claims. Fails if it has expired.
-    fn new(jwt: &str, claims: &Map<String, Value>, clock: &Clock) -> Result<Self, TokenError> {
-        let expires_at = match claims.get("exp") {
-            None => None,
-            Some(exp) => {
-                let seconds = exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64));
-                Some(seconds.ok_or(TokenError::ExpirationTime)?)
-            }
-        };
-        if expires_at.is_some_and(|expires_at| expires_at <= clock.unix_now()) {
-            return Err(TokenError::Expired);
-        }
-        let header_value = bearer::write(jwt)
-            .map_err(|_| TokenError::Malformed { reason: "a header cannot carry the token" })?;
-        let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
-        let expiry = expires_at.unwrap_or(u64::MAX);
-        let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
-        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { header_value, serial, expires_at, lifetime, expiry_noted: false.into() })
-    }
-
-    /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
-    /// would reject is an error at start-up.
-    pub(super) fn minted(
-        jwt: &str,
-        core: &str,
-        iss: &str,
-        api_key: Option<&str>,
-        clock: &Clock,
-    ) -> Result<Self, MintError> {
-        let unusable = |source| MintError::UnusableToken { core: core.to_owned(), source };
-        let claims = Jws::parse(jwt, MAX_TOKEN_LEN)
-            .and_then(|jws| jws.claims())
-            .map_err(|reason| unusable(malformed(reason)))?;
-        let wrong = |claim, expected: &str| {
-            let received = claims.get(claim).map(|value| redact_claim(value, api_key));
-            let (core, expected) = (core.to_owned(), expected.to_owned());
-            Err(MintError::WrongClaims { core, claim, expected, received })
-        };
-        for (claim, expected) in [("source", "microservice"), ("iss", iss)] {
-            if claims.get(claim).and_then(Value::as_str) != Some(expected) {
-                return wrong(claim, expected);
-            }
-        }
-        let token = Self::new(jwt, &claims, clock).map_err(unusable)?;
-        if token.lifetime.is_zero() {
-            return wrong("exp", "later than iat");
-        }
-        Ok(token)
-    }
-
-    /// The header value, the serial, and the expiry in Unix seconds.
-    pub(super) fn parts(&self) -> (HeaderValue, u64, Option<u64>) {
-        (self.header_value.clone(), self.serial, self.expires_at)
-    }
-
-    /// Whether the token has expired and no earlier call has returned `true`. `now` is in Unix
-    /// seconds.
-    pub(super) fn note_expiry(&self, now: u64) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
-            && !self.expiry_noted.swap(true, Ordering::Relaxed)
-    }
-
-    pub(super) fn serial(&self) -> u64 {
-        self.serial
-    }
-
-    /// In Unix seconds.
-    pub(super) fn expires_at(&self) -> Option<u64> {
-        self.expires_at
-    }
-
-    /// The time from the mint or from `iat`, whichever is later, to `exp`: the clocks of this
-    /// machine and of the core may differ.
-    pub(super) fn lifetime(&self) -> Duration {
-        self.lifetime
-    }
-}
-
 /// Must not be called under a lock: a subscriber may read the token's health.
 pub(super) fn log_new_expiry(is_expiry_new: bool) {
     if is_expiry_new {
         tracing::error!("service token expired");
     }
-}
-
-fn malformed(reason: RejectionReason) -> TokenError {
-    TokenError::Malformed { reason: reason.description() }
 }

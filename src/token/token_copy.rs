@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::service_token::{ServiceToken, TokenValue};
+use super::service_token::ServiceToken;
+use super::token_value::TokenValue;
 
 /// Maximum time that a request waits for the successor of an expired token.
 const MAX_WAIT: Duration = Duration::from_secs(5);

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder};
 use tokio::time::Instant;
@@ -21,7 +19,7 @@ use crate::http_client;
 use crate::plain_http;
 use crate::token::error::MintError;
 use crate::token::redact;
-use crate::token::service_token::TokenValue;
+use crate::token::token_value::TokenValue;
 
 /// The path of the mint request below the base path.
 const MINT_PATH: &str = "/recipe/jwt";
@@ -290,16 +288,9 @@ impl CoreClient {
         self.core.timeout.saturating_add(self.core.start_up_timeout)
     }
 
-    /// A part of a token that an error shows, or a placeholder if the token holds the api key or a
-    /// part of it. Not only the shown part is checked: it may end within the key.
+    /// A part of the token that an error shows, or a placeholder.
     pub(super) fn withhold_api_key(&self, shown: &str, jwt: &str) -> String {
-        let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();
-        let parts = jwt.split('.').take(2).filter_map(decode);
-        let texts = parts.map(|part| String::from_utf8_lossy(&part).into_owned());
-        let api_key = self.core.api_key.as_deref();
-        let is_withheld = |text: String| redact::withhold_api_key(&text, api_key) != text;
-        let text = if texts.into_iter().any(is_withheld) { redact::WITHHELD } else { shown };
-        redact::withhold_api_key(text, api_key).to_owned()
+        redact::withhold_part_of(jwt, shown, self.core.api_key.as_deref()).to_owned()
     }
 
     /// The retries of one mint that start now.

@@ -13,7 +13,8 @@ use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::token::error::MintError;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::{ServiceToken, TokenValue};
+use crate::token::service_token::ServiceToken;
+use crate::token::token_value::TokenValue;
 use crate::verify::{Mismatch, Verifier};
 
 /// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.

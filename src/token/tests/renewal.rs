@@ -15,8 +15,9 @@ use crate::token::error::MintError;
 use crate::token::refusal::Refusal;
 use crate::token::renewal::{self, Mint};
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::{ServiceToken, TokenValue};
+use crate::token::service_token::ServiceToken;
 use crate::token::token_copy::TokenCopy;
+use crate::token::token_value::TokenValue;
 
 pub(super) const START: u64 = 1_700_000_000;
 

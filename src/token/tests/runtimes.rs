@@ -11,7 +11,7 @@ use super::renewal::{Core, START, Slow, pass, reject, value};
 use crate::token::error::MintError;
 use crate::token::renewal::Mint;
 use crate::token::schedule::RenewalPolicy;
-use crate::token::service_token::TokenValue;
+use crate::token::token_value::TokenValue;
 
 fn paused() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()

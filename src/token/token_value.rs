@@ -1,0 +1,125 @@
+//! One value of a token: what the renewal replaces.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use serde_json::{Map, Value};
+
+use super::error::{MintError, TokenError};
+use super::redact::redact_claim;
+use crate::bearer;
+use crate::clock::Clock;
+use crate::jose::{Jws, claims_to_carry};
+use crate::rejection::RejectionReason;
+
+/// Maximum length of a token, in bytes. Servers refuse longer headers.
+const MAX_TOKEN_LEN: usize = 64 * 1024;
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// One value of a [`ServiceToken`]. A renewal replaces it with another.
+pub(super) struct TokenValue {
+    header_value: HeaderValue,
+    /// Unique in this process.
+    serial: u64,
+    /// In Unix seconds.
+    expires_at: Option<u64>,
+    lifetime: Duration,
+    /// Whether the expiry has been noted, to be logged once.
+    expiry_noted: AtomicBool,
+}
+
+impl TokenValue {
+    /// An existing token, which another process minted. Fails if it has expired.
+    pub(super) fn from_jwt(jwt: &str, clock: &Clock) -> Result<Self, TokenError> {
+        let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
+        Self::new(jwt, &claims, clock)
+    }
+
+    /// A token with these claims. Fails if it has expired.
+    fn new(jwt: &str, claims: &Map<String, Value>, clock: &Clock) -> Result<Self, TokenError> {
+        let expires_at = match claims.get("exp") {
+            None => None,
+            Some(exp) => {
+                let seconds = exp.as_u64().or_else(|| exp.as_f64().map(|exp| exp as u64));
+                Some(seconds.ok_or(TokenError::ExpirationTime)?)
+            }
+        };
+        if expires_at.is_some_and(|expires_at| expires_at <= clock.unix_now()) {
+            return Err(TokenError::Expired);
+        }
+        let header_value = bearer::write(jwt)
+            .map_err(|_| TokenError::Malformed { reason: "a header cannot carry the token" })?;
+        let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
+        let expiry = expires_at.unwrap_or(u64::MAX);
+        let lifetime = Duration::from_secs(expiry.saturating_sub(issued_at.max(clock.unix_now())));
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { header_value, serial, expires_at, lifetime, expiry_noted: false.into() })
+    }
+
+    /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
+    /// would reject is an error at start-up.
+    pub(super) fn minted(
+        jwt: &str,
+        core: &str,
+        iss: &str,
+        api_key: Option<&str>,
+        clock: &Clock,
+    ) -> Result<Self, MintError> {
+        let unusable = |source| MintError::UnusableToken { core: core.to_owned(), source };
+        let claims = Jws::parse(jwt, MAX_TOKEN_LEN)
+            .and_then(|jws| jws.claims())
+            .map_err(|reason| unusable(malformed(reason)))?;
+        let wrong = |claim, expected: &str| {
+            let received = claims.get(claim).map(|value| redact_claim(value, api_key));
+            let (core, expected) = (core.to_owned(), expected.to_owned());
+            Err(MintError::WrongClaims { core, claim, expected, received })
+        };
+        for (claim, expected) in [("source", "microservice"), ("iss", iss)] {
+            if claims.get(claim).and_then(Value::as_str) != Some(expected) {
+                return wrong(claim, expected);
+            }
+        }
+        let token = Self::new(jwt, &claims, clock).map_err(unusable)?;
+        if token.lifetime.is_zero() {
+            return wrong("exp", "later than iat");
+        }
+        Ok(token)
+    }
+
+    pub(super) fn header_value(&self) -> &HeaderValue {
+        &self.header_value
+    }
+
+    /// The header value, the serial, and the expiry in Unix seconds.
+    pub(super) fn parts(&self) -> (HeaderValue, u64, Option<u64>) {
+        (self.header_value.clone(), self.serial, self.expires_at)
+    }
+
+    /// Whether the token has expired and no earlier call has returned `true`. `now` is in Unix
+    /// seconds.
+    pub(super) fn note_expiry(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+            && !self.expiry_noted.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// In Unix seconds.
+    pub(super) fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+
+    /// The time from the mint or from `iat`, whichever is later, to `exp`: the clocks of this
+    /// machine and of the core may differ.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+}
+
+fn malformed(reason: RejectionReason) -> TokenError {
+    TokenError::Malformed { reason: reason.description() }
+}
