@@ -92,6 +92,7 @@
 //! - [`layer_order`]: where the layers belong among others
 //! - [`leaked_token`]: what to do when a token has leaked
 //! - [`migration`]: SuperTokens' SDKs beside this crate
+//! - [`testing_guide`]: how to test services that use this crate
 //!
 //! # Features
 //!
@@ -101,7 +102,8 @@
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
 //! - `metrics`: counters and gauges of the key cache, through the `metrics` facade
-//! - `testing`: [`testing`], parts for tests of services that use this crate
+//! - `testing`: [`testing`], parts for tests of services that use this crate; see
+//!   [`testing_guide`]
 //!
 //! # Runtime
 //!
@@ -115,6 +117,7 @@
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]
+#![cfg_attr(not(feature = "testing"), doc = "[`testing_guide`]: #features")]
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]
@@ -153,6 +156,10 @@ mod rejection;
 pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
+// Not for doctests: tests/guide has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest), feature = "testing"))]
+#[doc = include_str!("docs/testing.md")]
+pub mod testing_guide {}
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod tests;

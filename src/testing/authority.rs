@@ -82,8 +82,11 @@ impl TestAuthority {
     /// Do not pause tokio's time in such a test: it would jump to the end of each timeout while a
     /// socket is waited for. Move the [`clock`](Self::clock).
     ///
+    /// The server runs on the current runtime and stops with it. Each `#[tokio::test]` function has
+    /// a runtime of its own, so such functions cannot share an authority with sockets.
+    ///
     /// The RSA keys of the core are made by the first authority of the process, which takes up to a
-    /// second, and shared by the others.
+    /// second, and shared by the others. cargo-nextest runs each test in a process of its own.
     ///
     /// # Panics
     ///

@@ -8,10 +8,13 @@
 //! tower-m2m = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! **Not with `resolver = "1"`**, which a package of edition 2018 has by default, and a workspace
-//! without a root package: Cargo then enables the features of a dev-dependency in the normal build
-//! too. No production path changes with this feature, but the parts below, an embedded core among
-//! them, are compiled into the service. Set `resolver = "2"` or later.
+//! **[Testing your services](crate::testing_guide)** shows how to use them, also with axum-test,
+//! wiremock and tonic.
+//!
+//! **Not with `resolver = "1"`**, the default of edition 2018 and of a workspace without a root
+//! package: Cargo then enables the features of dev-dependencies in normal builds too. No production
+//! path changes with this feature, but the parts below, an embedded core among them, are compiled
+//! into the service. Set `resolver = "2"` or later.
 //!
 //! | to test | use |
 //! |---|---|
