@@ -129,9 +129,11 @@ mod driven {
 
     #[cfg(feature = "testing")]
     impl Clock {
-        /// A clock whose wall time is the real one now, and which [`advance`](Self::advance) moves.
+        /// A clock whose wall time is the real one now, rounded down to a second, and which
+        /// [`advance`](Self::advance) moves. Rounded, because the dates in tokens are: with paused
+        /// time a token expires exactly when its validity has passed.
         pub(crate) fn movable() -> Self {
-            Self::starting_at(Self::default().since_epoch())
+            Self::starting_at(Duration::from_secs(Self::default().unix_now()))
         }
 
         /// Sets the wall clock forwards, by a century at most; monotonic time is untouched.

@@ -8,8 +8,8 @@ use crate::clock::Clock;
 /// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
 /// and minted tokens. Clones move together.
 ///
-/// It starts at the real time, runs on by itself, and [`advance`](Self::advance) moves it forwards.
-/// With tokio's paused time it moves with that.
+/// It starts at the real time, rounded down to a second as dates in tokens are, runs on by itself,
+/// and [`advance`](Self::advance) moves it forwards. With tokio's paused time it moves with that.
 ///
 /// ```
 /// use std::time::Duration;
