@@ -114,22 +114,17 @@ impl<S: fmt::Debug> fmt::Debug for VerifyServiceToken<S> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use tower_layer::Layer;
 
     use super::*;
-    use crate::jwks::LocalJwks;
     use crate::server::VerifyServiceTokenLayer;
-
-    fn verifier() -> Verifier {
-        let jwk =
-            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-        Verifier::new(LocalJwks::from_json(format!(r#"{{"keys":[{jwk}]}}"#)).unwrap())
-    }
+    use crate::testing::TestAuthority;
 
     #[test]
     fn accessors_reach_the_inner_service() {
-        let mut service = VerifyServiceToken::new(1, verifier());
+        let mut service = VerifyServiceToken::new(1, TestAuthority::offline().verifier());
         assert_eq!(*service.get_ref(), 1);
         *service.get_mut() += 1;
         assert_eq!(service.into_inner(), 2);
@@ -138,10 +133,11 @@ mod tests {
     #[test]
     fn constructors_and_layer_have_the_same_options() {
         let print = |service: &VerifyServiceToken<()>| format!("{:?}", service.authenticator);
-        let service = VerifyServiceToken::new((), verifier());
-        let by_layer = VerifyServiceToken::<()>::layer(verifier()).layer(());
+        let verifier = TestAuthority::offline().verifier();
+        let service = VerifyServiceToken::new((), verifier.clone());
+        let by_layer = VerifyServiceToken::<()>::layer(verifier.clone()).layer(());
         assert_eq!(print(&service), print(&by_layer));
-        let optional = VerifyServiceTokenLayer::optional(verifier()).layer(());
+        let optional = VerifyServiceTokenLayer::optional(verifier).layer(());
         assert_ne!(print(&service), print(&optional));
     }
 }

@@ -97,24 +97,23 @@ impl NearCaches {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::{Map, json};
+    use serde_json::Map;
 
     use super::super::cached_token::CachedRejection;
     use super::super::policy::Validity;
     use super::*;
     use crate::jose::Jwk;
-    use crate::jwks::LocalJwks;
     use crate::rejection::RejectionReason;
+    use crate::testing::TestAuthority;
 
     const NOW: u64 = 1_800_000_000;
 
     fn key() -> Arc<Jwk> {
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        let keys = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
-        Arc::clone(&keys.keys()[0])
+        Arc::clone(&TestAuthority::offline().local_jwks().keys()[0])
     }
 
     /// An admitted token that is valid until its key is retired or `NOW + 100`.

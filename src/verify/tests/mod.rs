@@ -2,5 +2,7 @@
 
 mod concurrency;
 mod policy;
+#[cfg(feature = "testing")]
 mod token_cache;
+#[cfg(feature = "testing")]
 mod verifier;

@@ -1,56 +1,37 @@
 //! [`Verifier`] with tokens that have to wait, and with the signature limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::super::claims::ServiceClaims;
 use super::super::concurrency::SignatureLimit;
 use super::super::verifier::{Authentication, PendingAuthentication, Verifier};
-use crate::clock::Clock;
-use crate::jwks::LocalJwks;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
+use crate::testing::TestAuthority;
 
-const EXPIRES_AT: u64 = 4_953_600_000;
+/// After this time a token of the authority has expired for a verifier with the default leeway.
+const UNTIL_EXPIRED: Duration = Duration::from_secs(3600 + 30);
 
-/// A verifier with a signature limit of one, and its only key.
+/// A verifier with a signature limit of one, and the authority of its only key.
 struct Fixture {
-    pair: Ed25519KeyPair,
-    jwks: LocalJwks,
+    authority: TestAuthority,
     limit: Arc<SignatureLimit>,
     verifier: Verifier,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let pair = Ed25519KeyPair::generate().unwrap();
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x});
-        let jwks = LocalJwks::from_json(json!({ "keys": [jwk] }).to_string()).unwrap();
+        let authority = TestAuthority::offline();
         let limit = Arc::new(SignatureLimit::new(1, 1));
-        let verifier = Verifier::new(jwks.clone()).with_signature_limit(Arc::clone(&limit));
-        Self { pair, jwks, limit, verifier }
+        let verifier = authority.verifier().with_signature_limit(Arc::clone(&limit));
+        Self { authority, limit, verifier }
     }
 
-    /// A valid token.
-    fn sign(&self, number: u32) -> String {
-        let claims = json!({"exp": EXPIRES_AT, "source": "microservice", "n": number}).to_string();
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
-        let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes())))
-    }
-
-    /// A token with an invalid signature.
-    fn forge(&self) -> String {
-        let signed = self.sign(0);
-        format!("{}.{}", signed.rsplit_once('.').unwrap().0, URL_SAFE_NO_PAD.encode([1; 64]))
-    }
-
-    fn retire_key(&self) {
-        self.jwks.keys()[0].use_until(0);
+    /// The key is usable until this time, in Unix seconds.
+    fn use_key_until(&self, seconds: u64) {
+        self.authority.local_jwks().keys()[0].use_until(seconds);
     }
 }
 
@@ -78,14 +59,16 @@ fn pending(verifier: &Verifier, token: &str) -> PendingAuthentication {
 async fn new_token_waits_for_a_permit_and_a_cached_one_does_not() {
     let fixture = Fixture::new();
     let verifier = &fixture.verifier;
-    let known = fixture.sign(1);
+    let known = fixture.authority.token().sign();
     verifier.verify(&known).await.unwrap();
 
     let permit = fixture.limit.try_acquire().unwrap();
     assert!(verifier.cached(known.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
     // A token that is rejected before its signature check needs no permit.
     assert!(done(verifier, "not.a.token").is_err());
-    let [new, again, forged] = [fixture.sign(2), fixture.sign(2), fixture.forge()].map(|token| {
+    let token = fixture.authority.token().claim("n", 2).sign();
+    let forged = fixture.authority.token().forged().sign();
+    let [new, again, forged] = [token.clone(), token, forged].map(|token| {
         let verifier = verifier.clone();
         tokio::spawn(async move { verifier.verify(&token).await })
     });
@@ -104,19 +87,20 @@ async fn full_queue_rejects_a_new_token() {
     let (verifier, limit) = (&fixture.verifier, &fixture.limit);
     let permit = limit.try_acquire().unwrap();
     let slots: Vec<_> = std::iter::from_fn(|| limit.enqueue().ok()).collect();
-    for token in [fixture.sign(1), fixture.forge()] {
-        let rejection = verifier.verify(&token).await.unwrap_err();
+    let token = fixture.authority.token();
+    for token in [token.clone(), token.forged()] {
+        let rejection = verifier.verify(&token.sign()).await.unwrap_err();
         assert_eq!(rejection.reason(), RejectionReason::TooManyWaiting);
         assert_eq!(rejection.kind(), RejectionKind::KeysUnavailable);
     }
     drop((permit, slots));
-    assert!(verifier.verify(&fixture.sign(1)).await.is_ok());
+    assert!(verifier.verify(&fixture.authority.token().sign()).await.is_ok());
 }
 
 #[tokio::test]
 async fn queued_token_that_is_cached_meanwhile_is_read_from_the_cache() {
     let fixture = Fixture::new();
-    let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.sign(1));
+    let (permit, token) = (fixture.limit.try_acquire().unwrap(), fixture.authority.token().sign());
     let pending = pending(&fixture.verifier, &token);
     // Shares the cache, but has its own limit.
     let other = Arc::new(SignatureLimit::new(1, 1));
@@ -128,11 +112,10 @@ async fn queued_token_that_is_cached_meanwhile_is_read_from_the_cache() {
 
 #[tokio::test(start_paused = true)]
 async fn token_that_expires_while_queued_is_rejected() {
-    let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
-    let verifier = fixture.verifier.clone().on_clock(clock.clone());
+    let fixture = Fixture::new();
     let permit = fixture.limit.try_acquire().unwrap();
-    let pending = pending(&verifier, &fixture.sign(1));
-    clock.shift(30);
+    let pending = pending(&fixture.verifier, &fixture.authority.token().sign());
+    fixture.authority.clock().advance(UNTIL_EXPIRED);
     drop(permit);
     assert_eq!(reason(pending.await), Some(RejectionReason::Expired));
 }
@@ -141,20 +124,19 @@ async fn token_that_expires_while_queued_is_rejected() {
 async fn token_whose_key_is_retired_while_queued_is_rejected() {
     let fixture = Fixture::new();
     let permit = fixture.limit.try_acquire().unwrap();
-    let pending = pending(&fixture.verifier, &fixture.sign(1));
-    fixture.retire_key();
+    let pending = pending(&fixture.verifier, &fixture.authority.token().sign());
+    fixture.use_key_until(0);
     drop(permit);
     assert_eq!(reason(pending.await), Some(RejectionReason::UnknownKey));
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_queued_token_causes_no_key_look_up() {
-    let (fixture, clock) = (Fixture::new(), Clock::driven(EXPIRES_AT));
-    let verifier = fixture.verifier.clone().on_clock(clock.clone());
+    let fixture = Fixture::new();
     let permit = fixture.limit.try_acquire().unwrap();
-    let pending = pending(&verifier, &fixture.sign(1));
-    fixture.retire_key();
-    clock.shift(30);
+    let pending = pending(&fixture.verifier, &fixture.authority.token().sign());
+    fixture.use_key_until(0);
+    fixture.authority.clock().advance(UNTIL_EXPIRED);
     drop(permit);
     assert_eq!(reason(pending.await), Some(RejectionReason::Expired));
 }
@@ -162,7 +144,7 @@ async fn expired_queued_token_causes_no_key_look_up() {
 #[tokio::test]
 async fn token_longer_than_max_token_len_is_rejected() {
     let fixture = Fixture::new();
-    let token = fixture.sign(1);
+    let token = fixture.authority.token().sign();
     for (shorter_by, expected) in [(0, None), (1, Some(RejectionReason::TokenTooLong))] {
         let verifier = fixture.verifier.clone().max_token_len(token.len() - shorter_by);
         assert_eq!(reason(verifier.verify(&token).await), expected);
@@ -176,11 +158,11 @@ async fn token_longer_than_max_token_len_is_rejected() {
 #[tokio::test]
 async fn cached_token_is_usable_again_once_its_key_is() {
     let fixture = Fixture::new();
-    let token = fixture.sign(1);
+    let token = fixture.authority.token().sign();
     fixture.verifier.verify(&token).await.unwrap();
-    fixture.retire_key();
+    fixture.use_key_until(0);
     assert!(fixture.verifier.cached(token.as_bytes()).is_none());
-    fixture.jwks.keys()[0].use_until(u64::MAX);
+    fixture.use_key_until(u64::MAX);
     assert!(fixture.verifier.cached(token.as_bytes()).is_some_and(|outcome| outcome.is_ok()));
 }
 
@@ -198,6 +180,6 @@ fn configured_clone_shares_limit_and_keeps_capacity() {
     let fixture = Fixture::new();
     let _permit = fixture.limit.try_acquire().unwrap();
     let configured = fixture.verifier.clone().cache_capacity(7).audience("billing");
-    drop(pending(&configured, &fixture.sign(1)));
+    drop(pending(&configured, &fixture.authority.token().sign()));
     assert_eq!(configured.cache().capacity(), 7);
 }
