@@ -67,6 +67,7 @@ mod service_token;
 #[cfg(feature = "reqwest")]
 mod supertokens;
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 mod token_copy;
 mod token_health;

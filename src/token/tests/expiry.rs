@@ -9,8 +9,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use tokio::runtime::Builder;
@@ -20,9 +18,9 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tracing::dispatcher::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
 
-use super::renewal::{Core, START, Slow, pass, reject, value};
+use super::renewal::{Core, HOUR, Slow, pass, reject, value};
 use crate::client::AddServiceTokenLayer;
-use crate::clock::Clock;
+use crate::testing::TestAuthority;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
 
@@ -39,16 +37,15 @@ async fn expired_during_a_mint(seconds: u64) -> (Core, ServiceToken) {
     while core.last_attempt().is_none() {
         pass(1).await;
     }
-    core.clock().shift(3600);
+    core.clock().advance(HOUR);
     (core, token)
 }
 
 fn expired_without_renewal() -> ServiceToken {
-    let clock = Clock::driven(START);
-    let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{}}}"#, START + 60));
-    let jwt = format!("{}.{claims}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#));
-    let token = ServiceToken::from_jwt_at(&jwt, clock.clone()).unwrap();
-    clock.shift(60);
+    let authority = TestAuthority::offline();
+    let (jwt, clock) = (authority.token().validity(MINUTE).sign(), authority.clock());
+    let token = ServiceToken::from_jwt_at(&jwt, clock.shared()).unwrap();
+    clock.advance(MINUTE);
     token
 }
 
@@ -176,7 +173,7 @@ async fn request_waits_only_while_a_mint_is_under_way() {
     let never_due = {
         let core = Core::new(3600);
         let token = core.token(RenewalPolicy::OnRejection);
-        core.clock().shift(3600);
+        core.clock().advance(HOUR);
         token
     };
     let core_is_down = {
@@ -186,7 +183,7 @@ async fn request_waits_only_while_a_mint_is_under_way() {
         while core.last_attempt().is_none() {
             pass(1).await;
         }
-        core.clock().shift(3600);
+        core.clock().advance(HOUR);
         token
     };
     let cases = [
@@ -242,7 +239,7 @@ async fn use_of_an_expired_token_is_logged_once() {
     use_often(&token).await;
     assert_eq!(logs.expiries(), 1, "it is valid");
     for expiries in [2, 3] {
-        core.clock().shift(3600);
+        core.clock().advance(HOUR);
         use_often(&token).await;
         assert_eq!(logs.expiries(), expiries, "once for each value of the token");
         reject(&token, value(&token).1);
@@ -262,7 +259,7 @@ async fn expiry_is_logged_once_by_the_task_or_a_use() {
         while core.last_attempt().is_none() {
             pass(1).await;
         }
-        core.clock().shift(3600);
+        core.clock().advance(HOUR);
         if is_used {
             let _ = token.header_value();
         }
@@ -281,7 +278,7 @@ async fn failed_mint_ends_the_wait_of_requests() {
     while core.last_attempt().is_none() {
         pass(1).await;
     }
-    core.clock().shift(3600);
+    core.clock().advance(HOUR);
     let layer = AddServiceTokenLayer::new(token.clone());
     let (carried, waited) = send(&layer).await;
     assert_eq!(carried, Some(token.header_value()));
@@ -301,7 +298,7 @@ fn use_outside_a_runtime_logs_the_expiry_and_hands_it_out() {
     drop(runtime);
     let first = token.header_value();
     assert_eq!(logs.expiries(), 0);
-    core.clock().shift(3600);
+    core.clock().advance(HOUR);
     for _ in 0..3 {
         assert_eq!(token.header_value(), first);
     }

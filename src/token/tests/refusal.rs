@@ -1,8 +1,8 @@
 //! What a refused request does to the token, in virtual time.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::renewal::{Core, START, pass, reject, value};
+use super::renewal::{Core, HOUR, pass, reject, value};
 use crate::rejection::RejectionReason;
 use crate::token::refusal::Refusal;
 use crate::token::schedule::RenewalPolicy;
@@ -70,7 +70,7 @@ async fn bare_401_to_an_expired_token_mints() {
     pass(60).await;
     assert_eq!((core.count(), token.health().last_rejection), (1, None), "the token is valid");
     // The machine was suspended: the monotonic clock stood still.
-    core.clock().shift(3600);
+    core.clock().advance(HOUR);
     bare();
     pass(1).await;
     assert_eq!(core.count(), 2);
@@ -102,6 +102,7 @@ async fn reported_rejection_mints_unless_the_value_is_old() {
 async fn health_holds_the_last_rejection_of_the_token_in_use() {
     let core = Core::new(CENTURY);
     let token = core.token(RenewalPolicy::OnRejection);
+    let start = core.clock().now();
     assert_eq!(token.health().last_rejection, None);
     let withheld = "(text withheld: it may hold the api key or a token)";
     let value_text = token.header_value().to_str().unwrap().to_owned();
@@ -121,7 +122,7 @@ async fn health_holds_the_last_rejection_of_the_token_in_use() {
             false => format!("audience: {shown}").chars().take(200).collect(),
         };
         let expected = TokenRejection {
-            at: UNIX_EPOCH + Duration::from_secs(START + seconds),
+            at: start + Duration::from_secs(seconds),
             origin: Some(BILLING.to_owned()),
             description: Some(shown),
         };

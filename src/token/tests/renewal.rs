@@ -4,13 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use tokio::time::{Instant, sleep};
 
-use crate::clock::Clock;
 use crate::error::SourceError;
+use crate::testing::{TestAuthority, TestClock, TokenBuilder};
 use crate::token::error::MintError;
 use crate::token::refusal::Refusal;
 use crate::token::renewal::{self, Mint};
@@ -19,17 +17,17 @@ use crate::token::service_token::ServiceToken;
 use crate::token::token_copy::TokenCopy;
 use crate::token::token_value::TokenValue;
 
-pub(super) const START: u64 = 1_700_000_000;
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A core in memory. Records its mints, and fails while it is down. Its `n`th token holds the claim
-/// `n`.
+/// A core in memory. Records its mints, and fails while it is down. Its tokens differ in their
+/// `jti`.
 #[derive(Clone)]
 pub(super) struct Core(Arc<Inner>);
 
 struct Inner {
-    clock: Clock,
+    authority: TestAuthority,
     start: Instant,
-    validity: u64,
+    validity: Duration,
     minted: AtomicU64,
     attempts: Mutex<Vec<Instant>>,
     is_down: AtomicBool,
@@ -38,9 +36,9 @@ struct Inner {
 impl Core {
     pub(super) fn new(validity: u64) -> Self {
         Self(Arc::new(Inner {
-            clock: Clock::driven(START),
+            authority: TestAuthority::offline(),
             start: Instant::now(),
-            validity,
+            validity: Duration::from_secs(validity),
             minted: AtomicU64::new(0),
             attempts: Mutex::default(),
             is_down: AtomicBool::new(false),
@@ -51,9 +49,9 @@ impl Core {
         if self.0.is_down.load(Ordering::Relaxed) {
             return Err(down());
         }
-        let n = self.0.minted.fetch_add(1, Ordering::Relaxed);
-        let exp = self.0.clock.unix_now() + self.0.validity;
-        token_value(&format!(r#""exp":{exp},"n":{n}"#), &self.0.clock)
+        self.0.minted.fetch_add(1, Ordering::Relaxed);
+        let authority = &self.0.authority;
+        minted(authority.token().validity(self.0.validity), authority)
     }
 
     pub(super) fn token(&self, policy: RenewalPolicy) -> ServiceToken {
@@ -62,15 +60,16 @@ impl Core {
 
     /// The core's first token, which `minter` renews.
     pub(super) fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
-        renewal::renewable(self.next_value().ok().unwrap(), policy, minter, self.0.clock.clone())
+        let first = self.next_value().ok().unwrap();
+        renewal::renewable(first, policy, minter, self.clock().shared())
     }
 
     pub(super) fn count(&self) -> u64 {
         self.0.minted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn clock(&self) -> &Clock {
-        &self.0.clock
+    pub(super) fn clock(&self) -> &TestClock {
+        self.0.authority.clock()
     }
 
     /// When the last renewal was tried, as the time since the core was made.
@@ -92,7 +91,7 @@ impl Core {
 
 impl Mint for Core {
     async fn mint(&self) -> Result<TokenValue, MintError> {
-        self.0.attempts.lock().unwrap().push(self.0.clock.now());
+        self.0.attempts.lock().unwrap().push(Instant::now());
         self.next_value()
     }
 
@@ -101,15 +100,10 @@ impl Mint for Core {
     }
 }
 
-fn encode(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(text)
-}
-
-/// A token with the marker, an issuer and these claims, checked like one that came over HTTP.
-fn token_value(claims: &str, clock: &Clock) -> Result<TokenValue, MintError> {
-    let claims = format!(r#"{{"iss":"https://api","source":"microservice",{claims}}}"#);
-    let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(&claims));
-    TokenValue::minted(&jwt, "http://core", "https://api", None, clock)
+/// A token, checked like one that came over HTTP.
+fn minted(token: TokenBuilder, authority: &TestAuthority) -> Result<TokenValue, MintError> {
+    let clock = authority.clock().shared();
+    TokenValue::minted(&token.sign(), "http://core", authority.issuer(), None, &clock)
 }
 
 fn down() -> MintError {
@@ -237,7 +231,7 @@ async fn rejected_token_stays_in_use_while_mints_fail() {
 /// A core that takes 1 ms to mint a token with this `iat` and `exp`. The token is checked like one
 /// that came over HTTP.
 struct FixedDates {
-    clock: Clock,
+    authority: TestAuthority,
     /// `iat` and `exp`, in seconds from now.
     claims: (i64, i64),
     attempts: Arc<Mutex<Vec<Instant>>>,
@@ -245,12 +239,12 @@ struct FixedDates {
 
 impl Mint for FixedDates {
     async fn mint(&self) -> Result<TokenValue, MintError> {
-        let now = self.clock.now();
-        self.attempts.lock().unwrap().push(now);
+        self.attempts.lock().unwrap().push(Instant::now());
         sleep(Duration::from_millis(1)).await;
-        let from_now = |seconds| self.clock.unix_now().saturating_add_signed(seconds);
+        let now = self.authority.clock().shared().unix_now();
+        let from_now = |seconds| now.saturating_add_signed(seconds);
         let (iat, exp) = (from_now(self.claims.0), from_now(self.claims.1));
-        token_value(&format!(r#""iat":{iat},"exp":{exp}"#), &self.clock)
+        minted(self.authority.token().claim("iat", iat).claim("exp", exp), &self.authority)
     }
 
     fn time_limit(&self) -> Duration {
@@ -276,11 +270,10 @@ async fn any_lifetime_causes_at_most_one_mint_per_second() {
     for policy in [RenewalPolicy::BeforeExpiry, RenewalPolicy::BeforeKeyExpiry] {
         for (case, claims) in cases {
             let core = Core::new(1);
-            let clock = core.0.clock.clone();
             let attempts = Arc::<Mutex<Vec<_>>>::default();
-            let minter =
-                FixedDates { clock: clock.clone(), claims, attempts: Arc::clone(&attempts) };
-            let minted_at = clock.now();
+            let authority = core.0.authority.clone();
+            let minter = FixedDates { authority, claims, attempts: Arc::clone(&attempts) };
+            let minted_at = Instant::now();
             let token = core.token_from(policy, minter);
             pass(60).await;
             drop(token);
@@ -306,7 +299,7 @@ pub(super) struct Slow {
 
 impl Mint for Slow {
     async fn mint(&self) -> Result<TokenValue, MintError> {
-        self.core.0.attempts.lock().unwrap().push(self.core.0.clock.now());
+        self.core.0.attempts.lock().unwrap().push(Instant::now());
         pass(self.seconds).await;
         match self.retry_after {
             None => self.core.next_value(),

@@ -1,13 +1,13 @@
 //! The renewal task when its runtime is shut down or not driven, and after a suspension.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep};
 
-use super::renewal::{Core, START, Slow, pass, reject, value};
+use super::renewal::{Core, HOUR, Slow, pass, reject, value};
 use crate::token::error::MintError;
 use crate::token::renewal::Mint;
 use crate::token::schedule::RenewalPolicy;
@@ -134,7 +134,7 @@ async fn suspended_machine_renews_at_the_first_use() {
     let token = core.token(RenewalPolicy::BeforeExpiry);
     yield_now().await;
     let old = token.header_value();
-    core.clock().shift(2 * 3600);
+    core.clock().advance(2 * HOUR);
     assert_eq!(token.header_value(), old);
     pass(1).await;
     assert_ne!(token.header_value(), old);
@@ -146,7 +146,7 @@ async fn suspended_machine_renews_within_a_minute_without_a_use() {
     let core = Core::new(3600);
     let _token = core.token(RenewalPolicy::BeforeExpiry);
     yield_now().await;
-    core.clock().shift(2 * 3600);
+    core.clock().advance(2 * HOUR);
     pass(61).await;
     assert_eq!(core.count(), 2);
 }
@@ -155,7 +155,8 @@ async fn suspended_machine_renews_within_a_minute_without_a_use() {
 async fn health_tells_when_the_last_mint_ended() {
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::BeforeExpiry);
-    let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(START + seconds));
+    let start = core.clock().now();
+    let at = |seconds| Some(start + Duration::from_secs(seconds));
     pass(1000).await;
     assert_eq!(token.health().last_mint, at(0));
     core.set_down(true);

@@ -1,21 +1,14 @@
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use super::super::error::TokenError;
 use super::super::service_token::ServiceToken;
-
-fn jwt(claims: &str) -> String {
-    format!(
-        "{}.{}.c2VjcmV0",
-        URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#),
-        URL_SAFE_NO_PAD.encode(claims)
-    )
-}
+use crate::testing::TestAuthority;
 
 #[test]
 fn only_an_unexpired_jwt_is_accepted() {
+    let authority = TestAuthority::offline();
+    let jwt = |claims| authority.sign_parts(r#"{"alg":"RS256"}"#, claims);
     let cases = [
         (jwt(r#"{"exp":4953600000}"#), true),
         (format!(" {}\n", jwt(r#"{"exp":4953600000}"#)), true),
@@ -33,8 +26,7 @@ fn only_an_unexpired_jwt_is_accepted() {
 
 #[test]
 fn only_the_form_of_a_header_is_checked() {
-    let text = |header: &str, rest: &str| format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header));
-    let claims = format!("{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"exp":4953600000}"#));
+    let authority = TestAuthority::offline();
     let long = format!(r#"{{"alg":"RS256","x5c":["{}"]}}"#, "A".repeat(6000));
     // (header, whether the token is accepted)
     let cases = [
@@ -56,28 +48,32 @@ fn only_the_form_of_a_header_is_checked() {
         ("", false),
     ];
     for (header, accepted) in cases {
-        let outcome = ServiceToken::from_jwt(text(header, &claims));
+        let outcome = ServiceToken::from_jwt(authority.sign_parts(header, r#"{"exp":4953600000}"#));
         let shown = &header[..header.len().min(60)];
         assert_eq!(outcome.is_ok(), accepted, "{shown}: {outcome:?}");
     }
     let header = r#"{"alg":"HS256"}"#;
-    let payload = |payload: &str| format!("{}.c2ln", URL_SAFE_NO_PAD.encode(payload));
-    let large = payload(&format!(r#"{{"x":"{}"}}"#, "x".repeat(64 * 1024)));
+    let signed = |payload: &str| authority.sign_parts(header, payload);
+    let any = signed("{}");
+    let (encoded_header, _) = any.split_once('.').unwrap();
+    let large = signed(&format!(r#"{{"x":"{}"}}"#, "x".repeat(64 * 1024)));
     // Unsigned, encrypted, badly encoded, without claims, or too long.
-    for rest in ["e30.", "e30.c2ln.c2ln.c2ln", "e30=.c2ln", "e30.c2k=", ".c2ln"]
-        .map(str::to_owned)
+    for text in ["e30.", "e30.c2ln.c2ln.c2ln", "e30=.c2ln", "e30.c2k=", ".c2ln"]
+        .map(|rest| format!("{encoded_header}.{rest}"))
         .into_iter()
-        .chain([payload("[]"), payload("text"), payload(r#"{"exp":1,"exp":2}"#), large])
+        .chain([signed("[]"), signed("text"), signed(r#"{"exp":1,"exp":2}"#), large])
     {
-        let outcome = ServiceToken::from_jwt(text(header, &rest));
-        let shown = &rest[..rest.len().min(60)];
+        let outcome = ServiceToken::from_jwt(&text);
+        let shown = &text[..text.len().min(60)];
         assert!(matches!(outcome, Err(TokenError::Malformed { .. })), "{shown}: {outcome:?}");
     }
 }
 
 #[test]
 fn token_is_sensitive_and_never_appears_in_debug() {
-    let text = jwt(r#"{"exp":4953600000}"#);
+    let authority = TestAuthority::offline();
+    let text = authority.token().sign();
+    let (_, signature) = text.rsplit_once('.').unwrap();
     let token = ServiceToken::from_jwt(&text).unwrap();
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
@@ -85,8 +81,10 @@ fn token_is_sensitive_and_never_appears_in_debug() {
     for printed in
         [format!("{token:?}"), format!("{headers:?}"), format!("{:?}", token.header_value())]
     {
-        assert!(!printed.contains("c2VjcmV0"), "{printed}");
+        assert!(!printed.contains(signature), "{printed}");
     }
-    let err = ServiceToken::from_jwt(jwt(r#"{"exp":1}"#)).unwrap_err();
-    assert!(!format!("{err} {err:?}").contains("c2VjcmV0"));
+    let expired = authority.token().expired().sign();
+    let (_, signature) = expired.rsplit_once('.').unwrap();
+    let err = ServiceToken::from_jwt(&expired).unwrap_err();
+    assert!(!format!("{err} {err:?}").contains(signature));
 }
