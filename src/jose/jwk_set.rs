@@ -145,22 +145,21 @@ fn entries(json: &[u8]) -> Option<Vec<RawValue<'_>>> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use std::cell::RefCell;
 
-    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
+    use crate::jose::SigningKey;
 
     const GOOD: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
     /// A new key.
     fn fresh(kid: &str) -> String {
-        let pair = Ed25519KeyPair::generate().unwrap();
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#)
+        SigningKey::generate_ed25519(kid.to_owned()).unwrap().jwk().to_owned()
     }
 
     fn rsa() -> String {

@@ -14,6 +14,7 @@ mod signature;
 mod signing_key;
 mod spki;
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 
 pub use algorithm::Algorithm;

@@ -138,6 +138,7 @@ impl fmt::Debug for SigningKey {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 
