@@ -137,6 +137,7 @@ mod remote;
 mod skipped_keys;
 mod source;
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 
 pub use error::KeySetError;

@@ -16,6 +16,7 @@ mod snapshot;
 mod task;
 mod telemetry;
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 mod unlisted;
 

@@ -10,12 +10,13 @@ use aws_lc_rs::signature::{
     KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use tempfile::tempdir;
 
 use crate::error::Chain;
-use crate::jose::Algorithm;
+use crate::jose::{Algorithm, SigningKey};
 use crate::jwks::{KeySetError, LocalJwks};
+use crate::testing::TestAuthority;
 
 const JSON: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
@@ -203,31 +204,30 @@ fn error_names_the_file() {
     }
 }
 
-fn set_of(kids: &[(&str, &Ed25519KeyPair)]) -> String {
-    let jwk = |(kid, pair): &(&str, &Ed25519KeyPair)| {
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}"#)
-    };
-    format!(r#"{{"keys":[{}]}}"#, kids.iter().map(jwk).collect::<Vec<_>>().join(","))
-}
-
 #[test]
 fn replaced_set_reaches_clones_and_ends_removed_keys() {
-    let [old, kept, new] = [(); 3].map(|()| Ed25519KeyPair::generate().unwrap());
-    let keys = LocalJwks::from_json(set_of(&[("old", &old), ("kept", &kept)])).unwrap();
+    let (authority, other) = (TestAuthority::offline(), TestAuthority::offline());
+    let rotate_to = |authority: &TestAuthority, kid| {
+        authority.withdraw();
+        authority.rotate_to(kid);
+        authority.jwks()
+    };
+    rotate_to(&authority, "old");
+    let keys = LocalJwks::from_json(rotate_to(&authority, "kept")).unwrap();
     let clone = keys.clone();
     let find = |kid| clone.find(Some(kid), Algorithm::EdDSA, 1);
     let (held_old, held_kept) = (find("old").unwrap(), find("kept").unwrap());
+    let before = authority.jwks();
 
-    keys.replace(set_of(&[("kept", &kept), ("new", &new)])).unwrap();
+    keys.replace(rotate_to(&authority, "new")).unwrap();
     assert!(find("old").is_none() && find("new").is_some());
     assert!(!held_old.is_usable(1), "a cached token of the removed key is still admitted");
     assert!(held_kept.is_usable(1), "cached tokens of a kept key are lost");
     assert!(Arc::ptr_eq(&held_kept, &find("kept").unwrap()));
 
-    keys.replace(set_of(&[("kept", &new)])).unwrap();
+    keys.replace(rotate_to(&other, "kept")).unwrap();
     assert!(!held_kept.is_usable(1), "another key under the same kid leaves the first one usable");
-    keys.replace(set_of(&[("old", &old)])).unwrap();
+    keys.replace(before).unwrap();
     assert!(find("old").is_some_and(|key| key.is_usable(1)), "a key cannot come back");
 }
 
@@ -247,10 +247,11 @@ fn unusable_replacement_keeps_the_current_set() {
 
 #[test]
 fn replaced_pem_set_is_read_by_kid() {
-    let pair = Ed25519KeyPair::generate().unwrap();
+    let key = SigningKey::generate_ed25519("k".to_owned()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(key.to_pkcs8().unwrap().as_ref()).unwrap();
     let keys = LocalJwks::from_pem(public_pem(pair.public_key())).unwrap();
     assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_some());
-    keys.replace(set_of(&[("k", &pair)])).unwrap();
+    keys.replace(format!(r#"{{"keys":[{}]}}"#, key.jwk())).unwrap();
     assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_none());
     assert!(keys.find(Some("k"), Algorithm::EdDSA, 1).is_some());
 }

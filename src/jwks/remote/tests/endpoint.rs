@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::error::SourceError;
-use crate::jose::Jwk;
+use crate::jose::{Jwk, SigningKey};
 use crate::jwks::remote::error::FetchError;
 use crate::jwks::remote::fetch::{
     Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators,
@@ -50,8 +47,8 @@ impl TestKey {
 /// Generated once: it takes longer than the rest of a simulation.
 static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk)>> = LazyLock::new(|| {
     let pool = TestKey::all().map(|test_key| {
-        let x = URL_SAFE_NO_PAD.encode(Ed25519KeyPair::generate().unwrap().public_key().as_ref());
-        let json = json!({"kty": "OKP", "crv": "Ed25519", "kid": test_key.kid(), "x": x});
+        let key = SigningKey::generate_ed25519(test_key.kid()).unwrap();
+        let json = serde_json::from_str(key.jwk()).unwrap();
         let jwk = Jwk::from_jwk(&json).unwrap();
         (test_key, (json, jwk))
     });
