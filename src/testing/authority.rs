@@ -162,6 +162,26 @@ impl TestAuthority {
         self.0.keys.with_current(|key| key.sign_parts(header, claims).expect(SIGNS))
     }
 
+    /// Signs any text as claims with the current key, under the header of a
+    /// [`token`](Self::token). For tests of the claims as they are written.
+    ///
+    /// ```
+    /// use tower_m2m::RejectionReason;
+    /// use tower_m2m::testing::TestAuthority;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let authority = TestAuthority::offline();
+    /// let token = authority.sign_claims(r#"["no", "object"]"#);
+    /// let rejection = authority.verifier().verify(&token).await.unwrap_err();
+    /// assert_eq!(rejection.reason(), RejectionReason::MalformedClaims);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sign_claims(&self, claims: impl fmt::Display) -> String {
+        self.token().sign_text(&claims.to_string())
+    }
+
     /// Signs any text as the first two parts of a token with the current key: appends a dot and the
     /// signature. For tests of the encoding of those parts.
     #[must_use]
@@ -264,7 +284,17 @@ impl TestAuthority {
     ///
     /// If the authority is offline.
     pub fn core(&self) -> SuperTokensCore {
-        let core = SuperTokensCore::new(self.core_url()).expect("a URL on loopback");
+        self.core_at(self.core_url())
+    }
+
+    /// A core at another URL, such as a mock server's, on the clock of this authority: its tokens
+    /// renew as the test moves the clock. Also for an authority that is offline.
+    ///
+    /// # Panics
+    ///
+    /// If the URL cannot be used.
+    pub fn core_at(&self, url: impl AsRef<str>) -> SuperTokensCore {
+        let core = SuperTokensCore::new(url).expect("the URL of a core");
         core.on_clock(self.0.clock.shared())
     }
 
@@ -353,6 +383,15 @@ impl TestAuthority {
     /// If the authority is offline, or the fetches do not arrive within 20 s.
     pub async fn fetched(&self, count: usize) {
         self.served().endpoint.fetched(count).await;
+    }
+
+    /// Waits until a client has aborted a fetch that [hangs](Self::hang).
+    ///
+    /// # Panics
+    ///
+    /// If the authority is offline, or no fetch is aborted within 20 s.
+    pub async fn aborted(&self) {
+        self.served().endpoint.aborted().await;
     }
 
     fn served(&self) -> &Served {

@@ -33,24 +33,31 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Endpoint {
     answer: watch::Sender<Answer>,
-    fetches: watch::Receiver<usize>,
+    counts: watch::Receiver<Counts>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    fetches: usize,
+    /// The fetches that a client has aborted while they were held.
+    aborted: usize,
 }
 
 #[derive(Clone)]
 struct Shared {
     keys: Keys,
     answer: watch::Receiver<Answer>,
-    fetches: watch::Sender<usize>,
+    counts: watch::Sender<Counts>,
 }
 
 impl Endpoint {
     /// The endpoint, and its route.
     pub(super) fn new(keys: Keys) -> (Self, Router) {
         let (answer, answers) = watch::channel(Answer::Keys);
-        let (fetches, counted) = watch::channel(0);
-        let shared = Shared { keys, answer: answers, fetches };
+        let (count, counts) = watch::channel(Counts::default());
+        let shared = Shared { keys, answer: answers, counts: count };
         let router = Router::new().route(PATH, get(respond)).with_state(shared);
-        (Self { answer, fetches: counted }, router)
+        (Self { answer, counts }, router)
     }
 
     pub(super) fn answer(&self, answer: Answer) {
@@ -58,21 +65,51 @@ impl Endpoint {
     }
 
     pub(super) fn fetches(&self) -> usize {
-        *self.fetches.borrow()
+        self.counts.borrow().fetches
     }
 
     /// Waits until this many fetches have arrived.
     pub(super) async fn fetched(&self, count: usize) {
-        let mut fetches = self.fetches.clone();
-        let arrived = timeout(EVENT_TIMEOUT, fetches.wait_for(|fetches| *fetches >= count)).await;
-        assert!(arrived.is_ok(), "{} of {count} fetches arrived within 20 s", self.fetches());
+        let arrived = self.counted(|counts| counts.fetches >= count).await;
+        assert!(arrived, "{} of {count} fetches arrived within 20 s", self.fetches());
+    }
+
+    /// Waits until a client has aborted a fetch that was held.
+    pub(super) async fn aborted(&self) {
+        assert!(
+            self.counted(|counts| counts.aborted > 0).await,
+            "no fetch was aborted within 20 s"
+        );
+    }
+
+    /// Waits until the counts are as expected. Returns whether they are so in time.
+    async fn counted(&self, expected: impl Fn(&Counts) -> bool) -> bool {
+        let mut counts = self.counts.clone();
+        timeout(EVENT_TIMEOUT, counts.wait_for(|counts| expected(counts))).await.is_ok()
+    }
+}
+
+/// Counts a fetch as aborted, unless it is answered: the drop of its future is all that the server
+/// sees of an abort.
+struct CountAbort<'s> {
+    counts: &'s watch::Sender<Counts>,
+    is_answered: bool,
+}
+
+impl Drop for CountAbort<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.counts.send_modify(|counts| counts.aborted += 1);
+        }
     }
 }
 
 async fn respond(State(mut shared): State<Shared>) -> Response {
-    shared.fetches.send_modify(|fetches| *fetches += 1);
+    shared.counts.send_modify(|counts| counts.fetches += 1);
+    let mut abort = CountAbort { counts: &shared.counts, is_answered: false };
     let answer = shared.answer.wait_for(|answer| !matches!(answer, Answer::Hang)).await;
     let answer = answer.map_or(Answer::Status(StatusCode::SERVICE_UNAVAILABLE), |it| it.clone());
+    abort.is_answered = true;
     let body = match answer {
         Answer::Status(status) => return status.into_response(),
         Answer::Text(text) => text,

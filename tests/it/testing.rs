@@ -78,7 +78,7 @@ async fn each_defect_is_refused_for_the_reason_it_names() {
 async fn token_has_the_documented_claims() {
     let authority = TestAuthority::offline();
     let now = authority.clock().now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let token = authority.token().audience("a").audience("b").claim("limits", json!({"day": 3}));
+    let token = authority.token().audience("a").audience("b").claims(json!({"limits": {"day": 3}}));
     let jwt = token.sign();
     let (header, claims) = (decode(&jwt, 0), decode(&jwt, 1));
     assert_eq!(header, json!({"typ": "JWT", "alg": "EdDSA", "kid": authority.kid()}));
@@ -103,6 +103,9 @@ async fn any_text_can_be_signed() {
     let claims = r#"{"exp":4953600000,"iss":"https://authority.test","source":"microservice"}"#;
     let good = authority.sign_parts(r#"{"alg":"EdDSA","kid":"k"}"#, claims);
     assert_eq!(reason(&verifier, &good).await, None);
+    let same_claims = authority.sign_claims(claims);
+    assert_eq!(reason(&verifier, &same_claims).await, None);
+    assert_eq!(same_claims.split('.').nth(1), good.split('.').nth(1));
     let (input, _) = good.rsplit_once('.').unwrap();
     assert_eq!(authority.sign_input(input), good);
     let padded = authority.sign_input(format!("{input}$"));
@@ -179,6 +182,17 @@ async fn endpoint_fails_hangs_and_recovers() {
     assert!(!waiting.is_finished());
     authority.answer();
     assert_eq!(waiting.await.unwrap(), None);
+
+    authority.hang();
+    let verifier = authority.verifier();
+    let waiting = tokio::spawn(async move { reason(&verifier, token).await });
+    authority.fetched(fetches + 2).await;
+    let mut aborted = std::pin::pin!(authority.aborted());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(aborted.as_mut().poll(&mut context).is_pending(), "an answered fetch counts");
+    // The last handle of the key set: its fetch ends.
+    waiting.abort();
+    aborted.await;
 }
 
 #[tokio::test]
