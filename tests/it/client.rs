@@ -8,13 +8,12 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{AddServiceTokenLayer, ConfigError, ServiceToken, TokenError};
 use tower_test::mock;
 
-use crate::support::{Signer, forged};
-
 fn token() -> (ServiceToken, HeaderValue) {
-    let token = ServiceToken::from_jwt(Signer::new("k").good()).unwrap();
+    let token = ServiceToken::from_jwt(TestAuthority::offline().token().sign()).unwrap();
     let value = token.header_value();
     (token, value)
 }
@@ -256,11 +255,12 @@ fn layer_and_service_are_clone_sync_and_future_is_send() {
 
 #[test]
 fn from_jwt_rejects_malformed_and_expired_tokens() {
-    let signer = Signer::new("k");
-    assert!(ServiceToken::from_jwt(signer.good()).is_ok());
+    let authority = TestAuthority::offline();
+    assert!(ServiceToken::from_jwt(authority.token().sign()).is_ok());
     // `from_jwt` has no key to verify a signature with.
-    assert!(ServiceToken::from_jwt(forged(&signer.good())).is_ok());
-    for bad in [signer.expired(), "garbage".to_owned(), signer.good() + "\nx: y"] {
+    assert!(ServiceToken::from_jwt(authority.token().forged().sign()).is_ok());
+    let good = authority.token().sign();
+    for bad in [authority.token().expired().sign(), "garbage".to_owned(), good + "\nx: y"] {
         assert!(matches!(
             ServiceToken::from_jwt(bad).unwrap_err(),
             TokenError::Malformed { .. } | TokenError::Expired

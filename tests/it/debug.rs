@@ -4,15 +4,15 @@ use std::fmt::Debug;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use serde_json::json;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, LocalJwks, RemoteJwks, ServiceToken, SuperTokensCore,
-    Verifier, VerifyServiceTokenLayer,
+    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
+    VerifyServiceTokenLayer,
 };
 
-use crate::support::{Inner, bearer, core, mint};
+use crate::support::{Inner, bearer};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const SECRET_CLAIM: &str = "claim-51c2";
@@ -24,10 +24,10 @@ fn format_debug(what: &'static str, value: &dyn Debug) -> (&'static str, String)
 
 #[tokio::test]
 async fn token_never_appears_in_debug() {
-    let core = core().await;
-    let jwt = mint(core, json!({"source": "microservice", "service": SECRET_CLAIM})).await;
+    let authority = TestAuthority::offline();
+    let jwt = authority.token().claim("service", SECRET_CLAIM).sign();
     let token = ServiceToken::from_jwt(&jwt).unwrap();
-    let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
+    let verifier = authority.verifier();
     let claims = verifier.verify(&jwt).await.unwrap();
     let client_layer =
         AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();

@@ -7,19 +7,20 @@ use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ServiceClaims, VerifyServiceTokenLayer};
 
-use crate::support::{Signer, TIMEOUT, caller, serve};
+use crate::support::{TIMEOUT, caller, serve};
 
 const NO_ERROR: Option<&str> = Some(r#"Bearer realm="m2m""#);
 const INVALID_REQUEST: Option<&str> = Some(r#"Bearer realm="m2m", error="invalid_request""#);
 const TOO_LONG: Option<&str> =
     Some(r#"Bearer realm="m2m", error="invalid_token", error_description="the token is too long""#);
 
-async fn serve_m2(signer: &Signer) -> SocketAddr {
+async fn serve_m2(authority: &TestAuthority) -> SocketAddr {
     let app = Router::new()
         .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
+        .route_layer(VerifyServiceTokenLayer::new(authority.verifier()))
         .route("/health", get(|| async { "ok" }));
     serve(app).await
 }
@@ -52,8 +53,9 @@ fn read(response: &str) -> (u16, Option<String>, String) {
 
 #[tokio::test]
 async fn authorization_lines_decide_status_and_challenge() {
-    let signer = Signer::new("k");
-    let (address, good) = (serve_m2(&signer).await, signer.good());
+    let authority = TestAuthority::offline();
+    let address = serve_m2(&authority).await;
+    let good = authority.token().claim("service", "orders").sign();
     let line =
         |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
     let two = |one: &str, other: &str| [line(one), line(other)].concat();
@@ -129,8 +131,8 @@ async fn authorization_lines_decide_status_and_challenge() {
 
 #[tokio::test]
 async fn public_and_unknown_paths_bypass_the_layer() {
-    let signer = Signer::new("k");
-    let address = serve_m2(&signer).await;
+    let authority = TestAuthority::offline();
+    let address = serve_m2(&authority).await;
     let cases = [
         ("/health", "", 200),
         ("/health", "Authorization: Bearer x\r\n", 200),
@@ -144,12 +146,12 @@ async fn public_and_unknown_paths_bypass_the_layer() {
 
 #[tokio::test]
 async fn refused_request_keeps_the_connection_open() {
-    let signer = Signer::new("k");
-    let mut stream = TcpStream::connect(serve_m2(&signer).await).await.unwrap();
+    let authority = TestAuthority::offline();
+    let mut stream = TcpStream::connect(serve_m2(&authority).await).await.unwrap();
     let request = format!(
         "GET /whoami HTTP/1.1\r\nHost: m2\r\n\r\nGET /whoami HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n\
          Authorization: Bearer {}\r\n\r\n",
-        signer.good()
+        authority.token().claim("service", "orders").sign()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut responses = String::new();
@@ -161,10 +163,10 @@ async fn refused_request_keeps_the_connection_open() {
 
 #[tokio::test]
 async fn grpc_content_type_on_http_1_gets_401() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let app = Router::new()
         .route("/test.Who/Ask", post(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
+        .route_layer(VerifyServiceTokenLayer::new(authority.verifier()));
     let address = serve(app).await;
     for version in ["HTTP/1.1", "HTTP/1.0"] {
         for content_type in [

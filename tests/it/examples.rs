@@ -7,13 +7,11 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use tokio::time::timeout;
 use tower_m2m::EmbeddedCore;
+use tower_m2m::testing::TestAuthority;
 
-use crate::support::{
-    DeadPort, Endpoint, Script, Signer, TIMEOUT, core, example, key_set, mint, serve_core,
-};
+use crate::support::{DeadPort, TIMEOUT, example, serve};
 
 const NAMES: [&str; 5] = ["core", "demo", "inspect", "m1", "m2"];
 
@@ -207,8 +205,9 @@ fn invalid_utf8_is_a_usage_error_without_its_value() {
 
 #[tokio::test]
 async fn closed_pipe_ends_each_example_without_a_message() {
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
-    let url = serve_core(core().await).await;
+    let authority = TestAuthority::start().await;
+    let jwks = authority.jwks_url();
+    let url = authority.core_url();
     let listen = ["--listen", "127.0.0.1:0"];
     let rows: [(&str, &[&str]); 10] = [
         ("core", &["--help"]),
@@ -218,9 +217,9 @@ async fn closed_pipe_ends_each_example_without_a_message() {
         ("m2", &["--help"]),
         ("core", &listen),
         ("demo", &[]),
-        ("inspect", &["--jwks", &endpoint.url, "token"]),
-        ("m1", &["--core", &url, "--m2", &endpoint.url]),
-        ("m2", &[listen[0], listen[1], "--jwks", &endpoint.url]),
+        ("inspect", &["--jwks", &jwks, "token"]),
+        ("m1", &["--core", &url, "--m2", &jwks]),
+        ("m2", &[listen[0], listen[1], "--jwks", &jwks]),
     ];
     for (name, flags) in rows {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -238,8 +237,9 @@ async fn closed_pipe_ends_each_example_without_a_message() {
 
 #[tokio::test]
 async fn m2_whose_stderr_is_closed_keeps_answering() {
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
-    let mut m2 = m2(&endpoint.url, &[]);
+    let authority = TestAuthority::start().await;
+    let jwks = authority.jwks_url();
+    let mut m2 = m2(&jwks, &[]);
     drop(m2.log.take());
     for _ in 0..3 {
         // The first refusal is logged.
@@ -249,17 +249,17 @@ async fn m2_whose_stderr_is_closed_keeps_answering() {
 
 #[tokio::test]
 async fn m2_is_ready_while_it_has_usable_keys() {
-    let signer = Signer::new("k");
-    let endpoint = Endpoint::start(Script::Hold).await;
-    let m2 = m2(&endpoint.url, &[]);
-    endpoint.fetched(1).await;
+    let authority = TestAuthority::start().await;
+    authority.hang();
+    let m2 = m2(&authority.jwks_url(), &[]);
+    authority.fetched(1).await;
     for (path, status) in [("/health", 200), ("/livez", 200), ("/readyz", 503), ("/whoami", 401)] {
         assert_eq!(m2.status(path).await, status, "{path} without keys");
     }
-    endpoint.set(Script::Keys(key_set(&[&signer])));
+    authority.answer();
     // Waits for the fetch, as each request with an unknown key does.
     let request = reqwest::Client::new().get(format!("{}/whoami", m2.url));
-    let response = request.bearer_auth(signer.good()).send().await.unwrap();
+    let response = request.bearer_auth(authority.token().sign()).send().await.unwrap();
     assert_eq!(response.status(), 200);
     for (path, status) in [("/health", 200), ("/livez", 200), ("/readyz", 200), ("/whoami", 401)] {
         assert_eq!(m2.status(path).await, status, "{path} with keys");
@@ -268,9 +268,9 @@ async fn m2_is_ready_while_it_has_usable_keys() {
 
 #[tokio::test]
 async fn m1_and_m2_agree_on_an_audience() {
-    let url = serve_core(core().await).await;
-    let jwks = format!("{url}/.well-known/jwks.json");
-    let m2 = m2(&jwks, &["--issuer", &url, "--audience", "billing"]);
+    let authority = TestAuthority::start().await;
+    let url = authority.core_url();
+    let m2 = m2(&authority.jwks_url(), &["--issuer", &url, "--audience", "billing"]);
     let wrong = "401\nwww-authenticate: Bearer realm=\"m2m\", error=\"invalid_token\", \
                  error_description=\"the token is for another audience\"\n\n";
     for (audience, expected, code) in
@@ -291,7 +291,7 @@ async fn m1_and_m2_agree_on_an_audience() {
 #[tokio::test]
 async fn m1_reads_its_api_key_from_the_environment() {
     let core = EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap();
-    let url = serve_core(&core).await;
+    let url = format!("http://{}", serve(core.router()).await);
     let m2 = m2(&format!("{url}/.well-known/jwks.json"), &[]);
     for (variable, flag, code) in [
         (None, None, 1),
@@ -312,7 +312,9 @@ async fn m1_reads_its_api_key_from_the_environment() {
 
 #[tokio::test]
 async fn rust_log_selects_what_m2_logs() {
-    let endpoint = Endpoint::start(Script::Status(500)).await;
+    let authority = TestAuthority::start().await;
+    authority.answer_with(500);
+    let jwks = authority.jwks_url();
     for (filter, is_logged, is_debug) in [
         (None, true, false),
         (Some(""), true, false),
@@ -322,11 +324,11 @@ async fn rust_log_selects_what_m2_logs() {
         (Some("warn,tower_m2m=debug"), true, true),
     ] {
         let mut command = example("m2");
-        command.args(["--listen", "127.0.0.1:0", "--jwks", &endpoint.url]);
+        command.args(["--listen", "127.0.0.1:0", "--jwks", &jwks]);
         command.envs(filter.map(|filter| ("RUST_LOG", filter)));
-        let before = endpoint.fetches();
+        let before = authority.fetches();
         let mut m2 = Server::start(command);
-        endpoint.fetched(before + 2).await;
+        authority.fetched(before + 2).await;
         // Refused, which is logged at debug.
         assert_eq!(m2.status("/whoami").await, 401);
         m2.signal(Signal::TERM);
@@ -344,14 +346,15 @@ async fn rust_log_selects_what_m2_logs() {
 
 #[tokio::test]
 async fn server_on_localhost_stops_at_a_signal() {
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
+    let authority = TestAuthority::start().await;
+    let jwks = authority.jwks_url();
     for (name, signal) in
         [("core", Signal::TERM), ("core", Signal::INT), ("m2", Signal::TERM), ("m2", Signal::INT)]
     {
         let mut command = example(name);
         command.args(["--listen", "localhost:0"]);
         if name == "m2" {
-            command.args(["--jwks", &endpoint.url]);
+            command.args(["--jwks", &jwks]);
         }
         let mut server = Server::start(command);
         assert_eq!(server.status("/hello").await, if name == "m2" { 404 } else { 200 });
@@ -362,8 +365,9 @@ async fn server_on_localhost_stops_at_a_signal() {
 
 #[tokio::test]
 async fn m2_stops_although_a_request_is_incomplete() {
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&Signer::new("k")]))).await;
-    let mut m2 = m2(&endpoint.url, &[]);
+    let authority = TestAuthority::start().await;
+    let jwks = authority.jwks_url();
+    let mut m2 = m2(&jwks, &[]);
     let mut slow = TcpStream::connect(m2.url.strip_prefix("http://").unwrap()).unwrap();
     slow.write_all(b"GET /health HTTP/1.1\r\n").unwrap();
     // Accepted after the slow connection.
@@ -374,9 +378,8 @@ async fn m2_stops_although_a_request_is_incomplete() {
 
 #[tokio::test]
 async fn inspect_reads_the_token_from_a_file_or_stdin() {
-    let core = core().await;
-    let jwks = format!("{}/.well-known/jwks.json", serve_core(core).await);
-    let token = mint(core, json!({"source": "microservice"})).await;
+    let authority = TestAuthority::start().await;
+    let (jwks, token) = (authority.jwks_url(), authority.token().sign());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token.txt");
     let at_path = format!("@{}", path.display());

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use reqwest::dns::{Name, Resolve, Resolving};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
-use tower_m2m::{
-    EmbeddedCore, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
-};
+use tower_m2m::testing::TestAuthority;
+use tower_m2m::{MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{
@@ -362,31 +360,23 @@ async fn invalid_options_fail_before_any_request() {
 
 #[tokio::test]
 async fn verify_with_applies_the_policy_of_the_called_service() {
-    let embedded = EmbeddedCore::builder().build().await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let jwks = embedded.jwks().await;
-    tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
-    let core = core(&url);
-    let m2 =
-        || Verifier::new(LocalJwks::from_json(&jwks).unwrap()).issuer(ISSUER).audience("billing");
-    let request = || core.service_token(ISSUER).audience("billing");
+    let authority = TestAuthority::start().await;
+    let core = authority.core().start_up_timeout(Duration::ZERO);
+    let m2 = || authority.verifier_with(authority.local_jwks()).audience("billing");
+    let request = || core.service_token(authority.issuer()).audience("billing");
 
     request().verify_with(&m2()).mint().await.unwrap();
-    let err = request()
-        .verify_with(&Verifier::new(LocalJwks::from_json(&jwks).unwrap()).issuer("https://other"))
-        .mint()
-        .await
-        .unwrap_err();
+    let other_issuer = Verifier::new(authority.local_jwks()).issuer("https://other");
+    let err = request().verify_with(&other_issuer).mint().await.unwrap_err();
     assert!(err.to_string().starts_with("misconfigured: "), "{err}");
     assert!(matches!(err, MintError::Misconfigured { .. }));
 
-    let err = core.service_token(ISSUER).verify_with(&m2()).mint().await.unwrap_err();
+    let without_audience = core.service_token(authority.issuer());
+    let err = without_audience.verify_with(&m2()).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
-    let other_keys =
-        LocalJwks::from_json(EmbeddedCore::builder().build().await.unwrap().jwks().await).unwrap();
-    let err = request().verify_with(&Verifier::new(other_keys)).mint().await.unwrap_err();
+    let other_keys = TestAuthority::offline().verifier();
+    let err = request().verify_with(&other_keys).mint().await.unwrap_err();
     assert!(matches!(err, MintError::Misconfigured { .. }), "{err}");
 
     let dead = DeadPort::new();

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tower_m2m::RemoteJwks;
+use tower_m2m::testing::TestAuthority;
 
 use crate::remote::outcome;
-use crate::support::{Endpoint, Logs, Script, Signer, key_set};
+use crate::support::Logs;
 
 /// In seconds.
 const TEN_YEARS: u64 = 315_360_000;
@@ -40,14 +40,13 @@ async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
             fs::write(path, cached.to_string())
         }),
     ];
-    let signer = Signer::new("k");
-    let keys = Script::Keys(key_set(&[&signer]));
-    let endpoint = Endpoint::start(keys.clone()).await;
+    let authority = TestAuthority::start().await;
+    let token = authority.token().sign();
     for (reason, tamper) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");
-        let start = || RemoteJwks::builder(&endpoint.url).cache_file(&path).build().unwrap();
-        endpoint.set(keys.clone());
+        let start = || authority.jwks_builder().cache_file(&path).build().unwrap();
+        authority.answer();
         start().refresh().await.unwrap();
 
         if let Err(err) = tamper(&path) {
@@ -55,7 +54,7 @@ async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
             continue;
         }
         let target = fs::read(path.with_extension("target")).ok();
-        endpoint.set(Script::Status(503));
+        authority.answer_with(503);
         let restarted = {
             let logs = Logs::of_this_thread();
             let restarted = start();
@@ -64,14 +63,14 @@ async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
             assert!(text.contains(reason) && text.contains("keys.json"), "{reason}: {text}");
             restarted
         };
-        assert_eq!(outcome(&restarted, &signer.good()).await.0, 503, "{reason}");
+        assert_eq!(outcome(&restarted, &token).await.0, 503, "{reason}");
 
         let tampered = inode(&path);
-        endpoint.set(keys.clone());
+        authority.answer();
         restarted.refresh().await.unwrap();
         assert_ne!(inode(&path), tampered, "{reason}");
-        endpoint.set(Script::Status(503));
-        assert_eq!(outcome(&start(), &signer.good()).await.0, 200, "{reason}");
+        authority.answer_with(503);
+        assert_eq!(outcome(&start(), &token).await.0, 200, "{reason}");
         assert_eq!(fs::read(path.with_extension("target")).ok(), target, "{reason}");
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
     AddServiceTokenLayer, ConfigError, EmbeddedCore, LocalJwks, MintError, RemoteJwks,
     ServiceToken, SuperTokensCore, embedded_core,
 };
 
-use crate::support::{ISSUER, Signer, key_set, serve_core};
+use crate::support::{ISSUER, serve};
 
 /// What an input makes of a text. `None` if it refuses the text.
 type Read<'r> = &'r dyn Fn(&str) -> Option<String>;
@@ -24,7 +25,7 @@ fn forms(value: &str) -> [String; 5] {
 
 #[test]
 fn space_around_a_token_or_url_is_ignored() {
-    let jwt = Signer::new("k").good();
+    let jwt = TestAuthority::offline().token().sign();
     let token = |text: &str| {
         let mut headers = HeaderMap::new();
         ServiceToken::from_jwt(text).ok()?.apply(&mut headers);
@@ -56,7 +57,7 @@ async fn space_around_an_api_key_or_version_is_ignored() {
     let keys: Vec<String> = (0..5).map(|n| format!("key-{n}-0123456789abcdef")).collect();
     let padded = |n: usize| forms(&keys[n])[n].clone();
     let builder = (0..5).fold(EmbeddedCore::builder(), |core, n| core.api_key(padded(n)));
-    let url = serve_core(&builder.build().await.unwrap()).await;
+    let url = format!("http://{}", serve(builder.build().await.unwrap().router()).await);
     let core = SuperTokensCore::new(&url).unwrap().start_up_timeout(Duration::ZERO);
     let versions = forms("5.0");
     for (n, version) in versions.iter().enumerate() {
@@ -113,7 +114,7 @@ async fn plain_http_to_a_core_without_a_scheme_is_refused() {
 fn key_set_may_begin_with_a_byte_order_mark() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("jwks.json");
-    let json = key_set(&[&Signer::new("k")]);
+    let json = TestAuthority::offline().jwks();
     for text in [format!("\u{feff}{json}"), format!("\u{feff}\r\n {json}\n")] {
         fs::write(&path, &text).unwrap();
         assert!(LocalJwks::from_json(&text).is_ok(), "from_json: {text:?}");

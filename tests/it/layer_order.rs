@@ -10,8 +10,9 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::trace::{DefaultMakeSpan, TraceLayer};
 use tower_m2m::VerifyServiceTokenLayer;
+use tower_m2m::testing::TestAuthority;
 
-use crate::support::{Logs, Signer};
+use crate::support::Logs;
 
 /// Whether the logs of a request with the token in this header contain the token.
 async fn is_printed<S, B>(service: S, name: &HeaderName, token: &str) -> bool
@@ -29,14 +30,14 @@ where
 
 #[tokio::test]
 async fn outer_trace_layer_prints_only_unmarked_tokens() {
-    let signer = Signer::new("k");
-    let token = signer.good();
+    let authority = TestAuthority::offline();
+    let token = authority.token().sign();
     let inner =
         service_fn(|_: Request<String>| async { Ok::<_, io::Error>(Response::new(String::new())) });
     let spans = DefaultMakeSpan::new().include_headers(true);
     let trace = TraceLayer::new_for_http().make_span_with(spans);
     for name in [AUTHORIZATION, HeaderName::from_static("x-service")] {
-        let verify = VerifyServiceTokenLayer::new(signer.verifier()).header(name.clone());
+        let verify = VerifyServiceTokenLayer::new(authority.verifier()).header(name.clone());
         let outside = ServiceBuilder::new().layer(trace.clone()).layer(verify.clone());
         assert!(is_printed(outside.service(inner), &name, &token).await);
         let marked = ServiceBuilder::new()

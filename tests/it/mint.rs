@@ -3,13 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
-use tower_m2m::{ConfigError, EmbeddedCore, LocalJwks, MintError, SuperTokensCore, Verifier};
+use tower_m2m::testing::TestAuthority;
+use tower_m2m::{ConfigError, EmbeddedCore, MintError, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::mint_in_steps;
-use crate::support::{
-    DeadPort, ISSUER, Logs, UnusedListener, chain, core, decode, now, serve_core,
-};
+use crate::support::{DeadPort, ISSUER, Logs, UnusedListener, chain, decode, serve};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const CENTURY: u64 = 3_153_600_000;
@@ -37,11 +36,11 @@ async fn router_warns_once_about_a_core_without_api_key() {
 
 #[tokio::test]
 async fn minted_token_has_the_requested_claims() {
-    let core = core().await;
-    let url = serve_core(core).await;
-    let before = now();
-    let token = core_at(&url)
-        .service_token(ISSUER)
+    let authority = TestAuthority::start().await;
+    let before = authority.clock().now();
+    let token = authority
+        .core()
+        .service_token(authority.issuer())
         .claim("service", "orders")
         .claim("limits", json!({"per_day": 3}))
         .audience("billing")
@@ -60,7 +59,7 @@ async fn minted_token_has_the_requested_claims() {
         "not signed with the static key: {header}"
     );
     let expected = [
-        ("iss", json!(ISSUER)),
+        ("iss", json!(authority.issuer())),
         ("aud", json!("billing")),
         ("sub", json!("m1")),
         ("source", json!("microservice")),
@@ -73,18 +72,18 @@ async fn minted_token_has_the_requested_claims() {
     assert_eq!(claims.as_object().unwrap().len(), 8, "unexpected number of claims: {claims}");
     let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
     assert_eq!(exp - iat, CENTURY);
-    assert!((before..=now()).contains(&iat));
-    assert_eq!(token.expires_at(), Some(UNIX_EPOCH + Duration::from_secs(exp)));
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    assert!(before < at(iat + 1) && at(iat) <= authority.clock().now());
+    assert_eq!(token.expires_at(), Some(at(exp)));
 
-    let keys = LocalJwks::from_json(core.jwks().await).unwrap();
-    let caller = Verifier::new(keys).issuer(ISSUER).audience("billing").verify(jwt).await.unwrap();
+    let caller = authority.verifier().audience("billing").verify(jwt).await.unwrap();
     assert_eq!(caller.subject(), Some("m1"));
 }
 
 #[tokio::test]
 async fn missing_or_wrong_api_key_fails_without_a_retry() {
     let core = EmbeddedCore::builder().api_key(API_KEY).build().await.unwrap();
-    let url = serve_core(&core).await;
+    let url = format!("http://{}", serve(core.router()).await);
     assert!(core_at(&url).api_key(API_KEY).service_token(ISSUER).mint().await.is_ok());
     for (core, message) in [
         (core_at(&url), "Invalid API key (no api key was sent)"),
@@ -109,7 +108,7 @@ async fn missing_or_wrong_api_key_fails_without_a_retry() {
 #[tokio::test]
 async fn mint_keeps_the_base_path_of_the_core() {
     let core = EmbeddedCore::builder().base_path("/auth").build().await.unwrap();
-    let url = serve_core(&core).await;
+    let url = format!("http://{}", serve(core.router()).await);
     for base in ["/auth", "/auth/"] {
         assert!(
             core_at(&format!("{url}{base}")).service_token(ISSUER).mint().await.is_ok(),
@@ -147,7 +146,7 @@ async fn mint_waits_for_a_core_that_starts_late() {
     let logs = Logs::of_this_thread();
     let port = DeadPort::new();
     let minting = core_at(&port.url()).api_key(API_KEY).service_token(ISSUER).mint();
-    let core = core().await.clone();
+    let core = EmbeddedCore::builder().build().await.unwrap();
     let serving = async {
         logs.wait_for("mint failed, retrying").await;
         core.serve(port.listen(), std::future::pending()).await
@@ -161,7 +160,8 @@ async fn mint_waits_for_a_core_that_starts_late() {
 
 #[tokio::test]
 async fn mint_asks_the_next_host_if_one_is_dead() {
-    let (port, url) = (DeadPort::new(), serve_core(core().await).await);
+    let authority = TestAuthority::start().await;
+    let (port, url) = (DeadPort::new(), authority.core_url());
     for hosts in [
         format!("{};{url}", port.url()),
         format!(" {} ; {url} ;", port.url()),
@@ -224,8 +224,7 @@ async fn plain_http_beyond_loopback_is_refused() {
 
 #[tokio::test]
 async fn longest_start_up_timeout_does_not_overflow() {
-    let url = serve_core(core().await).await;
-    assert!(
-        core_at(&url).start_up_timeout(Duration::MAX).service_token(ISSUER).mint().await.is_ok()
-    );
+    let authority = TestAuthority::start().await;
+    let core = authority.core().start_up_timeout(Duration::MAX);
+    assert!(core.service_token(ISSUER).mint().await.is_ok());
 }

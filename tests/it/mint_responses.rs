@@ -1,82 +1,43 @@
 //! Minting against a scripted server: the request, and the result of each response to it.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, Uri};
+use http::Response;
 use serde_json::json;
+use tower_m2m::testing::{RecordingServer, TestAuthority, TokenBuilder};
 use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{ScriptedCore, Step, mint_in_steps};
-use crate::support::{DeadPort, ISSUER, Logs, Signer, TIMEOUT, UnusedListener, chain, now, serve};
+use crate::support::{DeadPort, ISSUER, Logs, TIMEOUT, UnusedListener, chain, now};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json;charset=utf-8")];
 
-/// A response: status, headers, body.
-type ScriptedResponse = (u16, Vec<(&'static str, String)>, String);
-
-/// A server that sends its responses in order and then repeats the last one.
-struct Core {
-    url: String,
-    requests: Requests,
+/// A core that sends these responses.
+async fn core_with(responses: impl IntoIterator<Item = Response<String>>) -> RecordingServer {
+    let core = RecordingServer::start().await;
+    responses.into_iter().for_each(|response| core.answer_next_with(response));
+    core
 }
 
-type Requests = Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>;
-
-impl Core {
-    async fn start(responses: Vec<ScriptedResponse>) -> Self {
-        let requests = Requests::default();
-        let state = (Arc::clone(&requests), Arc::new(responses));
-        let app = Router::new().fallback(respond).with_state(state);
-        Self { url: format!("http://{}", serve(app).await), requests }
-    }
-
-    fn request_count(&self) -> usize {
-        self.requests.lock().unwrap().len()
-    }
-}
-
-async fn respond(
-    State((requests, responses)): State<(Requests, Arc<Vec<ScriptedResponse>>)>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let index = {
-        let mut requests = requests.lock().unwrap();
-        requests.push((uri, headers, body));
-        requests.len() - 1
-    };
-    let (status, headers, body) = &responses[index.min(responses.len() - 1)];
-    let mut response = Response::builder().status(*status);
+fn response(status: u16, headers: &[(&str, &str)], body: impl Into<String>) -> Response<String> {
+    let mut response = Response::builder().status(status);
     for (name, value) in headers {
-        response = response.header(*name, value);
+        response = response.header(*name, *value);
     }
-    response.body(Body::from(body.clone())).unwrap()
+    response.body(body.into()).unwrap()
 }
 
-fn response(
-    status: u16,
-    headers: &[(&'static str, &str)],
-    body: impl Into<String>,
-) -> ScriptedResponse {
-    (
-        status,
-        headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
-        body.into(),
-    )
-}
-
-fn ok(jwt: &str) -> ScriptedResponse {
+fn ok(jwt: &str) -> Response<String> {
     response(200, JSON, json!({"status": "OK", "jwt": jwt}).to_string())
+}
+
+/// A token as a core mints it for [`mint`].
+fn token() -> TokenBuilder {
+    TestAuthority::offline().token().claim("iss", ISSUER)
 }
 
 async fn mint(url: &str) -> Result<ServiceToken, MintError> {
@@ -92,11 +53,11 @@ async fn mint(url: &str) -> Result<ServiceToken, MintError> {
 
 #[tokio::test]
 async fn request_to_the_core_matches_the_official_sdks() {
-    let core = Core::start(vec![ok(&Signer::new("k").good())]).await;
-    mint(&format!("{}/base", core.url)).await.unwrap();
-    let requests = core.requests.lock().unwrap();
-    let (uri, headers, body) = &requests[0];
-    assert_eq!(uri.path(), "/base/recipe/jwt");
+    let core = core_with([ok(&token().sign())]).await;
+    mint(&format!("{}/base", core.url())).await.unwrap();
+    let request = &core.requests()[0];
+    assert_eq!(request.path(), "/base/recipe/jwt");
+    let headers = request.headers();
     assert_eq!(headers["api-key"], API_KEY);
     assert_eq!(headers["rid"], "jwt");
     assert_eq!(headers["content-type"], "application/json; charset=utf-8");
@@ -104,7 +65,7 @@ async fn request_to_the_core_matches_the_official_sdks() {
     let user_agent = headers["user-agent"].to_str().unwrap();
     let version = user_agent.strip_prefix("tower-m2m/").unwrap();
     assert!(include_str!("../../Cargo.toml").contains(&format!("\nversion = \"{version}\"\n")));
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
     let expected = json!({"payload": {"source": "microservice", "service": "orders"}, "validity": 3_153_600_000_u64,
         "useStaticSigningKey": true, "algorithm": "RS256", "jwksDomain": ISSUER});
     assert_eq!(body, expected);
@@ -112,8 +73,7 @@ async fn request_to_the_core_matches_the_official_sdks() {
 
 #[tokio::test]
 async fn response_without_a_token_fails_as_not_a_core() {
-    let signer = Signer::new("k");
-    let good = json!({"status": "OK", "jwt": signer.good()}).to_string();
+    let good = json!({"status": "OK", "jwt": token().sign()}).to_string();
     let padded = |len: usize| format!("{good}{}", " ".repeat(len - good.len()));
     let cases = [
         (
@@ -144,81 +104,75 @@ async fn response_without_a_token_fails_as_not_a_core() {
         ("204", response(204, &[], ""), "status 204"),
     ];
     for (case, response, expected) in cases {
-        let core = Core::start(vec![response]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([response]).await;
+        let error = mint(core.url()).await.unwrap_err();
         assert!(
-            matches!(&error, MintError::NotACore { core: name, .. } if *name == core.url),
+            matches!(&error, MintError::NotACore { core: name, .. } if name == core.url()),
             "{case}: {error:?}"
         );
         assert!(error.to_string().contains(expected), "{case}: {error}");
-        assert_eq!(core.request_count(), 1, "{case}: retried");
+        assert_eq!(core.requests().len(), 1, "{case}: retried");
     }
-    let largest = Core::start(vec![response(200, JSON, padded(64 * 1024))]).await;
-    assert!(mint(&largest.url).await.is_ok());
+    let largest = core_with([response(200, JSON, padded(64 * 1024))]).await;
+    assert!(mint(largest.url()).await.is_ok());
 }
 
 #[tokio::test]
 async fn token_that_m2_would_reject_fails_without_a_retry() {
-    let signer = Signer::new("k");
-    let signed = |claims: serde_json::Value| signer.claims(claims);
     let exp = now() + 3600;
     let cases = [
-        ("expired", signer.expired(), "expired"),
+        ("expired", token().expired().sign(), "expired"),
         (
             "issued when it expires",
-            signed(json!({"iat": exp, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            token().claim("iat", exp).claim("exp", exp).sign(),
             "(exp: expected later than iat, received ",
         ),
         (
             "issued after it expires",
-            signed(json!({"iat": exp + 1, "exp": exp, "iss": ISSUER, "source": "microservice"})),
+            token().claim("iat", exp + 1).claim("exp", exp).sign(),
             "(exp: expected later than iat, received ",
         ),
-        ("no marker", signed(json!({"exp": exp, "iss": ISSUER})), "microservice"),
-        (
-            "another marker",
-            signed(json!({"exp": exp, "iss": ISSUER, "source": "user"})),
-            "microservice",
-        ),
+        ("no marker", token().without_marker().sign(), "microservice"),
+        ("another marker", token().claim("source", "user").sign(), "microservice"),
         (
             "a marker of another type",
-            signed(json!({"exp": exp, "iss": ISSUER, "source": ["microservice"]})),
+            token().claim("source", json!(["microservice"])).sign(),
             "microservice",
         ),
         (
             "another issuer",
-            signed(json!({"exp": exp, "iss": "https://evil", "source": "microservice"})),
+            token().claim("iss", "https://evil").sign(),
             "(iss: expected https://api.example.com, received https://evil)",
         ),
-        ("no issuer", signed(json!({"exp": exp, "source": "microservice"})), "received none)"),
+        ("no issuer", token().without("iss").sign(), "received none)"),
         ("not a JWT", "eyJ.x".to_owned(), "not a compact JWS"),
-        ("a line break", format!("{}\n", signer.good()), "base64url"),
-        ("claims that are not an object", signer.claims("[]"), "malformed"),
+        ("a line break", format!("{}\n", token().sign()), "base64url"),
+        ("claims that are not an object", TestAuthority::offline().sign_claims("[]"), "malformed"),
         ("empty", String::new(), "not a compact JWS"),
     ];
     for (case, jwt, expected) in cases {
-        let core = Core::start(vec![ok(&jwt)]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([ok(&jwt)]).await;
+        let error = mint(core.url()).await.unwrap_err();
         assert!(
             matches!(
                 &error,
                 MintError::UnusableToken { core: name, .. } | MintError::WrongClaims { core: name, .. }
-                    if *name == core.url
+                    if name == core.url()
             ),
             "{case}: {error:?}"
         );
         assert!(chain(&error).contains(expected), "{case}: {error:?}");
-        assert_eq!(core.request_count(), 1, "{case}: retried");
+        assert_eq!(core.requests().len(), 1, "{case}: retried");
     }
 }
 
 #[tokio::test]
 async fn error_names_the_host_that_responded() {
     let dead = DeadPort::new();
-    let core = Core::start(vec![ok(&Signer::new("k").expired())]).await;
-    let error = mint(&format!("{};{}", dead.url(), core.url)).await.unwrap_err();
+    let core = core_with([ok(&token().expired().sign())]).await;
+    let error = mint(&format!("{};{}", dead.url(), core.url())).await.unwrap_err();
     assert!(
-        matches!(&error, MintError::UnusableToken { core: name, .. } if *name == core.url),
+        matches!(&error, MintError::UnusableToken { core: name, .. } if name == core.url()),
         "{error}"
     );
 }
@@ -227,56 +181,55 @@ async fn error_names_the_host_that_responded() {
 async fn redirect_is_not_followed() {
     let elsewhere = UnusedListener::new().await;
     for status in [301, 302, 303, 307, 308] {
-        let core = Core::start(vec![response(status, &[("location", &elsewhere.url())], "")]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([response(status, &[("location", &elsewhere.url())], "")]).await;
+        let error = mint(core.url()).await.unwrap_err();
         assert!(
             matches!(&error, MintError::NotACore { reason, .. } if *reason == format!("unexpected status {status}"))
         );
-        assert_eq!(core.request_count(), 1);
+        assert_eq!(core.requests().len(), 1);
     }
     elsewhere.assert_unused().await;
 }
 
 #[tokio::test]
 async fn transient_status_is_retried() {
-    let good = ok(&Signer::new("k").good());
+    let good = ok(&token().sign());
     for status in [429, 500, 502, 503] {
-        let core = Core::start(vec![response(status, &[], "busy"), good.clone()]).await;
-        assert!(mint(&core.url).await.is_ok(), "{status}");
-        assert_eq!(core.request_count(), 2, "{status}");
+        let core = core_with([response(status, &[], "busy"), good.clone()]).await;
+        assert!(mint(core.url()).await.is_ok(), "{status}");
+        assert_eq!(core.requests().len(), 2, "{status}");
     }
     // A refusal is final: no other host is asked.
-    let (core, other) =
-        (Core::start(vec![response(401, &[], "no")]).await, UnusedListener::new().await);
-    assert!(mint(&format!("{};{}", core.url, other.url())).await.is_err());
+    let (core, other) = (core_with([response(401, &[], "no")]).await, UnusedListener::new().await);
+    assert!(mint(&format!("{};{}", core.url(), other.url())).await.is_err());
     other.assert_unused().await;
 }
 
 #[tokio::test]
 async fn permanent_status_fails_at_once_with_the_cores_text() {
     for status in [400, 401, 403, 404, 405, 413, 418] {
-        let core = Core::start(vec![response(status, &[], "no\u{1b}[31m\nreally\n")]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([response(status, &[], "no\u{1b}[31m\nreally\n")]).await;
+        let error = mint(core.url()).await.unwrap_err();
         let expected = MintError::Refused {
-            core: core.url.clone(),
+            core: core.url().to_owned(),
             status,
             message: Some("no\\u{1b}[31m really".to_owned()),
             retry_after: None,
         };
         assert_eq!(error, expected);
         assert!(!error.to_string().contains('\n'));
-        assert_eq!(core.request_count(), 1, "{status}");
+        assert_eq!(core.requests().len(), 1, "{status}");
     }
 }
 
 #[tokio::test]
 async fn retry_after_beyond_the_start_up_timeout_fails_at_once() {
     for seconds in ["7200", "18446744073709551615"] {
-        let core = Core::start(vec![response(429, &[("retry-after", seconds)], "later")]).await;
-        let client = SuperTokensCore::new(&core.url).unwrap();
+        let core = core_with([response(429, &[("retry-after", seconds)], "later")]).await;
+        let client = SuperTokensCore::new(core.url()).unwrap();
         let error = client.service_token(ISSUER).mint().await.unwrap_err();
         assert!(matches!(error, MintError::Refused { status: 429, .. }), "{error}");
-        assert_eq!(core.request_count(), 1, "{seconds}");
+        assert_eq!(core.requests().len(), 1, "{seconds}");
     }
 }
 
@@ -299,8 +252,7 @@ async fn core_that_hangs_up_or_stays_silent_is_unreachable() {
 #[tokio::test]
 async fn errors_and_logs_hold_no_api_key_and_no_token() {
     let logs = Logs::of_this_thread();
-    let signer = Signer::new("k");
-    let (expired, good) = (signer.expired(), signer.good());
+    let (expired, good) = (token().expired().sign(), token().sign());
     let echo = format!("wrong api key: {API_KEY}");
     let body = json!({"status": "OK", "jwt": &good}).to_string();
     let cases = [
@@ -317,8 +269,8 @@ async fn errors_and_logs_hold_no_api_key_and_no_token() {
     for (index, permanent) in cases.into_iter().enumerate() {
         // The first failure is logged and retried.
         let transient = response(503, &[], format!("{echo} {body}"));
-        let core = Core::start(vec![transient, permanent]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([transient, permanent]).await;
+        let error = mint(core.url()).await.unwrap_err();
         for text in [chain(&error), format!("{error:?}"), format!("{error:#?}")] {
             assert_no_secrets(&text, &[&good, &expired], &format!("case {index}"));
         }
@@ -334,7 +286,7 @@ fn encode_chars(text: &str, encode: impl Fn(char) -> String) -> String {
 
 #[tokio::test]
 async fn encoded_secrets_are_withheld() {
-    let good = Signer::new("k").good();
+    let good = token().sign();
     let json = |text: &str| encode_chars(text, |c| format!("\\u{:04x}", u32::from(c)));
     let html = |text: &str| encode_chars(text, |c| format!("&#{};", u32::from(c)));
     let percent = |text: &str| encode_chars(text, |c| format!("%{:02X}", u32::from(c)));
@@ -378,8 +330,8 @@ async fn encoded_secrets_are_withheld() {
     ];
     let mut printed = Vec::new();
     for (case, secret) in cases {
-        let core = Core::start(vec![response(403, &[], format!("refused: {secret}"))]).await;
-        let error = mint(&core.url).await.unwrap_err();
+        let core = core_with([response(403, &[], format!("refused: {secret}"))]).await;
+        let error = mint(core.url()).await.unwrap_err();
         let MintError::Refused { status: 403, message: Some(message), .. } = &error else {
             panic!("{case}: {error:?}")
         };

@@ -1,20 +1,22 @@
 //! Which answers a mint waits out, on which hosts it goes on, and what it reports in the end.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use serde_json::json;
 use tokio::time::Instant;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{MintError, RejectionReason, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{
     ISSUER, ScriptedCore, Step, good, mint_in_steps, signed_by, status, token_response,
 };
-use crate::support::{DeadPort, Signer, TIMEOUT, chain, core as embedded_core, now, serve_core};
+use crate::support::{DeadPort, TIMEOUT, chain};
 
 /// The defaults of `start_up_timeout` and of the longest delay between two attempts.
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DELAY: Duration = Duration::from_secs(5);
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The page with which Tomcat answers every path until the core's routes are there.
 const TOMCAT_PAGE: &str = "<!doctype html><html lang=\"en\"><head><title>HTTP Status 404 – Not Found</title>\
@@ -144,42 +146,39 @@ async fn static_key_in_place_of_a_dynamic_one_is_an_error() {
         }
         core.service_token(ISSUER).mint().await.expect("a static key was requested");
     }
-    let url = serve_core(embedded_core().await).await;
-    let old = SuperTokensCore::new(&url).unwrap().cdi_version("2.20");
+    let authority = TestAuthority::start().await;
+    let old = authority.core().cdi_version("2.20");
     old.service_token(ISSUER).dynamic_key().mint().await.expect_err("the key is static");
 }
 
-/// A response with a token that is valid `ahead` seconds from now, by its `claim`.
-fn early(signer: &Signer, claim: &str, ahead: u64) -> Step {
-    let mut claims = json!({"exp": now() + 7200, "iss": ISSUER, "source": "microservice"});
-    claims[claim] = json!(now() + ahead);
-    token_response(&signer.claims(claims))
+/// A mint of a token that is valid `ahead` seconds from now, by its `claim`, and the time it takes.
+async fn mint_early(claim: &str, ahead: u64) -> (Result<ServiceToken, MintError>, Duration) {
+    let (clock, authority) = (ManualClock::new(), TestAuthority::offline());
+    let now = authority.clock().now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let token = authority.token().validity(2 * HOUR).claim(claim, now + ahead);
+    let core = ScriptedCore::start([token_response(&token.sign())]).await;
+    let request = authority.core_at(&core.url).service_token(authority.issuer());
+    let request = request.verify_with(&authority.verifier().leeway(Duration::ZERO));
+    let start = Instant::now();
+    let minted = mint_in_steps(request, &clock, MAX_DELAY).await;
+    assert_eq!(core.count(), 1, "{claim}: a new token would be no older");
+    (minted, start.elapsed())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn verify_with_waits_until_the_token_is_valid() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier().leeway(Duration::ZERO);
     for claim in ["iat", "nbf"] {
-        // Two seconds in real time: the test cannot move the wall clock.
-        let core = ScriptedCore::start([early(&signer, claim, 2)]).await;
-        let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
-        let minted = request.verify_with(&verifier).mint().await;
+        let (minted, elapsed) = mint_early(claim, 20).await;
         assert!(minted.is_ok(), "{claim}: {minted:?}");
-        assert_eq!(core.count(), 1, "{claim}: a new token would be no older");
+        assert!((20..=25).contains(&elapsed.as_secs()), "{claim}: {elapsed:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn token_that_is_not_valid_in_time_fails_the_mint() {
-    let (clock, signer) = (ManualClock::new(), Signer::new("k"));
-    let verifier = signer.verifier().leeway(Duration::ZERO);
     for claim in ["iat", "nbf"] {
-        let core = ScriptedCore::start([early(&signer, claim, 3600)]).await;
-        let request = SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER);
-        let start = Instant::now();
-        let minting = mint_in_steps(request.verify_with(&verifier), &clock, MAX_DELAY);
-        let MintError::Misconfigured { source, .. } = minting.await.unwrap_err() else {
+        let (minted, elapsed) = mint_early(claim, 3600).await;
+        let MintError::Misconfigured { source, .. } = minted.unwrap_err() else {
             panic!("{claim}: not refused by the verifier")
         };
         let is_early = matches!(
@@ -188,6 +187,6 @@ async fn token_that_is_not_valid_in_time_fails_the_mint() {
         );
         assert!(is_early, "{claim}: {source}");
         let least = START_UP_TIMEOUT - MAX_DELAY;
-        assert!((least..=START_UP_TIMEOUT).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert!((least..=START_UP_TIMEOUT).contains(&elapsed), "{elapsed:?}");
     }
 }

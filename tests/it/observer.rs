@@ -6,27 +6,31 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Request, Response};
-use serde_json::json;
 use tokio::sync::Notify;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, MintError, RemoteJwks, ServiceClaims, ServiceToken, SuperTokensCore,
-    Verifier, VerifyServiceTokenLayer,
+    AddServiceTokenLayer, ServiceClaims, ServiceToken, Verifier, VerifyServiceTokenLayer,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 
-use crate::support::{
-    DeadPort, Endpoint, ISSUER, Inner, Script, Signer, TIMEOUT, bearer, key_set, now, subscribe,
-};
+use crate::manual_clock::ManualClock;
+use crate::scripted::{ScriptedCore, status, token_response};
+use crate::support::{DeadPort, Inner, TIMEOUT, bearer, subscribe};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The longest delay between two attempts to mint.
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
 
@@ -106,10 +110,6 @@ fn poll_once(future: impl Future) {
     let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-fn minted(jwt: &str) -> Script {
-    Script::Keys(json!({"status": "OK", "jwt": jwt}).to_string())
-}
-
 /// A called service that rejects every token as invalid.
 async fn reject(_: Request<()>) -> Result<Response<()>, Infallible> {
     let response =
@@ -117,13 +117,13 @@ async fn reject(_: Request<()>) -> Result<Response<()>, Infallible> {
     Ok(response.body(()).unwrap())
 }
 
-async fn rotate_keys_and_fail_fetches(observer: &Observer) {
-    let (old, new) = (Signer::new("old"), Signer::new("new"));
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&old]))).await;
-    let jwks = RemoteJwks::new(&endpoint.url).unwrap();
+async fn rotate_keys_and_fail_fetches(observer: &Observer, authority: &TestAuthority) {
+    let new = TestAuthority::offline();
+    let jwks = authority.jwks_builder().cooldown(Duration::from_secs(30)).build().unwrap();
     let verifier = Verifier::new(jwks.clone());
     let service = VerifyServiceTokenLayer::new(verifier.clone()).layer(Inner::default());
-    let tokens = [old.good(), new.good(), Signer::new("unknown").good()];
+    let (old_token, new_token) = (authority.token().sign(), new.token().sign());
+    let tokens = [old_token.clone(), new_token.clone(), authority.token().unknown_key().sign()];
     {
         let (jwks, verifier, service) = (jwks.clone(), verifier.clone(), service.clone());
         observer.on_each_event(move || {
@@ -136,56 +136,62 @@ async fn rotate_keys_and_fail_fetches(observer: &Observer) {
         });
     }
     jwks.ready().await.unwrap();
-    endpoint.set(Script::Status(500));
+    authority.answer_with(500);
     jwks.refresh().await.unwrap_err();
     jwks.refresh().await.unwrap_err();
-    let duplicate = [Signer::new("same").jwk(), Signer::new("same").jwk()].join(",");
-    let keys = format!(r#"{{"keys":[{{"kty":"oct"}},{duplicate},{}]}}"#, new.jwk());
-    endpoint.set(Script::Keys(keys));
-    jwks.refresh().await.unwrap();
-    assert_eq!(service.clone().oneshot(bearer(&new.good())).await.unwrap().status(), 200);
-    assert_eq!(service.oneshot(bearer(&old.good())).await.unwrap().status(), 401);
+    let duplicates: [String; 2] = std::array::from_fn(|_| {
+        let other = TestAuthority::offline();
+        other.rotate_to("same");
+        other.jwk()
+    });
+    let keys = format!(r#"{{"keys":[{{"kty":"oct"}},{},{}]}}"#, duplicates.join(","), new.jwk());
+    authority.answer_with_text(keys);
+    // The second fetch skips the same keys.
+    for _ in 0..2 {
+        jwks.refresh().await.unwrap();
+    }
+    assert_eq!(service.clone().oneshot(bearer(&new_token)).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(bearer(&old_token)).await.unwrap().status(), 401);
 }
 
-async fn renew_reject_and_expire_tokens(observer: &Observer) {
-    let signer = Signer::new("k");
-    let fixed = ServiceToken::from_jwt(signer.good()).unwrap();
+async fn renew_reject_and_expire_tokens(
+    observer: &Observer,
+    authority: &TestAuthority,
+    clock: &ManualClock,
+) {
+    let fixed = ServiceToken::from_jwt(authority.token().sign()).unwrap();
     observer.read_on_each_event(&fixed);
     let layer = AddServiceTokenLayer::new(fixed).layer(service_fn(reject));
     layer.oneshot(Request::new(())).await.unwrap();
 
-    let core = Endpoint::start(Script::Status(500)).await;
-    let hosts = format!("{};{}", DeadPort::new().url(), core.url);
-    let hosts = SuperTokensCore::new(hosts).unwrap();
-    let token = loop {
-        let request = hosts.service_token(ISSUER).validity(Duration::from_secs(3));
-        let (token, ()) = tokio::join!(request.mint(), async {
-            observer.wait_for("mint failed, retrying").await;
-            let short = json!({"exp": now() + 3, "source": "microservice", "iss": ISSUER});
-            core.set(minted(&signer.claims(short)));
-        });
-        match token {
-            Ok(token) => break token,
-            // On a slow machine the token expires before it is read.
-            Err(err) => assert!(matches!(err, MintError::UnusableToken { .. }), "{err}"),
-        }
-    };
+    let [minted, renewed, replaced] = [1, 4, 4].map(|hours| {
+        let token = authority.token().validity(hours * HOUR);
+        token_response(&token.sign())
+    });
+    let failed = || status(500, "", "");
+    let core = ScriptedCore::start([failed(), minted, failed(), failed(), renewed, replaced]).await;
+    let dead = DeadPort::new();
+    let hosts = authority.core_at(format!("{};{}", dead.url(), core.url));
+    let request = hosts.service_token(authority.issuer()).validity(HOUR);
+    let (token, ()) = tokio::join!(request.mint(), async {
+        observer.wait_for("mint failed, retrying").await;
+        clock.advance(MAX_DELAY).await;
+    });
+    let token = token.unwrap();
     observer.read_on_each_event(&token);
-    core.set(Script::Status(500));
-    observer.wait_for("service token renewal failed").await;
-    observer.wait_for("service token renewal failed again").await;
-    // The observer reads the expired token first, and tracing drops an event within an event.
-    let has_expired = || token.expires_at().unwrap() <= UNIX_EPOCH + Duration::from_secs(now());
-    while !has_expired() {
-        observer.0.recorded.notified().await;
+    // The token expires before the second renewal.
+    let events =
+        ["service token renewal failed", "service token renewal failed again", "token renewed"];
+    for event in events {
+        clock.advance(50 * HOUR / 60).await;
+        observer.wait_for(event).await;
     }
-    core.set(minted(&signer.good()));
-    observer.wait_for("service token renewed").await;
 
     let before = token.header_value();
-    core.set(minted(&Signer::new("k").good()));
     let layer = AddServiceTokenLayer::new(token.clone());
     layer.clone().layer(service_fn(reject)).oneshot(Request::new(())).await.unwrap();
+    // Mints are a second apart.
+    clock.advance(Duration::from_secs(1)).await;
     while token.header_value() == before {
         observer.0.recorded.notified().await;
     }
@@ -203,10 +209,11 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
     // A separate thread, so that the test can time out if it deadlocks.
     let thread = std::thread::spawn(move || {
         let _guard = subscribe(tracing_subscriber::registry().with(shared.clone()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            rotate_keys_and_fail_fetches(&shared).await;
-            renew_reject_and_expire_tokens(&shared).await;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
+            let (clock, authority) = (ManualClock::new(), TestAuthority::start().await);
+            rotate_keys_and_fail_fetches(&shared, &authority).await;
+            renew_reject_and_expire_tokens(&shared, &authority, &clock).await;
         });
         shared.0.callbacks.lock().unwrap().clear();
         done.send(()).unwrap();

@@ -7,9 +7,10 @@ use axum::routing::get;
 use http::Request;
 use http::header::HeaderName;
 use tower::{Layer, Service, ServiceExt};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
-use crate::support::{Inner, Logs, ResponseSummary, Signer, bearer, caller, request};
+use crate::support::{Inner, Logs, ResponseSummary, bearer, caller, request};
 
 async fn required(claims: ServiceClaims) -> String {
     caller(Some(&claims))
@@ -36,7 +37,7 @@ async fn extractor_without_a_layer_responds_500() {
     let logs = Logs::of_this_thread();
     let app = Router::new().route("/required", get(required)).route("/optional", get(optional));
     for route in ["/required", "/optional"] {
-        for request in [request::<&str>(&[]), bearer(&Signer::new("k").good())] {
+        for request in [request::<&str>(&[]), bearer(&TestAuthority::offline().token().sign())] {
             let (seen, body) = send(&app, with_path(request, route)).await;
             assert_eq!((seen.status, seen.challenge, body.as_str()), (500, None, ""), "{route}");
         }
@@ -51,32 +52,30 @@ async fn extractor_without_a_layer_responds_500() {
 
 #[tokio::test]
 async fn extractors_behind_a_layer_return_the_claims() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let app = Router::new()
         .route("/required", get(required))
         .route("/optional", get(optional))
-        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()));
+        .route_layer(VerifyServiceTokenLayer::new(authority.verifier()));
     for route in ["/required", "/optional"] {
-        let (seen, body) = send(&app, with_path(bearer(&signer.good()), route)).await;
+        let token = authority.token().claim("service", "orders");
+        let user = token.clone().without_marker().sign();
+        let (seen, body) = send(&app, with_path(bearer(&token.sign()), route)).await;
         assert_eq!((seen.status, body.as_str()), (200, "orders"), "{route}");
-        assert_eq!(
-            send(&app, with_path(bearer(&signer.user()), route)).await.0.status,
-            403,
-            "{route}"
-        );
+        assert_eq!(send(&app, with_path(bearer(&user), route)).await.0.status, 403, "{route}");
     }
 }
 
 #[tokio::test]
 async fn claims_extractor_refuses_as_a_required_layer_would() {
-    let signer = Signer::new("k");
-    let layer = VerifyServiceTokenLayer::optional(signer.verifier()).realm("billing");
+    let authority = TestAuthority::offline();
+    let layer = VerifyServiceTokenLayer::optional(authority.verifier()).realm("billing");
     let app = Router::new().route("/whoami", get(required)).route_layer(layer);
     let cases = [
         (request::<&str>(&[]), 401, r#"Bearer realm="billing""#.to_owned()),
         (request(&["Basic dTpw"]), 401, r#"Bearer realm="billing""#.to_owned()),
         (
-            bearer(&signer.user()),
+            bearer(&authority.token().without_marker().sign()),
             403,
             r#"Bearer realm="billing", error="insufficient_scope", error_description="the token lacks the marker of a service""#
                 .to_owned(),
@@ -86,7 +85,8 @@ async fn claims_extractor_refuses_as_a_required_layer_would() {
         let (seen, body) = send(&app, request).await;
         assert_eq!((seen.status, seen.challenge, body.as_str()), (status, Some(challenge), ""));
     }
-    assert_eq!(send(&app, bearer(&signer.good())).await.1, "orders");
+    let token = authority.token().claim("service", "orders").sign();
+    assert_eq!(send(&app, bearer(&token)).await.1, "orders");
 }
 
 /// An outer layer reads `x-outer`; the inner one reads `Authorization`.
@@ -100,19 +100,17 @@ fn nested(
 
 #[tokio::test]
 async fn inner_layer_replaces_the_claims_of_an_outer_one() {
-    let (outer, inner) = (Signer::new("outer"), Signer::new("inner"));
+    let (outer, inner) = (TestAuthority::offline(), TestAuthority::offline());
     let service = nested(outer.verifier(), inner.verifier());
     let cases = [
         (vec![], "anonymous"),
         (vec!["Basic dTpw".to_owned()], "anonymous"),
-        (vec![format!("Bearer {}", inner.user())], "anonymous"),
-        (vec![format!("Bearer {}", inner.good())], "orders"),
+        (vec![format!("Bearer {}", inner.token().without_marker().sign())], "anonymous"),
+        (vec![format!("Bearer {}", inner.token().claim("service", "orders").sign())], "orders"),
     ];
     for (credentials, expected) in cases {
         let mut request = request(&credentials);
-        request
-            .headers_mut()
-            .insert("x-outer", format!("Bearer {}", outer.good()).parse().unwrap());
+        request.headers_mut().insert("x-outer", outer.token().bearer());
         let Ok(response) = service.clone().oneshot(request).await else {
             panic!("the inner service never fails")
         };
@@ -124,7 +122,7 @@ async fn inner_layer_replaces_the_claims_of_an_outer_one() {
 async fn next_layer_replaces_the_claims_that_a_request_carries() {
     // The inner service is a proxy, which forwards the authenticated request to a second layer in
     // the same process.
-    let (first, second) = (Signer::new("first"), Signer::new("second"));
+    let (first, second) = (TestAuthority::offline(), TestAuthority::offline());
     let forward = VerifyServiceTokenLayer::optional(second.verifier()).layer(Inner::default());
     let proxy = tower::service_fn(move |mut request: Request<()>| {
         assert!(ServiceClaims::from_extensions(request.extensions()).is_some());
@@ -132,24 +130,25 @@ async fn next_layer_replaces_the_claims_that_a_request_carries() {
         forward.clone().oneshot(request)
     });
     let service = VerifyServiceTokenLayer::new(first.verifier()).layer(proxy);
-    assert_eq!(service.oneshot(bearer(&first.good())).await.unwrap().into_body(), "anonymous");
+    let response = service.oneshot(bearer(&first.token().sign())).await.unwrap();
+    assert_eq!(response.into_body(), "anonymous");
 }
 
 #[tokio::test]
 async fn route_layer_keeps_404() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let app = Router::new()
         .route("/whoami", get(required))
-        .route_layer(VerifyServiceTokenLayer::new(signer.verifier()))
+        .route_layer(VerifyServiceTokenLayer::new(authority.verifier()))
         .route("/health", get(|| async { "ok" }));
     let cases = [
         (with_path(request::<&str>(&[]), "/nowhere"), 404),
         (with_path(bearer("garbage"), "/nowhere"), 404),
-        (with_path(bearer(&signer.good()), "/nowhere"), 404),
+        (with_path(bearer(&authority.token().sign()), "/nowhere"), 404),
         (with_path(request::<&str>(&[]), "/health"), 200),
         (with_path(bearer("garbage"), "/health"), 200),
         (with_path(request::<&str>(&[]), "/whoami"), 401),
-        (with_path(bearer(&signer.good()), "/whoami"), 200),
+        (with_path(bearer(&authority.token().sign()), "/whoami"), 200),
     ];
     for (request, status) in cases {
         let case = format!("{} {:?}", request.uri(), request.headers().len());
@@ -161,11 +160,9 @@ async fn route_layer_keeps_404() {
 
 #[tokio::test]
 async fn two_policies_never_share_a_cached_token() {
-    let signer = Signer::new("k");
-    let base = signer.verifier();
-    let token = signer.claims(serde_json::json!({
-        "exp": crate::support::now() + 3600, "source": "microservice", "aud": "billing", "service": "orders",
-    }));
+    let authority = TestAuthority::offline();
+    let base = Verifier::new(authority.local_jwks());
+    let token = authority.token().audience("billing").sign();
     let services = [
         (base.clone().audience("billing"), 200),
         (base.clone().audience("ledger"), 401),

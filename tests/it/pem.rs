@@ -10,11 +10,15 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, DnValue, KeyPair, PKCS_ECDSA_P384_SHA384};
+use rcgen::{
+    CertificateParams, CertifiedIssuer, DnType, DnValue, KeyPair, PKCS_ECDSA_P384_SHA384,
+    PKCS_ED25519, PublicKeyData, SignatureAlgorithm,
+};
 use serde_json::{Value, json};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{KeySetError, LocalJwks, RejectionReason as R, Verifier};
 
-use crate::support::{Signer, chain, core, encode, key_set, mint, now};
+use crate::support::{chain, decode, encode, now};
 use crate::tokens::verify;
 
 /// One PEM block.
@@ -25,19 +29,29 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// The public key of a signer. The DER prefix is that of an Ed25519 key (RFC 8410 §4).
-fn public_pem(signer: &Signer) -> String {
-    let prefix = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
-    pem("PUBLIC KEY", &[prefix, signer.public()].concat())
+/// The current key of an authority.
+pub(crate) fn public_key(authority: &TestAuthority) -> Vec<u8> {
+    let jwk: Value = serde_json::from_str(&authority.jwk()).unwrap();
+    URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap()
+}
+
+/// The current key of an authority, in DER. The prefix is that of an Ed25519 key (RFC 8410 §4).
+pub(crate) fn public_der(authority: &TestAuthority) -> Vec<u8> {
+    let prefix = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+    [&prefix[..], &public_key(authority)].concat()
+}
+
+fn public_pem(authority: &TestAuthority) -> String {
+    pem("PUBLIC KEY", &public_der(authority))
 }
 
 /// A valid token with this `kid`, or without one.
-fn token(signer: &Signer, kid: Option<&str>) -> String {
+fn token(authority: &TestAuthority, kid: Option<&str>) -> String {
     let header = match kid {
         Some(kid) => json!({"alg": "EdDSA", "kid": kid}),
         None => json!({"alg": "EdDSA"}),
     };
-    signer.token(&header.to_string(), &claims())
+    authority.sign_parts(&header.to_string(), &claims())
 }
 
 fn claims() -> String {
@@ -50,25 +64,27 @@ fn admitted() -> Result<String, R> {
 
 #[tokio::test]
 async fn key_from_pem_verifies_tokens_of_any_kid() {
-    let (signer, other) = (Signer::new("k"), Signer::new("k"));
+    let (authority, other) = (TestAuthority::offline(), TestAuthority::offline());
+    authority.rotate_to("k");
+    authority.withdraw();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key.pem");
-    fs::write(&path, public_pem(&signer)).unwrap();
-    let unnamed = key_set(&[&signer]).replace(r#""kid":"k","#, "");
+    fs::write(&path, public_pem(&authority)).unwrap();
+    let unnamed = authority.jwks().replace(r#""kid":"k","#, "");
     // (source, keys, whether a token with a kid is admitted)
     let sources = [
-        ("from_pem", LocalJwks::from_pem(public_pem(&signer)).unwrap(), true),
+        ("from_pem", LocalJwks::from_pem(public_pem(&authority)).unwrap(), true),
         ("from_file", LocalJwks::from_file(&path).unwrap(), true),
         // In a JWK Set a key without kid says that its tokens have none.
         ("from_json", LocalJwks::from_json(unnamed).unwrap(), false),
     ];
     for (source, keys, admits_kid) in sources {
         let verifier = Verifier::new(keys);
-        assert_eq!(verify(&verifier, &token(&signer, None)).await, admitted(), "{source}");
+        assert_eq!(verify(&verifier, &token(&authority, None)).await, admitted(), "{source}");
         for kid in ["k", "s-1", "d-1", "../x"] {
             let expected = if admits_kid { admitted() } else { Err(R::UnknownKey) };
             assert_eq!(
-                verify(&verifier, &token(&signer, Some(kid))).await,
+                verify(&verifier, &token(&authority, Some(kid))).await,
                 expected,
                 "{source} {kid}"
             );
@@ -87,10 +103,11 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn core_key_in_pem_verifies_tokens_of_the_core() {
-    let core = core().await;
-    let jwks: Value = serde_json::from_str(&core.jwks().await).unwrap();
+    let authority = TestAuthority::start().await;
+    let token = authority.mint(json!({"source": "microservice", "service": "orders"})).await;
+    let jwks: Value = serde_json::from_str(&authority.jwks()).unwrap();
     let mut keys = jwks["keys"].as_array().unwrap().iter();
-    let jwk = keys.find(|jwk| jwk["kid"].as_str().unwrap().starts_with("s-")).unwrap();
+    let jwk = keys.find(|jwk| jwk["kid"] == decode(&token, 0)["kid"]).unwrap();
     // An INTEGER, with the sign byte that the modulus needs.
     let integer = |name: &str| {
         der(2, &[&[0], &*URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap()].concat())
@@ -100,21 +117,31 @@ async fn core_key_in_pem_verifies_tokens_of_the_core() {
     let key = der(0x30, &[integer("n"), b"\x02\x03\x01\x00\x01".to_vec()].concat());
     let spki = der(0x30, &[&algorithm[..], &der(3, &[&[0], &*key].concat())].concat());
     let verifier = Verifier::new(LocalJwks::from_pem(pem("PUBLIC KEY", &spki)).unwrap());
-    let token = mint(core, json!({"source": "microservice", "service": "orders"})).await;
     assert_eq!(verify(&verifier, &token).await, admitted());
 }
 
-/// A certificate of the signer's key, issued by itself.
-fn certificate(signer: &Signer) -> Vec<u8> {
-    let key = KeyPair::try_from(signer.pkcs8()).unwrap();
-    CertificateParams::default().self_signed(&key).unwrap().der().to_vec()
+/// A certificate of an authority's key, issued by another authority.
+fn certificate(authority: &TestAuthority) -> Vec<u8> {
+    struct PublicKey(Vec<u8>);
+    impl PublicKeyData for PublicKey {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            &PKCS_ED25519
+        }
+    }
+    let issuer = issuer(DnValue::Utf8String("root".into()));
+    let key = PublicKey(public_key(authority));
+    CertificateParams::default().signed_by(&key, &issuer).unwrap().der().to_vec()
 }
 
 #[tokio::test]
 async fn public_key_is_read_from_each_form_of_pem() {
-    let signer = Signer::new("k");
-    let key = public_pem(&signer);
-    let certificate = certificate(&signer);
+    let authority = TestAuthority::offline();
+    let key = public_pem(&authority);
+    let certificate = certificate(&authority);
     // (form, text)
     let forms = [
         ("public key", key.clone()),
@@ -133,7 +160,7 @@ async fn public_key_is_read_from_each_form_of_pem() {
         fs::write(&path, &text).unwrap();
         for keys in [LocalJwks::from_pem(&text), LocalJwks::from_file(&path)] {
             let keys = keys.unwrap_or_else(|err| panic!("{form}: {}", chain(&err)));
-            let outcome = verify(&Verifier::new(keys), &token(&signer, None)).await;
+            let outcome = verify(&Verifier::new(keys), &token(&authority, None)).await;
             assert_eq!(outcome, admitted(), "{form}");
         }
     }
@@ -156,16 +183,16 @@ async fn rsa_key_is_read_from_pkcs1_and_spki() {
 
 #[tokio::test]
 async fn every_block_of_a_pem_is_read() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let p256 = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap();
-    let (ed25519, p256) = (public_pem(&signer), pem("PUBLIC KEY", p256.as_ref()));
+    let (ed25519, p256) = (public_pem(&authority), pem("PUBLIC KEY", p256.as_ref()));
     let input = format!("{}.{}", encode(r#"{"alg":"ES256","kid":"x"}"#), encode(claims()));
     let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
     let by_p256 = format!("{input}.{}", encode(signature));
     for text in [format!("{ed25519}{p256}"), format!("{p256}{ed25519}")] {
         let verifier = Verifier::new(LocalJwks::from_pem(text).unwrap());
-        assert_eq!(verify(&verifier, &token(&signer, Some("k"))).await, admitted());
+        assert_eq!(verify(&verifier, &token(&authority, Some("k"))).await, admitted());
         assert_eq!(verify(&verifier, &by_p256).await, admitted());
     }
 }
@@ -179,6 +206,7 @@ fn private_key_in_pem_is_refused_and_never_printed() {
     assert_eq!(&pkcs1[..2], b"\x30\x82");
     let public = pem("RSA PUBLIC KEY", rsa.public_key().as_ref());
     let body = STANDARD.encode(private.as_ref());
+    let ed25519 = KeyPair::generate_for(&PKCS_ED25519).unwrap().serialize_der();
     let openssl = "is not a public key; `openssl pkey -in FILE -pubout` prints the public key";
     // (text, the end of the error)
     let mut cases = vec![
@@ -187,7 +215,7 @@ fn private_key_in_pem_is_refused_and_never_printed() {
         (pem("CERTIFICATE", private.as_ref()), "not a certificate"),
         (pem("PUBLIC KEY", pkcs1), "the key type is unknown"),
         (pem("RSA PUBLIC KEY", pkcs1), "the key type is unknown"),
-        (pem("PUBLIC KEY", &Signer::new("k").pkcs8()), "the key type is unknown"),
+        (pem("PUBLIC KEY", &ed25519), "the key type is unknown"),
         // Damaged BEGIN lines, after which key material could pass for the label.
         (
             format!("-----BEGIN PRIVATE KEY----\n{body}\n-----END PRIVATE KEY-----"),
@@ -227,9 +255,9 @@ fn other_pem_block_is_named_with_its_remedy() {
     }
 }
 
-/// An authority of this name with a P-384 key. A leaf has a P-256 key, so the `alg` of a token
+/// An issuer of this name with a P-384 key. A leaf has a P-256 key, so the `alg` of a token
 /// selects one of them.
-fn authority(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
+fn issuer(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
@@ -238,7 +266,7 @@ fn authority(name: DnValue) -> CertifiedIssuer<'static, KeyPair> {
 
 #[test]
 fn damaged_certificate_is_never_a_panic() {
-    let der = certificate(&Signer::new("k"));
+    let der = certificate(&TestAuthority::offline());
     let read = |der: &[u8]| LocalJwks::from_pem(pem("CERTIFICATE", der));
     assert!(read(&der).is_ok());
     for at in 0..der.len() {
@@ -254,10 +282,10 @@ fn damaged_certificate_is_never_a_panic() {
 #[test]
 fn certificates_of_different_keys_are_refused() {
     let [utf8, printable] = [
-        authority(DnValue::Utf8String("authority".into())),
-        authority(DnValue::PrintableString("authority".try_into().unwrap())),
+        issuer(DnValue::Utf8String("authority".into())),
+        issuer(DnValue::PrintableString("authority".try_into().unwrap())),
     ];
-    let other = authority(DnValue::Utf8String("root".into()));
+    let other = issuer(DnValue::Utf8String("root".into()));
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::default().signed_by(&key, &utf8).unwrap();
     let renewed = CertificateParams::default().signed_by(&key, &other).unwrap();
@@ -284,10 +312,10 @@ fn certificates_of_different_keys_are_refused() {
 
 #[tokio::test]
 async fn pem_key_with_a_kid_verifies_tokens_of_that_kid() {
-    let (old, new, third) = (Signer::new("-"), Signer::new("-"), Signer::new("-"));
+    let [old, new, third] = std::array::from_fn(|_| TestAuthority::offline());
     let keys = [("2025", public_pem(&old)), ("2026", public_pem(&new))];
     let verifier = Verifier::new(LocalJwks::from_pem_by_kid(keys).unwrap());
-    // (signer, kid, outcome)
+    // (authority, kid, outcome)
     let cases = [
         (&old, Some("2025"), admitted()),
         (&new, Some("2026"), admitted()),
@@ -297,14 +325,14 @@ async fn pem_key_with_a_kid_verifies_tokens_of_that_kid() {
         // Two keys fit.
         (&old, None, Err(R::UnknownKey)),
     ];
-    for (signer, kid, expected) in cases {
-        assert_eq!(verify(&verifier, &token(signer, kid)).await, expected, "{kid:?}");
+    for (authority, kid, expected) in cases {
+        assert_eq!(verify(&verifier, &token(authority, kid)).await, expected, "{kid:?}");
     }
 }
 
 #[test]
 fn pem_keys_that_no_token_can_tell_apart_are_an_error() {
-    let [one, other] = [Signer::new("-"), Signer::new("-")].map(|signer| public_pem(&signer));
+    let [one, other] = std::array::from_fn(|_| public_pem(&TestAuthority::offline()));
     let both = format!("{one}{other}");
     let err = LocalJwks::from_pem(&both).unwrap_err();
     assert_eq!(err, KeySetError::AmbiguousKeys);

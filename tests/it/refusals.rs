@@ -7,9 +7,10 @@ use http::Request;
 use http::header::HeaderName;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{Algorithm, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
-use crate::support::{Inner, Logs, Signer, bearer, now, request};
+use crate::support::{Inner, Logs, bearer, request};
 
 async fn send(layer: &VerifyServiceTokenLayer, requests: impl IntoIterator<Item = Request<()>>) {
     for request in requests {
@@ -27,66 +28,64 @@ fn lines(logs: &Logs, level: &str) -> Vec<String> {
         .collect()
 }
 
-/// A service token with these claims besides.
-fn token(signer: &Signer, more: &serde_json::Value) -> String {
-    let mut claims = json!({"exp": now() + 3600, "iat": now(), "source": "microservice"});
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    signer.claims(claims)
-}
-
 #[tokio::test]
 async fn summary_names_reason_and_expected_value() {
-    let signer = Signer::new("k");
-    let with = |change: fn(Verifier) -> Verifier| change(signer.verifier());
+    let authority = TestAuthority::offline();
+    let with = |change: fn(Verifier) -> Verifier| change(Verifier::new(authority.local_jwks()));
     let two = |verifier: Verifier| verifier.issuer("https://a").issuer("https://b");
+    let token = |claims| bearer(&authority.token().without("iss").claims(claims).sign());
     let seconds = std::time::Duration::from_secs;
     let cases = [
         (
             with(two),
-            bearer(&token(&signer, &json!({"iss": "https://c"}))),
+            token(json!({"iss": "https://c"})),
             r#"reason=WrongIssuer count=1 expected="https://a, https://b" unverified="https://c""#,
         ),
         (
             with(two),
-            bearer(&token(&signer, &json!({}))),
+            token(json!({})),
             r#"reason=WrongIssuer count=1 expected="https://a, https://b""#,
         ),
         (
             with(|verifier| verifier),
-            bearer(&token(&signer, &json!({"iss": 7}))),
+            token(json!({"iss": 7})),
             r#"reason=WrongIssuer count=1 unverified="7""#,
         ),
         (
             with(|verifier| verifier.audience("billing")),
-            bearer(&token(&signer, &json!({"aud": ["ledger", "orders"]}))),
+            token(json!({"aud": ["ledger", "orders"]})),
             r#"reason=WrongAudience count=1 expected="billing" unverified="ledger, orders""#,
         ),
         (
             with(|verifier| verifier.subject("orders")),
-            bearer(&token(&signer, &json!({"sub": "secret-subject"}))),
+            token(json!({"sub": "secret-subject"})),
             r#"reason=WrongSubject count=1 expected="orders""#,
         ),
         (
             with(|verifier| verifier.algorithms([Algorithm::RS256, Algorithm::ES256])),
-            bearer(&token(&signer, &json!({}))),
+            token(json!({})),
             r#"reason=AlgorithmNotAllowed count=1 expected="RS256, ES256""#,
         ),
         (
-            signer.verifier().max_lifetime(seconds(60)),
-            bearer(&token(&signer, &json!({}))),
+            Verifier::new(authority.local_jwks()).max_lifetime(seconds(60)),
+            token(json!({})),
             r#"reason=LifetimeTooLong count=1 expected="at most 60 s""#,
         ),
         (
             with(|verifier| verifier.max_token_len(8)),
-            bearer(&token(&signer, &json!({}))),
+            token(json!({})),
             r#"reason=TokenTooLong count=1 expected="at most 8 bytes""#,
         ),
         (
             with(|verifier| verifier.marker("kind", 7)),
-            bearer(&token(&signer, &json!({}))),
+            token(json!({})),
             r#"reason=NotMicroservice count=1 expected="kind: 7""#,
         ),
-        (with(|verifier| verifier), bearer(&Signer::new("n").good()), "reason=UnknownKey count=1"),
+        (
+            with(|verifier| verifier),
+            bearer(&authority.token().unknown_key().sign()),
+            "reason=UnknownKey count=1",
+        ),
         (with(|verifier| verifier), request::<&str>(&[]), "reason=MissingCredentials count=1"),
     ];
     for (verifier, request, fields) in cases {
@@ -102,8 +101,8 @@ async fn summary_names_reason_and_expected_value() {
 
 #[tokio::test]
 async fn layers_of_one_verifier_share_the_summary() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier();
+    let authority = TestAuthority::offline();
+    let verifier = authority.verifier();
     let logs = Logs::of_this_thread();
     for _ in 0..3 {
         let layer = VerifyServiceTokenLayer::optional(verifier.clone());
@@ -115,16 +114,18 @@ async fn layers_of_one_verifier_share_the_summary() {
 
 #[tokio::test]
 async fn admitted_request_is_not_logged() {
-    let signer = Signer::new("k");
-    let layer = VerifyServiceTokenLayer::optional(signer.verifier());
+    let authority = TestAuthority::offline();
+    let layer = VerifyServiceTokenLayer::optional(authority.verifier());
     let logs = Logs::of_this_thread();
-    send(&layer, [bearer(&signer.good()), bearer(&signer.user()), request::<&str>(&[])]).await;
+    let tokens = [authority.token(), authority.token().without_marker()];
+    let with_token = tokens.map(|token| bearer(&token.sign()));
+    send(&layer, with_token.into_iter().chain([request::<&str>(&[])])).await;
     assert_eq!(logs.text(), "");
 }
 
 #[tokio::test]
 async fn seen_value_is_escaped_and_cut_to_64_characters() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let cases = [
         (json!("x".repeat(65)), "x".repeat(64)),
         (json!("a\nWARN forged: é\u{202e}"), r"a\nWARN forged: \u{e9}\u{202e}".to_owned()),
@@ -133,9 +134,9 @@ async fn seen_value_is_escaped_and_cut_to_64_characters() {
         (json!(["a", 7]), r#"[\"a\",7]"#.to_owned()),
     ];
     for (aud, seen) in cases {
-        let layer = VerifyServiceTokenLayer::new(signer.verifier().audience("billing"));
+        let layer = VerifyServiceTokenLayer::new(authority.verifier().audience("billing"));
         let logs = Logs::of_this_thread();
-        send(&layer, [bearer(&token(&signer, &json!({"aud": aud})))]).await;
+        send(&layer, [bearer(&authority.token().claim("aud", aud).sign())]).await;
         // The subscriber escapes a second time.
         let expected = format!("unverified={seen:?}");
         let summaries = lines(&logs, "WARN");
@@ -148,25 +149,26 @@ async fn seen_value_is_escaped_and_cut_to_64_characters() {
 
 #[tokio::test]
 async fn seen_value_is_read_from_the_configured_header() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let name = HeaderName::from_static("x-service");
-    let layer = VerifyServiceTokenLayer::new(signer.verifier().issuer("a")).header(name);
+    let layer = VerifyServiceTokenLayer::new(authority.verifier()).header(name);
     let logs = Logs::of_this_thread();
-    let token = token(&signer, &json!({"iss": "b"}));
+    let token = authority.token().claim("iss", "b").sign();
     let request = Request::get("/").header("x-service", format!("Bearer {token}"));
     send(&layer, [request.body(()).unwrap()]).await;
-    assert!(logs.text().contains(r#"expected="a" unverified="b""#), "{}", logs.text());
+    let values = format!(r#"expected="{}" unverified="b""#, authority.issuer());
+    assert!(logs.text().contains(&values), "{}", logs.text());
     assert!(!logs.text().contains(&token));
 }
 
 #[tokio::test]
 async fn extractor_logs_its_refusals() {
-    let signer = Signer::new("k");
-    let layer = VerifyServiceTokenLayer::optional(signer.verifier());
+    let authority = TestAuthority::offline();
+    let layer = VerifyServiceTokenLayer::optional(authority.verifier());
     let app = Router::new().route("/whoami", get(|_: ServiceClaims| async {})).route_layer(layer);
     let logs = Logs::of_this_thread();
     for _ in 0..3 {
-        let request = bearer(&signer.user()).map(|()| Body::empty());
+        let request = bearer(&authority.token().without_marker().sign()).map(|()| Body::empty());
         assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 403);
     }
     let fields = r#"reason=NotMicroservice count=1 expected="source: \"microservice\"""#;

@@ -14,12 +14,11 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tower::Layer;
 use tower_m2m::jwks::BuildError;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ConfigError, FetchError, KeySetError, RejectionReason as R, RemoteJwks, Verifier};
 
 use crate::remote::{jwks, layer, outcome};
-use crate::support::{
-    DeadPort, Endpoint, Inner, Logs, Script, Signer, TIMEOUT, UnusedListener, key_set, serve,
-};
+use crate::support::{DeadPort, Inner, Logs, TIMEOUT, UnusedListener, serve};
 
 #[test]
 fn constructors_work_outside_a_runtime() {
@@ -34,7 +33,7 @@ fn constructors_work_outside_a_runtime() {
     for result in [pin!(jwks.ready()).poll(&mut cx), pin!(jwks.refresh()).poll(&mut cx)] {
         assert_eq!(result, Poll::Ready(Err(FetchError::NotRunning)));
     }
-    let token = Signer::new("k").good();
+    let token = TestAuthority::offline().token().sign();
     let verifier = Verifier::new(jwks.clone());
     match pin!(verifier.verify(&token)).poll(&mut cx) {
         Poll::Ready(Err(rejection)) => assert_eq!(rejection.status(), 503),
@@ -45,65 +44,64 @@ fn constructors_work_outside_a_runtime() {
 
 #[test]
 fn key_set_restarts_its_task_on_the_next_runtime() {
-    let signer = Signer::new("k");
     // The endpoint has a separate runtime, which outlives those of the loop.
     let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let endpoint = server.block_on(Endpoint::start(Script::Keys(key_set(&[&signer]))));
-    let jwks = jwks(&endpoint);
+    let authority = server.block_on(TestAuthority::start());
+    let jwks = jwks(&authority);
     for fetches in [1, 2] {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            assert_eq!(outcome(&jwks, &signer.good()).await, (200, None));
+            assert_eq!(outcome(&jwks, &authority.token().sign()).await, (200, None));
             jwks.refresh().await.unwrap();
             assert!(jwks.health().running);
         });
         drop(runtime);
         assert!(!jwks.health().running, "the task outlived its runtime");
-        assert_eq!(jwks.health().keys, 1, "the keys were lost with the runtime");
-        assert!(endpoint.fetches() > fetches, "fetched {} times", endpoint.fetches());
+        assert_ne!(jwks.health().keys, 0, "the keys were lost with the runtime");
+        assert!(authority.fetches() > fetches, "fetched {} times", authority.fetches());
     }
 }
 
 #[tokio::test]
 async fn dropping_the_last_handle_stops_the_fetch_task() {
-    let endpoint = Endpoint::start(Script::Hold).await;
-    let jwks = jwks(&endpoint);
+    let authority = TestAuthority::start().await;
+    authority.hang();
+    let jwks = jwks(&authority);
     let verifier = Verifier::new(jwks.clone());
     let stack = layer(&jwks).layer(Inner::default());
     let ready = tokio::spawn(async move { jwks.ready().await });
-    endpoint.fetched(1).await;
+    authority.fetched(1).await;
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
     drop(verifier);
     // The stack holds the last handle, so the fetch continues.
-    let signer = Signer::new("k");
     let tasks = tokio::runtime::Handle::current().metrics();
     let before = tasks.num_alive_tasks();
     drop(stack);
-    endpoint.aborted().await;
+    authority.aborted().await;
     let ended = async {
         while tasks.num_alive_tasks() >= before {
             tokio::task::yield_now().await;
         }
     };
     timeout(TIMEOUT, ended).await.unwrap();
-    endpoint.set(Script::Keys(key_set(&[&signer])));
-    assert_eq!(endpoint.fetches(), 1);
+    authority.answer();
+    assert_eq!(authority.fetches(), 1);
 }
 
 #[tokio::test]
 async fn remaining_handle_keeps_the_fetch_task_running() {
-    let signer = Signer::new("k");
-    let endpoint = Endpoint::start(Script::Hold).await;
-    let jwks = jwks(&endpoint);
+    let authority = TestAuthority::start().await;
+    authority.hang();
+    let jwks = jwks(&authority);
     let verifier = Verifier::new(jwks.clone());
     let ready = tokio::spawn(async move { jwks.ready().await });
-    endpoint.fetched(1).await;
+    authority.fetched(1).await;
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
-    endpoint.set(Script::Keys(key_set(&[&signer])));
-    assert!(timeout(TIMEOUT, verifier.verify(&signer.good())).await.unwrap().is_ok());
-    assert_eq!(endpoint.fetches(), 1, "the fetch was repeated");
+    authority.answer();
+    assert!(timeout(TIMEOUT, verifier.verify(&authority.token().sign())).await.unwrap().is_ok());
+    assert_eq!(authority.fetches(), 1, "the fetch was repeated");
 }
 
 /// The URL of an endpoint that always sends this response.
@@ -173,15 +171,12 @@ async fn response_that_is_no_key_set_fails_the_fetch() {
             FetchError::Status { status: 503, is_html: false },
         ),
     ];
+    let token = TestAuthority::offline().token().sign();
     for (index, (response, expected)) in cases.into_iter().enumerate() {
         let jwks = RemoteJwks::new(serve_response(response).await).unwrap();
         assert_eq!(jwks.refresh().await, Err(expected.clone()), "case {index}");
         assert_eq!(jwks.health().last_error, Some(expected), "case {index}");
-        assert_eq!(
-            outcome(&jwks, &Signer::new("k").good()).await,
-            (503, Some(R::KeysNotLoaded)),
-            "case {index}"
-        );
+        assert_eq!(outcome(&jwks, &token).await, (503, Some(R::KeysNotLoaded)), "case {index}");
     }
     let jwks = RemoteJwks::new(
         serve_response(|| response(200, &[], format!(r#"{{"keys":[7,{KEY}]}}"#))).await,
@@ -226,7 +221,8 @@ async fn longest_durations_do_not_overflow() {
     let jwks = builder.max_age(Duration::MAX).stale_if_error(Duration::MAX).build().unwrap();
     assert_eq!(timeout(TIMEOUT, jwks.refresh()).await.unwrap(), Ok(()));
     assert!(jwks.health().running);
-    assert_eq!(outcome(&jwks, &Signer::new("k").good()).await, (401, Some(R::BadSignature)));
+    let token = TestAuthority::offline().token().kid("k").sign();
+    assert_eq!(outcome(&jwks, &token).await, (401, Some(R::BadSignature)));
 }
 
 #[test]
@@ -281,17 +277,15 @@ fn invalid_limit_or_url_is_refused() {
 #[tokio::test]
 async fn alternating_sets_warn_of_each_skipped_key_once() {
     let logs = Logs::of_this_thread();
-    let endpoint = Endpoint::start(Script::Status(500)).await;
-    let jwks = jwks(&endpoint);
-    let (usable, [a, b, c]) = (
-        Signer::new("k").jwk(),
-        ["kid-a", "kid-b", "kid-c"].map(|kid| format!(r#"{{"kty":"oct","kid":"{kid}"}}"#)),
-    );
+    let authority = TestAuthority::start().await;
+    let (jwks, usable) = (jwks(&authority), authority.jwk());
+    let [a, b, c] =
+        ["kid-a", "kid-b", "kid-c"].map(|kid| format!(r#"{{"kty":"oct","kid":"{kid}"}}"#));
     // The last one has no usable key, so its fetch fails.
     let sets = [format!("{usable},{a}"), format!("{usable},{a},{b}"), c];
     for _ in 0..3 {
         for keys in &sets {
-            endpoint.set(Script::Keys(format!(r#"{{"keys":[{keys}]}}"#)));
+            authority.answer_with_text(format!(r#"{{"keys":[{keys}]}}"#));
             _ = jwks.refresh().await;
         }
     }
@@ -309,11 +303,10 @@ async fn alternating_sets_warn_of_each_skipped_key_once() {
 
 #[tokio::test]
 async fn restart_during_an_outage_uses_the_cache_file() {
-    let signer = Signer::new("k");
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
+    let authority = TestAuthority::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
-    let start = || RemoteJwks::builder(&endpoint.url).cache_file(&path).build().unwrap();
+    let start = || authority.jwks_builder().cache_file(&path).build().unwrap();
 
     let first = start();
     first.refresh().await.unwrap();
@@ -323,8 +316,12 @@ async fn restart_during_an_outage_uses_the_cache_file() {
     start().ready().await.unwrap();
     assert!(path.exists(), "`ready` returned before the file was written");
 
-    endpoint.set(Script::Status(503));
-    assert_eq!(outcome(&start(), &signer.good()).await, (200, None));
+    authority.answer_with(503);
+    assert_eq!(outcome(&start(), &authority.token().sign()).await, (200, None));
     folder.close().unwrap();
-    assert_eq!(outcome(&start(), &signer.good()).await.0, 503, "the keys outlived the cache file");
+    assert_eq!(
+        outcome(&start(), &authority.token().sign()).await.0,
+        503,
+        "the keys outlived the cache file"
+    );
 }

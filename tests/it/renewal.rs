@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use serde_json::json;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_m2m::testing::{RecordingServer, TestAuthority};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
@@ -113,19 +114,17 @@ async fn rejection_names_origin_and_description_and_mints_nothing() {
 
 #[tokio::test]
 async fn rejection_of_a_reqwest_request_names_its_origin() {
-    let core = ScriptedCore::start([good()]).await;
-    let token =
-        SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();
-    let challenge = "www-authenticate: Bearer error=invalid_token\r\n";
-    let m2 = ScriptedCore::start([status(401, challenge, "")]).await;
+    let (authority, m2) = (TestAuthority::start().await, RecordingServer::start().await);
+    let token = authority.core().service_token(authority.issuer()).mint().await.unwrap();
+    m2.reject_next("invalid_token");
     let mut m1 = ServiceBuilder::new()
         .layer(AddServiceTokenLayer::new(token.clone()))
         .service(reqwest::Client::new());
-    let url = format!("{}/charge?x=1", m2.url).parse().unwrap();
+    let url = format!("{}/charge?x=1", m2.url()).parse().unwrap();
     let request = reqwest::Request::new(reqwest::Method::GET, url);
     let logs = Logs::of_this_thread();
     assert_eq!(m1.ready().await.unwrap().call(request).await.unwrap().status(), 401);
-    let line = format!(r#"service token rejected, minting a new one origin="{}""#, m2.url);
+    let line = format!(r#"service token rejected, minting a new one origin="{}""#, m2.url());
     assert!(logs.text().contains(&line), "{}", logs.text());
 }
 

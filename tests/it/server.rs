@@ -8,20 +8,19 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, Request, Response, Version};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{
     Rejection, RejectionKind, RejectionReason as R, RemoteJwks, Verifier, VerifyServiceTokenLayer,
 };
 use tower_test::mock;
 
-use crate::support::{
-    DeadPort, Inner, ResponseSummary, Signer, UnusedListener, bearer, forged, header, request,
-};
+use crate::support::{DeadPort, Inner, ResponseSummary, UnusedListener, bearer, header, request};
 
 const NO_ERROR: &str = r#"Bearer realm="m2m""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="m2m", error="invalid_request""#;
 
-fn layer(signer: &Signer) -> VerifyServiceTokenLayer {
-    VerifyServiceTokenLayer::new(signer.verifier())
+fn layer(authority: &TestAuthority) -> VerifyServiceTokenLayer {
+    VerifyServiceTokenLayer::new(authority.verifier())
 }
 
 /// A verifier whose JWKS endpoint refuses connections.
@@ -33,11 +32,12 @@ fn without_keys() -> (DeadPort, Verifier) {
 
 #[tokio::test]
 async fn readied_service_is_called() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     // `ConcurrencyLimit::call` panics unless this clone was polled ready.
-    let mut service = layer(&signer).layer(ConcurrencyLimit::new(Inner::default(), 1));
+    let mut service = layer(&authority).layer(ConcurrencyLimit::new(Inner::default(), 1));
     for _ in 0..3 {
-        let response = service.ready().await.unwrap().call(bearer(&signer.good())).await.unwrap();
+        let request = bearer(&authority.token().claim("service", "orders").sign());
+        let response = service.ready().await.unwrap().call(request).await.unwrap();
         assert_eq!(response.into_body(), "orders");
     }
     // A refused request releases its permit, so another clone becomes ready.
@@ -52,7 +52,7 @@ async fn readied_service_is_called() {
 
 #[tokio::test]
 async fn poll_ready_forwards_back_pressure_and_errors() {
-    let layer = layer(&Signer::new("k"));
+    let layer = layer(&TestAuthority::offline());
     let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(layer);
     handle.allow(0);
     assert!(service.poll_ready().is_pending());
@@ -62,7 +62,7 @@ async fn poll_ready_forwards_back_pressure_and_errors() {
     assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
 
     let (mut service, mut handle) = mock::spawn_layer::<Request<()>, Response<()>, _>(
-        VerifyServiceTokenLayer::new(Signer::new("k").verifier()),
+        VerifyServiceTokenLayer::new(TestAuthority::offline().verifier()),
     );
     handle.send_error("broken");
     match service.poll_ready() {
@@ -90,9 +90,9 @@ async fn inner_responses_and_errors_pass_through() {
     #[derive(Clone, Debug, PartialEq)]
     struct Broken(u8);
 
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let failing = service_fn(|_: Request<()>| async { Err::<Response<()>, _>(Broken(7)) });
-    let result = layer(&signer).layer(failing).oneshot(bearer(&signer.good())).await;
+    let result = layer(&authority).layer(failing).oneshot(bearer(&authority.token().sign())).await;
     assert_eq!(result.unwrap_err(), Broken(7));
 
     let odd = service_fn(|request: Request<()>| async move {
@@ -100,7 +100,8 @@ async fn inner_responses_and_errors_pass_through() {
         let response = Response::builder().status(418).header("x-odd", "1").extension(Broken(8));
         Ok::<_, Broken>(response.body("teapot").unwrap())
     });
-    let response = layer(&signer).layer(odd).oneshot(bearer(&signer.good())).await.unwrap();
+    let response =
+        layer(&authority).layer(odd).oneshot(bearer(&authority.token().sign())).await.unwrap();
     assert_eq!((response.status().as_u16(), *response.body()), (418, "teapot"));
     assert_eq!(header(response.headers(), "x-odd").as_deref(), Some("1"));
     assert_eq!(response.extensions().get(), Some(&Broken(8)));
@@ -114,14 +115,14 @@ fn layer_service_and_future_are_debug_and_send() {
     }
     fn send<F: Future + Send + Debug>(_: F) {}
 
-    let layer = check(layer(&Signer::new("k")));
+    let layer = check(layer(&TestAuthority::offline()));
     let mut service = check(layer.layer(Inner::default()));
     assert!(format!("{service:?}").contains("Inner"), "`Debug` omits the inner service");
     send(service.call(request::<&str>(&[])));
 }
 
 /// Each refusal: its name, the credentials, and the expected status, challenge and reason.
-fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
+fn refusals(authority: &TestAuthority) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
     let bearer = |token: String| vec![format!("Bearer {token}")];
     let invalid = |error: &str, description: &str| {
         format!(r#"Bearer realm="m2m", error="{error}", error_description="{description}""#)
@@ -159,24 +160,30 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
             token("the token is not a compact JWS"),
             R::NotThreeParts,
         ),
-        ("expired", bearer(signer.expired()), 401, token("the token has expired"), R::Expired),
+        (
+            "expired",
+            bearer(authority.token().expired().sign()),
+            401,
+            token("the token has expired"),
+            R::Expired,
+        ),
         (
             "forged",
-            bearer(forged(&signer.good())),
+            bearer(authority.token().forged().sign()),
             401,
             token("the signature is not valid"),
             R::BadSignature,
         ),
         (
             "unknown key",
-            bearer(Signer::new("n").good()),
+            bearer(authority.token().unknown_key().sign()),
             401,
             token("the signing key is not known"),
             R::UnknownKey,
         ),
         (
             "an end user's token",
-            bearer(signer.user()),
+            bearer(authority.token().without_marker().sign()),
             403,
             invalid("insufficient_scope", "the token lacks the marker of a service"),
             R::NotMicroservice,
@@ -186,10 +193,10 @@ fn refusals(signer: &Signer) -> Vec<(&'static str, Vec<String>, u16, String, R)>
 
 #[tokio::test]
 async fn each_refusal_has_its_status_and_skips_the_inner_service() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let inner = Inner::default();
-    let service = layer(&signer).layer(inner.clone());
-    for (case, credentials, status, challenge, reason) in refusals(&signer) {
+    let service = layer(&authority).layer(inner.clone());
+    for (case, credentials, status, challenge, reason) in refusals(&authority) {
         let response = service.clone().oneshot(request(&credentials)).await.unwrap();
         let expected = ResponseSummary {
             status,
@@ -206,7 +213,7 @@ async fn each_refusal_has_its_status_and_skips_the_inner_service() {
         assert!(response.body().is_empty(), "{case}");
     }
     assert_eq!(inner.calls(), 0);
-    assert_eq!(service.oneshot(bearer(&signer.good())).await.unwrap().status(), 200);
+    assert_eq!(service.oneshot(bearer(&authority.token().sign())).await.unwrap().status(), 200);
     assert_eq!(inner.calls(), 1);
 }
 
@@ -218,8 +225,8 @@ async fn missing_keys_refuse_requests_with_503() {
         VerifyServiceTokenLayer::new(verifier.clone()),
         VerifyServiceTokenLayer::optional(verifier),
     ] {
-        let response =
-            layer.layer(inner.clone()).oneshot(bearer(&Signer::new("k").good())).await.unwrap();
+        let request = bearer(&TestAuthority::offline().token().sign());
+        let response = layer.layer(inner.clone()).oneshot(request).await.unwrap();
         let expected = ResponseSummary {
             status: 503,
             challenge: None,
@@ -234,7 +241,7 @@ async fn missing_keys_refuse_requests_with_503() {
 
 #[tokio::test]
 async fn refused_grpc_call_gets_a_grpc_status() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let (_port, verifier) = without_keys();
     let inner = Inner::default();
     let call = |version: Version, method: Method, media_type: &str, credentials: &[String]| {
@@ -247,14 +254,14 @@ async fn refused_grpc_call_gets_a_grpc_status() {
     let grpc = |media_type: &str, credentials: &[String]| {
         call(Version::HTTP_2, Method::POST, media_type, credentials)
     };
-    let mut cases: Vec<_> = refusals(&signer)
+    let mut cases: Vec<_> = refusals(&authority)
         .into_iter()
         .map(|(case, credentials, _, _, reason)| {
             let code = if reason.kind() == RejectionKind::NotMicroservice { "7" } else { "16" };
-            (case, layer(&signer), credentials, code, reason)
+            (case, layer(&authority), credentials, code, reason)
         })
         .collect();
-    let valid = vec![format!("Bearer {}", signer.good())];
+    let valid = vec![format!("Bearer {}", authority.token().sign())];
     cases.push(("no keys", VerifyServiceTokenLayer::new(verifier), valid, "14", R::KeysNotLoaded));
 
     for (case, layer, credentials, code, reason) in cases {
@@ -285,10 +292,10 @@ async fn refused_grpc_call_gets_a_grpc_status() {
     }
     // Requests that are not gRPC over HTTP/2 get HTTP responses, and so does every request to a
     // layer with `http_answers`.
-    let default = layer(&signer);
-    let http = layer(&signer).http_answers();
-    let optional = VerifyServiceTokenLayer::optional(signer.verifier()).http_answers();
-    let expired = vec![format!("Bearer {}", signer.expired())];
+    let default = layer(&authority);
+    let http = layer(&authority).http_answers();
+    let optional = VerifyServiceTokenLayer::optional(authority.verifier()).http_answers();
+    let expired = vec![format!("Bearer {}", authority.token().expired().sign())];
     let cases = [
         ("GET", &default, call(Version::HTTP_2, Method::GET, "application/grpc", &expired)),
         ("gRPC-Web", &default, grpc("application/grpc-web", &expired)),
@@ -317,13 +324,13 @@ async fn refused_grpc_call_gets_a_grpc_status() {
 
 #[tokio::test]
 async fn credential_is_sensitive_behind_the_layer() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let custom = HeaderName::from_static("x-service");
-    let good = format!("Bearer {}", signer.good());
+    let good = format!("Bearer {}", authority.token().sign());
     let cases = [
-        (layer(&signer), AUTHORIZATION, good.as_str()),
-        (layer(&signer).header(custom.clone()), custom, &good),
-        (VerifyServiceTokenLayer::optional(signer.verifier()), AUTHORIZATION, "Basic dTpw"),
+        (layer(&authority), AUTHORIZATION, good.as_str()),
+        (layer(&authority).header(custom.clone()), custom, &good),
+        (VerifyServiceTokenLayer::optional(authority.verifier()), AUTHORIZATION, "Basic dTpw"),
     ];
     for (layer, name, credential) in cases {
         let seen = name.clone();
@@ -348,11 +355,11 @@ async fn credential_is_sensitive_behind_the_layer() {
 
 #[tokio::test]
 async fn credential_is_read_from_the_configured_header() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let name = HeaderName::from_static("x-service");
-    let service = layer(&signer).header(name.clone()).layer(Inner::default());
-    let good = format!("Bearer {}", signer.good());
-    let user = format!("Bearer {}", signer.user());
+    let service = layer(&authority).header(name.clone()).layer(Inner::default());
+    let good = format!("Bearer {}", authority.token().sign());
+    let user = format!("Bearer {}", authority.token().without_marker().sign());
     // (`Authorization`, `x-service`, status)
     let cases = [
         (None, Some(&good), 200),
@@ -374,17 +381,17 @@ async fn credential_is_read_from_the_configured_header() {
 
 #[tokio::test]
 async fn token_without_scheme_is_read_from_another_header() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let name = HeaderName::from_static("x-goog-iap-jwt-assertion");
-    let good = signer.good();
+    let good = authority.token().sign();
     let list = format!("{good}, {good}");
     let basic = "Basic dTpw".to_owned();
     // (status in another header, status in `Authorization`)
     let cases = [
         (&good, 200, 401),
         (&format!("Bearer {good}"), 200, 200),
-        (&signer.user(), 403, 401),
-        (&forged(&good), 401, 401),
+        (&authority.token().without_marker().sign(), 403, 401),
+        (&authority.token().forged().sign(), 401, 401),
         (&list, 400, 401),
         (&list.replace(' ', ""), 400, 401),
         (&format!("{good}, Bearer {good}"), 400, 400),
@@ -394,7 +401,7 @@ async fn token_without_scheme_is_read_from_another_header() {
     ];
     for (case, (value, other, authorization)) in cases.into_iter().enumerate() {
         for (name, status) in [(&name, other), (&AUTHORIZATION, authorization)] {
-            let service = layer(&signer).header(name.clone()).layer(Inner::default());
+            let service = layer(&authority).header(name.clone()).layer(Inner::default());
             let request = Request::get("/").header(name, value).body(()).unwrap();
             let response = service.oneshot(request).await.unwrap();
             assert_eq!(response.status().as_u16(), status, "{name}, case {case}");
@@ -404,11 +411,11 @@ async fn token_without_scheme_is_read_from_another_header() {
 
 #[tokio::test]
 async fn realm_is_in_the_challenge_and_escaped() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     for (realm, challenge) in
         [("billing", r#"Bearer realm="billing""#), ("a\"b\r\nx: y", r#"Bearer realm="a\"b??x: y""#)]
     {
-        let service = layer(&signer).realm(realm).layer(Inner::default());
+        let service = layer(&authority).realm(realm).layer(Inner::default());
         let response = service.oneshot(request::<&str>(&[])).await.unwrap();
         assert_eq!(ResponseSummary::of(&response).challenge.as_deref(), Some(challenge));
     }
@@ -416,23 +423,25 @@ async fn realm_is_in_the_challenge_and_escaped() {
 
 #[tokio::test]
 async fn optional_layer_admits_non_services_without_claims() {
-    let signer = Signer::new("k");
-    let service = VerifyServiceTokenLayer::optional(signer.verifier()).layer(Inner::default());
-    let bearer = |token: &str| vec![format!("Bearer {token}")];
+    let authority = TestAuthority::offline();
+    let service = VerifyServiceTokenLayer::optional(authority.verifier()).layer(Inner::default());
+    let bearer = |token: TokenBuilder| vec![format!("Bearer {}", token.sign())];
+    let token = || authority.token().claim("service", "orders");
+    let user = || authority.token().without_marker();
     let cases = [
-        ("a service token", bearer(&signer.good()), 200, "orders"),
+        ("a service token", bearer(token()), 200, "orders"),
         ("no credentials", vec![], 200, "anonymous"),
         ("another scheme", vec!["Basic dTpw".to_owned()], 200, "anonymous"),
-        ("an end user's token", bearer(&signer.user()), 200, "anonymous"),
-        ("expired", bearer(&signer.expired()), 401, ""),
-        ("forged", bearer(&forged(&signer.good())), 401, ""),
-        ("a forged end user's token", bearer(&forged(&signer.user())), 401, ""),
-        ("garbage", bearer("garbage"), 401, ""),
-        ("unknown key", bearer(&Signer::new("n").user()), 401, ""),
+        ("an end user's token", bearer(user()), 200, "anonymous"),
+        ("expired", bearer(token().expired()), 401, ""),
+        ("forged", bearer(token().forged()), 401, ""),
+        ("a forged end user's token", bearer(user().forged()), 401, ""),
+        ("garbage", vec!["Bearer garbage".to_owned()], 401, ""),
+        ("unknown key", bearer(user().unknown_key()), 401, ""),
         ("malformed", vec!["Bearer a b".to_owned()], 400, ""),
         (
             "two credentials",
-            vec![format!("Bearer {}", signer.good()), "Basic dTpw".to_owned()],
+            vec![format!("Bearer {}", token().sign()), "Basic dTpw".to_owned()],
             400,
             "",
         ),

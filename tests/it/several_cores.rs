@@ -2,26 +2,22 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::Router;
 use axum::extract::Request;
-use axum::{Router, http};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use tower_m2m::{EmbeddedCore, RemoteJwks, Verifier};
+use tower_m2m::{EmbeddedCore, RemoteJwks, SuperTokensCore, Verifier};
 
-use crate::support::{ISSUER, Logs, decode, encode, serve, serve_core};
+use crate::support::{ISSUER, Logs, decode, encode, serve};
 
 /// A token that the core signs with its dynamic key.
 async fn dynamic_token(core: &EmbeddedCore) -> String {
-    let body = json!({"payload": {"source": "microservice"}, "validity": 3600,
-        "useStaticSigningKey": false, "algorithm": "RS256", "jwksDomain": ISSUER});
-    let request = http::Request::post("/recipe/jwt").body(Body::from(body.to_string())).unwrap();
-    let response = core.router().oneshot(request).await.unwrap();
-    let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
-    let body: Value = serde_json::from_slice(&body).unwrap();
-    body["jwt"].as_str().unwrap().to_owned()
+    let url = format!("http://{}", serve(core.router()).await);
+    let request = SuperTokensCore::new(url).unwrap().service_token(ISSUER);
+    let value = request.dynamic_key().mint().await.unwrap().header_value();
+    value.to_str().unwrap().trim_start_matches("Bearer ").to_owned()
 }
 
 /// A balancer that sends each request to a random core.
@@ -37,7 +33,7 @@ async fn balance_requests(cores: [EmbeddedCore; 2]) -> String {
 async fn balance_connections(cores: [EmbeddedCore; 2]) -> String {
     let mut addresses = Vec::new();
     for core in &cores {
-        addresses.push(serve_core(core).await.replace("http://", ""));
+        addresses.push(serve(core.router()).await);
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,10 +1,9 @@
-//! Shared fixtures: an embedded core, keys that sign arbitrary headers and claims, an inner
-//! service, and a scripted JWKS endpoint.
+//! Shared fixtures: an inner service, requests and summaries of responses, sockets and logs.
+//! Authorities, tokens and recording servers are those of `tower_m2m::testing`.
 
 use std::convert::Infallible;
 use std::env;
 use std::error::Error;
-use std::fmt::Display;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
@@ -14,20 +13,16 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::State;
-use axum::response::{IntoResponse, Response as AxumResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use http::{HeaderMap, Request, Response};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Notify, OnceCell, watch};
-use tower::{Service, ServiceExt};
-use tower_m2m::{EmbeddedCore, LocalJwks, Rejection, RejectionReason, ServiceClaims, Verifier};
+use tokio::sync::Notify;
+use tower::Service;
+use tower_m2m::{Rejection, RejectionReason, ServiceClaims};
 use tracing::dispatcher::Dispatch;
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Subscriber, subscriber};
@@ -72,32 +67,6 @@ pub(crate) fn example(name: &str) -> Command {
 pub(crate) fn decode(jwt: &str, part: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(jwt.split('.').nth(part).unwrap()).unwrap())
         .unwrap()
-}
-
-/// The embedded core that all tests share, because generating RSA keys is slow.
-pub(crate) async fn core() -> &'static EmbeddedCore {
-    static CORE: OnceCell<EmbeddedCore> = OnceCell::const_new();
-    CORE.get_or_init(|| async { EmbeddedCore::builder().build().await.unwrap() }).await
-}
-
-/// Mints a token with any `payload` through the core's router, without a socket.
-pub(crate) async fn mint(core: &EmbeddedCore, payload: Value) -> String {
-    let body = json!({"payload": payload, "validity": 3600, "useStaticSigningKey": true, "algorithm": "RS256",
-        "jwksDomain": ISSUER});
-    let request = Request::post("/recipe/jwt").body(Body::from(body.to_string())).unwrap();
-    let response = core.router().oneshot(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    let body: Value =
-        serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await.unwrap()).unwrap();
-    body["jwt"].as_str().unwrap().to_owned()
-}
-
-/// Serves a core on a free port until the test ends.
-pub(crate) async fn serve_core(core: &EmbeddedCore) -> String {
-    let (core, listener) = (core.clone(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { core.serve(listener, std::future::pending()).await });
-    url
 }
 
 /// Serves a router on a free port until the test ends.
@@ -146,80 +115,6 @@ impl UnusedListener {
         let (_, peer) = self.0.accept().await.unwrap();
         assert_eq!(peer, own.local_addr().unwrap(), "unexpected connection");
     }
-}
-
-/// An Ed25519 key that signs any header and claims.
-pub(crate) struct Signer {
-    pair: Ed25519KeyPair,
-    kid: String,
-}
-
-impl Signer {
-    pub(crate) fn new(kid: &str) -> Self {
-        Self { pair: Ed25519KeyPair::generate().unwrap(), kid: kid.to_owned() }
-    }
-
-    pub(crate) fn public(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
-    }
-
-    /// The private key (RFC 5958).
-    pub(crate) fn pkcs8(&self) -> Vec<u8> {
-        self.pair.to_pkcs8().unwrap().as_ref().to_vec()
-    }
-
-    pub(crate) fn jwk(&self) -> String {
-        format!(
-            r#"{{"kty":"OKP","crv":"Ed25519","kid":"{}","x":"{}"}}"#,
-            self.kid,
-            encode(self.public())
-        )
-    }
-
-    pub(crate) fn header(&self) -> String {
-        format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, self.kid)
-    }
-
-    /// A token with exactly this header and these claims.
-    pub(crate) fn token(&self, header: &str, claims: &str) -> String {
-        self.sign(&format!("{}.{}", encode(header), encode(claims)))
-    }
-
-    /// `signing_input`, a dot and its valid signature.
-    pub(crate) fn sign(&self, signing_input: &str) -> String {
-        format!("{signing_input}.{}", encode(self.pair.sign(signing_input.as_bytes())))
-    }
-
-    /// A token with these claims and the default header.
-    pub(crate) fn claims(&self, claims: impl Display) -> String {
-        self.token(&self.header(), &claims.to_string())
-    }
-
-    /// A valid token of the service `orders`.
-    pub(crate) fn good(&self) -> String {
-        self.claims(json!({"exp": now() + 3600, "source": "microservice", "service": "orders", "iss": ISSUER}))
-    }
-
-    /// An end user's token: valid, but without the marker.
-    pub(crate) fn user(&self) -> String {
-        self.claims(json!({"exp": now() + 3600, "sub": "user-1", "iss": ISSUER}))
-    }
-
-    pub(crate) fn expired(&self) -> String {
-        self.claims(json!({"exp": now() - 3600, "source": "microservice", "iss": ISSUER}))
-    }
-
-    /// A verifier with the default policy that knows only this key.
-    pub(crate) fn verifier(&self) -> Verifier {
-        Verifier::new(LocalJwks::from_json(key_set(&[self])).unwrap())
-    }
-}
-
-pub(crate) fn key_set(signers: &[&Signer]) -> String {
-    format!(
-        r#"{{"keys":[{}]}}"#,
-        signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>().join(",")
-    )
 }
 
 /// The token with one bit of its signature flipped.
@@ -298,98 +193,6 @@ impl ResponseSummary {
 
 pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
-}
-
-/// What the JWKS endpoint does with a request.
-#[derive(Clone, Debug)]
-pub(crate) enum Script {
-    Keys(String),
-    Status(u16),
-    /// Holds the request until the script changes, then responds as the new script says.
-    Hold,
-}
-
-/// A JWKS endpoint on a loopback socket that follows a script and counts its requests.
-pub(crate) struct Endpoint {
-    pub(crate) url: String,
-    script: watch::Sender<Script>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    fetches: AtomicUsize,
-    aborted: AtomicUsize,
-    changed: Notify,
-}
-
-impl Endpoint {
-    pub(crate) async fn start(script: Script) -> Self {
-        let (script, counts) = (watch::Sender::new(script), Arc::<Counts>::default());
-        let state = (script.subscribe(), Arc::clone(&counts));
-        let address = serve(Router::new().fallback(respond).with_state(state)).await;
-        Self { url: format!("http://{address}/jwks.json"), script, counts }
-    }
-
-    pub(crate) fn set(&self, script: Script) {
-        self.script.send_replace(script);
-    }
-
-    pub(crate) fn fetches(&self) -> usize {
-        self.counts.fetches.load(Ordering::SeqCst)
-    }
-
-    /// Waits until at least this many fetches have arrived.
-    pub(crate) async fn fetched(&self, times: usize) {
-        self.until(|counts| counts.fetches.load(Ordering::SeqCst) >= times).await;
-    }
-
-    /// Waits until the client has aborted a held fetch.
-    pub(crate) async fn aborted(&self) {
-        self.until(|counts| counts.aborted.load(Ordering::SeqCst) > 0).await;
-    }
-
-    async fn until(&self, reached: impl Fn(&Counts) -> bool) {
-        let wait = async {
-            loop {
-                let changed = self.counts.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if reached(&self.counts) {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        tokio::time::timeout(TIMEOUT, wait)
-            .await
-            .expect("timed out waiting for a fetch or an abort");
-    }
-}
-
-async fn respond(
-    State((mut script, counts)): State<(watch::Receiver<Script>, Arc<Counts>)>,
-) -> AxumResponse {
-    struct CountAbort<'c>(&'c Counts);
-    impl Drop for CountAbort<'_> {
-        fn drop(&mut self) {
-            self.0.aborted.fetch_add(1, Ordering::SeqCst);
-            self.0.changed.notify_waiters();
-        }
-    }
-    counts.fetches.fetch_add(1, Ordering::SeqCst);
-    counts.changed.notify_waiters();
-    let count_abort = CountAbort(&counts);
-    let script = script
-        .wait_for(|script| !matches!(script, Script::Hold))
-        .await
-        .map(|script| script.clone());
-    std::mem::forget(count_abort);
-    match script {
-        Ok(Script::Keys(keys)) => ([("content-type", "application/json")], keys).into_response(),
-        Ok(Script::Status(status)) => StatusCode::from_u16(status).unwrap().into_response(),
-        Ok(Script::Hold) | Err(_) => StatusCode::GONE.into_response(),
-    }
 }
 
 /// Makes `subscriber` this thread's default.

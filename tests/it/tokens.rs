@@ -7,19 +7,15 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA512,
 };
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    Algorithm, KeySetError, LocalJwks, RejectionReason as R, RemoteJwks, Verifier,
-    VerifyServiceTokenLayer,
+    Algorithm, KeySetError, LocalJwks, RejectionReason as R, Verifier, VerifyServiceTokenLayer,
 };
 
-use crate::support::{
-    Endpoint, Inner, ResponseSummary, Script, Signer, UnusedListener, bearer, core, decode, encode,
-    key_set, mint, now,
-};
+use crate::pem::{public_der, public_key};
+use crate::support::{Inner, ResponseSummary, UnusedListener, bearer, decode, encode, now};
 
 /// Sends a token through the layer. Returns the caller's name or the reason of the rejection, and
 /// asserts the response's status.
@@ -49,7 +45,9 @@ fn good_claims() -> String {
 
 #[tokio::test]
 async fn malformed_or_unsupported_header_is_refused() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
+    authority.rotate_to("k");
+    authority.withdraw();
     let with = |members: &str| format!(r#"{{"alg":"EdDSA","kid":"k"{members}}}"#);
     let deep = |depth: usize| with(&format!(r#","x":{}{}"#, "[".repeat(depth), "]".repeat(depth)));
     let padded =
@@ -121,16 +119,16 @@ async fn malformed_or_unsupported_header_is_refused() {
         (kid("null"), Some(R::MalformedKid)),
         (kid(r#"["k"]"#), Some(R::MalformedKid)),
     ];
-    let verifier = signer.verifier();
+    let verifier = Verifier::new(authority.local_jwks());
     for (header, reason) in cases {
         let expected = reason.map_or(Ok("orders".to_owned()), Err);
         assert_eq!(
-            verify(&verifier, &signer.token(&header, &good_claims())).await,
+            verify(&verifier, &authority.sign_parts(&header, &good_claims())).await,
             expected,
             "{header}"
         );
     }
-    let broken = signer.sign(&format!(
+    let broken = authority.sign_input(format!(
         "{}.{}",
         encode(b"{\"alg\":\"EdDSA\",\"x\":\"\xff\"}"),
         encode(good_claims())
@@ -138,15 +136,17 @@ async fn malformed_or_unsupported_header_is_refused() {
     assert_eq!(verify(&verifier, &broken).await, Err(R::MalformedHeader));
     let megabyte = kid(&format!(r#""{}""#, "k".repeat(1 << 20)));
     assert_eq!(
-        verify(&verifier, &signer.token(&megabyte, &good_claims())).await,
+        verify(&verifier, &authority.sign_parts(&megabyte, &good_claims())).await,
         Err(R::TokenTooLong)
     );
 }
 
 #[tokio::test]
 async fn alg_none_and_hmac_with_the_public_key_are_refused() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier();
+    let authority = TestAuthority::offline();
+    authority.rotate_to("k");
+    authority.withdraw();
+    let verifier = Verifier::new(authority.local_jwks());
     for alg in ["none", "None", "nOnE", "NONE", ""] {
         let unsigned = format!(
             "{}.{}.",
@@ -165,13 +165,11 @@ async fn alg_none_and_hmac_with_the_public_key_are_refused() {
             "{alg}"
         );
     }
-    // The DER prefix of an Ed25519 public key (RFC 8410 §4).
-    let der = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", signer.public()].concat();
-    let jwk = signer.jwk();
+    let (raw, der, jwk) = (public_key(&authority), public_der(&authority), authority.jwk());
     for (alg, method) in
         [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
     {
-        for secret in [signer.public(), &der, jwk.as_bytes(), b""] {
+        for secret in [&*raw, &der, jwk.as_bytes(), b""] {
             let input = format!(
                 "{}.{}",
                 encode(format!(r#"{{"alg":"{alg}","kid":"k"}}"#)),
@@ -232,11 +230,11 @@ async fn algorithm_is_bound_to_the_key() {
 
 #[tokio::test]
 async fn token_of_a_spiffe_bundle_is_admitted() {
-    let signer = Signer::new("k");
-    let bundle = |of_use: &str| {
-        key_set(&[&signer]).replace(r#""kid""#, &format!(r#""use":"{of_use}","kid""#))
-    };
-    let svid = signer.token(r#"{"alg":"EdDSA","kid":"k","typ":"JOSE"}"#, &good_claims());
+    let authority = TestAuthority::offline();
+    authority.rotate_to("k");
+    authority.withdraw();
+    let bundle = |of_use: &str| authority.jwks().replace(r#""sig""#, &format!(r#""{of_use}""#));
+    let svid = authority.sign_parts(r#"{"alg":"EdDSA","kid":"k","typ":"JOSE"}"#, &good_claims());
     let keys = LocalJwks::from_json(bundle("jwt-svid")).unwrap();
     assert_eq!(verify(&Verifier::new(keys), &svid).await, Ok("orders".to_owned()));
     assert_eq!(LocalJwks::from_json(bundle("x509-svid")).unwrap_err(), KeySetError::NoUsableKey);
@@ -244,26 +242,26 @@ async fn token_of_a_spiffe_bundle_is_admitted() {
 
 #[tokio::test]
 async fn token_of_the_embedded_core_is_admitted() {
-    let core = core().await;
-    let verifier = Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap());
-    let token = mint(core, json!({"source": "microservice", "service": "billing"})).await;
+    let authority = TestAuthority::start().await;
+    let verifier = authority.verifier();
+    let token = authority.mint(json!({"source": "microservice", "service": "billing"})).await;
     assert_eq!(verify(&verifier, &token).await, Ok("billing".to_owned()));
-    assert_eq!(
-        verify(&verifier, &mint(core, json!({"sub": "u"})).await).await,
-        Err(R::NotMicroservice)
-    );
+    let session = authority.mint(json!({"sub": "u"})).await;
+    assert_eq!(verify(&verifier, &session).await, Err(R::NotMicroservice));
     assert_eq!(decode(&token, 0)["alg"], "RS256");
 }
 
 #[tokio::test]
 async fn non_canonical_encoding_is_refused() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier();
+    let authority = TestAuthority::offline();
+    authority.rotate_to("k");
+    authority.withdraw();
+    let verifier = Verifier::new(authority.local_jwks());
     // In each part the last base64url character has unused bits.
     let header = encode(r#"{"alg":"EdDSA","kid":"k" }"#);
     let payload =
         encode(format!(r#"{{"exp":{},"source":"microservice","service":"orders"}}"#, now() + 3600));
-    let good = signer.sign(&format!("{header}.{payload}"));
+    let good = authority.sign_input(format!("{header}.{payload}"));
     let signature = good.rsplit('.').next().unwrap();
     assert_eq!(verify(&verifier, &good).await, Ok("orders".to_owned()));
 
@@ -277,13 +275,16 @@ async fn non_canonical_encoding_is_refused() {
     }
     let loose = |part: &str| with_trailing_bits(part).expect("the last character has unused bits");
     let cases = [
-        (signer.sign(&format!("{}.{payload}", loose(&header))), R::NotBase64Url),
-        (signer.sign(&format!("{header}.{}", loose(&payload))), R::NotBase64Url),
+        (authority.sign_input(format!("{}.{payload}", loose(&header))), R::NotBase64Url),
+        (authority.sign_input(format!("{header}.{}", loose(&payload))), R::NotBase64Url),
         (format!("{header}.{payload}.{}", loose(signature)), R::NotBase64Url),
-        (signer.sign(&format!("{header}.{payload}=")), R::MalformedCredentials),
+        (authority.sign_input(format!("{header}.{payload}=")), R::MalformedCredentials),
         (format!("{good}=="), R::NotBase64Url),
         (good.replace('.', "+."), R::NotBase64Url),
-        (signer.sign(&format!("{header}.{}/{}", &payload[..4], &payload[5..])), R::NotBase64Url),
+        (
+            authority.sign_input(format!("{header}.{}/{}", &payload[..4], &payload[5..])),
+            R::NotBase64Url,
+        ),
         (format!("{good}\u{20}"), R::MalformedCredentials),
         (format!("{header}.{payload}"), R::NotThreeParts),
         (format!("{good}."), R::NotThreeParts),
@@ -295,23 +296,20 @@ async fn non_canonical_encoding_is_refused() {
         (format!("{header}.{payload}."), R::NotThreeParts),
         (".".repeat(8192), R::NotThreeParts),
         (".".repeat(1_000_000), R::TokenTooLong),
-        (
-            signer.token(&signer.header(), &format!("{}{}", good_claims(), " ".repeat(6100))),
-            R::TokenTooLong,
-        ),
+        (authority.sign_claims(format!("{}{}", good_claims(), " ".repeat(6100))), R::TokenTooLong),
     ];
     for (index, (token, reason)) in cases.into_iter().enumerate() {
         assert_eq!(verify(&verifier, &token).await, Err(reason), "case {index}: {:.120}", token);
     }
-    let short = signer.verifier().max_token_len(good.len());
+    let short = Verifier::new(authority.local_jwks()).max_token_len(good.len());
     assert_eq!(verify(&short, &good).await, Ok("orders".to_owned()));
     assert_eq!(verify(&short.max_token_len(good.len() - 1), &good).await, Err(R::TokenTooLong));
 }
 
 #[tokio::test]
 async fn token_with_one_changed_character_is_refused() {
-    let signer = Signer::new("k");
-    let (verifier, good) = (signer.verifier(), signer.good());
+    let authority = TestAuthority::offline();
+    let (verifier, good) = (authority.verifier(), authority.token().sign());
     for at in 0..good.len() {
         let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
         let changed = format!("{}{other}{}", &good[..at], &good[at + 1..]);
@@ -368,12 +366,14 @@ async fn ecdsa_r_and_s_out_of_range_are_refused() {
 
 #[tokio::test]
 async fn key_in_the_token_header_is_never_used() {
-    let (signer, attacker) = (Signer::new("k"), Signer::new("k"));
-    let (unused, endpoint) =
-        (UnusedListener::new().await, Endpoint::start(Script::Keys(key_set(&[&signer]))).await);
-    let remote = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
+    let (authority, attacker) = (TestAuthority::start().await, TestAuthority::offline());
+    for keys in [&authority, &attacker] {
+        keys.rotate_to("k");
+    }
+    let unused = UnusedListener::new().await;
+    let verifiers = [Verifier::new(authority.local_jwks()), Verifier::new(authority.remote_jwks())];
     let url = unused.url();
-    let certificate = URL_SAFE_NO_PAD.encode(attacker.public());
+    let certificate = encode(public_key(&attacker));
     let cases = [
         format!(r#""jku":"{url}/jwks.json""#),
         format!(r#""x5u":"{url}/chain.pem""#),
@@ -382,16 +382,16 @@ async fn key_in_the_token_header_is_never_used() {
         format!(r#""jku":"{url}","x5u":"{url}","jwk":{},"x5c":["{certificate}"]"#, attacker.jwk()),
     ];
     for members in cases {
-        for verifier in [&signer.verifier(), &remote] {
+        for verifier in &verifiers {
             let known = format!(r#"{{"alg":"EdDSA","kid":"k",{members}}}"#);
-            let result = verify(verifier, &attacker.token(&known, &good_claims())).await;
+            let result = verify(verifier, &attacker.sign_parts(&known, &good_claims())).await;
             assert_eq!(result, Err(R::BadSignature), "{members}");
             let unknown = format!(r#"{{"alg":"EdDSA","kid":"{url}",{members}}}"#);
-            let result = verify(verifier, &attacker.token(&unknown, &good_claims())).await;
+            let result = verify(verifier, &attacker.sign_parts(&unknown, &good_claims())).await;
             assert_eq!(result, Err(R::UnknownKey), "{members}");
             // A valid token with these members is still admitted.
             assert!(
-                verify(verifier, &signer.token(&known, &good_claims())).await.is_ok(),
+                verify(verifier, &authority.sign_parts(&known, &good_claims())).await.is_ok(),
                 "{members}"
             );
         }

@@ -6,14 +6,15 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use tower_m2m::{RejectionReason as R, Verifier};
+use tower_m2m::testing::{TestAuthority, TokenBuilder};
+use tower_m2m::{EmbeddedCore, RejectionReason as R, Verifier};
 
-use crate::support::{ISSUER, Signer, core, encode, forged, now};
+use crate::support::{ISSUER, encode, now};
 use crate::tokens::verify;
 
 /// Verifies one token for each case. Its claims are the marker, the service's name and the case's
 /// members, in which `NOW±n` is replaced by that time.
-async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]) {
+async fn check(verifier: &Verifier, authority: &TestAuthority, cases: &[(&str, Option<R>)]) {
     let now = i64::try_from(now()).unwrap();
     for (members, reason) in cases {
         let mut members = (*members).to_owned();
@@ -24,8 +25,8 @@ async fn check(verifier: &Verifier, signer: &Signer, cases: &[(&str, Option<R>)]
             let offset: i64 = rest[..end].parse().unwrap_or(0);
             members = format!("{}{}{}", &members[..at], now + offset, &rest[end..]);
         }
-        let token =
-            signer.claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
+        let token = authority
+            .sign_claims(format!(r#"{{"source":"microservice","service":"orders"{members}}}"#));
         let expected = reason.map_or(Ok("orders".to_owned()), Err);
         assert_eq!(verify(verifier, &token).await, expected, "{members}");
     }
@@ -60,26 +61,30 @@ async fn expired_or_malformed_exp_is_refused() {
         (r#","exp":NOW-3600"#, Some(R::Expired)),
         (r#","exp":NOW-10"#, None), // within the leeway
     ];
-    let signer = Signer::new("k");
-    check(&signer.verifier(), &signer, &cases).await;
+    let authority = TestAuthority::offline();
+    check(&Verifier::new(authority.local_jwks()), &authority, &cases).await;
 
-    let strict = signer.verifier().leeway(Duration::ZERO);
+    let strict = Verifier::new(authority.local_jwks()).leeway(Duration::ZERO);
     check(
         &strict,
-        &signer,
+        &authority,
         &[(r#","exp":NOW"#, Some(R::Expired)), (r#","exp":NOW-1"#, Some(R::Expired))],
     )
     .await;
     // The leeway is at most five minutes.
-    let lax = signer.verifier().leeway(Duration::MAX);
-    check(&lax, &signer, &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))])
-        .await;
+    let lax = Verifier::new(authority.local_jwks()).leeway(Duration::MAX);
+    check(
+        &lax,
+        &authority,
+        &[(r#","exp":NOW-240"#, None), (r#","exp":NOW-300"#, Some(R::Expired))],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn each_configured_issuer_is_accepted() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier().issuer("https://a").issuer("https://b");
+    let authority = TestAuthority::offline();
+    let verifier = Verifier::new(authority.local_jwks()).issuer("https://a").issuer("https://b");
     let cases = [
         (r#","exp":NOW+60,"iss":"https://a""#, None),
         (r#","exp":NOW+60,"iss":"https://b""#, None),
@@ -88,7 +93,7 @@ async fn each_configured_issuer_is_accepted() {
         (r#","exp":NOW+60,"iss":["https://a"]"#, Some(R::WrongIssuer)),
         (r#","exp":NOW+60"#, Some(R::WrongIssuer)),
     ];
-    check(&verifier, &signer, &cases).await;
+    check(&verifier, &authority, &cases).await;
 }
 
 #[tokio::test]
@@ -107,30 +112,33 @@ async fn future_or_malformed_nbf_and_iat_are_refused() {
         (r#","exp":NOW+3600,"iat":null"#, Some(R::MalformedIssuedAt)),
         (r#","exp":NOW+3600,"iat":[]"#, Some(R::MalformedIssuedAt)),
     ];
-    let signer = Signer::new("k");
-    check(&signer.verifier(), &signer, &cases).await;
+    let authority = TestAuthority::offline();
+    check(&Verifier::new(authority.local_jwks()), &authority, &cases).await;
 }
 
 #[tokio::test]
 async fn token_over_max_lifetime_is_refused() {
-    let signer = Signer::new("k");
-    let bounded = signer.verifier().max_lifetime(Duration::from_secs(3600));
+    let authority = TestAuthority::offline();
+    let bounded = Verifier::new(authority.local_jwks()).max_lifetime(Duration::from_secs(3600));
     let cases = [
         (r#","iat":NOW-10,"exp":NOW+3590"#, None),
         (r#","iat":NOW-10,"exp":NOW+3591"#, Some(R::LifetimeTooLong)),
         (r#","iat":NOW-10,"exp":9007199254740991"#, Some(R::LifetimeTooLong)),
         (r#","exp":NOW+60"#, Some(R::MalformedIssuedAt)),
     ];
-    check(&bounded, &signer, &cases).await;
-    let unbounded = signer.verifier().max_lifetime(Duration::MAX);
-    check(&unbounded, &signer, &[(r#","iat":0,"exp":9007199254740991"#, None)]).await;
+    check(&bounded, &authority, &cases).await;
+    let unbounded = Verifier::new(authority.local_jwks()).max_lifetime(Duration::MAX);
+    check(&unbounded, &authority, &[(r#","iat":0,"exp":9007199254740991"#, None)]).await;
 }
 
 #[tokio::test]
 async fn wrong_issuer_audience_or_subject_is_refused() {
-    let signer = Signer::new("k");
-    let verifier =
-        signer.verifier().issuer(ISSUER).audience("billing").audience("ledger").subject("orders");
+    let authority = TestAuthority::offline();
+    let verifier = Verifier::new(authority.local_jwks())
+        .issuer(ISSUER)
+        .audience("billing")
+        .audience("ledger")
+        .subject("orders");
     let good = r#","exp":NOW+60,"iss":"https://api.example.com","aud":"billing","sub":"orders""#;
     let with = |from: &str, to: &str| good.replace(from, to);
     let cases = [
@@ -160,7 +168,7 @@ async fn wrong_issuer_audience_or_subject_is_refused() {
         (with(r#""orders""#, "\"Orders\""), Some(R::WrongSubject)),
     ];
     let cases: Vec<_> = cases.iter().map(|(members, reason)| (members.as_str(), *reason)).collect();
-    check(&verifier, &signer, &cases).await;
+    check(&verifier, &authority, &cases).await;
     // Without a configured value any string is accepted, and other types are refused.
     let unconfigured = [
         (r#","exp":NOW+60,"iss":"x","aud":["x","y"],"sub":"x""#, None),
@@ -168,7 +176,7 @@ async fn wrong_issuer_audience_or_subject_is_refused() {
         (r#","exp":NOW+60,"aud":{"x":[]}"#, Some(R::WrongAudience)),
         (r#","exp":NOW+60,"sub":null"#, Some(R::WrongSubject)),
     ];
-    check(&signer.verifier(), &signer, &unconfigured).await;
+    check(&Verifier::new(authority.local_jwks()), &authority, &unconfigured).await;
 }
 
 #[tokio::test]
@@ -183,10 +191,11 @@ async fn registered_claim_that_is_null_is_refused() {
         ("sub", R::WrongSubject),
         ("cnf", R::SenderConstrained),
     ];
-    let signer = Signer::new("k");
-    let configured = signer.verifier().issuer(ISSUER).audience("billing").subject("orders");
+    let authority = TestAuthority::offline();
+    let configured =
+        Verifier::new(authority.local_jwks()).issuer(ISSUER).audience("billing").subject("orders");
     for (verifier, names) in [
-        (signer.verifier(), json!({})),
+        (Verifier::new(authority.local_jwks()), json!({})),
         (configured, json!({"iss": ISSUER, "aud": "billing", "sub": "orders"})),
     ] {
         let token = |claim: &str| {
@@ -195,7 +204,7 @@ async fn registered_claim_that_is_null_is_refused() {
             claims["source"] = "microservice".into();
             claims["service"] = "orders".into();
             claims[claim] = Value::Null;
-            signer.claims(claims)
+            authority.sign_claims(claims)
         };
         for (claim, reason) in registered {
             assert_eq!(verify(&verifier, &token(claim)).await, Err(reason), "{claim} {names}");
@@ -218,40 +227,36 @@ async fn sender_constrained_token_is_refused() {
         (r#","exp":NOW-60,"cnf":{}"#, Some(R::Expired)),
         (r#","exp":NOW+60,"act":{"cnf":{}}"#, None),
     ];
-    let signer = Signer::new("k");
-    check(&signer.verifier(), &signer, &cases).await;
+    let authority = TestAuthority::offline();
+    check(&Verifier::new(authority.local_jwks()), &authority, &cases).await;
 }
 
 #[tokio::test]
 async fn only_an_unknown_key_makes_claims_come_first() {
-    let (known, unknown) = (Signer::new("k"), Signer::new("n"));
-    let verifier = known.verifier().issuer(ISSUER);
-    let claims = |more: Value| {
-        let mut claims = json!({"exp": now() + 60, "iss": ISSUER, "source": "microservice"});
-        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        claims
-    };
-    let cases = [
-        (claims(json!({"exp": now() - 60})), R::Expired),
-        (claims(json!({"iat": now() + 600})), R::IssuedInFuture),
-        (claims(json!({"iss": "https://other"})), R::WrongIssuer),
-        (claims(json!({"cnf": {}})), R::SenderConstrained),
+    let (known, unknown) = (TestAuthority::offline(), TestAuthority::offline());
+    let verifier = known.verifier();
+    let defects: [(fn(TokenBuilder) -> TokenBuilder, R); 4] = [
+        (TokenBuilder::expired, R::Expired),
+        (|token| token.claim("iat", now() + 600), R::IssuedInFuture),
+        (|token| token.claim("iss", "https://other"), R::WrongIssuer),
+        (|token| token.claim("cnf", json!({})), R::SenderConstrained),
     ];
-    for (claims, reason) in cases {
-        let token = known.claims(&claims);
-        assert_eq!(verify(&verifier, &token).await, Err(reason), "{claims}");
+    for (with_defect, reason) in defects {
+        let token = with_defect(known.token());
+        assert_eq!(verify(&verifier, &token.clone().sign()).await, Err(reason));
         // The sender of a forged token does not learn what is required.
-        assert_eq!(verify(&verifier, &forged(&token)).await, Err(R::BadSignature), "{claims}");
-        let of_unknown_key = unknown.claims(&claims);
-        assert_eq!(verify(&verifier, &of_unknown_key).await, Err(reason), "{claims}");
-        assert_eq!(verify(&verifier, &forged(&of_unknown_key)).await, Err(reason), "{claims}");
+        let forged = token.forged().sign();
+        assert_eq!(verify(&verifier, &forged).await, Err(R::BadSignature), "{reason:?}");
+        let of_unknown_key = with_defect(unknown.token());
+        assert_eq!(verify(&verifier, &of_unknown_key.clone().sign()).await, Err(reason));
+        assert_eq!(verify(&verifier, &of_unknown_key.forged().sign()).await, Err(reason));
     }
 }
 
 #[tokio::test]
 async fn malformed_claims_are_refused() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier();
+    let authority = TestAuthority::offline();
+    let verifier = Verifier::new(authority.local_jwks());
     let exp = format!(r#""exp":{}"#, now() + 60);
     let good = format!(r#"{{{exp},"source":"microservice"}}"#);
     let deep = |depth: usize| {
@@ -282,7 +287,7 @@ async fn malformed_claims_are_refused() {
     ];
     for (claims, accepted) in cases {
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::MalformedClaims) };
-        assert_eq!(verify(&verifier, &signer.claims(&claims)).await, expected, "{claims}");
+        assert_eq!(verify(&verifier, &authority.sign_claims(&claims)).await, expected, "{claims}");
     }
     // serde_json's `raw_value` is enabled in this build and would replace a `RawValue` object with
     // the JSON in its string.
@@ -300,20 +305,22 @@ async fn malformed_claims_are_refused() {
         good.replace('{', r#"{"\u0024serde_json::private::RawValue":"{}","#),
     ] {
         assert_eq!(
-            verify(&verifier, &signer.claims(&claims)).await,
+            verify(&verifier, &authority.sign_claims(&claims)).await,
             Err(R::MalformedClaims),
             "{claims}"
         );
     }
     let broken = [good.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat();
-    let token = signer.sign(&format!("{}.{}", encode(signer.header()), encode(broken)));
+    let token = authority.token().sign();
+    let (header, _) = token.split_once('.').unwrap();
+    let token = authority.sign_input(format!("{header}.{}", encode(broken)));
     assert_eq!(verify(&verifier, &token).await, Err(R::MalformedClaims), "not UTF-8");
 }
 
 #[tokio::test]
 async fn token_without_the_exact_marker_is_refused() {
-    let signer = Signer::new("k");
-    let verifier = signer.verifier();
+    let authority = TestAuthority::offline();
+    let verifier = Verifier::new(authority.local_jwks());
     let exp = now() + 60;
     let cases = [
         (r#""source":"microservice""#, true),
@@ -334,7 +341,7 @@ async fn token_without_the_exact_marker_is_refused() {
         (r#""payload":{"source":"microservice"}"#, false),
     ];
     for (member, accepted) in cases {
-        let token = signer.claims(format!(r#"{{"exp":{exp},{member}}}"#));
+        let token = authority.sign_claims(format!(r#"{{"exp":{exp},{member}}}"#));
         let expected = if accepted { Ok("nameless".to_owned()) } else { Err(R::NotMicroservice) };
         assert_eq!(verify(&verifier, &token).await, expected, "{member}");
     }
@@ -342,17 +349,17 @@ async fn token_without_the_exact_marker_is_refused() {
 
 #[tokio::test]
 async fn configured_marker_replaces_the_default() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let token = |name: &str, value: serde_json::Value| {
-        signer.claims(json!({"exp": now() + 60, name: value}))
+        authority.sign_claims(json!({"exp": now() + 60, name: value}))
     };
-    let renamed = signer.verifier().marker("kind", "service");
+    let renamed = Verifier::new(authority.local_jwks()).marker("kind", "service");
     assert!(verify(&renamed, &token("kind", "service".into())).await.is_ok());
     assert_eq!(
         verify(&renamed, &token("source", "microservice".into())).await,
         Err(R::NotMicroservice)
     );
-    let oauth = signer.verifier().marker("stt", 1);
+    let oauth = Verifier::new(authority.local_jwks()).marker("stt", 1);
     assert!(verify(&oauth, &token("stt", 1.into())).await.is_ok());
     for (name, value) in [
         ("stt", json!(0)),
@@ -366,7 +373,7 @@ async fn configured_marker_replaces_the_default() {
 
 #[tokio::test]
 async fn end_user_token_is_refused() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let exp = now() + 3600;
     let users = [
         (
@@ -386,11 +393,11 @@ async fn end_user_token_is_refused() {
                 "iss": "https://api.example.com/auth"}),
         ),
     ];
-    let any_issuer = signer.verifier();
-    let users_issuer = signer.verifier().issuer("https://api.example.com/auth");
-    let services_issuer = signer.verifier().issuer(ISSUER);
+    let any_issuer = Verifier::new(authority.local_jwks());
+    let users_issuer = Verifier::new(authority.local_jwks()).issuer("https://api.example.com/auth");
+    let services_issuer = Verifier::new(authority.local_jwks()).issuer(ISSUER);
     for (case, claims) in users {
-        let token = signer.claims(&claims);
+        let token = authority.sign_claims(&claims);
         for (verifier, reason) in [
             (&any_issuer, R::NotMicroservice),
             (&users_issuer, R::NotMicroservice),
@@ -405,7 +412,7 @@ async fn end_user_token_is_refused() {
 /// JSON in its string, so the core would sign a marker that a filter in front of it does not see.
 #[tokio::test]
 async fn payload_with_a_serde_json_name_is_not_signed() {
-    let router = core().await.router();
+    let router = EmbeddedCore::builder().build().await.unwrap().router();
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
     let payloads = [
         r#"{"sub":"u","source":{"$serde_json::private::RawValue":"\"microservice\""}}"#.to_owned(),

@@ -3,23 +3,19 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_m2m::{
-    Algorithm, LocalJwks, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
-};
+use tower_m2m::testing::TestAuthority;
+use tower_m2m::{Algorithm, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{API_KEY, ISSUER, ScriptedCore, Step, mint_in_steps, status, token_response};
-use crate::support::{DeadPort, Logs, Signer, TIMEOUT, chain, key_set, now};
+use crate::support::{DeadPort, Logs, TIMEOUT, chain};
 
 const HTML_PAGE: &str = "<!doctype html><html><body><h1>Not Found</h1></body></html>";
 
 /// A core that mints one token with these claims.
-async fn core_minting(signer: &Signer, more: Value) -> ScriptedCore {
-    let mut claims = json!({
-        "iat": now(), "exp": now() + 3600, "iss": ISSUER, "source": "microservice",
-    });
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    ScriptedCore::start([token_response(&signer.claims(claims))]).await
+async fn core_minting(authority: &TestAuthority, claims: Value) -> ScriptedCore {
+    let token = authority.token().claim("iss", ISSUER).claims(claims);
+    ScriptedCore::start([token_response(&token.sign())]).await
 }
 
 async fn mint(core: &ScriptedCore, verifier: &Verifier) -> Result<ServiceToken, MintError> {
@@ -34,7 +30,7 @@ fn verifier_at(url: &str) -> Verifier {
 
 #[tokio::test]
 async fn wrong_jwks_url_fails_at_once_with_url_and_cause() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let cases = [
         (status(404, "", "Not found"), "the response has status 404"),
         (status(404, "", ""), "the response has status 404"),
@@ -44,7 +40,7 @@ async fn wrong_jwks_url_fails_at_once_with_url_and_cause() {
     ];
     for (step, cause) in cases {
         let logs = Logs::of_this_thread();
-        let core = core_minting(&signer, json!({})).await;
+        let core = core_minting(&authority, json!({})).await;
         let jwks = ScriptedCore::start([step]).await;
         let err = mint(&core, &verifier_at(&jwks.url)).await.unwrap_err();
         assert!(matches!(err, MintError::KeysUnavailable { .. }), "{err:?}");
@@ -59,7 +55,7 @@ async fn wrong_jwks_url_fails_at_once_with_url_and_cause() {
 
 #[tokio::test]
 async fn mint_waits_for_an_endpoint_that_recovers() {
-    let signer = Signer::new("k");
+    let authority = TestAuthority::offline();
     let cases = [
         ("404 and is an HTML page", status(404, "", HTML_PAGE)),
         ("503", status(503, "", "")),
@@ -67,8 +63,8 @@ async fn mint_waits_for_an_endpoint_that_recovers() {
     ];
     for (cause, step) in cases {
         let logs = Logs::of_this_thread();
-        let core = core_minting(&signer, json!({})).await;
-        let jwks = ScriptedCore::start([step, status(200, "", &key_set(&[&signer]))]).await;
+        let core = core_minting(&authority, json!({})).await;
+        let jwks = ScriptedCore::start([step, status(200, "", &authority.jwks())]).await;
         let minted = mint(&core, &verifier_at(&jwks.url)).await;
         assert!(minted.is_ok(), "{cause}: {minted:?}");
         let text = logs.text();
@@ -81,10 +77,8 @@ async fn mint_waits_for_an_endpoint_that_recovers() {
 
 #[tokio::test(start_paused = true)]
 async fn unavailable_keys_are_reported_over_earlier_retries() {
-    let (clock, signer) = (ManualClock::new(), Signer::new("k"));
-    let token = token_response(
-        &signer.claims(json!({"exp": now() + 3600, "iss": ISSUER, "source": "microservice"})),
-    );
+    let (clock, authority) = (ManualClock::new(), TestAuthority::offline());
+    let token = token_response(&authority.token().claim("iss", ISSUER).sign());
     let core = ScriptedCore::start([status(500, "", "no database"), token]).await;
     let jwks = ScriptedCore::start([Step::Silence]).await;
     let verifier = Verifier::new(RemoteJwks::new(format!("{}/jwks.json", jwks.url)).unwrap());
@@ -101,14 +95,15 @@ async fn unavailable_keys_are_reported_over_earlier_retries() {
 
 #[tokio::test]
 async fn misconfiguration_names_expected_and_received_value() {
-    let signer = Signer::new("k");
-    let policy = |change: fn(Verifier) -> Verifier| change(signer.verifier());
+    let authority = TestAuthority::offline();
+    authority.rotate_to("k");
+    let policy = |change: fn(Verifier) -> Verifier| change(Verifier::new(authority.local_jwks()));
     let dead_port = DeadPort::new();
     let dead = dead_port.url();
-    let seeded = |signer: &Signer| {
-        let jwks = RemoteJwks::builder(format!("{dead}/jwks.json?key=secret"));
-        Verifier::new(jwks.seed(key_set(&[signer])).build().unwrap())
-    };
+    let other = TestAuthority::offline();
+    other.rotate_to("k");
+    let jwks = RemoteJwks::builder(format!("{dead}/jwks.json?key=secret")).seed(other.jwks());
+    let seeded = Verifier::new(jwks.build().unwrap());
     let cases = [
         (
             policy(|verifier| verifier.audience("billing").audience("ledger")),
@@ -167,18 +162,14 @@ async fn misconfiguration_names_expected_and_received_value() {
             "(expected at most 8 bytes, received ",
         ),
         (
-            Signer::new("other").verifier(),
+            Verifier::new(TestAuthority::offline().local_jwks()),
             json!({}),
             "(kid: expected a key of the local key set, received k)",
         ),
-        (
-            seeded(&Signer::new("k")),
-            json!({}),
-            &format!("(kid: expected a key of {dead}/jwks.json, received k)"),
-        ),
+        (seeded, json!({}), &format!("(kid: expected a key of {dead}/jwks.json, received k)")),
     ];
     for (verifier, claims, expected) in cases {
-        let core = core_minting(&signer, claims).await;
+        let core = core_minting(&authority, claims).await;
         let err = mint(&core, &verifier).await.unwrap_err();
         assert!(matches!(err, MintError::Misconfigured { .. }), "{expected}: {}", chain(&err));
         assert!(err.to_string().contains(expected), "{err} {expected}");
@@ -188,9 +179,8 @@ async fn misconfiguration_names_expected_and_received_value() {
 
 #[tokio::test]
 async fn api_key_in_a_claim_of_the_token_is_withheld() {
-    let signer = Signer::new("k");
-    let keys = LocalJwks::from_json(key_set(&[&signer])).unwrap();
-    let verifier = Verifier::new(keys).audience("billing");
+    let authority = TestAuthority::offline();
+    let verifier = Verifier::new(authority.local_jwks()).audience("billing");
     // The error shows 64 characters.
     let cut = format!("{}{API_KEY}", "x".repeat(58));
     for claims in [
@@ -198,7 +188,7 @@ async fn api_key_in_a_claim_of_the_token_is_withheld() {
         json!({"aud": cut}),
         json!({"iss": format!("https://a/{API_KEY}")}),
     ] {
-        let core = core_minting(&signer, claims).await;
+        let core = core_minting(&authority, claims).await;
         let err = mint(&core, &verifier).await.unwrap_err();
         assert!(err.to_string().contains("received (text withheld"), "{err}");
         assert!(!format!("{err:?}").contains(&API_KEY[..6]), "{err:?}");
