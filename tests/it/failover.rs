@@ -13,9 +13,9 @@ use tower_m2m::{MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{
-    API_KEY, ISSUER, SIGNATURE, ScriptedCore, Step, good, mint_in_steps, signed_by, status,
+    API_KEY, SIGNATURE, ScriptedCore, Step, good, mint_in_steps, signed_by, status,
 };
-use crate::support::{DeadPort, Logs, TIMEOUT, chain};
+use crate::support::{DeadPort, ISSUER, Logs, TIMEOUT, chain};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

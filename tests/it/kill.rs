@@ -19,9 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower_m2m::{LocalJwks, Verifier};
 
-use crate::support::example;
-
-const ISSUER: &str = "https://api.example.com";
+use crate::support::{ISSUER, decode, example};
 
 /// In seconds, as is `ACCESS_TOKEN_VALIDITY`. The core creates a key every `ROTATE_EVERY / 2` and
 /// lists it for `ROTATE_EVERY + 2 * ACCESS_TOKEN_VALIDITY`.
@@ -202,7 +200,7 @@ impl Core {
             self.client.post(format!("{}/recipe/jwt", self.url)).json(&body).send().await.ok()?;
         let body: Value = response.json().await.ok()?;
         let jwt = body["jwt"].as_str()?.to_owned();
-        let kid = kid_of(&jwt);
+        let kid = decode(&jwt, 0)["kid"].as_str().unwrap().to_owned();
         Some(Token { jwt, kid })
     }
 }
@@ -212,14 +210,6 @@ impl Drop for Core {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn kid_of(jwt: &str) -> String {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let header = URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
-    let header: Value = serde_json::from_slice(&header).unwrap();
-    header["kid"].as_str().unwrap().to_owned()
 }
 
 /// Whether the core must list the key at `now`, in milliseconds. It always lists a static key.

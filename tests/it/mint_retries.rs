@@ -7,10 +7,8 @@ use tower_m2m::testing::TestAuthority;
 use tower_m2m::{MintError, RejectionReason, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
-use crate::scripted::{
-    ISSUER, ScriptedCore, Step, good, mint_in_steps, signed_by, status, token_response,
-};
-use crate::support::{DeadPort, TIMEOUT, chain};
+use crate::scripted::{ScriptedCore, Step, good, mint_in_steps, signed_by, status, token_response};
+use crate::support::{DeadPort, ISSUER, TIMEOUT, chain};
 
 /// The defaults of `start_up_timeout` and of the longest delay between two attempts.
 const START_UP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,9 +5,7 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, Validation};
@@ -15,18 +13,21 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use tokio::runtime::{Builder, Runtime};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{LocalJwks, RejectionReason, Verifier};
 
-/// Two keys that sign in microseconds.
-struct Authority {
-    ed25519: Ed25519KeyPair,
-    p256: EcdsaKeyPair,
-}
+use crate::pem::public_key;
 
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority {
-    ed25519: Ed25519KeyPair::generate().unwrap(),
-    p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+/// The key with the kid `ed`. Like the other one it signs in microseconds.
+static ED25519: LazyLock<TestAuthority> = LazyLock::new(|| {
+    let authority = TestAuthority::offline();
+    authority.rotate_to("ed");
+    authority
 });
+
+/// The key with the kid `ec`.
+static P256: LazyLock<EcdsaKeyPair> =
+    LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signer {
@@ -36,24 +37,21 @@ enum Signer {
 
 impl Signer {
     fn sign(self, header: &str, claims: &str) -> String {
-        let input =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = match self {
-            Self::Ed25519 => AUTHORITY.ed25519.sign(input.as_bytes()).as_ref().to_vec(),
-            Self::P256 => AUTHORITY
-                .p256
-                .sign(&SystemRandom::new(), input.as_bytes())
-                .unwrap()
-                .as_ref()
-                .to_vec(),
-        };
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+        match self {
+            Self::Ed25519 => ED25519.sign_parts(header, claims),
+            Self::P256 => {
+                let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+                let input = format!("{header}.{claims}");
+                let signature = P256.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+                format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+            }
+        }
     }
 
     fn decoding_key(self) -> DecodingKey {
         match self {
-            Self::Ed25519 => DecodingKey::from_ed_der(AUTHORITY.ed25519.public_key().as_ref()),
-            Self::P256 => DecodingKey::from_ec_der(AUTHORITY.p256.public_key().as_ref()),
+            Self::Ed25519 => DecodingKey::from_ed_der(&public_key(&ED25519)),
+            Self::P256 => DecodingKey::from_ec_der(P256.public_key().as_ref()),
         }
     }
 
@@ -66,13 +64,11 @@ impl Signer {
 }
 
 fn verifier() -> Verifier {
-    let point = AUTHORITY.p256.public_key().as_ref();
+    let point = P256.public_key().as_ref();
     let [x, y] = [&point[1..33], &point[33..]].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
-    let set = json!({"keys": [
-        {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": URL_SAFE_NO_PAD.encode(AUTHORITY.ed25519.public_key())},
-        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": x, "y": y},
-    ]});
-    Verifier::new(LocalJwks::from_json(set.to_string()).unwrap())
+    let p256 = json!({"kty": "EC", "crv": "P-256", "kid": "ec", "x": x, "y": y});
+    let set = format!(r#"{{"keys":[{},{p256}]}}"#, ED25519.jwk());
+    Verifier::new(LocalJwks::from_json(set).unwrap())
 }
 
 /// Not a single poll: the signature check may be queued while other tests check signatures.

@@ -12,8 +12,8 @@ use tower_m2m::testing::{RecordingServer, TestAuthority};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
-use crate::scripted::{ISSUER, ScriptedCore, Step, good, status};
-use crate::support::Logs;
+use crate::scripted::{ScriptedCore, Step, good, status};
+use crate::support::{ISSUER, Logs};
 
 #[tokio::test(start_paused = true)]
 async fn token_is_renewed_after_failed_renewals() {

@@ -1,9 +1,7 @@
 //! A core on a loopback socket that sends the responses of a test's script.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,9 +11,8 @@ use tokio::time::timeout;
 use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
 
 use crate::manual_clock::ManualClock;
-use crate::support::{Logs, TIMEOUT};
+use crate::support::{ISSUER, Logs, TIMEOUT, encode, now};
 
-pub(crate) const ISSUER: &str = "https://api.example.com";
 pub(crate) const API_KEY: &str = "key-7f3a9d-0123456789abcdef";
 /// The signature part of every token of [`ScriptedCore`].
 pub(crate) const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
@@ -147,8 +144,7 @@ fn ok(jwt: &str) -> String {
 /// overrides them; an integer `exp` in `claims` is an offset from now in seconds.
 fn jwt(kid: &str, claims: &Value, number: usize) -> String {
     // The crate checks the token against the wall clock.
-    #[allow(clippy::disallowed_methods)]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = now();
     let mut all = json!({ "iat": now, "exp": now + 3600, "iss": ISSUER, "n": number });
     for (name, value) in claims.as_object().unwrap() {
         all[name] = match (name.as_str(), value.as_i64()) {
@@ -156,11 +152,10 @@ fn jwt(kid: &str, claims: &Value, number: usize) -> String {
             _ => value.clone(),
         };
     }
-    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!(
         "{}.{}.{SIGNATURE}",
-        encode(&format!(r#"{{"kid":"{kid}","typ":"JWT","alg":"RS256"}}"#)),
-        encode(&all.to_string())
+        encode(format!(r#"{{"kid":"{kid}","typ":"JWT","alg":"RS256"}}"#)),
+        encode(all.to_string())
     )
 }
 

@@ -7,8 +7,8 @@ use tower_m2m::testing::TestAuthority;
 use tower_m2m::{Algorithm, MintError, RemoteJwks, ServiceToken, SuperTokensCore, Verifier};
 
 use crate::manual_clock::ManualClock;
-use crate::scripted::{API_KEY, ISSUER, ScriptedCore, Step, mint_in_steps, status, token_response};
-use crate::support::{DeadPort, Logs, TIMEOUT, chain};
+use crate::scripted::{API_KEY, ScriptedCore, Step, mint_in_steps, status, token_response};
+use crate::support::{DeadPort, ISSUER, Logs, TIMEOUT, chain};
 
 const HTML_PAGE: &str = "<!doctype html><html><body><h1>Not Found</h1></body></html>";
 
