@@ -19,12 +19,13 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{
     AddServiceTokenLayer, RemoteJwks, ServiceClaims, ServiceToken, Verifier,
     VerifyServiceTokenLayer,
 };
 
-use support::{DeadPort, Endpoint, Script, Signer, caller, key_set};
+use support::{DeadPort, caller};
 
 /// A codec of empty messages.
 #[derive(Clone, Copy, Default)]
@@ -114,29 +115,33 @@ where
     Ok(response.metadata().get("x-caller").unwrap().to_str().unwrap().to_owned())
 }
 
-fn token_layer(jwt: String) -> AddServiceTokenLayer {
-    AddServiceTokenLayer::new(ServiceToken::from_jwt(jwt).unwrap())
+fn token_layer(token: TokenBuilder) -> AddServiceTokenLayer {
+    AddServiceTokenLayer::new(ServiceToken::from_jwt(token.sign()).unwrap())
 }
 
 #[tokio::test]
 async fn tonic_calls_tonic_through_both_layers() {
-    let signer = Signer::new("k");
-    let endpoint = Endpoint::start(Script::Keys(key_set(&[&signer]))).await;
-    let verifier = Verifier::new(RemoteJwks::new(&endpoint.url).unwrap());
-    let address = serve_grpc(VerifyServiceTokenLayer::new(verifier)).await;
+    let authority = TestAuthority::start().await;
+    let address = serve_grpc(VerifyServiceTokenLayer::new(authority.verifier())).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
 
-    let admitted = ServiceBuilder::new().layer(token_layer(signer.good())).service(channel.clone());
+    let admitted = ServiceBuilder::new()
+        .layer(token_layer(authority.token().claim("service", "orders")))
+        .service(channel.clone());
     assert_eq!(call(admitted).await.unwrap(), "orders");
 
     let refused = [
         (call(channel.clone()).await, Code::Unauthenticated, "no credential"),
         (
-            call(token_layer(Signer::new("x").good()).layer(channel.clone())).await,
+            call(token_layer(authority.token().unknown_key()).layer(channel.clone())).await,
             Code::Unauthenticated,
             "not known",
         ),
-        (call(token_layer(signer.user()).layer(channel)).await, Code::PermissionDenied, "marker"),
+        (
+            call(token_layer(authority.token().without_marker()).layer(channel)).await,
+            Code::PermissionDenied,
+            "marker",
+        ),
     ];
     for (outcome, code, message) in refused {
         let status = outcome.unwrap_err();
@@ -151,40 +156,60 @@ async fn tonic_calls_tonic_through_both_layers() {
     .await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(
-        call(token_layer(signer.good()).layer(channel)).await.unwrap_err().code(),
+        call(token_layer(authority.token().claim("service", "orders")).layer(channel))
+            .await
+            .unwrap_err()
+            .code(),
         Code::Unavailable
     );
 }
 
 #[tokio::test]
 async fn tonic_client_maps_http_refusals_to_codes() {
-    let signer = Signer::new("k");
-    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier()).http_answers()).await;
+    let authority = TestAuthority::offline();
+    let address =
+        serve_grpc(VerifyServiceTokenLayer::new(authority.verifier()).http_answers()).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(call(token_layer(signer.good()).layer(channel.clone())).await.unwrap(), "orders");
+    assert_eq!(
+        call(token_layer(authority.token().claim("service", "orders")).layer(channel.clone()))
+            .await
+            .unwrap(),
+        "orders"
+    );
     assert_eq!(call(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(
-        call(token_layer(signer.user()).layer(channel)).await.unwrap_err().code(),
+        call(token_layer(authority.token().without_marker()).layer(channel))
+            .await
+            .unwrap_err()
+            .code(),
         Code::PermissionDenied
     );
 }
 
 #[tokio::test]
 async fn layer_with_origins_adds_no_token_on_a_tonic_channel() {
-    let signer = Signer::new("k");
-    let address = serve_grpc(VerifyServiceTokenLayer::new(signer.verifier())).await;
+    let authority = TestAuthority::offline();
+    let address = serve_grpc(VerifyServiceTokenLayer::new(authority.verifier())).await;
     let origin = format!("http://{address}");
     let channel = Channel::from_shared(origin.clone()).unwrap().connect_lazy();
     // Requests on a channel have no authority, as the docs of `only_to` say.
-    let service = token_layer(signer.good()).only_to([origin]).unwrap().layer(channel);
+    let service = token_layer(authority.token().claim("service", "orders"))
+        .only_to([origin])
+        .unwrap()
+        .layer(channel);
     assert_eq!(call(service).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
 async fn optional_layer_admits_anonymous_tonic_calls() {
-    let signer = Signer::new("k");
-    let address = serve_grpc(VerifyServiceTokenLayer::optional(signer.verifier())).await;
+    let authority = TestAuthority::offline();
+    let address = serve_grpc(VerifyServiceTokenLayer::optional(authority.verifier())).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     assert_eq!(call(channel.clone()).await.unwrap(), "anonymous");
-    assert_eq!(call(token_layer(signer.good()).layer(channel)).await.unwrap(), "orders");
+    assert_eq!(
+        call(token_layer(authority.token().claim("service", "orders")).layer(channel))
+            .await
+            .unwrap(),
+        "orders"
+    );
 }
