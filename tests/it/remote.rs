@@ -46,6 +46,9 @@ pub(crate) async fn outcome(jwks: &RemoteJwks, token: &str) -> (u16, Option<R>) 
 
 type Responses = JoinSet<Response<String>>;
 
+/// Makes the endpoint of an authority fail.
+type Outage = fn(&TestAuthority);
+
 /// Spawns a request for each token, and returns when all of them have started. The test has one
 /// thread, so a request that has started runs until it has to wait.
 async fn send<S>(
@@ -150,14 +153,14 @@ async fn outage_refuses_only_tokens_with_unknown_keys() {
     let keys = jwks.health().keys;
     authority.rotate();
     let unknown = authority.token().sign();
-    let outages: [(&str, fn(&TestAuthority)); 4] = [
+    let outages: [(&str, Outage); 4] = [
         ("500", |authority| authority.answer_with(500)),
         ("404", |authority| authority.answer_with(404)),
         ("no key set", |authority| authority.answer_with_text("{}")),
         ("no JSON", |authority| authority.answer_with_text("<html>")),
     ];
-    for (outage, start) in outages {
-        start(&authority);
+    for (outage, begin) in outages {
+        begin(&authority);
         assert_eq!(outcome(&jwks, &unknown).await, (503, Some(R::FetchFailed)), "{outage}");
         assert_eq!(outcome(&jwks, &known).await, (200, None), "{outage}");
     }

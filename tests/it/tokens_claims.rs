@@ -9,6 +9,8 @@ use tower_m2m::{RejectionReason as R, Verifier};
 use crate::support::{ISSUER, encode, now};
 use crate::tokens::verify;
 
+type Defect = fn(TokenBuilder) -> TokenBuilder;
+
 /// Verifies one token for each case. Its claims are the marker, the service's name and the case's
 /// members, in which `NOW±n` is replaced by that time.
 async fn check(verifier: &Verifier, authority: &TestAuthority, cases: &[(&str, Option<R>)]) {
@@ -232,7 +234,7 @@ async fn sender_constrained_token_is_refused() {
 async fn only_an_unknown_key_makes_claims_come_first() {
     let (known, unknown) = (TestAuthority::offline(), TestAuthority::offline());
     let verifier = known.verifier();
-    let defects: [(fn(TokenBuilder) -> TokenBuilder, R); 4] = [
+    let defects: [(Defect, R); 4] = [
         (TokenBuilder::expired, R::Expired),
         (|token| token.claim("iat", now() + 600), R::IssuedInFuture),
         (|token| token.claim("iss", "https://other"), R::WrongIssuer),
