@@ -90,7 +90,7 @@ fn token_is_renewed_while_its_first_runtime_is_not_driven() {
         let old = token.header_value();
         second.block_on(async {
             advance(Duration::from_secs(2800)).await;
-            core.clock().shift(shift);
+            core.clock().shared().shift(shift);
             // A probe is a use.
             assert!(token.health().renewing, "the use moved the task");
             assert_eq!(core.count(), 1);
