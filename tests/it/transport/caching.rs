@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use tokio::task::yield_now;
 use tower_m2m::RemoteJwks;
+use tower_m2m::testing::TestAuthority;
 
-use super::authority::Authority;
 use super::outcome::status;
 use super::scripted::{Script, Server};
-use crate::support::{TIMEOUT, forged, serve};
+use crate::support::{TIMEOUT, serve};
 
 /// Advances the monotonic clock. The sockets run in real time.
 async fn pass(seconds: u64) {
@@ -39,7 +39,9 @@ async fn next_head(server: &Server, jwks: &RemoteJwks, fetches: usize) -> String
 
 #[tokio::test]
 async fn status_304_keeps_the_keys_and_renews_their_freshness() {
-    let authority = Authority::new("k");
+    // Issued now: the verifier's wall clock does not move with `pass`.
+    let (authority, next) = (TestAuthority::offline(), TestAuthority::offline());
+    let [token, next_token] = [&authority, &next].map(|authority| authority.token().sign());
     let validators = ["etag: W/\"v1\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT"];
     let server = Server::start(Script::response(200, &validators, authority.jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
@@ -58,7 +60,7 @@ async fn status_304_keeps_the_keys_and_renews_their_freshness() {
             "{head}"
         );
         assert!(!head.contains("cache-control"), "{head}");
-        assert_eq!(status(&jwks, &authority.token()).await, 200);
+        assert_eq!(status(&jwks, &token).await, 200);
     }
     let health = jwks.health();
     assert_eq!((health.keys, &health.last_error), (1, &None));
@@ -67,20 +69,19 @@ async fn status_304_keeps_the_keys_and_renews_their_freshness() {
     assert!(!server.seen().heads[0].contains("\r\nif-"));
 
     // An hour (`max_age`) after the set was read, it is read again.
-    let next = Authority::new("next");
     server.play(Script::response(200, &["etag: \"v2\""], next.jwks()));
     pass(1600).await;
     let head = next_head(&server, &jwks, 4).await;
     assert!(!head.contains("\r\nif-"), "{head}");
-    assert_eq!(status(&jwks, &next.token()).await, 200);
-    assert_eq!(status(&jwks, &authority.token()).await, 200, "a response expired a key");
+    assert_eq!(status(&jwks, &next_token).await, 200);
+    assert_eq!(status(&jwks, &token).await, 200, "a response expired a key");
     assert_eq!(jwks.refresh().await, Ok(()));
-    assert_eq!(status(&jwks, &authority.token()).await, 401);
+    assert_eq!(status(&jwks, &token).await, 401);
 }
 
 #[tokio::test]
 async fn doubted_set_is_fetched_in_full_and_past_caches() {
-    let (authority, unknown) = (Authority::new("k"), Authority::new("unknown"));
+    let (authority, unknown) = (TestAuthority::offline(), TestAuthority::offline());
     let server = Server::start(Script::response(200, &["etag: \"v1\""], authority.jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
@@ -88,12 +89,12 @@ async fn doubted_set_is_fetched_in_full_and_past_caches() {
     let is_full =
         |head: &str| head.contains("\r\ncache-control: no-cache\r\n") && !head.contains("\r\nif-");
 
-    assert_eq!(status(&jwks, &unknown.token()).await, 401);
+    assert_eq!(status(&jwks, &unknown.token().sign()).await, 401);
     assert!(is_full(&server.seen().heads[1]), "unknown kid: {:?}", server.seen().heads);
     assert_eq!(jwks.refresh().await, Ok(()));
     assert!(is_full(&server.seen().heads[2]), "refresh: {:?}", server.seen().heads);
     pass(61).await;
-    assert_eq!(status(&jwks, &forged(&authority.token())).await, 401);
+    assert_eq!(status(&jwks, &authority.token().forged().sign()).await, 401);
     let head = next_head(&server, &jwks, 4).await;
     assert!(is_full(&head), "bad signature: {head}");
 }
@@ -132,18 +133,26 @@ async fn key_change_is_found_behind_caches_and_lying_etags() {
     let cases: [(&str, Respond); 2] =
         [("cache", Origin::cached), ("constant ETag", Origin::constant_etag)];
     for (case, respond) in cases {
-        let (old, new) = (Authority::new("old"), Authority::new("new"));
+        let (old, new) = (TestAuthority::offline(), TestAuthority::offline());
         let origin = Arc::new(Origin::default());
         *origin.jwks.lock().unwrap() = old.jwks();
         let served = Arc::clone(&origin);
         let respond = move |headers: HeaderMap| async move { respond(&served, &headers) };
         let address = serve(Router::new().fallback(respond)).await;
         let jwks = RemoteJwks::new(format!("http://{address}/jwks.json")).unwrap();
-        assert_eq!(status(&jwks, &old.token()).await, 200, "{case}");
+        assert_eq!(status(&jwks, &old.token().sign()).await, 200, "{case}");
 
         *origin.jwks.lock().unwrap() = new.jwks();
-        assert_eq!(status(&jwks, &new.token()).await, 200, "{case}: the new key is not found");
+        assert_eq!(
+            status(&jwks, &new.token().sign()).await,
+            200,
+            "{case}: the new key is not found"
+        );
         assert_eq!(jwks.refresh().await, Ok(()), "{case}");
-        assert_eq!(status(&jwks, &old.token()).await, 401, "{case}: the old key is still used");
+        assert_eq!(
+            status(&jwks, &old.token().sign()).await,
+            401,
+            "{case}: the old key is still used"
+        );
     }
 }

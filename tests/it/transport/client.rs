@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use tokio::time::Instant;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 
-use super::authority::Authority;
 use super::responses::gzip;
 use super::scripted::{FETCH_TIMEOUT, Script, Server};
 use crate::manual_clock::ManualClock;
@@ -21,7 +21,7 @@ fn lax() -> reqwest::ClientBuilder {
 
 #[tokio::test]
 async fn custom_client_redirect_policy_is_overridden() {
-    let target = Server::start(Script::ok(Authority::new("k").jwks()));
+    let target = Server::start(Script::ok(TestAuthority::offline().jwks()));
     let server =
         Server::start(Script::response(307, &[&format!("location: {}", target.url())], ""));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
@@ -43,13 +43,13 @@ async fn custom_client_timeout_is_overridden() {
 
 #[tokio::test]
 async fn custom_client_content_coding_is_overridden() {
-    let server = Server::start(Script::ok(Authority::new("k").jwks()));
+    let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
     let jwks = RemoteJwks::builder(server.url()).http_client(lax()).build().unwrap();
     assert_eq!(jwks.refresh().await, Ok(()));
     assert_eq!(header(&server.seen().heads[0], "accept-encoding"), ["identity"]);
 
     // A body that the server compresses nevertheless is not decompressed.
-    let zipped = gzip(Authority::new("k").jwks().as_bytes());
+    let zipped = gzip(TestAuthority::offline().jwks().as_bytes());
     server.play(Script::response(200, &["content-encoding: gzip"], zipped));
     assert_eq!(jwks.refresh().await, Err(FetchError::KeySet { source: KeySetError::NotAKeySet }));
 }
@@ -88,7 +88,7 @@ async fn custom_client_headers_replace_the_default_ones() {
     ];
     for (client, expected) in cases {
         let row = format!("{client:?}");
-        let server = Server::start(Script::ok(Authority::new("k").jwks()));
+        let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
         let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
         assert_eq!(jwks.refresh().await, Ok(()), "{row}");
         let head = server.seen().heads.remove(0);

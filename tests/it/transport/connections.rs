@@ -10,9 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
-use super::authority::Authority;
 use super::outcome::{
     assert_fails_cold, assert_fails_warm, assert_fetch_fails_with, expect_503, is_connection_error,
 };
@@ -36,7 +36,7 @@ fn capped(builder: RemoteJwksBuilder) -> RemoteJwksBuilder {
 
 #[tokio::test]
 async fn refused_connection_fails_the_fetch() {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let mut server = Server::start(Script::ok(authority.jwks()));
     let url = server.url();
     assert_fails_warm(
@@ -96,7 +96,7 @@ async fn response_that_is_not_http_fails_the_fetch() {
 
 #[tokio::test]
 async fn key_set_in_a_truncated_body_fails_the_fetch() {
-    let json = Authority::new("k").jwks();
+    let json = TestAuthority::offline().jwks();
     let short = format!("{HEAD}content-length: {}\r\n\r\n{json}", json.len() + 1);
     assert_fetch_fails_with(Script::Send(short.into()), |builder| builder, is_connection_error(""))
         .await;
@@ -127,7 +127,7 @@ impl Resolve for Resolver {
 
 #[tokio::test]
 async fn dns_failure_fails_the_fetch() {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     let resolver = Resolver::default();
     let builder = || {
@@ -153,7 +153,7 @@ fn host_names_are_resolved_by_the_system() {
     let count = move || _ = counter.fetch_add(1, Ordering::Relaxed);
     let runtime = Builder::new_current_thread().enable_all().on_thread_start(count).build();
     runtime.unwrap().block_on(async {
-        let server = Server::start(Script::ok(Authority::new("k").jwks()));
+        let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
         for (host, expected) in [("127.0.0.1", 0), ("localhost", 1)] {
             let url = format!("http://{host}:{}/jwks.json", server.address.port());
             assert_eq!(RemoteJwks::new(url).unwrap().refresh().await, Ok(()));
@@ -165,7 +165,7 @@ fn host_names_are_resolved_by_the_system() {
 #[tokio::test]
 async fn each_fetch_has_a_connection_of_its_own() {
     // The server keeps the connection open but reads no second request from it.
-    let json = Authority::new("k").jwks();
+    let json = TestAuthority::offline().jwks();
     let length = json.len();
     let script = Script::Stall(format!("{HEAD}content-length: {length}\r\n\r\n{json}").into());
     let server = Server::start(script);
@@ -213,7 +213,7 @@ async fn assert_cut_at_timeout(script: Script) {
     let server = Server::start(script);
     let jwks = with_timeout(RemoteJwks::builder(server.url())).build().unwrap();
     let start = Instant::now();
-    expect_503(&jwks, &Authority::new("any").token()).await;
+    expect_503(&jwks, &TestAuthority::offline().token().sign()).await;
     let elapsed = start.elapsed();
     assert!((FETCH_TIMEOUT..2 * FETCH_TIMEOUT).contains(&elapsed), "{elapsed:?}");
     server.wait_until(|seen| seen.closed >= 1).await;
@@ -237,7 +237,7 @@ async fn endless_body_is_cut_at_max_body() {
 
 #[tokio::test]
 async fn body_over_max_body_fails_the_fetch() {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let jwks = authority.jwks();
     let padded = |len: usize| Script::ok(format!("{jwks}{}", " ".repeat(len - jwks.len())));
     assert_fetch_fails_with(padded(CAP + 1), capped, |err| *err == TOO_LARGE).await;

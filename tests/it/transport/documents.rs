@@ -1,8 +1,8 @@
 //! Bodies of a 200 response that are not a usable key set.
 
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, KeySetError};
 
-use super::authority::Authority;
 use super::outcome::{assert_fetch_fails, assert_fetch_fails_with};
 use super::scripted::Script;
 
@@ -24,7 +24,7 @@ async fn empty_body_fails_the_fetch() {
 
 #[tokio::test]
 async fn truncated_json_fails_the_fetch() {
-    let json = Authority::new("k").jwks();
+    let json = TestAuthority::offline().jwks();
     assert_fetch_fails(
         Script::ok(&json[..json.len() - 1]),
         FetchError::KeySet { source: KeySetError::NotAKeySet },
@@ -34,7 +34,7 @@ async fn truncated_json_fails_the_fetch() {
 
 #[tokio::test]
 async fn malformed_json_fails_the_fetch() {
-    let jwk = Authority::new("k").jwk();
+    let jwk = TestAuthority::offline().jwk();
     for json in [format!(r#"{{"keys":[{jwk}]}} trailing"#), "{'keys':[]}".into()] {
         assert_fetch_fails(
             Script::ok(json),
@@ -62,7 +62,7 @@ async fn key_set_without_a_usable_key_fails_the_fetch() {
 
 #[tokio::test]
 async fn key_set_over_max_keys_fails_the_fetch() {
-    let keys: Vec<_> = (0..4).map(|n| Authority::new(&format!("k{n}")).jwk()).collect();
+    let keys: Vec<_> = (0..4).map(|_| TestAuthority::offline().jwk()).collect();
     let script = Script::ok(format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
     let too_many = FetchError::KeySet { source: KeySetError::TooManyKeys { limit: 3 } };
     assert_fetch_fails_with(script, |builder| builder.max_keys(3), |err| *err == too_many).await;
@@ -76,7 +76,7 @@ async fn object_without_keys_fails_the_fetch() {
 
 #[tokio::test]
 async fn array_instead_of_a_key_set_fails_the_fetch() {
-    let jwk = Authority::new("k").jwk();
+    let jwk = TestAuthority::offline().jwk();
     assert_fetch_fails(
         Script::ok(format!("[[{jwk}]]")),
         FetchError::KeySet { source: KeySetError::NotAKeySet },
@@ -86,7 +86,7 @@ async fn array_instead_of_a_key_set_fails_the_fetch() {
 
 #[tokio::test]
 async fn keys_member_that_is_not_an_array_fails_the_fetch() {
-    let jwk = Authority::new("k").jwk();
+    let jwk = TestAuthority::offline().jwk();
     assert_fetch_fails(
         Script::ok(r#"{"keys":null}"#),
         FetchError::KeySet { source: KeySetError::NotAKeySet },
@@ -101,7 +101,7 @@ async fn keys_member_that_is_not_an_array_fails_the_fetch() {
 
 #[tokio::test]
 async fn duplicate_keys_member_fails_the_fetch() {
-    let jwk = Authority::new("k").jwk();
+    let jwk = TestAuthority::offline().jwk();
     assert_fetch_fails(
         Script::ok(format!(r#"{{"keys":[{jwk}],"keys":[{jwk}]}}"#)),
         FetchError::KeySet { source: KeySetError::NotAKeySet },

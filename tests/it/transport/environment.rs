@@ -1,9 +1,9 @@
 //! The process environment: proxies and CA certificates.
 
 use tower_m2m::jwks::BuildError;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ConfigError, FetchError, MintError, RemoteJwks, SuperTokensCore};
 
-use super::authority::Authority;
 use super::child;
 use super::outcome::status;
 use super::scripted::{Script, Server};
@@ -28,12 +28,12 @@ async fn environment_proxies_are_not_used_for_http() {
         assert!(seen.is_empty(), "{seen:?}");
         return;
     }
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     for client in [reqwest::Client::builder(), Ca::new().client()] {
         let jwks = RemoteJwks::builder(server.url()).http_client(client).build().unwrap();
         assert_eq!(jwks.refresh().await, Ok(()));
-        assert_eq!(status(&jwks, &authority.token()).await, 200);
+        assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
     }
 }
 
@@ -63,12 +63,12 @@ async fn missing_ca_certificates_fail_only_https() {
         child::run(test, variables).await;
         return;
     }
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     for url in [server.url(), server.url().replace("127.0.0.1", "localhost")] {
         let jwks = RemoteJwks::new(url).unwrap();
         assert_eq!(jwks.refresh().await, Ok(()));
-        assert_eq!(status(&jwks, &authority.token()).await, 200);
+        assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
     }
 
     let err = RemoteJwks::new("https://keys.invalid/jwks.json").unwrap_err();

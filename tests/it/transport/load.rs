@@ -1,30 +1,18 @@
 //! Many concurrent requests.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::task::JoinSet;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{RejectionKind, RemoteJwks, Verifier};
 
-use super::authority::Authority;
 use super::scripted::{FETCH_TIMEOUT, Script, Server};
 use crate::manual_clock::ManualClock;
-
-/// Tokens with distinct unknown kids.
-fn unknown_kid_tokens(numbers: Range<usize>) -> impl Iterator<Item = String> {
-    numbers.map(|n| {
-        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","kid":"unknown-{n}"}}"#));
-        let claims = URL_SAFE_NO_PAD.encode(r#"{"exp":4102444800,"source":"microservice"}"#);
-        format!("{header}.{claims}.c2ln")
-    })
-}
 
 /// Verifies all tokens concurrently and counts the results.
 async fn outcomes(
     verifier: &Verifier,
-    tokens: impl Iterator<Item = String>,
+    tokens: impl IntoIterator<Item = String>,
 ) -> BTreeMap<String, usize> {
     let mut tasks = JoinSet::new();
     for token in tokens {
@@ -47,10 +35,10 @@ fn refused_with(kind: RejectionKind) -> String {
 #[tokio::test(start_paused = true)]
 async fn thousand_requests_on_a_cold_cache_share_one_fetch() {
     let _clock = ManualClock::new();
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     let verifier = Verifier::new(RemoteJwks::new(server.url()).unwrap());
-    let outcomes = outcomes(&verifier, (0..1000).map(|_| authority.token())).await;
+    let outcomes = outcomes(&verifier, (0..1000).map(|_| authority.token().sign())).await;
     assert_eq!(outcomes, BTreeMap::from([("Ok(())".to_owned(), 1000)]));
     assert_eq!(server.seen().connections, 1);
 }
@@ -66,9 +54,12 @@ async fn ten_thousand_unknown_kids_cause_two_fetches() {
         ("down", Some(Script::response(500, &[], "")), vec![&unavailable]),
         ("hanging", Some(Script::Hang(Vec::new())), vec![&unavailable]),
     ];
+    let signer = TestAuthority::offline();
+    let unknown_kid = |number| signer.token().kid(format!("unknown-{number}")).sign();
+    let tokens: Vec<_> = (0..10_000).map(unknown_kid).collect();
     let _clock = ManualClock::new();
     for (endpoint, script, refusals) in cases {
-        let authority = Authority::new("k");
+        let authority = TestAuthority::offline();
         let server = Server::start(Script::ok(authority.jwks()));
         let jwks = RemoteJwks::builder(server.url()).timeout(FETCH_TIMEOUT).build().unwrap();
         jwks.ready().await.unwrap();
@@ -80,17 +71,17 @@ async fn ten_thousand_unknown_kids_cause_two_fetches() {
         let unknown = async {
             let mut refused = BTreeMap::new();
             // In turns: the tokens of one turn share a fetch.
-            for first in (0..10_000).step_by(2500) {
-                let tokens = unknown_kid_tokens(first..first + 2500);
-                for (refusal, count) in outcomes(&verifier, tokens).await {
+            for tokens in tokens.chunks(2500) {
+                for (refusal, count) in outcomes(&verifier, tokens.to_vec()).await {
                     *refused.entry(refusal).or_default() += count;
                 }
             }
             refused
         };
+        let known = authority.token().sign();
         let (refused, ()) = tokio::join!(unknown, async {
             for _ in 0..100 {
-                verifier.verify(&authority.token()).await.unwrap();
+                verifier.verify(&known).await.unwrap();
                 tokio::task::yield_now().await;
             }
         });

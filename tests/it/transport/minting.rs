@@ -7,19 +7,18 @@ use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
 use serde_json::json;
 use tokio::time::Instant;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest, SuperTokensCore};
 
 use super::client::header;
 use super::scripted::{FETCH_TIMEOUT, Script, Server};
 use super::tls::Ca;
 use crate::manual_clock::ManualClock;
-use crate::support::{ISSUER, encode};
+use crate::support::ISSUER;
 
-/// A core's response with a token, whose signature only the called service would check.
+/// A core's response with a token.
 fn minted() -> Script {
-    let claims =
-        json!({"iss": ISSUER, "iat": 0, "exp": 4_102_444_800_u64, "source": "microservice"});
-    let jwt = format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(claims.to_string()));
+    let jwt = TestAuthority::offline().token().claim("iss", ISSUER).sign();
     Script::ok(json!({"status": "OK", "jwt": jwt}).to_string())
 }
 

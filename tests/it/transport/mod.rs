@@ -3,7 +3,6 @@
 //! Each fault only fails the fetch: the last key set stays in use, and without one the layer
 //! responds with 503 and `Retry-After`.
 
-pub(crate) mod authority;
 mod caching;
 mod child;
 mod client;

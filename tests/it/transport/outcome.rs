@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder, Verifier, VerifyServiceTokenLayer};
 
-use super::authority::Authority;
 use super::scripted::{Script, Server};
 
 /// The layer's response to a request with this token.
@@ -41,7 +41,7 @@ pub(crate) async fn assert_fails_cold(
     expected: impl Fn(&FetchError) -> bool,
 ) {
     let jwks = builder.build().unwrap();
-    expect_503(&jwks, &Authority::new("any").token()).await;
+    expect_503(&jwks, &TestAuthority::offline().token().sign()).await;
     let err = jwks.refresh().await.unwrap_err();
     assert!(expected(&err), "{err:?}");
     let health = jwks.health();
@@ -54,21 +54,21 @@ pub(crate) async fn assert_fails_cold(
 /// unknown kid is refused with 503.
 pub(crate) async fn assert_fails_warm(
     builder: RemoteJwksBuilder,
-    authority: &Authority,
+    authority: &TestAuthority,
     break_it: impl AsyncFnOnce(),
     expected: impl Fn(&FetchError) -> bool,
 ) {
     let jwks = builder.build().unwrap();
     jwks.ready().await.unwrap();
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
     let good = jwks.to_json().unwrap();
 
     break_it().await;
     let err = jwks.refresh().await.unwrap_err();
     assert!(expected(&err), "{err:?}");
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
-    expect_503(&jwks, &Authority::new("unknown").token()).await;
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
+    expect_503(&jwks, &TestAuthority::offline().token().sign()).await;
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
 
     let health = jwks.health();
     assert_eq!(health.keys, 1);
@@ -91,7 +91,7 @@ pub(crate) async fn assert_fetch_fails_with(
     let server = Server::start(script.clone());
     assert_fails_cold(limits(RemoteJwks::builder(server.url())), &expected).await;
 
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     let builder = limits(RemoteJwks::builder(server.url()));
     assert_fails_warm(builder, &authority, async || server.play(script), &expected).await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, KeySetError, RemoteJwks};
 
-use super::authority::Authority;
 use super::outcome::{assert_fetch_fails, expect_503, status};
 use super::scripted::{Script, Server};
 use crate::manual_clock::ManualClock;
@@ -13,7 +13,7 @@ use crate::support::now;
 
 #[tokio::test]
 async fn redirect_is_not_followed() {
-    let good = Authority::new("k").jwks();
+    let good = TestAuthority::offline().jwks();
     let target = Server::start(Script::ok(&good));
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}", target.url());
@@ -46,7 +46,7 @@ async fn status_204_fails_the_fetch() {
 
 #[tokio::test]
 async fn other_2xx_with_a_key_set_fails_the_fetch() {
-    let good = Authority::new("k").jwks();
+    let good = TestAuthority::offline().jwks();
     for status in [201, 202, 203, 206] {
         assert_fetch_fails(
             Script::response(status, &[], &good),
@@ -58,7 +58,7 @@ async fn other_2xx_with_a_key_set_fails_the_fetch() {
 
 #[tokio::test]
 async fn status_4xx_fails_the_fetch() {
-    let good = Authority::new("k").jwks();
+    let good = TestAuthority::offline().jwks();
     for status in [400, 401, 403, 404, 410, 429] {
         assert_fetch_fails(
             Script::response(status, &[], &good),
@@ -70,7 +70,7 @@ async fn status_4xx_fails_the_fetch() {
 
 #[tokio::test]
 async fn status_5xx_fails_the_fetch() {
-    let good = Authority::new("k").jwks();
+    let good = TestAuthority::offline().jwks();
     for status in [500, 502, 503, 504] {
         assert_fetch_fails(
             Script::response(status, &[], &good),
@@ -94,7 +94,7 @@ async fn error_status_with_a_stalled_body_is_no_timeout() {
 /// with a cached key set.
 async fn assert_blocks_fetches(retry_after: &str, seconds: u64) {
     let _clock = ManualClock::new();
-    let unknown = || Authority::new("unknown").token();
+    let unknown = || TestAuthority::offline().token().sign();
     let too_many = Script::response(429, &[&format!("retry-after: {retry_after}")], "");
 
     let server = Server::start(too_many.clone());
@@ -107,7 +107,7 @@ async fn assert_blocks_fetches(retry_after: &str, seconds: u64) {
     expect_503(&jwks, &unknown()).await;
     assert_eq!(server.seen().connections, 1);
 
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::ok(authority.jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
@@ -116,7 +116,7 @@ async fn assert_blocks_fetches(retry_after: &str, seconds: u64) {
     for _ in 0..20 {
         expect_503(&jwks, &unknown()).await;
     }
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
     assert_eq!(server.seen().connections, 2);
 }
 
@@ -138,12 +138,12 @@ async fn retry_after_blocks_fetches_for_at_most_five_minutes() {
 #[tokio::test(start_paused = true)]
 async fn malformed_retry_after_is_ignored() {
     let _clock = ManualClock::new();
-    let server = Server::start(Script::ok(Authority::new("k").jwks()));
+    let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     jwks.ready().await.unwrap();
     server.play(Script::response(429, &["retry-after: soon"], ""));
     for _ in 0..5 {
-        expect_503(&jwks, &Authority::new("unknown").token()).await;
+        expect_503(&jwks, &TestAuthority::offline().token().sign()).await;
     }
     // One fetch by `ready`, and the two that the fetch limit allows for unknown keys.
     assert_eq!(server.seen().connections, 3);
@@ -151,11 +151,11 @@ async fn malformed_retry_after_is_ignored() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoint_is_fetched_again_after_retry_after() {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let clock = ManualClock::new();
     let server = Server::start(Script::response(503, &["retry-after: 300"], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
-    expect_503(&jwks, &authority.token()).await;
+    expect_503(&jwks, &authority.token().sign()).await;
     server.play(Script::ok(authority.jwks()));
     clock.advance(Duration::from_secs(299)).await;
     assert_eq!(server.count_connections().await, 1, "fetched before the end of Retry-After");
@@ -197,7 +197,7 @@ async fn validators_of_a_failed_fetch_are_not_sent() {
 
 #[tokio::test]
 async fn request_accepts_key_sets_without_content_coding() {
-    let server = Server::start(Script::ok(Authority::new("k").jwks()));
+    let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
     RemoteJwks::new(server.url()).unwrap().ready().await.unwrap();
     let head = server.seen().heads.remove(0);
     assert!(head.starts_with("get /jwks.json http/1.1\r\n"), "{head}");
@@ -246,7 +246,7 @@ const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
 
 #[tokio::test]
 async fn gzip_body_fails_the_fetch() {
-    let zipped = gzip(Authority::new("k").jwks().as_bytes());
+    let zipped = gzip(TestAuthority::offline().jwks().as_bytes());
     let script = Script::response(
         200,
         &["content-type: application/json", "content-encoding: gzip"],
@@ -268,7 +268,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn ready_retries_until_the_endpoint_has_started() {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start(Script::response(503, &[], ""));
     let jwks = RemoteJwks::new(server.url()).unwrap();
     let starting = async {
@@ -277,7 +277,7 @@ async fn ready_retries_until_the_endpoint_has_started() {
     };
     let (ready, ()) = tokio::join!(jwks.ready(), starting);
     assert_eq!(ready, Ok(()));
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tower_m2m::testing::TestAuthority;
 use tower_m2m::{FetchError, RemoteJwks, RemoteJwksBuilder};
 
-use super::authority::Authority;
 use super::outcome::{assert_fails_cold, assert_fails_warm, is_connection_error, status};
 use super::scripted::{Script, Server};
 use crate::support::chain;
@@ -109,7 +109,7 @@ fn https(server: &Server, ca: &Ca) -> RemoteJwksBuilder {
 /// Asserts that this acceptor's certificate fails the fetch, with and without a cached key set, and
 /// that the client does not fall back to plain HTTP.
 async fn assert_not_trusted(ca: &Ca, bad: TlsAcceptor, expected: impl Fn(&FetchError) -> bool) {
-    let authority = Authority::new("k");
+    let authority = TestAuthority::offline();
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
     let break_it = async || server.present(bad);
     assert_fails_warm(https(&server, ca), &authority, break_it, &expected).await;
@@ -121,17 +121,18 @@ async fn assert_not_trusted(ca: &Ca, bad: TlsAcceptor, expected: impl Fn(&FetchE
 
 #[tokio::test]
 async fn valid_certificate_under_a_custom_root_is_trusted() {
-    let (ca, authority) = (Ca::new(), Authority::new("k"));
+    let (ca, authority) = (Ca::new(), TestAuthority::offline());
     let server = Server::start_tls(Script::ok(authority.jwks()), ca.good());
     let jwks = https(&server, &ca).build().unwrap();
     assert_eq!(jwks.ready().await, Ok(()));
-    assert_eq!(status(&jwks, &authority.token()).await, 200);
+    assert_eq!(status(&jwks, &authority.token().sign()).await, 200);
 }
 
 #[tokio::test]
 async fn server_that_prefers_http2_gets_http1() {
     let ca = Ca::new();
-    let server = Server::start_tls(Script::ok(Authority::new("k").jwks()), ca.preferring_http2());
+    let server =
+        Server::start_tls(Script::ok(TestAuthority::offline().jwks()), ca.preferring_http2());
     assert_eq!(https(&server, &ca).build().unwrap().refresh().await, Ok(()), "{:?}", server.seen());
     assert!(server.seen().heads[0].starts_with("get /jwks.json http/1.1\r\n"));
 }
@@ -174,7 +175,7 @@ async fn certificate_names_in_an_error_are_one_short_line() {
     params.subject_alt_names.push(name("x\n2026-11-26 ERROR forged \u{1b}[31m"));
     params.subject_alt_names.extend((0..500).map(|number| name(&format!("name-{number}"))));
     let tls = acceptor(params.signed_by(&key, &ca.0).unwrap().der(), &key);
-    let server = Server::start_tls(Script::ok(Authority::new("k").jwks()), tls);
+    let server = Server::start_tls(Script::ok(TestAuthority::offline().jwks()), tls);
     let err = https(&server, &ca).build().unwrap().refresh().await.unwrap_err();
     let text = chain(&err);
     assert!(text.contains("not valid for name"), "{text}");
@@ -193,7 +194,7 @@ async fn certificate_of_another_ca_fails_the_fetch() {
 
 #[tokio::test]
 async fn plain_http_response_to_https_fails_the_fetch() {
-    let server = Server::start(Script::ok(Authority::new("k").jwks()));
+    let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
     assert_fails_cold(https(&server, &Ca::new()), is_connection_error("")).await;
     let seen = server.seen();
     assert!(seen.heads.iter().all(|head| !head.contains("jwks.json")), "{seen:?}");
@@ -202,7 +203,7 @@ async fn plain_http_response_to_https_fails_the_fetch() {
 #[tokio::test]
 async fn redirect_from_https_to_http_is_not_followed() {
     let ca = Ca::new();
-    let target = Server::start(Script::ok(Authority::new("k").jwks()));
+    let target = Server::start(Script::ok(TestAuthority::offline().jwks()));
     let redirect = Script::response(301, &[&format!("location: {}", target.url())], "");
     let server = Server::start_tls(redirect, ca.good());
     assert_fails_cold(https(&server, &ca), |err| {

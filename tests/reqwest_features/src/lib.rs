@@ -12,14 +12,14 @@ mod support;
 mod transport;
 
 use tower_m2m::RemoteJwks;
+use tower_m2m::testing::TestAuthority;
 
-use transport::authority::Authority;
 use transport::scripted::{Script, Server};
 
 /// These methods exist only with the features, so the test also proves that they are on.
 #[tokio::test]
 async fn features_of_a_custom_client_are_overridden() {
-    let server = Server::start(Script::ok(Authority::new("k").jwks()));
+    let server = Server::start(Script::ok(TestAuthority::offline().jwks()));
     let url = format!("http://localhost:{}/jwks.json", server.address.port());
     let clients = [
         reqwest::Client::builder().http2_prior_knowledge(),
