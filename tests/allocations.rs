@@ -13,9 +13,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response};
+use serde_json::json;
 use tower::{Layer, Service, service_fn};
+use tower_m2m::testing::{TestAuthority, bearer};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, LocalJwks, ServiceToken, Verifier, VerifyServiceToken,
+    AddServiceTokenLayer, EmbeddedCore, ServiceToken, Verifier, VerifyServiceToken,
     VerifyServiceTokenLayer,
 };
 
@@ -52,19 +54,11 @@ fn count_once(
     allocation_counter::measure(call).count_total
 }
 
+/// A token that a core signs with RS256, and a verifier with the clock of production.
 async fn token() -> (ServiceToken, Verifier) {
-    use tower::ServiceExt;
-    let core = EmbeddedCore::builder().build().await.unwrap();
-    let body = r#"{"payload":{"source":"microservice","service":"orders"},"validity":3600,"algorithm":"RS256","jwksDomain":"x"}"#;
-    let response = core
-        .router()
-        .oneshot(Request::post("/recipe/jwt").body(axum::body::Body::from(body)).unwrap())
-        .await
-        .unwrap();
-    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
-    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let token = ServiceToken::from_jwt(body["jwt"].as_str().unwrap()).unwrap();
-    (token, Verifier::new(LocalJwks::from_json(core.jwks().await).unwrap()))
+    let authority = TestAuthority::start().await;
+    let token = authority.mint(json!({"source": "microservice", "service": "orders"})).await;
+    (ServiceToken::from_jwt(token).unwrap(), Verifier::new(authority.local_jwks()))
 }
 
 #[tokio::test]
@@ -170,7 +164,7 @@ async fn forged_tokens_of_all_shapes_allocate_the_same() {
     let good = value.to_str().unwrap().trim_start_matches("Bearer ");
     let mut layered = VerifyServiceTokenLayer::new(verifier).layer(service(|_| {}));
     let mut count = |fill: &str| {
-        let value = HeaderValue::try_from(format!("Bearer {}", forged(good, fill))).unwrap();
+        let value = bearer(forged(good, fill));
         count(&mut layered, || {
             Request::builder().header(AUTHORIZATION, value.clone()).body(()).unwrap()
         })

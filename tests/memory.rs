@@ -8,11 +8,9 @@ use std::alloc::System;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cap::Cap;
-use tower_m2m::{LocalJwks, Verifier};
+use tower_m2m::Verifier;
+use tower_m2m::testing::TestAuthority;
 
 /// Counts the bytes that all threads have allocated.
 #[global_allocator]
@@ -27,30 +25,6 @@ const OWN: usize = 300;
 /// The number of tokens of each shape, which are divided among the threads. Together the tokens of
 /// all shapes are more than the second cache level can hold.
 const DIVIDED: usize = 1_500;
-
-/// A signing key and the header of its tokens.
-struct Authority {
-    pair: Ed25519KeyPair,
-    header: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","kid":"k"}"#);
-        Self { pair: Ed25519KeyPair::generate().unwrap(), header }
-    }
-
-    fn verifier(&self) -> Verifier {
-        let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
-        let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
-        Verifier::new(LocalJwks::from_json(jwks).unwrap())
-    }
-
-    fn sign(&self, claims: &str) -> String {
-        let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(self.pair.sign(signed.as_bytes())))
-    }
-}
 
 /// Claims of an ordinary shape (0), or of a shape that takes much memory for its length.
 fn claims(number: usize, shape: usize) -> String {
@@ -141,8 +115,9 @@ impl Pool {
 #[test]
 fn cache_filled_by_64_threads_stays_within_its_bound() {
     let bound = 4096 * 9 / 2 + 512 * THREADS;
-    let (authority, pool) = (Authority::new(), Pool::new());
-    let sign = |shape: usize, number: usize| authority.sign(&claims(number, shape));
+    let (authority, pool) = (TestAuthority::offline(), Pool::new());
+    let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, authority.kid());
+    let sign = |shape: usize, number: usize| authority.sign_parts(&header, &claims(number, shape));
     let own = |thread: usize| {
         (0..OWN).map(|number| sign(number % 2, (thread * OWN + number) * 10 + 1)).collect()
     };
@@ -152,9 +127,9 @@ fn cache_filled_by_64_threads_stays_within_its_bound() {
         divided: (0..7).flat_map(of_shape).map(|(shape, number)| sign(shape, number)).collect(),
     });
     // A run without a cache allocates the threads' stacks and the allocator's arenas beforehand.
-    pool.verify(&tokens, &authority.verifier().cache_capacity(0));
+    pool.verify(&tokens, &Verifier::new(authority.local_jwks()).cache_capacity(0));
     let before = (ALLOCATOR.allocated(), resident());
-    let verifier = authority.verifier();
+    let verifier = Verifier::new(authority.local_jwks());
     pool.verify(&tokens, &verifier);
     let allocated = (ALLOCATOR.allocated() - before.0) / 1024;
     let taken = resident().saturating_sub(before.1);
