@@ -1,13 +1,8 @@
 //! Both layers with tonic's client and server.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
-#[path = "../it/support.rs"]
-#[allow(dead_code)] // these tests use a part of it
-mod support;
-
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,14 +13,9 @@ use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
-use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
-use tower_m2m::{
-    AddServiceTokenLayer, RemoteJwks, ServiceClaims, ServiceToken, Verifier,
-    VerifyServiceTokenLayer,
-};
-
-use support::{DeadPort, caller};
+use tower_m2m::{AddServiceTokenLayer, ServiceClaims, ServiceToken, VerifyServiceTokenLayer};
 
 /// A codec of empty messages.
 #[derive(Clone, Copy, Default)]
@@ -64,7 +54,7 @@ impl Decoder for EmptyCodec {
     }
 }
 
-/// A gRPC service that returns the caller's name in the response metadata. It is written like the
+/// A gRPC service that returns the caller's name in the response metadata, or `anonymous`. It is written like the
 /// services that tonic generates.
 #[derive(Clone)]
 struct Who;
@@ -85,7 +75,10 @@ impl Service<Request<Body>> for Who {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = service_fn(|request: tonic::Request<()>| async move {
             let mut response = tonic::Response::new(());
-            let name = caller(ServiceClaims::from_extensions(request.extensions()));
+            let name = match ServiceClaims::from_extensions(request.extensions()) {
+                Some(claims) => claims.get("service").unwrap().as_str().unwrap(),
+                None => "anonymous",
+            };
             response.metadata_mut().insert("x-caller", name.parse().unwrap());
             Ok::<_, Status>(response)
         });
@@ -95,12 +88,17 @@ impl Service<Request<Body>> for Who {
     }
 }
 
-async fn serve_grpc(layer: VerifyServiceTokenLayer) -> SocketAddr {
+/// Serves [`Who`] behind this layer, and returns the URL of the server.
+async fn serve(layer: VerifyServiceTokenLayer) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder().layer(layer).add_service(Who);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    address
+    format!("http://{address}")
+}
+
+fn connect(url: String) -> Channel {
+    Channel::from_shared(url).unwrap().connect_lazy()
 }
 
 async fn call<S>(channel: S) -> Result<String, Status>
@@ -119,97 +117,60 @@ fn token_layer(token: TokenBuilder) -> AddServiceTokenLayer {
     AddServiceTokenLayer::new(ServiceToken::from_jwt(token.sign()).unwrap())
 }
 
+fn orders(authority: &TestAuthority) -> TokenBuilder {
+    authority.token().claim("service", "orders")
+}
+
 #[tokio::test]
 async fn tonic_calls_tonic_through_both_layers() {
     let authority = TestAuthority::start().await;
-    let address = serve_grpc(VerifyServiceTokenLayer::new(authority.verifier())).await;
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
+    let call_with = async |token| call(token_layer(token).layer(channel.clone())).await;
+    let token = || orders(&authority);
 
-    let admitted = ServiceBuilder::new()
-        .layer(token_layer(authority.token().claim("service", "orders")))
-        .service(channel.clone());
-    assert_eq!(call(admitted).await.unwrap(), "orders");
-
-    let refused = [
+    assert_eq!(call_with(token()).await.unwrap(), "orders");
+    for (outcome, code, message) in [
         (call(channel.clone()).await, Code::Unauthenticated, "no credential"),
-        (
-            call(token_layer(authority.token().unknown_key()).layer(channel.clone())).await,
-            Code::Unauthenticated,
-            "not known",
-        ),
-        (
-            call(token_layer(authority.token().without_marker()).layer(channel)).await,
-            Code::PermissionDenied,
-            "marker",
-        ),
-    ];
-    for (outcome, code, message) in refused {
+        (call_with(token().unknown_key()).await, Code::Unauthenticated, "not known"),
+        (call_with(token().without_marker()).await, Code::PermissionDenied, "marker"),
+    ] {
         let status = outcome.unwrap_err();
         assert_eq!(status.code(), code);
         assert!(status.message().contains(message), "{status}");
     }
 
-    let dead_port = DeadPort::new();
-    let address = serve_grpc(VerifyServiceTokenLayer::new(Verifier::new(
-        RemoteJwks::new(dead_port.url()).unwrap(),
-    )))
-    .await;
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(
-        call(token_layer(authority.token().claim("service", "orders")).layer(channel))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::Unavailable
-    );
+    authority.answer_with(503);
+    let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
+    let status = call(token_layer(token()).layer(channel)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
 }
 
 #[tokio::test]
 async fn tonic_client_maps_http_refusals_to_codes() {
     let authority = TestAuthority::offline();
-    let address =
-        serve_grpc(VerifyServiceTokenLayer::new(authority.verifier()).http_answers()).await;
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-    assert_eq!(
-        call(token_layer(authority.token().claim("service", "orders")).layer(channel.clone()))
-            .await
-            .unwrap(),
-        "orders"
-    );
+    let layer = VerifyServiceTokenLayer::new(authority.verifier()).http_answers();
+    let channel = connect(serve(layer).await);
+    let call_with = async |token| call(token_layer(token).layer(channel.clone())).await;
+    assert_eq!(call_with(orders(&authority)).await.unwrap(), "orders");
     assert_eq!(call(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
-    assert_eq!(
-        call(token_layer(authority.token().without_marker()).layer(channel))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    let status = call_with(orders(&authority).without_marker()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
 async fn layer_with_origins_adds_no_token_on_a_tonic_channel() {
     let authority = TestAuthority::offline();
-    let address = serve_grpc(VerifyServiceTokenLayer::new(authority.verifier())).await;
-    let origin = format!("http://{address}");
-    let channel = Channel::from_shared(origin.clone()).unwrap().connect_lazy();
+    let origin = serve(VerifyServiceTokenLayer::new(authority.verifier())).await;
+    let channel = connect(origin.clone());
     // Requests on a channel have no authority, as the docs of `only_to` say.
-    let service = token_layer(authority.token().claim("service", "orders"))
-        .only_to([origin])
-        .unwrap()
-        .layer(channel);
+    let service = token_layer(orders(&authority)).only_to([origin]).unwrap().layer(channel);
     assert_eq!(call(service).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
 async fn optional_layer_admits_anonymous_tonic_calls() {
     let authority = TestAuthority::offline();
-    let address = serve_grpc(VerifyServiceTokenLayer::optional(authority.verifier())).await;
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let channel = connect(serve(VerifyServiceTokenLayer::optional(authority.verifier())).await);
     assert_eq!(call(channel.clone()).await.unwrap(), "anonymous");
-    assert_eq!(
-        call(token_layer(authority.token().claim("service", "orders")).layer(channel))
-            .await
-            .unwrap(),
-        "orders"
-    );
+    assert_eq!(call(token_layer(orders(&authority)).layer(channel)).await.unwrap(), "orders");
 }
