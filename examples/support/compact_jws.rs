@@ -20,12 +20,6 @@ pub(crate) fn with_signature_of(jwt: &str, other: &str) -> Result<String, Stop> 
     Ok(format!("{}.{}.{}", part(jwt, 0)?, part(jwt, 1)?, part(other, 2)?))
 }
 
-/// The token with another header.
-pub(crate) fn with_header(jwt: &str, header: &Value) -> Result<String, Stop> {
-    let header = URL_SAFE_NO_PAD.encode(header.to_string());
-    Ok(format!("{header}.{}.{}", part(jwt, 1)?, part(jwt, 2)?))
-}
-
 fn part(jwt: &str, index: usize) -> Result<&str, Stop> {
     jwt.split('.')
         .nth(index)
