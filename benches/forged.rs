@@ -16,8 +16,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::Bencher;
 use http::HeaderValue;
 use serde_json::Value;
+use tower_m2m::testing::bearer;
 
-use support::{RS256, bearer, call, request, verifier, verifying_service};
+use support::{RS256, call, request, verifier, verifying_service};
 
 fn main() {
     divan::main();
@@ -58,7 +59,7 @@ const SHAPES: &[&str] = &[
 const TOKENS_PER_SHAPE: usize = 64;
 
 static TOKENS: LazyLock<Vec<Vec<HeaderValue>>> = LazyLock::new(|| {
-    let tokens = |shape: &&str| (0..TOKENS_PER_SHAPE).map(|_| bearer(&token(shape))).collect();
+    let tokens = |shape: &&str| (0..TOKENS_PER_SHAPE).map(|_| bearer(token(shape))).collect();
     SHAPES.iter().map(tokens).collect()
 });
 

@@ -21,10 +21,11 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Value, json};
 use tower::Layer;
+use tower_m2m::testing::bearer;
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, Verifier};
 
 use support::{
-    CALLERS, ImmediateService, RS256, bearer, call, copy_of, noop_service, request, verifier,
+    CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
     verifying_service,
 };
 

@@ -13,18 +13,17 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request};
 use tower::Layer;
+use tower_m2m::testing::{TestAuthority, bearer};
 use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 
 use support::{
-    CALLERS, ImmediateService, RS256, bearer, call, copy_of, noop_service, request, verifier,
+    CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
     verifying_service,
 };
 
@@ -149,8 +148,8 @@ fn flood() {
     // before it is sent again.
     let layer = VerifyServiceTokenLayer::new(verifier(&RS256.jwks).cache_capacity(16));
     let cached = bearer(&RS256.service);
-    let users: Vec<_> = RS256.users.iter().map(|token| bearer(token)).collect();
-    let forged: Vec<_> = RS256.users.iter().map(|token| bearer(&forge(token))).collect();
+    let users: Vec<_> = RS256.users.iter().map(bearer).collect();
+    let forged: Vec<_> = RS256.users.iter().map(|token| bearer(forge(token))).collect();
 
     println!(
         "flood: cached tokens, ns per call: p50 and p99; p99 relative to that without a flood"
@@ -209,14 +208,11 @@ fn forge(token: &str) -> String {
 /// Measures cached tokens while a fetch waits for a response that is never sent.
 fn refresh() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let jwks =
-        RemoteJwks::new(format!("http://{}/jwks.json", listener.local_addr().expect("an address")));
-    let jwks = jwks.expect("a URL");
-    let (started, fetch_started) = mpsc::channel();
-    std::thread::spawn(move || respond_once(&listener, &started));
+    let authority = runtime.block_on(TestAuthority::start());
+    let jwks = RemoteJwks::new(authority.jwks_url()).expect("a URL");
     runtime.block_on(jwks.ready()).expect("keys");
 
+    // This authority lists the key of the token: the cores of all authorities share their RSA keys.
     let credential = [bearer(&RS256.service)];
     let mut service = verifying_service(Verifier::new(jwks.clone()));
     let mut rounds = || {
@@ -226,25 +222,12 @@ fn refresh() {
         median(&mut times)
     };
     let before = runtime.block_on(async { rounds() });
+    authority.hang();
     let fetch = runtime.spawn(async move { jwks.refresh().await });
-    fetch_started.recv().expect("a second fetch");
+    runtime.block_on(authority.fetched(2));
     let during = runtime.block_on(async { rounds() });
     assert!(!fetch.is_finished(), "the fetch is still in flight");
     println!(
         "refresh: a cached token, ns per call: {before:.0} before, {during:.0} while a fetch is in flight"
     );
-}
-
-/// Sends the key set in response to the first request, and no response to the second.
-fn respond_once(listener: &TcpListener, started: &mpsc::Sender<()>) {
-    let (mut first, _) = listener.accept().expect("a connection");
-    assert!(first.read(&mut [0; 4096]).expect("a request") > 0);
-    let (jwks, length) = (&RS256.jwks, RS256.jwks.len());
-    write!(first, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{jwks}")
-        .expect("a response");
-    drop(first);
-    let (mut unanswered, _) = listener.accept().expect("another connection");
-    started.send(()).expect("the receiver is alive");
-    // Keeps the connection open until the client closes it.
-    let _ = std::io::copy(&mut unanswered, &mut std::io::sink());
 }
