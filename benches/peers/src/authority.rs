@@ -12,14 +12,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Request;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
-use tower::ServiceExt;
-use tower_m2m::EmbeddedCore;
+use tower_m2m::testing::TestAuthority;
 
 pub const ISSUER: &str = "https://auth.example.com";
 pub const AUDIENCE: &str = "billing";
@@ -70,21 +68,17 @@ impl Authority {
 }
 
 async fn start(tokens: usize) -> Result<Fixture> {
-    let core = EmbeddedCore::builder().build().await?;
-    let known = mint(core.router(), usize::MAX).await?;
-    let mut minting = JoinSet::new();
-    for number in 0..tokens {
-        minting.spawn(mint(core.router(), number));
-    }
+    let authority = TestAuthority::start().await;
+    let known = authority.mint(payload(usize::MAX)).await;
     let mut new = Vec::with_capacity(tokens);
-    while let Some(token) = minting.join_next().await {
-        new.push(token??);
+    for number in 0..tokens {
+        new.push(authority.mint(payload(number)).await);
     }
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
     let keys = Keys {
-        jwks: signing_key_first(&core.jwks().await, &known)?,
+        jwks: rsa_keys(&authority.jwks(), &known)?,
         base: base.clone(),
         fetches: Arc::default(),
     };
@@ -105,36 +99,23 @@ async fn start(tokens: usize) -> Result<Fixture> {
     })
 }
 
-/// Mints a token that every contestant accepts: huskarl-resource-server requires `iat` and `jti`,
-/// axum-keycloak-auth `typ` and `azp`, aliri_tower `scope`.
-async fn mint(core: Router, number: usize) -> Result<String> {
-    let payload = json!({
-        "aud": AUDIENCE, "sub": "orders", "azp": "orders", "jti": format!("{number:020}"), "typ": "Bearer",
-        "scope": "charge", "source": "microservice",
-    });
-    let body =
-        json!({"payload": payload, "validity": 86_400, "algorithm": "RS256", "jwksDomain": ISSUER});
-    let response = loop {
-        let request =
-            Request::post("/recipe/jwt").body(axum::body::Body::from(body.to_string()))?;
-        let response = core.clone().oneshot(request).await?;
-        // The core limits concurrent mints.
-        if response.status() != http::StatusCode::TOO_MANY_REQUESTS {
-            break response;
-        }
-        tokio::task::yield_now().await;
-    };
-    let response: Value =
-        serde_json::from_slice(&axum::body::to_bytes(response.into_body(), 1 << 16).await?)?;
-    Ok(response["jwt"].as_str().ok_or("no token")?.to_owned())
+/// The payload of a token that every contestant accepts: huskarl-resource-server requires `iat` and
+/// `jti`, axum-keycloak-auth `typ` and `azp`, aliri_tower `scope`. It expires in a day.
+fn payload(number: usize) -> Value {
+    json!({
+        "iss": ISSUER, "exp": Timestamp::now().as_second() + 86_400, "aud": AUDIENCE, "sub": "orders",
+        "azp": "orders", "jti": format!("{number:020}"), "typ": "Bearer", "scope": "charge",
+        "source": "microservice",
+    })
 }
 
-/// Moves the key that signs to the front of the key set. Contestants that try all keys in turn thus
-/// need one signature check.
-fn signing_key_first(jwks: &str, token: &str) -> Result<String> {
+/// The RSA keys of a set, the key that signed the token first. Some contestants cannot read keys of
+/// other types, and those that try all keys in turn thus need one signature check.
+fn rsa_keys(jwks: &str, token: &str) -> Result<String> {
     let header = header(token)?;
     let mut jwks: Value = serde_json::from_str(jwks)?;
     let keys = jwks["keys"].as_array_mut().ok_or("no keys")?;
+    keys.retain(|key| key["kty"] == "RSA");
     keys.sort_by_key(|key| key["kid"] != header["kid"]);
     Ok(jwks.to_string())
 }
