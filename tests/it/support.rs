@@ -117,14 +117,6 @@ impl UnusedListener {
     }
 }
 
-/// The token with one bit of its signature flipped.
-pub(crate) fn forged(token: &str) -> String {
-    let (signing_input, signature) = token.rsplit_once('.').unwrap();
-    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-    signature[3] ^= 1;
-    format!("{signing_input}.{}", encode(signature))
-}
-
 /// An inner service that counts its calls and responds with the caller's name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inner(Arc<AtomicUsize>);
