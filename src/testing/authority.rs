@@ -309,7 +309,7 @@ impl TestAuthority {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let authority = TestAuthority::start().await;
-    /// let session = authority.mint(json!({"sub": "user-1"})).await;
+    /// let session = authority.mint_payload(json!({"sub": "user-1"})).await;
     /// let rejection = authority.verifier().verify(&session).await.unwrap_err();
     /// assert_eq!(rejection.reason(), RejectionReason::NotMicroservice);
     /// # }
@@ -318,7 +318,7 @@ impl TestAuthority {
     /// # Panics
     ///
     /// If the authority is offline, or the core refuses the payload.
-    pub async fn mint(&self, payload: Value) -> String {
+    pub async fn mint_payload(&self, payload: Value) -> String {
         let body = json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": ISSUER});
         let request = Request::post("/recipe/jwt").body(Body::from(body.to_string()));
         let request = request.expect("a valid request");
@@ -362,7 +362,7 @@ impl TestAuthority {
     /// # Panics
     ///
     /// If the authority is offline.
-    pub fn answer(&self) {
+    pub fn answer_with_keys(&self) {
         self.served().endpoint.answer(Answer::Keys);
     }
 
@@ -381,8 +381,8 @@ impl TestAuthority {
     /// # Panics
     ///
     /// If the authority is offline, or the fetches do not arrive within 20 s.
-    pub async fn fetched(&self, count: usize) {
-        self.served().endpoint.fetched(count).await;
+    pub async fn wait_for_fetches(&self, count: usize) {
+        self.served().endpoint.wait_for_fetches(count).await;
     }
 
     /// Waits until a client has aborted a fetch that [hangs](Self::hang).

@@ -69,7 +69,7 @@ impl Endpoint {
     }
 
     /// Waits until this many fetches have arrived.
-    pub(super) async fn fetched(&self, count: usize) {
+    pub(super) async fn wait_for_fetches(&self, count: usize) {
         let arrived = self.counted(|counts| counts.fetches >= count).await;
         assert!(arrived, "{} of {count} fetches arrived within 20 s", self.fetches());
     }

@@ -252,11 +252,11 @@ async fn m2_is_ready_while_it_has_usable_keys() {
     let authority = TestAuthority::start().await;
     authority.hang();
     let m2 = m2(&authority.jwks_url(), &[]);
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     for (path, status) in [("/health", 200), ("/livez", 200), ("/readyz", 503), ("/whoami", 401)] {
         assert_eq!(m2.status(path).await, status, "{path} without keys");
     }
-    authority.answer();
+    authority.answer_with_keys();
     // Waits for the fetch, as each request with an unknown key does.
     let request = reqwest::Client::new().get(format!("{}/whoami", m2.url));
     let response = request.bearer_auth(authority.token().sign()).send().await.unwrap();
@@ -328,7 +328,7 @@ async fn rust_log_selects_what_m2_logs() {
         command.envs(filter.map(|filter| ("RUST_LOG", filter)));
         let before = authority.fetches();
         let mut m2 = Server::start(command);
-        authority.fetched(before + 2).await;
+        authority.wait_for_fetches(before + 2).await;
         // Refused, which is logged at debug.
         assert_eq!(m2.status("/whoami").await, 401);
         m2.signal(Signal::TERM);

@@ -46,7 +46,7 @@ async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");
         let start = || authority.jwks_builder().cache_file(&path).build().unwrap();
-        authority.answer();
+        authority.answer_with_keys();
         start().refresh().await.unwrap();
 
         if let Err(err) = tamper(&path) {
@@ -66,7 +66,7 @@ async fn untrusted_cache_file_is_ignored_logged_and_replaced() {
         assert_eq!(outcome(&restarted, &token).await.0, 503, "{reason}");
 
         let tampered = inode(&path);
-        authority.answer();
+        authority.answer_with_keys();
         restarted.refresh().await.unwrap();
         assert_ne!(inode(&path), tampered, "{reason}");
         authority.answer_with(503);

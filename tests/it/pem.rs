@@ -104,7 +104,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn core_key_in_pem_verifies_tokens_of_the_core() {
     let authority = TestAuthority::start().await;
-    let token = authority.mint(json!({"source": "microservice", "service": "orders"})).await;
+    let token =
+        authority.mint_payload(json!({"source": "microservice", "service": "orders"})).await;
     let jwks: Value = serde_json::from_str(&authority.jwks()).unwrap();
     let mut keys = jwks["keys"].as_array().unwrap().iter();
     let jwk = keys.find(|jwk| jwk["kid"] == decode(&token, 0)["kid"]).unwrap();

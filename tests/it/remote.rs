@@ -88,9 +88,9 @@ async fn thousand_requests_on_a_cold_cache_cause_one_fetch() {
     let inner = Inner::default();
     let service = layer(&jwks(&authority)).layer(inner.clone());
     let responses = send(&service, vec![authority.token().sign(); 1000]).await;
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     assert_eq!(inner.calls(), 0);
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(statuses(&responses.join_all().await), [200; 1000]);
     assert_eq!((inner.calls(), authority.fetches()), (1000, 1));
 }
@@ -174,7 +174,7 @@ async fn outage_refuses_only_tokens_with_unknown_keys() {
     let expired = authority.token().expired().sign();
     assert_eq!(outcome(&jwks, &expired).await, (401, Some(R::Expired)));
 
-    authority.answer();
+    authority.answer_with_keys();
     jwks.refresh().await.unwrap();
     let recovered = outcome(&jwks, &unknown).await;
     assert_eq!(recovered, (200, None), "the unknown key is refused after the outage");
@@ -189,7 +189,7 @@ async fn service_up_before_its_core_needs_no_retry() {
     for _ in 0..2 {
         assert_eq!(outcome(&jwks, &token).await, (503, Some(R::KeysNotLoaded)));
     }
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(outcome(&jwks, &token).await, (200, None));
 }
 
@@ -213,7 +213,7 @@ async fn waiting_request_holds_no_permit() {
     let mut kept = service.clone();
     let readied = timeout(TIMEOUT, kept.ready()).await.unwrap().unwrap();
     let waiting = tokio::spawn(readied.call(bearer(&rotated)));
-    authority.fetched(2).await;
+    authority.wait_for_fetches(2).await;
     for _ in 0..3 {
         let responding = service.clone().oneshot(bearer(&known));
         let response = timeout(TIMEOUT, responding).await.unwrap().unwrap();
@@ -225,7 +225,7 @@ async fn waiting_request_holds_no_permit() {
         "a waiting request was admitted"
     );
 
-    authority.answer();
+    authority.answer_with_keys();
     // Each waiting request readies its inner service again, one after the other.
     assert_eq!(timeout(TIMEOUT, waiting).await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(statuses(&rotated_in.join_all().await), [200; 50]);
@@ -244,10 +244,10 @@ async fn fetch_outlives_the_request_that_caused_it() {
     authority.hang();
     let (service, new) = (layer(&jwks).layer(Inner::default()), authority.token().sign());
     let mut first = send(&service, [new.clone()]).await;
-    authority.fetched(2).await;
+    authority.wait_for_fetches(2).await;
     let others = send(&service, vec![new; 3]).await;
     first.shutdown().await;
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(statuses(&others.join_all().await), [200; 3]);
     assert_eq!(authority.fetches(), 2);
 }
@@ -263,7 +263,7 @@ async fn request_waits_no_longer_than_the_timeout() {
     // Tokens of a later time would be too early for a verifier on the real clock.
     let (known, unknown) = (authority.token().sign(), authority.token().unknown_key().sign());
     let time_out = async {
-        authority.fetched(2).await;
+        authority.wait_for_fetches(2).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
         clock.advance(FETCH_TIMEOUT).await;
     };
@@ -281,12 +281,12 @@ async fn queue_rejects_the_1025th_token() {
     let token = authority.token().sign();
     let service = layer(&jwks(&authority)).layer(Inner::default());
     let waiting = send(&service, vec![token.clone(); 1024]).await;
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     let responding = service.clone().oneshot(bearer(&token));
     let response = timeout(TIMEOUT, responding).await.unwrap().unwrap();
     assert_eq!(ResponseSummary::of(&response).reason, Some(R::TooManyWaiting));
     assert_eq!(response.status(), 503);
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(statuses(&waiting.join_all().await), [200; 1024]);
     // The key is cached now, so its token needs no queue slot.
     assert_eq!(service.oneshot(bearer(&token)).await.unwrap().status(), 200);

@@ -70,7 +70,7 @@ async fn dropping_the_last_handle_stops_the_fetch_task() {
     let verifier = Verifier::new(jwks.clone());
     let stack = layer(&jwks).layer(Inner::default());
     let ready = tokio::spawn(async move { jwks.ready().await });
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
     drop(verifier);
@@ -85,7 +85,7 @@ async fn dropping_the_last_handle_stops_the_fetch_task() {
         }
     };
     timeout(TIMEOUT, ended).await.unwrap();
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(authority.fetches(), 1);
 }
 
@@ -96,10 +96,10 @@ async fn remaining_handle_keeps_the_fetch_task_running() {
     let jwks = jwks(&authority);
     let verifier = Verifier::new(jwks.clone());
     let ready = tokio::spawn(async move { jwks.ready().await });
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     ready.abort();
     assert!(ready.await.unwrap_err().is_cancelled());
-    authority.answer();
+    authority.answer_with_keys();
     assert!(timeout(TIMEOUT, verifier.verify(&authority.token().sign())).await.unwrap().is_ok());
     assert_eq!(authority.fetches(), 1, "the fetch was repeated");
 }

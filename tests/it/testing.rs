@@ -164,7 +164,7 @@ async fn endpoint_fails_hangs_and_recovers() {
     let token = authority.token().sign();
     authority.answer_with(503);
     assert_eq!(reason(&verifier, &token).await, Some(Reason::KeysNotLoaded));
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(reason(&verifier, &token).await, None);
     let unlisted = TestAuthority::offline();
     authority.answer_with_text(unlisted.jwks());
@@ -178,15 +178,15 @@ async fn endpoint_fails_hangs_and_recovers() {
         let token = token.clone();
         async move { reason(&verifier, token).await }
     });
-    authority.fetched(fetches + 1).await;
+    authority.wait_for_fetches(fetches + 1).await;
     assert!(!waiting.is_finished());
-    authority.answer();
+    authority.answer_with_keys();
     assert_eq!(waiting.await.unwrap(), None);
 
     authority.hang();
     let verifier = authority.verifier();
     let waiting = tokio::spawn(async move { reason(&verifier, token).await });
-    authority.fetched(fetches + 2).await;
+    authority.wait_for_fetches(fetches + 2).await;
     let mut aborted = std::pin::pin!(authority.aborted());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(aborted.as_mut().poll(&mut context).is_pending(), "an answered fetch counts");
@@ -217,10 +217,11 @@ async fn minted_token_renews_as_the_clock_moves() {
 async fn core_mints_what_the_payload_says() {
     let authority = TestAuthority::start().await;
     let verifier = authority.verifier();
-    let service = authority.mint(json!({"source": "microservice", "service": "orders"})).await;
+    let service =
+        authority.mint_payload(json!({"source": "microservice", "service": "orders"})).await;
     let claims = verifier.verify(&service).await.unwrap();
     assert_eq!(claims.get("service"), Some(&json!("orders")));
-    let session = authority.mint(json!({"sub": "user-1"})).await;
+    let session = authority.mint_payload(json!({"sub": "user-1"})).await;
     assert_eq!(reason(&verifier, session).await, Some(Reason::NotMicroservice));
 
     let dynamic = authority.core().service_token(authority.issuer()).dynamic_key();
@@ -249,7 +250,7 @@ async fn server_stops_with_the_last_clone() {
     let (verifier, token) = (authority.verifier(), authority.token().sign());
     authority.hang();
     let waiting = tokio::spawn(async move { reason(&verifier, token).await });
-    authority.fetched(1).await;
+    authority.wait_for_fetches(1).await;
     drop(authority.clone());
     let address = url.trim_start_matches("http://").to_owned();
     assert!(TcpStream::connect(&address).await.is_ok());

@@ -244,9 +244,10 @@ async fn token_of_a_spiffe_bundle_is_admitted() {
 async fn token_of_the_embedded_core_is_admitted() {
     let authority = TestAuthority::start().await;
     let verifier = authority.verifier();
-    let token = authority.mint(json!({"source": "microservice", "service": "billing"})).await;
+    let token =
+        authority.mint_payload(json!({"source": "microservice", "service": "billing"})).await;
     assert_eq!(verify(&verifier, &token).await, Ok("billing".to_owned()));
-    let session = authority.mint(json!({"sub": "u"})).await;
+    let session = authority.mint_payload(json!({"sub": "u"})).await;
     assert_eq!(verify(&verifier, &session).await, Err(R::NotMicroservice));
     assert_eq!(decode(&token, 0)["alg"], "RS256");
 }
