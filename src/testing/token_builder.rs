@@ -11,6 +11,7 @@ use super::keys::{Keys, SIGNS, generate, new_kid};
 use super::token_members::TokenMembers;
 
 const HOUR: u64 = 3600;
+const ANOTHER_AUDIENCE: &str = "another-audience.test";
 
 /// Builds a token of a [`TestAuthority`](super::TestAuthority). Created by its method
 /// [`token`](super::TestAuthority::token).
@@ -126,6 +127,13 @@ impl TokenBuilder {
     pub fn not_yet_valid(self) -> Self {
         let (nbf, exp) = (self.now + HOUR, self.now + 2 * HOUR);
         self.claim("nbf", nbf).claim("exp", exp)
+    }
+
+    /// Is for another audience, whatever audiences were added before:
+    /// [`WrongAudience`](crate::RejectionReason::WrongAudience).
+    pub fn wrong_audience(mut self) -> Self {
+        self.audiences.clear();
+        self.claim("aud", ANOTHER_AUDIENCE)
     }
 
     /// Lacks the [marker](crate::Verifier::marker), as the token of an end user does:

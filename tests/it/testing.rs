@@ -31,13 +31,19 @@ type Defect = fn(TokenBuilder) -> TokenBuilder;
 
 #[tokio::test]
 async fn each_defect_is_refused_for_the_reason_it_names() {
-    let cases: [(&str, Defect, Option<Reason>); 21] = [
+    let cases: [(&str, Defect, Option<Reason>); 23] = [
         ("good", |token| token, None),
         ("other claims", |token| token.claim("service", "orders").subject("m1"), None),
         ("two audiences", |token| token.audience("inventory"), None),
         ("a minute", |token| token.validity(Duration::from_secs(60)), None),
         ("expired", TokenBuilder::expired, Some(Reason::Expired)),
         ("not yet valid", TokenBuilder::not_yet_valid, Some(Reason::NotYetValid)),
+        ("wrong audience", TokenBuilder::wrong_audience, Some(Reason::WrongAudience)),
+        (
+            "two audiences, wrong audience",
+            |token| token.audience("inventory").wrong_audience(),
+            Some(Reason::WrongAudience),
+        ),
         ("without marker", TokenBuilder::without_marker, Some(Reason::NotMicroservice)),
         ("unknown key", TokenBuilder::unknown_key, Some(Reason::UnknownKey)),
         ("forged", TokenBuilder::forged, Some(Reason::BadSignature)),

@@ -41,7 +41,7 @@ async fn only_good_tokens_are_admitted() {
         ("forged", token().forged(), 401),
         ("unknown key", token().unknown_key(), 401),
         ("alg none", token().alg_none(), 401),
-        ("other audience", authority.token().audience("inventory"), 401),
+        ("wrong audience", token().wrong_audience(), 401),
         ("an end user", token().without_marker(), 403),
         ("another service", token().claim("service", "mail"), 403),
     ] {
