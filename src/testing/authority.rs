@@ -21,11 +21,11 @@ use crate::verify::Verifier;
 
 const ISSUER: &str = "https://authority.test";
 
-/// An authority for tests: it signs tokens, good and bad ones, and lists its keys.
+/// An authority for tests. It signs good and bad tokens, and lists its keys.
 ///
 /// [`start`](Self::start) serves a key set and an [embedded core](crate::EmbeddedCore) on loopback;
 /// [`offline`](Self::offline) needs neither sockets nor a runtime. Cheap to clone. Each authority has
-/// keys of its own, and tokens of another one have an unknown key.
+/// its own keys: a token of one has an unknown key at the verifier of another.
 ///
 /// ```
 /// use tower_m2m::testing::TestAuthority;
@@ -79,14 +79,14 @@ impl TestAuthority {
     /// - `POST /recipe/jwt` and the other [routes](crate::embedded_core#routes) are those of an
     ///   embedded core; see [`core`](Self::core).
     ///
-    /// Do not pause tokio's time in such a test: it would jump to the end of each timeout while a
-    /// socket is waited for. Move the [`clock`](Self::clock).
+    /// Do not pause tokio's time in such a test: it would jump to the next timeout while the test
+    /// waits for a socket. Advance the [`clock`](Self::clock) instead.
     ///
     /// The server runs on the current runtime and stops with it. Each `#[tokio::test]` function has
     /// a runtime of its own, so such functions cannot share an authority with sockets.
     ///
-    /// The RSA keys of the core are made by the first authority of the process, which takes up to a
-    /// second, and shared by the others. cargo-nextest runs each test in a process of its own.
+    /// The first call in a process generates the RSA keys of the core, which takes up to a second.
+    /// Later ones share them. cargo-nextest runs each test in a process of its own.
     ///
     /// # Panics
     ///
@@ -100,17 +100,17 @@ impl TestAuthority {
         Self(Arc::new(Inner { clock, keys, served: Some(Served { server, endpoint, core }) }))
     }
 
-    /// An authority without sockets, for tests of M2 that need no network and no runtime. Its
-    /// verifiers have its [`local_jwks`](Self::local_jwks).
+    /// An authority for tests of M2 that needs neither sockets nor a runtime. Its verifiers use its
+    /// [`local_jwks`](Self::local_jwks).
     ///
-    /// Methods that concern the endpoint or the core panic.
+    /// Methods that concern the endpoint or the core panic, except [`core_at`](Self::core_at).
     #[must_use]
     pub fn offline() -> Self {
         Self(Arc::new(Inner { clock: TestClock::new(), keys: Keys::new(Vec::new()), served: None }))
     }
 
-    /// The `iss` of its tokens: `https://authority.test`. For tokens of its [`core`](Self::core)
-    /// give it to [`service_token`](SuperTokensCore::service_token).
+    /// The `iss` of its tokens: `https://authority.test`. Pass it to
+    /// [`service_token`](SuperTokensCore::service_token) for a token of its [`core`](Self::core).
     #[must_use]
     pub fn issuer(&self) -> &str {
         ISSUER
@@ -122,8 +122,9 @@ impl TestAuthority {
         &self.0.clock
     }
 
-    /// A verifier with the keys of this authority, its issuer and its clock: with
-    /// [`remote_jwks`](Self::remote_jwks), or [`local_jwks`](Self::local_jwks) if it is offline.
+    /// A verifier with the keys, the issuer and the clock of this authority, but no audience. The
+    /// keys are a new [`remote_jwks`](Self::remote_jwks), or the [`local_jwks`](Self::local_jwks) of
+    /// an offline authority.
     pub fn verifier(&self) -> Verifier {
         match self.0.served {
             Some(_) => self.verifier_with(self.remote_jwks()),
@@ -131,19 +132,19 @@ impl TestAuthority {
         }
     }
 
-    /// A verifier with other keys, such as a [`RemoteJwks`] with options of your own, and the issuer
-    /// and the clock of this authority.
+    /// A verifier with the issuer and the clock of this authority, and with these keys, such as a
+    /// [`RemoteJwks`] with your own options.
     pub fn verifier_with(&self, keys: impl Into<KeySource>) -> Verifier {
         Verifier::new(keys).on_clock(self.0.clock.shared()).issuer(ISSUER)
     }
 
-    /// A token of this authority, which is good unless a defect is added.
+    /// Builds a token of this authority, which is good unless a defect is added.
     pub fn token(&self) -> TokenBuilder {
         TokenBuilder::new(self.0.keys.clone(), ISSUER, self.0.clock.unix_now())
     }
 
-    /// Signs any two texts as header and claims with the current key. For tokens beyond what
-    /// [`token`](Self::token) can build.
+    /// Signs any two texts as header and claims with the current key, for tokens that
+    /// [`token`](Self::token) cannot build.
     ///
     /// ```
     /// use tower_m2m::RejectionReason;
@@ -163,7 +164,7 @@ impl TestAuthority {
     }
 
     /// Signs any text as claims with the current key, under the header of a
-    /// [`token`](Self::token). For tests of the claims as they are written.
+    /// [`token`](Self::token).
     ///
     /// ```
     /// use tower_m2m::RejectionReason;
@@ -182,8 +183,8 @@ impl TestAuthority {
         self.token().sign_text(&claims.to_string())
     }
 
-    /// Signs any text as the first two parts of a token with the current key: appends a dot and the
-    /// signature. For tests of the encoding of those parts.
+    /// Signs any text as the first two parts of a token with the current key, and appends a dot and
+    /// the signature. For tests of the encoding of those parts.
     #[must_use]
     pub fn sign_input(&self, input: impl Into<String>) -> String {
         self.0.keys.with_current(|key| key.sign_input(input.into()).expect(SIGNS))
@@ -207,29 +208,30 @@ impl TestAuthority {
         self.0.keys.to_json()
     }
 
-    /// Signs with a new key from now on. The one before stays listed.
+    /// Signs with a new key from now on. The previous key stays listed.
     pub fn rotate(&self) {
         self.rotate_to(new_kid());
     }
 
     /// [Rotates](Self::rotate) to a new key with this `kid`. With the `kid` of the current key, the
-    /// new one takes its place in the list, as at an authority that uses a `kid` again.
+    /// new key replaces it in the list: an authority that reuses a `kid`.
     pub fn rotate_to(&self, kid: impl Into<String>) {
         self.0.keys.rotate(kid.into());
     }
 
     /// Lists only the current key and those of the core from now on.
     ///
-    /// [`local_jwks`](Self::local_jwks) ends the other keys at once. [`remote_jwks`](Self::remote_jwks)
-    /// accepts them [for a while](crate::jwks#unlisted-keys). It ends them with
-    /// [`RemoteJwks::refresh`], or once the clock moves by 25 h: the whole key set is then stale, and
-    /// a token waits for a fetch.
+    /// [`local_jwks`](Self::local_jwks) drops the other keys at once.
+    /// [`remote_jwks`](Self::remote_jwks) accepts them [for a while](crate::jwks#unlisted-keys).
+    /// [`RemoteJwks::refresh`] drops them. So does an advance of the clock by 25 h: the whole key set
+    /// is then stale, and a token waits for a fetch. Give the token of such a test a longer
+    /// [`validity`](TokenBuilder::validity), or it is rejected because it has expired.
     pub fn withdraw(&self) {
         self.0.keys.withdraw();
     }
 
-    /// The listed keys as a local set, which [`rotate`](Self::rotate) and
-    /// [`withdraw`](Self::withdraw) replace.
+    /// The listed keys as a local set. [`rotate`](Self::rotate) and [`withdraw`](Self::withdraw)
+    /// change it.
     #[must_use]
     pub fn local_jwks(&self) -> LocalJwks {
         self.0.keys.local_jwks()
@@ -246,9 +248,9 @@ impl TestAuthority {
         self.jwks_builder().build().expect("a URL on loopback")
     }
 
-    /// The options of a key cache for the JWKS endpoint, on the clock of this authority. Other than
-    /// in production, the limit of fetches for unknown keys is off: a test may rotate often. Set
-    /// [`cooldown`](RemoteJwksBuilder::cooldown) to test it.
+    /// The options of a key cache for the JWKS endpoint, on the clock of this authority. Unlike in
+    /// production, fetches for unknown keys have no limit, so that a test can rotate often. Set
+    /// [`cooldown`](RemoteJwksBuilder::cooldown) to test the limit.
     ///
     /// # Panics
     ///
@@ -278,7 +280,7 @@ impl TestAuthority {
         self.served().server.url().to_owned()
     }
 
-    /// The embedded core, to mint at: its tokens renew by the clock of this authority.
+    /// The embedded core. Tokens that are minted there renew by the clock of this authority.
     ///
     /// # Panics
     ///
@@ -287,8 +289,8 @@ impl TestAuthority {
         self.core_at(self.core_url())
     }
 
-    /// A core at another URL, such as a mock server's, on the clock of this authority: its tokens
-    /// renew as the test moves the clock. Also for an authority that is offline.
+    /// A core at another URL, such as that of a mock server. Tokens that are minted there renew by
+    /// the clock of this authority, which may be offline.
     ///
     /// # Panics
     ///
@@ -298,8 +300,9 @@ impl TestAuthority {
         core.on_clock(self.0.clock.shared())
     }
 
-    /// A token that the embedded core signs with RS256 for this payload alone: other than a
-    /// [`ServiceTokenRequest`](crate::ServiceTokenRequest) it adds no marker. Uses no socket.
+    /// Mints a token with this payload, signed by the embedded core with RS256 and valid for 1 h.
+    /// Unlike a [`ServiceTokenRequest`](crate::ServiceTokenRequest), this adds no marker, and it
+    /// uses no socket.
     ///
     /// ```
     /// use serde_json::json;
@@ -319,7 +322,12 @@ impl TestAuthority {
     ///
     /// If the authority is offline, or the core refuses the payload.
     pub async fn mint_payload(&self, payload: Value) -> String {
-        let body = json!({"payload": payload, "validity": 3600, "algorithm": "RS256", "jwksDomain": ISSUER});
+        let body = json!({
+            "payload": payload,
+            "validity": 3600,
+            "algorithm": "RS256",
+            "jwksDomain": ISSUER,
+        });
         let request = Request::post("/recipe/jwt").body(Body::from(body.to_string()));
         let request = request.expect("a valid request");
         let Ok(response) = self.served().core.router().call(request).await;
@@ -329,17 +337,26 @@ impl TestAuthority {
         response["jwt"].as_str().expect("a token").to_owned()
     }
 
+    /// The JWKS endpoint responds with its keys again, also to the fetches that it holds.
+    ///
+    /// # Panics
+    ///
+    /// If the authority is offline.
+    pub fn answer_with_keys(&self) {
+        self.served().endpoint.answer(Answer::Keys);
+    }
+
     /// The JWKS endpoint responds with this status and no body, from the next fetch on.
     ///
     /// # Panics
     ///
-    /// If the authority is offline, or this is no status.
+    /// If the authority is offline, or `status` is not within 100 to 999.
     pub fn answer_with(&self, status: u16) {
         let status = StatusCode::from_u16(status).expect("a status");
         self.served().endpoint.answer(Answer::Status(status));
     }
 
-    /// The JWKS endpoint responds with this text in the place of its keys, from the next fetch on.
+    /// The JWKS endpoint responds with this text instead of its keys, from the next fetch on.
     ///
     /// # Panics
     ///
@@ -348,22 +365,15 @@ impl TestAuthority {
         self.served().endpoint.answer(Answer::Text(text.into()));
     }
 
-    /// The JWKS endpoint holds each fetch, until it is told to answer otherwise.
+    /// The JWKS endpoint holds each fetch until one of the methods above is called, or the
+    /// [`timeout`](RemoteJwksBuilder::timeout) of the key cache has passed: 5 s of tokio's clock by
+    /// default, which the clock of this authority does not move.
     ///
     /// # Panics
     ///
     /// If the authority is offline.
     pub fn hang(&self) {
         self.served().endpoint.answer(Answer::Hang);
-    }
-
-    /// The JWKS endpoint responds with its keys again, also to fetches that it held.
-    ///
-    /// # Panics
-    ///
-    /// If the authority is offline.
-    pub fn answer_with_keys(&self) {
-        self.served().endpoint.answer(Answer::Keys);
     }
 
     /// The number of fetches that have arrived at the JWKS endpoint, answered or not.

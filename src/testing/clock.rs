@@ -8,8 +8,8 @@ use crate::clock::Clock;
 /// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
 /// and minted tokens. Clones move together.
 ///
-/// It starts at the real time, rounded down to a second as dates in tokens are, runs on by itself,
-/// and [`advance`](Self::advance) moves it forwards. With tokio's paused time it moves with that.
+/// It starts at the real time, rounded down to a whole second like the dates in tokens, and runs at
+/// the pace of tokio's clock, also of a paused one. [`advance`](Self::advance) moves it forwards.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,11 +30,13 @@ use crate::clock::Clock;
 ///
 /// # What moves with it
 ///
-/// The wall time: dates in tokens, deadlines of keys, and what is due. Overdue work of background
-/// tasks (the refresh of a key set, the renewal of a token) starts with the next use, once it is
-/// 5 s late: advance past the due time by more than that. The use itself does not wait for that work
-/// while the old key set or token is still good. Timeouts, back-offs and limits for a span
-/// of time (such as one mint in 30 s after rejections) follow tokio's clock and do not move.
+/// Dates in tokens, deadlines of keys, and the times at which a key set or token is renewed or a
+/// failed renewal is tried again. The renewal starts with the next use of the key set or token, once
+/// it is 5 s late: advance past its time by more than that. The use does not wait for the renewal
+/// while the old key set or token is still good.
+///
+/// Timeouts, the retries of one `mint`, and limits on fetches and mints in a span of time (such as
+/// one mint in 30 s after rejections) do not move with it. They follow tokio's clock.
 #[derive(Clone)]
 pub struct TestClock(Clock);
 
@@ -52,8 +54,7 @@ impl TestClock {
         self.0.unix_now()
     }
 
-    /// Moves the clock forwards, at once and for everything that is bound to it. A call moves it by
-    /// a century at most.
+    /// Moves the clock forwards, by a century at most.
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }

@@ -43,12 +43,12 @@ use crate::verify::ServiceClaims;
 pub struct FakeCallerLayer(Option<ServiceClaims>);
 
 impl FakeCallerLayer {
-    /// A caller with these claims. As in each verified token there are a marker,
-    /// `"source": "microservice"`, and an `exp`, in an hour, unless `claims` holds them.
+    /// A caller with these claims. Adds what every verified token has, unless `claims` has it: the
+    /// marker `"source": "microservice"`, and an `exp` in an hour.
     ///
     /// # Panics
     ///
-    /// If `claims` is not a JSON object, or its `exp` is no integer of at least 0.
+    /// If `claims` is not a JSON object, or its `exp` is not an integer of at least 0.
     #[allow(clippy::needless_pass_by_value)] // `json!` makes a value
     pub fn new(claims: Value) -> Self {
         let mut all = Map::from_iter([
@@ -60,7 +60,7 @@ impl FakeCallerLayer {
         Self(Some(ServiceClaims::fake(all, expires_at)))
     }
 
-    /// A caller without a credential behind an
+    /// A caller without a credential, as behind an
     /// [`optional`](crate::VerifyServiceTokenLayer::optional) layer: `Option<ServiceClaims>` is
     /// `None`, and a handler that requires claims responds with 401.
     pub fn anonymous() -> Self {

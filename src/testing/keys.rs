@@ -10,7 +10,7 @@ use crate::jwks::LocalJwks;
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     ring: Arc<Mutex<KeyRing>>,
-    /// The listed keys.
+    /// Has the listed keys.
     local_jwks: LocalJwks,
 }
 
@@ -24,20 +24,19 @@ struct KeyRing {
 }
 
 impl Keys {
-    /// A new key, and the JWKs of a core's keys.
+    /// Generates the current key, and lists it with the JWKs of a core's keys.
     pub(super) fn new(of_core: Vec<String>) -> Self {
         let ring = KeyRing { current: generate(new_kid()), earlier: Vec::new(), of_core };
         let local_jwks = LocalJwks::from_json(ring.to_json()).expect("its own keys are usable");
         Self { ring: Arc::new(Mutex::new(ring)), local_jwks }
     }
 
-    /// Calls `sign` with the key that signs.
+    /// Calls `sign` with the current key.
     pub(super) fn with_current<T>(&self, sign: impl FnOnce(&SigningKey) -> T) -> T {
         sign(&self.ring().current)
     }
 
-    /// Signs with a new key from now on, and still lists the one before, unless it has the same
-    /// `kid`.
+    /// Makes a new key the current one. The previous key stays listed, unless it has the same `kid`.
     pub(super) fn rotate(&self, kid: String) {
         let key = generate(kid);
         self.change(|ring| {
@@ -48,7 +47,7 @@ impl Keys {
         });
     }
 
-    /// Lists only the key that signs and those of the core.
+    /// Lists only the current key and those of the core.
     pub(super) fn withdraw(&self) {
         self.change(|ring| ring.earlier.clear());
     }
@@ -58,7 +57,7 @@ impl Keys {
         self.ring().to_json()
     }
 
-    /// The listed keys, as they change.
+    /// The listed keys as a local set, which follows each change.
     pub(super) fn local_jwks(&self) -> LocalJwks {
         self.local_jwks.clone()
     }

@@ -19,7 +19,7 @@
 //! | to test | use |
 //! |---|---|
 //! | M2: routes behind a layer, with good and bad tokens | [`TestAuthority`], [`TokenBuilder`] |
-//! | M2: how it meets rotation, removed keys and an endpoint that fails | [`TestAuthority`] |
+//! | M2: rotation, removed keys and an endpoint that fails | [`TestAuthority`] |
 //! | M2: a handler alone, without tokens | [`FakeCallerLayer`] |
 //! | M1: what it sends, and what it does when the token is rejected | [`RecordingServer`] |
 //! | expiry and renewal, without sleeping | [`TestClock`], [`renewed`] |
@@ -61,9 +61,8 @@
 //!
 //! `examples/tested_service` in the repository is a whole service with its tests.
 //!
-//! Everything here panics where production code would return an error, because a test cannot go
-//! on: a port that cannot be bound, a key that cannot be generated. Sockets are on loopback and have
-//! free ports, so tests can run in parallel.
+//! Everything here panics where production code would return an error, for instance if no port can
+//! be bound. Sockets are on free ports of loopback, so tests can run in parallel.
 
 mod authority;
 mod bearer;

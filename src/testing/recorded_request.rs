@@ -62,8 +62,8 @@ impl RecordedRequest {
         &self.headers
     }
 
-    /// The token in the only `Authorization` header. `None` if there is none or are several, or
-    /// the scheme is not written `Bearer`.
+    /// The token in the `Authorization` header. `None` without such a header, with several, or if
+    /// the scheme is not spelled `Bearer`.
     #[must_use]
     pub fn token(&self) -> Option<&str> {
         let mut values = self.headers.get_all(AUTHORIZATION).iter();

@@ -16,11 +16,12 @@ use super::recorded_request::RecordedRequest;
 /// The longest body that is recorded, in bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// A called service on loopback, for tests of the calling side: it records each request, accepts any
-/// token, and responds with 200 and an empty body unless it is told otherwise. Cheap to clone; the
+/// A called service on loopback, for tests of the calling side. It records each request, and responds
+/// with 200 and an empty body, whatever the token, unless a response is queued. Cheap to clone; the
 /// server stops with the last clone.
 ///
 /// ```
+/// use std::time::Duration;
 /// use tower::{Service, ServiceBuilder, ServiceExt};
 /// use tower_m2m::AddServiceTokenLayer;
 /// use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
@@ -37,7 +38,9 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 ///     m1.ready().await.unwrap().call(request).await.unwrap().status()
 /// };
 ///
-/// // M1 returns the response of the rejected request, and mints a new token.
+/// // M1 returns the response of the rejected request, and mints a new token, which it does at most
+/// // once a second.
+/// authority.clock().advance(Duration::from_secs(1));
 /// let rejected = token.header_value();
 /// m2.reject_next("invalid_token");
 /// assert_eq!(call().await, 401);
@@ -87,7 +90,8 @@ impl RecordingServer {
     }
 
     /// Responds to the next request with 401 and a challenge with this error code (RFC 6750 §3.1).
-    /// `invalid_token` makes M1 mint a new token.
+    /// `invalid_token` makes M1 mint a new token, at least 1 s after the mint before: a test that
+    /// advances the clock by that need not wait.
     ///
     /// This and the methods below queue their responses: each one is for one request, in the order
     /// of the calls.
@@ -116,7 +120,7 @@ impl RecordingServer {
     ///
     /// # Panics
     ///
-    /// If this is no status.
+    /// If `status` is not within 100 to 999.
     pub fn answer_next(&self, status: u16) {
         self.answer_next_with(response(StatusCode::from_u16(status).expect("a status")));
     }

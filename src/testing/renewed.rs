@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use crate::token::ServiceToken;
 
-/// Waits until a token has been replaced, and returns the new header value. `sent` is the value
-/// before. A renewal that is due starts with this call.
+/// Waits until a token has been replaced, and returns its new header value. `sent` is the header
+/// value of the old token. If a renewal is due, this call starts it.
 ///
 /// ```
 /// use std::time::Duration;

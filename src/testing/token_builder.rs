@@ -16,12 +16,16 @@ const ANOTHER_AUDIENCE: &str = "another-audience.test";
 /// Builds a token of a [`TestAuthority`](super::TestAuthority). Created by its method
 /// [`token`](super::TestAuthority::token).
 ///
-/// Without further calls the token is good at the authority's
-/// [`verifier`](super::TestAuthority::verifier). It has the marker `"source": "microservice"`, the
-/// authority's `iss`, a `jti`, `iat` now and `exp` in an hour, by the authority's
-/// [clock](super::TestAuthority::clock). Claims of your own are set with [`claim`](Self::claim) and
-/// [`audience`](Self::audience). The methods after these add one defect each, and name the
+/// Without further calls the authority's [`verifier`](super::TestAuthority::verifier) accepts the
+/// token. It has the marker `"source": "microservice"`, the authority's `iss`, a `jti`, `iat` now and
+/// `exp` in an hour, by the authority's [clock](super::TestAuthority::clock). Your own claims are set
+/// with [`claim`](Self::claim) and [`audience`](Self::audience). Each method from
+/// [`expired`](Self::expired) on adds one defect, and names the
 /// [`RejectionReason`](crate::RejectionReason) that a verifier gives for it.
+///
+/// Dates count from the call of [`token`](super::TestAuthority::token). The key is the one that is
+/// current at the call of [`sign`](Self::sign) or [`bearer`](Self::bearer), so a token of the old key
+/// must be signed before a rotation.
 ///
 /// ```
 /// use tower_m2m::RejectionReason;
@@ -49,16 +53,8 @@ pub struct TokenBuilder {
     header: TokenMembers,
     claims: TokenMembers,
     audiences: Vec<String>,
-    signer: Signer,
-}
-
-/// The key that signs the token.
-#[derive(Clone, Copy, Debug)]
-enum Signer {
-    /// The authority's current one.
-    Current,
-    /// Another key, which is not listed, with the `kid` of the current one.
-    Forger,
+    /// Whether a key that is not listed signs the token, in place of the current one.
+    is_forged: bool,
 }
 
 impl TokenBuilder {
@@ -74,8 +70,7 @@ impl TokenBuilder {
         let mut header = TokenMembers::default();
         header.set("typ", r#""JWT""#);
         header.set("alg", r#""EdDSA""#);
-        let (audiences, signer) = (Vec::new(), Signer::Current);
-        Self { keys, now, header, claims, audiences, signer }
+        Self { keys, now, header, claims, audiences: Vec::new(), is_forged: false }
     }
 
     /// Sets a claim to this value. A further call with the same name replaces it.
@@ -109,7 +104,8 @@ impl TokenBuilder {
         self.claim("sub", subject.into())
     }
 
-    /// Sets `exp` to this time from now, in whole seconds. By default 1 h.
+    /// Sets `exp` to this time from now, in whole seconds. By default 1 h. A verifier accepts the
+    /// token for 30 s longer, its leeway.
     pub fn validity(self, validity: Duration) -> Self {
         let exp = self.now.saturating_add(validity.as_secs());
         self.claim("exp", exp)
@@ -129,8 +125,8 @@ impl TokenBuilder {
         self.claim("nbf", nbf).claim("exp", exp)
     }
 
-    /// Is for another audience, whatever audiences were added before:
-    /// [`WrongAudience`](crate::RejectionReason::WrongAudience).
+    /// Is for another audience, whatever audiences were set:
+    /// [`WrongAudience`](crate::RejectionReason::WrongAudience), if the verifier has an audience.
     pub fn wrong_audience(mut self) -> Self {
         self.audiences.clear();
         self.claim("aud", ANOTHER_AUDIENCE)
@@ -151,18 +147,18 @@ impl TokenBuilder {
     /// Has the `kid` of the current key, but the signature of another one:
     /// [`BadSignature`](crate::RejectionReason::BadSignature).
     pub fn forged(mut self) -> Self {
-        self.signer = Signer::Forger;
+        self.is_forged = true;
         self
     }
 
     /// Names `none` as its algorithm (RFC 7518 §3.6):
-    /// [`UnsupportedAlgorithm`](crate::RejectionReason::UnsupportedAlgorithm). It keeps a signature,
-    /// so that the algorithm is what the verifier refuses, not the missing third part.
+    /// [`UnsupportedAlgorithm`](crate::RejectionReason::UnsupportedAlgorithm). The token keeps a
+    /// signature, so that the verifier refuses it for its algorithm, not for a missing third part.
     pub fn alg_none(self) -> Self {
         self.header("alg", r#""none""#)
     }
 
-    /// Has this `kid` in the place of the current key's. If no key with it is listed:
+    /// Has this `kid` instead of the current key's. If no key with it is listed:
     /// [`UnknownKey`](crate::RejectionReason::UnknownKey); if one is:
     /// [`BadSignature`](crate::RejectionReason::BadSignature).
     pub fn kid(self, kid: impl Into<String>) -> Self {
@@ -178,7 +174,7 @@ impl TokenBuilder {
         self
     }
 
-    /// Sets a claim to this JSON text, which is not checked. With text that is no JSON:
+    /// Sets a claim to this JSON text, which is not checked. With text that is not JSON:
     /// [`MalformedClaims`](crate::RejectionReason::MalformedClaims).
     pub fn raw(mut self, claim: impl AsRef<str>, json: impl AsRef<str>) -> Self {
         self.claims.set(claim.as_ref(), json.as_ref());
@@ -193,7 +189,7 @@ impl TokenBuilder {
         self
     }
 
-    /// Signs the token with the authority's current key, or as a defect says.
+    /// Signs the token with the authority's current key, unless a defect replaces the key.
     #[must_use]
     pub fn sign(self) -> String {
         let claims = self.claims.to_json();
@@ -205,14 +201,8 @@ impl TokenBuilder {
         let mut header = self.header;
         self.keys.with_current(|current| {
             header.set_default("kid", Value::from(current.kid()));
-            let forger;
-            let key = match self.signer {
-                Signer::Current => current,
-                Signer::Forger => {
-                    forger = generate(new_kid());
-                    &forger
-                }
-            };
+            let forger = self.is_forged.then(|| generate(new_kid()));
+            let key = forger.as_ref().unwrap_or(current);
             key.sign_parts(&header.to_json(), claims).expect(SIGNS)
         })
     }
