@@ -14,7 +14,7 @@ use tower_m2m::testing::{
     FakeCallerLayer, RecordingServer, TestAuthority, TokenBuilder, bearer, renewed,
 };
 use tower_m2m::{
-    AddServiceTokenLayer, RejectionReason as Reason, ServiceClaims, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, RejectionReason as Reason, ServiceClaims, Verifier,
     VerifyServiceTokenLayer,
 };
 
@@ -358,8 +358,8 @@ async fn fake_caller_passes_no_real_layer() {
 #[tokio::test]
 async fn recorded_requests_and_scripted_responses_match() {
     let (authority, m2) = (TestAuthority::start().await, RecordingServer::start().await);
-    let core = SuperTokensCore::new(authority.core_url()).unwrap();
-    let token = core.service_token(authority.issuer()).mint().await.unwrap();
+    let token = authority.core().service_token(authority.issuer()).mint().await.unwrap();
+    authority.clock().advance(Duration::from_secs(1)); // the minimum time between two mints
     let layer = AddServiceTokenLayer::new(token.clone()).only_to([m2.url()]).unwrap();
     let mut m1 = ServiceBuilder::new().layer(layer).service(reqwest::Client::new());
     let mut call = async |path: &str| {
