@@ -224,7 +224,7 @@ fn refresh() {
     let before = runtime.block_on(async { rounds() });
     authority.hang();
     let fetch = runtime.spawn(async move { jwks.refresh().await });
-    runtime.block_on(authority.fetched(2));
+    runtime.block_on(authority.wait_for_fetches(2));
     let during = runtime.block_on(async { rounds() });
     assert!(!fetch.is_finished(), "the fetch is still in flight");
     println!(

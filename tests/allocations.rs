@@ -57,7 +57,8 @@ fn count_once(
 /// A token that a core signs with RS256, and a verifier with the clock of production.
 async fn token() -> (ServiceToken, Verifier) {
     let authority = TestAuthority::start().await;
-    let token = authority.mint(json!({"source": "microservice", "service": "orders"})).await;
+    let token =
+        authority.mint_payload(json!({"source": "microservice", "service": "orders"})).await;
     (ServiceToken::from_jwt(token).unwrap(), Verifier::new(authority.local_jwks()))
 }
 

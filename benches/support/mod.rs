@@ -49,7 +49,7 @@ pub(crate) static RS256: LazyLock<Core> = LazyLock::new(|| {
         let service = value.to_str().expect("a header").trim_start_matches("Bearer ").to_owned();
         let mut users = Vec::new();
         for number in 0..USERS {
-            users.push(authority.mint(json!({"sub": format!("user-{number}")})).await);
+            users.push(authority.mint_payload(json!({"sub": format!("user-{number}")})).await);
         }
         Core { jwks: authority.jwks(), minted, service, users }
     })

@@ -213,8 +213,8 @@ impl TestAuthority {
         self.rotate_to(new_kid());
     }
 
-    /// [Rotates](Self::rotate) to a new key with this `kid`. With the `kid` of the current key, the
-    /// new key replaces it in the list: an authority that reuses a `kid`.
+    /// [Rotates](Self::rotate) to a new key with this `kid`. With the `kid` of a listed key, the new
+    /// key replaces it in the list: an authority that reuses a `kid`.
     pub fn rotate_to(&self, kid: impl Into<String>) {
         self.0.keys.rotate(kid.into());
     }

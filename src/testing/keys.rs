@@ -17,8 +17,8 @@ pub(super) struct Keys {
 #[derive(Debug)]
 struct KeyRing {
     current: SigningKey,
-    /// The JWKs of earlier keys that are still listed, newest first.
-    earlier: Vec<String>,
+    /// The `kid`s and JWKs of earlier keys that are still listed, newest first.
+    earlier: Vec<(String, String)>,
     /// The JWKs of the core's keys, which are always listed.
     of_core: Vec<String>,
 }
@@ -36,14 +36,13 @@ impl Keys {
         sign(&self.ring().current)
     }
 
-    /// Makes a new key the current one. The previous key stays listed, unless it has the same `kid`.
+    /// Makes a new key the current one. Earlier keys stay listed, unless they have the same `kid`.
     pub(super) fn rotate(&self, kid: String) {
         let key = generate(kid);
         self.change(|ring| {
             let before = std::mem::replace(&mut ring.current, key);
-            if before.kid() != ring.current.kid() {
-                ring.earlier.insert(0, before.jwk().to_owned());
-            }
+            ring.earlier.insert(0, (before.kid().to_owned(), before.jwk().to_owned()));
+            ring.earlier.retain(|(kid, _)| kid != ring.current.kid());
         });
     }
 
@@ -76,7 +75,8 @@ impl Keys {
 
 impl KeyRing {
     fn to_json(&self) -> String {
-        let others = self.earlier.iter().chain(&self.of_core).map(String::as_str);
+        let earlier = self.earlier.iter().map(|(_, jwk)| jwk);
+        let others = earlier.chain(&self.of_core).map(String::as_str);
         let listed: Vec<_> = std::iter::once(self.current.jwk()).chain(others).collect();
         format!(r#"{{"keys":[{}]}}"#, listed.join(","))
     }

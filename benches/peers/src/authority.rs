@@ -69,10 +69,10 @@ impl Authority {
 
 async fn start(tokens: usize) -> Result<Fixture> {
     let authority = TestAuthority::start().await;
-    let known = authority.mint(payload(usize::MAX)).await;
+    let known = authority.mint_payload(payload(usize::MAX)).await;
     let mut new = Vec::with_capacity(tokens);
     for number in 0..tokens {
-        new.push(authority.mint(payload(number)).await);
+        new.push(authority.mint_payload(payload(number)).await);
     }
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
