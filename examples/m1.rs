@@ -146,7 +146,9 @@ async fn run() -> Result<ExitCode, Stop> {
     for challenge in response.headers().get_all(WWW_AUTHENTICATE) {
         print(format_args!("www-authenticate: {}", challenge.to_str().unwrap_or("(not ASCII)")))?;
     }
-    if let Some(wait) = response.headers().get(RETRY_AFTER) {
+    if status == 503
+        && let Some(wait) = response.headers().get(RETRY_AFTER)
+    {
         print(format_args!("retry-after: {}", wait.to_str().unwrap_or("(not ASCII)")))?;
         print("M2 cannot verify tokens now; its /readyz and its log say why.")?;
     }

@@ -75,7 +75,7 @@ impl Telemetry {
     }
 
     /// Reports a failed fetch. `usable_for` is how long the keys stay usable; `None` before the
-    /// first set. Only the first failure of an outage is logged at warn.
+    /// first set. Each kind of failure is logged at warn once, until a fetch succeeds.
     pub(super) fn fetch_failed(
         &self,
         err: &FetchError,

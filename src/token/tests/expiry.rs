@@ -168,24 +168,27 @@ async fn request_beyond_1024_waiting_ones_is_sent_at_once() {
     assert_eq!(send(&layer).await.1, Duration::from_secs(5), "all slots are free");
 }
 
+/// An expired token whose core is down, after the first attempt to renew it.
+async fn expired_after_a_failed_mint() -> (Core, ServiceToken) {
+    let core = Core::new(3600);
+    let token = core.token(RenewalPolicy::BeforeExpiry);
+    core.set_down(true);
+    while core.last_attempt().is_none() {
+        pass(1).await;
+    }
+    core.clock().advance(HOUR);
+    (core, token)
+}
+
 #[tokio::test(start_paused = true)]
-async fn request_waits_only_while_a_mint_is_under_way() {
+async fn request_waits_only_while_a_mint_is_in_progress() {
     let never_due = {
         let core = Core::new(3600);
         let token = core.token(RenewalPolicy::OnRejection);
         core.clock().advance(HOUR);
         token
     };
-    let core_is_down = {
-        let core = Core::new(3600);
-        let token = core.token(RenewalPolicy::BeforeExpiry);
-        core.set_down(true);
-        while core.last_attempt().is_none() {
-            pass(1).await;
-        }
-        core.clock().advance(HOUR);
-        token
-    };
+    let (_, core_is_down) = expired_after_a_failed_mint().await;
     let cases = [
         ("from_jwt", expired_without_renewal()),
         ("never due", never_due),
@@ -253,13 +256,7 @@ async fn use_of_an_expired_token_is_logged_once() {
 async fn expiry_is_logged_once_by_the_task_or_a_use() {
     for is_used in [false, true] {
         let logs = Logs::of_this_thread();
-        let core = Core::new(3600);
-        let token = core.token(RenewalPolicy::BeforeExpiry);
-        core.set_down(true);
-        while core.last_attempt().is_none() {
-            pass(1).await;
-        }
-        core.clock().advance(HOUR);
+        let (_, token) = expired_after_a_failed_mint().await;
         if is_used {
             let _ = token.header_value();
         }
