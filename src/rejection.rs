@@ -130,6 +130,12 @@ pub enum RejectionKind {
     ///
     /// HTTP 403 with `error="insufficient_scope"`; gRPC 7 `PERMISSION_DENIED`.
     NotMicroservice,
+    /// A service token whose caller is not allowed: a [required
+    /// claim](crate::Verifier::require_claim) is missing or has another value, or the caller is on
+    /// a deny list.
+    ///
+    /// HTTP 403 with `error="insufficient_scope"`; gRPC 7 `PERMISSION_DENIED`.
+    ClaimRefused,
     /// The token could not be verified and may be valid: the keys are stale or not loaded yet, the
     /// fetch for its key failed, or too many tokens are waiting.
     ///
@@ -251,6 +257,16 @@ reasons! {
     BadSignature => InvalidToken, "the signature is not valid";
     /// The [marker](crate::Verifier::marker) is missing or has another value.
     NotMicroservice => NotMicroservice, "the token lacks the marker of a service";
+    /// A required claim is missing or has another value: one of the verifier's
+    /// [`require_claim`](crate::Verifier::require_claim), or that of a
+    /// [`RequireClaimLayer`](crate::RequireClaimLayer).
+    ClaimRefused => ClaimRefused, "a required claim is missing or not accepted";
+    /// A [deny list](crate::DenyList) has an entry for the token: for its `jti`, for the time at
+    /// which it was issued, or for its key. The caller may mint a new token.
+    TokenRevoked => InvalidToken, "token revoked";
+    /// A [deny list](crate::DenyList) has an entry for another claim of the token. A new token of
+    /// the caller would have the same claim.
+    CallerDenied => ClaimRefused, "caller denied";
     /// No key set has been fetched yet.
     KeysNotLoaded => KeysUnavailable, "the verification keys are not loaded yet";
     /// The last good key set is older than `stale_if_error` allows.

@@ -28,6 +28,7 @@ pub(super) enum Mode {
 
 impl Authenticator {
     pub(super) fn new(verifier: Verifier, mode: Mode) -> Self {
+        verifier.log_rules();
         Self {
             verifier: match mode {
                 Mode::Required => verifier,

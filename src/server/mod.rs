@@ -61,10 +61,14 @@
 //! 7. **JSON.** Header and claims are JSON objects of at most 32 levels. No level has duplicate
 //!    members, or names that begin with `$serde_json::private::`.
 //! 8. **Marker.** `source` is exactly the JSON string `microservice`, or the claim set with
-//!    [`marker`](crate::Verifier::marker) has its value.
+//!    [`marker`](crate::Verifier::marker) has an expected value.
+//! 9. **Callers.** Every claim that [`require_claim`](crate::Verifier::require_claim) names has an
+//!    expected value, and no [deny list](crate::DenyList) of the verifier has an entry for the token.
+//!    A [`RequireClaimLayer`](crate::RequireClaimLayer) makes such a condition for some routes.
 //!
 //! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. Of a token
-//! without it, it checks 1 to 5, the dates in 6, and 7, and admits the request without claims.
+//! without it, it checks 1 to 5, the dates in 6, and 7, and admits the request without claims, unless
+//! a deny list has an entry for its key.
 //!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
 //! begins at 2.
@@ -81,11 +85,15 @@
 //! | `warn` | `requests refused` | `reason`, `count`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
 //! | `debug` | `request refused` | `reason`, `expected`, `unverified` | at each refusal |
 //! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
+//! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy |
+//! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a rule that [cannot be meant](crate::Expected#values-that-cannot-be-meant) |
+//! | `error` | `verifier setting matches no token` | `flaw` | a layer is created with an empty issuer, audience or subject, or without algorithms |
 //!
 //! - The target is `tower_m2m::server`.
 //! - `reason` is a [`RejectionReason`](crate::RejectionReason).
 //! - `expected` is what the verifier requires, if that can be set: the issuers, the audiences, the
-//!   subject, the algorithms, the longest lifetime, the longest token or the marker.
+//!   subject, the algorithms, the longest lifetime, the longest token, the marker or the required
+//!   claims.
 //! - `unverified` is the `iss` or `aud` of a token that was rejected for it. The sender may have
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
 //!   claim. No other part of a token is logged.
@@ -104,7 +112,7 @@
 //! | [`MissingToken`](crate::RejectionKind::MissingToken) | 401 | `Bearer realm="…"` | 16 `UNAUTHENTICATED` |
 //! | [`MalformedRequest`](crate::RejectionKind::MalformedRequest) | 400 | `… error="invalid_request"` | 16 `UNAUTHENTICATED` |
 //! | [`InvalidToken`](crate::RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 `UNAUTHENTICATED` |
-//! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice) | 403 | `… error="insufficient_scope", error_description="…"` | 7 `PERMISSION_DENIED` |
+//! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice), [`ClaimRefused`](crate::RejectionKind::ClaimRefused) | 403 | `… error="insufficient_scope", error_description="…"` | 7 `PERMISSION_DENIED` |
 //! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 `UNAVAILABLE` |
 //!
 //! An outage of the JWKS endpoint never causes a 401: known keys stay in use, and a token that

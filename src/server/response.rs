@@ -28,7 +28,9 @@ impl RejectionKind {
             Self::MissingToken => (StatusCode::UNAUTHORIZED, None, 16),
             Self::MalformedRequest => (StatusCode::BAD_REQUEST, Some("invalid_request"), 16),
             Self::InvalidToken => (StatusCode::UNAUTHORIZED, Some("invalid_token"), 16),
-            Self::NotMicroservice => (StatusCode::FORBIDDEN, Some("insufficient_scope"), 7),
+            Self::NotMicroservice | Self::ClaimRefused => {
+                (StatusCode::FORBIDDEN, Some("insufficient_scope"), 7)
+            }
             Self::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, None, 14),
         }
     }

@@ -8,7 +8,8 @@ use quick_cache::{Equivalent, Weighter};
 
 use super::claims::ServiceClaims;
 use super::heap_size::heap_size;
-use super::policy::{MarkerOrder, Validity};
+use super::policy::MarkerOrder;
+use super::validity::Validity;
 use crate::jose::Jwk;
 use crate::rejection::RejectionReason;
 

@@ -7,6 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::claim_path::ClaimPath;
+use super::claim_rule::ClaimRule;
+use super::expected::Expected;
+use crate::rejection::{Rejection, RejectionReason};
+
 /// The last second of the year 9999. [`ServiceClaims::expires_at`] returns no later time, because
 /// the [`SystemTime`] of some platforms cannot hold one.
 const MAX_EXPIRES_AT: u64 = 253_402_300_799;
@@ -80,26 +85,86 @@ impl ServiceClaims {
     }
 
     /// The value of one claim. `None` if the token does not have it.
+    ///
+    /// ```
+    /// use tower_m2m::ServiceClaims;
+    ///
+    /// fn namespace(caller: &ServiceClaims) -> Option<&str> {
+    ///     caller.get(["kubernetes.io", "namespace"])?.as_str()
+    /// }
+    /// # let _ = namespace;
+    /// ```
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.claims.get(name)
+    pub fn get(&self, path: impl Into<ClaimPath>) -> Option<&Value> {
+        path.into().find(&self.0.claims)
+    }
+
+    /// The name of the calling service: the claim `service`, if it is a string.
+    ///
+    /// This is a convention between the two sides of this crate: the caller sets the claim with
+    /// `ServiceTokenRequest::service`. The authority does not check it, so every holder of an api
+    /// key of the core can claim any name.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        self.string("service")
+    }
+
+    /// Checks that the claim at `path` has an expected value, as a
+    /// [`RequireClaimLayer`](crate::RequireClaimLayer) does. For conditions that depend on the
+    /// request:
+    ///
+    /// ```
+    /// use axum::extract::Path;
+    /// use tower_m2m::{Rejection, ServiceClaims};
+    ///
+    /// async fn charge(caller: ServiceClaims, Path(shop): Path<String>) -> Result<String, Rejection> {
+    ///     caller.check(["kubernetes.io", "namespace"], &shop)?;
+    ///     Ok(format!("charged for {shop}"))
+    /// }
+    /// # let _ = charge;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] with the reason [`ClaimRefused`](RejectionReason::ClaimRefused) and status
+    /// 403, also if the expected value [cannot be
+    /// meant](Expected#values-that-cannot-be-meant).
+    pub fn check(
+        &self,
+        path: impl Into<ClaimPath>,
+        expected: impl Into<Expected>,
+    ) -> Result<(), Rejection> {
+        if self.meet(&ClaimRule::new(path, expected)) {
+            Ok(())
+        } else {
+            Err(RejectionReason::ClaimRefused.into())
+        }
+    }
+
+    /// Whether the claims meet the rule.
+    pub(crate) fn meet(&self, rule: &ClaimRule) -> bool {
+        rule.is_met_by(&self.0.claims)
+    }
+
+    fn string(&self, name: &str) -> Option<&str> {
+        self.0.claims.get(name).and_then(Value::as_str)
     }
 
     /// `iss` (RFC 7519 §4.1.1), if it is a string.
     #[must_use]
     pub fn issuer(&self) -> Option<&str> {
-        self.get("iss").and_then(Value::as_str)
+        self.string("iss")
     }
 
     /// `sub` (RFC 7519 §4.1.2), if it is a string.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.get("sub").and_then(Value::as_str)
+        self.string("sub")
     }
 
     /// The audiences in `aud` (RFC 7519 §4.1.3): none, one or several.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        let audience = self.get("aud").map_or(&[][..], |aud| match aud {
+        let audience = self.0.claims.get("aud").map_or(&[][..], |aud| match aud {
             Value::Array(several) => several,
             one => std::slice::from_ref(one),
         });

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
+use super::claim_path::ClaimPath;
+use super::claim_rule::ClaimRule;
+use super::expected::Expected;
 use super::verifier::Verifier;
 use crate::jose::Algorithm;
 
@@ -96,8 +97,8 @@ impl Verifier {
         self.with_policy(|policy| policy.limit_token_len(bytes))
     }
 
-    /// Replaces the marker: a token must have the claim `name` with exactly this `value`, of any
-    /// JSON type. Default: `source` with the string `microservice`.
+    /// Replaces the marker: the claim at `path` must have an expected value. Default: `source` with
+    /// exactly the string `microservice`. It can be replaced, but not removed.
     ///
     /// The same keys sign the tokens of end users, so choose a claim that only service tokens have.
     /// `"stt": 1`, for instance, is unsuitable: SuperTokens adds it to every OAuth2 access token,
@@ -110,7 +111,31 @@ impl Verifier {
     /// # let _ = verifier;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
-    pub fn marker(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.with_policy(|policy| policy.require_marker(name.into(), value.into()))
+    pub fn marker(self, path: impl Into<ClaimPath>, expected: impl Into<Expected>) -> Self {
+        self.with_policy(|policy| policy.require_marker(ClaimRule::new(path, expected)))
+    }
+
+    /// Requires a further claim: the one at `path` must have an expected value. Each call adds a
+    /// requirement, and a token must meet all of them. Default: none.
+    ///
+    /// A token that does not is rejected with [`ClaimRefused`](crate::RejectionReason::ClaimRefused)
+    /// and status 403. For a condition on some routes alone use
+    /// [`RequireClaimLayer`](crate::RequireClaimLayer).
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// use tower_m2m::Expected;
+    ///
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let verifier = Verifier::new(jwks)
+    ///     .require_claim("service", ["orders", "refunds"])
+    ///     .require_claim("scope", Expected::scope("charge"));
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A requirement that [cannot be meant](Expected#values-that-cannot-be-meant) matches no token.
+    pub fn require_claim(self, path: impl Into<ClaimPath>, expected: impl Into<Expected>) -> Self {
+        self.with_policy(|policy| policy.require_claim(ClaimRule::new(path, expected)))
     }
 }

@@ -1,7 +1,7 @@
 //! [`Mismatch`]: the value that a verifier expected and the value in the rejected token.
 
-use serde_json::Value;
-
+use super::claim_path::ClaimPath;
+use super::claim_rule::ClaimRule;
 use super::excerpt::excerpt;
 use super::policy::Policy;
 use crate::error::escape_and_cut;
@@ -27,13 +27,19 @@ pub(crate) struct Mismatch {
 impl Mismatch {
     /// `now` is in Unix seconds.
     pub(super) fn new(reason: R, token: &str, policy: &Policy, keys: &KeySource, now: u64) -> Self {
+        let jws = Jws::parse(token, policy.max_token_len()).ok();
+        if let Some(rule) = rule(reason, jws.as_ref(), policy) {
+            return Self {
+                name: Some(rule.path().to_string()),
+                expected: Some(rule.expected().to_string()),
+                received: jws
+                    .as_ref()
+                    .and_then(|jws| Some(excerpt(claim(jws.payload(), rule.path())?))),
+            };
+        }
         Self {
-            name: name(reason, policy),
+            name: name(reason),
             expected: match reason {
-                R::NotMicroservice => Some(match policy.marker().1 {
-                    Value::String(text) => text.clone(),
-                    value => value.to_string(),
-                }),
                 R::UnknownKey | R::BadSignature => {
                     let keys = keys.endpoint().unwrap_or("the local key set");
                     Some(format!("a key of {keys}"))
@@ -44,12 +50,24 @@ impl Mismatch {
                 R::Expired => Some(format!("more than {}", now.saturating_sub(policy.leeway()))),
                 _ => policy.expected(reason),
             },
-            received: received(reason, token, policy),
+            received: received(reason, token, jws.as_ref()),
         }
     }
 }
 
-fn name(reason: R, policy: &Policy) -> Option<String> {
+/// The rule that the claims of the token do not meet.
+fn rule<'p>(reason: R, jws: Option<&Jws<'_>>, policy: &'p Policy) -> Option<&'p ClaimRule> {
+    match reason {
+        R::NotMicroservice => Some(policy.marker()),
+        R::ClaimRefused => {
+            let claims = jws?.claims().ok()?;
+            policy.required().iter().find(|rule| !rule.is_met_by(&claims))
+        }
+        _ => None,
+    }
+}
+
+fn name(reason: R) -> Option<String> {
     let name = match reason {
         R::AlgorithmNotAllowed => "alg",
         R::UnknownKey | R::BadSignature => "kid",
@@ -60,18 +78,17 @@ fn name(reason: R, policy: &Policy) -> Option<String> {
         R::WrongIssuer => "iss",
         R::WrongAudience => "aud",
         R::WrongSubject => "sub",
-        R::NotMicroservice => policy.marker().0,
         _ => return None,
     };
     Some(name.to_owned())
 }
 
-fn received(reason: R, token: &str, policy: &Policy) -> Option<String> {
+fn received(reason: R, token: &str, jws: Option<&Jws<'_>>) -> Option<String> {
     if reason == R::TokenTooLong {
         return Some(format!("{} bytes", token.len()));
     }
-    let jws = Jws::parse(token, policy.max_token_len()).ok()?;
-    let claim = |name: &str| claim(jws.payload(), name);
+    let jws = jws?;
+    let claim = |name: &str| claim(jws.payload(), &name.into());
     match reason {
         R::AlgorithmNotAllowed => Some(jws.algorithm().to_string()),
         R::UnknownKey | R::BadSignature => jws.kid().map(escape_and_cut),
@@ -79,17 +96,22 @@ fn received(reason: R, token: &str, policy: &Policy) -> Option<String> {
             let date = |name| Some(NumericDate::read(claim(name)?)?.floor);
             Some(format!("{} s", date("exp")?.saturating_sub(date("iat")?)))
         }
-        _ => claim(&name(reason, policy)?).map(excerpt),
+        _ => claim(&name(reason)?).map(excerpt),
     }
 }
 
-fn claim<'j>(payload: &'j [u8], name: &str) -> Option<RawValue<'j>> {
+fn claim<'j>(payload: &'j [u8], path: &ClaimPath) -> Option<RawValue<'j>> {
     let mut found = None;
-    json::members(payload, |member, value| {
-        if member.is(name) {
-            found = Some(value);
-        }
-        Some(())
-    })?;
+    let mut object = payload;
+    for name in path.names() {
+        found = None;
+        json::members(object, |member, value| {
+            if member.is(name) {
+                found = Some(value);
+            }
+            Some(())
+        })?;
+        object = found?.as_bytes();
+    }
     found
 }

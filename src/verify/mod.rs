@@ -5,24 +5,32 @@
 //! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 8 in `Verifier::check`.
 
 mod cached_token;
+mod claim_path;
+mod claim_rule;
 mod claims;
 mod concurrency;
 mod configure;
 mod excerpt;
+mod expected;
 mod heap_size;
+mod log_target;
 #[cfg(feature = "reqwest")]
 mod mismatch;
 mod near_cache;
 mod policy;
 mod refusal_log;
+mod registered_claims;
 #[cfg(test)]
 mod tests;
 mod token_cache;
+mod validity;
 mod verifier;
 
+pub use claim_path::ClaimPath;
 pub use claims::{ClaimsError, ServiceClaims};
 #[cfg(feature = "embedded-core")]
 pub(crate) use concurrency::SignatureLimit;
+pub use expected::Expected;
 #[cfg(feature = "reqwest")]
 pub(crate) use mismatch::Mismatch;
 #[cfg(any(test, fuzzing))]

@@ -104,7 +104,7 @@ mod tests {
     use serde_json::Map;
 
     use super::super::cached_token::CachedRejection;
-    use super::super::policy::Validity;
+    use super::super::validity::Validity;
     use super::*;
     use crate::jose::Jwk;
     use crate::rejection::RejectionReason;

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::claim_rule::ClaimRule;
 use super::excerpt::excerpt;
-use crate::jose::json::{self, RawString, RawValue};
+use super::log_target::LOG_TARGET;
+use super::registered_claims::RegisteredClaims;
+use super::validity::Validity;
+use crate::jose::json::{RawString, RawValue};
 use crate::jose::{Algorithm, Jws, NumericDate};
 use crate::rejection::RejectionReason;
 
@@ -31,8 +35,9 @@ pub(crate) struct Policy {
     /// The accepted audiences. Empty: any audience or none.
     audiences: Vec<String>,
     subject: Option<String>,
-    /// Name and value of the marker.
-    marker: (String, Value),
+    marker: ClaimRule,
+    /// The rules that a service token must meet besides the marker.
+    required: Vec<ClaimRule>,
     leeway: u64,
 }
 
@@ -45,7 +50,8 @@ impl Default for Policy {
             issuers: Vec::new(),
             audiences: Vec::new(),
             subject: None,
-            marker: ("source".to_owned(), Value::from("microservice")),
+            marker: ClaimRule::new("source", "microservice"),
+            required: Vec::new(),
             leeway: 30,
         }
     }
@@ -80,8 +86,12 @@ impl Policy {
         self.max_token_len = max_token_len;
     }
 
-    pub(super) fn require_marker(&mut self, name: String, value: Value) {
-        self.marker = (name, value);
+    pub(super) fn require_marker(&mut self, marker: ClaimRule) {
+        self.marker = marker;
+    }
+
+    pub(super) fn require_claim(&mut self, rule: ClaimRule) {
+        self.required.push(rule);
     }
 
     /// The length of the longest token that is accepted, in bytes.
@@ -105,15 +115,42 @@ impl Policy {
             R::WrongIssuer => list(&self.issuers),
             R::WrongAudience => list(&self.audiences),
             R::WrongSubject => self.subject.clone(),
-            R::NotMicroservice => Some(format!("{}: {}", self.marker.0, self.marker.1)),
+            R::NotMicroservice => Some(self.marker.to_string()),
+            R::ClaimRefused => {
+                list(&self.required.iter().map(ClaimRule::to_string).collect::<Vec<_>>())
+            }
             _ => None,
         }
     }
 
-    /// The name and the value of the marker.
-    #[cfg(feature = "reqwest")]
-    pub(super) fn marker(&self) -> (&str, &Value) {
-        (&self.marker.0, &self.marker.1)
+    pub(super) fn marker(&self) -> &ClaimRule {
+        &self.marker
+    }
+
+    /// The rules that a service token must meet besides the marker.
+    pub(super) fn required(&self) -> &[ClaimRule] {
+        &self.required
+    }
+
+    /// Logs each rule, and an error for each that [cannot be meant](ClaimRule::flaw).
+    pub(super) fn log_rules(&self) {
+        self.marker.log();
+        self.required.iter().for_each(ClaimRule::log);
+        for flaw in self.flaws() {
+            tracing::error!(target: LOG_TARGET, flaw, "verifier setting matches no token");
+        }
+    }
+
+    /// What in the policy cannot be meant, besides its rules.
+    fn flaws(&self) -> impl Iterator<Item = &'static str> {
+        let has_empty = |names: &[String]| names.iter().any(String::is_empty);
+        let flaws = [
+            (has_empty(&self.issuers), "an accepted issuer is empty"),
+            (has_empty(&self.audiences), "an accepted audience is empty"),
+            (has_empty(self.subject.as_slice()), "the accepted subject is empty"),
+            (self.algorithms.is_empty(), "the list of algorithms is empty"),
+        ];
+        flaws.into_iter().filter_map(|(is_there, flaw)| is_there.then_some(flaw))
     }
 
     /// In seconds.
@@ -169,8 +206,16 @@ impl Policy {
 
     /// Whether the claims have the marker, which only service tokens have.
     pub(crate) fn has_marker(&self, claims: &Map<String, Value>) -> bool {
-        let (name, value) = &self.marker;
-        claims.get(name) == Some(value)
+        self.marker.is_met_by(claims)
+    }
+
+    /// Checks the rules that a service token must meet besides the marker.
+    pub(super) fn check_required(
+        &self,
+        claims: &Map<String, Value>,
+    ) -> Result<(), RejectionReason> {
+        let are_met = self.required.iter().all(|rule| rule.is_met_by(claims));
+        if are_met { Ok(()) } else { Err(RejectionReason::ClaimRefused) }
     }
 
     /// Checks `exp`, `nbf` and `iat`. At `exp` plus the leeway the token has already expired
@@ -182,19 +227,18 @@ impl Policy {
     ) -> Result<Validity, RejectionReason> {
         let malformed = RejectionReason::MalformedExpiration;
         let expires_at = date(claims.exp, malformed)?.ok_or(malformed)?.floor;
-        let mut validity =
-            Validity { from: 0, until: expires_at.saturating_add(self.leeway), expires_at };
+        let mut validity = Validity::new(expires_at, self.leeway);
         if !validity.contains(now) {
             return Err(RejectionReason::Expired);
         }
         if let Some(not_before) = date(claims.nbf, RejectionReason::MalformedNotBefore)? {
-            validity.from = not_before.ceil.saturating_sub(self.leeway);
+            validity = validity.starting_at(not_before.ceil.saturating_sub(self.leeway));
             if !validity.contains(now) {
                 return Err(RejectionReason::NotYetValid);
             }
         }
         if let Some(issued_at) = date(claims.iat, RejectionReason::MalformedIssuedAt)? {
-            validity.from = validity.from.max(issued_at.ceil.saturating_sub(self.leeway));
+            validity = validity.starting_at(issued_at.ceil.saturating_sub(self.leeway));
             if !validity.contains(now) {
                 return Err(RejectionReason::IssuedInFuture);
             }
@@ -211,20 +255,21 @@ impl Policy {
         let malformed = RejectionReason::MalformedIssuedAt;
         let issued_at = date(claims.iat, malformed)?.ok_or(malformed)?.floor;
         // With `iat` after `exp` the lifetime counts as zero.
-        if validity.expires_at.saturating_sub(issued_at) > max_lifetime.as_secs() {
+        if validity.expires_at().saturating_sub(issued_at) > max_lifetime.as_secs() {
             return Err(RejectionReason::LifetimeTooLong);
         }
         Ok(())
     }
 
     /// Checks `iss`, `aud` and `sub`. A configured claim is mandatory. A claim that is present must
-    /// have its type (RFC 7519 §4.1), configured or not.
+    /// have its type (RFC 7519 §4.1), configured or not. An empty name that is configured [cannot be
+    /// meant](Self::flaws) and matches no claim.
     fn check_names(&self, claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
         let is_one_of = |claim: Option<RawValue<'_>>, accepted: &[String]| match claim {
             None => accepted.is_empty(),
-            Some(name) => name.as_string().is_some_and(|name| {
-                accepted.is_empty() || accepted.iter().any(|accepted| name.is(accepted))
-            }),
+            Some(name) => name
+                .as_string()
+                .is_some_and(|name| accepted.is_empty() || is_accepted(name, accepted)),
         };
         if !is_one_of(claims.iss, &self.issuers) {
             return Err(RejectionReason::WrongIssuer);
@@ -241,16 +286,16 @@ impl Policy {
     /// Whether `aud` is a string or an array of strings (RFC 7519 §4.1.3) and, once audiences are
     /// configured, holds one of them.
     fn is_audience(&self, aud: RawValue<'_>) -> bool {
-        let mut is_accepted = self.audiences.is_empty();
+        let mut found = self.audiences.is_empty();
         let mut check = |name: RawString<'_>| {
-            is_accepted = is_accepted || self.audiences.iter().any(|audience| name.is(audience));
+            found = found || is_accepted(name, &self.audiences);
             Some(())
         };
         let are_strings = match aud.as_string() {
             Some(name) => check(name),
             None => aud.elements(|element| check(element.as_string()?)),
         };
-        are_strings.is_some() && is_accepted
+        are_strings.is_some() && found
     }
 }
 
@@ -263,65 +308,8 @@ pub(crate) struct CheckedClaims {
     pub(crate) requirements: Result<(), RejectionReason>,
 }
 
-/// The raw values of the claims (RFC 7519 §4.1, RFC 7800 §3.1) that are checked before anything is
-/// deserialized.
-#[derive(Default)]
-struct RegisteredClaims<'j> {
-    exp: Option<RawValue<'j>>,
-    nbf: Option<RawValue<'j>>,
-    iat: Option<RawValue<'j>>,
-    iss: Option<RawValue<'j>>,
-    aud: Option<RawValue<'j>>,
-    sub: Option<RawValue<'j>>,
-    cnf: Option<RawValue<'j>>,
-}
-
-impl<'j> RegisteredClaims<'j> {
-    /// Scans a payload. `None` if it is not a single JSON object, or if one of these claims occurs
-    /// twice. The rest of the JSON is not validated; see [`json::members`].
-    fn scan(payload: &'j [u8]) -> Option<Self> {
-        let mut claims = Self::default();
-        json::members(payload, |name, value| {
-            let claim = match name.unescape_into(&mut [0; 5]) {
-                b"exp" => &mut claims.exp,
-                b"nbf" => &mut claims.nbf,
-                b"iat" => &mut claims.iat,
-                b"iss" => &mut claims.iss,
-                b"aud" => &mut claims.aud,
-                b"sub" => &mut claims.sub,
-                b"cnf" => &mut claims.cnf,
-                _ => return Some(()),
-            };
-            claim.replace(value).is_none().then_some(())
-        })?;
-        Some(claims)
-    }
-}
-
-/// The interval in which the dates of a token are valid, leeway included, in Unix seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
-    from: u64,
-    /// The first second after the interval.
-    until: u64,
-    /// `exp`, rounded down to whole seconds.
-    expires_at: u64,
-}
-
-impl Validity {
-    #[cfg(test)]
-    pub(super) fn until(until: u64) -> Self {
-        Self { from: 0, until, expires_at: until }
-    }
-
-    /// `exp` without leeway, rounded down to whole seconds.
-    pub(crate) fn expires_at(&self) -> u64 {
-        self.expires_at
-    }
-
-    pub(crate) fn contains(&self, now: u64) -> bool {
-        (self.from..self.until).contains(&now)
-    }
+fn is_accepted(name: RawString<'_>, accepted: &[String]) -> bool {
+    accepted.iter().any(|accepted| !accepted.is_empty() && name.is(accepted))
 }
 
 /// Rejects a token with any `cnf`. RFC 7800 §3.1, RFC 8705 §3 and RFC 9449 §7.1 require proof that

@@ -8,12 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::log_target::LOG_TARGET;
 use super::policy::Policy;
 use crate::clock::Clock;
 use crate::rejection::RejectionReason;
-
-/// The events belong to the server, which documents them.
-const TARGET: &str = "tower_m2m::server";
 
 /// The shortest time between two summaries of one reason, in seconds.
 const INTERVAL: u64 = 60;
@@ -51,18 +49,18 @@ impl RefusalLog {
         let expected = || policy.expected(reason);
         let unverified = || policy.unverified(reason, token()?);
         tracing::debug!(
-            target: TARGET,
+            target: LOG_TARGET,
             ?reason,
             expected = expected().as_deref(),
             unverified = unverified().as_deref(),
             "request refused"
         );
         // A refusal that no subscriber would see must not use up the summary of a minute.
-        if tracing::enabled!(target: TARGET, tracing::Level::WARN)
+        if tracing::enabled!(target: LOG_TARGET, tracing::Level::WARN)
             && let Some(count) = counts[reason as usize].add(clock.coarse_unix_now())
         {
             tracing::warn!(
-                target: TARGET,
+                target: LOG_TARGET,
                 ?reason,
                 count,
                 expected = expected().as_deref(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
@@ -53,6 +54,7 @@ pub struct Verifier {
     cache: Arc<TokenCache>,
     signatures: Arc<SignatureLimit>,
     refusals: RefusalLog,
+    rules_logged: Arc<AtomicBool>,
 }
 
 /// The result for one token, or a future if the token has to wait.
@@ -78,6 +80,7 @@ impl Verifier {
             cache: Arc::new(TokenCache::new(CACHE_CAPACITY)),
             signatures: SignatureLimit::of_process(),
             refusals: RefusalLog::default(),
+            rules_logged: Arc::default(),
         }
     }
 
@@ -179,6 +182,13 @@ impl Verifier {
         Self { marker_order: MarkerOrder::First, ..self }
     }
 
+    /// Logs the rules of the policy, unless a layer with it has done so.
+    pub(crate) fn log_rules(&self) {
+        if !self.rules_logged.swap(true, Ordering::Relaxed) {
+            self.policy.log_rules();
+        }
+    }
+
     /// The log of requests that were refused under this policy.
     pub(crate) fn refusal_log(&self) -> &RefusalLog {
         &self.refusals
@@ -248,10 +258,10 @@ impl Verifier {
         }
     }
 
-    /// Runs checks 3 to 8 of the [order of checks](crate::server#order-of-checks); runs 6 before 4
+    /// Runs checks 3 to 9 of the [order of checks](crate::server#order-of-checks); runs 6 before 4
     /// if the key is unknown. The signature is checked under `permit`, or under a free one. A token
-    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it. If the marker is read first, 8
-    /// comes before the requirements in 6.
+    /// that passes 3 to 6 is cached, even if 7 or 8 rejects it, but not if 9 does. If the marker is
+    /// read first, 8 comes before the requirements in 6.
     ///
     /// Not 6 before 5 for every token: an attacker chooses the claims of a forged one, and a scan
     /// of random claims costs up to 16 µs of mispredicted branches (bench `forged`, rows `unknown
@@ -282,6 +292,7 @@ impl Verifier {
             Err(reason) => Err(CachedRejection::Malformed(first_failed(reason))),
             Ok(claims) if self.policy.has_marker(&claims) => {
                 requirements?;
+                self.policy.check_required(&claims)?;
                 Ok(ServiceClaims::verified(claims, validity.expires_at()))
             }
             Ok(_) => {
@@ -326,6 +337,7 @@ impl Verifier {
         // Results cached under the old policy no longer apply.
         self.cache = Arc::new(TokenCache::new(self.cache.capacity()));
         self.refusals = RefusalLog::new(Arc::clone(&self.policy), self.clock.clone());
+        self.rules_logged = Arc::default();
         self
     }
 

@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
 use tower_m2m::testing::TestAuthority;
-use tower_m2m::{Algorithm, ServiceClaims, Verifier, VerifyServiceTokenLayer};
+use tower_m2m::{Algorithm, Expected, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 
 use crate::support::{Inner, Logs, bearer, request};
 
@@ -174,4 +174,58 @@ async fn extractor_logs_its_refusals() {
     let fields = r#"reason=NotMicroservice count=1 expected="source: \"microservice\"""#;
     assert_eq!(lines(&logs, "WARN"), [format!("requests refused {fields}")]);
     assert_eq!(lines(&logs, "DEBUG").len(), 3);
+}
+
+#[tokio::test]
+async fn rules_are_logged_once_for_each_policy() {
+    let authority = TestAuthority::offline();
+    let verifier = authority.verifier().require_claim("orders", "service");
+    let logs = Logs::of_this_thread();
+    let layer = VerifyServiceTokenLayer::new(verifier.clone());
+    drop((layer.clone().realm("billing"), VerifyServiceTokenLayer::optional(verifier.clone())));
+    let rules = [
+        r#"service token claim required path=source expected="microservice""#,
+        // Swapped arguments show here.
+        r#"service token claim required path=orders expected="service""#,
+    ];
+    assert_eq!(lines(&logs, "INFO"), rules);
+    assert!(lines(&logs, "ERROR").is_empty());
+
+    let logs = Logs::of_this_thread();
+    drop(VerifyServiceTokenLayer::new(verifier.require_claim(["a", ""], 7)));
+    let third = r#"service token claim required path=["a",""] expected=7"#;
+    assert_eq!(lines(&logs, "INFO"), [rules[0], rules[1], third]);
+}
+
+#[tokio::test]
+async fn rule_that_cannot_be_meant_is_logged_as_an_error() {
+    let none: [&str; 0] = [];
+    let rule = "claim rule matches no token";
+    let setting = "verifier setting matches no token";
+    let base = TestAuthority::offline().verifier();
+    let cases = [
+        (
+            base.clone().require_claim("service", none),
+            format!(r#"{rule} path=service expected=[] flaw="the list is empty""#),
+        ),
+        (
+            base.clone().require_claim("sub", Expected::prefix("a")),
+            format!(
+                r#"{rule} path=sub expected={{"prefix":"a"}} flaw="the prefix ends in a letter or digit""#
+            ),
+        ),
+        (
+            base.clone().marker("", 1),
+            format!(r#"{rule} path= expected=1 flaw="the path is empty or has an empty name""#),
+        ),
+        (base.clone().audience(""), format!(r#"{setting} flaw="an accepted audience is empty""#)),
+        (base.clone().issuer(""), format!(r#"{setting} flaw="an accepted issuer is empty""#)),
+        (base.clone().subject(""), format!(r#"{setting} flaw="the accepted subject is empty""#)),
+        (base.algorithms([]), format!(r#"{setting} flaw="the list of algorithms is empty""#)),
+    ];
+    for (verifier, error) in cases {
+        let logs = Logs::of_this_thread();
+        drop(VerifyServiceTokenLayer::new(verifier));
+        assert_eq!(lines(&logs, "ERROR"), [error]);
+    }
 }

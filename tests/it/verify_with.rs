@@ -134,7 +134,7 @@ async fn misconfiguration_names_expected_and_received_value() {
         (
             policy(|verifier| verifier.marker("role", "service")),
             json!({"role": "user"}),
-            "(role: expected service, received user)",
+            "(role: expected \"service\", received user)",
         ),
         (
             policy(|verifier| verifier.marker("level", 3)),

@@ -3,6 +3,8 @@
 mod concurrency;
 mod policy;
 #[cfg(feature = "testing")]
+mod rules;
+#[cfg(feature = "testing")]
 mod token_cache;
 #[cfg(feature = "testing")]
 mod verifier;

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::super::policy::{Policy, Validity};
+use super::super::policy::Policy;
+use super::super::validity::Validity;
 use crate::jose::json;
 use crate::rejection::RejectionReason;
 use RejectionReason as R;

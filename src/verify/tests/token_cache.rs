@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::super::cached_token::{CachedRejection, CachedToken};
 use super::super::claims::ServiceClaims;
-use super::super::policy::Validity;
 use super::super::token_cache::TokenCache;
+use super::super::validity::Validity;
 use super::super::verifier::Verifier;
 use crate::rejection::RejectionReason;
 use crate::testing::TestAuthority;

@@ -40,7 +40,7 @@ fn reason(outcome: Result<ServiceClaims, Rejection>) -> Option<RejectionReason> 
 }
 
 /// Verifies a token that does not have to wait.
-fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
+pub(super) fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
     match verifier.authenticate(token.as_bytes()) {
         Authentication::Done(outcome) => outcome,
         Authentication::Pending(_) => panic!("the token waits"),

@@ -1,0 +1,37 @@
+//! [`Validity`]: the time in which the dates of a token are valid.
+
+/// The interval in which the dates of a token are valid, leeway included, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    from: u64,
+    /// The first second after the interval.
+    until: u64,
+    /// `exp`, rounded down to whole seconds.
+    expires_at: u64,
+}
+
+impl Validity {
+    /// From the epoch until `expires_at` plus the leeway.
+    pub(super) fn new(expires_at: u64, leeway: u64) -> Self {
+        Self { from: 0, until: expires_at.saturating_add(leeway), expires_at }
+    }
+
+    /// The part of the interval that does not precede `start`.
+    pub(super) fn starting_at(self, start: u64) -> Self {
+        Self { from: self.from.max(start), ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn until(until: u64) -> Self {
+        Self::new(until, 0)
+    }
+
+    /// `exp` without leeway, rounded down to whole seconds.
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+
+    pub(crate) fn contains(&self, now: u64) -> bool {
+        (self.from..self.until).contains(&now)
+    }
+}
