@@ -1,30 +1,36 @@
 //! The `Authorization` header, both ways (RFC 6750 §2.1, RFC 9110 §11.6.2).
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::rejection::RejectionReason;
 
 const SCHEME: &[u8] = b"Bearer";
 
-/// The token in the request's only credential: the bytes that follow `Bearer`, in any letter case,
-/// and one or more spaces. In a header other than `Authorization` the scheme may be missing, as in
-/// the headers of identity-aware proxies. The token may be empty or malformed; [`b64token`] checks
-/// it.
+/// The request's only credential. `values` are all values of the header that carries it.
 ///
 /// Rejects a request with two credentials. `HeaderMap::get` would return the first, while a proxy
 /// may have verified the second.
-pub(crate) fn credential<'h>(
-    headers: &'h HeaderMap,
-    header: &HeaderName,
-) -> Result<&'h [u8], RejectionReason> {
-    let mut credentials = headers.get_all(header).iter();
-    let credential = credentials.next().ok_or(RejectionReason::MissingCredentials)?.as_bytes();
-    if credentials.next().is_some() {
+pub(crate) fn credential<V: AsRef<[u8]>>(
+    values: impl IntoIterator<Item = V>,
+) -> Result<V, RejectionReason> {
+    let mut values = values.into_iter();
+    let credential = values.next().ok_or(RejectionReason::MissingCredentials)?;
+    if values.next().is_some() {
         return Err(RejectionReason::MultipleCredentials);
     }
-    if credential.is_empty() {
+    if credential.as_ref().is_empty() {
         return Err(RejectionReason::MissingCredentials);
     }
+    Ok(credential)
+}
+
+/// The token in a credential: the bytes that follow `Bearer`, in any letter case, and one or more
+/// spaces. In a header other than `Authorization` the scheme may be missing, as in the headers of
+/// identity-aware proxies. The token may be empty or malformed; [`b64token`] checks it.
+pub(crate) fn token<'c>(
+    credential: &'c [u8],
+    header: &HeaderName,
+) -> Result<&'c [u8], RejectionReason> {
     let token = match credential.split_at_checked(SCHEME.len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) && !starts_with_tchar(rest) => {
             rest
@@ -111,11 +117,8 @@ mod tests {
     }
 
     fn outcome_in(header: &HeaderName, values: &[&[u8]]) -> Result<String, R> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(header, HeaderValue::from_bytes(value).unwrap());
-        }
-        credential(&headers, header).and_then(|token| b64token(token, 16)).map(str::to_owned)
+        let token = token(credential(values)?, header)?;
+        b64token(token, 16).map(str::to_owned)
     }
 
     #[test]

@@ -66,9 +66,10 @@
 //! # }
 //! ```
 //!
-//! Any Tower service can be wrapped, not only axum's. [`Verifier::verify`] checks a token that
-//! arrives without HTTP, for instance in a queue message. [`server`] documents each check and each
-//! response.
+//! Any Tower service can be wrapped, not only axum's. In any other framework,
+//! [`Verifier::authenticate`] verifies a request: see [`other_frameworks`]. [`Verifier::verify`]
+//! checks a token that arrives without HTTP, for instance in a queue message. [`server`] documents
+//! each check and each response.
 //!
 //! # When something fails
 //!
@@ -90,13 +91,15 @@
 //! - [`client`]: which requests carry the token
 //! - [`token`]: minting, renewal and health
 //! - [`layer_order`]: where the layers belong among others
+//! - [`other_frameworks`]: actix-web, proxies and queue consumers
 //! - [`leaked_token`]: what to do when a token has leaked
 //! - [`migration`]: SuperTokens' SDKs beside this crate
 //! - [`testing_guide`]: how to test services that use this crate
 //!
 //! # Features
 //!
-//! - `axum` (default): the extractors `ServiceClaims` and `Option<ServiceClaims>`
+//! - `axum` (default): the extractors `ServiceClaims` and `Option<ServiceClaims>`, and [`Rejection`]
+//!   as a response
 //! - `reqwest` (default): everything that does network I/O, and the client layer for
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
@@ -151,6 +154,10 @@ pub mod leaked_token {}
 #[cfg(doc)]
 #[doc = include_str!("docs/migration.md")]
 pub mod migration {}
+// Not for doctests: tests/actix has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("docs/other_frameworks.md")]
+pub mod other_frameworks {}
 mod plain_http;
 mod rejection;
 pub mod server;

@@ -1,5 +1,5 @@
 //! Why credentials were rejected: [`Rejection`], its kind and its reason. `server/response.rs`
-//! turns a rejection into a response.
+//! turns a rejection into a response and has the methods for those who build their own.
 //!
 //! Descriptions are constants. They name the failed check and never hold text from a token, a key
 //! or another library.
@@ -10,7 +10,8 @@ use std::time::Duration;
 /// Why credentials were rejected: a [`kind`](Self::kind), which decides the response, and a
 /// [`reason`](Self::reason), the check that failed.
 ///
-/// [`Verifier::verify`](crate::Verifier::verify) returns it as an error. A
+/// [`Verifier::verify`](crate::Verifier::verify) and
+/// [`Verifier::authenticate`](crate::Verifier::authenticate) return it as an error. A
 /// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) turns it into a response, according
 /// to the [table of responses](crate::server#responses), and puts it into the extensions of that
 /// response. An outer layer can read it there, for instance to write a body:
@@ -42,6 +43,11 @@ use std::time::Duration;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Without the layer, [`into_response`](Self::into_response) makes the same response, and
+/// [`status`](Self::status), [`challenge`](Self::challenge), [`retry_after`](Self::retry_after) and
+/// [`grpc_status`](Self::grpc_status) are its parts, for a framework with response types of its
+/// own: see [other frameworks](crate::other_frameworks).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
     reason: RejectionReason,
@@ -67,7 +73,8 @@ impl Rejection {
     }
 
     /// How long the caller should wait before the next attempt.
-    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+    /// [`retry_after`](Self::retry_after) rounds it for the response.
+    pub(crate) const fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
 }

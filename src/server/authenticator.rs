@@ -6,7 +6,7 @@ use http::{Request, Response};
 use super::outcome::{Anonymous, Outcome};
 use super::response::{Protocols, Realm};
 use crate::bearer;
-use crate::rejection::{Rejection, RejectionKind};
+use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::verify::{Authentication, ServiceClaims, Verifier};
 
 /// The options of a layer, which its services share.
@@ -35,7 +35,7 @@ impl Authenticator {
                 Mode::Optional => verifier.with_marker_first(),
             },
             header: AUTHORIZATION,
-            realm: Realm::new("m2m"),
+            realm: Realm::default(),
             mode,
             protocols: Protocols::HttpAndGrpc,
         }
@@ -55,8 +55,8 @@ impl Authenticator {
 
     /// Verifies the request's credential and marks it sensitive.
     pub(super) fn authenticate<B>(&self, request: &mut Request<B>) -> Authentication {
-        let authentication = match bearer::credential(request.headers(), &self.header) {
-            Ok(credential) => self.verifier.authenticate(credential),
+        let authentication = match self.token(request) {
+            Ok(token) => self.verifier.authenticate_token(token),
             Err(reason) => Authentication::Done(Err(reason.into())),
         };
         // The first value suffices: a request with several values is refused.
@@ -79,13 +79,19 @@ impl Authenticator {
                 Outcome::Anonymous(Box::new(Anonymous::new(rejection, self.realm.clone(), log)))
             }
             Err(rejection) => {
-                let token = || bearer::credential(request.headers(), &self.header).ok();
+                let token = || self.token(request).ok();
                 self.verifier.refusal_log().log(rejection.reason(), token);
                 return Err(rejection.respond_to(request, self.protocols, &self.realm));
             }
         };
         request.extensions_mut().insert(outcome);
         Ok(())
+    }
+
+    /// The token in the request's only credential, which may be empty or malformed.
+    fn token<'r, B>(&self, request: &'r Request<B>) -> Result<&'r [u8], RejectionReason> {
+        let credential = bearer::credential(request.headers().get_all(&self.header))?;
+        bearer::token(credential.as_bytes(), &self.header)
     }
 
     fn admits_without_claims(&self, rejection: Rejection) -> bool {

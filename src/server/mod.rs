@@ -71,7 +71,8 @@
 //! a deny list has an entry for its key.
 //!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
-//! begins at 2.
+//! begins at 2. [`Verifier::authenticate`](crate::Verifier::authenticate) begins at 1, without the
+//! layer.
 //!
 //! The signature comes before the claims, so that a forged token under a known key costs only
 //! decoding and one signature check, and its sender does not learn which claims are required. Under
@@ -114,6 +115,11 @@
 //! | [`InvalidToken`](crate::RejectionKind::InvalidToken) | 401 | `… error="invalid_token", error_description="…"` | 16 `UNAUTHENTICATED` |
 //! | [`NotMicroservice`](crate::RejectionKind::NotMicroservice), [`ClaimRefused`](crate::RejectionKind::ClaimRefused) | 403 | `… error="insufficient_scope", error_description="…"` | 7 `PERMISSION_DENIED` |
 //! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 `UNAVAILABLE` |
+//!
+//! [`Rejection`](crate::Rejection) has these parts as methods, and
+//! [`into_response`](crate::Rejection::into_response) makes the whole response.
+//! [Other frameworks](crate::other_frameworks) shows their use without this layer. A handler of axum
+//! may return `Result<_, Rejection>`.
 //!
 //! An outage of the JWKS endpoint never causes a 401: known keys stay in use, and a token that
 //! cannot be verified gets 503.

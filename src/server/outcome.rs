@@ -46,7 +46,7 @@ impl Anonymous {
     pub(super) fn refuse<B: Default>(&self) -> Response<B> {
         // No reason of a request without claims concerns a value in the token.
         self.log.log(self.rejection.reason(), || None);
-        self.rejection.into_response(&self.realm)
+        self.rejection.into_http_response(&self.realm)
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn insert_fake_outcome(extensions: &mut Extensions, claims: Option<Se
     extensions.insert(claims.map_or_else(
         || {
             let rejection = RejectionReason::MissingCredentials.into();
-            let anonymous = Anonymous::new(rejection, Realm::new("m2m"), RefusalLog::default());
+            let anonymous = Anonymous::new(rejection, Realm::default(), RefusalLog::default());
             Outcome::Anonymous(Box::new(anonymous))
         },
         Outcome::Authenticated,
@@ -103,7 +103,7 @@ mod tests {
     fn claims_are_none_without_a_layer_and_with_an_anonymous_outcome() {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
-        let (rejection, realm) = (RejectionReason::MissingCredentials.into(), Realm::new("m2m"));
+        let (rejection, realm) = (RejectionReason::MissingCredentials.into(), Realm::default());
         let anonymous = Anonymous::new(rejection, realm, RefusalLog::default());
         extensions.insert(Outcome::Anonymous(Box::new(anonymous)));
         assert!(ServiceClaims::from_extensions(&extensions).is_none());

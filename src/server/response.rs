@@ -1,8 +1,11 @@
 //! The responses to refused requests. No other file of this crate picks a status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+#[cfg(feature = "axum")]
+use axum_core::response::IntoResponse;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::rejection::{Rejection, RejectionKind};
@@ -23,7 +26,7 @@ pub(super) struct Realm(Arc<str>);
 impl RejectionKind {
     /// The HTTP status, the error code of the challenge (RFC 6750 §3.1) and the gRPC status: 7
     /// `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 16 `UNAUTHENTICATED`.
-    const fn codes(self) -> (StatusCode, Option<&'static str>, u16) {
+    const fn codes(self) -> (StatusCode, Option<&'static str>, i32) {
         match self {
             Self::MissingToken => (StatusCode::UNAUTHORIZED, None, 16),
             Self::MalformedRequest => (StatusCode::BAD_REQUEST, Some("invalid_request"), 16),
@@ -43,6 +46,100 @@ impl Rejection {
         self.kind().codes().0
     }
 
+    /// The value of `WWW-Authenticate` with this realm. `None` if the keys are unavailable, because
+    /// other credentials would not help.
+    ///
+    /// Characters of the realm other than printable ASCII are replaced by `?`; quotes and backslashes
+    /// are escaped.
+    ///
+    /// ```
+    /// use tower_m2m::{Rejection, RejectionReason};
+    ///
+    /// let challenge = Rejection::from(RejectionReason::MissingCredentials).challenge("billing");
+    /// assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="billing""#));
+    /// ```
+    #[must_use]
+    pub fn challenge(&self, realm: &str) -> Option<String> {
+        self.challenge_in(&Realm::new(realm))
+    }
+
+    /// The time in `Retry-After`: whole seconds, at least 1. `None` unless the keys are unavailable.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_m2m::{Rejection, RejectionReason};
+    ///
+    /// let wait = |reason| Rejection::from(reason).retry_after();
+    /// assert_eq!(wait(RejectionReason::TooManyWaiting), Some(Duration::from_secs(1)));
+    /// assert_eq!(wait(RejectionReason::Expired), None);
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if self.kind() != RejectionKind::KeysUnavailable {
+            return None;
+        }
+        // Rounded up. At least 1, because a client retries at once after 0.
+        let wait = self.wait().unwrap_or_default();
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        Some(Duration::from_secs(seconds.max(1)))
+    }
+
+    /// The gRPC status: 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 16 `UNAUTHENTICATED`. With tonic,
+    /// `tonic::Code::from(rejection.grpc_status())`.
+    ///
+    /// ```
+    /// use tower_m2m::{Rejection, RejectionReason};
+    ///
+    /// assert_eq!(Rejection::from(RejectionReason::NotMicroservice).grpc_status(), 7);
+    /// ```
+    #[must_use]
+    pub const fn grpc_status(&self) -> i32 {
+        self.kind().codes().2
+    }
+
+    /// The HTTP response of a [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) with this
+    /// realm: a status, a [`challenge`](Self::challenge) or [`Retry-After`](Self::retry_after), an
+    /// empty body, and the rejection in the extensions.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_m2m::{Rejection, RejectionReason};
+    ///
+    /// let response: Response<String> =
+    ///     Rejection::from(RejectionReason::Expired).into_response("billing");
+    /// assert_eq!(response.status(), 401);
+    /// assert!(response.extensions().get::<Rejection>().is_some());
+    /// ```
+    ///
+    /// # With axum
+    ///
+    /// With feature `axum` a handler may return `Result<_, Rejection>`; the realm is then `m2m`. In a
+    /// method call this method, which needs a realm, hides the one of axum's `IntoResponse`. Call
+    /// that one as `IntoResponse::into_response(rejection)`.
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Response};
+    /// use tower_m2m::{Rejection, ServiceClaims, Verifier};
+    ///
+    /// /// Verifies the token that arrives in the body.
+    /// async fn inspect(verifier: Verifier, token: String) -> Result<String, Rejection> {
+    ///     let caller = verifier.verify(&token).await?;
+    ///     Ok(format!("{:?}", caller.get("service")))
+    /// }
+    ///
+    /// fn answer(outcome: Result<ServiceClaims, Rejection>) -> Response {
+    ///     match outcome {
+    ///         Ok(caller) => format!("{:?}", caller.get("service")).into_response(),
+    ///         Err(rejection) => rejection.into_response("billing"),
+    ///     }
+    /// }
+    /// # let _ = (inspect, answer);
+    /// ```
+    #[must_use]
+    pub fn into_response<B: Default>(self, realm: &str) -> Response<B> {
+        self.into_http_response(&Realm::new(realm))
+    }
+
     /// The response to `request`: in gRPC if it is a gRPC call and `protocols` allow it, otherwise
     /// in HTTP.
     pub(super) fn respond_to<ReqBody, B: Default>(
@@ -53,16 +150,21 @@ impl Rejection {
     ) -> Response<B> {
         match protocols {
             Protocols::HttpAndGrpc if is_grpc(request) => self.into_grpc_response(),
-            Protocols::HttpAndGrpc | Protocols::HttpOnly => self.into_response(realm),
+            Protocols::HttpAndGrpc | Protocols::HttpOnly => self.into_http_response(realm),
         }
     }
 
     /// The HTTP response: a status, a challenge or `Retry-After`, and an empty body.
-    pub(super) fn into_response<B: Default>(self, realm: &Realm) -> Response<B> {
+    pub(super) fn into_http_response<B: Default>(self, realm: &Realm) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = self.status();
-        if let Some((name, value)) = self.header(realm) {
-            response.headers_mut().insert(name, value);
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        // Never an error: realm and description are printable ASCII.
+        if let Some(Ok(challenge)) = self.challenge_in(realm).map(HeaderValue::try_from) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
         response
@@ -71,36 +173,36 @@ impl Rejection {
     /// The gRPC response: HTTP status 200, an empty body, and the gRPC status in the headers
     /// (Trailers-Only).
     fn into_grpc_response<B: Default>(self) -> Response<B> {
-        let (.., grpc_status) = self.kind().codes();
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-        headers.insert("grpc-status", HeaderValue::from(grpc_status));
+        headers.insert("grpc-status", HeaderValue::from(self.grpc_status()));
         // No description needs percent-encoding; a test in `rejection.rs` asserts it.
         headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
         response
     }
 
-    fn header(self, Realm(realm): &Realm) -> Option<(HeaderName, HeaderValue)> {
-        if self.kind() == RejectionKind::KeysUnavailable {
-            // In whole seconds, rounded up. At least 1, because a client retries at once after 0.
-            let wait = self.retry_after().unwrap_or_default();
-            let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
-            return Some((RETRY_AFTER, HeaderValue::from(seconds)));
-        }
+    fn challenge_in(&self, Realm(realm): &Realm) -> Option<String> {
         let (description, (_, error, _)) = (self.reason().description(), self.kind().codes());
-        let challenge = match error {
-            None => format!("Bearer {realm}"),
-            Some(error) if self.kind() == RejectionKind::MalformedRequest => {
-                format!("Bearer {realm}, error=\"{error}\"")
+        match (self.kind(), error) {
+            (RejectionKind::KeysUnavailable, _) => None,
+            (_, None) => Some(format!("Bearer {realm}")),
+            (RejectionKind::MalformedRequest, Some(error)) => {
+                Some(format!("Bearer {realm}, error=\"{error}\""))
             }
-            Some(error) => {
-                format!("Bearer {realm}, error=\"{error}\", error_description=\"{description}\"")
-            }
-        };
-        // Never `None`: realm and description are printable ASCII.
-        Some((WWW_AUTHENTICATE, HeaderValue::try_from(challenge).ok()?))
+            (_, Some(error)) => Some(format!(
+                "Bearer {realm}, error=\"{error}\", error_description=\"{description}\""
+            )),
+        }
+    }
+}
+
+/// The response of [`into_response`](Rejection::into_response) with the realm `m2m`. Logs nothing.
+#[cfg(feature = "axum")]
+impl IntoResponse for Rejection {
+    fn into_response(self) -> axum_core::response::Response {
+        self.into_http_response(&Realm::default())
     }
 }
 
@@ -117,6 +219,13 @@ impl Realm {
         }
         param.push('"');
         Self(param.into())
+    }
+}
+
+/// The realm `m2m`.
+impl Default for Realm {
+    fn default() -> Self {
+        Self::new("m2m")
     }
 }
 
@@ -149,7 +258,7 @@ mod tests {
     use crate::rejection::RejectionReason;
 
     fn rendered(reason: RejectionReason) -> (u16, Option<String>, Option<String>) {
-        let response = Rejection::from(reason).into_response::<()>(&Realm::new("m2m"));
+        let response = Rejection::from(reason).into_response::<()>("m2m");
         let header = |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
     }
@@ -193,15 +302,35 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_rounded_up() {
-        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
-            let rejection = Rejection::with_retry_after(
-                RejectionReason::FetchFailed,
-                Duration::from_millis(millis),
-            );
-            let response = rejection.into_response::<()>(&Realm::new("m2m"));
-            assert_eq!(response.headers()[RETRY_AFTER], seconds);
+    fn methods_return_the_parts_of_the_response() {
+        for reason in RejectionReason::ALL {
+            let rejection = Rejection::from(*reason);
+            let wait = rejection.retry_after().map(|wait| wait.as_secs().to_string());
+            let parts = (rejection.status().as_u16(), rejection.challenge("m2m"), wait);
+            assert_eq!(parts, rendered(*reason), "{reason:?}");
+            let response = rejection.into_grpc_response::<()>();
+            assert_eq!(response.headers()["grpc-status"], rejection.grpc_status().to_string());
         }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let millis = Duration::from_millis;
+        for (wait, seconds) in [
+            (Duration::ZERO, 1),
+            (millis(1), 1),
+            (millis(1000), 1),
+            (millis(1001), 2),
+            (millis(60_000), 60),
+            (Duration::MAX, u64::MAX),
+        ] {
+            let rejection = Rejection::with_retry_after(RejectionReason::FetchFailed, wait);
+            assert_eq!(rejection.retry_after(), Some(Duration::from_secs(seconds)));
+            let response = rejection.into_response::<()>("m2m");
+            assert_eq!(response.headers()[RETRY_AFTER], seconds.to_string());
+        }
+        let rejection = Rejection::with_retry_after(RejectionReason::Expired, millis(1));
+        assert_eq!(rejection.retry_after(), None, "another kind");
     }
 
     #[test]
@@ -224,7 +353,7 @@ mod tests {
     #[test]
     fn rejection_is_in_the_response_extensions() {
         let rejection = Rejection::from(RejectionReason::Expired);
-        let response = rejection.into_response::<()>(&Realm::new("m2m"));
+        let response = rejection.into_response::<()>("m2m");
         assert_eq!(response.extensions().get(), Some(&rejection));
         let response = rejection.into_grpc_response::<()>();
         assert_eq!(response.extensions().get(), Some(&rejection));

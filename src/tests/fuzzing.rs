@@ -43,8 +43,8 @@ pub fn authorization(bytes: &[u8]) {
 }
 
 fn read(headers: &HeaderMap) -> Result<&str, RejectionReason> {
-    bearer::credential(headers, &AUTHORIZATION)
-        .and_then(|credential| bearer::b64token(credential, MAX_LEN))
+    let credential = bearer::credential(headers.get_all(AUTHORIZATION))?;
+    bearer::b64token(bearer::token(credential.as_bytes(), &AUTHORIZATION)?, MAX_LEN)
 }
 
 /// Parses a token.
@@ -180,7 +180,7 @@ pub fn jwks_and_token(bytes: &[u8]) {
         return;
     };
     let verifier = Verifier::new(keys);
-    let authenticate = |token: &str| verifier.authenticate(token.as_bytes());
+    let authenticate = |token: &str| verifier.authenticate_token(token.as_bytes());
     let Authentication::Done(Ok(claims)) = authenticate(token) else { return };
     assert_canonical(token);
     assert_eq!(claims.get("source").and_then(Value::as_str), Some("microservice"));

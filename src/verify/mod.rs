@@ -4,6 +4,7 @@
 //! The docs of [`server`](crate::server#order-of-checks) list the checks in their order. Check 1 is
 //! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 8 in `Verifier::check`.
 
+mod authenticate;
 mod cached_token;
 mod claim_path;
 mod claim_rule;

@@ -164,7 +164,7 @@ impl Verifier {
     }
 
     /// Verifies the bytes of a token, which may be empty or malformed.
-    pub(crate) fn authenticate(&self, token: &[u8]) -> Authentication {
+    pub(crate) fn authenticate_token(&self, token: &[u8]) -> Authentication {
         // The cache is read before the b64token check, which every cached token passes.
         if let Some(outcome) = self.cached(token) {
             return Authentication::Done(outcome);

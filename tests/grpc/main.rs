@@ -15,7 +15,10 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
-use tower_m2m::{AddServiceTokenLayer, ServiceClaims, ServiceToken, VerifyServiceTokenLayer};
+use tower_m2m::{
+    AddServiceTokenLayer, Rejection, RejectionReason, ServiceClaims, ServiceToken,
+    VerifyServiceTokenLayer,
+};
 
 /// A codec of empty messages.
 #[derive(Clone, Copy, Default)]
@@ -143,6 +146,35 @@ async fn tonic_calls_tonic_through_both_layers() {
     let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
     let status = call(token_layer(token()).layer(channel)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn metadata_of_a_tonic_request_is_authenticated() {
+    let authority = TestAuthority::offline();
+    let verifier = authority.verifier();
+    let credential = |token: TokenBuilder| token.bearer().to_str().unwrap().parse().unwrap();
+    let mut request = tonic::Request::new(());
+    for (token, code) in [
+        (None, Code::Unauthenticated),
+        (Some(orders(&authority)), Code::Ok),
+        (Some(orders(&authority).without_marker()), Code::PermissionDenied),
+        (Some(orders(&authority).forged()), Code::Unauthenticated),
+    ] {
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", credential(token));
+        }
+        let values = request.metadata().get_all("authorization");
+        let outcome = verifier.authenticate(values).await;
+        let seen = outcome.err().map_or(0, |rejection| rejection.grpc_status());
+        assert_eq!(Code::from(seen), code);
+    }
+    request.metadata_mut().append("authorization", credential(orders(&authority)));
+    let values = request.metadata().get_all("authorization");
+    let rejection = verifier.authenticate(values).await.unwrap_err();
+    assert_eq!(Code::from(rejection.grpc_status()), Code::Unauthenticated);
+
+    let unavailable = Rejection::from(RejectionReason::FetchFailed).grpc_status();
+    assert_eq!(Code::from(unavailable), Code::Unavailable);
 }
 
 #[tokio::test]

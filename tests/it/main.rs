@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
 mod architecture;
+mod authenticate;
 mod client;
 mod debug;
 mod edge;

@@ -41,7 +41,7 @@ fn reason(outcome: Result<ServiceClaims, Rejection>) -> Option<RejectionReason> 
 
 /// Verifies a token that does not have to wait.
 pub(super) fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
-    match verifier.authenticate(token.as_bytes()) {
+    match verifier.authenticate_token(token.as_bytes()) {
         Authentication::Done(outcome) => outcome,
         Authentication::Pending(_) => panic!("the token waits"),
     }
@@ -49,7 +49,7 @@ pub(super) fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Re
 
 /// Starts to verify a token that has to wait.
 fn pending(verifier: &Verifier, token: &str) -> PendingAuthentication {
-    match verifier.authenticate(token.as_bytes()) {
+    match verifier.authenticate_token(token.as_bytes()) {
         Authentication::Pending(pending) => pending,
         Authentication::Done(_) => panic!("the token does not wait"),
     }
