@@ -15,8 +15,8 @@ use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::Bencher;
-use http::Request;
 use http::header::AUTHORIZATION;
+use http::{Request, Uri};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Value, json};
@@ -240,6 +240,29 @@ fn client_minted_token(bencher: Bencher) {
 
 fn bench_client(bencher: Bencher, token: ServiceToken) {
     bench(bencher, AddServiceTokenLayer::new(token).layer(noop_service()), || request(None));
+}
+
+/// The baseline of the client benches whose layer compares the origin of each request.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_bare_to_billing(bencher: Bencher) {
+    bench(bencher, noop_service(), to_billing());
+}
+
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_only_to(bencher: Bencher) {
+    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
+    let layer = layer.only_to(["https://billing.internal"]).expect("an origin");
+    bench(bencher, layer.layer(noop_service()), to_billing());
+}
+
+/// Makes requests to `https://billing.internal`. Their URIs are in shared memory, as parsed ones are.
+fn to_billing() -> impl FnMut() -> Request<()> {
+    let uri: Uri = String::from("https://billing.internal/charge").parse().expect("a URI");
+    move || {
+        let mut request = request(None);
+        *request.uri_mut() = uri.clone();
+        request
+    }
 }
 
 /// The lower bound for a client that adds a token: a reference count and an insertion.
