@@ -13,10 +13,11 @@ use crate::rejection::RejectionReason;
 
 /// Claims that a request must not set, each with what to do instead. The core or this crate sets
 /// all of them except `nbf`, and a value in the payload of the request would override theirs.
-const RESERVED_CLAIMS: [(&str, &str); 5] = [
+const RESERVED_CLAIMS: [(&str, &str); 6] = [
     ("exp", "set the validity instead"),
     ("iat", "leave it out, the core sets it"),
     ("iss", "set the JWKS domain instead"),
+    ("jti", "leave it out, every token gets a random one"),
     ("nbf", "leave it out, tokens are valid at once"),
     ("source", "leave it out, every token holds \"microservice\""),
 ];
@@ -82,12 +83,21 @@ pub enum MintError {
     /// The URL of the core cannot be used, or the HTTP client cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The request sets a reserved claim: `iat`, `exp`, `nbf`, `iss` or `source`.
+    /// The request sets a reserved claim: `iat`, `exp`, `nbf`, `iss`, `jti` or `source`.
     #[error("claim `{claim}` is reserved; {}", instead_of(.claim))]
     ReservedClaim {
         /// The name of the claim.
         claim: String,
     },
+    /// The request sets a claim twice.
+    #[error("claim {claim:?} is set twice")]
+    DuplicateClaim {
+        /// The name of the claim.
+        claim: String,
+    },
+    /// The name of the calling service is empty.
+    #[error("the name of the service is empty")]
+    EmptyService,
     /// A claim's value cannot be written as JSON. The error of the JSON library is left out,
     /// because it may hold the value.
     #[error("claim {claim:?} cannot be written as JSON")]
@@ -332,6 +342,7 @@ mod tests {
             ("exp", Some("claim `exp` is reserved; set the validity instead")),
             ("iss", Some("claim `iss` is reserved; set the JWKS domain instead")),
             ("iat", Some("claim `iat` is reserved; leave it out, the core sets it")),
+            ("jti", Some("claim `jti` is reserved; leave it out, every token gets a random one")),
             ("aud", None),
             ("service", None),
         ];

@@ -1,13 +1,14 @@
 //! Minting over real sockets against the embedded core, and against cores that cannot be reached.
 
+use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ConfigError, EmbeddedCore, MintError, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
-use crate::scripted::mint_in_steps;
+use crate::scripted::{ScriptedCore, good, mint_in_steps};
 use crate::support::{DeadPort, ISSUER, Logs, UnusedListener, chain, decode, serve};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
@@ -41,7 +42,7 @@ async fn minted_token_has_the_requested_claims() {
     let token = authority
         .core()
         .service_token(authority.issuer())
-        .claim("service", "orders")
+        .service("orders")
         .claim("limits", json!({"per_day": 3}))
         .audience("billing")
         .subject("m1")
@@ -69,7 +70,8 @@ async fn minted_token_has_the_requested_claims() {
     for (name, value) in expected {
         assert_eq!(claims[name], value, "{name}");
     }
-    assert_eq!(claims.as_object().unwrap().len(), 8, "unexpected number of claims: {claims}");
+    assert!(claims["jti"].is_string());
+    assert_eq!(claims.as_object().unwrap().len(), 9, "unexpected number of claims: {claims}");
     let (iat, exp) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
     assert_eq!(exp - iat, CENTURY);
     let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
@@ -78,6 +80,48 @@ async fn minted_token_has_the_requested_claims() {
 
     let caller = authority.verifier().audience("billing").verify(jwt).await.unwrap();
     assert_eq!(caller.subject(), Some("m1"));
+}
+
+#[tokio::test]
+async fn clones_of_a_request_are_minted_apart() {
+    let authority = TestAuthority::start().await;
+    let request = authority.core().service_token(authority.issuer()).service("orders");
+    let (billing, both, none) = tokio::try_join!(
+        request.clone().audience("billing").mint(),
+        request.clone().audience("billing").audience("inventory").mint(),
+        request.mint(),
+    )
+    .unwrap();
+    let claims = [billing, both, none].map(|token| {
+        decode(token.header_value().to_str().unwrap().strip_prefix("Bearer ").unwrap(), 1)
+    });
+    let audiences = [json!("billing"), json!(["billing", "inventory"]), json!(null)];
+    for (claims, audience) in claims.iter().zip(audiences) {
+        assert_eq!(claims["aud"], audience, "{claims}");
+        assert_eq!(claims["service"], "orders");
+    }
+    let ids = claims.iter().map(|claims| claims["jti"].as_str().unwrap());
+    assert_eq!(ids.collect::<HashSet<_>>().len(), 3);
+}
+
+#[tokio::test]
+async fn audience_adds_to_the_claim_that_is_set() {
+    let scripted = ScriptedCore::start([good()]).await;
+    let cases: [(Value, &[&str], Value); 4] = [
+        (json!("a"), &[], json!("a")),
+        (json!("a"), &["b"], json!(["a", "b"])),
+        (json!(["a", "b"]), &["c"], json!(["a", "b", "c"])),
+        (json!([]), &["a", "b"], json!(["a", "b"])),
+    ];
+    for (claim, audiences, expected) in cases {
+        let request = core_at(&scripted.url).service_token(ISSUER).claim("aud", claim);
+        let request =
+            audiences.iter().fold(request, |request, audience| request.audience(*audience));
+        request.mint().await.unwrap();
+        let sent = scripted.requests().pop().unwrap();
+        let body: Value = serde_json::from_str(sent.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(body["payload"]["aud"], expected);
+    }
 }
 
 #[tokio::test]
@@ -179,15 +223,30 @@ async fn mint_asks_the_next_host_if_one_is_dead() {
 #[tokio::test]
 async fn invalid_claim_or_api_key_fails_before_any_request() {
     let unused = UnusedListener::new().await;
-    for name in ["iat", "exp", "nbf", "iss", "source"] {
-        let request = core_at(&unused.url())
-            .service_token(ISSUER)
-            .claim("service", "orders")
-            .claim(name, 1)
-            .claim("x", 2);
+    let request = || core_at(&unused.url()).service_token(ISSUER).claim("limits", 1);
+    for name in ["iat", "exp", "nbf", "iss", "jti", "source"] {
+        let request = request().claim(name, 1).claim("x", 2);
         let expected = MintError::ReservedClaim { claim: name.into() };
         assert_eq!(request.mint().await.unwrap_err(), expected, "{name}");
     }
+    let twice = |name: &str| MintError::DuplicateClaim { claim: name.to_owned() };
+    let cases = [
+        (request().claim("limits", 2), twice("limits")),
+        (request().claim("limits", 1), twice("limits")),
+        (request().service("orders").service("orders"), twice("service")),
+        (request().claim("service", "a").service("b"), twice("service")),
+        (request().service("a").claim("service", "b"), twice("service")),
+        (request().subject("a").subject("b"), twice("sub")),
+        (request().audience("a").claim("aud", "b"), twice("aud")),
+        (request().claim("a b", 1).claim("a b", 2).service(""), twice("a b")),
+        (request().service(""), MintError::EmptyService),
+        (request().service(" \n").service("orders"), MintError::EmptyService),
+        (request().clone().service("").clone(), MintError::EmptyService),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(request.mint().await.unwrap_err(), expected);
+    }
+    assert_eq!(twice("a\nb").to_string(), r#"claim "a\nb" is set twice"#);
     let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
     let error = core_at(&unused.url())
         .service_token(ISSUER)

@@ -1,6 +1,7 @@
 //! Renewal of tokens before they expire and after a called service rejects them, with the core on a
 //! loopback socket.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -40,6 +41,11 @@ async fn token_is_renewed_after_failed_renewals() {
     clock.advance(HOUR).await;
     logs.wait_for_times("service token renewed", 2).await;
     assert_ne!(token.header_value(), second);
+    // Each mint requests a new `jti`.
+    let requests = core.requests();
+    let ids = requests.iter().map(|request| request.split_once(r#""jti":""#).unwrap().1);
+    let ids: HashSet<_> = ids.map(|rest| rest.split_once('"').unwrap().0).collect();
+    assert_eq!(ids.len(), 5, "{ids:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,6 +69,13 @@ pub(crate) fn decode(jwt: &str, part: usize) -> Value {
         .unwrap()
 }
 
+/// The body of a mint request without the `jti`, which is another one in each request.
+pub(crate) fn without_jti(mut body: Value) -> Value {
+    let jti = body["payload"].as_object_mut().unwrap().remove("jti");
+    assert!(jti.is_some_and(|jti| jti.as_str().is_some_and(|jti| jti.len() == 36)), "{body}");
+    body
+}
+
 /// Serves a router on a free port until the test ends.
 pub(crate) async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,6 +10,7 @@ use reqwest::{Client, ClientBuilder};
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::mint_body::MintBody;
 use super::response;
 use super::retry::RetryBudget;
 use crate::clock::Clock;
@@ -212,14 +213,12 @@ impl SuperTokensCore {
     }
 
     /// Checks the configuration and returns a client that mints tokens with this request body and
-    /// accepts only this issuer and, if `is_dynamic`, no static key. Sends the requests with
-    /// `http_client`, or with a default one.
+    /// accepts only its issuer and, if it requests a dynamic key, no static one. Sends the requests
+    /// with `http_client`, or with a default one.
     pub(super) fn client(
         &self,
         http_client: Option<Client>,
-        body: String,
-        issuer: String,
-        is_dynamic: bool,
+        body: MintBody,
     ) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
         if !self.allows_plain_http {
@@ -227,7 +226,7 @@ impl SuperTokensCore {
         }
         let http_client =
             http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
-        Ok(CoreClient { core: self.clone(), http_client, headers, body, issuer, is_dynamic })
+        Ok(CoreClient { core: self.clone(), http_client, headers, body })
     }
 
     /// Builds the HTTP client for all hosts.
@@ -263,14 +262,12 @@ impl fmt::Debug for SuperTokensCore {
     }
 }
 
-/// Mints tokens at the hosts of a core, each with the same request body.
+/// Mints tokens at the hosts of a core, with request bodies that differ only in their `jti`.
 pub(super) struct CoreClient {
     core: SuperTokensCore,
     http_client: Client,
     headers: HeaderMap,
-    body: String,
-    issuer: String,
-    is_dynamic: bool,
+    body: MintBody,
 }
 
 impl CoreClient {
@@ -337,15 +334,15 @@ impl CoreClient {
         let url = base_url(&hosts[host]);
         let left = deadline.saturating_duration_since(self.clock().now());
         let request = self.http_client.post(hosts[host].clone()).headers(self.headers.clone());
-        let request = request.body(self.body.clone()).timeout(left.min(*timeout));
+        let request = request.body(self.body.to_json()).timeout(left.min(*timeout));
         let response = request.send().await.map_err(|err| Failure {
             goes_on: err.is_connect(),
             error: response::unreachable(&url, api_key.as_deref(), err),
         })?;
         let jwt = response::read(response, &url, api_key.as_deref(), self.clock()).await?;
-        let (iss, api_key) = (&self.issuer, api_key.as_deref());
+        let (iss, api_key) = (&self.body.jwks_domain, api_key.as_deref());
         let token = TokenValue::minted(&jwt, &url, iss, api_key, self.clock())?;
-        if self.is_dynamic && response::has_static_key(&jwt) {
+        if self.body.is_dynamic && response::has_static_key(&jwt) {
             return Err(MintError::StaticKey { core: url }.into());
         }
         Ok((token, jwt))

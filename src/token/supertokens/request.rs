@@ -7,15 +7,14 @@ use reqwest::{Client, ClientBuilder};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::core::{CoreClient, SuperTokensCore};
-use crate::error::SourceError;
-use crate::rejection::{Rejection, RejectionKind, RejectionReason};
+use super::core::SuperTokensCore;
+use super::mint_body::MintBody;
+use super::verifying_minter::VerifyingMinter;
 use crate::token::error::MintError;
-use crate::token::renewal::{self, Mint};
+use crate::token::renewal;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
-use crate::token::token_value::TokenValue;
-use crate::verify::{Mismatch, Verifier};
+use crate::verify::Verifier;
 
 /// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.
 const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
@@ -23,7 +22,8 @@ const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
 /// The default with a dynamic key, which stays in the JWKS for about two hours.
 const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 
-/// A request for a service token. [`mint`](Self::mint) sends it to the core.
+/// A request for a service token. [`mint`](Self::mint) sends it to the core. A service that calls
+/// several others clones the request, and mints a token for each [`audience`](Self::audience).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -32,7 +32,7 @@ const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 /// # async fn start(core: SuperTokensCore) -> Result<ServiceToken, MintError> {
 /// let token = core
 ///     .service_token("https://api.example.com")
-///     .claim("service", "orders")
+///     .service("orders")
 ///     .audience("billing")
 ///     .validity(Duration::from_secs(3600))
 ///     .mint()
@@ -40,6 +40,7 @@ const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 /// # Ok(token)
 /// # }
 /// ```
+#[derive(Clone)]
 #[must_use = "nothing is minted before `mint` is called"]
 pub struct ServiceTokenRequest {
     core: SuperTokensCore,
@@ -72,12 +73,13 @@ impl SuperTokensCore {
 }
 
 impl ServiceTokenRequest {
-    /// Adds a claim with any value that can be written as JSON. A second call with the same name
-    /// replaces the value.
+    /// Adds a claim with any value that can be written as JSON. A claim cannot be set twice:
+    /// [`mint`](Self::mint) then returns [`MintError::DuplicateClaim`].
     ///
-    /// `iat`, `exp`, `nbf`, `iss` and `source` are reserved: [`mint`](Self::mint) returns
-    /// [`MintError::ReservedClaim`], which says what to use instead. For `aud` and `sub` there are
-    /// [`audience`](Self::audience) and [`subject`](Self::subject).
+    /// `iat`, `exp`, `nbf`, `iss`, `jti` and `source` are reserved: `mint` returns
+    /// [`MintError::ReservedClaim`], which says what to use instead. For `aud`, `sub` and `service`
+    /// there are [`audience`](Self::audience), [`subject`](Self::subject) and
+    /// [`service`](Self::service).
     ///
     /// # Marker
     ///
@@ -110,6 +112,9 @@ impl ServiceTokenRequest {
         if let Some(err) = MintError::reserved(&name) {
             return self.defer(err);
         }
+        if self.payload.contains_key(&name) {
+            return self.defer(MintError::DuplicateClaim { claim: name });
+        }
         match serde_json::to_value(value) {
             Ok(value) => {
                 self.payload.insert(name, value);
@@ -119,28 +124,67 @@ impl ServiceTokenRequest {
         }
     }
 
+    /// Sets the claim `service`: the name of this service, by which the called one knows its
+    /// caller. Not set by default. If the name is empty, [`mint`](Self::mint) returns
+    /// [`MintError::EmptyService`].
+    ///
+    /// ```
+    /// # use tower_m2m::testing::TestAuthority;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let authority = TestAuthority::start().await;
+    /// # let (core, verifier) = (authority.core(), authority.verifier());
+    /// # let jwks_domain = authority.issuer();
+    /// // This service.
+    /// let token = core.service_token(jwks_domain).service("orders").mint().await?;
+    ///
+    /// // The called service.
+    /// # let value = token.header_value();
+    /// # let jwt = value.to_str()?.trim_start_matches("Bearer ");
+    /// let claims = verifier.verify(jwt).await?;
+    /// assert_eq!(claims.get("service"), Some(&"orders".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn service(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        match name.trim().is_empty() {
+            true => self.defer(MintError::EmptyService),
+            false => self.claim("service", name),
+        }
+    }
+
     /// Sets `sub` (RFC 7519 §4.1.2), which a verifier with [`Verifier::subject`] requires. Not set
     /// by default.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         self.claim("sub", subject.into())
     }
 
-    /// Sets `aud` (RFC 7519 §4.1.3): the name of the called service. A second call replaces it. Not
-    /// set by default. A verifier with [`Verifier::audience`] rejects a token with another audience
-    /// or with none.
+    /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
+    /// default. A verifier with [`Verifier::audience`] rejects a token without one of its audiences.
+    ///
+    /// **Mint one token for each called service**: with a token for several of them, each can call
+    /// the others.
     ///
     /// ```no_run
     /// # use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
     /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
-    /// // One token for each called service: neither can use its token to call the other.
-    /// let request = || core.service_token("https://api.example.com").claim("service", "orders");
-    /// let billing = request().audience("billing").mint().await?;
-    /// let inventory = request().audience("inventory").mint().await?;
+    /// let request = core.service_token("https://api.example.com").service("orders");
+    /// let (billing, inventory) = tokio::try_join!(
+    ///     request.clone().audience("billing").mint(),
+    ///     request.audience("inventory").mint(),
+    /// )?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn audience(self, audience: impl Into<String>) -> Self {
-        self.claim("aud", audience.into())
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        let audience = Value::from(audience.into());
+        match self.payload.get_mut("aud") {
+            None => return self.claim("aud", audience),
+            Some(Value::Array(several)) => several.push(audience),
+            Some(one) => *one = Value::Array(vec![one.take(), audience]),
+        }
+        self
     }
 
     /// How long the token is valid, in whole seconds. By default 100 years, as in SuperTokens, or
@@ -303,7 +347,8 @@ impl ServiceTokenRequest {
     /// endpoint can be made or its answer is transient: one of those above, or a set without a
     /// usable key.
     ///
-    /// A minted token is accepted only if it is a JWT that has not expired, its `exp` is later than
+    /// Each minted token has its own random `jti` (RFC 7519 §4.1.7), renewed ones too. A token is
+    /// accepted only if it is a JWT that has not expired, its `exp` is later than
     /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
     ///
     /// # Errors
@@ -337,8 +382,15 @@ impl ServiceTokenRequest {
             (false, Some(_)) => RenewalPolicy::BeforeExpiry,
             (false, None) => RenewalPolicy::OnRejection,
         };
-        let (clock, body) = (self.core.clock().clone(), self.body());
-        let client = self.core.client(self.http_client, body, self.jwks_domain, self.is_dynamic)?;
+        let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
+        let body = MintBody {
+            payload: self.payload,
+            validity: self.validity.unwrap_or(default),
+            is_dynamic: self.is_dynamic,
+            jwks_domain: self.jwks_domain,
+        };
+        let clock = self.core.clock().clone();
+        let client = self.core.client(self.http_client, body)?;
         let minter = VerifyingMinter { client, verifier: self.verifier };
         let mut budget = minter.client.retry_budget();
         let (token, jwt) = loop {
@@ -351,22 +403,6 @@ impl ServiceTokenRequest {
             budget.wait(err).await?;
         }
         Ok(renewal::renewable(token, policy, minter, clock))
-    }
-
-    /// The body of `POST /recipe/jwt`, with its members in the order of the official SDKs. Written
-    /// with `format!`, because `serde_json::to_string` returns a `Result`.
-    fn body(&self) -> String {
-        let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
-        format!(
-            concat!(
-                r#"{{"payload":{},"validity":{},"useStaticSigningKey":{},"#,
-                r#""algorithm":"RS256","jwksDomain":{}}}"#
-            ),
-            Value::from(self.payload.clone()),
-            self.validity.unwrap_or(default).as_secs(),
-            !self.is_dynamic,
-            Value::from(self.jwks_domain.as_str()),
-        )
     }
 
     fn defer(mut self, error: MintError) -> Self {
@@ -382,63 +418,5 @@ impl fmt::Debug for ServiceTokenRequest {
             .field("core", &self.core)
             .field("claims", &claims)
             .finish_non_exhaustive()
-    }
-}
-
-/// How long the verifier of [`verify_with`](ServiceTokenRequest::verify_with) may wait for keys
-/// after the retries have ended: the largest timeout of a JWKS endpoint.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Mints tokens and verifies each one.
-struct VerifyingMinter {
-    client: CoreClient,
-    verifier: Option<Verifier>,
-}
-
-impl VerifyingMinter {
-    /// Verifies the token with the called service's verifier, if there is one.
-    async fn verify(&self, jwt: &str) -> Result<(), MintError> {
-        let Some(verifier) = &self.verifier else { return Ok(()) };
-        match verifier.verify(jwt).await {
-            Ok(_) => Ok(()),
-            Err(rejection) if rejection.kind() == RejectionKind::KeysUnavailable => {
-                Err(keys_unavailable(verifier, rejection))
-            }
-            Err(source) => {
-                let Mismatch { name, expected, received } = verifier.mismatch(source.reason(), jwt);
-                let received =
-                    received.map(|received| self.client.withhold_api_key(&received, jwt));
-                Err(MintError::Misconfigured { claim: name, expected, received, source })
-            }
-        }
-    }
-}
-
-/// The error for missing keys, with the failed fetch as its source if there was one.
-fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
-    let fetch_error = match rejection.reason() {
-        RejectionReason::TooManyWaiting => None,
-        _ => verifier.keys().last_fetch_error(),
-    };
-    let source = fetch_error.map_or_else(|| SourceError::new(rejection), SourceError::new);
-    MintError::KeysUnavailable { url: verifier.keys().endpoint().map(str::to_owned), source }
-}
-
-impl Mint for VerifyingMinter {
-    fn time_limit(&self) -> Duration {
-        self.client.time_limit().saturating_add(VERIFY_TIMEOUT)
-    }
-
-    async fn mint(&self) -> Result<TokenValue, MintError> {
-        let (token, jwt) = self.client.mint(self.client.deadline()).await?;
-        let mut budget = self.client.retry_budget();
-        loop {
-            match self.verify(&jwt).await {
-                // Without keys of the verifier, the new token is more likely valid than the old
-                // one.
-                Ok(()) | Err(MintError::KeysUnavailable { .. }) => return Ok(token),
-                Err(error) => budget.wait(error).await?,
-            }
-        }
     }
 }
