@@ -49,7 +49,8 @@ pub enum ConfigError {
     },
     /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
     /// read tokens. The method `allow_plain_http` allows it, of `SuperTokensCore`,
-    /// `RemoteJwksBuilder`, or `AddServiceTokenLayer`, there called before `only_to`.
+    /// `RemoteJwksBuilder`, or `AddServiceTokenLayer`, there called before `only_to`. Instead of
+    /// `by_origin`, call `by_origin_allow_plain_http`.
     #[error("plain http to {origin}, beyond loopback; use https or allow plain http")]
     PlainHttp {
         /// Scheme, host and port of the URL.
@@ -62,6 +63,16 @@ pub enum ConfigError {
         /// hold a password.
         origin: String,
     },
+    /// Two tokens are for the same origin, also if its two texts differ in letter case or leave out
+    /// the default port.
+    #[error("two tokens for the origin {origin}")]
+    DuplicateOrigin {
+        /// The origin, in lower case and without a default port.
+        origin: String,
+    },
+    /// The list of origins and their tokens is empty.
+    #[error("no origin has a token")]
+    NoOrigins,
     /// This machine has no CA certificates, so no https server can be verified.
     #[error("no CA certificates on this machine, so https cannot be used")]
     NoCaCertificates,

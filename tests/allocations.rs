@@ -83,15 +83,28 @@ async fn adding_the_token_allocates_nothing() {
     let request = || {
         Request::builder().header(USER_AGENT, HeaderValue::from_static("orders")).body(()).unwrap()
     };
-    let layer = AddServiceTokenLayer::new(token).only_to(["https://billing.internal"]).unwrap();
-    let parsed: http::Uri = String::from("https://billing.internal/charge").parse().unwrap();
-    for uri in [http::Uri::from_static("https://billing.internal/charge"), parsed] {
-        let to_billing = || {
-            let mut request = request();
-            *request.uri_mut() = uri.clone();
-            request
-        };
-        assert_eq!(count(&mut layer.layer(service(|_| {})), to_billing), 0);
+    let all = AddServiceTokenLayer::new(token.clone());
+    let only_to = all.clone().only_to(["https://billing.internal"]).unwrap();
+    let origins = ["https://a.example", "https://b.example", "https://billing.internal"];
+    let by_origin = AddServiceTokenLayer::by_origin(origins.map(|origin| (origin, token.clone())));
+    let by_origin = by_origin.unwrap();
+    let restricted = by_origin.clone().only_to(&origins[1..]).unwrap();
+    // Also with another spelling of the authority, and to an origin without a token.
+    for uri in [
+        "https://billing.internal/charge",
+        "https://user@Billing.internal:443/charge",
+        "https://elsewhere.example/",
+    ] {
+        for uri in [http::Uri::from_static(uri), uri.to_owned().parse().unwrap()] {
+            let to_uri = || {
+                let mut request = request();
+                *request.uri_mut() = uri.clone();
+                request
+            };
+            for layer in [&all, &only_to, &by_origin, &restricted] {
+                assert_eq!(count(&mut layer.layer(service(|_| {})), to_uri), 0, "{uri}");
+            }
+        }
     }
 }
 

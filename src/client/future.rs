@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::challenge::{BearerChallenge, bearer_challenges};
 use super::message::{OutgoingRequest, ResponseHead};
-use super::send_policy::{SendPolicy, Sent};
+use super::send_policy::{Route, SendPolicy, Sent};
 use crate::token::{PendingRenewal, Refusal, TokenCopy};
 
 const COMPLETED: &str = "future polled after completion";
@@ -85,6 +85,8 @@ pub(super) struct Parked<S, R> {
     /// A clone that is not ready, so that it holds no permit while the request waits.
     pub(super) inner: S,
     pub(super) policy: Arc<SendPolicy>,
+    pub(super) route: Route,
+    /// Of the route's token.
     pub(super) copy: TokenCopy,
 }
 
@@ -138,8 +140,9 @@ fn poll_parked<S: Service<R>, R: OutgoingRequest>(
         parked.renewal = None;
     }
     ready!(parked.inner.poll_ready(cx))?;
-    let Parked { mut request, mut inner, policy, mut copy, .. } = *waiting.take().expect(COMPLETED);
-    let sent = policy.insert_token(&mut request, &mut copy);
+    let Parked { mut request, mut inner, policy, route, mut copy, .. } =
+        *waiting.take().expect(COMPLETED);
+    let sent = policy.insert(&mut request, route, copy.header_value());
     Poll::Ready(Ok((inner.call(request), sent)))
 }
 
@@ -151,9 +154,7 @@ impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
 
 fn report_refusal(response: &impl ResponseHead, sent: &Sent) {
     if let Some(refusal) = refusal(response.head()) {
-        let origin = response.origin();
-        let origin = origin.or_else(|| sent.destination.as_ref().map(ToString::to_string));
-        sent.token.refused(sent.serial, &refusal, origin);
+        sent.refused(&refusal, response.origin());
     }
 }
 

@@ -11,10 +11,11 @@ use super::service::AddServiceToken;
 use crate::error::ConfigError;
 use crate::token::ServiceToken;
 
-/// Adds the service token to every outgoing request.
+/// Adds a service token to outgoing requests.
 ///
-/// By default requests to all origins carry it, in `Authorization`. The inner service must be
-/// `Clone`. The [module](crate::client) says what the layer does with responses, and when a request
+/// [`new`](Self::new) adds one token to the requests to all origins, and
+/// [`by_origin`](Self::by_origin) another token for each origin; both in `Authorization`. The inner
+/// service must be `Clone`. The [module](crate::client) says what the layer does with responses, and when a request
 /// waits.
 ///
 /// ```no_run
@@ -66,9 +67,106 @@ impl AddServiceTokenLayer {
         Self(Arc::new(SendPolicy::new(token)))
     }
 
+    /// Sets `Authorization: Bearer <jwt>` on requests to these origins (RFC 6454 §4: scheme, host
+    /// and port), with a token for each. No called service can then use its token to call another,
+    /// if each token has the [`audience`](crate::ServiceTokenRequest::audience) of its service
+    /// alone. Replaces a value that is present.
+    ///
+    /// Requests to other origins stay unchanged, and requests whose URI has no authority, as for
+    /// [`only_to`](Self::only_to); the first of these is warned of. If an origin rejects its token,
+    /// or the token has expired, only that token is minted again, and only requests to that origin
+    /// wait. The origins are compared with each request one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::NoOrigins`] if the list is empty; [`ConfigError::DuplicateOrigin`] if it has
+    /// two tokens for one origin, also if they spell it differently: `https://A:443` is
+    /// `https://a`; and the errors of [`only_to`](Self::only_to).
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_m2m::AddServiceTokenLayer;
+    /// # use tower_m2m::testing::TestAuthority;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let authority = TestAuthority::start().await;
+    /// # let core = authority.core();
+    /// let request = core.service_token("https://api.example.com").service("orders");
+    /// let (billing, inventory) = tokio::try_join!(
+    ///     request.clone().audience("billing").mint(),
+    ///     request.audience("inventory").mint(),
+    /// )?;
+    /// let layer = AddServiceTokenLayer::by_origin([
+    ///     ("https://billing.internal", billing.clone()),
+    ///     ("https://inventory.internal", inventory.clone()),
+    /// ])?;
+    ///
+    /// let client = ServiceBuilder::new().layer(layer).service(service_fn(
+    ///     |request: Request<()>| async move {
+    ///         let sent = request.headers().get("authorization").cloned();
+    ///         Ok::<_, Infallible>(Response::new(sent))
+    ///     },
+    /// ));
+    /// for (uri, expected) in [
+    ///     ("https://billing.internal/charge", Some(billing.header_value())),
+    ///     ("https://inventory.internal/items", Some(inventory.header_value())),
+    ///     ("https://elsewhere.example/", None),
+    /// ] {
+    ///     let request = Request::get(uri).body(())?;
+    ///     assert_eq!(client.clone().oneshot(request).await?.into_body(), expected);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_origin<O: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (O, ServiceToken)>,
+    ) -> Result<Self, ConfigError> {
+        Self::by_parsed_origin(tokens, Origin::parse)
+    }
+
+    /// [`by_origin`](Self::by_origin) that also takes plain http origins beyond loopback, there and
+    /// in later calls of [`only_to`](Self::only_to). **An attacker on the path can read the
+    /// tokens**, so call this only if the network itself is encrypted, as in a service mesh.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`by_origin`](Self::by_origin), without [`ConfigError::PlainHttp`].
+    ///
+    /// ```
+    /// use tower_m2m::{AddServiceTokenLayer, ConfigError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
+    /// # let token = tower_m2m::ServiceToken::from_jwt(jwt)?;
+    /// let tokens = [("http://billing.mesh:8080", token)];
+    /// let err = AddServiceTokenLayer::by_origin(tokens.clone()).unwrap_err();
+    /// assert!(matches!(err, ConfigError::PlainHttp { .. }));
+    ///
+    /// let layer = AddServiceTokenLayer::by_origin_allow_plain_http(tokens)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by_origin_allow_plain_http<O: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (O, ServiceToken)>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self::by_parsed_origin(tokens, Origin::parse_any)?.allow_plain_http())
+    }
+
+    fn by_parsed_origin<O: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (O, ServiceToken)>,
+        parse: fn(&str) -> Result<Origin, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        let tokens = tokens.into_iter().map(|(origin, token)| Ok((parse(origin.as_ref())?, token)));
+        Ok(Self(Arc::new(SendPolicy::by_origin(tokens.collect::<Result<_, _>>()?)?)))
+    }
+
     /// Adds the token only to requests to these origins (RFC 6454 §4: scheme, host and port), and
-    /// leaves other requests unchanged. By default requests to every origin carry it. A second call
-    /// replaces the list.
+    /// leaves other requests unchanged. By default requests to every origin carry it, or after
+    /// [`by_origin`](Self::by_origin) those to each origin that has a token: `only_to` restricts
+    /// them further, and gives no origin a token. A second call replaces the list.
     ///
     /// A request whose URI has no authority matches no origin, so do not call this for a tonic
     /// `Channel`: tonic passes URIs without authority to its layers, and a channel has only one
@@ -112,7 +210,9 @@ impl AddServiceTokenLayer {
     /// which refuses them by default. **An attacker on the path can read the token**, so call this
     /// only if the network itself is encrypted, as in a service mesh.
     ///
-    /// Without `only_to` this has no effect: requests to every origin carry the token.
+    /// Without `only_to` this has no effect: requests to every origin carry the token. The origins
+    /// of [`by_origin`](Self::by_origin) are parsed before this can be called:
+    /// [`by_origin_allow_plain_http`](Self::by_origin_allow_plain_http) allows them.
     ///
     /// ```
     /// use tower_m2m::{AddServiceTokenLayer, ConfigError};

@@ -2,13 +2,13 @@
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use super::origin::{Destination, Origin};
+use super::origin::{Destination, RequestOrigin};
 
 /// A request that can carry the token.
 #[allow(unnameable_types)] // sealed
 pub trait OutgoingRequest {
-    /// Whether the request goes to this origin.
-    fn is_to(&self, origin: &Origin) -> bool;
+    /// The origin that the request goes to. `None` if its URI is not absolute.
+    fn origin(&self) -> Option<RequestOrigin<'_>>;
 
     /// Whether the request names a host.
     fn has_authority(&self) -> bool;
@@ -21,8 +21,8 @@ pub trait OutgoingRequest {
 }
 
 impl<B> OutgoingRequest for Request<B> {
-    fn is_to(&self, origin: &Origin) -> bool {
-        origin.matches_uri(self.uri())
+    fn origin(&self) -> Option<RequestOrigin<'_>> {
+        RequestOrigin::of_uri(self.uri())
     }
 
     fn has_authority(&self) -> bool {
@@ -40,8 +40,8 @@ impl<B> OutgoingRequest for Request<B> {
 
 #[cfg(feature = "reqwest")]
 impl OutgoingRequest for reqwest::Request {
-    fn is_to(&self, origin: &Origin) -> bool {
-        origin.matches_url(self.url())
+    fn origin(&self) -> Option<RequestOrigin<'_>> {
+        Some(RequestOrigin::of_url(self.url()))
     }
 
     fn has_authority(&self) -> bool {

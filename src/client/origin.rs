@@ -11,14 +11,15 @@ use crate::error::{ConfigError, one_line};
 use crate::plain_http;
 
 /// A scheme, a host and a port.
-#[derive(Clone, Debug)]
-#[allow(unnameable_types)] // only a sealed trait names it
-pub struct Origin {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Origin {
     /// `http` or `https`.
     scheme: String,
     /// In lower case; an IPv6 address in brackets.
     host: String,
     port: u16,
+    /// The host, and the port unless it is the scheme's default.
+    authority: String,
 }
 
 impl Origin {
@@ -45,28 +46,81 @@ impl Origin {
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
             (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && !has_credentials => {
                 check(&url)?;
-                Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
+                let (scheme, host) = (scheme.to_owned(), host.to_owned());
+                Ok(Self { scheme, host, port, authority: url.authority().to_owned() })
             }
             _ => Err(invalid()),
         }
     }
+}
 
-    pub(super) fn matches_uri(&self, uri: &Uri) -> bool {
-        uri.scheme_str() == Some(&self.scheme)
-            && uri.authority().is_some_and(|authority| {
-                self.matches(authority.host(), port(authority, &self.scheme))
-            })
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
+/// The origin of a request, as its URI spells it.
+#[derive(Clone, Copy, Debug)]
+#[allow(unnameable_types)] // only a sealed trait names it
+pub struct RequestOrigin<'r> {
+    scheme: &'r str,
+    /// With user and password, if the URI has any.
+    authority: &'r str,
+}
+
+impl<'r> RequestOrigin<'r> {
+    /// `None` if the URI has no scheme or no authority.
+    pub(super) fn of_uri(uri: &'r Uri) -> Option<Self> {
+        Some(Self { scheme: uri.scheme_str()?, authority: uri.authority()?.as_str() })
     }
 
     #[cfg(feature = "reqwest")]
-    pub(super) fn matches_url(&self, url: &Url) -> bool {
-        url.scheme() == self.scheme
-            && url.host_str().is_some_and(|host| self.matches(host, url.port_or_known_default()))
+    pub(super) fn of_url(url: &'r Url) -> Self {
+        Self { scheme: url.scheme(), authority: url.authority() }
     }
 
-    fn matches(&self, host: &str, port: Option<u16>) -> bool {
-        port == Some(self.port) && self.host.eq_ignore_ascii_case(host)
+    /// The index of this origin in a list. Compares the texts first: most requests spell their
+    /// authority as an [`Origin`] does, and only others are parsed.
+    #[inline]
+    pub(super) fn position_in<'o>(
+        self,
+        mut origins: impl Iterator<Item = &'o Origin> + Clone,
+    ) -> Option<usize> {
+        let is_same =
+            |origin: &Origin| origin.scheme == self.scheme && origin.authority == self.authority;
+        let found = origins.clone().position(is_same);
+        found.or_else(|| {
+            let (host, port) = self.host_and_port()?;
+            origins.position(|origin| {
+                origin.scheme == self.scheme
+                    && origin.port == port
+                    && origin.host.eq_ignore_ascii_case(host)
+            })
+        })
     }
+
+    /// The host, and the port or the scheme's default. `None` if the port is malformed.
+    ///
+    /// Does not use [`Authority::port`], which reads `+443` as 443, and `99999` as no port and thus
+    /// as the default.
+    #[cold]
+    fn host_and_port(&self) -> Option<(&str, u16)> {
+        let default = if self.scheme == "https" { 443 } else { 80 };
+        let authority = without_user(self.authority);
+        let before_digits = authority.trim_end_matches(|c: char| c.is_ascii_digit());
+        let Some(host) = before_digits.strip_suffix(':') else { return Some((authority, default)) };
+        match &authority[before_digits.len()..] {
+            // RFC 3986 §6.2.3: an empty port is the default one.
+            "" => Some((host, default)),
+            digits => Some((host, digits.parse().ok()?)),
+        }
+    }
+}
+
+/// An authority without user and password.
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host_and_port)| host_and_port)
 }
 
 /// Where a request goes, for the report of a rejection. Made for every request: the authority is
@@ -92,33 +146,30 @@ impl Destination {
 /// The scheme, the host and the port, without user and password, as the beginning of one line.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = self.authority.as_str();
-        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        write!(f, "{}://{}", self.scheme, one_line(host_and_port))
-    }
-}
-
-/// The port of an authority, or the scheme's default if it has none. `None` if the port is
-/// malformed.
-///
-/// Does not use [`Authority::port`], which reads `+443` as 443, and `99999` as no port and thus as
-/// the default.
-fn port(authority: &Authority, scheme: &str) -> Option<u16> {
-    let (_, host_and_port) =
-        authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
-    match host_and_port.strip_prefix(authority.host())? {
-        // RFC 3986 §6.2.3: an empty port is the default one.
-        "" | ":" => Some(if scheme == "https" { 443 } else { 80 }),
-        rest => {
-            let digits = rest.strip_prefix(':')?;
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-        }
+        write!(f, "{}://{}", self.scheme, one_line(without_user(self.authority.as_str())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The index of the URI's origin in the list. `None` for a text that is no URI.
+    fn position(origins: &[Origin], uri: &str) -> Option<usize> {
+        let uri = uri.parse().ok()?;
+        let found = RequestOrigin::of_uri(&uri)?.position_in(origins.iter());
+        // A `Url` has another spelling, or does not parse.
+        #[cfg(feature = "reqwest")]
+        if let Ok(url) = Url::parse(&uri.to_string()) {
+            let found_by_url = RequestOrigin::of_url(&url).position_in(origins.iter());
+            assert_eq!(found_by_url, found, "{url}");
+        }
+        found
+    }
+
+    fn matches(origin: &str, uri: &str) -> bool {
+        position(&[Origin::parse_any(origin).unwrap()], uri).is_some()
+    }
 
     #[test]
     fn origin_is_scheme_host_and_port_alone() {
@@ -175,24 +226,45 @@ mod tests {
             ("https://[::1]", "https://[::1]:443/x", true),
         ];
         for (origin, address, expected) in cases {
-            let origin = Origin::parse_any(origin).unwrap();
-            assert_eq!(
-                origin.matches_uri(&address.parse().unwrap()),
-                expected,
-                "{origin:?} {address}"
-            );
-            #[cfg(feature = "reqwest")]
-            assert_eq!(
-                origin.matches_url(&address.parse().unwrap()),
-                expected,
-                "{origin:?} {address}"
-            );
+            assert_eq!(matches(origin, address), expected, "{origin} {address}");
         }
-        assert!(
-            !Origin::parse_any("http://a")
-                .unwrap()
-                .matches_uri(&"/package.Service/Call".parse().unwrap())
-        );
+        assert!(!matches("http://a", "/package.Service/Call"));
+    }
+
+    #[test]
+    fn request_has_the_position_of_its_origin() {
+        let origins = ["https://a.example", "https://b.example:8443", "http://a.example"];
+        let origins = origins.map(|origin| Origin::parse_any(origin).unwrap());
+        let cases = [
+            ("https://a.example/", Some(0)),
+            ("https://A.example:443/", Some(0)),
+            ("https://b.example:8443/", Some(1)),
+            ("https://B.example:08443/", Some(1)),
+            ("https://b.example/", None),
+            ("http://a.example/", Some(2)),
+            ("http://user@a.example:80/", Some(2)),
+            ("http://a.example:443/", None),
+            ("ftp://a.example/", None),
+        ];
+        for (uri, expected) in cases {
+            assert_eq!(position(&origins, uri), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn origin_is_equal_and_printed_without_its_default_port() {
+        let cases = [
+            ("https://a.example", "https://a.example"),
+            (" HTTPS://A.Example:443/ ", "https://a.example"),
+            ("http://127.0.0.1:80", "http://127.0.0.1"),
+            ("https://a.example:8443", "https://a.example:8443"),
+            ("http://[0:0::1]:8080", "http://[::1]:8080"),
+        ];
+        for (text, expected) in cases {
+            let origin = Origin::parse_any(text).unwrap();
+            assert_eq!(origin.to_string(), expected);
+            assert_eq!(origin, Origin::parse_any(expected).unwrap());
+        }
     }
 
     #[test]
@@ -240,15 +312,7 @@ mod tests {
             ("https://[::1]", "https://[::1]:/", true),
         ];
         for (origin, address, expected) in cases {
-            let origin = Origin::parse_any(origin).unwrap();
-            // A text that does not parse as a `Uri` or `Url` cannot be the URI of a request.
-            if let Ok(uri) = address.parse() {
-                assert_eq!(origin.matches_uri(&uri), expected, "{origin:?} {address}");
-            }
-            #[cfg(feature = "reqwest")]
-            if let Ok(url) = address.parse() {
-                assert_eq!(origin.matches_url(&url), expected, "{origin:?} {address}");
-            }
+            assert_eq!(matches(origin, address), expected, "{origin} {address}");
         }
     }
 

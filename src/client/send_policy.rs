@@ -1,4 +1,4 @@
-//! Which requests carry the token, and in which header.
+//! Which requests carry which token, and in which header.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,37 +6,80 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::message::OutgoingRequest;
+use super::non_empty::NonEmpty;
 use super::origin::{Destination, Origin};
-use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
+use crate::error::ConfigError;
+use crate::token::{Refusal, ServiceToken, TokenCopy};
 
 /// The options of a layer, shared by every service that it makes.
 #[derive(Clone, Debug)]
 pub(super) struct SendPolicy {
-    token: ServiceToken,
+    /// One for all origins, or one for each.
+    tokens: NonEmpty<ServiceToken>,
+    /// The origins that have a token of their own. `None`: all origins share one.
+    by_origin: Option<Vec<Target>>,
+    /// The origins whose requests carry a token. `None`: all origins.
+    targets: Option<Vec<Target>>,
     header: HeaderName,
     keeps_present: bool,
-    /// Whether `origins` may hold plain http beyond loopback.
+    /// Whether `targets` may hold plain http beyond loopback.
     allows_plain_http: bool,
-    /// `None`: all origins.
-    origins: Option<Vec<Origin>>,
     no_authority_logged: Arc<AtomicBool>,
 }
+
+/// An origin, and the index of its token.
+#[derive(Clone, Debug)]
+struct Target {
+    origin: Origin,
+    token: usize,
+}
+
+/// The index of a request's target. 0 if the policy has none.
+#[derive(Clone, Copy)]
+pub(super) struct Route(usize);
 
 impl SendPolicy {
     /// Sends the token to every origin, in `Authorization`, and replaces a value that is present.
     pub(super) fn new(token: ServiceToken) -> Self {
+        Self::with_tokens(NonEmpty::of_one(token), None)
+    }
+
+    /// Sends each token to its origin alone.
+    pub(super) fn by_origin(tokens: Vec<(Origin, ServiceToken)>) -> Result<Self, ConfigError> {
+        let (origins, tokens): (Vec<_>, Vec<_>) = tokens.into_iter().unzip();
+        let mut targets: Vec<Target> = Vec::new();
+        for (token, origin) in origins.into_iter().enumerate() {
+            if targets.iter().any(|target| target.origin == origin) {
+                return Err(ConfigError::DuplicateOrigin { origin: origin.to_string() });
+            }
+            targets.push(Target { origin, token });
+        }
+        let tokens = NonEmpty::collect(tokens).ok_or(ConfigError::NoOrigins)?;
+        Ok(Self::with_tokens(tokens, Some(targets)))
+    }
+
+    fn with_tokens(tokens: NonEmpty<ServiceToken>, by_origin: Option<Vec<Target>>) -> Self {
         Self {
-            token,
+            tokens,
+            targets: by_origin.clone(),
+            by_origin,
             header: AUTHORIZATION,
             keeps_present: false,
             allows_plain_http: false,
-            origins: None,
             no_authority_logged: Arc::default(),
         }
     }
 
+    /// Sends no token to other origins than these.
     pub(super) fn allow_only(&mut self, origins: Vec<Origin>) {
-        self.origins = Some(origins);
+        let targets = match &self.by_origin {
+            None => origins.into_iter().map(|origin| Target { origin, token: 0 }).collect(),
+            Some(targets) => {
+                let targets = targets.iter().filter(|target| origins.contains(&target.origin));
+                targets.cloned().collect()
+            }
+        };
+        self.targets = Some(targets);
         self.no_authority_logged = Arc::default();
     }
 
@@ -56,60 +99,74 @@ impl SendPolicy {
         self.header = name;
     }
 
-    pub(super) fn token_copy(&self) -> TokenCopy {
-        TokenCopy::new(self.token.clone())
+    /// A copy of each token. [`token_index`](Self::token_index) is an index in the list.
+    pub(super) fn token_copies(&self) -> NonEmpty<TokenCopy> {
+        self.tokens.map(|token| TokenCopy::new(token.clone()))
     }
 
-    /// Adds the token to the request if the policy allows it. Returns the token that was added, if
-    /// any. `Err` if the request has to wait for a renewal: call
-    /// [`insert_token`](Self::insert_token) after it.
+    /// The route of a request that a token has to be added to.
     #[inline]
-    pub(super) fn add_token(
-        &self,
-        request: &mut impl OutgoingRequest,
-        copy: &mut TokenCopy,
-    ) -> Result<Option<Sent>, PendingRenewal> {
-        if let Some(origins) = &self.origins
-            && !origins.iter().any(|origin| request.is_to(origin))
-        {
-            let logged = &self.no_authority_logged;
-            if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
-                tracing::warn!("request without authority, service token not added");
-            }
-            return Ok(None);
+    pub(super) fn route(&self, request: &mut impl OutgoingRequest) -> Option<Route> {
+        let mut route = Route(0);
+        if let Some(targets) = &self.targets {
+            let origins = targets.iter().map(|target| &target.origin);
+            let found = request.origin().and_then(|origin| origin.position_in(origins));
+            let Some(index) = found else {
+                self.log_missing_authority(request);
+                return None;
+            };
+            route = Route(index);
         }
-        if self.keeps_present && request.headers_mut().contains_key(&self.header) {
-            return Ok(None);
-        }
-        let value = copy.header_value_or_renewal()?;
-        Ok(Some(self.insert(request, value)))
+        let is_kept = self.keeps_present && request.headers_mut().contains_key(&self.header);
+        (!is_kept).then_some(route)
     }
 
-    /// Adds the token in use, even if it has expired, to a request that had to wait.
-    pub(super) fn insert_token(
-        &self,
-        request: &mut impl OutgoingRequest,
-        copy: &mut TokenCopy,
-    ) -> Sent {
-        self.insert(request, copy.header_value())
+    /// Warns of the first request without authority, which has no origin to compare.
+    fn log_missing_authority(&self, request: &impl OutgoingRequest) {
+        let logged = &self.no_authority_logged;
+        if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!("request without authority, service token not added");
+        }
     }
 
     #[inline]
-    fn insert(
-        &self,
+    pub(super) fn token_index(&self, Route(index): Route) -> usize {
+        self.targets.as_ref().map_or(0, |targets| targets[index].token)
+    }
+
+    /// Adds a value of the route's token to the request.
+    #[inline]
+    pub(super) fn insert(
+        self: &Arc<Self>,
         request: &mut impl OutgoingRequest,
+        route: Route,
         (value, serial): (&HeaderValue, u64),
     ) -> Sent {
-        let destination = request.destination();
+        // The target of a route says the same, and `destination` clones a reference-counted value.
+        let destination = if self.targets.is_none() { request.destination() } else { None };
         request.headers_mut().insert(&self.header, value.clone());
-        Sent { token: self.token.clone(), serial, destination }
+        Sent { policy: Arc::clone(self), route, serial, destination }
     }
 }
 
 /// The token that the layer added to a request.
 pub(super) struct Sent {
-    pub(super) token: ServiceToken,
+    policy: Arc<SendPolicy>,
+    route: Route,
     /// The serial of the sent value.
-    pub(super) serial: u64,
-    pub(super) destination: Option<Destination>,
+    serial: u64,
+    /// Where the request went. `None` if the policy has targets, or if only the response tells.
+    destination: Option<Destination>,
+}
+
+impl Sent {
+    /// Reports to the token that the request was refused, and at which origin, if the response
+    /// tells.
+    pub(super) fn refused(&self, refusal: &Refusal, origin: Option<String>) {
+        let Self { policy, route, .. } = self;
+        let target = policy.targets.as_ref().map(|targets| targets[route.0].origin.to_string());
+        let destination = || self.destination.as_ref().map(ToString::to_string);
+        let token = policy.tokens.get(policy.token_index(*route));
+        token.refused(self.serial, refusal, origin.or(target).or_else(destination));
+    }
 }

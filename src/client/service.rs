@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use super::future::{Parked, ResponseFuture};
 use super::message::{OutgoingRequest, ResponseHead};
-use super::send_policy::SendPolicy;
+use super::non_empty::NonEmpty;
+use super::send_policy::{Route, SendPolicy};
 use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
@@ -41,7 +42,8 @@ use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 pub struct AddServiceToken<S> {
     inner: S,
     policy: Arc<SendPolicy>,
-    copy: TokenCopy,
+    /// One for each token of the policy.
+    copies: NonEmpty<TokenCopy>,
 }
 
 impl<S> AddServiceToken<S> {
@@ -53,14 +55,20 @@ impl<S> AddServiceToken<S> {
     }
 
     pub(super) fn with_policy(inner: S, policy: Arc<SendPolicy>) -> Self {
-        let copy = policy.token_copy();
-        Self { inner, policy, copy }
+        let copies = policy.token_copies();
+        Self { inner, policy, copies }
     }
 
-    /// Has the request wait for the renewal. Drops the readied service uncalled, which releases the
-    /// permit that it may hold.
+    /// Has the request wait for the renewal of its token. Drops the readied service uncalled, which
+    /// releases the permit that it may hold.
     #[cold]
-    fn park<R>(&mut self, request: R, renewal: PendingRenewal) -> ResponseFuture<S, R>
+    fn park<R>(
+        &mut self,
+        request: R,
+        route: Route,
+        copy: TokenCopy,
+        renewal: PendingRenewal,
+    ) -> ResponseFuture<S, R>
     where
         S: Service<R> + Clone,
     {
@@ -70,7 +78,8 @@ impl<S> AddServiceToken<S> {
             request,
             inner: self.inner.clone(),
             policy: Arc::clone(&self.policy),
-            copy: self.copy.clone(),
+            route,
+            copy,
         };
         self.inner = self.inner.clone();
         ResponseFuture::parked(parked)
@@ -111,9 +120,19 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        match self.policy.add_token(&mut request, &mut self.copy) {
-            Ok(sent) => ResponseFuture::calling(self.inner.call(request), sent),
-            Err(renewal) => self.park(request, renewal),
+        let Some(route) = self.policy.route(&mut request) else {
+            return ResponseFuture::calling(self.inner.call(request), None);
+        };
+        let copy = self.copies.get_mut(self.policy.token_index(route));
+        match copy.header_value_or_renewal() {
+            Ok(value) => {
+                let sent = self.policy.insert(&mut request, route, value);
+                ResponseFuture::calling(self.inner.call(request), Some(sent))
+            }
+            Err(renewal) => {
+                let copy = copy.clone();
+                self.park(request, route, copy, renewal)
+            }
         }
     }
 }

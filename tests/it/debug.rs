@@ -31,6 +31,9 @@ async fn token_never_appears_in_debug() {
     let claims = verifier.verify(&jwt).await.unwrap();
     let client_layer =
         AddServiceTokenLayer::new(token.clone()).only_to(["https://a.example"]).unwrap();
+    let by_origin =
+        AddServiceTokenLayer::by_origin(["https://a", "https://b"].map(|to| (to, token.clone())));
+    let by_origin = by_origin.unwrap();
     let server_layer = VerifyServiceTokenLayer::new(verifier.clone());
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
@@ -70,6 +73,9 @@ async fn token_never_appears_in_debug() {
             "client service",
             &client_layer.layer(ConcurrencyLimit::new(Inner::default(), 1)),
         ),
+        format_debug("client layer with two tokens", &by_origin),
+        format_debug("client service with two tokens", &by_origin.layer(Inner::default())),
+        format_debug("client future", &by_origin.layer(Inner::default()).call(bearer(&jwt))),
         format_debug("claims", &claims),
         format_debug("verifier", &verifier),
         format_debug("server layer", &server_layer),

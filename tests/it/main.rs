@@ -4,6 +4,7 @@
 
 mod architecture;
 mod authenticate;
+mod by_origin;
 mod client;
 mod debug;
 mod edge;

@@ -116,6 +116,30 @@ async fn request_with_an_expired_token_waits_for_the_mint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_waits_only_for_the_token_of_its_origin() {
+    for is_first in [true, false] {
+        let (core, expired) = expired_during_a_mint(3).await;
+        let (old, other_core) = (expired.header_value(), Core::new(3600));
+        let good = other_core.token(RenewalPolicy::OnRejection);
+        let mut tokens = [("https://billing.internal", expired.clone()), (ELSEWHERE, good.clone())];
+        if !is_first {
+            tokens.reverse();
+        }
+        let mut service = AddServiceTokenLayer::by_origin(tokens).unwrap().layer(service_fn(echo));
+        let start = Instant::now();
+        let waiting = service.ready().await.unwrap().call(get(BILLING));
+        let other = service.ready().await.unwrap().call(get(ELSEWHERE)).await.unwrap();
+        assert_eq!(other.into_body(), Some(good.header_value()));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let carried = waiting.await.unwrap().into_body();
+        assert!(start.elapsed() > Duration::ZERO, "the expired token was sent");
+        assert_eq!(carried, Some(expired.header_value()));
+        assert_ne!(carried, Some(old));
+        assert_eq!((core.count(), other_core.count()), (2, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn hanging_mint_delays_each_request_by_five_seconds() {
     let (_core, token) = expired_during_a_mint(100_000).await;
     let logs = Logs::of_this_thread();
