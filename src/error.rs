@@ -73,6 +73,16 @@ pub enum ConfigError {
     /// The list of origins and their tokens is empty.
     #[error("no origin has a token")]
     NoOrigins,
+    /// One of several verifiers accepts any issuer, or only the empty one, so that no `iss` can
+    /// select it.
+    #[error("each of several verifiers needs an issuer")]
+    MissingIssuer,
+    /// Two of several verifiers accept the same issuer, so that its `iss` cannot select one.
+    #[error("two of several verifiers accept the issuer {issuer:?}")]
+    DuplicateIssuer {
+        /// The issuer that both accept.
+        issuer: String,
+    },
     /// This machine has no CA certificates, so no https server can be verified.
     #[error("no CA certificates on this machine, so https cannot be used")]
     NoCaCertificates,

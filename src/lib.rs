@@ -198,7 +198,7 @@ pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
 #[doc(inline)]
 pub use crate::token::{ServiceToken, TokenError, TokenHealth, TokenRejection};
-pub use crate::verify::{ClaimPath, ClaimsError, Expected, ServiceClaims, Verifier};
+pub use crate::verify::{AnyVerifier, ClaimPath, ClaimsError, Expected, ServiceClaims, Verifier};
 
 /// The README's snippets, compiled as tests.
 #[cfg(doctest)]

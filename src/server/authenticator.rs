@@ -7,12 +7,12 @@ use super::outcome::{Anonymous, Outcome};
 use super::response::{Protocols, Realm};
 use crate::bearer;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
-use crate::verify::{Authentication, ServiceClaims, Verifier};
+use crate::verify::{AnyVerifier, Authentication, ServiceClaims};
 
 /// The options of a layer, which its services share.
 #[derive(Clone, Debug)]
 pub(super) struct Authenticator {
-    verifier: Verifier,
+    verifier: AnyVerifier,
     header: HeaderName,
     realm: Realm,
     mode: Mode,
@@ -27,7 +27,7 @@ pub(super) enum Mode {
 }
 
 impl Authenticator {
-    pub(super) fn new(verifier: Verifier, mode: Mode) -> Self {
+    pub(super) fn new(verifier: AnyVerifier, mode: Mode) -> Self {
         verifier.log_rules();
         Self {
             verifier: match mode {

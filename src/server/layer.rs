@@ -8,7 +8,7 @@ use tower_layer::Layer;
 use super::authenticator::{Authenticator, Mode};
 use super::response::{Protocols, Realm};
 use super::service::VerifyServiceToken;
-use crate::verify::Verifier;
+use crate::verify::AnyVerifier;
 
 /// Layer that requires a verified service token on each request.
 ///
@@ -89,21 +89,21 @@ impl VerifyServiceTokenLayer {
     ///
     /// By default it reads `Authorization`, names the [realm](Self::realm) `m2m`, and refuses a
     /// gRPC call with a [gRPC status](Self::http_answers).
-    pub fn new(verifier: Verifier) -> Self {
-        Self(Arc::new(Authenticator::new(verifier, Mode::Required)))
+    pub fn new(verifier: impl Into<AnyVerifier>) -> Self {
+        Self(Arc::new(Authenticator::new(verifier.into(), Mode::Required)))
     }
 
     /// Creates a layer that also admits requests without a service token, for routes that services
     /// and other callers share.
     ///
     /// Such a request has no credential, a credential of another scheme, or an authentic token
-    /// without the [marker](Verifier::marker), such as that of an end user's session. It reaches
+    /// without the [marker](crate::Verifier::marker), such as that of an end user's session. It reaches
     /// the inner service without claims.
     ///
     /// The marker is read first: a token without it is verified by its dates, key and signature
-    /// alone, whatever [`issuer`](Verifier::issuer), [`audience`](Verifier::audience),
-    /// [`subject`](Verifier::subject) and [`max_lifetime`](Verifier::max_lifetime) the verifier
-    /// requires of services, and whether or not it has a `cnf`. A forged or expired token is still
+    /// alone, whatever [`issuer`](crate::Verifier::issuer), [`audience`](crate::Verifier::audience),
+    /// [`subject`](crate::Verifier::subject) and [`max_lifetime`](crate::Verifier::max_lifetime) the
+    /// verifier requires of services, and whether or not it has a `cnf`. A forged or expired token is still
     /// refused, and so is one that another authority signed: if users have such tokens, put the
     /// service token into its own [`header`](Self::header).
     ///
@@ -122,8 +122,8 @@ impl VerifyServiceTokenLayer {
     /// }
     /// # let _ = app;
     /// ```
-    pub fn optional(verifier: Verifier) -> Self {
-        Self(Arc::new(Authenticator::new(verifier, Mode::Optional)))
+    pub fn optional(verifier: impl Into<AnyVerifier>) -> Self {
+        Self(Arc::new(Authenticator::new(verifier.into(), Mode::Optional)))
     }
 
     /// Sets the realm of the challenge (RFC 9110 §11.5). Default: `m2m`.
@@ -229,7 +229,7 @@ impl<S> Layer<S> for VerifyServiceTokenLayer {
 impl<S> VerifyServiceToken<S> {
     /// Returns a layer that wraps services in this middleware:
     /// [`VerifyServiceTokenLayer::new`].
-    pub fn layer(verifier: Verifier) -> VerifyServiceTokenLayer {
+    pub fn layer(verifier: impl Into<AnyVerifier>) -> VerifyServiceTokenLayer {
         VerifyServiceTokenLayer::new(verifier)
     }
 }

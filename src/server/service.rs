@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::authenticator::{Authenticator, Mode};
 use super::future::ResponseFuture;
-use crate::verify::{Authentication, Verifier};
+use crate::verify::{AnyVerifier, Authentication};
 
 /// Service that requires a verified service token on each request. Made by a
 /// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer).
@@ -49,8 +49,9 @@ impl<S> VerifyServiceToken<S> {
     /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new). For other options use
     /// the layer.
     #[must_use]
-    pub fn new(inner: S, verifier: Verifier) -> Self {
-        Self::with_authenticator(inner, Arc::new(Authenticator::new(verifier, Mode::Required)))
+    pub fn new(inner: S, verifier: impl Into<AnyVerifier>) -> Self {
+        let authenticator = Authenticator::new(verifier.into(), Mode::Required);
+        Self::with_authenticator(inner, Arc::new(authenticator))
     }
 
     pub(super) fn with_authenticator(inner: S, authenticator: Arc<Authenticator>) -> Self {

@@ -58,11 +58,13 @@ const ISSUER: &str = "https://authority.test";
 #[derive(Clone)]
 pub struct TestAuthority(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
+    issuer: Arc<str>,
     clock: TestClock,
     keys: Keys,
     /// `None` if it is offline.
-    served: Option<Served>,
+    served: Option<Arc<Served>>,
 }
 
 struct Served {
@@ -97,7 +99,7 @@ impl TestAuthority {
         let keys = Keys::new(jwks_in(&core.jwks().await));
         let (endpoint, route) = Endpoint::new(keys.clone());
         let server = LoopbackServer::start(route.fallback_service(core.router())).await;
-        Self(Arc::new(Inner { clock, keys, served: Some(Served { server, endpoint, core }) }))
+        Self::new(clock, keys, Some(Arc::new(Served { server, endpoint, core })))
     }
 
     /// An authority for tests of M2 that needs neither sockets nor a runtime. Its verifiers use its
@@ -106,14 +108,32 @@ impl TestAuthority {
     /// Methods that concern the endpoint or the core panic, except [`core_at`](Self::core_at).
     #[must_use]
     pub fn offline() -> Self {
-        Self(Arc::new(Inner { clock: TestClock::new(), keys: Keys::new(Vec::new()), served: None }))
+        Self::new(TestClock::new(), Keys::new(Vec::new()), None)
     }
 
-    /// The `iss` of its tokens: `https://authority.test`. Pass it to
+    fn new(clock: TestClock, keys: Keys, served: Option<Arc<Served>>) -> Self {
+        Self(Arc::new(Inner { issuer: ISSUER.into(), clock, keys, served }))
+    }
+
+    /// The same authority with another `iss` in its tokens, for tests with
+    /// [several](Verifier::or) authorities.
+    ///
+    /// ```
+    /// # use tower_m2m::testing::TestAuthority;
+    /// let [old, new] = ["https://old.test", "https://new.test"]
+    ///     .map(|issuer| TestAuthority::offline().with_issuer(issuer));
+    /// assert!(old.verifier().or(new.verifier()).is_ok());
+    /// ```
+    #[must_use]
+    pub fn with_issuer(self, issuer: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { issuer: issuer.into().into(), ..Inner::clone(&self.0) }))
+    }
+
+    /// The `iss` of its tokens. Default: `https://authority.test`. Pass it to
     /// [`service_token`](SuperTokensCore::service_token) for a token of its [`core`](Self::core).
     #[must_use]
     pub fn issuer(&self) -> &str {
-        ISSUER
+        &self.0.issuer
     }
 
     /// The clock of this authority and of everything that it makes.
@@ -135,12 +155,12 @@ impl TestAuthority {
     /// A verifier with the issuer and the clock of this authority, and with these keys, such as a
     /// [`RemoteJwks`] with your own options.
     pub fn verifier_with(&self, keys: impl Into<KeySource>) -> Verifier {
-        Verifier::new(keys).on_clock(self.0.clock.shared()).issuer(ISSUER)
+        Verifier::new(keys).on_clock(self.0.clock.shared()).issuer(self.issuer())
     }
 
     /// Builds a token of this authority, which is good unless a defect is added.
     pub fn token(&self) -> TokenBuilder {
-        TokenBuilder::new(self.0.keys.clone(), ISSUER, self.0.clock.unix_now())
+        TokenBuilder::new(self.0.keys.clone(), self.issuer(), self.0.clock.unix_now())
     }
 
     /// Signs any two texts as header and claims with the current key, for tokens that
@@ -326,7 +346,7 @@ impl TestAuthority {
             "payload": payload,
             "validity": 3600,
             "algorithm": "RS256",
-            "jwksDomain": ISSUER,
+            "jwksDomain": self.issuer(),
         });
         let request = Request::post("/recipe/jwt").body(Body::from(body.to_string()));
         let request = request.expect("a valid request");
@@ -405,7 +425,7 @@ impl TestAuthority {
     }
 
     fn served(&self) -> &Served {
-        self.0.served.as_ref().expect("an offline authority has no endpoint and no core")
+        self.0.served.as_deref().expect("an offline authority has no endpoint and no core")
     }
 }
 

@@ -4,6 +4,7 @@
 //! The docs of [`server`](crate::server#order-of-checks) list the checks in their order. Check 1 is
 //! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 8 in `Verifier::check`.
 
+mod any_verifier;
 mod authenticate;
 mod cached_token;
 mod claim_path;
@@ -27,6 +28,7 @@ mod token_cache;
 mod validity;
 mod verifier;
 
+pub use any_verifier::AnyVerifier;
 pub use claim_path::ClaimPath;
 pub use claims::{ClaimsError, ServiceClaims};
 #[cfg(feature = "embedded-core")]

@@ -62,6 +62,22 @@ impl Policy {
         self.issuers.push(issuer);
     }
 
+    /// Whether the policy names an issuer. An empty one [cannot be meant](Self::flaws).
+    pub(super) fn names_an_issuer(&self) -> bool {
+        self.issuers.iter().any(|issuer| !issuer.is_empty())
+    }
+
+    /// An issuer that both policies name.
+    pub(super) fn common_issuer<'p>(&'p self, other: &Self) -> Option<&'p String> {
+        let is_common = |issuer: &&String| !issuer.is_empty() && other.issuers.contains(issuer);
+        self.issuers.iter().find(is_common)
+    }
+
+    /// Whether the policy names this issuer.
+    pub(super) fn names_issuer(&self, issuer: RawString<'_>) -> bool {
+        is_accepted(issuer, &self.issuers)
+    }
+
     pub(crate) fn add_audience(&mut self, audience: String) {
         self.audiences.push(audience);
     }
@@ -165,22 +181,25 @@ impl Policy {
         if !matches!(reason, RejectionReason::WrongIssuer | RejectionReason::WrongAudience) {
             return None;
         }
-        let jws = self.parse(std::str::from_utf8(token).ok()?).ok()?;
+        let jws = Jws::parse(std::str::from_utf8(token).ok()?, self.max_token_len).ok()?;
         let claims = RegisteredClaims::scan(jws.payload())?;
         let claim = if reason == RejectionReason::WrongIssuer { claims.iss } else { claims.aud };
         claim.map(excerpt)
     }
 
-    /// Parses a token. Rejects it if it is too long or its algorithm is not allowed.
-    pub(super) fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
-        let jws = Jws::parse(token, self.max_token_len)?;
+    /// Checks a parsed token before its claims are read: its length, that it has claims, and that its
+    /// algorithm is allowed.
+    pub(super) fn check_form(&self, token: &str, jws: &Jws<'_>) -> Result<(), RejectionReason> {
+        if token.len() > self.max_token_len {
+            return Err(RejectionReason::TokenTooLong);
+        }
         if jws.payload().is_empty() {
             return Err(RejectionReason::NotThreeParts);
         }
         if !self.algorithms.contains(&jws.algorithm()) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
-        Ok(jws)
+        Ok(())
     }
 
     /// Checks the registered claims. `now` is in Unix seconds. The signature may still be

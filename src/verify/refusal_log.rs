@@ -24,7 +24,8 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct RefusalLog(Arc<Shared>);
 
 struct Shared {
-    policy: Arc<Policy>,
+    /// Of the verifiers whose refusals are logged: one for each issuer's side.
+    policies: Vec<Arc<Policy>>,
     clock: Clock,
     counts: [Count; RejectionReason::ALL.len()],
 }
@@ -38,16 +39,27 @@ struct Count {
 
 impl RefusalLog {
     pub(super) fn new(policy: Arc<Policy>, clock: Clock) -> Self {
+        Self::of(vec![policy], clock)
+    }
+
+    /// A log of its own for the refusals under the policies of both logs. It follows the clock of
+    /// `self`.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        let policies = self.0.policies.iter().chain(&other.0.policies).cloned();
+        Self::of(policies.collect(), self.0.clock.clone())
+    }
+
+    fn of(policies: Vec<Arc<Policy>>, clock: Clock) -> Self {
         let counts = array::from_fn(|_| Count::default());
-        Self(Arc::new(Shared { policy, clock, counts }))
+        Self(Arc::new(Shared { policies, clock, counts }))
     }
 
     /// Logs the refusal of a request. `token` reads its token, which may be malformed; it is called
     /// only for an event that is logged.
     pub(crate) fn log<'t>(&self, reason: RejectionReason, token: impl Fn() -> Option<&'t [u8]>) {
-        let Shared { policy, clock, counts } = &*self.0;
-        let expected = || policy.expected(reason);
-        let unverified = || policy.unverified(reason, token()?);
+        let Shared { policies, clock, counts } = &*self.0;
+        let expected = || expected(policies, reason);
+        let unverified = || policies.iter().find_map(|policy| policy.unverified(reason, token()?));
         tracing::debug!(
             target: LOG_TARGET,
             ?reason,
@@ -69,6 +81,17 @@ impl RefusalLog {
             );
         }
     }
+}
+
+/// What the policies accept, each distinct text once.
+fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for text in policies.iter().filter_map(|policy| policy.expected(reason)) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    (!texts.is_empty()).then(|| texts.join(" or "))
 }
 
 impl Default for RefusalLog {

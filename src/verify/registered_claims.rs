@@ -36,3 +36,20 @@ impl<'j> RegisteredClaims<'j> {
         Some(claims)
     }
 }
+
+/// The raw `iss` of a payload, or `Some(None)` if it has none. `None` if the payload is not a single
+/// JSON object, or if `iss` occurs twice.
+///
+/// Unlike [`RegisteredClaims::scan`] it ignores the other claims, so that a token which has one of
+/// them twice is rejected by the verifier of its issuer, like any other token of that issuer.
+#[allow(clippy::option_option)] // as `RegisteredClaims` has it: malformed, missing, or a value
+pub(super) fn issuer(payload: &[u8]) -> Option<Option<RawValue<'_>>> {
+    let mut iss = None;
+    json::members(payload, |name, value| {
+        if name.unescape_into(&mut [0; 5]) != b"iss" {
+            return Some(());
+        }
+        iss.replace(value).is_none().then_some(())
+    })?;
+    Some(iss)
+}

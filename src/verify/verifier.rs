@@ -189,6 +189,16 @@ impl Verifier {
         }
     }
 
+    /// What the verifier requires of a token.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Replaces the cache by an empty one that no other verifier shares.
+    pub(super) fn with_own_cache(self) -> Self {
+        Self { cache: Arc::new(TokenCache::new(self.cache.capacity())), ..self }
+    }
+
     /// The log of requests that were refused under this policy.
     pub(crate) fn refusal_log(&self) -> &RefusalLog {
         &self.refusals
@@ -213,7 +223,15 @@ impl Verifier {
 
     /// Verifies a token that is not cached.
     fn authenticate_new(&self, token: &str) -> Authentication {
-        match self.check(token, None, None) {
+        match Jws::parse(token, self.policy.max_token_len()) {
+            Ok(jws) => self.authenticate_parsed(token, &jws),
+            Err(reason) => Authentication::Done(Err(reason.into())),
+        }
+    }
+
+    /// Verifies a token that is not cached. `jws` is the parsed token.
+    pub(super) fn authenticate_parsed(&self, token: &str, jws: &Jws<'_>) -> Authentication {
+        match self.check(token, jws, None, None) {
             Ok(claims) => Authentication::Done(Ok(claims)),
             Err(Unverified::Rejected(rejection)) => Authentication::Done(Err(rejection)),
             Err(unverified) => {
@@ -254,7 +272,10 @@ impl Verifier {
     ) -> Result<ServiceClaims, Unverified> {
         match self.cached(token.as_bytes()) {
             Some(outcome) => Ok(outcome?),
-            None => self.check(token, jwk, permit),
+            None => {
+                let jws = Jws::parse(token, self.policy.max_token_len())?;
+                self.check(token, &jws, jwk, permit)
+            }
         }
     }
 
@@ -269,13 +290,14 @@ impl Verifier {
     fn check(
         &self,
         token: &str,
+        jws: &Jws<'_>,
         jwk: Option<Arc<Jwk>>,
         permit: Option<Permit<'_>>,
     ) -> Result<ServiceClaims, Unverified> {
-        let jws = self.policy.parse(token)?;
+        self.policy.check_form(token, jws)?;
         let jwk = match jwk {
             Some(jwk) => jwk,
-            None => self.find_key(&jws)?,
+            None => self.find_key(jws)?,
         };
         let Some(permit) = permit.or_else(|| self.signatures.try_acquire()) else {
             return Err(Unverified::AwaitsPermit(self.signatures.enqueue()?));
@@ -286,7 +308,7 @@ impl Verifier {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
         }
-        let CheckedClaims { validity, requirements } = self.check_claims(&jws)?;
+        let CheckedClaims { validity, requirements } = self.check_claims(jws)?;
         let first_failed = |last| requirements.err().unwrap_or(last);
         let outcome = match jws.claims() {
             Err(reason) => Err(CachedRejection::Malformed(first_failed(reason))),
