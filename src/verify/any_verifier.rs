@@ -168,20 +168,16 @@ impl AnyVerifier {
     ///
     /// Cancel safe, as [`Verifier::verify`] is.
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
-        let authentication = match &self.0 {
-            Verifiers::One(verifier) => return verifier.verify(token).await,
-            Verifiers::Several(several) => several.authenticate(token),
-        };
-        match authentication {
-            Authentication::Done(outcome) => outcome,
-            Authentication::Pending(pending) => pending.await,
+        match &self.0 {
+            Verifiers::One(verifier) => verifier.verify(token).await,
+            Verifiers::Several(several) => several.authenticate(token).outcome().await,
         }
     }
 
     /// Verifies the bytes of a token, which may be empty or malformed.
     pub(crate) fn authenticate_token(&self, token: &[u8]) -> Authentication {
         match &self.0 {
-            Verifiers::One(verifier) => verifier.authenticate(token),
+            Verifiers::One(verifier) => verifier.authenticate_token(token),
             Verifiers::Several(several) => several.authenticate_token(token),
         }
     }

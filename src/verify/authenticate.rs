@@ -1,9 +1,10 @@
-//! [`Verifier::authenticate`]: verifies the credential of a request of any framework.
+//! [`Verifier::authenticate`] and [`AnyVerifier::authenticate`]: verify the credential of a request of any framework.
 
 use http::header::AUTHORIZATION;
 
+use super::any_verifier::AnyVerifier;
 use super::claims::ServiceClaims;
-use super::verifier::{Authentication, Verifier};
+use super::verifier::Verifier;
 use crate::bearer;
 use crate::rejection::Rejection;
 
@@ -54,9 +55,28 @@ impl Verifier {
             let credential = bearer::credential(values)?;
             self.authenticate_token(bearer::token(credential.as_ref(), &AUTHORIZATION)?)
         };
-        match authentication {
-            Authentication::Done(outcome) => outcome,
-            Authentication::Pending(pending) => pending.await,
-        }
+        authentication.outcome().await
+    }
+}
+
+impl AnyVerifier {
+    /// Verifies the credential of a request of any framework, as [`Verifier::authenticate`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::authenticate`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`Verifier::verify`] is.
+    pub async fn authenticate(
+        &self,
+        values: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> Result<ServiceClaims, Rejection> {
+        let authentication = {
+            let credential = bearer::credential(values)?;
+            self.authenticate_token(bearer::token(credential.as_ref(), &AUTHORIZATION)?)
+        };
+        authentication.outcome().await
     }
 }

@@ -63,6 +63,16 @@ pub(crate) enum Authentication {
     Pending(PendingAuthentication),
 }
 
+impl Authentication {
+    /// The result, once the token has waited.
+    pub(super) async fn outcome(self) -> Result<ServiceClaims, Rejection> {
+        match self {
+            Self::Done(outcome) => outcome,
+            Self::Pending(pending) => pending.await,
+        }
+    }
+}
+
 /// Resolves to the result for a token that waits for its key or for a permit. Boxed, because few
 /// tokens have to wait.
 pub(crate) type PendingAuthentication =
@@ -157,10 +167,7 @@ impl Verifier {
         if let Some(outcome) = self.cached(token.as_bytes()) {
             return outcome;
         }
-        match self.authenticate_new(token) {
-            Authentication::Done(outcome) => outcome,
-            Authentication::Pending(pending) => pending.await,
-        }
+        self.authenticate_new(token).outcome().await
     }
 
     /// Verifies the bytes of a token, which may be empty or malformed.
