@@ -118,22 +118,22 @@ impl Rejection {
     /// that one as `IntoResponse::into_response(rejection)`.
     ///
     /// ```
-    /// use axum::response::{IntoResponse, Response};
-    /// use tower_m2m::{Rejection, ServiceClaims, Verifier};
+    /// use axum::{Router, extract::State, routing::post};
+    /// use tower_m2m::{Rejection, Verifier};
     ///
-    /// /// Verifies the token that arrives in the body.
-    /// async fn inspect(verifier: Verifier, token: String) -> Result<String, Rejection> {
-    ///     let caller = verifier.verify(&token).await?;
-    ///     Ok(format!("{:?}", caller.get("service")))
+    /// /// Verifies the token in the body.
+    /// async fn inspect(
+    ///     State(verifier): State<Verifier>,
+    ///     token: String,
+    /// ) -> Result<String, Rejection> {
+    ///     let claims = verifier.verify(&token).await?;
+    ///     Ok(format!("a token of {:?}", claims.get("service")))
     /// }
     ///
-    /// fn answer(outcome: Result<ServiceClaims, Rejection>) -> Response {
-    ///     match outcome {
-    ///         Ok(caller) => format!("{:?}", caller.get("service")).into_response(),
-    ///         Err(rejection) => rejection.into_response("billing"),
-    ///     }
+    /// fn app(verifier: Verifier) -> Router {
+    ///     Router::new().route("/inspect", post(inspect)).with_state(verifier)
     /// }
-    /// # let _ = (inspect, answer);
+    /// # let _ = app;
     /// ```
     #[must_use]
     pub fn into_response<B: Default>(self, realm: &str) -> Response<B> {
