@@ -255,6 +255,17 @@ fn client_only_to(bencher: Bencher) {
     bench(bencher, layer.layer(noop_service()), to_billing());
 }
 
+/// Each origin has a token of its own, and the requests are to the last one of them.
+#[divan::bench(args = [1, 2, 10], sample_count = SAMPLES, sample_size = CALLS)]
+fn client_by_origin(bencher: Bencher, count: usize) {
+    let mut origins: Vec<_> =
+        (1..count).map(|number| format!("https://m2-{number:04}.internal")).collect();
+    origins.push("https://billing.internal".to_owned());
+    let tokens = origins.into_iter().map(|origin| (origin, RS256.minted.clone()));
+    let layer = AddServiceTokenLayer::by_origin(tokens).expect("origins");
+    bench(bencher, layer.layer(noop_service()), to_billing());
+}
+
 /// Makes requests to `https://billing.internal`. Their URIs are in shared memory, as parsed ones are.
 fn to_billing() -> impl FnMut() -> Request<()> {
     let uri: Uri = String::from("https://billing.internal/charge").parse().expect("a URI");

@@ -7,7 +7,7 @@ use super::origin::{Destination, RequestOrigin};
 /// A request that can carry the token.
 #[allow(unnameable_types)] // sealed
 pub trait OutgoingRequest {
-    /// The origin that the request goes to. `None` if its URI is not absolute.
+    /// The origin that the request goes to. `None` if its URI is no absolute http or https one.
     fn origin(&self) -> Option<RequestOrigin<'_>>;
 
     /// Whether the request names a host.
@@ -41,7 +41,7 @@ impl<B> OutgoingRequest for Request<B> {
 #[cfg(feature = "reqwest")]
 impl OutgoingRequest for reqwest::Request {
     fn origin(&self) -> Option<RequestOrigin<'_>> {
-        Some(RequestOrigin::of_url(self.url()))
+        RequestOrigin::of_url(self.url())
     }
 
     fn has_authority(&self) -> bool {

@@ -10,11 +10,44 @@ use crate::config_text;
 use crate::error::{ConfigError, one_line};
 use crate::plain_http;
 
+/// The schemes of requests that can carry a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// `None` for any other scheme.
+    #[inline]
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The default port.
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 /// A scheme, a host and a port.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Origin {
-    /// `http` or `https`.
-    scheme: String,
+    scheme: Scheme,
     /// In lower case; an IPv6 address in brackets.
     host: String,
     port: u16,
@@ -43,11 +76,11 @@ impl Origin {
         let url = Url::parse(text).map_err(|_| invalid())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let has_credentials = !url.username().is_empty() || url.password().is_some();
-        match (url.scheme(), url.host_str(), url.port_or_known_default()) {
-            (scheme @ ("http" | "https"), Some(host), Some(port)) if bare && !has_credentials => {
+        match (Scheme::parse(url.scheme()), url.host_str()) {
+            (Some(scheme), Some(host)) if bare && !has_credentials => {
                 check(&url)?;
-                let (scheme, host) = (scheme.to_owned(), host.to_owned());
-                Ok(Self { scheme, host, port, authority: url.authority().to_owned() })
+                let (host, authority) = (host.to_owned(), url.authority().to_owned());
+                Ok(Self { scheme, host, port: url.port().unwrap_or(scheme.port()), authority })
             }
             _ => Err(invalid()),
         }
@@ -56,7 +89,7 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority)
     }
 }
 
@@ -64,20 +97,23 @@ impl fmt::Display for Origin {
 #[derive(Clone, Copy, Debug)]
 #[allow(unnameable_types)] // only a sealed trait names it
 pub struct RequestOrigin<'r> {
-    scheme: &'r str,
+    scheme: Scheme,
     /// With user and password, if the URI has any.
     authority: &'r str,
 }
 
 impl<'r> RequestOrigin<'r> {
-    /// `None` if the URI has no scheme or no authority.
+    /// `None` without an authority, or with another scheme than http and https.
+    #[inline]
     pub(super) fn of_uri(uri: &'r Uri) -> Option<Self> {
-        Some(Self { scheme: uri.scheme_str()?, authority: uri.authority()?.as_str() })
+        let scheme = Scheme::parse(uri.scheme_str()?)?;
+        Some(Self { scheme, authority: uri.authority()?.as_str() })
     }
 
+    /// `None` with another scheme than http and https.
     #[cfg(feature = "reqwest")]
-    pub(super) fn of_url(url: &'r Url) -> Self {
-        Self { scheme: url.scheme(), authority: url.authority() }
+    pub(super) fn of_url(url: &'r Url) -> Option<Self> {
+        Some(Self { scheme: Scheme::parse(url.scheme())?, authority: url.authority() })
     }
 
     /// The index of this origin in a list. Compares the texts first: most requests spell their
@@ -106,7 +142,7 @@ impl<'r> RequestOrigin<'r> {
     /// as the default.
     #[cold]
     fn host_and_port(&self) -> Option<(&str, u16)> {
-        let default = if self.scheme == "https" { 443 } else { 80 };
+        let default = self.scheme.port();
         let authority = without_user(self.authority);
         let before_digits = authority.trim_end_matches(|c: char| c.is_ascii_digit());
         let Some(host) = before_digits.strip_suffix(':') else { return Some((authority, default)) };
@@ -123,22 +159,18 @@ fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host_and_port)| host_and_port)
 }
 
-/// Where a request goes, for the report of a rejection. Made for every request: the authority is
-/// reference-counted, so this copies no text.
+/// Where a request goes, for the report of a rejection. Made for each request of a layer that sends
+/// to all origins: the authority is reference-counted, so this copies no text.
 #[derive(Clone, Debug)]
 #[allow(unnameable_types)] // only a sealed trait names it
 pub struct Destination {
-    scheme: &'static str,
+    scheme: Scheme,
     authority: Authority,
 }
 
 impl Destination {
     pub(super) fn of(uri: &Uri) -> Option<Self> {
-        let scheme = match uri.scheme_str()? {
-            "https" => "https",
-            "http" => "http",
-            _ => return None,
-        };
+        let scheme = Scheme::parse(uri.scheme_str()?)?;
         Some(Self { scheme, authority: uri.authority()?.clone() })
     }
 }
@@ -146,7 +178,7 @@ impl Destination {
 /// The scheme, the host and the port, without user and password, as the beginning of one line.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, one_line(without_user(self.authority.as_str())))
+        write!(f, "{}://{}", self.scheme.as_str(), one_line(without_user(self.authority.as_str())))
     }
 }
 
@@ -157,11 +189,13 @@ mod tests {
     /// The index of the URI's origin in the list. `None` for a text that is no URI.
     fn position(origins: &[Origin], uri: &str) -> Option<usize> {
         let uri = uri.parse().ok()?;
-        let found = RequestOrigin::of_uri(&uri)?.position_in(origins.iter());
+        let by_uri = RequestOrigin::of_uri(&uri);
+        let found = by_uri.and_then(|origin| origin.position_in(origins.iter()));
         // A `Url` has another spelling, or does not parse.
         #[cfg(feature = "reqwest")]
         if let Ok(url) = Url::parse(&uri.to_string()) {
-            let found_by_url = RequestOrigin::of_url(&url).position_in(origins.iter());
+            let by_url = RequestOrigin::of_url(&url);
+            let found_by_url = by_url.and_then(|origin| origin.position_in(origins.iter()));
             assert_eq!(found_by_url, found, "{url}");
         }
         found
