@@ -44,7 +44,7 @@
 //! let token = SuperTokensCore::new("http://localhost:3567")?
 //!     .api_key(std::env::var("SUPERTOKENS_API_KEY")?)
 //!     .service_token("https://api.example.com")
-//!     .claim("service", "orders")
+//!     .service("orders")
 //!     .audience("billing")
 //!     .validity(Duration::from_secs(3600)) // renews itself; the default is 100 years
 //!     .mint()
