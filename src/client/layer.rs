@@ -72,10 +72,12 @@ impl AddServiceTokenLayer {
     /// if each token has the [`audience`](crate::ServiceTokenRequest::audience) of its service
     /// alone. Replaces a value that is present.
     ///
-    /// Requests to other origins stay unchanged, and requests whose URI has no authority, as for
-    /// [`only_to`](Self::only_to); the first of these is warned of. If an origin rejects its token,
-    /// or the token has expired, only that token is minted again, and only requests to that origin
-    /// wait. The origins are compared with each request one after the other.
+    /// Requests to other origins stay unchanged. So do requests whose URI has no authority, of which
+    /// the first is logged as a warning: do not call this for a tonic `Channel`.
+    ///
+    /// If an origin rejects its token, or the token has expired, only that token is minted again,
+    /// and only requests to that origin wait. Each service, and each clone of it, holds a copy of
+    /// every token. The time to find a request's token grows with the number of origins.
     ///
     /// # Errors
     ///
