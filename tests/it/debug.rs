@@ -35,6 +35,9 @@ async fn token_never_appears_in_debug() {
         AddServiceTokenLayer::by_origin(["https://a", "https://b"].map(|to| (to, token.clone())));
     let by_origin = by_origin.unwrap();
     let server_layer = VerifyServiceTokenLayer::new(verifier.clone());
+    let other = TestAuthority::offline().with_issuer("https://other.test").verifier();
+    let two_verifiers = verifier.clone().or(other).unwrap();
+    two_verifiers.verify(&jwt).await.unwrap();
     let mut headers = HeaderMap::new();
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
@@ -79,6 +82,7 @@ async fn token_never_appears_in_debug() {
         format_debug("claims", &claims),
         format_debug("verifier", &verifier),
         format_debug("server layer", &server_layer),
+        format_debug("verifiers of two issuers", &two_verifiers),
         format_debug("server service", &server_layer.layer(Inner::default())),
         format_debug("server future", &future),
         format_debug("response to a refused request", &refused),

@@ -14,6 +14,7 @@ mod failover;
 #[cfg(unix)]
 mod files;
 mod inputs;
+mod issuers;
 #[cfg(unix)]
 mod kill;
 mod layer_order;

@@ -1,11 +1,15 @@
 //! [`AnyVerifier`]: which verifier decides about a token, and what it knows of the others.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::super::any_verifier::AnyVerifier;
 use super::super::claims::ServiceClaims;
+use super::super::concurrency::SignatureLimit;
 use super::super::verifier::{Authentication, Verifier};
 use crate::error::ConfigError;
 use crate::jose::Algorithm;
@@ -58,25 +62,18 @@ async fn key_of_one_issuer_verifies_no_token_of_another() {
     let [a, b, _] = authorities();
     for verifier in both_orders(&a, &b) {
         let own = |issuer: &str| Ok(issuer.to_owned());
-        for (kid_of_a, kid_of_b, expected) in
-            [("k", "k", R::BadSignature), ("ka", "kb", R::UnknownKey)]
-        {
+        let kids =
+            [("k", "k", R::BadSignature, own(B)), ("ka", "kb", R::UnknownKey, Err(R::UnknownKey))];
+        for (kid_of_a, kid_of_b, crossed_reason, with_other_kid) in kids {
             use_kid(&a, kid_of_a);
             use_kid(&b, kid_of_b);
             let cases = [
                 ("of A", a.token(), own(A)),
                 ("of B", b.token(), own(B)),
-                ("of B, naming A", crossed(&b, &a), Err(expected)),
-                ("of A, naming B", crossed(&a, &b), Err(expected)),
+                ("of B, naming A", crossed(&b, &a), Err(crossed_reason)),
+                ("of A, naming B", crossed(&a, &b), Err(crossed_reason)),
                 ("of B, naming A and its kid", crossed(&b, &a).kid(kid_of_a), Err(R::BadSignature)),
-                (
-                    "of B, naming the kid of A",
-                    b.token().kid(kid_of_a),
-                    match expected {
-                        R::BadSignature => own(B),
-                        other => Err(other),
-                    },
-                ),
+                ("of B, naming the kid of A", b.token().kid(kid_of_a), with_other_kid),
             ];
             for (case, token, expected) in cases {
                 let token = token.sign();
@@ -282,22 +279,24 @@ async fn each_verifier_keeps_its_policy() {
 
 #[tokio::test]
 async fn token_is_cached_by_the_verifier_of_its_issuer_alone() {
-    let [a, b, c] = authorities();
-    let verifier = a.verifier().or(b.verifier()).unwrap().or(c.verifier()).unwrap();
-    for (position, authority) in [&a, &b, &c].into_iter().enumerate() {
+    let all @ [a, b, c] = &authorities();
+    let limit = Arc::new(SignatureLimit::new(1, 1));
+    let limited =
+        |authority: &TestAuthority| authority.verifier().with_signature_limit(Arc::clone(&limit));
+    let verifier = limited(a).or(limited(b)).unwrap().or(limited(c)).unwrap();
+    for (position, authority) in all.iter().enumerate() {
         let token = authority.token().sign();
-        let first = claims(&verifier, &token).unwrap();
-        let cached = |verifier: &Verifier| verifier.cached(token.as_bytes()).is_some();
-        let caches: Vec<_> = verifier.as_slice().iter().map(cached).collect();
-        let expected: Vec<_> = (0..3).map(|at| at == position).collect();
-        assert_eq!(caches, expected);
-        let again = claims(&verifier, &token).unwrap();
-        assert_eq!(again.issuer(), Some(authority.issuer()));
-        // From the cache by either method, and by a clone. The near cache has its own count.
-        let by_verify = verifier.clone().verify(&token).await.unwrap();
-        for claims in [first, again, by_verify] {
-            assert_eq!(claims.issuer(), Some(authority.issuer()));
-        }
+        let own = || Ok(authority.issuer().to_owned());
+        assert_eq!(outcome(&verifier, &token), own());
+        let is_cached = |verifier: &Verifier| verifier.cached(token.as_bytes()).is_some();
+        let cached = verifier.as_slice().iter().map(is_cached);
+        assert!(cached.eq((0..3).map(|at| at == position)));
+        // No signature can be checked now.
+        let permit = limit.try_acquire().unwrap();
+        assert_eq!(outcome(&verifier, &token), own());
+        let by_verify = pin!(verifier.verify(&token)).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(by_verify, Poll::Ready(Ok(_))));
+        drop(permit);
         // A cached token is rejected once its key is gone.
         use_kid(authority, "other");
         assert_eq!(outcome(&verifier, &token), Err(R::UnknownKey));
@@ -353,6 +352,30 @@ async fn optional_admits_only_users_of_an_accepted_issuer() {
         }
     }
     assert_eq!(outcome(&verifier, &a.token().audience("billing").sign()), Ok(A.to_owned()));
+}
+
+#[tokio::test]
+async fn queued_token_is_checked_by_the_verifier_of_its_issuer() {
+    let [a, b, _] = authorities();
+    let limit = Arc::new(SignatureLimit::new(1, 1));
+    let [of_a, of_b] =
+        [&a, &b].map(|authority| authority.verifier().with_signature_limit(Arc::clone(&limit)));
+    let verifier = of_a.or(of_b).unwrap();
+    let permit = limit.try_acquire().unwrap();
+    let queued =
+        [a.token(), b.token(), crossed(&a, &b), crossed(&b, &a)].map(|token| {
+            match verifier.authenticate_token(token.sign().as_bytes()) {
+                Authentication::Pending(pending) => pending,
+                Authentication::Done(_) => panic!("the token does not wait"),
+            }
+        });
+    drop(permit);
+    let bad = || Err(R::BadSignature);
+    let expected = [Ok(A.to_owned()), Ok(B.to_owned()), bad(), bad()];
+    for (queued, expected) in queued.into_iter().zip(expected) {
+        let outcome = queued.await.map(|claims| claims.issuer().unwrap().to_owned());
+        assert_eq!(outcome.map_err(|rejection| rejection.reason()), expected);
+    }
 }
 
 #[test]
