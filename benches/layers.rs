@@ -22,7 +22,7 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::testing::bearer;
-use tower_m2m::{AddServiceTokenLayer, ServiceToken, Verifier};
+use tower_m2m::{AddServiceTokenLayer, AnyVerifier, ServiceToken, Verifier};
 
 use support::{
     CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
@@ -52,7 +52,7 @@ fn bench(
     bencher.bench_local(|| call(&mut service, make()));
 }
 
-fn bench_server(bencher: Bencher, verifier: Verifier, token: Option<&str>) {
+fn bench_server(bencher: Bencher, verifier: impl Into<AnyVerifier>, token: Option<&str>) {
     let credential = token.map(bearer);
     bench(bencher, verifying_service(verifier), || request(credential.clone()));
 }
@@ -72,6 +72,12 @@ fn bare_without_token(bencher: Bencher) {
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn cached_token(bencher: Bencher) {
     bench_server(bencher, verifier(&RS256.jwks), Some(&RS256.service));
+}
+
+/// A token of the second of two issuers, which the first one's cache lacks.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn cached_token_at_two_issuers(bencher: Bencher) {
+    bench_server(bencher, two_issuers(|verifier| verifier), Some(&RS256.service));
 }
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
@@ -103,6 +109,11 @@ fn new_token_rs256(bencher: Bencher) {
 }
 
 #[divan::bench]
+fn new_token_rs256_at_two_issuers(bencher: Bencher) {
+    bench_server(bencher, two_issuers(|verifier| verifier.cache_capacity(0)), Some(&RS256.service));
+}
+
+#[divan::bench]
 fn new_token_eddsa(bencher: Bencher) {
     let (jwks, credentials) = &*CALLERS;
     bench(bencher, verifying_service(verifier(jwks).cache_capacity(0)), || {
@@ -114,6 +125,13 @@ fn new_token_eddsa(bencher: Bencher) {
 fn new_token_es256(bencher: Bencher) {
     let (jwks, token) = &*ES256;
     bench_server(bencher, verifier(jwks).cache_capacity(0), Some(token));
+}
+
+/// The verifiers of another issuer and of the one of `RS256`, each changed in the same way.
+fn two_issuers(change: fn(Verifier) -> Verifier) -> AnyVerifier {
+    let [other, named] = ["https://api.example.net", "https://api.example.com"]
+        .map(|issuer| change(verifier(&RS256.jwks).issuer(issuer)));
+    other.or(named).expect("two issuers")
 }
 
 #[divan::bench]

@@ -13,7 +13,9 @@ use http::{HeaderValue, Request, Response};
 use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::TestAuthority;
-use tower_m2m::{LocalJwks, ServiceToken, SuperTokensCore, Verifier, VerifyServiceTokenLayer};
+use tower_m2m::{
+    AnyVerifier, LocalJwks, ServiceToken, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
+};
 
 /// A service that responds at once.
 pub(crate) fn noop_service() -> impl ImmediateService + Clone + Send {
@@ -83,7 +85,7 @@ pub(crate) fn verifier(jwks: &str) -> Verifier {
     Verifier::new(LocalJwks::from_json(jwks).expect("a key set"))
 }
 
-pub(crate) fn verifying_service(verifier: Verifier) -> impl ImmediateService + Send {
+pub(crate) fn verifying_service(verifier: impl Into<AnyVerifier>) -> impl ImmediateService + Send {
     VerifyServiceTokenLayer::new(verifier).layer(noop_service())
 }
 

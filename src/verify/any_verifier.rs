@@ -268,6 +268,10 @@ impl Several {
     }
 
     /// The verifier that accepts the `iss` of a token.
+    ///
+    /// Reads the claims before the signature is checked, and no permit bounds that: it takes 0.1 µs
+    /// for the token of a core, and at most 13 µs for 8 KiB of random arrays, which then cost 39 µs
+    /// instead of 26 µs (bench `forged`). That is less than one signature check.
     fn verifier_of(&self, jws: &Jws<'_>) -> Result<&Verifier, RejectionReason> {
         if jws.payload().is_empty() {
             return Err(RejectionReason::NotThreeParts);

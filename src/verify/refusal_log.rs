@@ -24,7 +24,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct RefusalLog(Arc<Shared>);
 
 struct Shared {
-    /// Of the verifiers whose refusals are logged: one for each issuer's side.
+    /// Those of the verifiers whose refusals are logged.
     policies: Vec<Arc<Policy>>,
     clock: Clock,
     counts: [Count; RejectionReason::ALL.len()],
@@ -59,7 +59,7 @@ impl RefusalLog {
     pub(crate) fn log<'t>(&self, reason: RejectionReason, token: impl Fn() -> Option<&'t [u8]>) {
         let Shared { policies, clock, counts } = &*self.0;
         let expected = || expected(policies, reason);
-        let unverified = || policies.iter().find_map(|policy| policy.unverified(reason, token()?));
+        let unverified = || unverified(policies, reason, token()?);
         tracing::debug!(
             target: LOG_TARGET,
             ?reason,
@@ -92,6 +92,11 @@ fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String>
         }
     }
     (!texts.is_empty()).then(|| texts.join(" or "))
+}
+
+/// The value in the token that was rejected, read under the first policy whose limits allow it.
+fn unverified(policies: &[Arc<Policy>], reason: RejectionReason, token: &[u8]) -> Option<String> {
+    policies.iter().find_map(|policy| policy.unverified(reason, token))
 }
 
 impl Default for RefusalLog {
