@@ -66,6 +66,21 @@ impl Clock {
     pub(crate) fn now(&self) -> Instant {
         Instant::now()
     }
+
+    /// Resolves when a test advances a clock of feature `testing` after this call, even before the
+    /// first poll. Other clocks announce no jump, so this never resolves.
+    pub(crate) fn moved(&self) -> impl Future<Output = ()> + Send + use<'_> {
+        #[cfg(any(test, feature = "testing"))]
+        let moved = self.driven.as_ref().map(|driven| driven.moved());
+        async move {
+            #[cfg(any(test, feature = "testing"))]
+            if let Some(moved) = moved {
+                moved.await;
+                return;
+            }
+            std::future::pending().await
+        }
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -74,6 +89,8 @@ mod driven {
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
+    use tokio::sync::Notify;
+    use tokio::sync::futures::Notified;
     use tokio::time::Instant;
 
     #[cfg(feature = "testing")]
@@ -87,9 +104,14 @@ mod driven {
         wall_start: Duration,
         start: Instant,
         shift_millis: AtomicI64,
+        advanced: Notify,
     }
 
     impl Driven {
+        pub(super) fn moved(&self) -> Notified<'_> {
+            self.advanced.notified()
+        }
+
         pub(super) fn since_epoch(&self) -> Duration {
             let elapsed = self.wall_start.saturating_add(self.start.elapsed());
             let shift = self.shift_millis.load(Ordering::Acquire);
@@ -104,13 +126,15 @@ mod driven {
 
     impl Clock {
         fn starting_at(wall_start: Duration) -> Self {
-            let driven = Driven { wall_start, start: Instant::now(), shift_millis: 0.into() };
+            let (start, shift_millis) = (Instant::now(), 0.into());
+            let driven = Driven { wall_start, start, shift_millis, advanced: Notify::new() };
             Self { driven: Some(Arc::new(driven)) }
         }
 
-        fn shift_millis(&self, millis: i64) {
+        fn shift_millis(&self, millis: i64) -> &Driven {
             let driven = self.driven.as_ref().expect("only a driven clock can be moved");
             driven.shift_millis.fetch_add(millis, Ordering::AcqRel);
+            driven
         }
     }
 
@@ -122,6 +146,7 @@ mod driven {
         }
 
         /// Sets the wall clock forwards or backwards by `seconds`; monotonic time is untouched.
+        /// Like a jump of a real clock, this wakes nothing.
         pub(crate) fn shift(&self, seconds: i64) {
             self.shift_millis(seconds * 1000);
         }
@@ -136,9 +161,11 @@ mod driven {
             Self::starting_at(Duration::from_secs(Self::default().unix_now()))
         }
 
-        /// Sets the wall clock forwards, by a century at most; monotonic time is untouched.
+        /// Sets the wall clock forwards, by a century at most; monotonic time is untouched. Wakes
+        /// who waits for [`moved`](Self::moved).
         pub(crate) fn advance(&self, by: Duration) {
-            self.shift_millis(i64::try_from(by.min(CENTURY).as_millis()).unwrap_or_default());
+            let millis = i64::try_from(by.min(CENTURY).as_millis()).unwrap_or_default();
+            self.shift_millis(millis).advanced.notify_waiters();
         }
     }
 }

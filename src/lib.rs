@@ -161,6 +161,10 @@ pub mod other_frameworks {}
 mod plain_http;
 mod rejection;
 pub mod server;
+// Not for doctests: tests/guide has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("docs/streams.md")]
+pub mod streams {}
 #[cfg(feature = "testing")]
 pub mod testing;
 // Not for doctests: tests/guide has the dependencies of its code, and runs it.

@@ -46,18 +46,21 @@ impl FakeCallerLayer {
     /// A caller with these claims. Adds what every verified token has, unless `claims` has it: the
     /// marker `"source": "microservice"`, and an `exp` in an hour.
     ///
+    /// [`expired`](ServiceClaims::expired) resolves at `exp`, also in paused time of tokio.
+    ///
     /// # Panics
     ///
     /// If `claims` is not a JSON object, or its `exp` is not an integer of at least 0.
     #[allow(clippy::needless_pass_by_value)] // `json!` makes a value
     pub fn new(claims: Value) -> Self {
+        let clock = Clock::movable();
         let mut all = Map::from_iter([
             ("source".to_owned(), Value::from("microservice")),
-            ("exp".to_owned(), Value::from(Clock::default().unix_now() + 3600)),
+            ("exp".to_owned(), Value::from(clock.unix_now() + 3600)),
         ]);
         all.extend(claims.as_object().expect("claims are a JSON object").clone());
         let expires_at = all["exp"].as_u64().expect("`exp` is an integer of at least 0");
-        Self(Some(ServiceClaims::fake(all, expires_at)))
+        Self(Some(ServiceClaims::fake(all, expires_at, clock)))
     }
 
     /// A caller without a credential, as behind an

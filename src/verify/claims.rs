@@ -10,6 +10,11 @@ use serde_json::{Map, Value};
 use super::claim_path::ClaimPath;
 use super::claim_rule::ClaimRule;
 use super::expected::Expected;
+#[cfg(feature = "testing")]
+use super::validity::Validity;
+use super::verified::Verified;
+#[cfg(feature = "testing")]
+use crate::clock::Clock;
 use crate::rejection::{Rejection, RejectionReason};
 
 /// The last second of the year 9999. [`ServiceClaims::expires_at`] returns no later time, because
@@ -49,34 +54,29 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 /// handler, both `ServiceClaims` and `Option<ServiceClaims>` respond with status 500, so that a
 /// forgotten layer does not go unnoticed.
 #[derive(Clone)]
-pub struct ServiceClaims(Arc<Verified>);
-
-struct Verified {
-    claims: Arc<Map<String, Value>>,
-    expires_at: u64,
-}
+pub struct ServiceClaims(Arc<Arc<Verified>>);
 
 impl ServiceClaims {
     /// Only the module `verify` may call this; a test of the architecture enforces it.
-    pub(super) fn verified(claims: Map<String, Value>, expires_at: u64) -> Self {
-        Self(Arc::new(Verified { claims: Arc::new(claims), expires_at }))
+    pub(super) fn verified(verified: Verified) -> Self {
+        Self(Arc::new(Arc::new(verified)))
     }
 
-    /// Claims that no token has, for handler tests. Only the module `testing` may call this.
+    /// Claims that no token has, for handler tests: they end at `expires_at`, in Unix seconds. Only
+    /// the module `testing` may call this.
     #[cfg(feature = "testing")]
-    pub(crate) fn fake(claims: Map<String, Value>, expires_at: u64) -> Self {
-        Self::verified(claims, expires_at)
+    pub(crate) fn fake(claims: Map<String, Value>, expires_at: u64, clock: Clock) -> Self {
+        Self::verified(Verified::new(claims, Validity::new(expires_at, 0), clock))
     }
 
     /// A handle to the same claims with its own reference count, so that threads do not contend for
     /// one counter.
     pub(super) fn with_own_count(&self) -> Self {
-        let Verified { claims, expires_at } = &*self.0;
-        Self(Arc::new(Verified { claims: Arc::clone(claims), expires_at: *expires_at }))
+        Self(Arc::new(Arc::clone(&self.0)))
     }
 
     pub(super) fn as_map(&self) -> &Map<String, Value> {
-        &self.0.claims
+        self.0.claims()
     }
 
     #[cfg(test)]
@@ -96,7 +96,7 @@ impl ServiceClaims {
     /// ```
     #[must_use]
     pub fn get(&self, path: impl Into<ClaimPath>) -> Option<&Value> {
-        path.into().find(&self.0.claims)
+        path.into().find(self.as_map())
     }
 
     /// The name of the calling service: the claim `service`, if it is a string.
@@ -143,11 +143,11 @@ impl ServiceClaims {
 
     /// Whether the claims meet the rule.
     pub(crate) fn meet(&self, rule: &ClaimRule) -> bool {
-        rule.is_met_by(&self.0.claims)
+        rule.is_met_by(self.as_map())
     }
 
     fn string(&self, name: &str) -> Option<&str> {
-        self.0.claims.get(name).and_then(Value::as_str)
+        self.as_map().get(name).and_then(Value::as_str)
     }
 
     /// `iss` (RFC 7519 §4.1.1), if it is a string.
@@ -164,7 +164,7 @@ impl ServiceClaims {
 
     /// The audiences in `aud` (RFC 7519 §4.1.3): none, one or several.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        let audience = self.0.claims.get("aud").map_or(&[][..], |aud| match aud {
+        let audience = self.as_map().get("aud").map_or(&[][..], |aud| match aud {
             Value::Array(several) => several,
             one => std::slice::from_ref(one),
         });
@@ -175,7 +175,56 @@ impl ServiceClaims {
     /// returned as the last second of that year.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.expires_at.min(MAX_EXPIRES_AT))
+        UNIX_EPOCH + Duration::from_secs(self.0.expires_at().min(MAX_EXPIRES_AT))
+    }
+
+    /// Resolves when the token ends, so that a long-lived connection, which is verified only at its
+    /// start, can end with it. [`streams`](crate::streams) has recipes.
+    ///
+    /// A token ends when a request with it would be refused:
+    ///
+    /// - `exp` plus the verifier's [`leeway`](crate::Verifier::leeway) has passed by the wall clock.
+    /// - The key that verified it may no longer be used, 10 s later still. A key set that is only
+    ///   late, because the machine was suspended, is fetched meanwhile and ends no token.
+    ///
+    /// If it has already ended, the future resolves at the first poll. Otherwise it resolves at
+    /// `exp` plus leeway to the millisecond, and at most 10 s after another of these events: it
+    /// checks the clock and the key every 10 s. The claims of a `FakeCallerLayer` end at their
+    /// `exp`.
+    ///
+    /// ```
+    /// use std::pin::pin;
+    ///
+    /// use tokio::sync::broadcast::Receiver;
+    /// use tower_m2m::ServiceClaims;
+    ///
+    /// async fn forward(caller: ServiceClaims, mut charges: Receiver<String>) {
+    ///     let mut expired = pin!(caller.expired());
+    ///     loop {
+    ///         tokio::select! {
+    ///             () = &mut expired => break,
+    ///             Ok(charge) = charges.recv() => println!("{charge}"),
+    ///             else => break,
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = forward;
+    /// ```
+    ///
+    /// The future borrows nothing. While it or the claims exist, they count as a handle to the
+    /// [`RemoteJwks`](crate::RemoteJwks) whose key verified the token.
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it is polled after it has resolved, or outside a tokio runtime with a
+    /// timer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. Futures of one token are independent of each other.
+    pub fn expired(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let verified = Arc::clone(&self.0);
+        async move { verified.ended().await }
     }
 
     /// Deserializes all claims into `T`.
@@ -203,7 +252,7 @@ impl ServiceClaims {
     /// [`ClaimsError`] if the claims do not fit `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         // Drops serde_json's message, which may quote a claim.
-        T::deserialize(&Value::Object(Map::clone(&self.0.claims)))
+        T::deserialize(&Value::Object(self.as_map().clone()))
             .map_err(|_| ClaimsError(std::any::type_name::<T>()))
     }
 }
@@ -212,7 +261,7 @@ impl ServiceClaims {
 impl fmt::Debug for ServiceClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceClaims")
-            .field("claims", &self.0.claims.len())
+            .field("claims", &self.as_map().len())
             .finish_non_exhaustive()
     }
 }
@@ -245,9 +294,13 @@ pub struct ClaimsError(&'static str);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::verify::validity::Validity;
 
     fn claims(text: &str) -> ServiceClaims {
-        ServiceClaims::verified(crate::jose::json::object(text.as_bytes()).unwrap(), u64::MAX)
+        let claims = crate::jose::json::object(text.as_bytes()).unwrap();
+        let validity = Validity::until(u64::MAX);
+        ServiceClaims::verified(Verified::new(claims, validity, Clock::default()))
     }
 
     #[test]

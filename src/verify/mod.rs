@@ -20,12 +20,14 @@ mod log_target;
 mod mismatch;
 mod near_cache;
 mod policy;
+mod proof;
 mod refusal_log;
 mod registered_claims;
 #[cfg(test)]
 mod tests;
 mod token_cache;
 mod validity;
+mod verified;
 mod verifier;
 
 pub use any_verifier::AnyVerifier;

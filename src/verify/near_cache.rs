@@ -105,7 +105,9 @@ mod tests {
 
     use super::super::cached_token::CachedRejection;
     use super::super::validity::Validity;
+    use super::super::verified::Verified;
     use super::*;
+    use crate::clock::Clock;
     use crate::jose::Jwk;
     use crate::rejection::RejectionReason;
     use crate::testing::TestAuthority;
@@ -118,8 +120,9 @@ mod tests {
 
     /// An admitted token that is valid until its key is retired or `NOW + 100`.
     fn admitted(token: &str, key: &Arc<Jwk>) -> CachedToken {
-        let claims = ServiceClaims::verified(Map::new(), NOW + 100);
-        CachedToken::new(token, Ok(claims), Arc::clone(key), Validity::until(NOW + 100))
+        let validity = Validity::until(NOW + 100);
+        let verified = Verified::new(Map::new(), validity, Clock::default());
+        CachedToken::new(token, Ok(ServiceClaims::verified(verified)), Arc::clone(key), validity)
     }
 
     fn get(caches: &NearCaches, token: &[u8], now: u64) -> Option<ServiceClaims> {

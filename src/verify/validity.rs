@@ -1,5 +1,7 @@
 //! [`Validity`]: the time in which the dates of a token are valid.
 
+use std::time::Duration;
+
 /// The interval in which the dates of a token are valid, leeway included, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -33,5 +35,10 @@ impl Validity {
 
     pub(crate) fn contains(&self, now: u64) -> bool {
         (self.from..self.until).contains(&now)
+    }
+
+    /// The time from `now`, since the Unix epoch, to the end of the interval.
+    pub(super) fn left(&self, now: Duration) -> Duration {
+        Duration::from_secs(self.until).saturating_sub(now)
     }
 }

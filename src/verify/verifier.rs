@@ -11,8 +11,10 @@ use super::concurrency::{Permit, QueueSlot, SignatureLimit};
 #[cfg(feature = "reqwest")]
 use super::mismatch::Mismatch;
 use super::policy::{CheckedClaims, MarkerOrder, Policy};
+use super::proof::Proof;
 use super::refusal_log::RefusalLog;
 use super::token_cache::TokenCache;
+use super::verified::Verified;
 use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::{Jwk, Jws};
@@ -322,7 +324,9 @@ impl Verifier {
             Ok(claims) if self.policy.has_marker(&claims) => {
                 requirements?;
                 self.policy.check_required(&claims)?;
-                Ok(ServiceClaims::verified(claims, validity.expires_at()))
+                let proof = Proof::new(Arc::clone(&jwk), jws.algorithm(), self.keys.clone());
+                let verified = Verified::new(claims, validity, self.clock.clone());
+                Ok(ServiceClaims::verified(verified.proved_by(proof)))
             }
             Ok(_) => {
                 let reason = first_failed(RejectionReason::NotMicroservice);

@@ -2,6 +2,8 @@
 
 mod concurrency;
 #[cfg(feature = "testing")]
+mod expired;
+#[cfg(feature = "testing")]
 mod issuers;
 mod policy;
 #[cfg(feature = "testing")]

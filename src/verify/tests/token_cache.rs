@@ -10,7 +10,9 @@ use super::super::cached_token::{CachedRejection, CachedToken};
 use super::super::claims::ServiceClaims;
 use super::super::token_cache::TokenCache;
 use super::super::validity::Validity;
+use super::super::verified::Verified;
 use super::super::verifier::Verifier;
+use crate::clock::Clock;
 use crate::rejection::RejectionReason;
 use crate::testing::TestAuthority;
 
@@ -196,12 +198,16 @@ fn cache_stays_bounded_under_100_000_tokens() {
         for number in 0..100_000 {
             let token = format!("{number:0>token_len$}");
             bytes_offered += token.len();
+            let validity = Validity::until(NOW + 100);
             // Every other token is rejected and goes into the part for rejected tokens.
             let outcome = match number % 2 {
-                0 => Ok(ServiceClaims::verified(serde_json::Map::new(), NOW)),
+                0 => {
+                    let claims = serde_json::Map::new();
+                    let verified = Verified::new(claims, validity, Clock::default());
+                    Ok(ServiceClaims::verified(verified))
+                }
                 _ => Err(CachedRejection::Unmarked(RejectionReason::NotMicroservice)),
             };
-            let validity = Validity::until(NOW + 100);
             cache.insert(CachedToken::new(&token, outcome, Arc::clone(&key), validity));
             cache.get(token.as_bytes(), NOW);
         }

@@ -1,0 +1,77 @@
+//! [`Proof`]: the key that verified a token, which a stream watches while it is open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::jose::{Algorithm, Jwk};
+use crate::jwks::{KeySource, Lookup};
+
+/// How long a key stays unusable before the tokens that it verified end.
+///
+/// A key of a [`RemoteJwks`](crate::RemoteJwks) is also unusable while the fetch task is late, for
+/// instance after the machine was suspended. The next fetch makes it usable again.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The key that verified a token.
+pub(super) struct Proof {
+    key: Arc<Jwk>,
+    algorithm: Algorithm,
+    /// Where the key came from.
+    keys: KeySource,
+}
+
+/// Watches the key of one token.
+pub(super) struct KeyWatch<'p> {
+    proof: &'p Proof,
+    /// The current object of the key: one that is dropped and fetched again has a new object.
+    key: Arc<Jwk>,
+    unusable_since: Option<Instant>,
+}
+
+impl Proof {
+    pub(super) fn new(key: Arc<Jwk>, algorithm: Algorithm, keys: KeySource) -> Self {
+        Self { key, algorithm, keys }
+    }
+
+    pub(super) fn watch(&self) -> KeyWatch<'_> {
+        KeyWatch { proof: self, key: Arc::clone(&self.key), unusable_since: None }
+    }
+}
+
+impl KeyWatch<'_> {
+    /// Whether the key has ended: it has been unusable for [`GRACE`], or another key has its `kid`.
+    pub(super) fn has_ended(&mut self, clock: &Clock) -> bool {
+        if self.key.is_usable(clock.unix_now()) {
+            self.unusable_since = None;
+            return false;
+        }
+        match self.look_up(clock) {
+            Some(key) => {
+                let is_other = !key.has_same_material(&self.key);
+                (self.key, self.unusable_since) = (key, None);
+                is_other
+            }
+            None => {
+                let since = *self.unusable_since.get_or_insert_with(|| clock.now());
+                clock.now() - since >= GRACE
+            }
+        }
+    }
+
+    /// The key as the source has it now. The first look-up of an unusable key requests a fetch, as
+    /// a request with the token would, but does not wait for it: pending look-ups are limited.
+    fn look_up(&self, clock: &Clock) -> Option<Arc<Jwk>> {
+        let Proof { algorithm, keys, .. } = self.proof;
+        let (kid, now) = (self.key.kid(), clock.unix_now());
+        if self.unusable_since.is_some() {
+            return keys.find(kid, *algorithm, now);
+        }
+        match keys.look_up(kid, *algorithm, now) {
+            Lookup::Found(key) => Some(key),
+            Lookup::Refused(_) | Lookup::Pending(_) => None,
+        }
+    }
+}

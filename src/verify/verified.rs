@@ -1,0 +1,67 @@
+//! [`Verified`]: the claims of a token, and when they end.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::sleep;
+
+use super::proof::Proof;
+use super::validity::Validity;
+use crate::clock::Clock;
+
+/// The longest sleep of a future that waits for the end of a token: a timer stands still while the
+/// machine is suspended, the wall clock may be set ahead, and a key may end at any time.
+const MAX_SLEEP: Duration = Duration::from_secs(10);
+
+/// What all handles to the claims of one token share.
+pub(super) struct Verified {
+    claims: Map<String, Value>,
+    validity: Validity,
+    /// The clock of the verifier.
+    clock: Clock,
+    /// `None` for claims that no token has.
+    proof: Option<Proof>,
+}
+
+impl Verified {
+    /// Claims that no key has verified.
+    pub(super) fn new(claims: Map<String, Value>, validity: Validity, clock: Clock) -> Self {
+        Self { claims, validity, clock, proof: None }
+    }
+
+    pub(super) fn proved_by(self, proof: Proof) -> Self {
+        Self { proof: Some(proof), ..self }
+    }
+
+    pub(super) fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// `exp` without leeway, rounded down to whole seconds.
+    pub(super) fn expires_at(&self) -> u64 {
+        self.validity.expires_at()
+    }
+
+    /// Resolves when a request with the token would be refused. Holds no lock while it waits.
+    pub(super) async fn ended(&self) {
+        let mut key = self.proof.as_ref().map(Proof::watch);
+        loop {
+            // Before the checks, so that an advance of the clock after them ends the sleep.
+            let moved = self.clock.moved();
+            let now = self.clock.since_epoch();
+            if self.has_ended(now) || key.as_mut().is_some_and(|key| key.has_ended(&self.clock)) {
+                return;
+            }
+            tokio::select! {
+                () = sleep(self.validity.left(now).min(MAX_SLEEP)) => {}
+                () = moved => {}
+            }
+        }
+    }
+
+    /// Whether the token has ended at `now`, since the Unix epoch, whatever the state of its key.
+    /// Every condition of the policy that changes while a stream is open is checked here.
+    fn has_ended(&self, now: Duration) -> bool {
+        self.validity.left(now).is_zero()
+    }
+}
