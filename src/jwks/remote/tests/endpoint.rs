@@ -42,15 +42,20 @@ impl TestKey {
     pub(super) fn jwk(self) -> &'static Jwk {
         &POOL[&self].1
     }
+
+    /// Signs claims, which are JSON.
+    pub(super) fn sign(self, claims: &str) -> String {
+        POOL[&self].2.sign(claims).unwrap()
+    }
 }
 
 /// Generated once: it takes longer than the rest of a simulation.
-static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk)>> = LazyLock::new(|| {
+static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk, SigningKey)>> = LazyLock::new(|| {
     let pool = TestKey::all().map(|test_key| {
         let key = SigningKey::generate_ed25519(test_key.kid()).unwrap();
         let json = serde_json::from_str(key.jwk()).unwrap();
         let jwk = Jwk::from_jwk(&json).unwrap();
-        (test_key, (json, jwk))
+        (test_key, (json, jwk, key))
     });
     pool.collect()
 });

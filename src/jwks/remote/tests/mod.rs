@@ -14,4 +14,5 @@ mod metrics;
 mod recorder;
 mod runtimes;
 mod simulation;
+mod streams;
 mod wall_clock;
