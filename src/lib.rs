@@ -98,8 +98,8 @@
 //!
 //! # Features
 //!
-//! - `axum` (default): the extractors `ServiceClaims` and `Option<ServiceClaims>`, and [`Rejection`]
-//!   as a response
+//! - `axum` (default): the extractors `ServiceClaims` and [`TypedClaims`], also as an `Option`, and
+//!   [`Rejection`] as a response
 //! - `reqwest` (default): everything that does network I/O, and the client layer for
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
@@ -194,7 +194,7 @@ pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 #[cfg(feature = "axum")]
 #[doc(inline)]
-pub use crate::server::ServiceClaimsRejection;
+pub use crate::server::{ServiceClaimsRejection, TypedClaims};
 #[doc(inline)]
 pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 #[cfg(feature = "reqwest")]

@@ -1,6 +1,7 @@
 //! [`ServiceClaims`] as an axum extractor.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
@@ -8,17 +9,21 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::outcome::{Anonymous, Outcome};
-use super::response::MISSING_LAYER;
+use super::response::{MISSING_LAYER, Realm};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::verify::ServiceClaims;
+use crate::verify::{RefusalLog, ServiceClaims};
 
-/// Rejection of the [`ServiceClaims`] extractors.
+/// Counts the requests whose claims an extractor refused.
+static CLAIMS_REFUSED: LazyLock<RefusalLog> = LazyLock::new(RefusalLog::default);
+
+/// Rejection of the extractors [`ServiceClaims`] and [`TypedClaims`], and of both as an `Option`.
 ///
 /// | extractor | cause | status | [`reason`](Self::reason) |
 /// |---|---|---|---|
-/// | both | no [`VerifyServiceTokenLayer`] in front of the handler | 500 | `None` |
-/// | `ServiceClaims` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
-/// | `ServiceClaims` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
+/// | all | no [`VerifyServiceTokenLayer`] in front of the handler | 500 | `None` |
+/// | without `Option` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
+/// | without `Option` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
+/// | `TypedClaims<T>` and `Option<TypedClaims<T>>` | the claims do not fit `T` | 403 | [`ClaimRefused`](RejectionReason::ClaimRefused) |
 ///
 /// A response with 401 or 403 has the challenge of a layer that requires a token, and the
 /// [`Rejection`] in its extensions; see the [table of responses](crate::server#responses). The body
@@ -49,6 +54,7 @@ use crate::verify::ServiceClaims;
 ///
 /// [`MissingToken`]: crate::RejectionKind::MissingToken
 /// [`NotMicroservice`]: RejectionReason::NotMicroservice
+/// [`TypedClaims`]: crate::TypedClaims
 /// [`VerifyServiceTokenLayer`]: crate::VerifyServiceTokenLayer
 /// [`optional`]: crate::VerifyServiceTokenLayer::optional
 #[derive(Debug)]
@@ -69,6 +75,12 @@ impl ServiceClaimsRejection {
 
     fn rejection(&self) -> Option<&Rejection> {
         self.0.as_deref().map(Anonymous::rejection)
+    }
+
+    /// The rejection of a request whose claims a handler does not accept.
+    pub(super) fn claims_refused(_parts: &Parts) -> Self {
+        let (reason, realm) = (RejectionReason::ClaimRefused, Realm::new("m2m"));
+        Self(Some(Box::new(Anonymous::new(reason.into(), realm, CLAIMS_REFUSED.clone()))))
     }
 }
 

@@ -7,8 +7,10 @@ use http::Request;
 use http::header::HeaderName;
 use serde_json::json;
 use tower::{Layer, ServiceExt};
-use tower_m2m::testing::TestAuthority;
-use tower_m2m::{Algorithm, Expected, ServiceClaims, Verifier, VerifyServiceTokenLayer};
+use tower_m2m::testing::{FakeCallerLayer, TestAuthority};
+use tower_m2m::{
+    Algorithm, Expected, ServiceClaims, TypedClaims, Verifier, VerifyServiceTokenLayer,
+};
 
 use crate::support::{Inner, Logs, bearer, request};
 
@@ -174,6 +176,20 @@ async fn extractor_logs_its_refusals() {
     let fields = r#"reason=NotMicroservice count=1 expected="source: \"microservice\"""#;
     assert_eq!(lines(&logs, "WARN"), [format!("requests refused {fields}")]);
     assert_eq!(lines(&logs, "DEBUG").len(), 3);
+}
+
+#[tokio::test]
+async fn claims_of_another_type_are_logged_without_values() {
+    let layer = FakeCallerLayer::new(json!({"service": "orders-7f3a"}));
+    let app = Router::new().route("/", get(|_: TypedClaims<u64>| async {})).layer(layer);
+    let logs = Logs::of_this_thread();
+    assert_eq!(app.oneshot(Request::new(Body::empty())).await.unwrap().status(), 403);
+    let events = [
+        "service token claims do not fit type type=\"u64\"",
+        "request refused reason=ClaimRefused",
+    ];
+    assert_eq!(lines(&logs, "DEBUG"), events);
+    assert!(!logs.text().contains("7f3a"), "{}", logs.text());
 }
 
 #[tokio::test]
