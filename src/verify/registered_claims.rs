@@ -46,7 +46,7 @@ impl<'j> RegisteredClaims<'j> {
 pub(super) fn issuer(payload: &[u8]) -> Option<Option<RawValue<'_>>> {
     let mut iss = None;
     json::members(payload, |name, value| {
-        if name.unescape_into(&mut [0; 5]) != b"iss" {
+        if !name.is("iss") {
             return Some(());
         }
         iss.replace(value).is_none().then_some(())

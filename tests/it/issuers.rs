@@ -265,7 +265,8 @@ async fn one_summary_names_what_all_verifiers_accept() {
         ),
         (
             R::WrongAudience,
-            token(&b).audience("orders"),
+            // Too long for the policy of A.
+            token(&b).audience("orders").claim("x", "x".repeat(4096)),
             r#"expected="billing or billing, ledger" unverified="orders""#.to_owned(),
         ),
         (
@@ -296,6 +297,24 @@ async fn one_summary_names_what_all_verifiers_accept() {
         let summaries = lines(&logs, &format!("requests refused reason={reason:?} "));
         assert_eq!(summaries, [format!("count=1 {fields}")]);
     }
+}
+
+#[tokio::test]
+async fn required_and_optional_layers_share_the_summary() {
+    let [a, b] = two_offline();
+    let verifier = joined(&a, &b);
+    let logs = Logs::of_this_thread();
+    for layer in [
+        VerifyServiceTokenLayer::optional(verifier.clone()),
+        VerifyServiceTokenLayer::new(verifier),
+    ] {
+        let request = bearer(&token(&a).claim("iss", C).sign());
+        assert_eq!(layer.layer(Inner::default()).oneshot(request).await.unwrap().status(), 401);
+    }
+    let fields = format!(r#"expected="{A} or {B}" unverified="{C}""#);
+    let summary = format!("reason=WrongIssuer count=1 {fields}");
+    assert_eq!(lines(&logs, "requests refused "), [summary]);
+    assert_eq!(lines(&logs, "request refused reason=WrongIssuer "), [&*fields, &*fields]);
 }
 
 #[tokio::test]
