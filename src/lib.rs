@@ -66,6 +66,8 @@
 //! # }
 //! ```
 //!
+//! [`Verifier::or`] also accepts the tokens of another authority, whose keys and policy are its own.
+//!
 //! Any Tower service can be wrapped, not only axum's. In any other framework,
 //! [`Verifier::authenticate`] verifies a request: see [`other_frameworks`]. [`Verifier::verify`]
 //! checks a token that arrives without HTTP, for instance in a queue message. [`server`] documents

@@ -85,7 +85,8 @@ use crate::verify::AnyVerifier;
 pub struct VerifyServiceTokenLayer(Arc<Authenticator>);
 
 impl VerifyServiceTokenLayer {
-    /// Creates a layer that refuses every request without a valid token.
+    /// Creates a layer that refuses every request without a valid token. `verifier` is a
+    /// [`Verifier`](crate::Verifier), or an [`AnyVerifier`] for the tokens of several authorities.
     ///
     /// By default it reads `Authorization`, names the [realm](Self::realm) `m2m`, and refuses a
     /// gRPC call with a [gRPC status](Self::http_answers).
@@ -97,15 +98,17 @@ impl VerifyServiceTokenLayer {
     /// and other callers share.
     ///
     /// Such a request has no credential, a credential of another scheme, or an authentic token
-    /// without the [marker](crate::Verifier::marker), such as that of an end user's session. It reaches
-    /// the inner service without claims.
+    /// without the [marker](crate::Verifier::marker), such as that of an end user's session. It
+    /// reaches the inner service without claims.
     ///
     /// The marker is read first: a token without it is verified by its dates, key and signature
     /// alone, whatever [`issuer`](crate::Verifier::issuer), [`audience`](crate::Verifier::audience),
     /// [`subject`](crate::Verifier::subject) and [`max_lifetime`](crate::Verifier::max_lifetime) the
-    /// verifier requires of services, and whether or not it has a `cnf`. A forged or expired token is still
-    /// refused, and so is one that another authority signed: if users have such tokens, put the
-    /// service token into its own [`header`](Self::header).
+    /// verifier requires of services, and whether or not it has a `cnf`. A forged or expired token is
+    /// still refused, and so is one that another authority signed: if users have such tokens, put the
+    /// service token into its own [`header`](Self::header). An [`AnyVerifier`] of several issuers
+    /// refuses every token whose `iss` is [not one of
+    /// theirs](AnyVerifier#which-verifier-decides).
     ///
     /// ```
     /// use axum::{Router, routing::get};

@@ -66,6 +66,10 @@
 //!    expected value, and no [deny list](crate::DenyList) of the verifier has an entry for the token.
 //!    A [`RequireClaimLayer`](crate::RequireClaimLayer) makes such a condition for some routes.
 //!
+//! With the verifiers of [several issuers](crate::AnyVerifier), the `iss` of the token selects one of
+//! them after the token is decoded in 3, and that one makes every further check. In 1 the longest
+//! token that one of them accepts is the limit.
+//!
 //! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. Of a token
 //! without it, it checks 1 to 5, the dates in 6, and 7, and admits the request without claims, unless
 //! a deny list has an entry for its key.
@@ -95,12 +99,13 @@
 //! - `reason` is a [`RejectionReason`](crate::RejectionReason).
 //! - `expected` is what the verifier requires, if that can be set: the issuers, the audiences, the
 //!   subject, the algorithms, the longest lifetime, the longest token, the marker or the required
-//!   claims.
+//!   claims. With [several issuers](crate::AnyVerifier) it is what each verifier requires, joined
+//!   with `or`.
 //! - `unverified` is the `iss` or `aud` of a token that was rejected for it. The sender may have
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
 //!   claim. No other part of a token is logged.
 //!
-//! Clones of a verifier share the counts. Counting needs no timer: after the last refusal of a
+//! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting needs no timer: after the last refusal of a
 //! flood, the rest of the count is logged with the next refusal for that reason.
 //!
 //! # Responses

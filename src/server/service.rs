@@ -46,8 +46,8 @@ pub struct VerifyServiceToken<S> {
 
 impl<S> VerifyServiceToken<S> {
     /// Creates a service that refuses every request without a valid token, with the defaults of
-    /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new). For other options use
-    /// the layer.
+    /// [`VerifyServiceTokenLayer::new`](crate::VerifyServiceTokenLayer::new). `verifier` is a
+    /// [`Verifier`](crate::Verifier) or an [`AnyVerifier`]. For other options use the layer.
     #[must_use]
     pub fn new(inner: S, verifier: impl Into<AnyVerifier>) -> Self {
         let authenticator = Authenticator::new(verifier.into(), Mode::Required);

@@ -1,4 +1,5 @@
-//! [`Verifier::authenticate`] and [`AnyVerifier::authenticate`]: verify the credential of a request of any framework.
+//! [`Verifier::authenticate`] and [`AnyVerifier::authenticate`]: verify the credential of a request
+//! of any framework.
 
 use http::header::AUTHORIZATION;
 

@@ -26,7 +26,7 @@ impl Verifier {
     /// ```
     ///
     /// Several issuers share one key set. A token of any of them may be signed with any of its
-    /// keys.
+    /// keys. For issuers with keys of their own join several verifiers with [`or`](Self::or).
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         self.with_policy(|policy| policy.add_issuer(issuer.into()))
     }

@@ -218,6 +218,43 @@ fn joined(a: &TestAuthority, b: &TestAuthority) -> AnyVerifier {
 }
 
 #[tokio::test]
+async fn authenticate_and_verify_select_by_iss() {
+    let [a, b] = two_offline();
+    let verifier = joined(&a, &b);
+    let value = |token: &str| format!("Bearer {token}");
+    let cases = [
+        (token(&a), Ok(A.to_owned())),
+        (token(&b), Ok(B.to_owned())),
+        (token(&a).claim("iss", B), Err(R::BadSignature)),
+        (token(&a).claim("iss", C), Err(R::WrongIssuer)),
+    ];
+    for (token, expected) in cases {
+        let token = token.sign();
+        for _ in 0..2 {
+            for outcome in [
+                verifier.authenticate([value(&token)]).await,
+                verifier.verify(&token).await,
+                verifier.clone().authenticate(vec![value(&token).into_bytes()]).await,
+            ] {
+                let outcome = outcome.map(|claims| claims.issuer().unwrap().to_owned());
+                assert_eq!(outcome.map_err(|rejection| rejection.reason()), expected);
+            }
+        }
+    }
+    let good = value(&token(&a).sign());
+    let cases: [(&[&str], _); 4] = [
+        (&[], R::MissingCredentials),
+        (&[&good, &good], R::MultipleCredentials),
+        (&["Basic dTpw"], R::UnsupportedScheme),
+        (&["Bearer a b"], R::MalformedCredentials),
+    ];
+    for (values, expected) in cases {
+        let rejection = verifier.authenticate(values.iter()).await.unwrap_err();
+        assert_eq!(rejection.reason(), expected);
+    }
+}
+
+#[tokio::test]
 async fn grpc_call_of_no_accepted_issuer_gets_status_16() {
     let [a, b] = two_offline();
     let layer = VerifyServiceTokenLayer::new(joined(&a, &b));
