@@ -1,5 +1,5 @@
-//! The service that the docs' page `testing_guide` shows and its tests import, and these tests as
-//! doctests.
+//! The service that the docs' page `testing_guide` shows and its tests import, and the code of the
+//! pages as doctests.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -24,7 +24,12 @@ async fn charge(caller: ServiceClaims) -> Result<&'static str, StatusCode> {
     }
 }
 
-/// The page.
+/// The page `testing_guide`.
 #[cfg(doctest)]
 #[doc = include_str!("../../src/docs/testing.md")]
 struct TestingGuide;
+
+/// The page `streams`.
+#[cfg(doctest)]
+#[doc = include_str!("../../src/docs/streams.md")]
+struct Streams;
