@@ -7,7 +7,8 @@
 mod support;
 
 use std::hint::black_box;
-use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -19,10 +20,14 @@ use http::header::AUTHORIZATION;
 use http::{Request, Uri};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::testing::bearer;
-use tower_m2m::{AddServiceTokenLayer, AnyVerifier, ServiceToken, Verifier};
+use tower_m2m::{
+    AddServiceTokenLayer, AnyVerifier, RequireClaimLayer, ServiceToken, Verifier,
+    VerifyServiceTokenLayer,
+};
 
 use support::{
     CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
@@ -78,6 +83,46 @@ fn cached_token(bencher: Bencher) {
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn cached_token_at_two_issuers(bencher: Bencher) {
     bench_server(bencher, two_issuers(|verifier| verifier), Some(&RS256.service));
+}
+
+/// The difference to [`cached_token`] is the cost of a `RequireClaimLayer` whose rule is met.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn cached_token_required_claim(bencher: Bencher) {
+    let inner = RequireClaimLayer::new("service", ["refunds", "orders"]).layer(noop_service());
+    let service = VerifyServiceTokenLayer::new(verifier(&RS256.jwks)).layer(inner);
+    let credential = bearer(&RS256.service);
+    bench(bencher, service, || request(Some(credential.clone())));
+}
+
+/// The difference to [`cached_token`] is the cost of the counter with a recorder.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn cached_token_counted(bencher: Bencher) {
+    metrics::with_local_recorder(&AtomicRecorder, || {
+        bench_server(bencher, verifier(&RS256.jwks), Some(&RS256.service));
+    });
+}
+
+/// A recorder whose counters are atomic numbers, as those of exporters are.
+struct AtomicRecorder;
+
+impl Recorder for AtomicRecorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(AtomicU64::new(0)))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }
 
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]

@@ -194,11 +194,13 @@ pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 #[doc(inline)]
 pub use crate::jwks::{KeySetError, KeySource, LocalJwks};
 pub use crate::rejection::{Rejection, RejectionKind, RejectionReason};
+#[doc(inline)]
+pub use crate::server::{
+    RequireClaim, RequireClaimLayer, VerifyServiceToken, VerifyServiceTokenLayer,
+};
 #[cfg(feature = "axum")]
 #[doc(inline)]
 pub use crate::server::{ServiceClaimsRejection, TypedClaims};
-#[doc(inline)]
-pub use crate::server::{VerifyServiceToken, VerifyServiceTokenLayer};
 #[cfg(feature = "reqwest")]
 #[doc(inline)]
 pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};

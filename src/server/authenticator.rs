@@ -1,22 +1,27 @@
 //! Decides whether one request reaches the inner service.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{Request, Response};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-use super::outcome::{Anonymous, Outcome};
-use super::response::{Protocols, Realm};
+use super::outcome::Outcome;
+use super::per_thread::PerThread;
+use super::refuser::Refuser;
+use super::response::{Protocol, Protocols, Realm};
 use crate::bearer;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
-use crate::verify::{AnyVerifier, Authentication, ServiceClaims};
+use crate::verify::{AnyVerifier, Authentication, PendingAuthentication, ServiceClaims};
 
 /// The options of a layer, which its services share.
 #[derive(Clone, Debug)]
 pub(super) struct Authenticator {
     verifier: AnyVerifier,
     header: HeaderName,
-    realm: Realm,
     mode: Mode,
-    protocols: Protocols,
+    refuser: PerThread<Refuser>,
 }
 
 /// Whether a request without a service token reaches the inner service.
@@ -29,20 +34,20 @@ pub(super) enum Mode {
 impl Authenticator {
     pub(super) fn new(verifier: AnyVerifier, mode: Mode) -> Self {
         verifier.log_rules();
+        let refuser = PerThread::new(Refuser::new(verifier.refusal_log().clone()));
         Self {
             verifier: match mode {
                 Mode::Required => verifier,
                 Mode::Optional => verifier.with_marker_first(),
             },
             header: AUTHORIZATION,
-            realm: Realm::default(),
             mode,
-            protocols: Protocols::HttpAndGrpc,
+            refuser,
         }
     }
 
     pub(super) fn use_realm(&mut self, realm: Realm) {
-        self.realm = realm;
+        self.refuser.get_mut().use_realm(realm);
     }
 
     pub(super) fn use_header(&mut self, name: HeaderName) {
@@ -50,7 +55,15 @@ impl Authenticator {
     }
 
     pub(super) fn use_protocols(&mut self, protocols: Protocols) {
-        self.protocols = protocols;
+        self.refuser.get_mut().use_protocols(protocols);
+    }
+
+    pub(super) fn observe(&mut self) {
+        self.refuser.get_mut().observe();
+    }
+
+    pub(super) fn is_observing(&self) -> bool {
+        !self.refuser.get().telemetry().is_enforced()
     }
 
     /// Verifies the request's credential and marks it sensitive.
@@ -72,26 +85,74 @@ impl Authenticator {
         request: &mut Request<B>,
         result: Result<ServiceClaims, Rejection>,
     ) -> Result<(), Response<ResBody>> {
+        let refuser = self.refuser.get();
         let outcome = match result {
-            Ok(claims) => Outcome::Authenticated(claims),
-            Err(rejection) if self.admits_without_claims(rejection) => {
-                let log = self.verifier.refusal_log().clone();
-                Outcome::Anonymous(Box::new(Anonymous::new(rejection, self.realm.clone(), log)))
+            Ok(claims) => {
+                refuser.telemetry().admitted(|| refuser.protocol_of(request));
+                Outcome::authenticated(claims, self.refuser_of_thread())
             }
             Err(rejection) => {
-                let token = || self.token(request).ok();
-                self.verifier.refusal_log().log(rejection.reason(), token);
-                return Err(rejection.respond_to(request, self.protocols, &self.realm));
+                let protocol = || refuser.protocol_of(request);
+                self.record(Some(&rejection), protocol, || self.token(request).ok());
+                if self.admits_without_claims(rejection) {
+                    Outcome::anonymous(rejection, self.refuser_of_thread())
+                } else if self.is_observing() {
+                    Outcome::observed(rejection, self.refuser_of_thread())
+                } else {
+                    return Err(refuser.respond(rejection, protocol()));
+                }
             }
         };
         request.extensions_mut().insert(outcome);
         Ok(())
     }
 
+    /// Passes on a request whose token has to wait, and records its outcome when it is known.
+    /// Without a runtime the outcome is not recorded.
+    ///
+    /// The limits on waiting tokens also bound the number of tasks.
+    pub(super) fn observe_pending<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        pending: PendingAuthentication,
+    ) {
+        let (sender, receiver) = watch::channel(None);
+        let protocol = self.refuser.get().protocol_of(request);
+        let token = self.token(request).ok().map(<[u8]>::to_vec);
+        request.extensions_mut().insert(Outcome::pending(receiver, self.refuser_of_thread()));
+        let Ok(runtime) = Handle::try_current() else { return };
+        let authenticator = Arc::clone(self);
+        runtime.spawn(async move {
+            let result = pending.await;
+            authenticator.record(result.as_ref().err(), || protocol, || token.as_deref());
+            sender.send_replace(Some(result));
+        });
+    }
+
+    fn record<'t>(
+        &self,
+        rejection: Option<&Rejection>,
+        protocol: impl FnOnce() -> Protocol,
+        token: impl Fn() -> Option<&'t [u8]>,
+    ) {
+        let telemetry = self.refuser.get().telemetry();
+        match rejection {
+            None => telemetry.admitted(protocol),
+            Some(rejection) if self.admits_without_claims(*rejection) => {
+                telemetry.admitted_without_claims(rejection.reason(), protocol);
+            }
+            Some(rejection) => telemetry.refused(rejection.reason(), protocol, token),
+        }
+    }
+
     /// The token in the request's only credential, which may be empty or malformed.
     fn token<'r, B>(&self, request: &'r Request<B>) -> Result<&'r [u8], RejectionReason> {
         let credential = bearer::credential(request.headers().get_all(&self.header))?;
         bearer::token(credential.as_bytes(), &self.header)
+    }
+
+    fn refuser_of_thread(&self) -> Arc<Refuser> {
+        Arc::clone(self.refuser.arc())
     }
 
     fn admits_without_claims(&self, rejection: Rejection) -> bool {

@@ -1,20 +1,18 @@
 //! [`ServiceClaims`] as an axum extractor.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::outcome::{Anonymous, Outcome};
-use super::response::{MISSING_LAYER, Realm};
+use super::outcome::Outcome;
+use super::refuser::Refuser;
+use super::response::{MISSING_LAYER, Protocol};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::verify::{RefusalLog, ServiceClaims};
-
-/// Counts the requests whose claims an extractor refused.
-static CLAIMS_REFUSED: LazyLock<RefusalLog> = LazyLock::new(RefusalLog::default);
+use crate::verify::ServiceClaims;
 
 /// Rejection of the extractors [`ServiceClaims`] and [`TypedClaims`], and of both as an `Option`.
 ///
@@ -58,7 +56,15 @@ static CLAIMS_REFUSED: LazyLock<RefusalLog> = LazyLock::new(RefusalLog::default)
 /// [`VerifyServiceTokenLayer`]: crate::VerifyServiceTokenLayer
 /// [`optional`]: crate::VerifyServiceTokenLayer::optional
 #[derive(Debug)]
-pub struct ServiceClaimsRejection(Option<Box<Anonymous>>);
+pub struct ServiceClaimsRejection(Option<Box<Refused>>);
+
+/// Why a request has no claims, and what its response needs.
+#[derive(Debug)]
+struct Refused {
+    rejection: Rejection,
+    protocol: Protocol,
+    refuser: Arc<Refuser>,
+}
 
 impl ServiceClaimsRejection {
     /// The status of the response.
@@ -74,13 +80,21 @@ impl ServiceClaimsRejection {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        self.0.as_deref().map(Anonymous::rejection)
+        self.0.as_ref().map(|refused| &refused.rejection)
+    }
+
+    fn new(rejection: Rejection, refuser: Arc<Refuser>, parts: &Parts) -> Self {
+        let protocol = refuser.protocol_of_head(parts);
+        Self(Some(Box::new(Refused { rejection, protocol, refuser })))
     }
 
     /// The rejection of a request whose claims a handler does not accept.
-    pub(super) fn claims_refused(_parts: &Parts) -> Self {
-        let (reason, realm) = (RejectionReason::ClaimRefused, Realm::new("m2m"));
-        Self(Some(Box::new(Anonymous::new(reason.into(), realm, CLAIMS_REFUSED.clone()))))
+    pub(super) fn claims_refused(parts: &Parts) -> Self {
+        let rejection = RejectionReason::ClaimRefused.into();
+        outcome(parts).map_or_else(
+            |missing| missing,
+            |outcome| Self::new(rejection, Arc::clone(outcome.refuser()), parts),
+        )
     }
 }
 
@@ -88,10 +102,11 @@ impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
     type Rejection = ServiceClaimsRejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        match outcome(parts)? {
-            Outcome::Authenticated(claims) => Ok(claims),
-            Outcome::Anonymous(anonymous) => Err(ServiceClaimsRejection(Some(anonymous))),
-        }
+        let outcome = outcome(parts)?;
+        let refuser = Arc::clone(outcome.refuser());
+        refuser.telemetry().claims_extracted();
+        let result = outcome.result().await;
+        result.map_err(|rejection| ServiceClaimsRejection::new(rejection, refuser, parts))
     }
 }
 
@@ -109,7 +124,10 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for ServiceClaims {
 impl IntoResponse for ServiceClaimsRejection {
     fn into_response(self) -> Response {
         match self.0.as_deref() {
-            Some(anonymous) => anonymous.refuse(),
+            Some(Refused { rejection, protocol, refuser }) => {
+                refuser.telemetry().refused_by_extractor(rejection.reason(), *protocol);
+                refuser.respond(*rejection, Protocol::Http)
+            }
             None => {
                 tracing::error!("ServiceClaims extracted without VerifyServiceTokenLayer");
                 MISSING_LAYER.into_response()
@@ -138,13 +156,11 @@ mod tests {
     use http::Request;
     use http::header::WWW_AUTHENTICATE;
 
-    use super::super::response::Realm;
     use super::*;
     use crate::verify::RefusalLog;
 
     fn anonymous(reason: RejectionReason) -> Outcome {
-        let (realm, log) = (Realm::new("billing"), RefusalLog::default());
-        Outcome::Anonymous(Box::new(Anonymous::new(reason.into(), realm, log)))
+        Outcome::anonymous(reason.into(), Arc::new(Refuser::new(RefusalLog::default())))
     }
 
     #[tokio::test]

@@ -214,6 +214,41 @@ impl VerifyServiceTokenLayer {
         self.with(|authenticator| authenticator.use_protocols(Protocols::HttpOnly))
     }
 
+    /// Refuses nothing, and records what the layer would refuse. Each
+    /// [`RequireClaimLayer`](crate::RequireClaimLayer) inside does the same.
+    ///
+    /// For services whose callers have no tokens yet: deploy the layer with `observe`, mend the
+    /// callers that the [log](crate::server#log) and the [counter](crate::server#metrics) show, then
+    /// remove `observe`. [Observing](crate::observing) describes each step.
+    ///
+    /// A request with a valid token has its claims, and any other reaches the inner service without
+    /// claims. A token that would have to wait, for its key or for a signature check, does not delay
+    /// its request: the request is passed on without claims, and its outcome is recorded when it is
+    /// known.
+    ///
+    /// Handlers take `Option<ServiceClaims>` while the layer observes. A handler that takes
+    /// [`ServiceClaims`](crate::ServiceClaims) still refuses requests without claims. The first time
+    /// that a handler takes them is logged as an error.
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
+    ///
+    /// async fn charge(caller: Option<ServiceClaims>) -> &'static str {
+    ///     if caller.is_some() { "charged" } else { "charged, without a token" }
+    /// }
+    ///
+    /// fn app(verifier: Verifier) -> Router {
+    ///     Router::new()
+    ///         .route("/charge", post(charge))
+    ///         .route_layer(VerifyServiceTokenLayer::new(verifier).observe())
+    /// }
+    /// # let _ = app;
+    /// ```
+    pub fn observe(self) -> Self {
+        self.with(Authenticator::observe)
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Authenticator)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

@@ -142,8 +142,12 @@ mod extract;
 mod future;
 mod layer;
 mod outcome;
+mod per_thread;
+mod refuser;
+pub mod require_claim;
 mod response;
 mod service;
+mod telemetry;
 #[cfg(feature = "axum")]
 mod typed_claims;
 
@@ -153,6 +157,7 @@ pub use future::ResponseFuture;
 pub use layer::VerifyServiceTokenLayer;
 #[cfg(feature = "testing")]
 pub(crate) use outcome::insert_fake_outcome;
+pub use require_claim::{RequireClaim, RequireClaimLayer};
 pub use service::VerifyServiceToken;
 #[cfg(feature = "axum")]
 pub use typed_claims::TypedClaims;

@@ -1,53 +1,132 @@
 //! The outcome of a request's authentication, which a layer inserts into the request's extensions.
 
-use http::Extensions;
-#[cfg(feature = "axum")]
-use http::Response;
+use std::sync::Arc;
 
-use super::response::Realm;
-use crate::rejection::Rejection;
+use http::{Extensions, Request, Response};
+use tokio::sync::watch;
+
+use super::refuser::Refuser;
+use super::response::missing_layer;
+use crate::rejection::{Rejection, RejectionReason};
 #[cfg(feature = "testing")]
-use crate::rejection::RejectionReason;
-use crate::verify::{RefusalLog, ServiceClaims};
+use crate::verify::RefusalLog;
+use crate::verify::{NumberedRule, ServiceClaims};
 
 /// The extension value. Each layer inserts one and thereby replaces that of an outer layer, so that
 /// the inner service never sees the outer layer's claims. Without a layer there is none.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    Authenticated(ServiceClaims),
-    /// An optional layer admitted the request without claims. Boxed, so that the value of an
-    /// authenticated request stays small.
-    #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors read it
-    Anonymous(Box<Anonymous>),
+pub(super) struct Outcome {
+    caller: Caller,
+    refuser: Arc<Refuser>,
+    /// Whether a refusal of the request is recorded. Only an observing layer passes it on then.
+    is_refusal_recorded: bool,
 }
 
-/// What an extractor that requires claims needs to refuse the request.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors refuse
-pub(super) struct Anonymous {
-    rejection: Rejection,
-    realm: Realm,
-    log: RefusalLog,
+enum Caller {
+    Authenticated(ServiceClaims),
+    /// An optional or an observing layer passed the request on without claims.
+    Rejected(Rejection),
+    /// An observing layer passed the request on before its token was verified.
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))] // only extractors wait for the result
+    Pending(PendingResult),
 }
 
-impl Anonymous {
-    pub(super) fn new(rejection: Rejection, realm: Realm, log: RefusalLog) -> Self {
-        Self { rejection, realm, log }
+/// Receives the result for a token that is still being verified.
+pub(super) type PendingResult = watch::Receiver<Option<Result<ServiceClaims, Rejection>>>;
+
+impl Outcome {
+    pub(super) fn authenticated(claims: ServiceClaims, refuser: Arc<Refuser>) -> Self {
+        Self { caller: Caller::Authenticated(claims), refuser, is_refusal_recorded: false }
+    }
+
+    /// The outcome of a request that an optional layer passed on without claims.
+    pub(super) fn anonymous(rejection: Rejection, refuser: Arc<Refuser>) -> Self {
+        Self { caller: Caller::Rejected(rejection), refuser, is_refusal_recorded: false }
+    }
+
+    /// The outcome of a request that an observing layer recorded as refused.
+    pub(super) fn observed(rejection: Rejection, refuser: Arc<Refuser>) -> Self {
+        Self { caller: Caller::Rejected(rejection), refuser, is_refusal_recorded: true }
+    }
+
+    pub(super) fn pending(result: PendingResult, refuser: Arc<Refuser>) -> Self {
+        Self { caller: Caller::Pending(result), refuser, is_refusal_recorded: false }
+    }
+
+    #[cfg(feature = "axum")]
+    pub(super) fn refuser(&self) -> &Arc<Refuser> {
+        &self.refuser
+    }
+
+    /// The claims, or why there are none. Waits for a token that is still being verified.
+    #[cfg(feature = "axum")]
+    pub(super) async fn result(self) -> Result<ServiceClaims, Rejection> {
+        let mut pending = match self.caller {
+            Caller::Authenticated(claims) => return Ok(claims),
+            Caller::Rejected(rejection) => return Err(rejection),
+            Caller::Pending(pending) => pending,
+        };
+        let result = pending.wait_for(Option::is_some).await.ok().and_then(|result| result.clone());
+        // None if the runtime of the verification has ended.
+        result.unwrap_or_else(|| Err(RejectionReason::TooManyWaiting.into()))
     }
 }
 
-#[cfg(feature = "axum")]
-impl Anonymous {
-    pub(super) fn rejection(&self) -> &Rejection {
-        &self.rejection
+/// Refuses the request unless its claims meet `rule`. Behind an observing layer the refusal is only
+/// recorded.
+pub(super) fn require<B, ResBody: Default>(
+    request: &mut Request<B>,
+    rule: &NumberedRule,
+) -> Result<(), Response<ResBody>> {
+    match request.extensions().get::<Outcome>() {
+        Some(Outcome { caller: Caller::Authenticated(claims), .. })
+            if claims.meet_numbered(rule) =>
+        {
+            Ok(())
+        }
+        Some(Outcome { caller: Caller::Pending(_), .. }) => Ok(()),
+        Some(_) => refuse(request, rule),
+        None => {
+            tracing::error!("RequireClaimLayer without VerifyServiceTokenLayer");
+            Err(missing_layer())
+        }
     }
+}
 
-    /// Logs the refusal and returns the response that a layer which requires a token would give.
-    pub(super) fn refuse<B: Default>(&self) -> Response<B> {
-        // No reason of a request without claims concerns a value in the token.
-        self.log.log(self.rejection.reason(), || None);
-        self.rejection.into_http_response(&self.realm)
+fn refuse<B, ResBody: Default>(
+    request: &mut Request<B>,
+    rule: &NumberedRule,
+) -> Result<(), Response<ResBody>> {
+    let Some(Outcome { caller, refuser, is_refusal_recorded }) =
+        request.extensions().get::<Outcome>()
+    else {
+        return Ok(());
+    };
+    let protocol = || refuser.protocol_of(request);
+    let rejection = match caller {
+        Caller::Pending(_) => return Ok(()),
+        Caller::Authenticated(_) => {
+            if !is_refusal_recorded {
+                refuser.telemetry().rule_unmet(rule.rule(), protocol);
+            }
+            RejectionReason::ClaimRefused.into()
+        }
+        Caller::Rejected(rejection) => {
+            if !is_refusal_recorded {
+                // No reason of a request without claims concerns a value in the token.
+                refuser.telemetry().refused(rejection.reason(), protocol, || None);
+            }
+            *rejection
+        }
+    };
+    if refuser.telemetry().is_enforced() {
+        return Err(refuser.respond(rejection, protocol()));
     }
+    if let Some(outcome) = request.extensions_mut().get_mut::<Outcome>() {
+        outcome.is_refusal_recorded = true;
+    }
+    Ok(())
 }
 
 impl ServiceClaims {
@@ -55,8 +134,8 @@ impl ServiceClaims {
     /// the extensions of a request. With nested layers, those of the innermost one.
     ///
     /// `None` without a layer, and behind an
-    /// [`optional`](crate::VerifyServiceTokenLayer::optional) one if the caller is not a
-    /// microservice.
+    /// [`optional`](crate::VerifyServiceTokenLayer::optional) or
+    /// [observing](crate::VerifyServiceTokenLayer::observe) one if the caller is not a microservice.
     ///
     /// ```
     /// use http::Request;
@@ -72,9 +151,9 @@ impl ServiceClaims {
     /// ```
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        match extensions.get::<Outcome>()? {
-            Outcome::Authenticated(claims) => Some(claims),
-            Outcome::Anonymous(_) => None,
+        match &extensions.get::<Outcome>()?.caller {
+            Caller::Authenticated(claims) => Some(claims),
+            Caller::Rejected(_) | Caller::Pending(_) => None,
         }
     }
 }
@@ -84,29 +163,32 @@ impl ServiceClaims {
 /// credential. Only the module `testing` may call this.
 #[cfg(feature = "testing")]
 pub(crate) fn insert_fake_outcome(extensions: &mut Extensions, claims: Option<ServiceClaims>) {
-    extensions.insert(claims.map_or_else(
-        || {
-            let rejection = RejectionReason::MissingCredentials.into();
-            let anonymous = Anonymous::new(rejection, Realm::default(), RefusalLog::default());
-            Outcome::Anonymous(Box::new(anonymous))
-        },
-        Outcome::Authenticated,
-    ));
+    let refuser = Arc::new(Refuser::new(RefusalLog::default()));
+    extensions.insert(match claims {
+        Some(claims) => Outcome::authenticated(claims, refuser),
+        None => Outcome::anonymous(RejectionReason::MissingCredentials.into(), refuser),
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rejection::RejectionReason;
+    use crate::verify::RefusalLog;
 
     #[test]
-    fn claims_are_none_without_a_layer_and_with_an_anonymous_outcome() {
+    fn claims_are_none_without_a_layer_and_without_a_token() {
         let mut extensions = Extensions::new();
         assert!(ServiceClaims::from_extensions(&extensions).is_none());
-        let (rejection, realm) = (RejectionReason::MissingCredentials.into(), Realm::default());
-        let anonymous = Anonymous::new(rejection, realm, RefusalLog::default());
-        extensions.insert(Outcome::Anonymous(Box::new(anonymous)));
-        assert!(ServiceClaims::from_extensions(&extensions).is_none());
-        assert!(extensions.get::<Outcome>().is_some());
+        let refuser = || Arc::new(Refuser::new(RefusalLog::default()));
+        let rejection = RejectionReason::MissingCredentials.into();
+        let (_sender, pending) = watch::channel(None);
+        for outcome in [
+            Outcome::anonymous(rejection, refuser()),
+            Outcome::observed(rejection, refuser()),
+            Outcome::pending(pending, refuser()),
+        ] {
+            extensions.insert(outcome);
+            assert!(ServiceClaims::from_extensions(&extensions).is_none());
+        }
     }
 }

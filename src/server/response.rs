@@ -6,7 +6,7 @@ use std::time::Duration;
 #[cfg(feature = "axum")]
 use axum_core::response::IntoResponse;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::rejection::{Rejection, RejectionKind};
 
@@ -17,6 +17,24 @@ const GRPC: &str = "application/grpc";
 pub(super) enum Protocols {
     HttpAndGrpc,
     HttpOnly,
+}
+
+/// The protocol of the response to a refused request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Grpc,
+}
+
+impl Protocols {
+    /// The protocol in which the request with this head is refused: gRPC if it is a gRPC call and
+    /// these protocols allow it, otherwise HTTP.
+    pub(super) fn of(self, version: Version, method: &Method, headers: &HeaderMap) -> Protocol {
+        match self {
+            Self::HttpAndGrpc if is_grpc(version, method, headers) => Protocol::Grpc,
+            Self::HttpAndGrpc | Self::HttpOnly => Protocol::Http,
+        }
+    }
 }
 
 /// The auth-param `realm="…"` of a challenge (RFC 9110 §11.5). Cheap to clone.
@@ -140,17 +158,11 @@ impl Rejection {
         self.into_http_response(&Realm::new(realm))
     }
 
-    /// The response to `request`: in gRPC if it is a gRPC call and `protocols` allow it, otherwise
-    /// in HTTP.
-    pub(super) fn respond_to<ReqBody, B: Default>(
-        self,
-        request: &Request<ReqBody>,
-        protocols: Protocols,
-        realm: &Realm,
-    ) -> Response<B> {
-        match protocols {
-            Protocols::HttpAndGrpc if is_grpc(request) => self.into_grpc_response(),
-            Protocols::HttpAndGrpc | Protocols::HttpOnly => self.into_http_response(realm),
+    /// The response in this protocol.
+    pub(super) fn respond_in<B: Default>(self, protocol: Protocol, realm: &Realm) -> Response<B> {
+        match protocol {
+            Protocol::Http => self.into_http_response(realm),
+            Protocol::Grpc => self.into_grpc_response(),
         }
     }
 
@@ -229,9 +241,16 @@ impl Default for Realm {
     }
 }
 
-/// The status of an extractor's rejection if no layer is in front of the handler.
-#[cfg(feature = "axum")]
+/// The status if no layer is in front of an extractor or of a
+/// [`RequireClaimLayer`](crate::RequireClaimLayer).
 pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+
+/// The response of a [`RequireClaimLayer`](crate::RequireClaimLayer) without a layer in front.
+pub(super) fn missing_layer<B: Default>() -> Response<B> {
+    let mut response = Response::new(B::default());
+    *response.status_mut() = MISSING_LAYER;
+    response
+}
 
 /// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc` or
 /// `application/grpc+…`.
@@ -239,20 +258,22 @@ pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 /// gRPC-Web is not gRPC. Neither is `application/grpc` over HTTP/1.1, since gRPC needs HTTP/2: a
 /// status of 200 would hide the refusal from proxies and logs. A gRPC-Web translator in front of
 /// the layer maps the HTTP response to a gRPC status.
-fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+fn is_grpc(version: Version, method: &Method, headers: &HeaderMap) -> bool {
+    if version != Version::HTTP_2 || method != Method::POST {
+        return false;
+    }
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let media_type =
         content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     let (base, rest) = media_type.split_at_checked(GRPC.len()).unwrap_or_default();
-    request.version() == Version::HTTP_2
-        && request.method() == Method::POST
-        && base.eq_ignore_ascii_case(GRPC.as_bytes())
-        && matches!(rest.first(), None | Some(b'+'))
+    base.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+'))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use http::Request;
 
     use super::*;
     use crate::rejection::RejectionReason;
@@ -393,14 +414,13 @@ mod tests {
                 .version(version)
                 .method(method)
                 .header(CONTENT_TYPE, content_type);
+            let request = request.body(()).unwrap();
             assert_eq!(
-                is_grpc(&request.body(()).unwrap()),
+                is_grpc(request.version(), request.method(), request.headers()),
                 expected,
                 "{version:?} {method} {content_type}"
             );
         }
-        assert!(!is_grpc(
-            &Request::builder().version(Version::HTTP_2).method("POST").body(()).unwrap()
-        ));
+        assert!(!is_grpc(Version::HTTP_2, &Method::POST, &HeaderMap::new()));
     }
 }

@@ -97,6 +97,10 @@ where
                 Ok(()) => return ResponseFuture::calling(self.inner.call(request)),
                 Err(response) => ResponseFuture::refused(response),
             },
+            Authentication::Pending(pending) if self.authenticator.is_observing() => {
+                self.authenticator.observe_pending(&mut request, pending);
+                return ResponseFuture::calling(self.inner.call(request));
+            }
             Authentication::Pending(pending) => {
                 let authenticator = Arc::clone(&self.authenticator);
                 ResponseFuture::authenticating(pending, request, self.inner.clone(), authenticator)

@@ -1,6 +1,7 @@
 //! [`ClaimRule`]: a condition on one claim.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -61,5 +62,37 @@ impl fmt::Display for ClaimRule {
 impl fmt::Debug for ClaimRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A rule that is checked for each request. Its number is unique in the process, so that claims can
+/// [remember](super::claims::ServiceClaims::meet_numbered) that they meet it.
+pub(crate) struct NumberedRule {
+    rule: ClaimRule,
+    number: u64,
+}
+
+impl NumberedRule {
+    /// Logs the rule.
+    pub(crate) fn new(rule: ClaimRule) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        rule.log();
+        // Never 0, and never used again: the numbers last for centuries.
+        Self { rule, number: LAST.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    pub(crate) fn rule(&self) -> &ClaimRule {
+        &self.rule
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Prints the rule.
+impl fmt::Debug for NumberedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rule.fmt(f)
     }
 }

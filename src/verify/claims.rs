@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::claim_path::ClaimPath;
-use super::claim_rule::ClaimRule;
+use super::claim_rule::{ClaimRule, NumberedRule};
 use super::expected::Expected;
 #[cfg(feature = "testing")]
 use super::validity::Validity;
@@ -54,12 +55,22 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 /// handler, both `ServiceClaims` and `Option<ServiceClaims>` respond with status 500, so that a
 /// forgotten layer does not go unnoticed.
 #[derive(Clone)]
-pub struct ServiceClaims(Arc<Arc<Verified>>);
+pub struct ServiceClaims(Arc<Handle>);
+
+struct Handle {
+    verified: Arc<Verified>,
+    /// The number of the last rule that the claims were found to meet, or 0.
+    met: AtomicU64,
+}
 
 impl ServiceClaims {
     /// Only the module `verify` may call this; a test of the architecture enforces it.
     pub(super) fn verified(verified: Verified) -> Self {
-        Self(Arc::new(Arc::new(verified)))
+        Self::handle(Arc::new(verified))
+    }
+
+    fn handle(verified: Arc<Verified>) -> Self {
+        Self(Arc::new(Handle { verified, met: AtomicU64::new(0) }))
     }
 
     /// Claims that no token has, for handler tests: they end at `expires_at`, in Unix seconds. Only
@@ -72,11 +83,11 @@ impl ServiceClaims {
     /// A handle to the same claims with its own reference count, so that threads do not contend for
     /// one counter.
     pub(super) fn with_own_count(&self) -> Self {
-        Self(Arc::new(Arc::clone(&self.0)))
+        Self::handle(Arc::clone(&self.0.verified))
     }
 
     pub(super) fn as_map(&self) -> &Map<String, Value> {
-        self.0.claims()
+        self.0.verified.claims()
     }
 
     #[cfg(test)]
@@ -146,6 +157,22 @@ impl ServiceClaims {
         rule.is_met_by(self.as_map())
     }
 
+    /// Whether the claims meet the rule. Remembers the last rule that they meet, which saves half of
+    /// the time of a passing `RequireClaimLayer` (bench `layers`, row
+    /// `cached_token_required_claim`).
+    pub(crate) fn meet_numbered(&self, rule: &NumberedRule) -> bool {
+        // Relaxed: neither the claims nor the rule of a number ever change.
+        let met = &self.0.met;
+        if met.load(Ordering::Relaxed) == rule.number() {
+            return true;
+        }
+        let is_met = self.meet(rule.rule());
+        if is_met {
+            met.store(rule.number(), Ordering::Relaxed);
+        }
+        is_met
+    }
+
     fn string(&self, name: &str) -> Option<&str> {
         self.as_map().get(name).and_then(Value::as_str)
     }
@@ -175,7 +202,7 @@ impl ServiceClaims {
     /// returned as the last second of that year.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.expires_at().min(MAX_EXPIRES_AT))
+        UNIX_EPOCH + Duration::from_secs(self.0.verified.expires_at().min(MAX_EXPIRES_AT))
     }
 
     /// Resolves when the token ends, so that a long-lived connection, which is verified only at its
@@ -223,7 +250,7 @@ impl ServiceClaims {
     ///
     /// Cancel safe. Futures of one token are independent of each other.
     pub fn expired(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let verified = Arc::clone(&self.0);
+        let verified = Arc::clone(&self.0.verified);
         async move { verified.ended().await }
     }
 

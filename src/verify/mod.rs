@@ -32,6 +32,7 @@ mod verifier;
 
 pub use any_verifier::AnyVerifier;
 pub use claim_path::ClaimPath;
+pub(crate) use claim_rule::{ClaimRule, NumberedRule};
 pub use claims::{ClaimsError, ServiceClaims};
 #[cfg(feature = "embedded-core")]
 pub(crate) use concurrency::SignatureLimit;
@@ -40,6 +41,6 @@ pub use expected::Expected;
 pub(crate) use mismatch::Mismatch;
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::Policy;
-pub(crate) use refusal_log::RefusalLog;
+pub(crate) use refusal_log::{Enforcement, RefusalLog};
 pub use verifier::Verifier;
 pub(crate) use verifier::{Authentication, PendingAuthentication};

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::claim_rule::ClaimRule;
 use super::log_target::LOG_TARGET;
 use super::policy::Policy;
 use crate::clock::Clock;
@@ -27,8 +28,19 @@ struct Shared {
     /// Those of the verifiers whose refusals are logged.
     policies: Vec<Arc<Policy>>,
     clock: Clock,
-    counts: [Count; RejectionReason::ALL.len()],
+    enforced: Counts,
+    observed: Counts,
 }
+
+/// Whether a refused request gets the response of a refusal, or an observing layer passes it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enforcement {
+    Enforced,
+    Observed,
+}
+
+/// The refusals for each reason.
+type Counts = [Count; RejectionReason::ALL.len()];
 
 /// The refusals for one reason.
 struct Count {
@@ -50,19 +62,47 @@ impl RefusalLog {
     }
 
     fn of(policies: Vec<Arc<Policy>>, clock: Clock) -> Self {
-        let counts = array::from_fn(|_| Count::default());
-        Self(Arc::new(Shared { policies, clock, counts }))
+        let [enforced, observed] = array::from_fn(|_| array::from_fn(|_| Count::default()));
+        Self(Arc::new(Shared { policies, clock, enforced, observed }))
     }
 
     /// Logs the refusal of a request. `token` reads its token, which may be malformed; it is called
     /// only for an event that is logged.
-    pub(crate) fn log<'t>(&self, reason: RejectionReason, token: impl Fn() -> Option<&'t [u8]>) {
-        let Shared { policies, clock, counts } = &*self.0;
-        let expected = || expected(policies, reason);
+    pub(crate) fn log<'t>(
+        &self,
+        reason: RejectionReason,
+        enforcement: Enforcement,
+        token: impl Fn() -> Option<&'t [u8]>,
+    ) {
+        let policies = &self.0.policies;
         let unverified = || unverified(policies, reason, token()?);
+        self.log_with(reason, enforcement, || expected(policies, reason), unverified);
+    }
+
+    /// Logs the refusal of a request whose claims do not meet a rule that is not the verifier's.
+    pub(crate) fn log_unmet(&self, rule: &ClaimRule, enforcement: Enforcement) {
+        let expected = || Some(rule.to_string());
+        self.log_with(RejectionReason::ClaimRefused, enforcement, expected, || None);
+    }
+
+    /// Calls `expected` and `unverified` only for an event that is logged.
+    fn log_with(
+        &self,
+        reason: RejectionReason,
+        enforcement: Enforcement,
+        expected: impl Fn() -> Option<String>,
+        unverified: impl Fn() -> Option<String>,
+    ) {
+        let Shared { clock, enforced, observed, .. } = &*self.0;
+        let counts = match enforcement {
+            Enforcement::Enforced => enforced,
+            Enforcement::Observed => observed,
+        };
+        let enforced = enforcement.is_enforced();
         tracing::debug!(
             target: LOG_TARGET,
             ?reason,
+            enforced,
             expected = expected().as_deref(),
             unverified = unverified().as_deref(),
             "request refused"
@@ -75,6 +115,7 @@ impl RefusalLog {
                 target: LOG_TARGET,
                 ?reason,
                 count,
+                enforced,
                 expected = expected().as_deref(),
                 unverified = unverified().as_deref(),
                 "requests refused"
@@ -83,20 +124,10 @@ impl RefusalLog {
     }
 }
 
-/// What the policies accept, each distinct text once.
-fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String> {
-    let mut texts: Vec<String> = Vec::new();
-    for text in policies.iter().filter_map(|policy| policy.expected(reason)) {
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
+impl Enforcement {
+    pub(crate) fn is_enforced(self) -> bool {
+        self == Self::Enforced
     }
-    (!texts.is_empty()).then(|| texts.join(" or "))
-}
-
-/// The value in the token that was rejected, read under the first policy whose limits allow it.
-fn unverified(policies: &[Arc<Policy>], reason: RejectionReason, token: &[u8]) -> Option<String> {
-    policies.iter().find_map(|policy| policy.unverified(reason, token))
 }
 
 impl Default for RefusalLog {
@@ -133,6 +164,22 @@ impl Default for Count {
     }
 }
 
+/// What the policies accept, each distinct text once.
+fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for text in policies.iter().filter_map(|policy| policy.expected(reason)) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    (!texts.is_empty()).then(|| texts.join(" or "))
+}
+
+/// The value in the token that was rejected, read under the first policy whose limits allow it.
+fn unverified(policies: &[Arc<Policy>], reason: RejectionReason, token: &[u8]) -> Option<String> {
+    policies.iter().find_map(|policy| policy.unverified(reason, token))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{File, read_to_string};
@@ -160,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn flood_makes_one_summary_a_minute_and_reason() {
+    async fn flood_makes_one_summary_a_minute_per_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let file = Mutex::new(File::create(&path).unwrap());
@@ -172,8 +219,9 @@ mod tests {
         let log = RefusalLog::new(Arc::default(), clock.clone());
         let flood = || {
             for _ in 0..1000 {
-                log.log(RejectionReason::Expired, || None);
-                log.clone().log(RejectionReason::BadSignature, || None);
+                log.log(RejectionReason::Expired, Enforcement::Enforced, || None);
+                log.clone().log(RejectionReason::Expired, Enforcement::Observed, || None);
+                log.clone().log(RejectionReason::BadSignature, Enforcement::Enforced, || None);
             }
         };
         let summaries = || {
@@ -182,15 +230,21 @@ mod tests {
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
         flood();
-        let first = ["reason=Expired count=1", "reason=BadSignature count=1"];
+        let count = |count: u32| {
+            [
+                format!("reason=Expired count={count} enforced=true"),
+                format!("reason=Expired count={count} enforced=false"),
+                format!("reason=BadSignature count={count} enforced=true"),
+            ]
+        };
+        let first = count(1);
         assert_eq!(summaries(), first);
         tokio::time::advance(Duration::from_secs(59)).await;
         flood();
         assert_eq!(summaries(), first);
         tokio::time::advance(Duration::from_secs(1)).await;
         flood();
-        let second = ["reason=Expired count=2000", "reason=BadSignature count=2000"];
-        assert_eq!(summaries(), [first, second].concat());
+        assert_eq!(summaries(), [first, count(2000)].concat());
     }
 
     #[test]

@@ -41,61 +41,64 @@ async fn summary_names_reason_and_expected_value() {
         (
             with(two),
             token(json!({"iss": "https://c"})),
-            r#"reason=WrongIssuer count=1 expected="https://a, https://b" unverified="https://c""#,
+            r#"reason=WrongIssuer count=1 enforced=true expected="https://a, https://b" unverified="https://c""#,
         ),
         (
             with(two),
             token(json!({})),
-            r#"reason=WrongIssuer count=1 expected="https://a, https://b""#,
+            r#"reason=WrongIssuer count=1 enforced=true expected="https://a, https://b""#,
         ),
         (
             with(|verifier| verifier),
             token(json!({"iss": 7})),
-            r#"reason=WrongIssuer count=1 unverified="7""#,
+            r#"reason=WrongIssuer count=1 enforced=true unverified="7""#,
         ),
         (
             with(|verifier| verifier.audience("billing")),
             token(json!({"aud": ["ledger", "orders"]})),
-            r#"reason=WrongAudience count=1 expected="billing" unverified="ledger, orders""#,
+            r#"reason=WrongAudience count=1 enforced=true expected="billing" unverified="ledger, orders""#,
         ),
         (
             with(|verifier| verifier.subject("orders")),
             token(json!({"sub": "secret-subject"})),
-            r#"reason=WrongSubject count=1 expected="orders""#,
+            r#"reason=WrongSubject count=1 enforced=true expected="orders""#,
         ),
         (
             with(|verifier| verifier.algorithms([Algorithm::RS256, Algorithm::ES256])),
             token(json!({})),
-            r#"reason=AlgorithmNotAllowed count=1 expected="RS256, ES256""#,
+            r#"reason=AlgorithmNotAllowed count=1 enforced=true expected="RS256, ES256""#,
         ),
         (
             Verifier::new(authority.local_jwks()).max_lifetime(seconds(60)),
             token(json!({})),
-            r#"reason=LifetimeTooLong count=1 expected="at most 60 s""#,
+            r#"reason=LifetimeTooLong count=1 enforced=true expected="at most 60 s""#,
         ),
         (
             with(|verifier| verifier.max_token_len(8)),
             token(json!({})),
-            r#"reason=TokenTooLong count=1 expected="at most 8 bytes""#,
+            r#"reason=TokenTooLong count=1 enforced=true expected="at most 8 bytes""#,
         ),
         (
             with(|verifier| verifier.marker("kind", 7)),
             token(json!({})),
-            r#"reason=NotMicroservice count=1 expected="kind: 7""#,
+            r#"reason=NotMicroservice count=1 enforced=true expected="kind: 7""#,
         ),
         (
             with(|verifier| verifier),
             bearer(&authority.token().unknown_key().sign()),
-            "reason=UnknownKey count=1",
+            "reason=UnknownKey count=1 enforced=true",
         ),
-        (with(|verifier| verifier), request::<&str>(&[]), "reason=MissingCredentials count=1"),
+        (
+            with(|verifier| verifier),
+            request::<&str>(&[]),
+            "reason=MissingCredentials count=1 enforced=true",
+        ),
     ];
     for (verifier, request, fields) in cases {
         let logs = Logs::of_this_thread();
         send(&VerifyServiceTokenLayer::new(verifier), [request]).await;
         assert_eq!(lines(&logs, "WARN"), [format!("requests refused {fields}")]);
-        let details =
-            format!("request refused {}", fields.replace("count=1 ", "").replace(" count=1", ""));
+        let details = format!("request refused {}", fields.replace("count=1 ", ""));
         assert_eq!(lines(&logs, "DEBUG"), [details]);
         assert!(!logs.text().contains("secret-subject"));
     }
@@ -173,7 +176,8 @@ async fn extractor_logs_its_refusals() {
         let request = bearer(&authority.token().without_marker().sign()).map(|()| Body::empty());
         assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 403);
     }
-    let fields = r#"reason=NotMicroservice count=1 expected="source: \"microservice\"""#;
+    let fields =
+        r#"reason=NotMicroservice count=1 enforced=true expected="source: \"microservice\"""#;
     assert_eq!(lines(&logs, "WARN"), [format!("requests refused {fields}")]);
     assert_eq!(lines(&logs, "DEBUG").len(), 3);
 }

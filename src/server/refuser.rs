@@ -1,0 +1,63 @@
+//! [`Refuser`]: refuses requests in the name of one layer.
+
+use http::{Request, Response};
+
+use super::response::{Protocol, Protocols, Realm};
+use super::telemetry::Telemetry;
+use crate::rejection::Rejection;
+use crate::verify::RefusalLog;
+
+/// The options of a layer that decide how it refuses a request. Whatever refuses requests inside
+/// the layer gets them with the [`Outcome`](super::outcome::Outcome). Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Refuser {
+    realm: Realm,
+    protocols: Protocols,
+    telemetry: Telemetry,
+}
+
+impl Refuser {
+    pub(super) fn new(log: RefusalLog) -> Self {
+        Self {
+            realm: Realm::new("m2m"),
+            protocols: Protocols::HttpAndGrpc,
+            telemetry: Telemetry::new(log),
+        }
+    }
+
+    pub(super) fn use_realm(&mut self, realm: Realm) {
+        self.realm = realm;
+    }
+
+    pub(super) fn use_protocols(&mut self, protocols: Protocols) {
+        self.protocols = protocols;
+    }
+
+    pub(super) fn observe(&mut self) {
+        self.telemetry.observe();
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The protocol in which this request is refused.
+    pub(super) fn protocol_of<B>(&self, request: &Request<B>) -> Protocol {
+        self.protocols.of(request.version(), request.method(), request.headers())
+    }
+
+    /// The protocol in which a request with this head is refused.
+    #[cfg(feature = "axum")]
+    pub(super) fn protocol_of_head(&self, head: &http::request::Parts) -> Protocol {
+        self.protocols.of(head.version, &head.method, &head.headers)
+    }
+
+    /// The response to a refused request. Records nothing.
+    pub(super) fn respond<B: Default>(
+        &self,
+        rejection: Rejection,
+        protocol: Protocol,
+    ) -> Response<B> {
+        rejection.respond_in(protocol, &self.realm)
+    }
+}

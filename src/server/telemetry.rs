@@ -1,0 +1,213 @@
+//! The log of refused requests and, with feature `metrics`, the counter of requests.
+//! [`server`](crate::server) lists both.
+
+use std::fmt;
+#[cfg(any(feature = "axum", feature = "metrics"))]
+use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::OnceLock;
+#[cfg(feature = "axum")]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::response::Protocol;
+use crate::rejection::RejectionReason;
+use crate::verify::{ClaimRule, Enforcement, RefusalLog};
+
+#[cfg(feature = "metrics")]
+const REQUESTS_TOTAL: &str = "tower_m2m_requests_total";
+
+/// Records what happens to the requests of one layer. Cheap to clone; clones share the log, the
+/// handles of the counters and what was logged once.
+#[derive(Clone)]
+pub(super) struct Telemetry {
+    log: RefusalLog,
+    enforcement: Enforcement,
+    #[cfg(feature = "metrics")]
+    counters: Arc<Counters>,
+    #[cfg(feature = "axum")]
+    extraction_logged: Arc<AtomicBool>,
+}
+
+// Without the features some arguments are unused.
+#[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self, unused_variables))]
+impl Telemetry {
+    pub(super) fn new(log: RefusalLog) -> Self {
+        Self {
+            log,
+            enforcement: Enforcement::Enforced,
+            #[cfg(feature = "metrics")]
+            counters: Arc::default(),
+            #[cfg(feature = "axum")]
+            extraction_logged: Arc::default(),
+        }
+    }
+
+    pub(super) fn observe(&mut self) {
+        self.enforcement = Enforcement::Observed;
+    }
+
+    pub(super) fn is_enforced(&self) -> bool {
+        self.enforcement.is_enforced()
+    }
+
+    /// Counts a request with claims. Like each `protocol` below, `protocol` is called only if the
+    /// request is counted.
+    pub(super) fn admitted(&self, protocol: impl FnOnce() -> Protocol) {
+        #[cfg(feature = "metrics")]
+        self.count(Outcome::Admitted, self.enforcement, protocol());
+    }
+
+    /// Counts a request that an optional layer admits without claims.
+    pub(super) fn admitted_without_claims(
+        &self,
+        reason: RejectionReason,
+        protocol: impl FnOnce() -> Protocol,
+    ) {
+        #[cfg(feature = "metrics")]
+        self.count(Outcome::Anonymous(reason), self.enforcement, protocol());
+    }
+
+    /// Logs and counts a refused request, or one that an observing layer would refuse. `token`
+    /// reads its token, which may be malformed.
+    pub(super) fn refused<'t>(
+        &self,
+        reason: RejectionReason,
+        protocol: impl FnOnce() -> Protocol,
+        token: impl Fn() -> Option<&'t [u8]>,
+    ) {
+        self.log.log(reason, self.enforcement, token);
+        #[cfg(feature = "metrics")]
+        self.count(Outcome::Refused(reason), self.enforcement, protocol());
+    }
+
+    /// Logs and counts a request whose claims do not meet the rule.
+    pub(super) fn rule_unmet(&self, rule: &ClaimRule, protocol: impl FnOnce() -> Protocol) {
+        self.log.log_unmet(rule, self.enforcement);
+        #[cfg(feature = "metrics")]
+        {
+            let outcome = Outcome::Refused(RejectionReason::ClaimRefused);
+            self.count(outcome, self.enforcement, protocol());
+        }
+    }
+
+    /// Logs and counts a request without claims that an extractor refuses, even behind an observing
+    /// layer.
+    #[cfg(feature = "axum")]
+    pub(super) fn refused_by_extractor(&self, reason: RejectionReason, protocol: Protocol) {
+        // No reason of a request without claims concerns a value in the token.
+        self.log.log(reason, Enforcement::Enforced, || None);
+        #[cfg(feature = "metrics")]
+        self.count(Outcome::Refused(reason), Enforcement::Enforced, protocol);
+    }
+
+    /// Reports that a handler requires claims. Behind an observing layer the first time is logged.
+    #[cfg(feature = "axum")]
+    pub(super) fn claims_extracted(&self) {
+        if !self.is_enforced() && !self.extraction_logged.swap(true, Ordering::Relaxed) {
+            tracing::error!("ServiceClaims extracted behind an observing VerifyServiceTokenLayer");
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn count(&self, outcome: Outcome, enforcement: Enforcement, protocol: Protocol) {
+        let handle = self.counters.handle(outcome, enforcement, protocol);
+        if let Some(counter) = handle.get() {
+            counter.increment(1);
+            return;
+        }
+        // Not `get_or_init`: a recorder that sends a request through the layer would deadlock.
+        let counter = metrics::counter!(
+            REQUESTS_TOTAL,
+            "outcome" => outcome.label(),
+            "reason" => outcome.reason_label(),
+            "protocol" => protocol.label(),
+            "enforced" => if enforcement.is_enforced() { "true" } else { "false" }
+        );
+        counter.increment(1);
+        let _ = handle.set(counter);
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("enforcement", &self.enforcement).finish_non_exhaustive()
+    }
+}
+
+/// What happened to a request.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Copy)]
+enum Outcome {
+    Admitted,
+    Anonymous(RejectionReason),
+    Refused(RejectionReason),
+}
+
+#[cfg(feature = "metrics")]
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Anonymous(_) => "anonymous",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// The reason in snake case.
+    fn reason_label(self) -> String {
+        let (Self::Anonymous(reason) | Self::Refused(reason)) = self else {
+            return "none".to_owned();
+        };
+        let mut label = String::new();
+        for c in format!("{reason:?}").chars() {
+            if c.is_ascii_uppercase() && !label.is_empty() {
+                label.push('_');
+            }
+            label.push(c.to_ascii_lowercase());
+        }
+        label
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Protocol {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+const REASONS: usize = RejectionReason::ALL.len();
+
+/// A handle for each set of labels, made at its first use: a look-up by labels costs more than a
+/// cached token.
+#[cfg(feature = "metrics")]
+struct Counters([[[OnceLock<metrics::Counter>; 1 + 2 * REASONS]; 2]; 2]);
+
+#[cfg(feature = "metrics")]
+impl Counters {
+    fn handle(
+        &self,
+        outcome: Outcome,
+        enforcement: Enforcement,
+        protocol: Protocol,
+    ) -> &OnceLock<metrics::Counter> {
+        let outcome = match outcome {
+            Outcome::Admitted => 0,
+            Outcome::Anonymous(reason) => 1 + reason as usize,
+            Outcome::Refused(reason) => 1 + REASONS + reason as usize,
+        };
+        &self.0[enforcement as usize][protocol as usize][outcome]
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Default for Counters {
+    fn default() -> Self {
+        use std::array::from_fn;
+        Self(from_fn(|_| from_fn(|_| from_fn(|_| OnceLock::new()))))
+    }
+}
