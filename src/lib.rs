@@ -95,6 +95,8 @@
 //! - [`layer_order`]: where the layers belong among others
 //! - [`other_frameworks`]: actix-web, proxies and queue consumers
 //! - [`leaked_token`]: what to do when a token has leaked
+//! - [`streams`]: how to end long-lived connections with their token
+//! - [`users_and_services`]: routes that both services and end users call
 //! - [`migration`]: SuperTokens' SDKs beside this crate
 //! - [`testing_guide`]: how to test services that use this crate
 //!
@@ -179,6 +181,9 @@ pub mod tests;
 pub mod token;
 #[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the data folder uses all
 mod trusted_file;
+#[cfg(doc)]
+#[doc = include_str!("docs/users_and_services.md")]
+pub mod users_and_services {}
 mod verify;
 
 #[doc(inline)]

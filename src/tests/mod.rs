@@ -2,4 +2,6 @@
 
 pub mod fuzzing;
 #[cfg(test)]
+mod users;
+#[cfg(test)]
 mod vectors;

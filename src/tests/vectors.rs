@@ -81,7 +81,7 @@ fn accepts(keys: &Value, token: &str) -> bool {
 }
 
 /// The folder of vectors with this name, or `None` if it does not exist.
-fn folder(name: &str) -> Option<PathBuf> {
+pub(super) fn folder(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("M2M_VECTORS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
         PathBuf::from,
@@ -105,7 +105,7 @@ fn files(folder: &Path) -> Vec<(String, Value)> {
     names.into_iter().map(|name| (name.clone(), read(&folder.join(name)))).collect()
 }
 
-fn read(path: &Path) -> Value {
+pub(super) fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
