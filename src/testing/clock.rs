@@ -35,6 +35,9 @@ use crate::clock::Clock;
 /// it is 5 s late: advance past its time by more than that. The use does not wait for the renewal
 /// while the old key set or token is still good.
 ///
+/// A future from [`ServiceClaims::expired`](crate::ServiceClaims::expired) resolves as soon as the
+/// clock passes the end of its token.
+///
 /// Timeouts, the retries of one `mint`, and limits on fetches and mints in a span of time (such as
 /// one mint in 30 s after rejections) do not move with it. They follow tokio's clock.
 #[derive(Clone)]

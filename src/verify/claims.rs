@@ -57,6 +57,7 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Handle>);
 
+/// What the threads do not share, so that they do not contend for it.
 struct Handle {
     verified: Arc<Verified>,
     /// The number of the last rule that the claims were found to meet, or 0.
