@@ -72,13 +72,13 @@ impl Clock {
     pub(crate) fn moved(&self) -> impl Future<Output = ()> + Send + use<'_> {
         #[cfg(any(test, feature = "testing"))]
         let moved = self.driven.as_ref().map(|driven| driven.moved());
+        #[cfg(not(any(test, feature = "testing")))]
+        let moved = None::<std::future::Pending<()>>;
         async move {
-            #[cfg(any(test, feature = "testing"))]
-            if let Some(moved) = moved {
-                moved.await;
-                return;
+            match moved {
+                Some(moved) => moved.await,
+                None => std::future::pending().await,
             }
-            std::future::pending().await
         }
     }
 }

@@ -89,7 +89,7 @@
 //! |---|---|---|---|
 //! | `warn` | `requests refused` | `reason`, `count`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
 //! | `debug` | `request refused` | `reason`, `expected`, `unverified` | at each refusal |
-//! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`](crate::TypedClaims) |
+//! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`] |
 //! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
 //! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy |
 //! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a rule that [cannot be meant](crate::Expected#values-that-cannot-be-meant) |
