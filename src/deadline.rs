@@ -1,6 +1,6 @@
 //! Deadlines on the monotonic and on the wall clock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -33,6 +33,19 @@ impl Deadline {
         let monotonic = self.at.saturating_duration_since(clock.now());
         let wall = self.unix_millis.saturating_sub(clock.unix_now_millis());
         monotonic.min(Duration::from_millis(wall))
+    }
+
+    /// The time since the moment, on the clock that is ahead. Zero before it.
+    pub(crate) fn elapsed(self, clock: &Clock) -> Duration {
+        let monotonic = clock.now().saturating_duration_since(self.at);
+        let wall = clock.unix_now_millis().saturating_sub(self.unix_millis);
+        monotonic.max(Duration::from_millis(wall))
+    }
+
+    /// The deadline on the wall clock.
+    pub(crate) fn wall_time(self) -> SystemTime {
+        let since_epoch = Duration::from_millis(self.unix_millis);
+        UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
     }
 
     /// The deadline on the wall clock, in Unix seconds, rounded up.
@@ -85,8 +98,22 @@ mod tests {
             clock.shift(shift);
             assert_eq!(deadline.left(&clock).as_secs(), left, "{passed} {shift}");
             assert_eq!(deadline.has_passed(&clock), left == 0, "{passed} {shift}");
+            let start = deadline.wall_time() - Duration::from_secs(100);
+            assert_eq!(start, UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         }
         let clock = Clock::driven(1_800_000_000);
         assert!(!Deadline::after(Duration::MAX, &clock).has_passed(&clock));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn elapsed_time_is_that_of_the_clock_that_is_ahead() {
+        // (seconds that pass, shift of the wall clock, seconds elapsed)
+        for (passed, shift, elapsed) in [(0, 0, 0), (10, 0, 10), (10, 50, 60), (10, -50, 10)] {
+            let clock = Clock::driven(1_800_000_000);
+            let moment = Deadline::after(Duration::ZERO, &clock);
+            tokio::time::advance(Duration::from_secs(passed)).await;
+            clock.shift(shift);
+            assert_eq!(moment.elapsed(&clock).as_secs(), elapsed, "{passed} {shift}");
+        }
     }
 }

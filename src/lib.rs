@@ -108,7 +108,7 @@
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
-//! - `metrics`: counters and gauges of the key cache, through the `metrics` facade
+//! - `metrics`: counters and gauges of the key cache and of deny lists, through the `metrics` facade
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
@@ -132,7 +132,8 @@ compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm 
 
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 mod atomic_file;
-#[cfg(feature = "reqwest")]
+// Without the feature, the watched file of a deny list is the only user.
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod background;
 mod bearer;
 pub mod client;
@@ -140,7 +141,7 @@ pub mod client;
 #[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))]
 mod clock;
 mod config_text;
-#[cfg(feature = "reqwest")]
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod deadline;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
@@ -212,6 +213,8 @@ pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
 #[doc(inline)]
 pub use crate::token::{ServiceToken, TokenError, TokenHealth, TokenRejection};
 pub use crate::verify::{AnyVerifier, ClaimPath, ClaimsError, Expected, ServiceClaims, Verifier};
+#[doc(inline)]
+pub use crate::verify::{DenyEntry, DenyList, DenyListError, DenyListHealth};
 
 /// The README's snippets, compiled as tests.
 #[cfg(doctest)]

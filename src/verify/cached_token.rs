@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quick_cache::{Equivalent, Weighter};
 
 use super::claims::ServiceClaims;
+use super::deny_list::{DenyLists, LastCheck, TokenFacts};
 use super::heap_size::heap_size;
 use super::policy::MarkerOrder;
 use super::validity::Validity;
@@ -29,15 +30,6 @@ pub(super) enum CachedRejection {
     Unmarked(RejectionReason),
 }
 
-impl CachedRejection {
-    pub(super) fn reason(self, marker_order: MarkerOrder) -> RejectionReason {
-        match (self, marker_order) {
-            (Self::Unmarked(_), MarkerOrder::First) => RejectionReason::NotMicroservice,
-            (Self::Malformed(reason) | Self::Unmarked(reason), _) => reason,
-        }
-    }
-}
-
 /// The result for one token with a valid signature.
 #[derive(Clone, Debug)]
 pub(super) struct CachedToken {
@@ -46,6 +38,7 @@ pub(super) struct CachedToken {
     /// The key that verified the signature.
     key: Arc<Jwk>,
     validity: Validity,
+    last_check: LastCheck,
     /// The memory that the entry takes, in KiB, rounded up.
     weight: u64,
 }
@@ -59,7 +52,8 @@ impl CachedToken {
     ) -> Self {
         let claims = outcome.as_ref().map_or(0, |claims| heap_size(claims.as_map()));
         let weight = (ENTRY_OVERHEAD + token.len() + claims).div_ceil(UNIT) as u64;
-        Self { token: Token(token.as_bytes().into()), outcome, key, validity, weight }
+        let (token, last_check) = (Token(token.as_bytes().into()), LastCheck::default());
+        Self { token, outcome, key, validity, last_check, weight }
     }
 
     /// The cache key of the entry.
@@ -67,8 +61,38 @@ impl CachedToken {
         self.token.clone()
     }
 
-    pub(super) fn outcome(&self) -> &Result<ServiceClaims, CachedRejection> {
-        &self.outcome
+    /// Whether the token is a service token.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.outcome.is_ok()
+    }
+
+    /// The result for a verifier with these deny lists, whose current entries decide.
+    pub(super) fn result(
+        &self,
+        marker_order: MarkerOrder,
+        deny_lists: &DenyLists,
+    ) -> Result<ServiceClaims, RejectionReason> {
+        match (&self.outcome, marker_order) {
+            (Ok(claims), _) => {
+                self.last_check.check(deny_lists, || self.facts(Some(claims)))?;
+                Ok(claims.clone())
+            }
+            (Err(CachedRejection::Unmarked(_)), MarkerOrder::First) => {
+                self.last_check.check(deny_lists, || self.facts(None))?;
+                Err(RejectionReason::NotMicroservice)
+            }
+            (Err(CachedRejection::Malformed(reason) | CachedRejection::Unmarked(reason)), _) => {
+                Err(*reason)
+            }
+        }
+    }
+
+    fn facts<'t>(&'t self, claims: Option<&'t ServiceClaims>) -> TokenFacts<'t> {
+        TokenFacts {
+            claims: claims.map(ServiceClaims::as_map),
+            issued_at: self.validity.issued_at(),
+            kid: self.key.kid(),
+        }
     }
 
     /// Whether the result still applies at `now`, in Unix seconds.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::claim_path::ClaimPath;
 use super::claim_rule::ClaimRule;
+use super::deny_list::DenyList;
 use super::expected::Expected;
 use super::verifier::Verifier;
 use crate::jose::Algorithm;
@@ -137,5 +138,31 @@ impl Verifier {
     /// A requirement that [cannot be meant](Expected#values-that-cannot-be-meant) matches no token.
     pub fn require_claim(self, path: impl Into<ClaimPath>, expected: impl Into<Expected>) -> Self {
         self.with_policy(|policy| policy.require_claim(ClaimRule::new(path, expected)))
+    }
+
+    /// Rejects tokens for which the list has an entry, cached ones too. Each further call adds a
+    /// list. Default: none.
+    ///
+    /// A change of the list applies to the next request. [`DenyEntry`](crate::DenyEntry) says which
+    /// tokens are rejected with status 401 and which with 403.
+    ///
+    /// ```
+    /// # use tower_m2m::{RemoteJwks, Verifier};
+    /// use tower_m2m::{DenyEntry, DenyList};
+    ///
+    /// # let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
+    /// let denied = DenyList::new();
+    /// let verifier = Verifier::new(jwks).deny_list(denied.clone());
+    ///
+    /// denied.replace([DenyEntry::claim("service", "orders")]);
+    /// # let _ = verifier;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Under an [`optional`](crate::VerifyServiceTokenLayer::optional) layer, only an entry that
+    /// consists of a [key](crate::DenyEntry::key), or of a key and a time, rejects a token without
+    /// the [marker](Self::marker): no entry for services locks end users out.
+    pub fn deny_list(self, list: DenyList) -> Self {
+        self.with_policy(|policy| policy.add_deny_list(list))
     }
 }

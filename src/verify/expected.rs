@@ -100,6 +100,18 @@ impl Expected {
         }
     }
 
+    /// The strings that are accepted, if nothing but some strings is.
+    pub(super) fn strings(&self) -> Option<Vec<&str>> {
+        match &self.0 {
+            Kind::Equal(Value::String(text)) => Some(vec![text]),
+            Kind::AnyOf(expected) => {
+                let strings = expected.iter().map(Self::strings).collect::<Option<Vec<_>>>()?;
+                Some(strings.concat())
+            }
+            _ => None,
+        }
+    }
+
     /// Why the value cannot be meant.
     pub(super) fn flaw(&self) -> Option<&'static str> {
         match &self.0 {

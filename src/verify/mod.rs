@@ -12,6 +12,7 @@ mod claim_rule;
 mod claims;
 mod concurrency;
 mod configure;
+mod deny_list;
 mod excerpt;
 mod expected;
 mod heap_size;
@@ -36,6 +37,7 @@ pub(crate) use claim_rule::{ClaimRule, NumberedRule};
 pub use claims::{ClaimsError, ServiceClaims};
 #[cfg(feature = "embedded-core")]
 pub(crate) use concurrency::SignatureLimit;
+pub use deny_list::{DenyEntry, DenyList, DenyListError, DenyListHealth};
 pub use expected::Expected;
 #[cfg(feature = "reqwest")]
 pub(crate) use mismatch::Mismatch;

@@ -13,6 +13,9 @@ use thread_local::ThreadLocal;
 
 use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
+use super::deny_list::DenyLists;
+use super::policy::MarkerOrder;
+use crate::rejection::RejectionReason;
 
 /// The capacity of one cache, in KiB.
 const CAPACITY: u64 = 512;
@@ -41,7 +44,7 @@ struct NearCache {
 
 /// The result of a look-up in the first level.
 pub(super) enum NearLookup {
-    Found(ServiceClaims),
+    Found(Result<ServiceClaims, RejectionReason>),
     /// Not found. The caller inserts the token if the second level holds it.
     Insert,
     /// Not found. The caller does not insert the token, because the cache is full.
@@ -49,17 +52,16 @@ pub(super) enum NearLookup {
 }
 
 impl NearCaches {
-    /// The claims of this token, if the current thread's cache holds them and they are valid at
+    /// The result for this service token, if the current thread's cache holds it and it is valid at
     /// `now`, in Unix seconds.
-    pub(super) fn get(&self, token: &[u8], now: u64) -> NearLookup {
+    pub(super) fn get(&self, token: &[u8], now: u64, deny_lists: &DenyLists) -> NearLookup {
         let Some(near) = self.caches.get() else { return NearLookup::Insert };
         let mut near = near.borrow_mut();
         let token = TokenRef::new(token);
         match near.tokens.get(&token) {
             Some(cached) if cached.is_valid(now) => {
-                if let Ok(claims) = cached.outcome() {
-                    return NearLookup::Found(claims.clone());
-                }
+                // The order matters only for tokens without the marker, which are not in here.
+                return NearLookup::Found(cached.result(MarkerOrder::Last, deny_lists));
             }
             Some(_) => drop(near.tokens.remove(&token)),
             None => {}
@@ -109,7 +111,6 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::jose::Jwk;
-    use crate::rejection::RejectionReason;
     use crate::testing::TestAuthority;
 
     const NOW: u64 = 1_800_000_000;
@@ -126,8 +127,8 @@ mod tests {
     }
 
     fn get(caches: &NearCaches, token: &[u8], now: u64) -> Option<ServiceClaims> {
-        match caches.get(token, now) {
-            NearLookup::Found(claims) => Some(claims),
+        match caches.get(token, now, &DenyLists::default()) {
+            NearLookup::Found(result) => result.ok(),
             NearLookup::Insert | NearLookup::Skip => None,
         }
     }
@@ -141,10 +142,8 @@ mod tests {
         let (caches, key) = (NearCaches::default(), key());
         let cached = admitted("token", &key);
         caches.insert(&cached);
-        assert!(
-            get(&caches, b"token", NOW + 99)
-                .is_some_and(|own| !own.is_shared_with(cached.outcome().as_ref().unwrap()))
-        );
+        let shared = cached.result(MarkerOrder::Last, &DenyLists::default()).unwrap();
+        assert!(get(&caches, b"token", NOW + 99).is_some_and(|own| !own.is_shared_with(&shared)));
         assert!(get(&caches, b"Token", NOW).is_none());
         assert!(get(&caches, b"token", NOW + 100).is_none());
         assert!(get(&caches, b"token", NOW).is_none(), "an expired token is removed");
@@ -164,14 +163,16 @@ mod tests {
     #[test]
     fn full_near_cache_inserts_at_1_in_256_misses_up_to_its_capacity() {
         let (caches, key) = (NearCaches::default(), key());
+        let none = DenyLists::default();
         let weight = || caches.of_thread().unwrap().borrow().tokens.weight();
         for at in 0..FULL as u32 {
-            assert!(matches!(caches.get(number(at).as_bytes(), NOW), NearLookup::Insert));
+            let near = caches.get(number(at).as_bytes(), NOW, &none);
+            assert!(matches!(near, NearLookup::Insert));
             caches.insert(&admitted(&number(at), &key));
         }
         assert_eq!(weight(), FULL);
         let inserts = (0..10 * MISSES_PER_INSERT)
-            .filter(|_| matches!(caches.get(b"new", NOW), NearLookup::Insert));
+            .filter(|_| matches!(caches.get(b"new", NOW, &none), NearLookup::Insert));
         assert_eq!(inserts.count(), 10);
         // Tokens of 8 KiB each, together twice the capacity.
         for at in 0..2 * CAPACITY / 8 {

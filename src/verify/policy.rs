@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::claim_rule::ClaimRule;
+use super::deny_list::{DenyList, DenyLists};
 use super::excerpt::excerpt;
 use super::log_target::LOG_TARGET;
 use super::registered_claims::RegisteredClaims;
@@ -38,6 +39,7 @@ pub(crate) struct Policy {
     marker: ClaimRule,
     /// The rules that a service token must meet besides the marker.
     required: Vec<ClaimRule>,
+    deny_lists: DenyLists,
     leeway: u64,
 }
 
@@ -52,6 +54,7 @@ impl Default for Policy {
             subject: None,
             marker: ClaimRule::new("source", "microservice"),
             required: Vec::new(),
+            deny_lists: DenyLists::default(),
             leeway: 30,
         }
     }
@@ -108,6 +111,14 @@ impl Policy {
 
     pub(super) fn require_claim(&mut self, rule: ClaimRule) {
         self.required.push(rule);
+    }
+
+    pub(super) fn add_deny_list(&mut self, list: DenyList) {
+        self.deny_lists.add(list);
+    }
+
+    pub(super) fn deny_lists(&self) -> &DenyLists {
+        &self.deny_lists
     }
 
     /// The length of the longest token that is accepted, in bytes.
@@ -258,6 +269,7 @@ impl Policy {
         }
         if let Some(issued_at) = date(claims.iat, RejectionReason::MalformedIssuedAt)? {
             validity = validity.starting_at(issued_at.ceil.saturating_sub(self.leeway));
+            validity = validity.with_issued_at(issued_at.floor);
             if !validity.contains(now) {
                 return Err(RejectionReason::IssuedInFuture);
             }

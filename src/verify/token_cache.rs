@@ -2,8 +2,8 @@
 //! is checked once.
 //!
 //! A look-up compares all bytes of the token. A cached result applies only while the dates of the
-//! token are valid and **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
-//! used**. Each verifier has its own cache. Only tokens with a valid signature are inserted, so an
+//! token are valid, **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
+//! used**, and the current entries of the deny lists do not match. Each verifier has its own cache. Only tokens with a valid signature are inserted, so an
 //! attacker cannot fill the cache with forged tokens.
 //!
 //! The cache has two levels: a small cache for each thread in front of one shared cache. Without
@@ -21,9 +21,12 @@ use std::sync::{Arc, OnceLock};
 use quick_cache::DefaultHashBuilder;
 use quick_cache::sync::Cache;
 
-use super::cached_token::{ByWeight, CachedRejection, CachedToken, Token, TokenRef};
+use super::cached_token::{ByWeight, CachedToken, Token, TokenRef};
 use super::claims::ServiceClaims;
+use super::deny_list::DenyLists;
 use super::near_cache::{NearCaches, NearLookup};
+use super::policy::MarkerOrder;
+use crate::rejection::RejectionReason;
 
 /// The least weight of a token, in KiB. The weight limit of a level is its capacity times this.
 const TOKEN_WEIGHT: u64 = 4;
@@ -57,16 +60,20 @@ impl TokenCache {
         self.capacity
     }
 
-    /// The result for this token, if it is cached and still applies at `now`, in Unix seconds.
+    /// The result for this token, if it is cached and still applies at `now`, in Unix seconds. A
+    /// denied token stays cached: its signature is not checked again, and it is admitted once its
+    /// entry is lifted.
     pub(super) fn get(
         &self,
         token: &[u8],
         now: u64,
-    ) -> Option<Result<ServiceClaims, CachedRejection>> {
+        marker_order: MarkerOrder,
+        deny_lists: &DenyLists,
+    ) -> Option<Result<ServiceClaims, RejectionReason>> {
         let levels = self.levels.get()?;
-        let near = levels.near.get(token, now);
-        if let NearLookup::Found(claims) = near {
-            return Some(Ok(claims));
+        let near = levels.near.get(token, now, deny_lists);
+        if let NearLookup::Found(result) = near {
+            return Some(result);
         }
         let token = TokenRef::new(token);
         let (level, cached) = match levels.admitted.get(&token) {
@@ -79,16 +86,17 @@ impl TokenCache {
             level.remove_if(&token, |cached| !cached.has_valid_dates(now));
             return None;
         }
+        let result = cached.result(marker_order, deny_lists);
         if matches!(near, NearLookup::Insert) {
             levels.near.insert(&cached);
         }
-        Some(cached.outcome().clone())
+        Some(result)
     }
 
     /// Caches the result for a token with a valid signature. The capacity must not be zero.
     pub(super) fn insert(&self, cached: CachedToken) {
         let levels = self.levels.get_or_init(|| Levels::new(self.capacity));
-        let level = if cached.outcome().is_ok() { &levels.admitted } else { &levels.rejected };
+        let level = if cached.is_admitted() { &levels.admitted } else { &levels.rejected };
         level.insert(cached.token(), Arc::new(cached));
     }
 
@@ -97,7 +105,8 @@ impl TokenCache {
     pub(super) fn is_near(&self, token: &[u8], now: u64) -> bool {
         self.levels
             .get()
-            .is_some_and(|levels| matches!(levels.near.get(token, now), NearLookup::Found(_)))
+            .map(|levels| levels.near.get(token, now, &DenyLists::default()))
+            .is_some_and(|near| matches!(near, NearLookup::Found(_)))
     }
 
     /// How many tokens the second level holds, and their weight.

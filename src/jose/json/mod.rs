@@ -1,6 +1,7 @@
-//! Parsing of the JSON in tokens, key sets and mint requests.
+//! Parsing of the JSON in tokens, key sets, deny lists and mint requests.
 //!
-//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object.
+//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object. So is
+//! [`array`], which reads the files of others.
 //! Parsing straight into a `serde_json::Value` would keep the last of two members with one name,
 //! where another parser of the same token may keep the first (RFC 7515 §4, RFC 7519 §4).
 //! [`members`] finds the members of an object without building values. `OrderedObject` reads an
@@ -16,7 +17,7 @@ mod scan;
 
 #[cfg(feature = "embedded-core")]
 pub(crate) use object::has_reserved_name;
-pub(crate) use object::{is_valid, object};
+pub(crate) use object::{array, is_valid, object};
 #[cfg(feature = "embedded-core")]
 pub(crate) use ordered::OrderedObject;
 pub(crate) use scan::{RawString, RawValue, members};

@@ -1,4 +1,4 @@
-//! Reads JSON objects in full and strictly.
+//! Reads JSON objects and arrays in full and strictly.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::scan;
 
-/// How deep an object may nest; the outermost object is the first level.
+/// How deep a text may nest; the outermost object or array is the first level.
 const MAX_DEPTH: u8 = 32;
 
 /// The prefix of the member names that serde_json reserves for its own types. With its feature
@@ -25,14 +25,30 @@ const NUMBER_MEMBER: &str = "$serde_json::private::Number";
 /// it nests too deep, or if it has a reserved name or a duplicate member (names are compared after
 /// unescaping).
 pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    match value(bytes).ok()? {
+        Value::Object(object) => Some(object),
+        _ => None,
+    }
+}
+
+/// Reads one JSON array, as strictly as [`object`]. The error says what is wrong and where, and
+/// quotes nothing of the text.
+pub(crate) fn array(bytes: &[u8]) -> Result<Vec<Value>, String> {
+    match value(bytes) {
+        Ok(Value::Array(elements)) => Ok(elements),
+        Ok(_) => Err("not an array".to_owned()),
+        Err(err) => Err(err.to_string()),
+    }
+}
+
+fn value(bytes: &[u8]) -> serde_json::Result<Value> {
     if has_reserved_name(bytes) {
-        return None;
+        return Err(serde_json::Error::custom("a member name is reserved"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Seed { depth_left: MAX_DEPTH };
-    let Value::Object(object) = seed.deserialize(&mut deserializer).ok()? else { return None };
-    deserializer.end().ok()?;
-    Some(object)
+    let value = Seed { depth_left: MAX_DEPTH }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Whether the bytes are one valid JSON text in UTF-8 (RFC 8259). Numbers may have any size and
@@ -178,6 +194,33 @@ mod tests {
         ];
         for (text, accepted) in cases {
             assert_eq!(object(text).is_some(), *accepted, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn array_is_read_as_strictly_as_an_object() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let (at_limit, too_deep) = (deep(32), deep(33));
+        let cases: &[(&[u8], Result<usize, &str>)] = &[
+            (b" [] ", Ok(0)),
+            (br#"[1,{"a":"b"},[null]]"#, Ok(3)),
+            (at_limit.as_bytes(), Ok(1)),
+            (too_deep.as_bytes(), Err("nested too deep at line 1 column 33")),
+            (b"", Err("EOF while parsing a value at line 1 column 0")),
+            (b"{}", Err("not an array")),
+            (br#""a""#, Err("not an array")),
+            (br#"[{"a":1,"a":1}]"#, Err("duplicate member at line 1 column 13")),
+            (br#"[{"a":1,"\u0061":1}]"#, Err("duplicate member at line 1 column 18")),
+            (br#"[{"$serde_json::private::RawValue":"1"}]"#, Err("a member name is reserved")),
+            (b"[1] 2", Err("trailing characters at line 1 column 5")),
+            (b"[1,]", Err("trailing comma at line 1 column 4")),
+            (b"[\"\xff\"]", Err("invalid unicode code point at line 1 column 4")),
+            (b"\xef\xbb\xbf[]", Err("expected value at line 1 column 1")),
+        ];
+        for (text, expected) in cases {
+            let read = array(text).map(|elements| elements.len());
+            let expected = expected.map_err(str::to_owned);
+            assert_eq!(read, expected, "{}", String::from_utf8_lossy(text));
         }
     }
 

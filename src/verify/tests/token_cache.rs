@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::super::cached_token::{CachedRejection, CachedToken};
 use super::super::claims::ServiceClaims;
+use super::super::deny_list::DenyLists;
+use super::super::policy::MarkerOrder;
 use super::super::token_cache::TokenCache;
 use super::super::validity::Validity;
 use super::super::verified::Verified;
@@ -209,7 +211,7 @@ fn cache_stays_bounded_under_100_000_tokens() {
                 _ => Err(CachedRejection::Unmarked(RejectionReason::NotMicroservice)),
             };
             cache.insert(CachedToken::new(&token, outcome, Arc::clone(&key), validity));
-            cache.get(token.as_bytes(), NOW);
+            let _ = cache.get(token.as_bytes(), NOW, MarkerOrder::Last, &DenyLists::default());
         }
         let (count, weight) = cache.count_and_weight();
         let tokens = 1000 + 1000 / 16;

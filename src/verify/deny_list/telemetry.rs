@@ -1,0 +1,92 @@
+//! Log events and, with feature `metrics`, the counter and gauges of deny lists.
+//! [`DenyList`](crate::DenyList) lists them.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::entry::DenyEntry;
+use super::error::DenyListError;
+use crate::error::Chain;
+use crate::rejection::RejectionReason;
+
+const LOG_TARGET: &str = "tower_m2m::deny_list";
+
+/// Logs that entries match no token, once for all: `first` of them, and how many there are.
+pub(super) fn flawed_entries(first: &DenyEntry, flaw: &'static str, count: usize) {
+    tracing::error!(target: LOG_TARGET, entry = %first, flaw, count, "deny entry matches no token");
+}
+
+/// Logs that `replace` was called.
+pub(super) fn replaced(entries: usize) {
+    tracing::debug!(target: LOG_TARGET, entries, "deny list replaced");
+}
+
+/// Counts a token that was rejected because of a deny list. Ignores any other reason.
+pub(crate) fn count_hit(reason: RejectionReason) {
+    let label = match reason {
+        RejectionReason::TokenRevoked => "token_revoked",
+        RejectionReason::CallerDenied => "caller_denied",
+        _ => return,
+    };
+    #[cfg(feature = "metrics")]
+    metrics::counter!("tower_m2m_deny_list_hits_total", "reason" => label).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = label;
+}
+
+/// Updates the gauges of a list. `file` is `None` for a list that watches no file.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(super) fn gauges(file: Option<&Path>, entries: usize, age: Duration) {
+    #[cfg(feature = "metrics")]
+    {
+        let file = file.map(|path| path.display().to_string()).unwrap_or_default();
+        metrics::gauge!("tower_m2m_deny_list_entries", "file" => file.clone()).set(entries as f64);
+        metrics::gauge!("tower_m2m_deny_list_age_seconds", "file" => file).set(age.as_secs_f64());
+    }
+}
+
+/// The log of one watched file.
+#[derive(Default)]
+pub(super) struct FileLog {
+    /// The kinds of errors that were logged at warn since the last good read.
+    warned: Mutex<Vec<String>>,
+}
+
+impl FileLog {
+    /// Reports that the file was read. `changed` is the new number of entries, if they changed.
+    pub(super) fn succeeded(&self, file: &Path, entries: usize, has_changed: bool) {
+        let file = file.display();
+        let has_recovered = !std::mem::take(&mut *self.warned()).is_empty();
+        if has_recovered {
+            tracing::info!(target: LOG_TARGET, %file, entries, "deny list file recovered");
+        }
+        if has_changed {
+            tracing::info!(target: LOG_TARGET, %file, entries, "deny list file changed");
+        }
+    }
+
+    /// Reports that the file could not be used, and that the entries of `age` stay in force. Each
+    /// kind of error is logged at warn once, until a read succeeds.
+    pub(super) fn failed(&self, file: &Path, err: &DenyListError, age: Duration) {
+        let (file, error, age) = (file.display(), Chain(err), age.as_secs());
+        let is_new = {
+            let (mut warned, kind) = (self.warned(), err.kind());
+            let is_new = !warned.contains(&kind);
+            if is_new {
+                warned.push(kind);
+            }
+            is_new
+        };
+        if is_new {
+            tracing::warn!(target: LOG_TARGET, %file, %error, age, "deny list file unusable");
+        } else {
+            tracing::debug!(target: LOG_TARGET, %file, %error, age, "deny list file still unusable");
+        }
+    }
+
+    fn warned(&self) -> MutexGuard<'_, Vec<String>> {
+        // No code panics while it holds the lock.
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

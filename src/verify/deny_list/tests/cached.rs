@@ -1,0 +1,108 @@
+//! Cached tokens on several threads.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::runtime::Builder;
+
+use super::super::entry::DenyEntry;
+use super::super::list::DenyList;
+use crate::rejection::RejectionReason as R;
+use crate::testing::TestAuthority;
+use crate::verify::Verifier;
+
+const THREADS: usize = 4;
+
+fn fixture() -> (Verifier, [DenyList; 2], String) {
+    let authority = TestAuthority::offline();
+    let lists = [DenyList::new(), DenyList::new()];
+    let [one, other] = lists.clone();
+    let verifier = authority.verifier().deny_list(one).deny_list(other);
+    (verifier, lists, authority.token().claim("jti", "t1").sign())
+}
+
+/// Waits if the token is new and another thread checks a signature.
+fn verify(verifier: &Verifier, token: &str) -> Result<(), R> {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    runtime.block_on(verifier.verify(token)).map(drop).map_err(|err| err.reason())
+}
+
+#[test]
+fn change_applies_to_the_next_request_on_every_thread() {
+    let (verifier, lists, token) = fixture();
+    // In turn the main thread changes a list and the other threads verify.
+    let turn = Barrier::new(THREADS + 1);
+    let entry = || [DenyEntry::claim("jti", "t1")];
+    let rounds: [(&str, &(dyn Fn() + Sync), Result<(), R>); 6] = [
+        ("no entry", &|| {}, Ok(())),
+        ("in the first list", &|| lists[0].replace(entry()), Err(R::TokenRevoked)),
+        ("lifted", &|| lists[0].replace([]), Ok(())),
+        ("in the second list", &|| lists[1].replace(entry()), Err(R::TokenRevoked)),
+        ("still", &|| {}, Err(R::TokenRevoked)),
+        ("lifted again", &|| lists[1].replace([]), Ok(())),
+    ];
+    let seen = std::thread::scope(|scope| {
+        let verify_in_turn = || {
+            let mut results = Vec::new();
+            for _ in &rounds {
+                turn.wait();
+                results.push([(); 3].map(|()| verify(&verifier, &token)));
+                turn.wait();
+            }
+            results
+        };
+        let threads = [(); THREADS].map(|()| scope.spawn(verify_in_turn));
+        for (_, change, _) in &rounds {
+            change();
+            turn.wait();
+            turn.wait();
+            assert!(verifier.cached(token.as_bytes()).is_some());
+        }
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for results in seen {
+        for (results, (round, _, expected)) in results.iter().zip(&rounds) {
+            assert_eq!(results, &[*expected; 3], "{round}");
+        }
+    }
+}
+
+/// With both levels of the cache and threads that verify while the lists change.
+#[test]
+fn change_during_requests_is_never_missed() {
+    let (verifier, lists, token) = fixture();
+    assert_eq!(verify(&verifier, &token), Ok(()));
+    // Odd while an entry is in force. The entry is added before an odd number is stored, and lifted
+    // after the next even number is stored.
+    let step = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mut denied = 0;
+                while denied < 200 {
+                    let before = step.load(Ordering::SeqCst);
+                    let result = verifier.cached(token.as_bytes()).unwrap();
+                    let after = step.load(Ordering::SeqCst);
+                    if before == after && before % 2 == 1 {
+                        let reason = result.map_err(|err| err.reason()).err();
+                        assert_eq!(reason, Some(R::TokenRevoked), "step {before}");
+                        denied += 1;
+                    }
+                }
+            });
+        }
+        for at in 0..2000 {
+            let list = &lists[at % 2];
+            list.replace([DenyEntry::claim("jti", "t1")]);
+            step.fetch_add(1, Ordering::SeqCst);
+            std::thread::yield_now();
+            step.fetch_add(1, Ordering::SeqCst);
+            list.replace([]);
+        }
+        // An entry that stays, for threads that have not seen enough of the others.
+        lists[0].replace([DenyEntry::claim("jti", "t1")]);
+        step.fetch_add(1, Ordering::SeqCst);
+    });
+    lists[0].replace([]);
+    assert_eq!(verify(&verifier, &token), Ok(()));
+}
