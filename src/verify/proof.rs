@@ -1,10 +1,13 @@
-//! [`Proof`]: the key that verified a token, which a stream watches while it is open.
+//! [`Proof`]: what a token was verified with, which a stream watches while it is open.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::deny_list::{DenyListChanges, DenyLists, TokenFacts};
+use super::validity::Validity;
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk};
 use crate::jwks::{KeySource, Lookup};
@@ -15,12 +18,13 @@ use crate::jwks::{KeySource, Lookup};
 /// instance after the machine was suspended. The next fetch makes it usable again.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The key that verified a token.
+/// What a token was verified with.
 pub(super) struct Proof {
     key: Arc<Jwk>,
     algorithm: Algorithm,
     /// Where the key came from.
     keys: KeySource,
+    deny_lists: DenyLists,
 }
 
 /// Watches the key of one token.
@@ -32,8 +36,30 @@ pub(super) struct KeyWatch<'p> {
 }
 
 impl Proof {
-    pub(super) fn new(key: Arc<Jwk>, algorithm: Algorithm, keys: KeySource) -> Self {
-        Self { key, algorithm, keys }
+    pub(super) fn new(
+        key: Arc<Jwk>,
+        algorithm: Algorithm,
+        keys: KeySource,
+        deny_lists: DenyLists,
+    ) -> Self {
+        Self { key, algorithm, keys, deny_lists }
+    }
+
+    /// Whether a deny list has an entry for the token now. Starts the tasks that read the lists'
+    /// files, if they do not run.
+    pub(super) fn is_denied(&self, claims: &Map<String, Value>, validity: Validity) -> bool {
+        self.deny_lists.ensure_watching();
+        let token = TokenFacts {
+            claims: Some(claims),
+            issued_at: validity.issued_at(),
+            kid: self.key.kid(),
+        };
+        self.deny_lists.check(token).is_err()
+    }
+
+    /// The changes of the deny lists from now on.
+    pub(super) fn deny_list_changes(&self) -> DenyListChanges {
+        self.deny_lists.changes()
     }
 
     pub(super) fn watch(&self) -> KeyWatch<'_> {

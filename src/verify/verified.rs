@@ -45,8 +45,9 @@ impl Verified {
     /// Resolves when a request with the token would be refused. Holds no lock while it waits.
     pub(super) async fn ended(&self) {
         let mut key = self.proof.as_ref().map(Proof::watch);
+        // Both before the checks, so that a change after them ends the sleep.
+        let mut changes = self.proof.as_ref().map(Proof::deny_list_changes).unwrap_or_default();
         loop {
-            // Before the checks, so that an advance of the clock after them ends the sleep.
             let moved = self.clock.moved();
             let now = self.clock.since_epoch();
             if self.has_ended(now) || key.as_mut().is_some_and(|key| key.has_ended(&self.clock)) {
@@ -55,6 +56,7 @@ impl Verified {
             tokio::select! {
                 () = sleep(self.validity.left(now).min(MAX_SLEEP)) => {}
                 () = moved => {}
+                () = changes.changed() => {}
             }
         }
     }
@@ -62,6 +64,7 @@ impl Verified {
     /// Whether the token has ended at `now`, since the Unix epoch, whatever the state of its key.
     /// Every condition of the policy that changes while a stream is open is checked here.
     fn has_ended(&self, now: Duration) -> bool {
-        self.validity.left(now).is_zero()
+        let is_denied = |proof: &Proof| proof.is_denied(&self.claims, self.validity);
+        self.validity.left(now).is_zero() || self.proof.as_ref().is_some_and(is_denied)
     }
 }

@@ -329,7 +329,8 @@ impl Verifier {
             Ok(claims) if self.policy.has_marker(&claims) => {
                 requirements?;
                 self.policy.check_required(&claims)?;
-                let proof = Proof::new(Arc::clone(&jwk), jws.algorithm(), self.keys.clone());
+                let (keys, deny_lists) = (self.keys.clone(), self.policy.deny_lists().clone());
+                let proof = Proof::new(Arc::clone(&jwk), jws.algorithm(), keys, deny_lists);
                 let verified = Verified::new(claims, validity, self.clock.clone());
                 Ok(ServiceClaims::verified(verified.proved_by(proof)))
             }

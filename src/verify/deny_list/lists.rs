@@ -38,7 +38,6 @@ impl DenyLists {
     }
 
     /// The changes of the lists from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "streams wait for changes"))]
     pub(crate) fn changes(&self) -> DenyListChanges {
         DenyListChanges::new(self.0.iter().map(DenyList::subscribe).collect())
     }

@@ -21,6 +21,7 @@ mod tests;
 mod token_facts;
 mod watch;
 
+pub(super) use changes::DenyListChanges;
 pub use entry::DenyEntry;
 pub use error::DenyListError;
 pub use health::DenyListHealth;

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::Request;
 use serde_json::json;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::super::claims::ServiceClaims;
+use super::super::deny_list::{DenyEntry, DenyList};
 use super::super::verifier::Verifier;
 use crate::clock::Clock;
 use crate::testing::{FakeCallerLayer, TestAuthority};
@@ -209,4 +210,32 @@ async fn fake_claims_end_at_their_exp() {
 fn future_is_send_and_borrows_nothing() {
     fn check<F: Future<Output = ()> + Send + 'static>(_: fn(&ServiceClaims) -> F) {}
     check(ServiceClaims::expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_of_a_deny_list_ends_the_stream_at_once() {
+    let authority = TestAuthority::offline();
+    let list = DenyList::new();
+    let verifier = authority.verifier().deny_list(DenyList::new()).deny_list(list.clone());
+    let token = authority.token().claim("service", "orders").claim("jti", "one");
+    let claims = verifier.verify(&token.sign()).await.unwrap();
+    let another = DenyEntry::claim("jti", "two");
+    for entry in [
+        DenyEntry::claim("jti", "one"),
+        DenyEntry::claim("service", ["orders", "refunds"]),
+        DenyEntry::key(authority.kid()),
+        DenyEntry::issued_before(UNIX_EPOCH + seconds(1 << 37)),
+    ] {
+        let case = format!("{entry:?}");
+        let expired = tokio::spawn(seconds_until(claims.expired()));
+        sleep(seconds(15)).await;
+        list.replace([another.clone()]);
+        sleep(seconds(2)).await;
+        list.replace([another.clone(), entry]);
+        assert_eq!(expired.await.unwrap(), Some(17.0), "{case}");
+        // A stream that opens now ends now.
+        assert_eq!(seconds_until(claims.expired()).await, Some(0.0), "{case}");
+        list.replace([]);
+    }
+    assert_eq!(seconds_until(claims.expired()).await.map(|_| ()), Some(()), "the token expires");
 }
