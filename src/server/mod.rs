@@ -38,9 +38,10 @@
 //!    case, one or more spaces, and a token. In a header other than `Authorization` the token may
 //!    stand alone. The token is at most
 //!    [`max_token_len`](crate::Verifier::max_token_len) long and is a b64token (RFC 6750 §2.1).
-//! 2. **Cache.** Of a token that was verified before, only the dates and the key are checked again;
-//!    see [`cache_capacity`](crate::Verifier::cache_capacity). If both are valid the cached result
-//!    applies. Otherwise the token is verified like a new one.
+//! 2. **Cache.** Of a token that was verified before, only the dates, the key and the deny lists are
+//!    checked again; see [`cache_capacity`](crate::Verifier::cache_capacity). If dates and key are
+//!    valid the cached result applies, unless a deny list has an entry for the token. Otherwise the
+//!    token is verified like a new one.
 //! 3. **Form.** The token is a compact JWS of canonical base64url with a header of at most 2 KiB.
 //!    The header has no `crit`, `b64`, `enc` or `zip`, and no `cty` of a nested token; its `typ` is
 //!    `JWT`, `at+jwt`, `JOSE` (SPIFFE) or missing; its `kid` is 1 to 256 bytes long or missing; its

@@ -7,6 +7,7 @@ mod authenticate;
 mod by_origin;
 mod client;
 mod debug;
+mod deny_list;
 mod edge;
 #[cfg(unix)]
 mod examples;
