@@ -150,11 +150,13 @@ impl Policy {
         }
     }
 
+    #[cfg(feature = "reqwest")]
     pub(super) fn marker(&self) -> &ClaimRule {
         &self.marker
     }
 
     /// The rules that a service token must meet besides the marker.
+    #[cfg(feature = "reqwest")]
     pub(super) fn required(&self) -> &[ClaimRule] {
         &self.required
     }

@@ -140,9 +140,11 @@ async fn swapped_link_is_followed() {
     assert_eq!(fixture.denied(), ["k2"]);
 }
 
+type Spoil = fn(&Fixture);
+
 /// Ways in which a file cannot be used, each with a part of the error.
-fn bad_files() -> Vec<(fn(&Fixture), &'static str)> {
-    let mut bad: Vec<(fn(&Fixture), &str)> = vec![
+fn bad_files() -> Vec<(Spoil, &'static str)> {
+    let mut bad: Vec<(Spoil, &str)> = vec![
         (|fixture| remove_file(&fixture.path).unwrap(), "cannot be read: No such file"),
         (|fixture| fixture.write(""), "is not a JSON array of entries: EOF"),
         (|fixture| fixture.write("[{}]"), "entry 1 of deny list file"),
