@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::claims::ServiceClaims;
+use super::deny_list::DenyList;
 use super::refusal_log::RefusalLog;
 use super::registered_claims::issuer;
 use super::verifier::{Authentication, Verifier};
@@ -146,6 +147,28 @@ impl AnyVerifier {
             }
         }
         Ok(Self(Verifiers::Several(Arc::new(Several { verifiers, refusals }))))
+    }
+
+    /// Adds a deny list to each verifier; see [`Verifier::deny_list`].
+    ///
+    /// An entry applies to the tokens of every issuer, one for a key also to another issuer's key of
+    /// the same `kid`. For one issuer alone combine the entry with its `iss`, or add the list to its
+    /// verifier before the verifiers are joined:
+    ///
+    /// ```
+    /// use tower_m2m::{AnyVerifier, DenyEntry, DenyList};
+    ///
+    /// fn deny_leaked_key(verifier: AnyVerifier) -> AnyVerifier {
+    ///     let denied = DenyList::new();
+    ///     let of_the_core = DenyEntry::claim("iss", "https://api.example.com");
+    ///     denied.replace([DenyEntry::key("s-1").and(of_the_core)]);
+    ///     verifier.deny_list(denied)
+    /// }
+    /// # let _ = deny_leaked_key;
+    /// ```
+    #[allow(clippy::needless_pass_by_value)] // as `Verifier::deny_list`, which keeps the list
+    pub fn deny_list(self, list: DenyList) -> Self {
+        self.map(|verifier| verifier.deny_list(list.clone()))
     }
 
     /// Verifies one token, as [`Verifier::verify`] does.

@@ -13,7 +13,9 @@ use serde_json::json;
 use tokio::time::timeout;
 use tower::{Layer, ServiceExt};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
-use tower_m2m::{AnyVerifier, RejectionReason as R, ServiceClaims, VerifyServiceTokenLayer};
+use tower_m2m::{
+    AnyVerifier, DenyEntry, DenyList, RejectionReason as R, ServiceClaims, VerifyServiceTokenLayer,
+};
 
 use crate::support::{Inner, Logs, ResponseSummary, TIMEOUT, bearer, header, serve};
 
@@ -251,6 +253,39 @@ async fn authenticate_and_verify_select_by_iss() {
     for (values, expected) in cases {
         let rejection = verifier.authenticate(values.iter()).await.unwrap_err();
         assert_eq!(rejection.reason(), expected);
+    }
+}
+
+#[tokio::test]
+async fn deny_list_applies_to_the_cached_tokens_of_every_issuer() {
+    let [a, b] = two_offline();
+    let list = DenyList::new();
+    let verifier = joined(&a, &b).deny_list(list.clone());
+    let [of_a, of_b] = [&a, &b].map(|authority| token(authority).sign());
+    let of_issuer = |issuer| DenyEntry::claim("iss", issuer);
+    let (denied, revoked) = (Some(R::CallerDenied), Some(R::TokenRevoked));
+    let cases: [(&str, &[DenyEntry], _, _); 7] = [
+        ("empty", &[], None, None),
+        ("a service", &[DenyEntry::claim("service", "orders")], denied, denied),
+        ("lifted", &[], None, None),
+        (
+            "a service of B",
+            &[DenyEntry::claim("service", "orders").and(of_issuer(B))],
+            None,
+            denied,
+        ),
+        ("A", &[of_issuer(A)], denied, None),
+        ("a key", &[DenyEntry::key("k")], revoked, revoked),
+        ("a key, lifted", &[], None, None),
+    ];
+    for (case, entries, for_a, for_b) in cases {
+        list.replace(entries.iter().cloned());
+        for _ in 0..2 {
+            for (token, expected) in [(&of_a, for_a), (&of_b, for_b)] {
+                let rejection = verifier.verify(token).await.err();
+                assert_eq!(rejection.map(|rejection| rejection.reason()), expected, "{case}");
+            }
+        }
     }
 }
 
