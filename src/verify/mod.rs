@@ -27,6 +27,7 @@ mod registered_claims;
 #[cfg(test)]
 mod tests;
 mod token_cache;
+mod unverified;
 mod validity;
 mod verified;
 mod verifier;

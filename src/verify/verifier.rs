@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
-use super::concurrency::{Permit, QueueSlot, SignatureLimit};
+use super::concurrency::{Permit, SignatureLimit};
 use super::deny_list::count_hit;
 #[cfg(feature = "reqwest")]
 use super::mismatch::Mismatch;
@@ -15,11 +15,12 @@ use super::policy::{CheckedClaims, MarkerOrder, Policy};
 use super::proof::Proof;
 use super::refusal_log::RefusalLog;
 use super::token_cache::TokenCache;
+use super::unverified::Unverified;
 use super::verified::Verified;
 use crate::bearer;
 use crate::clock::Clock;
 use crate::jose::{Jwk, Jws};
-use crate::jwks::{KeySource, Lookup, LookupError, PendingKey};
+use crate::jwks::{KeySource, Lookup};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// The default of [`Verifier::cache_capacity`], in tokens.
@@ -414,44 +415,4 @@ impl fmt::Debug for Verifier {
 fn rejected(reason: RejectionReason) -> Rejection {
     count_hit(reason);
     reason.into()
-}
-
-/// Why [`Verifier::check`] returned no claims.
-enum Unverified {
-    Rejected(Rejection),
-    /// The key is not in the key set, and the fetch that tells whether it exists is pending.
-    AwaitsKey(PendingKey),
-    /// The signature limit is exhausted.
-    AwaitsPermit(QueueSlot),
-}
-
-impl Unverified {
-    /// The rejection of a token that must not wait again.
-    fn into_rejection(self) -> Rejection {
-        match self {
-            Self::Rejected(rejection) => rejection,
-            // A refresh removed the key while the token was queued.
-            Self::AwaitsKey(_) => RejectionReason::UnknownKey.into(),
-            Self::AwaitsPermit(_) => RejectionReason::TooManyWaiting.into(),
-        }
-    }
-}
-
-impl<E: Into<Rejection>> From<E> for Unverified {
-    fn from(err: E) -> Self {
-        Self::Rejected(err.into())
-    }
-}
-
-impl From<LookupError> for Rejection {
-    fn from(err: LookupError) -> Self {
-        let (reason, retry_after) = match err {
-            LookupError::UnknownKey => return RejectionReason::UnknownKey.into(),
-            LookupError::QueueFull => return RejectionReason::TooManyWaiting.into(),
-            LookupError::NotLoaded { retry_after } => (RejectionReason::KeysNotLoaded, retry_after),
-            LookupError::Stale { retry_after } => (RejectionReason::KeysStale, retry_after),
-            LookupError::FetchFailed { retry_after } => (RejectionReason::FetchFailed, retry_after),
-        };
-        Self::with_retry_after(reason, retry_after)
-    }
 }
