@@ -83,18 +83,19 @@ impl ServiceClaimsRejection {
         self.0.as_ref().map(|refused| &refused.rejection)
     }
 
-    fn new(rejection: Rejection, refuser: Arc<Refuser>, parts: &Parts) -> Self {
-        let protocol = refuser.protocol_of_head(parts);
-        Self(Some(Box::new(Refused { rejection, protocol, refuser })))
-    }
-
     /// The rejection of a request whose claims a handler does not accept.
     pub(super) fn claims_refused(parts: &Parts) -> Self {
-        let rejection = RejectionReason::ClaimRefused.into();
-        outcome(parts).map_or_else(
-            |missing| missing,
-            |outcome| Self::new(rejection, Arc::clone(outcome.refuser()), parts),
-        )
+        match outcome(parts) {
+            Ok(outcome) => {
+                Self::new(RejectionReason::ClaimRefused.into(), parts, outcome.refuser())
+            }
+            Err(missing_layer) => missing_layer,
+        }
+    }
+
+    fn new(rejection: Rejection, parts: &Parts, refuser: &Arc<Refuser>) -> Self {
+        let protocol = refuser.protocol_of_head(parts);
+        Self(Some(Box::new(Refused { rejection, protocol, refuser: Arc::clone(refuser) })))
     }
 }
 
@@ -106,7 +107,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServiceClaims {
         let refuser = Arc::clone(outcome.refuser());
         refuser.telemetry().claims_extracted();
         let result = outcome.result().await;
-        result.map_err(|rejection| ServiceClaimsRejection::new(rejection, refuser, parts))
+        result.map_err(|rejection| ServiceClaimsRejection::new(rejection, parts, &refuser))
     }
 }
 

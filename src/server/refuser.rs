@@ -19,7 +19,7 @@ pub(super) struct Refuser {
 impl Refuser {
     pub(super) fn new(log: RefusalLog) -> Self {
         Self {
-            realm: Realm::new("m2m"),
+            realm: Realm::default(),
             protocols: Protocols::HttpAndGrpc,
             telemetry: Telemetry::new(log),
         }

@@ -82,7 +82,7 @@ impl Telemetry {
 
     /// Logs and counts a request whose claims do not meet the rule.
     pub(super) fn rule_unmet(&self, rule: &ClaimRule, protocol: impl FnOnce() -> Protocol) {
-        self.log.log_unmet(rule, self.enforcement);
+        self.log.log_claims(Some(rule), self.enforcement);
         #[cfg(feature = "metrics")]
         {
             let outcome = Outcome::Refused(RejectionReason::ClaimRefused);
@@ -90,12 +90,14 @@ impl Telemetry {
         }
     }
 
-    /// Logs and counts a request without claims that an extractor refuses, even behind an observing
-    /// layer.
+    /// Logs and counts a request that an extractor refuses, even behind an observing layer.
     #[cfg(feature = "axum")]
     pub(super) fn refused_by_extractor(&self, reason: RejectionReason, protocol: Protocol) {
-        // No reason of a request without claims concerns a value in the token.
-        self.log.log(reason, Enforcement::Enforced, || None);
+        match reason {
+            RejectionReason::ClaimRefused => self.log.log_claims(None, Enforcement::Enforced),
+            // No reason of a request without claims concerns a value in the token.
+            _ => self.log.log(reason, Enforcement::Enforced, || None),
+        }
         #[cfg(feature = "metrics")]
         self.count(Outcome::Refused(reason), Enforcement::Enforced, protocol);
     }

@@ -67,10 +67,10 @@ struct Handle {
 impl ServiceClaims {
     /// Only the module `verify` may call this; a test of the architecture enforces it.
     pub(super) fn verified(verified: Verified) -> Self {
-        Self::handle(Arc::new(verified))
+        Self::of(Arc::new(verified))
     }
 
-    fn handle(verified: Arc<Verified>) -> Self {
+    fn of(verified: Arc<Verified>) -> Self {
         Self(Arc::new(Handle { verified, met: AtomicU64::new(0) }))
     }
 
@@ -84,7 +84,7 @@ impl ServiceClaims {
     /// A handle to the same claims with its own reference count, so that threads do not contend for
     /// one counter.
     pub(super) fn with_own_count(&self) -> Self {
-        Self::handle(Arc::clone(&self.0.verified))
+        Self::of(Arc::clone(&self.0.verified))
     }
 
     pub(super) fn as_map(&self) -> &Map<String, Value> {

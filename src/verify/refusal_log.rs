@@ -79,9 +79,10 @@ impl RefusalLog {
         self.log_with(reason, enforcement, || expected(policies, reason), unverified);
     }
 
-    /// Logs the refusal of a request whose claims do not meet a rule that is not the verifier's.
-    pub(crate) fn log_unmet(&self, rule: &ClaimRule, enforcement: Enforcement) {
-        let expected = || Some(rule.to_string());
+    /// Logs the refusal of a request whose claims are not accepted by a rule or, if it is `None`, by
+    /// a type that is not the verifier's.
+    pub(crate) fn log_claims(&self, rule: Option<&ClaimRule>, enforcement: Enforcement) {
+        let expected = || rule.map(ClaimRule::to_string);
         self.log_with(RejectionReason::ClaimRefused, enforcement, expected, || None);
     }
 
@@ -130,6 +131,22 @@ impl Enforcement {
     }
 }
 
+/// What the policies accept, each distinct text once.
+fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for text in policies.iter().filter_map(|policy| policy.expected(reason)) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    (!texts.is_empty()).then(|| texts.join(" or "))
+}
+
+/// The value in the token that was rejected, read under the first policy whose limits allow it.
+fn unverified(policies: &[Arc<Policy>], reason: RejectionReason, token: &[u8]) -> Option<String> {
+    policies.iter().find_map(|policy| policy.unverified(reason, token))
+}
+
 impl Default for RefusalLog {
     fn default() -> Self {
         Self::new(Arc::default(), Clock::default())
@@ -162,22 +179,6 @@ impl Default for Count {
     fn default() -> Self {
         Self { since_summary: AtomicU64::new(0), summary_at: AtomicU64::new(NEVER) }
     }
-}
-
-/// What the policies accept, each distinct text once.
-fn expected(policies: &[Arc<Policy>], reason: RejectionReason) -> Option<String> {
-    let mut texts: Vec<String> = Vec::new();
-    for text in policies.iter().filter_map(|policy| policy.expected(reason)) {
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
-    (!texts.is_empty()).then(|| texts.join(" or "))
-}
-
-/// The value in the token that was rejected, read under the first policy whose limits allow it.
-fn unverified(policies: &[Arc<Policy>], reason: RejectionReason, token: &[u8]) -> Option<String> {
-    policies.iter().find_map(|policy| policy.unverified(reason, token))
 }
 
 #[cfg(test)]
