@@ -1,11 +1,11 @@
-//! An embedded core, M1 and M2 in one process, over real HTTP on loopback.
+//! An embedded core, M1 and two called services in one process, over real HTTP on loopback.
 //!
 //! ```text
 //! cargo run --example demo
 //! ```
 //!
-//! Prints a table of cases: the expected status, the status that M2 answered, and the reason. The
-//! exit code is 1 if a status or a reason is not the expected one.
+//! Prints a table of cases: the expected status, the status that a service answered, and the reason.
+//! The exit code is 1 if a status or a reason is not the expected one.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use tokio::time::{sleep, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, ServiceClaims, SuperTokensCore, Verifier,
-    VerifyServiceTokenLayer,
+    AddServiceTokenLayer, DenyEntry, DenyList, EmbeddedCore, RemoteJwks, RequireClaimLayer,
+    ServiceClaims, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -45,8 +45,9 @@ mod table;
 const USAGE: &str = "\
 usage: demo
 
-Runs an embedded core, M1 and M2 over loopback HTTP for about 10 s. Prints what M2 answers to good, bad and forged
-tokens, to new and removed keys, and during an outage of the core.
+Runs an embedded core, M1 and the services `billing` and `orders`, which M1 calls, over loopback HTTP for about 10 s.
+Prints what they answer to good, bad and forged tokens, to callers that a route or a deny list refuses, to new and
+removed keys, and during an outage of the core.
 
   --help      print this help
 
@@ -107,48 +108,59 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     let mut authority = Authority::start(core).await?;
     let issuer = authority.url.clone();
 
-    // M2, the called microservice.
+    // M2: two called services. Each admits only tokens for itself.
     let jwks = || RemoteJwks::builder(format!("{issuer}/.well-known/jwks.json")).cooldown(COOLDOWN);
-    let only_m1 =
-        |jwks| VerifyServiceTokenLayer::new(Verifier::new(jwks).issuer(&issuer).audience("m2"));
-    let whoami = get(|caller: ServiceClaims| async move { format!("{:?}", caller.get("service")) });
-    let app = Router::new()
-        .route("/whoami", whoami.clone().route_layer(only_m1(jwks().build()?)))
-        // The same with a short freshness lifetime, so that the demo sees the removal of a key.
-        .route("/removal", whoami.route_layer(only_m1(jwks().max_age(MAX_AGE).build()?)))
+    let denied = DenyList::new();
+    let admit = |audience, jwks| {
+        let verifier = Verifier::new(jwks).issuer(&issuer).audience(audience);
+        VerifyServiceTokenLayer::new(verifier.deny_list(denied.clone()))
+    };
+    let charge = get(|caller: ServiceClaims| async move { format!("{:?}", caller.service()) });
+    let only_refunds = RequireClaimLayer::new("service", ["refunds"]);
+    let keys = jwks().build()?;
+    let billing = Router::new()
+        .route("/charge", charge.clone())
+        .route("/refund", charge.clone().layer(only_refunds))
+        .route_layer(admit("billing", keys.clone()))
+        // With a short freshness lifetime, so that the demo sees the removal of a key.
+        .route("/removal", charge.clone().layer(admit("billing", jwks().max_age(MAX_AGE).build()?)))
         .route("/health", get(|| async { "ok" })); // without the layer: public
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let m2 = M2 { url: format!("http://{}", listener.local_addr()?), client: client() };
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let orders = Router::new().route("/charge", charge.layer(admit("orders", keys)));
+    let (billing, orders) = (M2::serve(billing).await?, M2::serve(orders).await?);
 
-    // M1, the calling microservice: one token, minted at start-up.
-    let token = SuperTokensCore::new(&issuer)?
-        .service_token(&issuer)
-        .claim("service", "m1")
-        .audience("m2")
-        .mint()
-        .await?;
+    // M1, the calling service: one token for each service that it calls, minted at start-up.
+    let request = SuperTokensCore::new(&issuer)?.service_token(&issuer).service("shop");
+    let (for_billing, for_orders) = tokio::try_join!(
+        request.clone().audience("billing").mint(),
+        request.audience("orders").mint(),
+    )?;
+    let good = for_billing.header_value().to_str()?.trim_start_matches("Bearer ").to_owned();
     let m1 = ServiceBuilder::new()
-        .layer(AddServiceTokenLayer::new(token.clone()).only_to([&m2.url])?)
+        .layer(AddServiceTokenLayer::by_origin([
+            (&billing.url, for_billing),
+            (&orders.url, for_orders),
+        ])?)
         .service(client());
-    let good = token.header_value().to_str()?.trim_start_matches("Bearer ").to_owned();
-    let call_by_m1 = async || -> Result<Seen, Stop> {
-        Ok(seen(&m1.clone().oneshot(m2.request("/whoami", None)?).await?))
+    let call_by_m1 = async |m2: &M2, path| -> Result<Seen, Stop> {
+        Ok(seen(&m1.clone().oneshot(m2.request(path, None)?).await?))
     };
 
-    let user = authority.mint(json!({"sub": "user-1", "aud": "m2"}), true).await?;
-    let expired = json!({"source": "microservice", "aud": "m2", "exp": 1_700_000_000});
+    let user = authority.mint(json!({"sub": "user-1", "aud": "billing"}), true).await?;
+    let expired = json!({"source": "microservice", "aud": "billing", "exp": 1_700_000_000});
     let expired = authority.mint(expired, true).await?;
-    let other = authority.mint(json!({"source": "microservice", "aud": "another"}), true).await?;
     let forged = with_signature_of(&good, &user)?;
     // Good tokens in all but the key: M2 does not know this authority.
-    let stranger = TestAuthority::offline().token().claim("iss", &*issuer).audience("m2");
+    let stranger = TestAuthority::offline().token().claim("iss", &*issuer).audience("billing");
     let unsigned = stranger.clone().alg_none().sign();
     let unknown = stranger.sign();
 
     table.head()?;
-    table.row("good token", 200, "M1 minted it at start-up", &call_by_m1().await?)?;
-    let (health, nowhere) = (m2.get("/health", None).await?, m2.get("/nowhere", None).await?);
+    let at_billing = call_by_m1(&billing, "/charge").await?;
+    table.row("good token", 200, "M1 minted it at start-up", &at_billing)?;
+    let at_orders = call_by_m1(&orders, "/charge").await?;
+    table.row("good token at orders", 200, "M1 has one for each service", &at_orders)?;
+    let (health, nowhere) =
+        (billing.get("/health", None).await?, billing.get("/nowhere", None).await?);
     table.row("public route, no token", 200, "the route has no layer", &health)?;
     table.row("unknown path, no token", 404, "no such route", &nowhere)?;
     for (case, token, status, reason) in [
@@ -156,19 +168,30 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
         ("garbage", Some("garbage"), 401, "the token is not a compact JWS"),
         ("user token: no source", Some(&*user), 403, "the token lacks the marker of a service"),
         ("expired", Some(&*expired), 401, "the token has expired"),
-        ("for another audience", Some(&*other), 401, "the token is for another audience"),
         ("forged signature", Some(&*forged), 401, "the signature is not valid"),
         ("alg none", Some(&*unsigned), 401, "the algorithm is not supported"),
         ("unknown key", Some(&*unknown), 401, "the signing key is not known"),
     ] {
-        table.row(case, status, reason, &m2.whoami(token).await?)?;
+        table.row(case, status, reason, &billing.charge(token).await?)?;
     }
 
+    let replayed = orders.charge(Some(&good)).await?;
+    table.row("billing's token at orders", 401, "the token is for another audience", &replayed)?;
+    let refund = call_by_m1(&billing, "/refund").await?;
+    let reason = "a required claim is missing or not accepted";
+    table.row("route for other callers", 403, reason, &refund)?;
+    denied.replace([DenyEntry::claim("service", "shop")]);
+    let while_denied = call_by_m1(&billing, "/charge").await?;
+    table.row("caller on the deny list", 403, "caller denied", &while_denied)?;
+    denied.replace([]);
+    let lifted = call_by_m1(&billing, "/charge").await?;
+    table.row("no longer on the list", 200, "effective on the next request", &lifted)?;
+
     table.wait("waiting until the core signs with its next key: about 1 s")?;
-    let microservice = || json!({"source": "microservice", "aud": "m2"});
+    let microservice = || json!({"source": "microservice", "aud": "billing"});
     let rotated = authority.mint_with_a_new_key(microservice()).await?;
-    for (case, path) in [("key rotated in", "/whoami"), ("key rotated in, /removal", "/removal")] {
-        table.row(case, 200, "M2 knows the new key", &m2.get(path, Some(&rotated)).await?)?;
+    for (case, path) in [("key rotated in", "/charge"), ("key rotated in, /removal", "/removal")] {
+        table.row(case, 200, "M2 knows the new key", &billing.get(path, Some(&rotated)).await?)?;
     }
     // The core listed the next key in advance, so M2 already has it. M2 has not fetched the key
     // after that one.
@@ -177,20 +200,21 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     let newest = authority.mint_with_a_new_key(microservice()).await?;
 
     authority.stop().await?;
-    let (known, unknown) = (call_by_m1().await?, m2.whoami(Some(&newest)).await?);
+    let known = call_by_m1(&billing, "/charge").await?;
+    let unknown = billing.charge(Some(&newest)).await?;
     table.row("core down, known key", 200, "the fetched keys stay usable", &known)?;
     table.row("core down, unknown key", 503, "M2 cannot fetch the key", &unknown)?;
 
     authority.restart().await?;
     sleep(COOLDOWN).await;
-    let known = m2.whoami(Some(&newest)).await?;
+    let known = billing.charge(Some(&newest)).await?;
     table.row("core back, the same token", 200, "M2 has fetched the key", &known)?;
 
     table.wait("waiting until the core no longer lists the first of these keys: a few seconds")?;
     authority.wait_until_unlisted(&rotated).await?;
     table.wait("waiting until M2 has fetched the keys again: 1 s")?;
     sleep(MAX_AGE).await;
-    let removed = m2.get("/removal", Some(&rotated)).await?;
+    let removed = billing.get("/removal", Some(&rotated)).await?;
     table.row("key removed, /removal", 401, "the signing key is not known", &removed)
 }
 
@@ -198,15 +222,22 @@ fn client() -> Client<HttpConnector, Empty<&'static [u8]>> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// A client of M2 that sends arbitrary tokens, without the client layer.
+/// A called service, and a client of it that sends arbitrary tokens, without the client layer.
 struct M2 {
     url: String,
     client: Client<HttpConnector, Empty<&'static [u8]>>,
 }
 
 impl M2 {
-    async fn whoami(&self, token: Option<&str>) -> Result<Seen, Stop> {
-        self.get("/whoami", token).await
+    async fn serve(app: Router) -> Result<Self, Stop> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(Self { url, client: client() })
+    }
+
+    async fn charge(&self, token: Option<&str>) -> Result<Seen, Stop> {
+        self.get("/charge", token).await
     }
 
     async fn get(&self, path: &str, token: Option<&str>) -> Result<Seen, Stop> {

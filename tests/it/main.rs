@@ -20,6 +20,7 @@ mod issuers;
 mod kill;
 mod layer_order;
 mod manual_clock;
+mod matrix;
 mod mint;
 mod mint_responses;
 mod mint_retries;
