@@ -65,7 +65,7 @@
 //!    [`marker`](crate::Verifier::marker) has an expected value.
 //! 9. **Callers.** Every claim that [`require_claim`](crate::Verifier::require_claim) names has an
 //!    expected value, and no [deny list](crate::DenyList) of the verifier has an entry for the token.
-//!    A [`RequireClaimLayer`](crate::RequireClaimLayer) makes such a condition for some routes.
+//!    A [`RequireClaimLayer`] makes such a condition for some routes.
 //!
 //! With the verifiers of [several issuers](crate::AnyVerifier), the `iss` of the token selects one of
 //! them after the token is decoded in 3, and that one makes every further check. In 1 the longest
