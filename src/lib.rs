@@ -23,7 +23,7 @@
 //! let token = SuperTokensCore::new("http://localhost:3567")?
 //!     .api_key(std::env::var("SUPERTOKENS_API_KEY")?)
 //!     .service_token("https://api.example.com") // becomes `iss`
-//!     .claim("service", "orders")
+//!     .service("orders")
 //!     .audience("billing")
 //!     .validity(Duration::from_secs(3600)) // renews itself; SuperTokens' own default is 100 years
 //!     .mint()
@@ -108,7 +108,7 @@
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
-//! - `metrics`: counters and gauges of the key cache and of deny lists, through the `metrics` facade
+//! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics` facade
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
