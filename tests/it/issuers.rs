@@ -364,10 +364,10 @@ async fn one_summary_names_what_all_verifiers_accept() {
             let response = service.oneshot(bearer(&token.clone().sign())).await.unwrap();
             assert_eq!(ResponseSummary::of(&response).reason, Some(reason));
         }
-        let details = lines(&logs, &format!("request refused reason={reason:?} "));
+        let details = lines(&logs, &format!("request refused reason={reason:?} enforced=true "));
         assert_eq!(details, [&*fields, &*fields]);
         let summaries = lines(&logs, &format!("requests refused reason={reason:?} "));
-        assert_eq!(summaries, [format!("count=1 {fields}")]);
+        assert_eq!(summaries, [format!("count=1 enforced=true {fields}")]);
     }
 }
 
@@ -383,7 +383,7 @@ async fn required_and_optional_layers_share_the_summary() {
         let request = bearer(&token(&a).claim("iss", C).sign());
         assert_eq!(layer.layer(Inner::default()).oneshot(request).await.unwrap().status(), 401);
     }
-    let fields = format!(r#"expected="{A} or {B}" unverified="{C}""#);
+    let fields = format!(r#"enforced=true expected="{A} or {B}" unverified="{C}""#);
     let summary = format!("reason=WrongIssuer count=1 {fields}");
     assert_eq!(lines(&logs, "requests refused "), [summary]);
     assert_eq!(lines(&logs, "request refused reason=WrongIssuer "), [&*fields, &*fields]);
