@@ -48,24 +48,28 @@
 //! ```no_run
 //! use axum::Router;
 //! use axum::routing::{get, post};
-//! use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
+//! use tower_m2m::{
+//!     RemoteJwks, RequireClaimLayer, ServiceClaims, Verifier, VerifyServiceTokenLayer,
+//! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
 //! let verifier = Verifier::new(jwks).issuer("https://api.example.com").audience("billing");
 //!
+//! let callers = RequireClaimLayer::new("service", ["orders", "refunds"]);
 //! let app: Router = Router::new()
-//!     .route("/charge", post(charge))
+//!     .route("/charge", post(charge).layer(callers))
 //!     .route_layer(VerifyServiceTokenLayer::new(verifier))
 //!     .route("/health", get(|| async { "ok" })); // added after the layer: public
 //!
 //! async fn charge(caller: ServiceClaims) -> String {
-//!     format!("charged for {:?}", caller.get("service"))
+//!     format!("charged for {:?}", caller.service())
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! A [`RequireClaimLayer`] says who may call a route, and a [`DenyList`] who may not for now.
 //! [`Verifier::or`] also accepts the tokens of another authority, whose keys and policy are its own.
 //!
 //! Any Tower service can be wrapped, not only axum's. In any other framework,
@@ -82,7 +86,7 @@
 //! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
 //! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |
 //! | M1's token is invalid | M2 responds 401; M1's layer returns that response and mints a new token, at most once in 30 s |
-//! | the caller is an end user | M2 responds 403 |
+//! | the caller is an end user, or a service that the route does not allow | M2 responds 403 |
 //! | a flood of forged tokens | signature checks leave one core free for cached tokens; a token that finds the queue full gets 503 |
 //! | a flood of unknown keys | at most two fetches in any 10 s |
 //!
