@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{ServiceClaims, VerifyServiceTokenLayer};
 
+use crate::records::record;
 use crate::support::{TIMEOUT, caller, serve};
 
 const NO_ERROR: Option<&str> = Some(r#"Bearer realm="m2m""#);
@@ -17,10 +18,15 @@ const INVALID_REQUEST: Option<&str> = Some(r#"Bearer realm="m2m", error="invalid
 const TOO_LONG: Option<&str> =
     Some(r#"Bearer realm="m2m", error="invalid_token", error_description="the token is too long""#);
 
-async fn serve_m2(authority: &TestAuthority) -> SocketAddr {
+fn layer(authority: &TestAuthority) -> VerifyServiceTokenLayer {
+    VerifyServiceTokenLayer::new(authority.verifier())
+}
+
+async fn serve_m2(layer: VerifyServiceTokenLayer) -> SocketAddr {
+    let whoami = async |claims: Option<ServiceClaims>| caller(claims.as_ref());
     let app = Router::new()
-        .route("/whoami", get(|claims: ServiceClaims| async move { caller(Some(&claims)) }))
-        .route_layer(VerifyServiceTokenLayer::new(authority.verifier()))
+        .route("/whoami", get(whoami))
+        .route_layer(layer)
         .route("/health", get(|| async { "ok" }));
     serve(app).await
 }
@@ -54,7 +60,8 @@ fn read(response: &str) -> (u16, Option<String>, String) {
 #[tokio::test]
 async fn authorization_lines_decide_status_and_challenge() {
     let authority = TestAuthority::offline();
-    let address = serve_m2(&authority).await;
+    let address = serve_m2(layer(&authority)).await;
+    let observing = serve_m2(layer(&authority).observe()).await;
     let good = authority.token().claim("service", "orders").sign();
     let line =
         |value: &str| format!("Authorization: {value}\r\n").replace("GOOD", &good).into_bytes();
@@ -123,16 +130,24 @@ async fn authorization_lines_decide_status_and_challenge() {
         ("60 KB of Basic", line(&format!("Basic {}", "a".repeat(60_000))), 401, NO_ERROR),
     ];
     for (case, lines, status, challenge) in cases {
-        let seen = exchange(address, "/whoami", &lines).await;
+        let send =
+            async |address| record(async |_| exchange(address, "/whoami", &lines).await).await;
+        let (seen, expected) = send(address).await;
         let body = if status == 200 { "orders" } else { "" };
         assert_eq!(seen, (status, challenge.map(str::to_owned), body.to_owned()), "{case}");
+        assert_eq!(expected.refusals.len(), usize::from(status != 200), "{case}");
+
+        let (seen, record) = send(observing).await;
+        let body = if status == 200 { "orders" } else { "anonymous" };
+        assert_eq!(seen, (200, None, body.to_owned()), "{case}");
+        assert_eq!(record, expected.observed(), "{case}");
     }
 }
 
 #[tokio::test]
 async fn public_and_unknown_paths_bypass_the_layer() {
     let authority = TestAuthority::offline();
-    let address = serve_m2(&authority).await;
+    let address = serve_m2(layer(&authority)).await;
     let cases = [
         ("/health", "", 200),
         ("/health", "Authorization: Bearer x\r\n", 200),
@@ -147,7 +162,7 @@ async fn public_and_unknown_paths_bypass_the_layer() {
 #[tokio::test]
 async fn refused_request_keeps_the_connection_open() {
     let authority = TestAuthority::offline();
-    let mut stream = TcpStream::connect(serve_m2(&authority).await).await.unwrap();
+    let mut stream = TcpStream::connect(serve_m2(layer(&authority)).await).await.unwrap();
     let request = format!(
         "GET /whoami HTTP/1.1\r\nHost: m2\r\n\r\nGET /whoami HTTP/1.1\r\nHost: m2\r\nConnection: close\r\n\
          Authorization: Bearer {}\r\n\r\n",

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tower::{Layer, ServiceExt};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{RejectionReason as R, Verifier, VerifyServiceTokenLayer};
 
-use crate::support::{Inner, ResponseSummary, bearer, now};
+use crate::observe::send_to_both;
+use crate::support::{ResponseSummary, bearer, now};
 
 /// The token of an end user's session: another `iss`, no `aud`, no marker.
 fn session(authority: &TestAuthority) -> TokenBuilder {
@@ -23,8 +23,9 @@ fn strict(keys: impl Into<tower_m2m::KeySource>) -> Verifier {
         .max_lifetime(Duration::from_secs(60))
 }
 
-async fn send(service: &VerifyServiceTokenLayer, token: &str) -> (u16, String, Option<R>) {
-    let response = service.layer(Inner::default()).oneshot(bearer(token)).await.unwrap();
+/// Sends a token through the layer and through the same layer with `observe`.
+async fn send(layer: &VerifyServiceTokenLayer, token: &str) -> (u16, String, Option<R>) {
+    let response = send_to_both(layer, || bearer(token)).await;
     let reason = ResponseSummary::of(&response).reason;
     (response.status().as_u16(), response.into_body(), reason)
 }

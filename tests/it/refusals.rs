@@ -190,7 +190,7 @@ async fn claims_of_another_type_are_logged_without_values() {
     assert_eq!(app.oneshot(Request::new(Body::empty())).await.unwrap().status(), 403);
     let events = [
         "service token claims do not fit type type=\"u64\"",
-        "request refused reason=ClaimRefused",
+        "request refused reason=ClaimRefused enforced=true",
     ];
     assert_eq!(lines(&logs, "DEBUG"), events);
     assert!(!logs.text().contains("7f3a"), "{}", logs.text());

@@ -122,7 +122,9 @@ fn layer_service_and_future_are_debug_and_send() {
 }
 
 /// Each refusal: its name, the credentials, and the expected status, challenge and reason.
-fn refusals(authority: &TestAuthority) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
+pub(crate) fn refusals(
+    authority: &TestAuthority,
+) -> Vec<(&'static str, Vec<String>, u16, String, R)> {
     let bearer = |token: String| vec![format!("Bearer {token}")];
     let invalid = |error: &str, description: &str| {
         format!(r#"Bearer realm="m2m", error="{error}", error_description="{description}""#)
