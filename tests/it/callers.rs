@@ -7,8 +7,8 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Version};
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -19,7 +19,7 @@ use tower_m2m::{
 use tower_test::mock;
 
 use crate::records::{Record, record};
-use crate::support::{Inner, Logs, ResponseSummary, bearer, header, request};
+use crate::support::{Inner, Logs, ResponseSummary, as_grpc, bearer, header, request};
 
 const CLAIM_REFUSED: &str = r#"error="insufficient_scope", error_description="a required claim is missing or not accepted""#;
 
@@ -30,13 +30,6 @@ fn only_orders() -> RequireClaimLayer {
 /// A request with the token of this service.
 fn by(authority: &TestAuthority, service: &str) -> Request<()> {
     bearer(&authority.token().claim("service", service).sign())
-}
-
-fn as_grpc(mut request: Request<()>) -> Request<()> {
-    *request.version_mut() = Version::HTTP_2;
-    *request.method_mut() = Method::POST;
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    request
 }
 
 #[tokio::test]

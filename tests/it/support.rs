@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Request, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
@@ -168,6 +168,14 @@ pub(crate) fn request<C: AsRef<str>>(credentials: &[C]) -> Request<()> {
 
 pub(crate) fn bearer(token: &str) -> Request<()> {
     request(&[format!("Bearer {token}")])
+}
+
+/// The request as a gRPC call.
+pub(crate) fn as_grpc(mut request: Request<()>) -> Request<()> {
+    *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = Method::POST;
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request
 }
 
 /// A response's status, challenge, `Retry-After` and rejection reason.
