@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::testing::bearer;
 use tower_m2m::{
-    AddServiceTokenLayer, AnyVerifier, RequireClaimLayer, ServiceToken, Verifier,
-    VerifyServiceTokenLayer,
+    AddServiceTokenLayer, AnyVerifier, DenyEntry, DenyList, Expected, RequireClaimLayer,
+    ServiceToken, Verifier, VerifyServiceTokenLayer,
 };
 
 use support::{
@@ -125,6 +125,47 @@ impl Recorder for AtomicRecorder {
     }
 }
 
+/// The requirements are checked when the token is new.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn cached_token_claims_required(bencher: Bencher) {
+    let verifier = verifier(&RS256.jwks)
+        .require_claim("service", ["orders", "refunds"])
+        .require_claim("iss", Expected::prefix("https://"));
+    bench_server(bencher, verifier, Some(&RS256.service));
+}
+
+/// With a deny list of this many entries, none of which matches.
+#[divan::bench(args = [0, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
+fn cached_token_deny_list(bencher: Bencher, entries: usize) {
+    let verifier = verifier(&RS256.jwks).deny_list(deny_list(entries));
+    bench_server(bencher, verifier, Some(&RS256.service));
+}
+
+/// A second list changes before each request, so that the token is compared with the entries as a
+/// new token is. The difference between the rows is the cost of the entries.
+#[divan::bench(args = [0, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
+fn changed_deny_list(bencher: Bencher, entries: usize) {
+    let changing = DenyList::new();
+    let lists = verifier(&RS256.jwks).deny_list(deny_list(entries)).deny_list(changing.clone());
+    let credential = bearer(&RS256.service);
+    bench(bencher, verifying_service(lists), || {
+        changing.replace([]);
+        request(Some(credential.clone()))
+    });
+}
+
+/// Entries for tokens, callers and keys.
+fn deny_list(entries: usize) -> DenyList {
+    let entry = |number: usize| match number % 3 {
+        0 => DenyEntry::claim("jti", format!("0b4ce6a7-2c5c-4ab7-9a3c-{number:012}")),
+        1 => DenyEntry::claim("service", format!("service-{number}")),
+        _ => DenyEntry::key(format!("s-{number}")),
+    };
+    let list = DenyList::new();
+    list.replace((0..entries).map(entry));
+    list
+}
+
 #[divan::bench(args = [1, 100, 10_000], sample_count = SAMPLES, sample_size = CALLS)]
 fn distinct_callers_bare(bencher: Bencher, callers: usize) {
     bench_callers(bencher, noop_service(), callers);
@@ -151,6 +192,13 @@ fn bench_callers(bencher: Bencher, mut service: impl ImmediateService, callers: 
 #[divan::bench]
 fn new_token_rs256(bencher: Bencher) {
     bench_server(bencher, verifier(&RS256.jwks).cache_capacity(0), Some(&RS256.service));
+}
+
+/// [`new_token_rs256`] with a deny list of 10 000 entries, none of which matches.
+#[divan::bench]
+fn new_token_rs256_deny_list(bencher: Bencher) {
+    let verifier = verifier(&RS256.jwks).deny_list(deny_list(10_000)).cache_capacity(0);
+    bench_server(bencher, verifier, Some(&RS256.service));
 }
 
 #[divan::bench]
