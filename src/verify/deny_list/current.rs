@@ -54,7 +54,9 @@ impl CurrentEntries {
     }
 
     pub(super) fn denial(&self, token: TokenFacts<'_>) -> Option<RejectionReason> {
-        self.index.borrow().denial(token)
+        // Cloned, because `publish` and the requests behind it would wait for a long comparison.
+        let index = Arc::clone(&self.index.borrow());
+        index.denial(token)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,4 +1,4 @@
-//! [`LastCheck`]: under which entries a cached token was last found good.
+//! [`LastCheck`]: the last result of comparing a cached token with the entries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,12 +6,19 @@ use super::lists::DenyLists;
 use super::token_facts::TokenFacts;
 use crate::rejection::RejectionReason;
 
-/// No sum of generations: a list would have to be replaced 2^64 times.
+/// The low bits, which hold the result. The [generation](DenyLists::generation) is above them.
+const RESULT_BITS: u32 = 2;
+
+const GOOD: u64 = 0;
+const REVOKED: u64 = 1;
+const CALLER_DENIED: u64 = 2;
+
+/// No result has this value.
 const NEVER: u64 = u64::MAX;
 
-/// The [generation](DenyLists::generation) under which a token was last found good, so that a
-/// cached token is compared with the entries only after they have changed. A denied token is
-/// compared each time.
+/// The last result of comparing a cached token with the entries, and the
+/// [generation](DenyLists::generation) of that check: the token is compared again only after a
+/// change. A denied token too, or its holder could make each request pay for the whole list.
 ///
 /// # Why no change is missed
 ///
@@ -25,10 +32,12 @@ const NEVER: u64 = u64::MAX;
 ///
 /// A change between the two reads of a check makes the stored sum too low, which costs one more
 /// check. So do two checks that store their sums in the wrong order.
+///
+/// The two bits for the result leave 62 for the sum: its value would return after 2^62 changes.
 pub(crate) struct LastCheck(AtomicU64);
 
 impl LastCheck {
-    /// Checks a token, unless it was found good under the current entries.
+    /// Checks a token, unless it was checked under the current entries.
     pub(crate) fn check<'t>(
         &self,
         lists: &DenyLists,
@@ -38,8 +47,13 @@ impl LastCheck {
             return Ok(());
         }
         let last = self.0.load(Ordering::Acquire);
-        let generation = lists.generation();
-        if last == generation { Ok(()) } else { self.check_again(lists, generation, token()) }
+        let generation = lists.generation() << RESULT_BITS;
+        match last.wrapping_sub(generation) {
+            GOOD => Ok(()),
+            REVOKED => Err(RejectionReason::TokenRevoked),
+            CALLER_DENIED => Err(RejectionReason::CallerDenied),
+            _ => self.check_again(lists, generation, token()),
+        }
     }
 
     #[cold]
@@ -49,9 +63,16 @@ impl LastCheck {
         generation: u64,
         token: TokenFacts<'_>,
     ) -> Result<(), RejectionReason> {
-        lists.check(token)?;
-        self.0.store(generation, Ordering::Release);
-        Ok(())
+        let checked = lists.check(token);
+        let result = match checked {
+            Ok(()) => GOOD,
+            Err(RejectionReason::TokenRevoked) => REVOKED,
+            Err(RejectionReason::CallerDenied) => CALLER_DENIED,
+            // No entry has another reason.
+            Err(_) => return checked,
+        };
+        self.0.store(generation + result, Ordering::Release);
+        checked
     }
 }
 

@@ -62,8 +62,8 @@ use crate::rejection::RejectionReason;
 ///
 /// # Cost
 ///
-/// A cached token costs one atomic load for each list, and is compared with the entries once after
-/// each change. Entries for a claim that is equal to a string, or to one of some strings, and those
+/// A cached token, denied or not, costs one atomic load for each list, and is compared with the
+/// entries once after each change. Entries for a claim that is equal to a string, or to one of some strings, and those
 /// for a key are found by hashing, whatever their number. Other entries are compared with each token
 /// one by one.
 ///

@@ -1,12 +1,17 @@
 //! Cached tokens on several threads.
 
+use std::cell::Cell;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::json;
 use tokio::runtime::Builder;
 
 use super::super::entry::DenyEntry;
+use super::super::last_check::LastCheck;
 use super::super::list::DenyList;
+use super::super::lists::DenyLists;
+use super::super::token_facts::TokenFacts;
 use crate::rejection::RejectionReason as R;
 use crate::testing::TestAuthority;
 use crate::verify::Verifier;
@@ -63,6 +68,37 @@ fn change_applies_to_the_next_request_on_every_thread() {
         for (results, (round, .., expected)) in results.iter().zip(&rounds) {
             assert_eq!(results, &[*expected; 3], "{round}");
         }
+    }
+}
+
+/// Whoever holds a denied token could otherwise make each request compare it with every entry.
+#[test]
+fn token_is_compared_once_after_each_change() {
+    let list = DenyList::new();
+    let mut lists = DenyLists::default();
+    lists.add(list.clone());
+    let claims = json!({"jti": "t1", "service": "orders"});
+    let last_check = LastCheck::default();
+    let compared = Cell::new(0);
+    let check = || {
+        last_check.check(&lists, || {
+            compared.set(compared.get() + 1);
+            TokenFacts { claims: claims.as_object(), issued_at: Some(1), kid: None }
+        })
+    };
+    let jti = || DenyEntry::claim("jti", "t1");
+    let caller = || DenyEntry::claim("service", "orders");
+    let rounds = [
+        (vec![], Ok(())),
+        (vec![jti()], Err(R::TokenRevoked)),
+        (vec![caller()], Err(R::CallerDenied)),
+        (vec![jti(), caller()], Err(R::CallerDenied)),
+        (vec![], Ok(())),
+    ];
+    for (round, (entries, expected)) in rounds.into_iter().enumerate() {
+        list.replace(entries);
+        assert_eq!([(); 3].map(|()| check()), [expected; 3], "{round}");
+        assert_eq!(compared.get(), round + 1);
     }
 }
 
