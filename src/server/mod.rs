@@ -93,7 +93,7 @@
 //! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`] |
 //! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
 //! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy |
-//! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a rule that [cannot be meant](crate::Expected#values-that-cannot-be-meant) |
+//! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a [flawed](crate::Expected#flawed-values) rule |
 //! | `error` | `verifier setting matches no token` | `flaw` | a layer is created with an empty issuer, audience or subject, or without algorithms |
 //!
 //! - The target is `tower_m2m::server`.

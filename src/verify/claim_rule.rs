@@ -23,18 +23,18 @@ impl ClaimRule {
         Self { path: path.into(), expected: expected.into() }
     }
 
-    /// Whether the claims meet the rule. One that [cannot be meant](Self::flaw) is never met.
+    /// Whether the claims meet the rule. They never meet a rule with a [flaw](Self::flaw).
     pub(crate) fn is_met_by(&self, claims: &Map<String, Value>) -> bool {
         self.flaw().is_none()
             && self.path.find(claims).is_some_and(|value| self.expected.matches(value))
     }
 
-    /// Why the rule cannot be meant: it would be met by nearly every token, or by none.
+    /// Why the rule is a mistake: nearly every token would meet it, or none.
     pub(crate) fn flaw(&self) -> Option<&'static str> {
         self.path.flaw().or_else(|| self.expected.flaw())
     }
 
-    /// Logs the rule, and an error if it [cannot be meant](Self::flaw).
+    /// Logs the rule, and an error if it has a [flaw](Self::flaw).
     pub(crate) fn log(&self) {
         let (path, expected) = (&self.path, &self.expected);
         tracing::info!(target: LOG_TARGET, %path, %expected, "service token claim required");

@@ -139,8 +139,7 @@ impl ServiceClaims {
     /// # Errors
     ///
     /// A [`Rejection`] with the reason [`ClaimRefused`](RejectionReason::ClaimRefused) and status
-    /// 403, also if the expected value [cannot be
-    /// meant](Expected#values-that-cannot-be-meant).
+    /// 403, also if the path or the expected value is [flawed](Expected#flawed-values).
     pub fn check(
         &self,
         path: impl Into<ClaimPath>,

@@ -135,7 +135,7 @@ impl Verifier {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A requirement that [cannot be meant](Expected#values-that-cannot-be-meant) matches no token.
+    /// A requirement with a [flaw](Expected#flawed-values) matches no token.
     pub fn require_claim(self, path: impl Into<ClaimPath>, expected: impl Into<Expected>) -> Self {
         self.with_policy(|policy| policy.require_claim(ClaimRule::new(path, expected)))
     }

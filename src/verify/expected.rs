@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 /// | `["orders", "refunds"]` | a value that one of these accepts | `["orders", "refunds"]` |
 /// | [`Expected::prefix(text)`](Self::prefix) | a string that begins with the text | `{"prefix": "…"}` |
 /// | [`Expected::contains(value)`](Self::contains) | an array with an element equal to the value | `{"contains": value}` |
-/// | [`Expected::scope(name)`](Self::scope) | a string of names, separated by spaces, that has this name | `{"scope": "…"}` |
+/// | [`Expected::scope(name)`](Self::scope) | a string of scopes, separated by spaces, one of which is the name | `{"scope": "…"}` |
 ///
 /// ```
 /// use tower_m2m::Expected;
@@ -32,12 +32,12 @@ use serde_json::{Map, Value};
 /// # }
 /// ```
 ///
-/// # Values that cannot be meant
+/// # Flawed values
 ///
-/// Some values would accept nearly everything, or nothing: an empty list, an empty prefix or scope,
-/// a scope with a space, and a prefix that ends in a letter or digit, because `shop` is also the
-/// beginning of `shoplifter`. A rule with such a value matches **no token**, and an error is logged
-/// when the layer with the rule is created.
+/// A value that accepts nearly everything, or nothing, is a mistake: an empty list, an empty prefix
+/// or scope, a scope with a space, and a prefix that ends in a letter or digit, because `shop` is
+/// also the beginning of `shoplifter`. So is an empty [path](crate::ClaimPath). A rule with such a
+/// flaw matches **no token**, and an error is logged when the layer with the rule is created.
 ///
 /// `Debug` and `Display` print the JSON form.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Expected {
         }
     }
 
-    /// Why the value cannot be meant.
+    /// Why the value is a mistake: it would accept nearly everything, or nothing.
     pub(super) fn flaw(&self) -> Option<&'static str> {
         match &self.0 {
             Kind::Equal(_) | Kind::Contains(_) => None,

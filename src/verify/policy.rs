@@ -65,7 +65,7 @@ impl Policy {
         self.issuers.push(issuer);
     }
 
-    /// Whether the policy names an issuer. An empty one [cannot be meant](Self::flaws).
+    /// Whether the policy names an issuer. An empty one is a [flaw](Self::flaws).
     pub(super) fn names_an_issuer(&self) -> bool {
         self.issuers.iter().any(|issuer| !issuer.is_empty())
     }
@@ -161,7 +161,7 @@ impl Policy {
         &self.required
     }
 
-    /// Logs each rule, and an error for each that [cannot be meant](ClaimRule::flaw).
+    /// Logs each rule, and an error for each [flaw](ClaimRule::flaw).
     pub(super) fn log_rules(&self) {
         self.marker.log();
         self.required.iter().for_each(ClaimRule::log);
@@ -170,7 +170,7 @@ impl Policy {
         }
     }
 
-    /// What in the policy cannot be meant, besides its rules.
+    /// The flaws of the policy besides those of its rules.
     fn flaws(&self) -> impl Iterator<Item = &'static str> {
         let has_empty = |names: &[String]| names.iter().any(String::is_empty);
         let flaws = [
@@ -179,7 +179,7 @@ impl Policy {
             (has_empty(self.subject.as_slice()), "the accepted subject is empty"),
             (self.algorithms.is_empty(), "the list of algorithms is empty"),
         ];
-        flaws.into_iter().filter_map(|(is_there, flaw)| is_there.then_some(flaw))
+        flaws.into_iter().filter_map(|(is_present, flaw)| is_present.then_some(flaw))
     }
 
     /// In seconds.
@@ -200,8 +200,8 @@ impl Policy {
         claim.map(excerpt)
     }
 
-    /// Checks a parsed token before its claims are read: its length, that it has claims, and that its
-    /// algorithm is allowed.
+    /// Checks a parsed token before its claims are read: its length, that it has claims, and that
+    /// its algorithm is allowed.
     pub(super) fn check_form(&self, token: &str, jws: &Jws<'_>) -> Result<(), RejectionReason> {
         if token.len() > self.max_token_len {
             return Err(RejectionReason::TokenTooLong);
@@ -295,8 +295,8 @@ impl Policy {
     }
 
     /// Checks `iss`, `aud` and `sub`. A configured claim is mandatory. A claim that is present must
-    /// have its type (RFC 7519 §4.1), configured or not. An empty name that is configured [cannot be
-    /// meant](Self::flaws) and matches no claim.
+    /// have its type (RFC 7519 §4.1), configured or not. An empty name that is configured is a
+    /// [flaw](Self::flaws) and matches no claim.
     fn check_names(&self, claims: &RegisteredClaims<'_>) -> Result<(), RejectionReason> {
         let is_one_of = |claim: Option<RawValue<'_>>, accepted: &[String]| match claim {
             None => accepted.is_empty(),

@@ -51,8 +51,8 @@ use crate::verify::{ClaimPath, ClaimRule, Expected, NumberedRule};
 ///
 /// # Logs
 ///
-/// The rule is logged when the layer is created, with an error if it [cannot be
-/// meant](Expected#values-that-cannot-be-meant). Refusals are in the [log](crate::server#log) and the
+/// The rule is logged when the layer is created, with an error if it is
+/// [flawed](Expected#flawed-values). Refusals are in the [log](crate::server#log) and the
 /// [counter](crate::server#metrics) of the layer in front.
 ///
 /// # Body of the inner service

@@ -81,11 +81,10 @@ const MAX_ISSUED_BEFORE: u64 = 253_402_300_799;
 /// # }
 /// ```
 ///
-/// # Entries that cannot be meant
+/// # Flawed entries
 ///
-/// An entry with a claim rule that [cannot be meant](Expected#values-that-cannot-be-meant), an
-/// empty `kid`, two different keys, or a time after the year 9999 (milliseconds instead of seconds)
-/// matches **no token**. [`DenyList::replace`](crate::DenyList::replace) logs an error for it. In a
+/// An entry with a [flawed](Expected#flawed-values) claim rule, an empty `kid`, two different keys,
+/// or a time after the year 9999 (milliseconds instead of seconds) matches **no token**. [`DenyList::replace`](crate::DenyList::replace) logs an error for it. In a
 /// file it makes the file bad.
 ///
 /// `Debug` and `Display` print the JSON form.
@@ -149,7 +148,7 @@ impl DenyEntry {
         self
     }
 
-    /// Why the entry cannot be meant.
+    /// Why the entry is a mistake.
     pub(super) fn flaw(&self) -> Option<&'static str> {
         if let Some(flaw) = self.claims.iter().find_map(ClaimRule::flaw) {
             return Some(flaw);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::entry::DenyEntry;
 use crate::verify::claim_rule::ClaimRule;
 
-/// The members of an entry. One that is `null` is not taken for a missing one.
+/// The members of an entry. A member that is `null` is an error, not a missing one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Members {
@@ -97,8 +97,8 @@ impl<'de> Deserialize<'de> for DenyEntry {
     }
 }
 
-/// An entry with two keys, which cannot be meant, has no JSON form: an array of kids is written,
-/// which is not read.
+/// An entry with two keys, which is flawed, has no JSON form: it is written with an array of kids,
+/// which is an error when read.
 impl Serialize for DenyEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;

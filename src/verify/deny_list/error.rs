@@ -58,8 +58,8 @@ pub enum DenyListError {
         /// The limit: 100 000.
         limit: usize,
     },
-    /// An entry does not have the [JSON form](crate::DenyEntry#json), or [cannot be
-    /// meant](crate::DenyEntry#entries-that-cannot-be-meant).
+    /// An entry does not have the [JSON form](crate::DenyEntry#json), or is
+    /// [flawed](crate::DenyEntry#flawed-entries).
     #[error("entry {number} of deny list file {path:?} cannot be used: {reason}")]
     Entry {
         /// The file.

@@ -26,8 +26,8 @@ use super::error::DenyListError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DenyListHealth {
-    /// The number of entries in force. Those that [cannot be
-    /// meant](crate::DenyEntry#entries-that-cannot-be-meant) are not counted.
+    /// The number of entries in force. [Flawed](crate::DenyEntry#flawed-entries) ones are not
+    /// counted.
     pub entries: usize,
     /// When the entries were last replaced, or the file was last read without an error, whether it
     /// had changed or not. `None` before that.

@@ -57,8 +57,8 @@ use crate::rejection::RejectionReason;
 /// A list has either a program that calls `replace` or a file, not both: each of them would replace
 /// the entries of the other. For both give the verifier two lists; a token is denied if one of them
 /// has an entry for it. A list from a database or a message bus (Redis, NATS, etcd) is read by
-/// your program and given to `replace`: completely at start, and again at each change. If the
-/// source is away, do not call `replace`: the last entries stay in force.
+/// your program, which calls `replace` with all entries at start and again at each change. If the
+/// source cannot be reached, do not call `replace`: the last entries stay in force.
 ///
 /// # Cost
 ///
@@ -81,8 +81,7 @@ use crate::rejection::RejectionReason;
 /// | `deny entry matches no token`, once for each call of `replace` | error | `entry`, `flaw`, `count` |
 ///
 /// `age` is the number of seconds since the last good read: the entries of that time stay in force.
-/// `entry` is the first of `count` entries that [cannot be
-/// meant](DenyEntry#entries-that-cannot-be-meant).
+/// `entry` is the first of `count` [flawed](DenyEntry#flawed-entries) entries.
 ///
 /// With feature `metrics`:
 ///
@@ -121,10 +120,11 @@ impl DenyList {
         Self { entries: Arc::new(CurrentEntries::new(clock)), file: Arc::default() }
     }
 
-    /// Replaces all entries at once. Requests that start after this call are judged by the new ones.
+    /// Replaces all entries at once. The new ones apply to requests that start after
+    /// this call.
     ///
-    /// Entries that [cannot be meant](DenyEntry#entries-that-cannot-be-meant) are dropped, and one
-    /// error is logged for all of them.
+    /// [Flawed](DenyEntry#flawed-entries) entries are dropped, and one error is logged for all of
+    /// them.
     ///
     /// ```
     /// use tower_m2m::{DenyEntry, DenyList};
@@ -175,7 +175,8 @@ impl DenyList {
     /// ConfigMap swaps a link. The file must be a regular one and, on Unix, not writable by all
     /// users. To change a plain file, write a new one beside it and rename it.
     ///
-    /// If a later read fails, **the last good entries stay in force**, for any time.
+    /// If a later read fails, **the last good entries stay in force**, however long
+    /// that lasts.
     /// [`health`](Self::health) has the error and the age of the entries, and it is logged.
     ///
     /// The reads are made by a background task, which starts at once on a tokio runtime, otherwise

@@ -35,7 +35,7 @@ async fn entry_applies_to_new_and_cached_tokens_and_is_lifted() {
         (service().and(DenyEntry::issued_before(now + second)), Err(R::TokenRevoked)),
         (DenyEntry::key(authority.kid()), Err(R::TokenRevoked)),
         (DenyEntry::key("other"), Ok(())),
-        // An entry that cannot be meant.
+        // A flawed entry.
         (DenyEntry::claim("service", ["orders"; 0]), Ok(())),
     ];
     for (number, (entry, expected)) in cases.into_iter().enumerate() {
