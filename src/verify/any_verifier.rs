@@ -44,8 +44,8 @@ use crate::rejection::{Rejection, RejectionReason};
 ///
 /// The one that accepts the `iss` of the token, and no other. `iss` is read before the signature is
 /// checked, but a sender gains nothing by a false one: each verifier keeps its own keys, policy,
-/// [marker](Verifier::marker) and cache, so a key of one authority never verifies a token of another,
-/// also if both use the same `kid`. [`ServiceClaims::issuer`] tells a handler which one it was.
+/// [marker](Verifier::marker) and cache. A key of one authority never verifies a token of another,
+/// even if both use the same `kid`. [`ServiceClaims::issuer`] tells a handler which one it was.
 ///
 /// | `iss` | reason of the rejection |
 /// |---|---|
@@ -151,17 +151,17 @@ impl AnyVerifier {
 
     /// Adds a deny list to each verifier; see [`Verifier::deny_list`].
     ///
-    /// An entry applies to the tokens of every issuer, one for a key also to another issuer's key of
-    /// the same `kid`. For one issuer alone combine the entry with its `iss`, or add the list to its
-    /// verifier before the verifiers are joined:
+    /// An entry applies to the tokens of every issuer. An entry for a key also applies to another
+    /// issuer's key with the same `kid`. To deny tokens of one issuer alone, combine the entry with
+    /// its `iss`, or add the list to its verifier before the verifiers are joined:
     ///
     /// ```
     /// use tower_m2m::{AnyVerifier, DenyEntry, DenyList};
     ///
     /// fn deny_leaked_key(verifier: AnyVerifier) -> AnyVerifier {
     ///     let denied = DenyList::new();
-    ///     let of_the_core = DenyEntry::claim("iss", "https://api.example.com");
-    ///     denied.replace([DenyEntry::key("s-1").and(of_the_core)]);
+    ///     let issuer = DenyEntry::claim("iss", "https://api.example.com");
+    ///     denied.replace([DenyEntry::key("s-1").and(issuer)]);
     ///     verifier.deny_list(denied)
     /// }
     /// # let _ = deny_leaked_key;
@@ -193,7 +193,7 @@ impl AnyVerifier {
     pub async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         match &self.0 {
             Verifiers::One(verifier) => verifier.verify(token).await,
-            Verifiers::Several(several) => several.authenticate(token).outcome().await,
+            Verifiers::Several(several) => several.verify(token).await,
         }
     }
 
@@ -268,10 +268,10 @@ impl Several {
         }
     }
 
-    fn authenticate(&self, token: &str) -> Authentication {
+    async fn verify(&self, token: &str) -> Result<ServiceClaims, Rejection> {
         match self.cached(token.as_bytes()) {
-            Some(outcome) => Authentication::Done(outcome),
-            None => self.authenticate_new(token),
+            Some(outcome) => outcome,
+            None => self.authenticate_new(token).outcome().await,
         }
     }
 
@@ -301,7 +301,9 @@ impl Several {
         }
         let iss = issuer(jws.payload()).ok_or(RejectionReason::MalformedClaims)?;
         iss.and_then(RawValue::as_string)
-            .and_then(|iss| self.verifiers.iter().find(|it| it.policy().names_issuer(iss)))
+            .and_then(|iss| {
+                self.verifiers.iter().find(|verifier| verifier.policy().names_issuer(iss))
+            })
             .ok_or(RejectionReason::WrongIssuer)
     }
 

@@ -6,11 +6,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The place of a claim: its name, or the names of nested objects and a member in the innermost
-/// one.
+/// The path to a claim: its name, or one name for each level of nested objects.
 ///
-/// A string is one name of the outermost level, and a dot is a part of it. An array or a `Vec` has
-/// one name for each level:
+/// A string is the name of a top-level claim, and a dot is part of the name. An array or a `Vec` is
+/// a path to a nested claim:
 ///
 /// ```
 /// use tower_m2m::{Expected, Verifier};
@@ -25,7 +24,8 @@ use serde_json::{Map, Value};
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A path without a name, or with an empty one, leads to no claim.
+/// An empty path, or one with an empty name, leads to no claim: it is a
+/// [flaw](crate::Expected#flawed-values).
 ///
 /// # JSON
 ///

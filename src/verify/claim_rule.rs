@@ -1,4 +1,4 @@
-//! [`ClaimRule`]: a condition on one claim.
+//! [`ClaimRule`]: a condition on one claim; [`NumberedRule`]: one that is checked for each request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

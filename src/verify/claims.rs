@@ -57,7 +57,7 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 #[derive(Clone)]
 pub struct ServiceClaims(Arc<Handle>);
 
-/// What the threads do not share, so that they do not contend for it.
+/// Each thread has its own, so that threads do not contend for its counts.
 struct Handle {
     verified: Arc<Verified>,
     /// The number of the last rule that the claims were found to meet, or 0.
@@ -74,8 +74,8 @@ impl ServiceClaims {
         Self(Arc::new(Handle { verified, met: AtomicU64::new(0) }))
     }
 
-    /// Claims that no token has, for handler tests: they end at `expires_at`, in Unix seconds. Only
-    /// the module `testing` may call this.
+    /// Claims for handler tests, without a token. They end at `expires_at`, in Unix seconds. Only the
+    /// module `testing` may call this.
     #[cfg(feature = "testing")]
     pub(crate) fn fake(claims: Map<String, Value>, expires_at: u64, clock: Clock) -> Self {
         Self::verified(Verified::new(claims, Validity::new(expires_at, 0), clock))
@@ -157,8 +157,8 @@ impl ServiceClaims {
         rule.is_met_by(self.as_map())
     }
 
-    /// Whether the claims meet the rule. Remembers the last rule that they meet, which saves half of
-    /// the time of a passing `RequireClaimLayer` (bench `layers`, row
+    /// Whether the claims meet the rule. Remembers the last rule that they met, which halves the time
+    /// of a `RequireClaimLayer` that admits a request (bench `layers`, row
     /// `cached_token_required_claim`).
     pub(crate) fn meet_numbered(&self, rule: &NumberedRule) -> bool {
         // Relaxed: neither the claims nor the rule of a number ever change.
@@ -211,13 +211,14 @@ impl ServiceClaims {
     /// A token ends when a request with it would be refused:
     ///
     /// - `exp` plus the verifier's [`leeway`](crate::Verifier::leeway) has passed by the wall clock.
+    /// - A [deny list](crate::Verifier::deny_list) of the verifier has an entry for it.
     /// - The key that verified it may no longer be used, 10 s later still. A key set that is only
     ///   late, because the machine was suspended, is fetched meanwhile and ends no token.
     ///
     /// If it has already ended, the future resolves at the first poll. Otherwise it resolves at
-    /// `exp` plus leeway to the millisecond, and at most 10 s after another of these events: it
-    /// checks the clock and the key every 10 s. The claims of a `FakeCallerLayer` end at their
-    /// `exp`.
+    /// `exp` plus leeway to the millisecond, at once when a deny list changes, and at most 10 s
+    /// after the wall clock was set ahead or the key has ended: it checks both every 10 s. The
+    /// claims of a `FakeCallerLayer` end at their `exp`.
     ///
     /// ```
     /// use std::pin::pin;

@@ -2,7 +2,7 @@
 //! tokens.
 //!
 //! The docs of [`server`](crate::server#order-of-checks) list the checks in their order. Check 1 is
-//! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 8 in `Verifier::check`.
+//! in `bearer.rs`, 2 in `Verifier::cached` and 3 to 9 in `Verifier::check`.
 
 mod any_verifier;
 mod authenticate;

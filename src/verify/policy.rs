@@ -26,6 +26,7 @@ pub(crate) enum MarkerOrder {
     Last,
 }
 
+/// What a verifier requires of a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     algorithms: Vec<Algorithm>,

@@ -1,7 +1,7 @@
 //! The log of refused requests: each one at `debug`, and a summary for each reason at `warn`.
 //!
-//! Any client can cause refusals, so a summary of one reason is logged at most once a minute, and
-//! no lock or timer is involved: the refusal that is due logs it.
+//! Any client can cause refusals, so a summary of one reason is logged at most once a minute. Without
+//! a lock or timer: the first refusal after that minute logs it.
 
 use std::array;
 use std::fmt;
@@ -25,7 +25,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct RefusalLog(Arc<Shared>);
 
 struct Shared {
-    /// Those of the verifiers whose refusals are logged.
+    /// The policies of the verifiers whose refusals are logged.
     policies: Vec<Arc<Policy>>,
     clock: Clock,
     enforced: Counts,
@@ -54,8 +54,7 @@ impl RefusalLog {
         Self::of(vec![policy], clock)
     }
 
-    /// A log of its own for the refusals under the policies of both logs. It follows the clock of
-    /// `self`.
+    /// A new log, for refusals under the policies of both logs. It follows the clock of `self`.
     pub(super) fn or(&self, other: &Self) -> Self {
         let policies = self.0.policies.iter().chain(&other.0.policies).cloned();
         Self::of(policies.collect(), self.0.clock.clone())
@@ -79,8 +78,8 @@ impl RefusalLog {
         self.log_with(reason, enforcement, || expected(policies, reason), unverified);
     }
 
-    /// Logs the refusal of a request whose claims are not accepted by a rule or, if it is `None`, by
-    /// a type that is not the verifier's.
+    /// Logs the refusal of a request whose claims do not meet `rule` or, if it is `None`, do not fit
+    /// the type that a handler extracts.
     pub(crate) fn log_claims(&self, rule: Option<&ClaimRule>, enforcement: Enforcement) {
         let expected = || rule.map(ClaimRule::to_string);
         self.log_with(RejectionReason::ClaimRefused, enforcement, expected, || None);

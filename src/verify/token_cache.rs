@@ -3,8 +3,8 @@
 //!
 //! A look-up compares all bytes of the token. A cached result applies only while the dates of the
 //! token are valid, **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
-//! used**, and the current entries of the deny lists do not match. Each verifier has its own cache. Only tokens with a valid signature are inserted, so an
-//! attacker cannot fill the cache with forged tokens.
+//! used**, and no current entry of a deny list matches. Each verifier has its own cache. Only tokens
+//! with a valid signature are inserted, so an attacker cannot fill the cache with forged tokens.
 //!
 //! The cache has two levels: a small cache for each thread in front of one shared cache. Without
 //! the first level, threads that serve one caller would contend for a lock and a reference count.
@@ -62,7 +62,7 @@ impl TokenCache {
 
     /// The result for this token, if it is cached and still applies at `now`, in Unix seconds. A
     /// denied token stays cached: its signature is not checked again, and it is admitted once its
-    /// entry is lifted.
+    /// entry is removed.
     pub(super) fn get(
         &self,
         token: &[u8],

@@ -1,4 +1,4 @@
-//! [`Unverified`]: why a token is not verified: it is rejected, or it has to wait.
+//! [`Unverified`]: a token that is rejected, or that has to wait before it can be verified.
 
 use super::concurrency::QueueSlot;
 use crate::jwks::{LookupError, PendingKey};

@@ -1,4 +1,4 @@
-//! [`Verified`]: the claims of a token, and when they end.
+//! [`Verified`]: the claims of a token, and when the token ends.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::clock::Clock;
 /// machine is suspended, the wall clock may be set ahead, and a key may end at any time.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 
-/// What all handles to the claims of one token share.
+/// The claims of a token, which all [`ServiceClaims`](crate::ServiceClaims) of the token share.
 pub(super) struct Verified {
     claims: Map<String, Value>,
     validity: Validity,
     /// The clock of the verifier.
     clock: Clock,
-    /// `None` for claims that no token has.
+    /// `None` for the claims of a handler test, which only their dates end.
     proof: Option<Proof>,
 }
 
 impl Verified {
-    /// Claims that no key has verified.
+    /// Claims without a proof.
     pub(super) fn new(claims: Map<String, Value>, validity: Validity, clock: Clock) -> Self {
         Self { claims, validity, clock, proof: None }
     }

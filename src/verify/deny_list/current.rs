@@ -16,8 +16,8 @@ use crate::rejection::RejectionReason;
 ///
 /// # Publication
 ///
-/// [`publish`](Self::publish) stores the new entries and increments the generation after that. A
-/// check reads the generation first and the entries after that. So the entries of a check are at
+/// [`publish`](Self::publish) stores the new entries and then increments the generation. A check
+/// reads the generation and then the entries. So the entries of a check are at
 /// least as new as its generation, and a check that starts after `publish` has returned sees the
 /// new generation.
 pub(super) struct CurrentEntries {
@@ -43,7 +43,7 @@ impl CurrentEntries {
         self.confirm();
     }
 
-    /// Notes that the entries are up to date.
+    /// Records that the entries are up to date.
     pub(super) fn confirm(&self) {
         *self.updated() = Some(Deadline::after(Duration::ZERO, &self.clock));
     }

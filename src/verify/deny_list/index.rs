@@ -12,8 +12,8 @@ type Positions = Vec<usize>;
 
 /// The entries of a deny list.
 ///
-/// An entry that requires a claim to be one of some strings is found by the claim's value, any
-/// other one that requires a key by its kid. Only the rest is compared with each token.
+/// An entry that requires a claim to be one of some strings is found by the value of the claim, and
+/// any other entry for a key by its kid. Only the rest is compared with each token.
 #[derive(Default)]
 pub(super) struct DenyIndex {
     entries: Vec<DenyEntry>,

@@ -26,7 +26,7 @@ impl DenyLists {
         self.0.iter().for_each(DenyList::ensure_watching);
     }
 
-    /// The sum of the lists' generations. It increases with each change of a list.
+    /// The sum of the lists' generations, which increases with each change of a list.
     pub(super) fn generation(&self) -> u64 {
         self.0.iter().fold(0, |sum, list| sum.wrapping_add(list.generation()))
     }

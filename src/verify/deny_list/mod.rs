@@ -1,8 +1,8 @@
 //! Deny lists: valid tokens that a verifier rejects.
 //!
-//! A [`DenyList`] is a handle to entries that change at run time. A verifier has any number of
-//! them, as `DenyLists`. A cached token remembers the generation under which it was last found
-//! good, as `LastCheck`, which also says why no change is missed.
+//! A [`DenyList`] is a handle to entries that change at run time, and `DenyLists` are those of one
+//! verifier. Each change increases the generation of a list. A cached token remembers the
+//! generation at which no entry matched it in a `LastCheck`, whose docs say why no change is missed.
 
 mod changes;
 mod current;

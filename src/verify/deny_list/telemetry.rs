@@ -12,7 +12,7 @@ use crate::rejection::RejectionReason;
 
 const LOG_TARGET: &str = "tower_m2m::deny_list";
 
-/// Logs that entries match no token, once for all: `first` of them, and how many there are.
+/// Logs one error for `count` flawed entries, of which `first` is the first.
 pub(super) fn flawed_entries(first: &DenyEntry, flaw: &'static str, count: usize) {
     tracing::error!(target: LOG_TARGET, entry = %first, flaw, count, "deny entry matches no token");
 }
@@ -54,7 +54,7 @@ pub(super) struct FileLog {
 }
 
 impl FileLog {
-    /// Reports that the file was read. `changed` is the new number of entries, if they changed.
+    /// Reports that the file was read. `entries` is the number of entries in force.
     pub(super) fn succeeded(&self, file: &Path, entries: usize, has_changed: bool) {
         let file = file.display();
         let has_recovered = !std::mem::take(&mut *self.warned()).is_empty();
