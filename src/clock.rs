@@ -1,8 +1,8 @@
 //! The source of time: wall time for the dates in tokens, monotonic time for delays and timeouts.
 //!
 //! Monotonic time is tokio's, so a test that pauses the runtime's clock drives it. Only this file
-//! reads the wall clock; in tests it follows the same paused clock, and a test can shift it. A clock of
-//! feature `testing` moves too, but only one that `testing` made.
+//! reads the wall clock; in tests it follows the same paused clock, and a test can shift it. With
+//! feature `testing`, a user's test can advance the clocks that `testing` made, and no others.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -162,7 +162,7 @@ mod driven {
         }
 
         /// Sets the wall clock forwards, by a century at most; monotonic time is untouched. Wakes
-        /// who waits for [`moved`](Self::moved).
+        /// the futures of [`moved`](Self::moved).
         pub(crate) fn advance(&self, by: Duration) {
             let millis = i64::try_from(by.min(CENTURY).as_millis()).unwrap_or_default();
             self.shift_millis(millis).advanced.notify_waiters();

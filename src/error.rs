@@ -48,9 +48,9 @@ pub enum ConfigError {
         url: String,
     },
     /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
-    /// read tokens. The method `allow_plain_http` allows it, of `SuperTokensCore`,
-    /// `RemoteJwksBuilder`, or `AddServiceTokenLayer`, there called before `only_to`. Instead of
-    /// `by_origin`, call `by_origin_allow_plain_http`.
+    /// read tokens. `allow_plain_http` of `SuperTokensCore`, of `RemoteJwksBuilder`, and of
+    /// `AddServiceTokenLayer`, there called before `only_to`, allows it, and so does
+    /// `AddServiceTokenLayer::by_origin_allow_plain_http`.
     #[error("plain http to {origin}, beyond loopback; use https or allow plain http")]
     PlainHttp {
         /// Scheme, host and port of the URL.
@@ -63,8 +63,7 @@ pub enum ConfigError {
         /// hold a password.
         origin: String,
     },
-    /// Two tokens are for the same origin, also if its two texts differ in letter case or leave out
-    /// the default port.
+    /// Two tokens are for the same origin. Letter case and a default port make no difference.
     #[error("two tokens for the origin {origin}")]
     DuplicateOrigin {
         /// The origin, in lower case and without a default port.

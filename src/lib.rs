@@ -69,8 +69,9 @@
 //! # }
 //! ```
 //!
-//! A [`RequireClaimLayer`] says who may call a route, and a [`DenyList`] who may not for now.
-//! [`Verifier::or`] also accepts the tokens of another authority, whose keys and policy are its own.
+//! A [`RequireClaimLayer`] restricts a route to some callers. A [`DenyList`] rejects leaked tokens
+//! and unwanted callers at run time. [`Verifier::or`] also accepts the tokens of another authority,
+//! with keys and a policy of its own.
 //!
 //! Any Tower service can be wrapped, not only axum's. In any other framework,
 //! [`Verifier::authenticate`] verifies a request: see [`other_frameworks`]. [`Verifier::verify`]
@@ -112,7 +113,8 @@
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
-//! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics` facade
+//! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics`
+//!   facade
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
@@ -136,7 +138,7 @@ compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm 
 
 #[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 mod atomic_file;
-// Without the feature, the watched file of a deny list is the only user.
+// Without the feature, only the watched file of a deny list uses it.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod background;
 mod bearer;

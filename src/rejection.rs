@@ -1,5 +1,5 @@
 //! Why credentials were rejected: [`Rejection`], its kind and its reason. `server/response.rs`
-//! turns a rejection into a response and has the methods for those who build their own.
+//! turns a rejection into a response, and has the methods that return the parts of one.
 //!
 //! Descriptions are constants. They name the failed check and never hold text from a token, a key
 //! or another library.

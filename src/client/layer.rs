@@ -1,4 +1,4 @@
-//! The layer and its options.
+//! [`AddServiceTokenLayer`] and its options.
 
 use std::sync::Arc;
 
@@ -11,12 +11,11 @@ use super::service::AddServiceToken;
 use crate::error::ConfigError;
 use crate::token::ServiceToken;
 
-/// Adds a service token to outgoing requests.
+/// Adds a service token to outgoing requests, in `Authorization` by default.
 ///
-/// [`new`](Self::new) adds one token to the requests to all origins, and
-/// [`by_origin`](Self::by_origin) another token for each origin; both in `Authorization`. The inner
-/// service must be `Clone`. The [module](crate::client) says what the layer does with responses, and when a request
-/// waits.
+/// [`new`](Self::new) adds the same token to every request, and [`by_origin`](Self::by_origin) the
+/// token of the request's origin. The inner service must be `Clone`. The [module](crate::client)
+/// says what the layer does with responses, and when a request waits.
 ///
 /// ```no_run
 /// use tower::{Service, ServiceBuilder, ServiceExt};
@@ -68,9 +67,9 @@ impl AddServiceTokenLayer {
     }
 
     /// Sets `Authorization: Bearer <jwt>` on requests to these origins (RFC 6454 §4: scheme, host
-    /// and port), with a token for each. No called service can then use its token to call another,
-    /// if each token has the [`audience`](crate::ServiceTokenRequest::audience) of its service
-    /// alone. Replaces a value that is present.
+    /// and port), each with its own token. If each token has only the
+    /// [`audience`](crate::ServiceTokenRequest::audience) of its service, no called service can use
+    /// the token that it receives to call another. Replaces a value that is present.
     ///
     /// Requests to other origins stay unchanged. So do requests whose URI has no authority, of which
     /// the first is logged as a warning: do not call this for a tonic `Channel`.
@@ -82,7 +81,7 @@ impl AddServiceTokenLayer {
     /// # Errors
     ///
     /// [`ConfigError::NoOrigins`] if the list is empty; [`ConfigError::DuplicateOrigin`] if it has
-    /// two tokens for one origin, also if they spell it differently: `https://A:443` is
+    /// two tokens for one origin, even if it is spelled differently: `https://A:443` is
     /// `https://a`; and the errors of [`only_to`](Self::only_to).
     ///
     /// ```
@@ -129,8 +128,8 @@ impl AddServiceTokenLayer {
         Self::by_parsed_origin(tokens, Origin::parse)
     }
 
-    /// [`by_origin`](Self::by_origin) that also takes plain http origins beyond loopback, there and
-    /// in later calls of [`only_to`](Self::only_to). **An attacker on the path can read the
+    /// Like [`by_origin`](Self::by_origin), but also takes plain http origins beyond loopback. So do
+    /// later calls of [`only_to`](Self::only_to). **An attacker on the path can read the
     /// tokens**, so call this only if the network itself is encrypted, as in a service mesh.
     ///
     /// # Errors

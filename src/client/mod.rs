@@ -3,7 +3,7 @@
 //! [`AddServiceTokenLayer::new`] adds one token to every request, and
 //! [`only_to`](AddServiceTokenLayer::only_to) restricts it to some origins. A service that calls
 //! several others mints a token for each, and [`by_origin`](AddServiceTokenLayer::by_origin) adds
-//! the one for the request's origin: what one called service receives, no other accepts.
+//! the one for the request's origin, so no called service receives a token that another accepts.
 //!
 //! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
 //! feature `reqwest`, `reqwest::Request`. It inserts one reference-counted header value, and
@@ -22,10 +22,11 @@
 //! waits until the mint of its successor has succeeded or failed, at most 5 s. It is then sent with
 //! the token in use at that moment, never without one. The service that was ready for the request
 //! is released meanwhile, so the inner service must be `Clone`. At most 1024 requests of one token
-//! wait; further ones are sent at once. With several tokens, a rejection, a renewal or a wait is
-//! that of one token and its origin alone. No request waits if the last mint failed and the next is
-//! not due, for a token from [`from_jwt`](crate::ServiceToken::from_jwt), or outside a tokio
-//! runtime. The use of an expired token is logged as an error, once for each value of the token.
+//! wait; further ones are sent at once. With several tokens, a rejection, a renewal or a wait
+//! concerns only one of them, and the requests to its origin. No request waits if the last mint
+//! failed and the next is not due, for a token from [`from_jwt`](crate::ServiceToken::from_jwt), or
+//! outside a tokio runtime. The use of an expired token is logged as an error, once for each value of
+//! the token.
 //!
 //! With hyper-util's client (features `client-legacy`, `http1` and `tokio`):
 //!

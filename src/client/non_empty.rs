@@ -1,4 +1,4 @@
-//! A list with at least one item.
+//! [`NonEmpty`]: a list with at least one item.
 
 /// A list with at least one item. The first one is not in the vector, so that a list with one item
 /// is cloned without an allocation.

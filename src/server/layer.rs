@@ -1,4 +1,4 @@
-//! The layer and its options.
+//! [`VerifyServiceTokenLayer`] and its options.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::verify::AnyVerifier;
 /// use tower_m2m::{ServiceClaims, Verifier, VerifyServiceTokenLayer};
 ///
 /// async fn charge(caller: ServiceClaims) -> String {
-///     format!("charged for {:?}", caller.get("service"))
+///     format!("charged for {:?}", caller.service())
 /// }
 ///
 /// fn app(verifier: Verifier) -> Router {

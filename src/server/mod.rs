@@ -19,7 +19,7 @@
 //!     .layer(VerifyServiceTokenLayer::new(verifier))
 //!     .service(service_fn(|request: Request<String>| async move {
 //!         let caller = ServiceClaims::from_extensions(request.extensions());
-//!         let name = caller.and_then(|caller| caller.get("service"));
+//!         let name = caller.and_then(ServiceClaims::service);
 //!         Ok::<_, std::io::Error>(Response::new(format!("called by {name:?}")))
 //!     }));
 //!
@@ -65,15 +65,15 @@
 //!    [`marker`](crate::Verifier::marker) has an expected value.
 //! 9. **Callers.** Every claim that [`require_claim`](crate::Verifier::require_claim) names has an
 //!    expected value, and no [deny list](crate::DenyList) of the verifier has an entry for the token.
-//!    A [`RequireClaimLayer`] makes such a condition for some routes.
+//!    A [`RequireClaimLayer`] adds such a condition to some routes.
 //!
 //! With the verifiers of [several issuers](crate::AnyVerifier), the `iss` of the token selects one of
-//! them after the token is decoded in 3, and that one makes every further check. In 1 the longest
-//! token that one of them accepts is the limit.
+//! them after the token is decoded in 3, and that one makes every further check. The limit in 1 is
+//! the largest `max_token_len` of these verifiers.
 //!
-//! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. Of a token
-//! without it, it checks 1 to 5, the dates in 6, and 7, and admits the request without claims, unless
-//! a deny list has an entry for its key.
+//! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. A token without
+//! the marker has to pass 1 to 5, the dates in 6, and 7; the request is then admitted without claims,
+//! unless a deny list has an entry for the token's key.
 //!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
 //! begins at 2. [`Verifier::authenticate`](crate::Verifier::authenticate) begins at 1, without the
@@ -106,8 +106,9 @@
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
 //!   claim. No other part of a token is logged.
 //!
-//! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting needs no timer: after the last refusal of a
-//! flood, the rest of the count is logged with the next refusal for that reason.
+//! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting needs
+//! no timer: after the last refusal of a flood, the rest of the count is logged with the next refusal
+//! for that reason.
 //!
 //! # Responses
 //!

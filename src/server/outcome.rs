@@ -143,7 +143,7 @@ impl ServiceClaims {
     ///
     /// /// The name of the calling service.
     /// fn caller<B>(request: &Request<B>) -> Option<&str> {
-    ///     ServiceClaims::from_extensions(request.extensions())?.get("service")?.as_str()
+    ///     ServiceClaims::from_extensions(request.extensions())?.service()
     /// }
     ///
     /// // No layer has seen this request.

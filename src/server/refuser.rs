@@ -1,4 +1,4 @@
-//! [`Refuser`]: refuses requests in the name of one layer.
+//! [`Refuser`]: refuses the requests of one layer, and records what happens to them.
 
 use http::{Request, Response};
 
@@ -7,8 +7,9 @@ use super::telemetry::Telemetry;
 use crate::rejection::Rejection;
 use crate::verify::RefusalLog;
 
-/// The options of a layer that decide how it refuses a request. Whatever refuses requests inside
-/// the layer gets them with the [`Outcome`](super::outcome::Outcome). Cheap to clone.
+/// The options of a layer that decide how a request is refused and recorded. Extractors and
+/// [`RequireClaimLayer`](crate::RequireClaimLayer)s inside the layer get them with the
+/// [`Outcome`](super::outcome::Outcome). Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Refuser {
     realm: Realm,

@@ -145,7 +145,7 @@ impl Rejection {
     ///     token: String,
     /// ) -> Result<String, Rejection> {
     ///     let claims = verifier.verify(&token).await?;
-    ///     Ok(format!("a token of {:?}", claims.get("service")))
+    ///     Ok(format!("a token of {:?}", claims.service()))
     /// }
     ///
     /// fn app(verifier: Verifier) -> Router {

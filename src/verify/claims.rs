@@ -38,7 +38,7 @@ const MAX_EXPIRES_AT: u64 = 253_402_300_799;
 ///
 /// /// Only microservices reach this handler.
 /// async fn charge(caller: ServiceClaims) -> String {
-///     format!("charged for {:?}", caller.get("service"))
+///     format!("charged for {:?}", caller.service())
 /// }
 ///
 /// /// Behind an optional layer: other callers reach it too.

@@ -1,7 +1,8 @@
 //! Parsing of the JSON in tokens, key sets, deny lists and mint requests.
 //!
-//! [`object`] is strict: no duplicate members, at most 32 levels, nothing after the object. So is
-//! [`array`], which reads the files of others.
+//! [`object`] and [`array`] are strict: no duplicate members, at most 32 levels, nothing after the
+//! value.
+//!
 //! Parsing straight into a `serde_json::Value` would keep the last of two members with one name,
 //! where another parser of the same token may keep the first (RFC 7515 §4, RFC 7519 §4).
 //! [`members`] finds the members of an object without building values. `OrderedObject` reads an

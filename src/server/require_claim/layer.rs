@@ -1,4 +1,4 @@
-//! The layer.
+//! [`RequireClaimLayer`]: requires a claim of the callers of a route.
 
 use std::sync::Arc;
 

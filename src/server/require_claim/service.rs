@@ -1,4 +1,4 @@
-//! The service.
+//! [`RequireClaim`]: calls the inner service if the caller has the claim, or refuses the request.
 
 use std::fmt;
 use std::sync::Arc;

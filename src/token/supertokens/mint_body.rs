@@ -1,4 +1,4 @@
-//! The body of the request that mints a token.
+//! [`MintBody`]: the body of the request that mints a token.
 
 use std::time::Duration;
 

@@ -124,9 +124,9 @@ impl ServiceTokenRequest {
         }
     }
 
-    /// Sets the claim `service`: the name of this service, by which the called one knows its
-    /// caller. Not set by default. If the name is empty, [`mint`](Self::mint) returns
-    /// [`MintError::EmptyService`].
+    /// Sets the claim `service`: the name of this service, which the called service reads with
+    /// [`ServiceClaims::service`](crate::ServiceClaims::service). Not set by default. If the name is
+    /// empty, [`mint`](Self::mint) returns [`MintError::EmptyService`].
     ///
     /// ```
     /// # use tower_m2m::testing::TestAuthority;
@@ -161,7 +161,7 @@ impl ServiceTokenRequest {
     }
 
     /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
-    /// default. A verifier with [`Verifier::audience`] rejects a token without one of its audiences.
+    /// default. A verifier with [`Verifier::audience`] rejects a token that has none of its audiences.
     ///
     /// **Mint one token for each called service**: with a token for several of them, each can call
     /// the others.
@@ -348,8 +348,8 @@ impl ServiceTokenRequest {
     /// usable key.
     ///
     /// Each minted token has its own random `jti` (RFC 7519 §4.1.7), renewed ones too. A token is
-    /// accepted only if it is a JWT that has not expired, its `exp` is later than
-    /// its `iat`, its `iss` is `jwks_domain`, and it holds the marker.
+    /// accepted only if it is a JWT that has not expired, its `exp` is later than its `iat`, its
+    /// `iss` is `jwks_domain`, and it holds the marker.
     ///
     /// # Errors
     ///

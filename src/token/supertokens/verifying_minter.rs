@@ -1,4 +1,4 @@
-//! Mints tokens and has the called service's verifier check them.
+//! [`VerifyingMinter`]: mints tokens and verifies each one with the called service's verifier.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::token::renewal::Mint;
 use crate::token::token_value::TokenValue;
 use crate::verify::{Mismatch, Verifier};
 
-/// How long the verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) may wait for keys
-/// after the retries have ended: the largest timeout of a JWKS endpoint.
+/// How long the verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) may wait for
+/// keys after the retries have ended: the largest timeout of a JWKS endpoint.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Mints tokens and verifies each one.

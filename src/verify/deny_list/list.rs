@@ -120,8 +120,7 @@ impl DenyList {
         Self { entries: Arc::new(CurrentEntries::new(clock)), file: Arc::default() }
     }
 
-    /// Replaces all entries at once. The new ones apply to requests that start after
-    /// this call.
+    /// Replaces all entries at once. The new ones apply to requests that start after this call.
     ///
     /// [Flawed](DenyEntry#flawed-entries) entries are dropped, and one error is logged for all of
     /// them.
