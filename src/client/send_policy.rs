@@ -36,7 +36,7 @@ struct Target {
 
 /// The index of a request's target. 0 if the policy has none.
 #[derive(Clone, Copy)]
-pub(super) struct Route(usize);
+pub(super) struct TargetIndex(usize);
 
 impl SendPolicy {
     /// Sends the token to every origin, in `Authorization`, and replaces a value that is present.
@@ -104,10 +104,10 @@ impl SendPolicy {
         self.tokens.map(|token| TokenCopy::new(token.clone()))
     }
 
-    /// The route of a request that a token has to be added to.
+    /// The target of a request. `None` if no token has to be added to it.
     #[inline]
-    pub(super) fn route(&self, request: &mut impl OutgoingRequest) -> Option<Route> {
-        let mut route = Route(0);
+    pub(super) fn find_target(&self, request: &mut impl OutgoingRequest) -> Option<TargetIndex> {
+        let mut target = TargetIndex(0);
         if let Some(targets) = &self.targets {
             let origins = targets.iter().map(|target| &target.origin);
             let found = request.origin().and_then(|origin| origin.position_in(origins));
@@ -115,10 +115,10 @@ impl SendPolicy {
                 self.log_missing_authority(request);
                 return None;
             };
-            route = Route(index);
+            target = TargetIndex(index);
         }
         let is_kept = self.keeps_present && request.headers_mut().contains_key(&self.header);
-        (!is_kept).then_some(route)
+        (!is_kept).then_some(target)
     }
 
     /// Warns of the first request without authority, which has no origin to compare.
@@ -130,29 +130,29 @@ impl SendPolicy {
     }
 
     #[inline]
-    pub(super) fn token_index(&self, Route(index): Route) -> usize {
+    pub(super) fn token_index(&self, TargetIndex(index): TargetIndex) -> usize {
         self.targets.as_ref().map_or(0, |targets| targets[index].token)
     }
 
-    /// Adds a value of the route's token to the request.
+    /// Adds a value of the target's token to the request.
     #[inline]
     pub(super) fn insert(
         self: &Arc<Self>,
         request: &mut impl OutgoingRequest,
-        route: Route,
+        target: TargetIndex,
         (value, serial): (&HeaderValue, u64),
     ) -> Sent {
-        // The target of a route says the same, and `destination` clones a reference-counted value.
+        // The origin of the target says the same, and `destination` clones a reference-counted value.
         let destination = if self.targets.is_none() { request.destination() } else { None };
         request.headers_mut().insert(&self.header, value.clone());
-        Sent { policy: Arc::clone(self), route, serial, destination }
+        Sent { policy: Arc::clone(self), target, serial, destination }
     }
 }
 
 /// The token that the layer added to a request.
 pub(super) struct Sent {
     policy: Arc<SendPolicy>,
-    route: Route,
+    target: TargetIndex,
     /// The serial of the sent value.
     serial: u64,
     /// Where the request went. `None` if the policy has targets, or if only the response tells.
@@ -163,10 +163,11 @@ impl Sent {
     /// Reports to the token that the request was refused, and at which origin, if the response
     /// tells.
     pub(super) fn refused(&self, refusal: &Refusal, origin: Option<String>) {
-        let Self { policy, route, .. } = self;
-        let target = policy.targets.as_ref().map(|targets| targets[route.0].origin.to_string());
+        let Self { policy, target, .. } = self;
+        let targets = policy.targets.as_ref();
+        let target_origin = targets.map(|targets| targets[target.0].origin.to_string());
         let destination = || self.destination.as_ref().map(ToString::to_string);
-        let token = policy.tokens.get(policy.token_index(*route));
-        token.refused(self.serial, refusal, origin.or(target).or_else(destination));
+        let token = policy.tokens.get(policy.token_index(*target));
+        token.refused(self.serial, refusal, origin.or(target_origin).or_else(destination));
     }
 }

@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::future::{Parked, ResponseFuture};
 use super::message::{OutgoingRequest, ResponseHead};
 use super::non_empty::NonEmpty;
-use super::send_policy::{Route, SendPolicy};
+use super::send_policy::{SendPolicy, TargetIndex};
 use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
@@ -65,7 +65,7 @@ impl<S> AddServiceToken<S> {
     fn park<R>(
         &mut self,
         request: R,
-        route: Route,
+        target: TargetIndex,
         copy: TokenCopy,
         renewal: PendingRenewal,
     ) -> ResponseFuture<S, R>
@@ -78,7 +78,7 @@ impl<S> AddServiceToken<S> {
             request,
             inner: self.inner.clone(),
             policy: Arc::clone(&self.policy),
-            route,
+            target,
             copy,
         };
         self.inner = self.inner.clone();
@@ -120,18 +120,18 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(route) = self.policy.route(&mut request) else {
+        let Some(target) = self.policy.find_target(&mut request) else {
             return ResponseFuture::calling(self.inner.call(request), None);
         };
-        let copy = self.copies.get_mut(self.policy.token_index(route));
+        let copy = self.copies.get_mut(self.policy.token_index(target));
         match copy.header_value_or_renewal() {
             Ok(value) => {
-                let sent = self.policy.insert(&mut request, route, value);
+                let sent = self.policy.insert(&mut request, target, value);
                 ResponseFuture::calling(self.inner.call(request), Some(sent))
             }
             Err(renewal) => {
                 let copy = copy.clone();
-                self.park(request, route, copy, renewal)
+                self.park(request, target, copy, renewal)
             }
         }
     }

@@ -22,7 +22,7 @@ const ROUTES: [(&str, &[&str]); 4] = [
     ("/any", &["orders", "refunds", "reports"]),
     ("/pair", &["orders", "refunds"]),
     ("/one", &["reports"]),
-    ("/none", &["nobody"]),
+    ("/none", &["no-caller"]),
 ];
 
 /// The issuers that a service accepts: `billing` both, `inventory` the first, `ledger` the second.
