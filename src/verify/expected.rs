@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn value_that_cannot_be_meant_has_a_flaw() {
+    fn value_for_everything_or_nothing_has_a_flaw() {
         let none: [&str; 0] = [];
         let cases = [
             (Expected::from(none), Some("the list is empty")),

@@ -218,7 +218,7 @@ async fn rules_are_logged_once_for_each_policy() {
 }
 
 #[tokio::test]
-async fn rule_that_cannot_be_meant_is_logged_as_an_error() {
+async fn flawed_rule_is_logged_as_an_error() {
     let none: [&str; 0] = [];
     let rule = "claim rule matches no token";
     let setting = "verifier setting matches no token";

@@ -75,7 +75,7 @@ async fn required_claim_comes_after_the_marker_and_the_audience() {
 }
 
 #[tokio::test]
-async fn rule_that_cannot_be_meant_matches_no_token() {
+async fn flawed_rule_matches_no_token() {
     let authority = TestAuthority::offline();
     let base = authority.verifier();
     let token = authority

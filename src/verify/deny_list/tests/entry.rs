@@ -123,7 +123,7 @@ fn entry_revokes_tokens_or_denies_the_caller() {
 }
 
 #[test]
-fn entry_that_cannot_be_meant_has_a_flaw() {
+fn mistaken_entry_has_a_flaw() {
     let none: [&str; 0] = [];
     let good = || DenyEntry::claim("service", "orders");
     let cases = [

@@ -44,7 +44,7 @@ impl Log {
 }
 
 #[test]
-fn entries_that_cannot_be_meant_are_logged_once_a_call() {
+fn flawed_entries_are_logged_once_a_call() {
     let log = Log::new();
     let list = DenyList::new();
     let flawed = || DenyEntry::key("");
