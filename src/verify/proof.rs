@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::deny_list::{DenyListChanges, DenyLists, TokenFacts};
+use super::deny_list::{DenyListChanges, DenyLists, LastCheck, TokenFacts};
 use super::validity::Validity;
 use crate::clock::Clock;
 use crate::jose::{Algorithm, Jwk};
@@ -25,6 +25,8 @@ pub(super) struct Proof {
     /// Where the key came from.
     keys: KeySource,
     deny_lists: DenyLists,
+    /// Of the streams of the token, which are many and ask often.
+    last_check: LastCheck,
 }
 
 /// Watches the key of one token.
@@ -42,19 +44,19 @@ impl Proof {
         keys: KeySource,
         deny_lists: DenyLists,
     ) -> Self {
-        Self { key, algorithm, keys, deny_lists }
+        Self { key, algorithm, keys, deny_lists, last_check: LastCheck::default() }
     }
 
-    /// Whether a deny list has an entry for the token now. Starts the tasks that read the lists'
+    /// Whether a deny list has an entry for the token of this proof now. Starts the tasks that read the lists'
     /// files, if they do not run.
     pub(super) fn is_denied(&self, claims: &Map<String, Value>, validity: Validity) -> bool {
         self.deny_lists.ensure_watching();
-        let token = TokenFacts {
+        let token = || TokenFacts {
             claims: Some(claims),
             issued_at: validity.issued_at(),
             kid: self.key.kid(),
         };
-        self.deny_lists.check(token).is_err()
+        self.last_check.check(&self.deny_lists, token).is_err()
     }
 
     /// The changes of the deny lists from now on.

@@ -1,4 +1,4 @@
-//! [`LastCheck`]: the last result of comparing a cached token with the entries.
+//! [`LastCheck`]: the last result of comparing a token with the entries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ const CALLER_DENIED: u64 = 2;
 /// No result has this value.
 const NEVER: u64 = u64::MAX;
 
-/// The last result of comparing a cached token with the entries, and the
+/// The last result of comparing one token with the entries, and the
 /// [generation](DenyLists::generation) of that check: the token is compared again only after a
 /// change. A denied token too, or its holder could make each request pay for the whole list.
 ///

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,9 +13,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::super::claims::ServiceClaims;
-use super::super::deny_list::{DenyEntry, DenyList};
+use super::super::deny_list::{DenyEntry, DenyList, DenyLists};
+use super::super::proof::Proof;
+use super::super::validity::Validity;
 use super::super::verifier::Verifier;
 use crate::clock::Clock;
+use crate::jose::Algorithm;
 use crate::testing::{FakeCallerLayer, TestAuthority};
 
 /// The start of the wall clock.
@@ -238,4 +242,23 @@ async fn entry_of_a_deny_list_ends_the_stream_at_once() {
         list.replace([]);
     }
     assert_eq!(seconds_until(claims.expired()).await.map(|_| ()), Some(()), "the token expires");
+}
+
+/// Every stream of a token asks at least every 10 s.
+#[test]
+fn streams_of_a_token_share_one_comparison_with_the_entries() {
+    let (list, mut lists) = (DenyList::new(), DenyLists::default());
+    lists.add(list.clone());
+    let keys = TestAuthority::offline().local_jwks();
+    let key = Arc::clone(&keys.keys()[0]);
+    let proof = Proof::new(key, Algorithm::RS256, keys.into(), lists);
+    let is_denied = |jti: &str| {
+        proof.is_denied(json!({"jti": jti}).as_object().unwrap(), Validity::until(START))
+    };
+    list.replace([DenyEntry::claim("jti", "one")]);
+    assert!(!is_denied("two"));
+    // Other claims show that nothing is compared until the list changes.
+    assert!(!is_denied("one"));
+    list.replace([DenyEntry::claim("jti", "one")]);
+    assert!(is_denied("one"));
 }
