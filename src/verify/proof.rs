@@ -32,8 +32,6 @@ pub(super) struct Proof {
 /// Watches the key of one token.
 pub(super) struct KeyWatch<'p> {
     proof: &'p Proof,
-    /// The current object of the key: one that is dropped and fetched again has a new object.
-    key: Arc<Jwk>,
     unusable_since: Option<Instant>,
 }
 
@@ -65,22 +63,23 @@ impl Proof {
     }
 
     pub(super) fn watch(&self) -> KeyWatch<'_> {
-        KeyWatch { proof: self, key: Arc::clone(&self.key), unusable_since: None }
+        KeyWatch { proof: self, unusable_since: None }
     }
 }
 
 impl KeyWatch<'_> {
     /// Whether the key has ended: it has been unusable for [`GRACE`], or another key has its `kid`.
     pub(super) fn has_ended(&mut self, clock: &Clock) -> bool {
-        if self.key.is_usable(clock.unix_now()) {
+        let key = &self.proof.key;
+        if key.is_usable(clock.unix_now()) {
             self.unusable_since = None;
             return false;
         }
         match self.look_up(clock) {
-            Some(key) => {
-                let is_other = !key.has_same_material(&self.key);
-                (self.key, self.unusable_since) = (key, None);
-                is_other
+            // Another object of the same key if the source dropped and fetched it again.
+            Some(found) => {
+                self.unusable_since = None;
+                !found.has_same_material(key)
             }
             None => {
                 let since = *self.unusable_since.get_or_insert_with(|| clock.now());
@@ -89,16 +88,16 @@ impl KeyWatch<'_> {
         }
     }
 
-    /// The key as the source has it now. The first look-up of an unusable key requests a fetch, as
-    /// a request with the token would, but does not wait for it: pending look-ups are limited.
+    /// The key as the source has it now. The first look-up of a missing key requests a fetch, as a
+    /// request with the token would, but does not wait for it: pending look-ups are limited.
     fn look_up(&self, clock: &Clock) -> Option<Arc<Jwk>> {
-        let Proof { algorithm, keys, .. } = self.proof;
-        let (kid, now) = (self.key.kid(), clock.unix_now());
+        let Proof { key, algorithm, keys } = self.proof;
+        let (kid, now) = (key.kid(), clock.unix_now());
         if self.unusable_since.is_some() {
             return keys.find(kid, *algorithm, now);
         }
         match keys.look_up(kid, *algorithm, now) {
-            Lookup::Found(key) => Some(key),
+            Lookup::Found(found) => Some(found),
             Lookup::Refused(_) | Lookup::Pending(_) => None,
         }
     }

@@ -111,7 +111,12 @@ async fn stream_survives_if_a_dropped_key_is_listed_again() {
     stream.jwks.refresh().await.unwrap();
     // The fetch of the stream's first check finds the key, which is another object now.
     stream.endpoint.world().listed.insert(OLD.kid, material);
-    assert_eq!(stream.ended_within(3600).await, None);
+    stream.sleep_until(105).await;
+    assert!(!stream.ended.is_finished());
+    // When it is dropped for good, the grace begins anew.
+    stream.endpoint.world().listed.remove(&OLD.kid);
+    stream.jwks.refresh().await.unwrap();
+    assert_eq!(stream.ended_within(200).await, Some(120.0));
 }
 
 #[tokio::test(start_paused = true)]
