@@ -45,8 +45,8 @@ impl Proof {
         Self { key, algorithm, keys, deny_lists, last_check: LastCheck::default() }
     }
 
-    /// Whether a deny list has an entry for the token of this proof now. Starts the tasks that read the lists'
-    /// files, if they do not run.
+    /// Whether a deny list has an entry for the token of this proof now. Starts the tasks that read
+    /// the lists' files, if they do not run.
     pub(super) fn is_denied(&self, claims: &Map<String, Value>, validity: Validity) -> bool {
         self.deny_lists.ensure_watching();
         let token = || TokenFacts {
@@ -91,7 +91,7 @@ impl KeyWatch<'_> {
     /// The key as the source has it now. The first look-up of a missing key requests a fetch, as a
     /// request with the token would, but does not wait for it: pending look-ups are limited.
     fn look_up(&self, clock: &Clock) -> Option<Arc<Jwk>> {
-        let Proof { key, algorithm, keys } = self.proof;
+        let Proof { key, algorithm, keys, .. } = self.proof;
         let (kid, now) = (key.kid(), clock.unix_now());
         if self.unusable_since.is_some() {
             return keys.find(kid, *algorithm, now);
