@@ -17,8 +17,8 @@ use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, bearer};
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, ServiceToken, Verifier, VerifyServiceToken,
-    VerifyServiceTokenLayer,
+    AddServiceTokenLayer, EmbeddedCore, RequireClaimLayer, ServiceToken, Verifier,
+    VerifyServiceToken, VerifyServiceTokenLayer,
 };
 
 /// Runs one test at a time: a signature check without a free permit is queued, which allocates.
@@ -75,6 +75,23 @@ async fn cached_token_allocates_only_the_extension() {
     let extension = count(&mut service(insert_extension), request);
     assert!(extension > 0, "the counter counts no allocations");
     assert_eq!(count(&mut layered, request), extension);
+}
+
+#[tokio::test]
+async fn required_claim_allocates_nothing() {
+    let _serial = SERIAL.lock().await;
+    let (token, verifier) = token().await;
+    let request =
+        || Request::builder().header(AUTHORIZATION, token.header_value()).body(()).unwrap();
+    let verify = VerifyServiceTokenLayer::new(verifier);
+    let allocations = count(&mut verify.layer(service(|_| {})), request);
+    for rule in [["orders", "mail"], ["mail", "refunds"]] {
+        let inner = RequireClaimLayer::new("service", rule).layer(service(|_| {}));
+        let rules = count(&mut verify.layer(inner), request);
+        // A refused request has a response with a challenge.
+        let is_met = rule.contains(&"orders");
+        assert_eq!(rules == allocations, is_met, "{rules} with the rule, {allocations} without");
+    }
 }
 
 #[tokio::test]

@@ -10,14 +10,15 @@ use http::Request;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
+use tonic::service::{LayerExt, Routes};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{
-    AddServiceTokenLayer, Rejection, RejectionReason, ServiceClaims, ServiceToken,
-    VerifyServiceTokenLayer,
+    AddServiceTokenLayer, Rejection, RejectionReason, RequireClaimLayer, ServiceClaims,
+    ServiceToken, VerifyServiceTokenLayer,
 };
 
 /// A codec of empty messages.
@@ -93,9 +94,13 @@ impl Service<Request<Body>> for Who {
 
 /// Serves [`Who`] behind this layer, and returns the URL of the server.
 async fn serve(layer: VerifyServiceTokenLayer) -> String {
+    serve_routes(layer, Routes::new(Who)).await
+}
+
+async fn serve_routes(layer: VerifyServiceTokenLayer, routes: Routes) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder().layer(layer).add_service(Who);
+    let server = Server::builder().layer(layer).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     format!("http://{address}")
 }
@@ -146,6 +151,43 @@ async fn tonic_calls_tonic_through_both_layers() {
     let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
     let status = call(token_layer(token()).layer(channel)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn required_claim_of_one_tonic_service_refuses_others() {
+    let authority = TestAuthority::offline();
+    // A layer for one service: its requests come through the layer of the server.
+    let routes = || Routes::new(RequireClaimLayer::new("service", "orders").named_layer(Who));
+    let mail = || orders(&authority).claim("service", "mail");
+    let required = VerifyServiceTokenLayer::new(authority.verifier());
+    let optional = VerifyServiceTokenLayer::optional(authority.verifier());
+    let refused = Err((Code::PermissionDenied, "a required claim is missing or not accepted"));
+    let anonymous = Err((Code::Unauthenticated, "no credential"));
+    let cases = [
+        (required.clone(), Some(orders(&authority)), Ok("orders")),
+        (required.clone(), Some(mail()), refused),
+        (optional.clone(), Some(mail()), refused),
+        (optional, None, anonymous),
+        // A tonic client maps the status 403, and does not see the description.
+        (required.clone().http_answers(), Some(mail()), Err((Code::PermissionDenied, ""))),
+        (required.clone().observe(), Some(mail()), Ok("mail")),
+        (required.observe(), None, Ok("anonymous")),
+    ];
+    for (case, (layer, token, expected)) in cases.into_iter().enumerate() {
+        let channel = connect(serve_routes(layer, routes()).await);
+        let outcome = match token {
+            Some(token) => call(token_layer(token).layer(channel)).await,
+            None => call(channel).await,
+        };
+        match (outcome, expected) {
+            (Ok(caller), Ok(expected)) => assert_eq!(caller, expected, "case {case}"),
+            (Err(status), Err((code, message))) => {
+                assert_eq!(status.code(), code, "case {case}");
+                assert!(status.message().contains(message), "case {case}: {status}");
+            }
+            (outcome, _) => panic!("case {case}: {outcome:?}"),
+        }
+    }
 }
 
 #[tokio::test]
