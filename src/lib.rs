@@ -99,6 +99,7 @@
 //! - [`token`]: minting, renewal and health
 //! - [`layer_order`]: where the layers belong among others
 //! - [`other_frameworks`]: actix-web, proxies and queue consumers
+//! - [`observing`]: how to turn authentication on under live traffic
 //! - [`leaked_token`]: what to do when a token has leaked
 //! - [`streams`]: how to end long-lived connections with their token
 //! - [`users_and_services`]: routes that both services and end users call
@@ -165,6 +166,9 @@ pub mod leaked_token {}
 #[cfg(doc)]
 #[doc = include_str!("docs/migration.md")]
 pub mod migration {}
+#[cfg(doc)]
+#[doc = include_str!("docs/observe.md")]
+pub mod observing {}
 // Not for doctests: tests/actix has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/other_frameworks.md")]

@@ -21,6 +21,7 @@ use crate::verify::ServiceClaims;
 /// | all | no [`VerifyServiceTokenLayer`] in front of the handler | 500 | `None` |
 /// | without `Option` | an [`optional`] layer admitted a request without a token | 401 | of kind [`MissingToken`] |
 /// | without `Option` | an [`optional`] layer admitted a token without the marker | 403 | [`NotMicroservice`] |
+/// | without `Option` | an [observing] layer passed on a request that enforcing would refuse | as enforcing | any |
 /// | `TypedClaims<T>` and `Option<TypedClaims<T>>` | the claims do not fit `T` | 403 | [`ClaimRefused`](RejectionReason::ClaimRefused) |
 ///
 /// A response with 401 or 403 has the challenge of a layer that requires a token, and the
@@ -55,6 +56,7 @@ use crate::verify::ServiceClaims;
 /// [`TypedClaims`]: crate::TypedClaims
 /// [`VerifyServiceTokenLayer`]: crate::VerifyServiceTokenLayer
 /// [`optional`]: crate::VerifyServiceTokenLayer::optional
+/// [observing]: crate::VerifyServiceTokenLayer::observe
 #[derive(Debug)]
 pub struct ServiceClaimsRejection(Option<Box<Refused>>);
 
@@ -130,7 +132,10 @@ impl IntoResponse for ServiceClaimsRejection {
                 refuser.respond(*rejection, Protocol::Http)
             }
             None => {
-                tracing::error!("ServiceClaims extracted without VerifyServiceTokenLayer");
+                tracing::error!(
+                    target: "tower_m2m::server",
+                    "ServiceClaims extracted without VerifyServiceTokenLayer"
+                );
                 MISSING_LAYER.into_response()
             }
         }

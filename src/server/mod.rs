@@ -29,6 +29,24 @@
 //! # }
 //! ```
 //!
+//! # Who may call which route
+//!
+//! A [`RequireClaimLayer`] inside the layer requires a claim of the callers of one route or router:
+//!
+//! ```
+//! use axum::{Router, routing::{get, post}};
+//! use tower_m2m::{RequireClaimLayer, Verifier, VerifyServiceTokenLayer};
+//!
+//! fn app(verifier: Verifier) -> Router {
+//!     let callers = RequireClaimLayer::new("service", ["orders", "refunds"]);
+//!     Router::new()
+//!         .route("/charge", post(|| async { "charged" }).layer(callers))
+//!         .route("/balance", get(|| async { "0" })) // for every service
+//!         .route_layer(VerifyServiceTokenLayer::new(verifier))
+//! }
+//! # let _ = app;
+//! ```
+//!
 //! # Order of checks
 //!
 //! The first check that fails is the [reason](crate::RejectionReason) of the rejection.
@@ -88,20 +106,25 @@
 //!
 //! | level | message | fields | when |
 //! |---|---|---|---|
-//! | `warn` | `requests refused` | `reason`, `count`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
-//! | `debug` | `request refused` | `reason`, `expected`, `unverified` | at each refusal |
+//! | `warn` | `requests refused` | `reason`, `count`, `enforced`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
+//! | `debug` | `request refused` | `reason`, `enforced`, `expected`, `unverified` | at each refusal |
 //! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`] |
 //! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
-//! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy |
+//! | `error` | `ServiceClaims extracted behind an observing VerifyServiceTokenLayer` | | the first time that a handler takes [`ServiceClaims`](crate::ServiceClaims) or [`TypedClaims`] without `Option`, once for each layer |
+//! | `error` | `RequireClaimLayer without VerifyServiceTokenLayer` | | at each request |
+//! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy, and the rule of a [`RequireClaimLayer`] |
 //! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a [flawed](crate::Expected#flawed-values) rule |
 //! | `error` | `verifier setting matches no token` | `flaw` | a layer is created with an empty issuer, audience or subject, or without algorithms |
 //!
 //! - The target is `tower_m2m::server`.
 //! - `reason` is a [`RejectionReason`](crate::RejectionReason).
+//! - `enforced` is `false` if an [observing](VerifyServiceTokenLayer::observe) layer passed the request
+//!   on. These refusals have summaries of their own.
 //! - `expected` is what the verifier requires, if that can be set: the issuers, the audiences, the
 //!   subject, the algorithms, the longest lifetime, the longest token, the marker or the required
 //!   claims. With [several issuers](crate::AnyVerifier) it is what each verifier requires, joined
-//!   with `or`.
+//!   with `or`. If a [`RequireClaimLayer`] refuses the request, it is the rule of that layer; in a
+//!   summary, the rule of the refusal that logs it.
 //! - `unverified` is the `iss` or `aud` of a token that was rejected for it. The sender may have
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
 //!   claim. No other part of a token is logged.
@@ -109,6 +132,29 @@
 //! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting needs
 //! no timer: after the last refusal of a flood, the rest of the count is logged with the next refusal
 //! for that reason.
+//!
+//! # Metrics
+//!
+//! With feature `metrics`, the counter `tower_m2m_requests_total` has these labels:
+//!
+//! | label | values |
+//! |---|---|
+//! | `outcome` | `admitted`; `anonymous`: admitted without claims, by an [`optional`](VerifyServiceTokenLayer::optional) layer; `refused` |
+//! | `reason` | the [`RejectionReason`](crate::RejectionReason) in snake case, such as `wrong_audience`; `none` if admitted |
+//! | `protocol` | that of the response to a refusal: `grpc` for gRPC calls, unless [`http_answers`](VerifyServiceTokenLayer::http_answers) is set, otherwise `http` |
+//! | `enforced` | `false` if an [observing](VerifyServiceTokenLayer::observe) layer passed the request on, otherwise `true` |
+//!
+//! Each request is counted once by the layer, and a second time, as `refused`, if a
+//! [`RequireClaimLayer`] or an extractor inside it refuses the request. So `refused` counts each
+//! refused request once, and `admitted` and `anonymous` count what the layer let through to the
+//! routes.
+//!
+//! Behind an observing layer, `refused` with `enforced="false"` counts once each request that
+//! enforcing would refuse, by the first reason. An extractor does refuse requests there, which are
+//! also counted with `enforced="true"`.
+//!
+//! A layer uses the recorder that is installed at its first request with some labels. A cached token
+//! costs no more with a recorder than without; the counter is one atomic number for all threads.
 //!
 //! # Responses
 //!

@@ -88,7 +88,10 @@ pub(super) fn require<B, ResBody: Default>(
         Some(Outcome { caller: Caller::Pending(_), .. }) => Ok(()),
         Some(_) => refuse(request, rule),
         None => {
-            tracing::error!("RequireClaimLayer without VerifyServiceTokenLayer");
+            tracing::error!(
+                target: "tower_m2m::server",
+                "RequireClaimLayer without VerifyServiceTokenLayer"
+            );
             Err(missing_layer())
         }
     }

@@ -106,7 +106,10 @@ impl Telemetry {
     #[cfg(feature = "axum")]
     pub(super) fn claims_extracted(&self) {
         if !self.is_enforced() && !self.extraction_logged.swap(true, Ordering::Relaxed) {
-            tracing::error!("ServiceClaims extracted behind an observing VerifyServiceTokenLayer");
+            tracing::error!(
+                target: "tower_m2m::server",
+                "ServiceClaims extracted behind an observing VerifyServiceTokenLayer"
+            );
         }
     }
 
