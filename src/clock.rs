@@ -161,8 +161,8 @@ mod driven {
             Self::starting_at(Duration::from_secs(Self::default().unix_now()))
         }
 
-        /// Sets the wall clock forwards, by a century at most; monotonic time is untouched. Wakes
-        /// the futures of [`moved`](Self::moved).
+        /// Sets the wall clock forwards, by a century at most; monotonic time is untouched.
+        /// Resolves the pending futures from [`moved`](Self::moved).
         pub(crate) fn advance(&self, by: Duration) {
             let millis = i64::try_from(by.min(CENTURY).as_millis()).unwrap_or_default();
             self.shift_millis(millis).advanced.notify_waiters();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::endpoint::{Behaviour, Endpoint};
 use super::guarantees::{NEW, OLD};
@@ -136,9 +136,12 @@ async fn thousands_of_streams_take_no_place_of_a_pending_request() {
     let token = OLD.sign(&format!(r#"{{"source":"microservice","exp":{exp}}}"#));
     let claims = verifier.verify(&token).await.unwrap();
     let streams: Vec<_> = (0..2000).map(|_| tokio::spawn(claims.expired())).collect();
+    stream.sleep_until(1).await;
     stream.endpoint.world().latency = Duration::from_secs(4);
     stream.clock.shift(NIGHT + 24 * 3600);
-    sleep(Duration::from_secs(11)).await;
+    // All of them wait for the fetch, and so does a request.
+    stream.sleep_until(11).await;
     assert!(verifier.verify(&token).await.is_ok());
+    assert!(stream.opened.elapsed() > Duration::from_secs(13), "the fetch was over");
     assert!(streams.iter().all(|stream| !stream.is_finished()));
 }
