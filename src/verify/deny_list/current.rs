@@ -16,10 +16,10 @@ use crate::rejection::RejectionReason;
 ///
 /// # Publication
 ///
-/// [`publish`](Self::publish) stores the new entries and then increments the generation. A check
-/// reads the generation and then the entries. So the entries of a check are at
-/// least as new as its generation, and a check that starts after `publish` has returned sees the
-/// new generation.
+/// [`publish`](Self::publish) stores the new entries, then increments the generation, then wakes
+/// the streams. A check reads the generation first and the entries after that. So the entries of a
+/// check are at least as new as its generation, and a check that starts after `publish` has returned
+/// sees the new generation.
 pub(super) struct CurrentEntries {
     /// A watch channel, because streams wait for changes.
     index: watch::Sender<Arc<DenyIndex>>,
@@ -37,9 +37,13 @@ impl CurrentEntries {
 
     /// Replaces the entries.
     pub(super) fn publish(&self, index: DenyIndex) {
-        drop(self.index.send_replace(Arc::new(index)));
-        // Release: a reader of the new generation sees the new entries.
-        self.generation.fetch_add(1, Ordering::Release);
+        let mut index = Arc::new(index);
+        self.index.send_modify(|current| {
+            std::mem::swap(current, &mut index);
+            // Release: a reader of the new generation sees the new entries. Here, before streams
+            // are woken: one that sees the old generation would not compare its token.
+            self.generation.fetch_add(1, Ordering::Release);
+        });
         self.confirm();
     }
 

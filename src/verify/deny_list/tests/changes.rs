@@ -1,7 +1,9 @@
 //! Waiting for changes of the lists, as streams do.
 
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use super::super::entry::DenyEntry;
 use super::super::list::DenyList;
@@ -56,4 +58,30 @@ fn dropped_list_is_no_change() {
     drop(other);
     assert!(!is_ready(changes.changed()));
     assert!(!is_ready(DenyLists::default().changes().changed()));
+}
+
+/// Reads the generation when it is woken.
+struct GenerationWaker {
+    list: DenyList,
+    seen: AtomicU64,
+}
+
+impl Wake for GenerationWaker {
+    fn wake(self: Arc<Self>) {
+        self.seen.store(self.list.generation(), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn stream_is_woken_after_the_generation_has_increased() {
+    let list = DenyList::new();
+    let mut lists = DenyLists::default();
+    lists.add(list.clone());
+    let waker = Arc::new(GenerationWaker { list: list.clone(), seen: 0.into() });
+    let mut changes = lists.changes();
+    let mut changed = pin!(changes.changed());
+    let by_generation = Waker::from(Arc::clone(&waker));
+    assert!(changed.as_mut().poll(&mut Context::from_waker(&by_generation)).is_pending());
+    list.replace([]);
+    assert_eq!(waker.seen.load(Ordering::SeqCst), 1);
 }
