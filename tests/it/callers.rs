@@ -278,7 +278,7 @@ async fn rule_is_logged_once_and_a_flawed_one_refuses_all() {
     let info = "service token claim required";
     let error = "claim rule matches no token";
     // (layer, fields of the rule, its flaw)
-    let cases: [(fn() -> RequireClaimLayer, &str, Option<&str>); 5] = [
+    let cases: [(fn() -> RequireClaimLayer, _, _); 5] = [
         (only_orders, r#"path=service expected="orders""#, None),
         // Swapped arguments show here.
         (|| RequireClaimLayer::new("orders", "service"), r#"path=orders expected="service""#, None),

@@ -172,7 +172,7 @@ async fn rule_inside_is_recorded_once_and_passed() {
     let refused =
         |reason: &str| format!("outcome=refused reason={reason} protocol=http enforced=false");
     let (claim_refused, no_credential) = (refused("claim_refused"), refused("missing_credentials"));
-    let cases: [(_, Request<()>, &str, Option<&str>, Vec<&str>); 6] = [
+    let cases: [(_, _, _, _, Vec<&str>); 6] = [
         (&required, orders(), "orders", None, vec![admitted]),
         (&required, mail(), "mail", Some(unmet), vec![admitted, &claim_refused]),
         // Recorded by the layer in front.
