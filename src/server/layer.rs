@@ -226,6 +226,9 @@ impl VerifyServiceTokenLayer {
     /// its request: the request is passed on without claims, and its outcome is recorded when it is
     /// known.
     ///
+    /// An [`optional`](Self::optional) layer can observe too: end users are admitted without claims as
+    /// ever.
+    ///
     /// Handlers take `Option<ServiceClaims>` while the layer observes. A handler that takes
     /// [`ServiceClaims`](crate::ServiceClaims) still refuses requests without claims. The first time
     /// that a handler takes them is logged as an error.

@@ -108,6 +108,7 @@
 //! |---|---|---|---|
 //! | `warn` | `requests refused` | `reason`, `count`, `enforced`, `expected`, `unverified` | at the first refusal for a reason, then at most once a minute; `count` is the number of refusals since the last one |
 //! | `debug` | `request refused` | `reason`, `enforced`, `expected`, `unverified` | at each refusal |
+//! | `debug` | `claims refused by a handler` | `path`, `expected` | at each [`check`](crate::ServiceClaims::check) that fails |
 //! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`] |
 //! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
 //! | `error` | `ServiceClaims extracted behind an observing VerifyServiceTokenLayer` | | the first time that a handler takes [`ServiceClaims`](crate::ServiceClaims) or [`TypedClaims`] without `Option`, once for each layer |

@@ -38,7 +38,8 @@ use crate::clock::Clock;
 /// A future from [`ServiceClaims::expired`](crate::ServiceClaims::expired) resolves as soon as the
 /// clock passes the end of its token.
 ///
-/// Timeouts, the retries of one `mint`, and limits on fetches and mints in a span of time (such as
+/// Timeouts, the retries of one `mint`, the reads of a [watched](crate::DenyList::watch_file) deny
+/// list, and limits on fetches and mints in a span of time (such as
 /// one mint in 30 s after rejections) do not move with it. They follow tokio's clock.
 #[derive(Clone)]
 pub struct TestClock(Clock);

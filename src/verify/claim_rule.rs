@@ -34,6 +34,12 @@ impl ClaimRule {
         self.path.flaw().or_else(|| self.expected.flaw())
     }
 
+    /// Logs that the claims of a request do not meet the rule, which a handler has checked.
+    pub(super) fn log_unmet(&self) {
+        let (path, expected) = (&self.path, &self.expected);
+        tracing::debug!(target: LOG_TARGET, %path, %expected, "claims refused by a handler");
+    }
+
     /// Logs the rule, and an error if it has a [flaw](Self::flaw).
     pub(crate) fn log(&self) {
         let (path, expected) = (&self.path, &self.expected);

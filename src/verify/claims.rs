@@ -145,11 +145,12 @@ impl ServiceClaims {
         path: impl Into<ClaimPath>,
         expected: impl Into<Expected>,
     ) -> Result<(), Rejection> {
-        if self.meet(&ClaimRule::new(path, expected)) {
-            Ok(())
-        } else {
-            Err(RejectionReason::ClaimRefused.into())
+        let rule = ClaimRule::new(path, expected);
+        if self.meet(&rule) {
+            return Ok(());
         }
+        rule.log_unmet();
+        Err(RejectionReason::ClaimRefused.into())
     }
 
     /// Whether the claims meet the rule.

@@ -35,16 +35,17 @@ impl CurrentEntries {
         Self { index, generation: AtomicU64::new(0), updated: Mutex::default(), clock }
     }
 
-    /// Replaces the entries.
-    pub(super) fn publish(&self, index: DenyIndex) {
-        let mut index = Arc::new(index);
+    /// Replaces the entries. Returns their generation.
+    pub(super) fn publish(&self, index: DenyIndex) -> u64 {
+        let (mut index, mut generation) = (Arc::new(index), 0);
         self.index.send_modify(|current| {
             std::mem::swap(current, &mut index);
             // Release: a reader of the new generation sees the new entries. Here, before streams
             // are woken: one that sees the old generation would not compare its token.
-            self.generation.fetch_add(1, Ordering::Release);
+            generation = self.generation.fetch_add(1, Ordering::Release) + 1;
         });
         self.confirm();
+        generation
     }
 
     /// Records that the entries are up to date.

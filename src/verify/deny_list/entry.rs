@@ -110,7 +110,10 @@ impl DenyEntry {
     }
 
     /// Tokens that were issued before `time`: those with an `iat` (RFC 7519 §4.1.6) before it, and
-    /// all without `iat`. Fractions of a second in `iat` are dropped.
+    /// all without `iat`. Fractions of a second in `iat` are dropped, and `time` is rounded up to a
+    /// whole second: a token of the same second may be older. So an entry for the current time also
+    /// revokes the token that a caller mints at once, and the next one is minted 30 s later: use a
+    /// time some seconds ago.
     ///
     /// Alone it revokes the tokens of **all** services.
     pub fn issued_before(time: SystemTime) -> Self {

@@ -54,8 +54,8 @@ use crate::rejection::RejectionReason;
 ///
 /// # One writer
 ///
-/// A list has either a program that calls `replace` or a file, not both: each of them would replace
-/// the entries of the other. For both give the verifier two lists; a token is denied if one of them
+/// A list has either a program that calls `replace` or a file, not both: the next read of the file
+/// replaces the entries of the program. For both give the verifier two lists; a token is denied if one of them
 /// has an entry for it. A list from a database or a message bus (Redis, NATS, etcd) is read by
 /// your program, which calls `replace` with all entries at start and again at each change. If the
 /// source cannot be reached, do not call `replace`: the last entries stay in force.
@@ -63,9 +63,9 @@ use crate::rejection::RejectionReason;
 /// # Cost
 ///
 /// A cached token, denied or not, costs one atomic load for each list, and is compared with the
-/// entries once after each change. Entries for a claim that is equal to a string, or to one of some strings, and those
-/// for a key are found by hashing, whatever their number. Other entries are compared with each token
-/// one by one.
+/// entries once after each change. Entries for a claim that is equal to a string, or to one of some
+/// strings, and those for a key are found by hashing, whatever their number. Other entries are
+/// compared with each token one by one.
 ///
 /// # Logs and metrics
 ///
@@ -78,6 +78,7 @@ use crate::rejection::RejectionReason;
 /// | `deny list file recovered` | info | `file`, `entries` |
 /// | `deny list file changed` | info | `file`, `entries` |
 /// | `deny list replaced` | debug | `entries` |
+/// | `deny list with a file replaced`, until the next read of the file | error | `file`, `entries` |
 /// | `deny entry matches no token`, once for each call of `replace` | error | `entry`, `flaw`, `count` |
 ///
 /// `age` is the number of seconds since the last good read: the entries of that time stay in force.
@@ -160,7 +161,7 @@ impl DenyList {
         if let Some((entry, flaw)) = flawed {
             telemetry::flawed_entries(&entry, flaw, flaws);
         }
-        telemetry::replaced(count);
+        telemetry::replaced(count, self.watch().map(FileWatch::path));
         telemetry::gauges(None, count, self.entries.age());
     }
 
@@ -171,8 +172,8 @@ impl DenyList {
     /// error.
     ///
     /// Symbolic links are followed at each read, as the mounts of Kubernetes need, where a changed
-    /// ConfigMap swaps a link. The file must be a regular one and, on Unix, not writable by all
-    /// users. To change a plain file, write a new one beside it and rename it.
+    /// ConfigMap swaps a link. (A file that is mounted with `subPath` never changes.) The file must be
+    /// a regular one and, on Unix, not writable by all users. To change a plain file, write a new one beside it and rename it.
     ///
     /// If a later read fails, **the last good entries stay in force**, however long
     /// that lasts.
@@ -198,7 +199,7 @@ impl DenyList {
     /// # Errors
     ///
     /// [`DenyListError`] if the file is missing or cannot be used, or if the list already watches a
-    /// file. The entries are then unchanged.
+    /// file. The entries are then unchanged, and the file is not watched: call this again.
     pub fn watch_file(&self, path: impl AsRef<Path>) -> Result<(), DenyListError> {
         let path = path.as_ref();
         let WatchedFile { task, starting } = &*self.file;

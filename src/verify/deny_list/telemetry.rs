@@ -18,8 +18,15 @@ pub(super) fn flawed_entries(first: &DenyEntry, flaw: &'static str, count: usize
 }
 
 /// Logs that `replace` was called.
-pub(super) fn replaced(entries: usize) {
-    tracing::debug!(target: LOG_TARGET, entries, "deny list replaced");
+/// `file` is the one that the list watches, and whose entries its next read puts back.
+pub(super) fn replaced(entries: usize, file: Option<&Path>) {
+    match file {
+        None => tracing::debug!(target: LOG_TARGET, entries, "deny list replaced"),
+        Some(file) => {
+            let file = file.display();
+            tracing::error!(target: LOG_TARGET, %file, entries, "deny list with a file replaced");
+        }
+    }
 }
 
 /// Counts a token that was rejected because of a deny list. Ignores any other reason.

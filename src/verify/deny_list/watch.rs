@@ -41,8 +41,10 @@ pub(super) struct FileWatch {
 
 struct WatchState {
     next_read: Deadline,
-    /// The content of the entries in force.
+    /// The content that was published last.
     content: Arc<[u8]>,
+    /// The generation of its entries.
+    generation: u64,
     /// Why the last read failed.
     error: Option<DenyListError>,
 }
@@ -74,10 +76,10 @@ impl ReadFile {
 impl FileWatch {
     /// Publishes the entries that were read just now.
     pub(super) fn new(path: PathBuf, read: ReadFile, entries: Arc<CurrentEntries>) -> Self {
-        entries.publish(read.index);
         let state = WatchState {
             next_read: Deadline::after(INTERVAL, entries.clock()),
             content: read.content.into(),
+            generation: entries.publish(read.index),
             error: None,
         };
         Self {
@@ -107,7 +109,7 @@ impl FileWatch {
             Err(file::unreadable(&self.path, err))
         };
         let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else { return too_slow() };
-        let (path, known) = (self.path.clone(), Arc::clone(&self.state().content));
+        let (path, known) = (self.path.clone(), self.known());
         let read = spawn_blocking(move || {
             let _permit = permit;
             ReadFile::changed(&path, &known)
@@ -119,12 +121,21 @@ impl FileWatch {
         }
     }
 
+    /// The content of the entries in force. Empty, as no usable file is, if `replace` has published
+    /// others: the next read publishes those of the file again.
+    fn known(&self) -> Arc<[u8]> {
+        let state = self.state();
+        let is_in_force = state.generation == self.entries.generation();
+        if is_in_force { Arc::clone(&state.content) } else { Arc::default() }
+    }
+
     /// Publishes and reports the result of a read. After a failure the last entries stay in force.
     fn finish(&self, result: Result<Option<ReadFile>, DenyListError>) {
         let (has_changed, error) = match result {
             Ok(Some(read)) => {
-                self.state().content = read.content.into();
-                self.entries.publish(read.index);
+                let generation = self.entries.publish(read.index);
+                let mut state = self.state();
+                (state.content, state.generation) = (read.content.into(), generation);
                 (true, None)
             }
             Ok(None) => {

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 
+use super::super::entry::DenyEntry;
 use super::super::error::DenyListError;
 use super::super::list::DenyList;
 use super::super::token_facts::TokenFacts;
@@ -386,4 +387,22 @@ fn cached_token_starts_the_watch() {
         sleep(Duration::from_millis(1)).await;
         assert_eq!(fixture.denied(), ["k1"]);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_read_puts_the_entries_of_the_file_back() {
+    let fixture = Fixture::new(K1);
+    fixture.after_a_read().await;
+    fixture.list.replace([DenyEntry::key("k2")]);
+    assert_eq!(fixture.denied(), ["k2"]);
+    fixture.after_a_read().await;
+    assert_eq!(fixture.denied(), ["k1"]);
+    // A file that cannot be read leaves the entries in force.
+    fixture.list.replace([]);
+    fixture.write("");
+    fixture.after_a_read().await;
+    assert!(fixture.denied().is_empty());
+    fixture.write(K1);
+    fixture.after_a_read().await;
+    assert_eq!(fixture.denied(), ["k1"]);
 }
