@@ -40,3 +40,29 @@ impl<T: Clone + Send + Sync> Clone for PerThread<T> {
         Self::new(self.value.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_has_one_arc_of_its_own() {
+        let value = PerThread::new("m2m");
+        let here = value.arc();
+        assert!(Arc::ptr_eq(here, value.arc()));
+        let elsewhere =
+            std::thread::scope(|scope| scope.spawn(|| Arc::clone(value.arc())).join().unwrap());
+        assert_eq!(elsewhere, *here);
+        assert!(!Arc::ptr_eq(here, &elsewhere));
+        assert_eq!(Arc::strong_count(here), 1);
+    }
+
+    #[test]
+    fn changed_value_replaces_the_arcs() {
+        let mut value = PerThread::new("m2m");
+        assert_eq!(**value.arc(), "m2m");
+        let clone = value.clone();
+        *value.get_mut() = "billing";
+        assert_eq!((*value.get(), **value.arc(), **clone.arc()), ("billing", "billing", "m2m"));
+    }
+}
