@@ -86,6 +86,7 @@
 //! | the core, later | M1 keeps its token; a renewal is retried, and [`ServiceToken::health`] reports the error |
 //! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
 //! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |
+//! | the file of a [`DenyList`], or what feeds it | M2 keeps the last entries; [`DenyList::health`] has their age |
 //! | M1's token is invalid | M2 responds 401; M1's layer returns that response and mints a new token, at most once in 30 s |
 //! | the caller is an end user, or a service that the route does not allow | M2 responds 403 |
 //! | a flood of forged tokens | signature checks leave one core free for cached tokens; a token that finds the queue full gets 503 |

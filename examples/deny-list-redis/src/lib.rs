@@ -114,7 +114,7 @@ impl Drop for Feed {
     }
 }
 
-/// Follows the hash for ever. After an error the list stays as it is.
+/// Follows the hash until the task is aborted. After an error the list stays as it is.
 async fn follow(
     client: Client,
     redis: Redis,

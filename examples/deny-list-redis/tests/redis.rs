@@ -99,8 +99,12 @@ struct Service {
 
 impl Service {
     async fn start(redis: &Server, interval: Duration) -> Self {
+        Self::start_with(&redis.url(), interval).await
+    }
+
+    async fn start_with(url: &str, interval: Duration) -> Self {
         let authority = TestAuthority::offline();
-        let feed = Feed::start(&redis.url(), interval).await.unwrap();
+        let feed = Feed::start(url, interval).await.unwrap();
         let app = app(authority.verifier().audience("billing"), &feed);
         let token = authority.token().claim("service", "orders").audience("billing").sign();
         Self { app, token, feed }
@@ -174,7 +178,7 @@ async fn lost_message_is_made_up_for_after_the_interval() {
 }
 
 #[tokio::test]
-async fn outage_keeps_the_list_in_force_even_if_the_data_is_lost() {
+async fn list_outlasts_an_outage_and_the_loss_of_its_data() {
     let mut redis = Server::start().await;
     redis.set("ticket-1", DENIED).await;
     let service = Service::start(&redis, NEVER).await;
@@ -204,6 +208,26 @@ async fn bad_value_keeps_the_list_in_force() {
     redis.publish().await;
     let status = service.wait_for(|status| status.error.is_some()).await;
     assert!(status.error.unwrap().starts_with("field \"ticket-2\": unknown field `service`"));
+    assert_eq!(service.call().await, 403);
+}
+
+/// With the rights in the docs of the library.
+#[tokio::test]
+async fn user_that_may_only_read_suffices() {
+    let redis = Server::start().await;
+    redis.set("base", "[]").await;
+    let rules = ["on", ">secret", "~deny-list", "&deny-list", "+hgetall", "+subscribe", "+ping"];
+    let mut set_user = redis::cmd("ACL");
+    set_user.arg("SETUSER").arg("m2").arg(&rules);
+    let () = set_user.query_async(&mut redis.connect().await).await.unwrap();
+    let url = redis.url().replace("redis://", "redis://m2:secret@");
+    let service = Service::start_with(&url, NEVER).await;
+    service
+        .after(async {
+            redis.set("ticket-1", DENIED).await;
+            redis.publish().await;
+        })
+        .await;
     assert_eq!(service.call().await, 403);
 }
 
