@@ -57,7 +57,7 @@ async fn denied_token_gets_401_or_403_until_it_is_lifted() {
 }
 
 #[tokio::test]
-async fn session_passes_an_optional_layer_unless_its_key_is_denied() {
+async fn session_passes_an_optional_layer_without_denied_key() {
     let authority = TestAuthority::offline();
     let denied = DenyList::new();
     let verifier = authority.verifier().deny_list(denied.clone());

@@ -125,7 +125,7 @@ async fn verifiers_with_other_lists_share_no_results() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_key_entries_reject_end_users_under_an_optional_layer() {
+async fn optional_layer_rejects_users_for_key_entries_alone() {
     let (authority, token, verifier, list) = fixture();
     let optional = verifier.clone().with_marker_first();
     let user = token.clone().without_marker().sign();
