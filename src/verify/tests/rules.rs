@@ -8,8 +8,8 @@ use super::super::verifier::Verifier;
 use crate::rejection::{RejectionKind, RejectionReason as R};
 use crate::testing::{TestAuthority, TokenBuilder};
 
-fn outcome(verifier: &Verifier, token: &TokenBuilder) -> Result<ServiceClaims, R> {
-    let outcome = super::verifier::done(verifier, &token.clone().sign());
+async fn outcome(verifier: &Verifier, token: &TokenBuilder) -> Result<ServiceClaims, R> {
+    let outcome = verifier.verify(&token.clone().sign()).await;
     outcome.map_err(|rejection| rejection.reason())
 }
 
@@ -52,7 +52,7 @@ async fn token_must_meet_every_required_claim() {
         let expected = if is_admitted { None } else { Some(R::ClaimRefused) };
         // The second time the token may be cached.
         for _ in 0..2 {
-            assert_eq!(outcome(&verifier, &token).err(), expected, "{claims}");
+            assert_eq!(outcome(&verifier, &token).await.err(), expected, "{claims}");
         }
     }
     assert_eq!(R::ClaimRefused.kind(), RejectionKind::ClaimRefused);
@@ -70,7 +70,7 @@ async fn required_claim_comes_after_the_marker_and_the_audience() {
         (token.claim("service", "orders"), R::WrongAudience),
     ];
     for (token, reason) in cases {
-        assert_eq!(outcome(&verifier, &token).err(), Some(reason));
+        assert_eq!(outcome(&verifier, &token).await.err(), Some(reason));
     }
 }
 
@@ -101,9 +101,9 @@ async fn flawed_rule_matches_no_token() {
         (base.clone().algorithms([]), R::AlgorithmNotAllowed),
     ];
     for (verifier, reason) in cases {
-        assert_eq!(outcome(&verifier, &token).err(), Some(reason), "{verifier:?}");
+        assert_eq!(outcome(&verifier, &token).await.err(), Some(reason), "{verifier:?}");
     }
-    assert!(outcome(&base.require_claim("service", "orders"), &token).is_ok());
+    assert!(outcome(&base.require_claim("service", "orders"), &token).await.is_ok());
 }
 
 #[tokio::test]
@@ -111,17 +111,17 @@ async fn marker_may_be_any_expected_value() {
     let authority = TestAuthority::offline();
     let verifier = authority.verifier().marker(["workload", "kind"], ["job", "service"]);
     let kind = |kind: &str| authority.token().claim("workload", json!({"kind": kind}));
-    assert!(outcome(&verifier, &kind("job")).is_ok());
-    assert!(outcome(&verifier, &kind("service")).is_ok());
-    assert_eq!(outcome(&verifier, &kind("user")).err(), Some(R::NotMicroservice));
-    assert_eq!(outcome(&verifier, &authority.token()).err(), Some(R::NotMicroservice));
+    assert!(outcome(&verifier, &kind("job")).await.is_ok());
+    assert!(outcome(&verifier, &kind("service")).await.is_ok());
+    assert_eq!(outcome(&verifier, &kind("user")).await.err(), Some(R::NotMicroservice));
+    assert_eq!(outcome(&verifier, &authority.token()).await.err(), Some(R::NotMicroservice));
 }
 
 #[tokio::test]
 async fn check_applies_a_rule_to_verified_claims() {
     let authority = TestAuthority::offline();
     let token = authority.token().claim("service", "orders").claim("groups", json!(["a", "b"]));
-    let claims = outcome(&authority.verifier(), &token).unwrap();
+    let claims = outcome(&authority.verifier(), &token).await.unwrap();
     assert_eq!(claims.service(), Some("orders"));
     assert!(claims.check("service", ["orders", "refunds"]).is_ok());
     assert!(claims.check("groups", Expected::contains("b")).is_ok());

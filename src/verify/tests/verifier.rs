@@ -40,7 +40,7 @@ fn reason(outcome: Result<ServiceClaims, Rejection>) -> Option<RejectionReason> 
 }
 
 /// Verifies a token that does not have to wait.
-pub(super) fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
+fn done(verifier: &Verifier, token: &str) -> Result<ServiceClaims, Rejection> {
     match verifier.authenticate_token(token.as_bytes()) {
         Authentication::Done(outcome) => outcome,
         Authentication::Pending(_) => panic!("the token waits"),
