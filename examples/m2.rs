@@ -93,6 +93,7 @@ async fn run() -> Result<ExitCode, Stop> {
         jwks = jwks.allow_plain_http();
     }
     let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
+    let addresses = server::resolve(&flags.listen).await?;
     let mut verifier = Verifier::new(jwks.clone());
     if let Some(issuer) = flags.issuer {
         verifier = verifier.issuer(issuer);
@@ -108,7 +109,6 @@ async fn run() -> Result<ExitCode, Stop> {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(jwks.clone()));
 
-    let addresses = server::resolve(&flags.listen).await?;
     let (listener, stop) = server::listen(&addresses).await?;
 
     // Fetches the keys before the first request. A request without usable keys gets 503.

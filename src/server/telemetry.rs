@@ -54,7 +54,7 @@ impl Telemetry {
     /// request is counted.
     pub(super) fn admitted(&self, protocol: impl FnOnce() -> Protocol) {
         #[cfg(feature = "metrics")]
-        self.count(Outcome::Admitted, self.enforcement, protocol());
+        self.count(Counted::Admitted, self.enforcement, protocol());
     }
 
     /// Counts a request that an optional layer admits without claims.
@@ -64,7 +64,7 @@ impl Telemetry {
         protocol: impl FnOnce() -> Protocol,
     ) {
         #[cfg(feature = "metrics")]
-        self.count(Outcome::Anonymous(reason), self.enforcement, protocol());
+        self.count(Counted::Anonymous(reason), self.enforcement, protocol());
     }
 
     /// Logs and counts a refused request, or one that an observing layer would refuse. `token`
@@ -77,7 +77,7 @@ impl Telemetry {
     ) {
         self.log.log(reason, self.enforcement, token);
         #[cfg(feature = "metrics")]
-        self.count(Outcome::Refused(reason), self.enforcement, protocol());
+        self.count(Counted::Refused(reason), self.enforcement, protocol());
     }
 
     /// Logs and counts a request whose claims do not meet the rule.
@@ -85,8 +85,8 @@ impl Telemetry {
         self.log.log_claims(Some(rule), self.enforcement);
         #[cfg(feature = "metrics")]
         {
-            let outcome = Outcome::Refused(RejectionReason::ClaimRefused);
-            self.count(outcome, self.enforcement, protocol());
+            let counted = Counted::Refused(RejectionReason::ClaimRefused);
+            self.count(counted, self.enforcement, protocol());
         }
     }
 
@@ -99,7 +99,7 @@ impl Telemetry {
             _ => self.log.log(reason, Enforcement::Enforced, || None),
         }
         #[cfg(feature = "metrics")]
-        self.count(Outcome::Refused(reason), Enforcement::Enforced, protocol);
+        self.count(Counted::Refused(reason), Enforcement::Enforced, protocol);
     }
 
     /// Reports that a handler requires claims. Behind an observing layer the first time is logged.
@@ -114,8 +114,8 @@ impl Telemetry {
     }
 
     #[cfg(feature = "metrics")]
-    fn count(&self, outcome: Outcome, enforcement: Enforcement, protocol: Protocol) {
-        let handle = self.counters.handle(outcome, enforcement, protocol);
+    fn count(&self, counted: Counted, enforcement: Enforcement, protocol: Protocol) {
+        let handle = self.counters.handle(counted, enforcement, protocol);
         if let Some(counter) = handle.get() {
             counter.increment(1);
             return;
@@ -123,8 +123,8 @@ impl Telemetry {
         // Not `get_or_init`: a recorder that sends a request through the layer would deadlock.
         let counter = metrics::counter!(
             REQUESTS_TOTAL,
-            "outcome" => outcome.label(),
-            "reason" => outcome.reason_label(),
+            "outcome" => counted.label(),
+            "reason" => counted.reason_label(),
             "protocol" => protocol.label(),
             "enforced" => if enforcement.is_enforced() { "true" } else { "false" }
         );
@@ -142,14 +142,14 @@ impl fmt::Debug for Telemetry {
 /// What happened to a request.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy)]
-enum Outcome {
+enum Counted {
     Admitted,
     Anonymous(RejectionReason),
     Refused(RejectionReason),
 }
 
 #[cfg(feature = "metrics")]
-impl Outcome {
+impl Counted {
     fn label(self) -> &'static str {
         match self {
             Self::Admitted => "admitted",
@@ -196,16 +196,16 @@ struct Counters([[[OnceLock<metrics::Counter>; 1 + 2 * REASONS]; 2]; 2]);
 impl Counters {
     fn handle(
         &self,
-        outcome: Outcome,
+        counted: Counted,
         enforcement: Enforcement,
         protocol: Protocol,
     ) -> &OnceLock<metrics::Counter> {
-        let outcome = match outcome {
-            Outcome::Admitted => 0,
-            Outcome::Anonymous(reason) => 1 + reason as usize,
-            Outcome::Refused(reason) => 1 + REASONS + reason as usize,
+        let counted = match counted {
+            Counted::Admitted => 0,
+            Counted::Anonymous(reason) => 1 + reason as usize,
+            Counted::Refused(reason) => 1 + REASONS + reason as usize,
         };
-        &self.0[enforcement as usize][protocol as usize][outcome]
+        &self.0[enforcement as usize][protocol as usize][counted]
     }
 }
 

@@ -71,7 +71,7 @@ fn change_applies_to_the_next_request_on_every_thread() {
     }
 }
 
-/// Whoever holds a denied token could otherwise make each request compare it with every entry.
+/// Otherwise each request with a denied token would be compared with every entry.
 #[test]
 fn token_is_compared_once_after_each_change() {
     let list = DenyList::new();
