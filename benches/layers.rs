@@ -7,8 +7,7 @@
 mod support;
 
 use std::hint::black_box;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -20,7 +19,6 @@ use http::header::AUTHORIZATION;
 use http::{Request, Uri};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::{Value, json};
 use tower::Layer;
 use tower_m2m::testing::bearer;
@@ -30,8 +28,8 @@ use tower_m2m::{
 };
 
 use support::{
-    CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
-    verifying_service,
+    AtomicRecorder, CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request,
+    verifier, verifying_service,
 };
 
 fn main() {
@@ -100,29 +98,6 @@ fn cached_token_counted(bencher: Bencher) {
     metrics::with_local_recorder(&AtomicRecorder, || {
         bench_server(bencher, verifier(&RS256.jwks), Some(&RS256.service));
     });
-}
-
-/// A recorder whose counters are atomic numbers, as those of exporters are.
-struct AtomicRecorder;
-
-impl Recorder for AtomicRecorder {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(Arc::new(AtomicU64::new(0)))
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
 }
 
 /// The requirements are checked when the token is new.

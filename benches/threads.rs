@@ -3,7 +3,8 @@
 //! - `cached tokens` measures the throughput of one thread and of two, each with its own requests
 //!   and credentials. The rows `bare service` and `layer per thread` share nothing between the
 //!   threads, so they show the limit of the machine, which is below 2 × if both processors are
-//!   hardware threads of one core.
+//!   hardware threads of one core. In the row `layer with counter` both threads increment the same
+//!   counter of a recorder.
 //! - `flood` measures the latency of cached tokens on one thread, each call by itself, while
 //!   another thread sends tokens that each need a signature check.
 //! - `refresh` measures cached tokens while a fetch is in flight.
@@ -23,8 +24,8 @@ use tower_m2m::testing::{TestAuthority, bearer};
 use tower_m2m::{RemoteJwks, Verifier, VerifyServiceTokenLayer};
 
 use support::{
-    CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request, verifier,
-    verifying_service,
+    AtomicRecorder, CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request,
+    verifier, verifying_service,
 };
 
 /// Requests per measurement. They are constructed in advance, so that the measurement includes only
@@ -54,6 +55,12 @@ fn main() {
             );
             let layer = VerifyServiceTokenLayer::new(verifier(&CALLERS.0));
             scaling("shared layer", callers, || layer.layer(noop_service()), credentials);
+            // A layer uses the recorder of its first request.
+            let layer = VerifyServiceTokenLayer::new(verifier(&CALLERS.0));
+            metrics::with_local_recorder(&AtomicRecorder, || {
+                call(&mut layer.layer(noop_service()), request(Some(credentials[0].clone())));
+            });
+            scaling("layer with counter", callers, || layer.layer(noop_service()), credentials);
         }
     }
     if runs("flood") {
@@ -113,7 +120,7 @@ fn scaling<S: ImmediateService + Send>(
     }
     let (alone, together) = (median(&mut alone), median(&mut together));
     println!(
-        "  {what:17} {callers:>3} callers {alone:>6.0} {together:>6.0}   {:.2} x",
+        "  {what:18} {callers:>3} callers {alone:>6.0} {together:>6.0}   {:.2} x",
         2.0 * alone / together
     );
 }

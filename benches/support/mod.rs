@@ -5,11 +5,13 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::hint::black_box;
 use std::pin::pin;
-use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Waker};
 
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Response};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use serde_json::json;
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::TestAuthority;
@@ -100,4 +102,27 @@ impl<S: Service<Request<()>, Response = Response<()>, Error = Infallible>> Immed
 pub(crate) fn call(service: &mut impl ImmediateService, request: Request<()>) {
     let response = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
     assert!(response.is_ready());
+}
+
+/// A recorder whose counters are atomic numbers, as those of exporters are.
+pub(crate) struct AtomicRecorder;
+
+impl Recorder for AtomicRecorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(AtomicU64::new(0)))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }

