@@ -5,9 +5,9 @@ use http::header::AUTHORIZATION;
 
 use super::any_verifier::AnyVerifier;
 use super::claims::ServiceClaims;
-use super::verifier::Verifier;
+use super::verifier::{Authentication, Verifier};
 use crate::bearer;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionReason};
 
 impl Verifier {
     /// Verifies the credential of a request of any framework. `values` are **all** values of its
@@ -50,13 +50,7 @@ impl Verifier {
         &self,
         values: impl IntoIterator<Item: AsRef<[u8]>>,
     ) -> Result<ServiceClaims, Rejection> {
-        // The block ends the use of the values before the await: the future is `Send` if `values`
-        // is, even if its iterator and its items are not.
-        let authentication = {
-            let credential = bearer::credential(values)?;
-            self.authenticate_token(bearer::token(credential.as_ref(), &AUTHORIZATION)?)
-        };
-        authentication.outcome().await
+        begin(values, |token| self.authenticate_token(token))?.outcome().await
     }
 }
 
@@ -74,10 +68,17 @@ impl AnyVerifier {
         &self,
         values: impl IntoIterator<Item: AsRef<[u8]>>,
     ) -> Result<ServiceClaims, Rejection> {
-        let authentication = {
-            let credential = bearer::credential(values)?;
-            self.authenticate_token(bearer::token(credential.as_ref(), &AUTHORIZATION)?)
-        };
-        authentication.outcome().await
+        begin(values, |token| self.authenticate_token(token))?.outcome().await
     }
+}
+
+/// Authenticates the token in the only credential. Not async, so that the use of the values ends
+/// before the callers wait: their futures are `Send` if `values` is, even if its iterator and its
+/// items are not.
+fn begin(
+    values: impl IntoIterator<Item: AsRef<[u8]>>,
+    authenticate_token: impl FnOnce(&[u8]) -> Authentication,
+) -> Result<Authentication, RejectionReason> {
+    let credential = bearer::credential(values)?;
+    Ok(authenticate_token(bearer::token(credential.as_ref(), &AUTHORIZATION)?))
 }

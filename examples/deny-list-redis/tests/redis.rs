@@ -1,6 +1,6 @@
 //! The feed with a real `redis-server`, which must be installed.
 
-use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use axum::http::header::AUTHORIZATION;
 use deny_list_redis::{Feed, NAME, Status, app};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Client};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -26,22 +27,26 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const DENIED: &str = r#"[{"claim": {"path": "service", "expected": "orders"}}]"#;
 
-/// A Redis without persistence on a free port of loopback. Stopped on drop.
+/// A Redis without persistence. Stopped on drop.
+///
+/// On a Unix socket, because redis-server cannot choose a free port: one that a test finds free may
+/// be taken before the server listens on it.
 struct Server {
-    port: u16,
+    folder: TempDir,
     process: Child,
 }
 
 impl Server {
     async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, process: Self::run(port).await }
+        let folder = tempfile::tempdir().unwrap();
+        let process = Self::run(&socket(&folder)).await;
+        Self { folder, process }
     }
 
-    async fn run(port: u16) -> Child {
+    async fn run(socket: &Path) -> Child {
         let mut process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(port.to_string())
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(socket)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -49,27 +54,27 @@ impl Server {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let ready = async {
             while let Some(line) = lines.next_line().await.unwrap() {
-                if line.contains("Ready to accept connections") {
+                if line.contains("ready to accept connections at") {
                     return;
                 }
             }
-            panic!("redis-server does not start on port {port}");
+            panic!("redis-server does not start");
         };
         timeout(DEADLINE, ready).await.unwrap();
         process
     }
 
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis+unix://{}", socket(&self.folder).display())
     }
 
     async fn stop(&mut self) {
         self.process.kill().await.unwrap();
     }
 
-    /// Starts it again on the same port, without its data.
+    /// Starts it again on the same socket, without its data.
     async fn restart(&mut self) {
-        self.process = Self::run(self.port).await;
+        self.process = Self::run(&socket(&self.folder)).await;
     }
 
     async fn connect(&self) -> MultiplexedConnection {
@@ -88,6 +93,10 @@ impl Server {
     async fn publish(&self) {
         let () = self.connect().await.publish(NAME, "changed").await.unwrap();
     }
+}
+
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("redis.sock")
 }
 
 /// A service with its feed, and the token of the caller `orders`.
@@ -220,7 +229,7 @@ async fn user_that_may_only_read_suffices() {
     let mut set_user = redis::cmd("ACL");
     set_user.arg("SETUSER").arg("m2").arg(&rules);
     let () = set_user.query_async(&mut redis.connect().await).await.unwrap();
-    let url = redis.url().replace("redis://", "redis://m2:secret@");
+    let url = format!("{}?user=m2&pass=secret", redis.url());
     let service = Service::start_with(&url, NEVER).await;
     service
         .after(async {
