@@ -17,8 +17,8 @@ pub(super) fn flawed_entries(first: &DenyEntry, flaw: &'static str, count: usize
     tracing::error!(target: LOG_TARGET, entry = %first, flaw, count, "deny entry matches no token");
 }
 
-/// Logs that `replace` was called.
-/// `file` is the one that the list watches, and whose entries its next read puts back.
+/// Logs a call of `replace`. `file` is the one that the list watches: its next read puts its entries
+/// back.
 pub(super) fn replaced(entries: usize, file: Option<&Path>) {
     match file {
         None => tracing::debug!(target: LOG_TARGET, entries, "deny list replaced"),
