@@ -79,35 +79,19 @@ pub(super) fn require<B, ResBody: Default>(
     request: &mut Request<B>,
     rule: &NumberedRule,
 ) -> Result<(), Response<ResBody>> {
-    match request.extensions().get::<Outcome>() {
-        Some(Outcome { caller: Caller::Authenticated(claims), .. })
-            if claims.meet_numbered(rule) =>
-        {
-            Ok(())
-        }
-        Some(Outcome { caller: Caller::Pending(_), .. }) => Ok(()),
-        Some(_) => refuse(request, rule),
-        None => {
-            tracing::error!(
-                target: "tower_m2m::server",
-                "RequireClaimLayer without VerifyServiceTokenLayer"
-            );
-            Err(missing_layer())
-        }
-    }
-}
-
-fn refuse<B, ResBody: Default>(
-    request: &mut Request<B>,
-    rule: &NumberedRule,
-) -> Result<(), Response<ResBody>> {
     let Some(Outcome { caller, refuser, is_refusal_recorded }) =
         request.extensions().get::<Outcome>()
     else {
-        return Ok(());
+        tracing::error!(
+            target: "tower_m2m::server",
+            "RequireClaimLayer without VerifyServiceTokenLayer"
+        );
+        return Err(missing_layer());
     };
     let protocol = || refuser.protocol_of(request);
     let rejection = match caller {
+        Caller::Authenticated(claims) if claims.meet_numbered(rule) => return Ok(()),
+        // Only behind an observing layer.
         Caller::Pending(_) => return Ok(()),
         Caller::Authenticated(_) => {
             if !is_refusal_recorded {
