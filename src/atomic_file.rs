@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Atomically replaces the file at `path` with a new one that holds `content`, created with mode
 /// 0600 on Unix. After a crash a reader sees either the old or the new contents. A crash after `Ok`
@@ -29,6 +29,15 @@ pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Resu
         let _ = fs::remove_file(temporary);
     }
     replaced
+}
+
+/// A new name in the folder of `path`, for the temporary file of [`replace`]. Random, because several
+/// processes may share the file, and in containers each has pid 1.
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only cache files are shared
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{:016x}", fastrand::u64(..)));
+    temporary.into()
 }
 
 /// Flushes the folder of `path` to the disk, so that a creation or rename in it survives a crash.

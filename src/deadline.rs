@@ -60,6 +60,7 @@ impl Deadline {
 
     /// The deadline of a [`Jwk`](crate::jose::Jwk), which is a wall time in whole seconds: 0 once
     /// the monotonic clock has reached it, otherwise rounded up.
+    #[cfg(feature = "reqwest")]
     pub(crate) fn usable_until(self, clock: &Clock) -> u64 {
         if self.at <= clock.now() { 0 } else { self.unix_seconds() }
     }
@@ -77,6 +78,7 @@ impl Deadline {
     }
 
     /// The earlier of both, on each clock.
+    #[cfg(feature = "reqwest")]
     pub(crate) fn min(self, other: Self) -> Self {
         Self { at: self.at.min(other.at), unix_millis: self.unix_millis.min(other.unix_millis) }
     }

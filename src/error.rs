@@ -135,7 +135,6 @@ impl SourceError {
     }
 
     /// The error, if it is of this type.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
     }

@@ -138,18 +138,12 @@
 #[cfg(target_family = "wasm")]
 compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
-#[cfg(any(feature = "reqwest", feature = "embedded-core"))]
 mod atomic_file;
-// Without the feature, only the watched file of a deny list uses it.
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod background;
 mod bearer;
 pub mod client;
-// Each of the two features uses methods that the other does not.
-#[cfg_attr(not(all(feature = "reqwest", feature = "embedded-core")), allow(dead_code))]
 mod clock;
 mod config_text;
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod deadline;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
@@ -191,7 +185,6 @@ pub mod testing_guide {}
 #[doc(hidden)]
 pub mod tests;
 pub mod token;
-#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the data folder uses all
 mod trusted_file;
 #[cfg(doc)]
 #[doc = include_str!("docs/users_and_services.md")]
@@ -218,11 +211,13 @@ pub use crate::server::{
 #[cfg(feature = "axum")]
 #[doc(inline)]
 pub use crate::server::{ServiceClaimsRejection, TypedClaims};
+#[doc(inline)]
+pub use crate::token::{
+    MintError, ServiceToken, TokenError, TokenFile, TokenHealth, TokenRejection, TokenSource,
+};
 #[cfg(feature = "reqwest")]
 #[doc(inline)]
-pub use crate::token::{MintError, ServiceTokenRequest, SuperTokensCore};
-#[doc(inline)]
-pub use crate::token::{ServiceToken, TokenError, TokenHealth, TokenRejection};
+pub use crate::token::{ServiceTokenRequest, SuperTokensCore};
 pub use crate::verify::{AnyVerifier, ClaimPath, ClaimsError, Expected, ServiceClaims, Verifier};
 #[doc(inline)]
 pub use crate::verify::{DenyEntry, DenyList, DenyListError, DenyListHealth};

@@ -33,6 +33,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
 /// Opens a folder that only this crate writes to. Only on Unix: elsewhere a folder cannot be opened
 /// as a file.
 #[cfg(unix)]
+#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the data folder is one
 pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     let folder = open_no_follow(path, OpenOptions::new().read(true))?;
     let metadata = folder.metadata()?;
@@ -43,8 +44,23 @@ pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
+/// Reads a regular file that others write and that holds a secret, as
+/// [`read_others`] does. Notes at debug that all users can read it: Kubernetes mounts secrets so.
+pub(crate) fn read_secret_of_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_others(path)?;
+    #[cfg(unix)]
+    if file.metadata()?.mode() & 0o004 != 0 {
+        tracing::debug!(path = %path.display(), "all users can read the file of a secret");
+    }
+    read_at_most(file, limit)
+}
+
 /// Reads a regular file that others write. More than `limit` bytes are an error.
 pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_others(path)?, limit)
+}
+
+fn open_others(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -56,7 +72,7 @@ pub(crate) fn read_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if metadata.mode() & 0o002 != 0 {
         return Err(io::Error::other(WRITABLE_BY_ALL));
     }
-    read_at_most(file, limit)
+    Ok(file)
 }
 
 /// Reads the rest of a file. More than `limit` bytes are an error.

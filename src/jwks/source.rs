@@ -6,7 +6,8 @@ use super::error::LookupError;
 use super::local::LocalJwks;
 use super::lookup::Lookup;
 #[cfg(feature = "reqwest")]
-use super::remote::{FetchError, RemoteJwks};
+use super::remote::RemoteJwks;
+use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk};
 
 /// Where a [`Verifier`](crate::Verifier) gets its keys: a [`LocalJwks`] or a
@@ -70,20 +71,20 @@ impl KeySource {
     }
 
     /// The URL of the keys, without its query. `None` if the keys are local.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn endpoint(&self) -> Option<&str> {
         match &self.0 {
             Source::Local(_) => None,
+            #[cfg(feature = "reqwest")]
             Source::Remote(remote) => Some(remote.endpoint()),
         }
     }
 
     /// Why the last fetch failed. `None` if it succeeded, or if the keys are local.
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn last_fetch_error(&self) -> Option<FetchError> {
+    pub(crate) fn last_fetch_error(&self) -> Option<SourceError> {
         match &self.0 {
             Source::Local(_) => None,
-            Source::Remote(remote) => remote.health().last_error,
+            #[cfg(feature = "reqwest")]
+            Source::Remote(remote) => remote.health().last_error.map(SourceError::new),
         }
     }
 

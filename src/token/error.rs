@@ -1,5 +1,8 @@
 //! Errors of reading and of minting a service token.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{ConfigError, SourceError};
@@ -8,21 +11,21 @@ use crate::http_client;
 #[cfg(feature = "reqwest")]
 use crate::jwks::FetchError;
 use crate::rejection::Rejection;
-#[cfg(feature = "reqwest")]
 use crate::rejection::RejectionReason;
 
 /// Claims that a request must not set, each with what to do instead. The core or this crate sets
 /// all of them except `nbf`, and a value in the payload of the request would override theirs.
 const RESERVED_CLAIMS: [(&str, &str); 6] = [
     ("exp", "set the validity instead"),
-    ("iat", "leave it out, the core sets it"),
-    ("iss", "set the JWKS domain instead"),
+    ("iat", "leave it out, each mint sets it"),
+    ("iss", "set the issuer or the JWKS domain instead"),
     ("jti", "leave it out, every token gets a random one"),
     ("nbf", "leave it out, tokens are valid at once"),
     ("source", "leave it out, every token holds \"microservice\""),
 ];
 
 /// Stands for an HTML page, which is mostly markup, in an error.
+#[cfg(feature = "reqwest")]
 pub(super) const HTML_PAGE: &str = "an HTML page; is the base path right?";
 
 /// Why a text cannot be used as a service token.
@@ -40,6 +43,9 @@ pub(super) const HTML_PAGE: &str = "an HTML page; is the base path right?";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
+    /// The text is empty, as that of an environment variable that is set to nothing.
+    #[error("the text is empty")]
+    Empty,
     /// Not a compact JWS (RFC 7515 §7.1) of at most 64 KiB with a JSON object as its payload.
     #[error("not a JWT: {reason}")]
     Malformed {
@@ -206,6 +212,21 @@ pub enum MintError {
         /// Why the verifier rejects the token.
         source: Rejection,
     },
+    /// The [`TokenSource`](crate::token::TokenSource) failed, or returned a token that cannot be
+    /// used.
+    #[error("the token source failed")]
+    Source {
+        /// The error of the source, or the [`TokenError`] of its token.
+        source: SourceError,
+    },
+    /// The [`TokenFile`](crate::TokenFile) cannot be used.
+    #[error("the token file {path:?} cannot be used")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// The error of the file system, or the [`TokenError`] of the contents.
+        source: SourceError,
+    },
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) has no keys to
     /// verify the minted token with. With a wrong URL the `source` is status 404, for instance.
     #[error(
@@ -222,6 +243,20 @@ pub enum MintError {
 }
 
 impl MintError {
+    /// The error of a [`TokenSource`](crate::token::TokenSource) that failed for this reason. It is
+    /// transient: the source is asked again.
+    ///
+    /// ```
+    /// use tower_m2m::MintError;
+    ///
+    /// let err = MintError::from_source("the vault is sealed");
+    /// assert_eq!(err.to_string(), "the token source failed");
+    /// assert_eq!(std::error::Error::source(&err).unwrap().to_string(), "the vault is sealed");
+    /// ```
+    pub fn from_source(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Source { source: SourceError::new(err) }
+    }
+
     /// The error for a reserved claim. `None` if the claim is not reserved.
     pub(super) fn reserved(claim: &str) -> Option<Self> {
         let is_reserved = RESERVED_CLAIMS.iter().any(|(reserved, _)| *reserved == claim);
@@ -229,14 +264,22 @@ impl MintError {
     }
 
     /// Whether a retry may succeed.
-    #[cfg(feature = "reqwest")]
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            Self::Source { .. } => true,
+            Self::File { source, .. } => {
+                source.downcast_ref::<TokenError>().is_some()
+                    || source.downcast_ref::<io::Error>().is_some_and(|err| {
+                        matches!(err.kind(), ErrorKind::NotFound | ErrorKind::TimedOut)
+                    })
+            }
             // A wrong URL of the key set fails at once, as a wrong URL of a core does.
+            #[cfg(feature = "reqwest")]
             Self::KeysUnavailable { source, .. } => {
                 source.downcast_ref::<FetchError>().is_none_or(FetchError::is_transient)
             }
+            #[cfg(feature = "reqwest")]
             Self::Refused { status, message, .. } => {
                 http_client::is_transient(*status, message.as_deref() == Some(HTML_PAGE))
             }
@@ -340,8 +383,8 @@ mod tests {
     fn reserved_claim_names_what_to_use_instead() {
         let cases = [
             ("exp", Some("claim `exp` is reserved; set the validity instead")),
-            ("iss", Some("claim `iss` is reserved; set the JWKS domain instead")),
-            ("iat", Some("claim `iat` is reserved; leave it out, the core sets it")),
+            ("iss", Some("claim `iss` is reserved; set the issuer or the JWKS domain instead")),
+            ("iat", Some("claim `iat` is reserved; leave it out, each mint sets it")),
             ("jti", Some("claim `jti` is reserved; leave it out, every token gets a random one")),
             ("aud", None),
             ("service", None),

@@ -1,10 +1,18 @@
-//! The token of a calling service: minted by a SuperTokens core, or read from a string.
+//! The token of a calling service, and where it comes from.
 //!
-//! A calling service mints one token at start-up and sends it with every request, so it needs its
-//! core only for the mint. The crate replaces a minted token in the background:
+//! | authority | token |
+//! |---|---|
+//! | a SuperTokens core | [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) |
+//! | another process, through a file: Kubernetes, SPIFFE, a sidecar | [`TokenFile`] |
+//! | anything else, such as a secret manager | a [`TokenSource`] |
+//! | none: a token in the configuration | [`ServiceToken::from_jwt`] |
 //!
-//! - before it expires, if the request set a [`validity`](ServiceTokenRequest::validity) or a
-//!   [`dynamic_key`](ServiceTokenRequest::dynamic_key);
+//! A calling service gets one token at start-up and sends it with every request, so it needs its
+//! authority only for the mint. The crate replaces a token in the background:
+//!
+//! - before it expires, except one of a core without a [`validity`](TokenRequest::validity) or
+//!   [`dynamic_key`](ServiceTokenRequest::dynamic_key), which is valid for 100 years;
+//! - at a fixed interval, if its [source](TokenSource::poll_interval) changes on its own;
 //! - after a called service rejected it as invalid, or answered a 401 without a reason to a token
 //!   that has expired. The minimum pause between these replacements is 30 s, and doubles to 10 min
 //!   while new tokens are rejected too. The callers of a core that lost its keys therefore need no
@@ -27,6 +35,9 @@
 //! | `mint failed, retrying`, `keys unavailable, retrying` | info | `error` |
 //! | `minted token not valid yet, waiting` | info | `error` |
 //! | `core host failed, trying the next` | debug | `error` |
+//! | `mint failed, using the cached token` | warn | `error` |
+//! | `cached token ignored` | warn | `reason` |
+//! | `token cache file ignored`, `token cache file not written`, `token cache file not removed` | warn | `path`, `reason` |
 //! | `service token renewed` | info | `lifetime_seconds` |
 //! | `service token renewal failed`, the first time | warn | `error` |
 //! | `service token renewal failed again` | debug | `error`, `failures` |
@@ -54,32 +65,39 @@
 //! # }
 //! ```
 
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code, unreachable_pub))] // only mints use all of it
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
+// only what asks an authority keeps its token
+mod cache_file;
 mod error;
+mod mint;
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a core's tokens and texts are shown
 mod redact;
 mod refusal;
-#[cfg(feature = "reqwest")]
 mod renewal;
-#[cfg(feature = "reqwest")]
+mod request;
+mod retry;
 mod schedule;
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
 mod service_token;
+mod source;
+mod start_up;
 #[cfg(feature = "reqwest")]
 mod supertokens;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests;
 mod token_copy;
+mod token_file;
 mod token_health;
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are renewed
 mod token_value;
+mod verifying_minter;
 
-#[cfg(feature = "reqwest")]
-pub use error::MintError;
-pub use error::TokenError;
+pub use error::{MintError, TokenError};
 pub(crate) use refusal::Refusal;
+pub use request::TokenRequest;
 pub use service_token::ServiceToken;
+pub use source::{TokenFuture, TokenSource};
 #[cfg(feature = "reqwest")]
 pub use supertokens::{ServiceTokenRequest, SuperTokensCore};
 pub(crate) use token_copy::{PendingRenewal, TokenCopy};
+pub use token_file::TokenFile;
 pub use token_health::{TokenHealth, TokenRejection};

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::cache_file::{self, CacheFile};
 use super::error::MintError;
+use super::mint::Mint;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
 use super::service_token::{Renewal, ServiceToken, log_new_expiry};
 use super::token_value::TokenValue;
@@ -16,29 +18,39 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::Chain;
 
-/// Mints tokens: over HTTP, or in memory in tests with virtual time.
-pub(super) trait Mint: Send + Sync + 'static {
-    /// Makes one attempt.
-    fn mint(&self) -> impl Future<Output = Result<TokenValue, MintError>> + Send;
-
-    /// How long an attempt may take. The step of the task is late if it takes longer.
-    fn time_limit(&self) -> Duration;
+/// The first value of a token.
+pub(super) enum FirstToken {
+    Minted(TokenValue),
+    /// From the cache file, because the mint failed.
+    Cached(TokenValue, MintError),
 }
 
-/// A service token whose first value is `token`, and which `minter` renews.
+/// A service token that `minter` renews. Each new value is written to the cache file, if there is
+/// one.
 pub(super) fn renewable(
-    token: TokenValue,
+    first: FirstToken,
     policy: RenewalPolicy,
     minter: impl Mint,
+    cache_file: Option<CacheFile>,
     clock: Clock,
 ) -> ServiceToken {
-    let state = State::new(&token, policy, clock.clone());
+    let (token, error) = match first {
+        FirstToken::Minted(token) => (token, None),
+        FirstToken::Cached(token, error) => (token, Some(error)),
+    };
+    let mut state = State::new(&token, policy, clock.clone());
+    let is_needed = policy != RenewalPolicy::OnRejection || error.is_some();
+    if let Some(error) = error {
+        state.record_failure(Cause::Due, &error);
+    }
     let next_step = NextStep::new(clock.clone());
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
+        cache_file,
+        is_cache_rejected: false.into(),
         current: current.clone(),
-        is_needed: (policy != RenewalPolicy::OnRejection).into(),
+        is_needed: is_needed.into(),
         wake: Notify::new(),
         next_step,
         state: state.into(),
@@ -60,6 +72,9 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         let work = self.0.work();
         let causes_mint = {
             let mut state = work.state();
+            if serial == state.serial {
+                work.is_cache_rejected.store(true, Ordering::Relaxed);
+            }
             let causes_mint = state.record_rejection(serial);
             // Not during a mint, which is not late. Under the lock: one that starts meanwhile
             // schedules its own step afterwards.
@@ -70,6 +85,8 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         };
         if causes_mint {
             work.is_needed.store(true, Ordering::Relaxed);
+        }
+        if causes_mint || work.cache_file.is_some() {
             work.wake.notify_one();
             self.ensure_running();
         }
@@ -95,9 +112,12 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 
 struct RenewalWork<M> {
     minter: M,
+    cache_file: Option<CacheFile>,
+    /// Whether a server has rejected the token in the cache file.
+    is_cache_rejected: AtomicBool,
     current: watch::Sender<TokenValue>,
     /// Whether the task has to run. With [`RenewalPolicy::OnRejection`] only from the first
-    /// rejection on, otherwise always.
+    /// rejection or failed mint on, otherwise always.
     is_needed: AtomicBool,
     wake: Notify,
     next_step: NextStep,
@@ -108,8 +128,9 @@ struct RenewalWork<M> {
 impl<M: Mint> Work for RenewalWork<M> {
     async fn step(&self) {
         let cause = self.wait_for_cause().await;
-        match self.minter.mint().await {
-            Ok(token) => self.succeed(token),
+        let deadline = self.state().clock.after(self.minter.timeout());
+        match self.minter.mint(deadline).await {
+            Ok(token) => self.succeed(token).await,
             Err(error) => self.fail(cause, &error),
         }
     }
@@ -141,10 +162,12 @@ impl<M: Mint> RenewalWork<M> {
     /// Waits until a mint may start, and returns its cause.
     async fn wait_for_cause(&self) -> Cause {
         loop {
+            self.remove_rejected_cache().await;
             let (until, is_expiry_new) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
-                    let deadline = Deadline::after(self.minter.time_limit(), &state.clock);
+                    let limit = self.minter.time_limit().saturating_add(self.cache_io_timeout());
+                    let deadline = Deadline::after(limit, &state.clock);
                     self.next_step.schedule(Some(deadline));
                     return cause;
                 }
@@ -159,14 +182,39 @@ impl<M: Mint> RenewalWork<M> {
         }
     }
 
-    fn succeed(&self, token: TokenValue) {
-        let lifetime = token.lifetime();
+    async fn succeed(&self, token: TokenValue) {
+        let is_unchanged = self.current.borrow().header_value() == token.header_value();
+        if is_unchanged {
+            self.state().keep_token();
+            // Ends the wait of requests.
+            self.current.send_modify(|_| ());
+            return;
+        }
+        let (lifetime, jwt) = (token.lifetime(), token.jwt().to_owned());
         {
             let mut state = self.state();
             state.replace_token(&token);
+            self.is_cache_rejected.store(false, Ordering::Relaxed);
             self.current.send_replace(token);
         }
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
+        if let Some(file) = &self.cache_file {
+            file.store(&jwt).await;
+        }
+    }
+
+    /// Removes the token from the cache file if a server has rejected it.
+    async fn remove_rejected_cache(&self) {
+        if let Some(file) = &self.cache_file
+            && self.is_cache_rejected.swap(false, Ordering::Relaxed)
+        {
+            file.remove().await;
+        }
+    }
+
+    /// How long a use of the cache file may take.
+    fn cache_io_timeout(&self) -> Duration {
+        self.cache_file.as_ref().map_or(Duration::ZERO, |_| cache_file::IO_TIMEOUT)
     }
 
     /// The old token stays in use, even if it has expired: a request is never sent without one.
@@ -245,6 +293,16 @@ impl State {
             remint_limit: self.remint_limit,
             ..Self::new(token, self.policy, self.clock.clone())
         };
+    }
+
+    /// Records that the authority returned the token in use.
+    fn keep_token(&mut self) {
+        let mut rng = fastrand::Rng::new();
+        let again = self.policy.again_after(self.lifetime, &mut rng);
+        self.due = again.map(|again| Deadline::after(again, &self.clock));
+        self.minting = None;
+        self.last_mint = self.clock.unix_now();
+        (self.failures, self.last_error) = (0, None);
     }
 
     /// Records the start of a mint and returns its cause. `None` if none may start now.

@@ -35,12 +35,14 @@ pub(super) enum RenewalPolicy {
     BeforeExpiry,
     /// Before the token expires, and before its dynamic key is removed from the JWKS.
     BeforeKeyExpiry,
+    /// At this interval, whatever the lifetime of the token: its source changes on its own.
+    Polled(Duration),
 }
 
 impl RenewalPolicy {
     /// The time from a token's mint to its renewal: the lifetime less one [`window`](Self::window)
-    /// ±10 %, with a dynamic key at most 54 to 60 min. The random parts keep replicas that started
-    /// together from renewing together. `None`: only after a rejection.
+    /// ±10 %, with a dynamic key at most 54 to 60 min, or the interval. The random parts keep
+    /// replicas that started together from renewing together. `None`: only after a rejection.
     pub(super) fn renew_after(
         self,
         lifetime: Duration,
@@ -52,18 +54,32 @@ impl RenewalPolicy {
             Self::OnRejection => None,
             Self::BeforeExpiry => Some(after),
             Self::BeforeKeyExpiry => Some(after.min(HOUR.mul_f64(0.9 + rng.f64() / 10.0))),
+            Self::Polled(interval) => Some(interval.max(MIN_INTERVAL)),
         }
+    }
+
+    /// The time until the next mint after one that returned the token in use. `None`: only after a
+    /// rejection.
+    pub(super) fn again_after(
+        self,
+        lifetime: Duration,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Duration> {
+        (self != Self::OnRejection).then(|| self.retry_after(lifetime, 1, rng))
     }
 
     /// The back-off after this many consecutive failures: a random 75 to 100 % of a delay that
     /// starts at 30 s and doubles to a quarter of the window. If that quarter is shorter than 30 s,
-    /// the delay is always that quarter. At least [`MIN_INTERVAL`].
+    /// the delay is always that quarter. At least [`MIN_INTERVAL`]. With a fixed interval always that.
     pub(super) fn retry_after(
         self,
         lifetime: Duration,
         failures: u32,
         rng: &mut fastrand::Rng,
     ) -> Duration {
+        if let Self::Polled(interval) = self {
+            return interval.max(MIN_INTERVAL);
+        }
         let most = self.window(lifetime) / 4;
         let first = most.min(Duration::from_secs(30));
         let delay = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);

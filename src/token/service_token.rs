@@ -64,7 +64,8 @@ impl ServiceToken {
     ///
     /// # Errors
     ///
-    /// [`TokenError::Malformed`] if the text is not such a JWS, [`TokenError::ExpirationTime`] if
+    /// [`TokenError::Empty`], [`TokenError::Malformed`] if the text is not such a JWS,
+    /// [`TokenError::ExpirationTime`] if
     /// `exp` is not a number of seconds, [`TokenError::Expired`] if `exp` has passed.
     ///
     /// ```no_run
@@ -225,7 +226,6 @@ impl ServiceToken {
         TokenHealth {
             expires_at: self.expires_at(),
             renewing: renewal.is_some_and(Renewal::is_running),
-            #[cfg(feature = "reqwest")]
             last_error: renewal.and_then(Renewal::last_error),
             last_mint: renewal.map(|renewal| UNIX_EPOCH + Duration::from_secs(renewal.last_mint())),
             last_rejection: self.rejections().last_of(serial),

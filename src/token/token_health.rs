@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-#[cfg(feature = "reqwest")]
 use super::error::MintError;
 
 /// The health of a [`ServiceToken`](crate::ServiceToken).
@@ -37,7 +36,6 @@ pub struct TokenHealth {
     pub renewing: bool,
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet. Its text
     /// alone may be that the core cannot be reached; the `source()` says why.
-    #[cfg(feature = "reqwest")]
     pub last_error: Option<MintError>,
     /// The last time that a called service rejected the token in use. `None` if none has since the
     /// token was minted or renewed.

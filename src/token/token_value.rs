@@ -6,15 +6,20 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use super::error::{MintError, TokenError};
+#[cfg(feature = "reqwest")]
+use super::error::MintError;
+use super::error::TokenError;
+#[cfg(feature = "reqwest")]
 use super::redact::redact_claim;
 use crate::bearer;
 use crate::clock::Clock;
-use crate::jose::{Jws, claims_to_carry};
+#[cfg(feature = "reqwest")]
+use crate::jose::Jws;
+use crate::jose::claims_to_carry;
 use crate::rejection::RejectionReason;
 
 /// Maximum length of a token, in bytes. Servers refuse longer headers.
-const MAX_TOKEN_LEN: usize = 64 * 1024;
+pub(super) const MAX_TOKEN_LEN: usize = 64 * 1024;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
@@ -33,6 +38,9 @@ pub(super) struct TokenValue {
 impl TokenValue {
     /// An existing token, which another process minted. Fails if it has expired.
     pub(super) fn from_jwt(jwt: &str, clock: &Clock) -> Result<Self, TokenError> {
+        if jwt.is_empty() {
+            return Err(TokenError::Empty);
+        }
         let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
         Self::new(jwt, &claims, clock)
     }
@@ -60,6 +68,7 @@ impl TokenValue {
 
     /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
     /// would reject is an error at start-up.
+    #[cfg(feature = "reqwest")]
     pub(super) fn minted(
         jwt: &str,
         core: &str,
@@ -90,6 +99,12 @@ impl TokenValue {
 
     pub(super) fn header_value(&self) -> &HeaderValue {
         &self.header_value
+    }
+
+    /// The text of the token.
+    pub(super) fn jwt(&self) -> &str {
+        let text = self.header_value.to_str().unwrap_or_default();
+        text.strip_prefix("Bearer ").unwrap_or_default()
     }
 
     /// The header value, the serial, and the expiry in Unix seconds.

@@ -17,7 +17,6 @@ mod excerpt;
 mod expected;
 mod heap_size;
 mod log_target;
-#[cfg(feature = "reqwest")]
 mod mismatch;
 mod near_cache;
 mod policy;
@@ -40,7 +39,6 @@ pub use claims::{ClaimsError, ServiceClaims};
 pub(crate) use concurrency::SignatureLimit;
 pub use deny_list::{DenyEntry, DenyList, DenyListError, DenyListHealth};
 pub use expected::Expected;
-#[cfg(feature = "reqwest")]
 pub(crate) use mismatch::Mismatch;
 #[cfg(any(test, fuzzing))]
 pub(crate) use policy::Policy;

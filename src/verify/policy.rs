@@ -151,13 +151,11 @@ impl Policy {
         }
     }
 
-    #[cfg(feature = "reqwest")]
     pub(super) fn marker(&self) -> &ClaimRule {
         &self.marker
     }
 
     /// The rules that a service token must meet besides the marker.
-    #[cfg(feature = "reqwest")]
     pub(super) fn required(&self) -> &[ClaimRule] {
         &self.required
     }
@@ -184,7 +182,6 @@ impl Policy {
     }
 
     /// In seconds.
-    #[cfg(feature = "reqwest")]
     pub(super) fn leeway(&self) -> u64 {
         self.leeway
     }

@@ -9,7 +9,6 @@ use super::cached_token::{CachedRejection, CachedToken};
 use super::claims::ServiceClaims;
 use super::concurrency::{Permit, SignatureLimit};
 use super::deny_list::count_hit;
-#[cfg(feature = "reqwest")]
 use super::mismatch::Mismatch;
 use super::policy::{CheckedClaims, MarkerOrder, Policy};
 use super::proof::Proof;
@@ -216,13 +215,11 @@ impl Verifier {
         &self.refusals
     }
 
-    #[cfg(feature = "reqwest")]
     pub(crate) fn keys(&self) -> &KeySource {
         &self.keys
     }
 
     /// The expected value and the value in a token that was rejected for `reason`.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn mismatch(&self, reason: RejectionReason, token: &str) -> Mismatch {
         Mismatch::new(reason, token, &self.policy, &self.keys, self.clock.unix_now())
     }

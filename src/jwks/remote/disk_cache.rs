@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -193,16 +193,14 @@ impl DiskCache {
             jwks: std::str::from_utf8(&cached.json).map_err(io::Error::other)?.into(),
         };
         let document = serde_json::to_vec(&document)?;
-        // A unique name: several processes may share the file, and in containers each has pid 1.
-        let mut temporary = self.path.clone().into_os_string();
-        temporary.push(format!(".{:016x}", fastrand::u64(..)));
-        atomic_file::replace(&self.path, Path::new(&temporary), &document)
+        atomic_file::replace(&self.path, &atomic_file::temporary(&self.path), &document)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use tempfile::{TempDir, tempdir};
 

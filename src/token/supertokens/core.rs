@@ -1,6 +1,7 @@
 //! The hosts and options of a SuperTokens core, and the client that mints with it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,14 +13,13 @@ use url::{Host, Url};
 
 use super::mint_body::MintBody;
 use super::response;
-use super::retry::RetryBudget;
 use crate::clock::Clock;
 use crate::config_text;
 use crate::error::{Chain, ConfigError};
 use crate::http_client;
 use crate::plain_http;
 use crate::token::error::MintError;
-use crate::token::redact;
+use crate::token::mint::Mint;
 use crate::token::token_value::TokenValue;
 
 /// The path of the mint request below the base path.
@@ -67,6 +67,15 @@ pub struct SuperTokensCore {
     timeout: Duration,
     allows_plain_http: bool,
     clock: Clock,
+    pub(super) options: RequestOptions,
+}
+
+/// What only a request to a core has. Each request has a copy of its core, with its own options.
+#[derive(Clone, Default)]
+pub(super) struct RequestOptions {
+    pub(super) is_dynamic: bool,
+    pub(super) http_client: Option<Client>,
+    pub(super) cache_file: Option<PathBuf>,
 }
 
 impl SuperTokensCore {
@@ -115,6 +124,7 @@ impl SuperTokensCore {
             timeout: TIMEOUT,
             allows_plain_http: false,
             clock: Clock::default(),
+            options: RequestOptions::default(),
         })
     }
 
@@ -212,20 +222,21 @@ impl SuperTokensCore {
         &self.clock
     }
 
+    pub(super) fn retry_timeout(&self) -> Duration {
+        self.start_up_timeout
+    }
+
     /// Checks the configuration and returns a client that mints tokens with this request body and
-    /// accepts only its issuer and, if it requests a dynamic key, no static one. Sends the requests
-    /// with `http_client`, or with a default one.
-    pub(super) fn client(
-        &self,
-        http_client: Option<Client>,
-        body: MintBody,
-    ) -> Result<CoreClient, MintError> {
+    /// accepts only its issuer and, if it requests a dynamic key, no static one.
+    pub(super) fn client(&self, body: MintBody) -> Result<CoreClient, MintError> {
         let headers = self.headers()?;
         if !self.allows_plain_http {
             self.hosts.iter().try_for_each(plain_http::refuse)?;
         }
-        let http_client =
-            http_client.map_or_else(|| self.http_client(http_client::builder()), Ok)?;
+        let http_client = match &self.options.http_client {
+            Some(client) => client.clone(),
+            None => self.http_client(http_client::builder())?,
+        };
         Ok(CoreClient { core: self.clone(), http_client, headers, body })
     }
 
@@ -275,32 +286,27 @@ impl CoreClient {
         &self.core.clock
     }
 
-    /// The deadline of an attempt that starts now.
-    pub(super) fn deadline(&self) -> Instant {
-        self.clock().after(self.core.timeout)
+    /// A text that differs if the tokens may differ in more than their dates and `jti`.
+    pub(super) fn fingerprint(&self) -> String {
+        let hosts: Vec<_> = self.core.hosts.iter().map(Url::as_str).collect();
+        format!("{hosts:?} {}", self.body.to_json_with(""))
+    }
+}
+
+impl Mint for CoreClient {
+    fn timeout(&self) -> Duration {
+        self.core.timeout
     }
 
-    /// How long a mint and its retries may take.
-    pub(super) fn time_limit(&self) -> Duration {
-        self.core.timeout.saturating_add(self.core.start_up_timeout)
+    fn secret(&self) -> Option<&str> {
+        self.core.api_key.as_deref()
     }
 
-    /// A part of the token that an error shows, or a placeholder.
-    pub(super) fn withhold_api_key(&self, shown: &str, jwt: &str) -> String {
-        redact::withhold_part_of(jwt, shown, self.core.api_key.as_deref()).to_owned()
-    }
-
-    /// The retries of one mint that start now.
-    pub(super) fn retry_budget(&self) -> RetryBudget {
-        let SuperTokensCore { start_up_timeout, timeout, .. } = &self.core;
-        RetryBudget::new(*start_up_timeout, *timeout, self.clock().clone())
-    }
-
-    /// Mints a token and checks its claims, but not its signature. Returns the token and its text.
+    /// Mints a token and checks its claims, but not its signature.
     ///
     /// Starts with the next host in turn. Tries another host if no connection can be made or the
     /// answer is a transient error. Not after a timeout: that host may have minted already.
-    pub(super) async fn mint(&self, deadline: Instant) -> Result<(TokenValue, String), MintError> {
+    async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
         let SuperTokensCore { hosts, next_host, .. } = &self.core;
         let first = next_host.fetch_add(1, Ordering::Relaxed);
         let mut attempts = 0;
@@ -323,13 +329,11 @@ impl CoreClient {
             earlier = Some(error);
         }
     }
+}
 
+impl CoreClient {
     /// Mints a token at one host.
-    async fn mint_at(
-        &self,
-        host: usize,
-        deadline: Instant,
-    ) -> Result<(TokenValue, String), Failure> {
+    async fn mint_at(&self, host: usize, deadline: Instant) -> Result<TokenValue, Failure> {
         let SuperTokensCore { hosts, api_key, timeout, .. } = &self.core;
         let url = base_url(&hosts[host]);
         let left = deadline.saturating_duration_since(self.clock().now());
@@ -345,7 +349,7 @@ impl CoreClient {
         if self.body.is_dynamic && response::has_static_key(&jwt) {
             return Err(MintError::StaticKey { core: url }.into());
         }
-        Ok((token, jwt))
+        Ok(token)
     }
 }
 

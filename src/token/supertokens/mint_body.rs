@@ -19,8 +19,12 @@ impl MintBody {
     /// §4.1.7): a core adds none. Written with `format!`, because `serde_json::to_string` returns a
     /// `Result`.
     pub(super) fn to_json(&self) -> String {
+        self.to_json_with(&Uuid::new_v4().to_string())
+    }
+
+    pub(super) fn to_json_with(&self, jti: &str) -> String {
         let mut payload = self.payload.clone();
-        payload.insert("jti".to_owned(), Value::from(Uuid::new_v4().to_string()));
+        payload.insert("jti".to_owned(), Value::from(jti));
         format!(
             concat!(
                 r#"{{"payload":{},"validity":{},"useStaticSigningKey":{},"#,

@@ -4,8 +4,6 @@ mod core;
 mod mint_body;
 mod request;
 mod response;
-mod retry;
-mod verifying_minter;
 
 pub use core::SuperTokensCore;
 pub use request::ServiceTokenRequest;

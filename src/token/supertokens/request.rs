@@ -1,232 +1,55 @@
-//! The request for a service token.
+//! The request for a token of a SuperTokens core.
 
-use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Client, ClientBuilder};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use reqwest::ClientBuilder;
 
 use super::core::SuperTokensCore;
 use super::mint_body::MintBody;
-use super::verifying_minter::VerifyingMinter;
+use crate::token::cache_file::CacheFile;
 use crate::token::error::MintError;
-use crate::token::renewal;
+use crate::token::request::TokenRequest;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
+use crate::token::start_up::StartUp;
+#[cfg(doc)]
 use crate::verify::Verifier;
 
-/// The default of [`ServiceTokenRequest::validity`]: 100 years, as in SuperTokens.
+/// The default of [`TokenRequest::validity`] for a core: 100 years, as in SuperTokens.
 const VALIDITY: Duration = Duration::from_secs(3_153_600_000);
 
 /// The default with a dynamic key, which stays in the JWKS for about two hours.
 const DYNAMIC_VALIDITY: Duration = Duration::from_secs(3600);
 
-/// A request for a service token. [`mint`](Self::mint) sends it to the core. A service that calls
-/// several others clones the request, and mints a token for each [`audience`](Self::audience).
+/// A request for a token of a SuperTokens core, from [`SuperTokensCore::service_token`].
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
+/// use tower_m2m::{MintError, ServiceToken, ServiceTokenRequest};
 ///
-/// # async fn start(core: SuperTokensCore) -> Result<ServiceToken, MintError> {
-/// let token = core
-///     .service_token("https://api.example.com")
-///     .service("orders")
-///     .audience("billing")
-///     .validity(Duration::from_secs(3600))
-///     .mint()
-///     .await?;
-/// # Ok(token)
-/// # }
+/// /// A token for `billing`, from a request that sets what all tokens of this service share.
+/// async fn billing_token(request: &ServiceTokenRequest) -> Result<ServiceToken, MintError> {
+///     request.clone().audience("billing").validity(Duration::from_secs(3600)).mint().await
+/// }
 /// ```
-#[derive(Clone)]
-#[must_use = "nothing is minted before `mint` is called"]
-pub struct ServiceTokenRequest {
-    core: SuperTokensCore,
-    jwks_domain: String,
-    payload: Map<String, Value>,
-    validity: Option<Duration>,
-    is_dynamic: bool,
-    verifier: Option<Verifier>,
-    http_client: Option<Client>,
-    /// The first error of a builder method, which `mint` returns.
-    deferred_error: Option<MintError>,
-}
+pub type ServiceTokenRequest = TokenRequest<SuperTokensCore>;
 
 impl SuperTokensCore {
     /// A request for a token of this service. `jwks_domain` becomes the token's `iss` unchanged; by
     /// convention it is the scheme and host of the JWKS endpoint, such as
     /// `https://api.example.com`. The called service requires it with [`Verifier::issuer`].
     pub fn service_token(&self, jwks_domain: impl Into<String>) -> ServiceTokenRequest {
-        ServiceTokenRequest {
-            core: self.clone(),
-            jwks_domain: jwks_domain.into(),
-            payload: Map::from_iter([("source".to_owned(), Value::from("microservice"))]),
-            validity: None,
-            is_dynamic: false,
-            verifier: None,
-            http_client: None,
-            deferred_error: None,
-        }
+        TokenRequest::new(self.clone(), jwks_domain.into())
     }
 }
 
-impl ServiceTokenRequest {
-    /// Adds a claim with any value that can be written as JSON. A claim cannot be set twice:
-    /// [`mint`](Self::mint) then returns [`MintError::DuplicateClaim`].
-    ///
-    /// `iat`, `exp`, `nbf`, `iss`, `jti` and `source` are reserved: `mint` returns
-    /// [`MintError::ReservedClaim`], which says what to use instead. For `aud`, `sub` and `service`
-    /// there are [`audience`](Self::audience), [`subject`](Self::subject) and
-    /// [`service`](Self::service).
-    ///
-    /// # Marker
-    ///
-    /// Every token holds `"source": "microservice"`, the default marker that a [`Verifier`]
-    /// requires. If the called service requires another claim with [`Verifier::marker`], add that
-    /// claim here. `source` stays in the token and cannot have another value.
-    ///
-    /// ```
-    /// # use tower_m2m::EmbeddedCore;
-    /// use tower_m2m::{LocalJwks, SuperTokensCore, Verifier};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let embedded = EmbeddedCore::builder().build().await?;
-    /// # let jwks = embedded.jwks().await;
-    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    /// # let url = format!("http://{}", listener.local_addr()?);
-    /// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
-    /// // The called service.
-    /// let verifier = Verifier::new(LocalJwks::from_json(jwks)?).marker("caller", "service");
-    ///
-    /// // This service.
-    /// let request = SuperTokensCore::new(url)?.service_token("https://api.example.com");
-    /// let token = request.claim("caller", "service").verify_with(&verifier).mint().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        let name = name.into();
-        if let Some(err) = MintError::reserved(&name) {
-            return self.defer(err);
-        }
-        if self.payload.contains_key(&name) {
-            return self.defer(MintError::DuplicateClaim { claim: name });
-        }
-        match serde_json::to_value(value) {
-            Ok(value) => {
-                self.payload.insert(name, value);
-                self
-            }
-            Err(_) => self.defer(MintError::UnwritableClaim { claim: name }),
-        }
-    }
-
-    /// Sets the claim `service`: the name of this service, which the called service reads with
-    /// [`ServiceClaims::service`](crate::ServiceClaims::service). Not set by default. If the name is
-    /// empty, [`mint`](Self::mint) returns [`MintError::EmptyService`].
-    ///
-    /// ```
-    /// # use tower_m2m::testing::TestAuthority;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let authority = TestAuthority::start().await;
-    /// # let (core, verifier) = (authority.core(), authority.verifier());
-    /// # let jwks_domain = authority.issuer();
-    /// // This service.
-    /// let token = core.service_token(jwks_domain).service("orders").mint().await?;
-    ///
-    /// // The called service.
-    /// # let value = token.header_value();
-    /// # let jwt = value.to_str()?.trim_start_matches("Bearer ");
-    /// let claims = verifier.verify(jwt).await?;
-    /// assert_eq!(claims.get("service"), Some(&"orders".into()));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn service(self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        match name.trim().is_empty() {
-            true => self.defer(MintError::EmptyService),
-            false => self.claim("service", name),
-        }
-    }
-
-    /// Sets `sub` (RFC 7519 §4.1.2), which a verifier with [`Verifier::subject`] requires. Not set
-    /// by default.
-    pub fn subject(self, subject: impl Into<String>) -> Self {
-        self.claim("sub", subject.into())
-    }
-
-    /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
-    /// default. A verifier with [`Verifier::audience`] rejects a token that has none of its audiences.
-    ///
-    /// **Mint one token for each called service**: with a token for several of them, each can call
-    /// the others.
-    ///
-    /// ```no_run
-    /// # use tower_m2m::{MintError, ServiceToken, SuperTokensCore};
-    /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
-    /// let request = core.service_token("https://api.example.com").service("orders");
-    /// let (billing, inventory) = tokio::try_join!(
-    ///     request.clone().audience("billing").mint(),
-    ///     request.audience("inventory").mint(),
-    /// )?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        let audience = Value::from(audience.into());
-        match self.payload.get_mut("aud") {
-            None => return self.claim("aud", audience),
-            Some(Value::Array(several)) => several.push(audience),
-            Some(one) => *one = Value::Array(vec![one.take(), audience]),
-        }
-        self
-    }
-
-    /// How long the token is valid, in whole seconds. By default 100 years, as in SuperTokens, or
-    /// 1 h with [`dynamic_key`](Self::dynamic_key). At least 1 s: for less, [`mint`](Self::mint)
-    /// returns [`MintError::Validity`].
-    ///
-    /// A token with a validity **renews itself** in the background until its last clone is dropped.
-    /// The renewal starts this long before the token expires, ±10 %:
-    ///
-    /// | lifetime | renewal starts before expiry |
-    /// |---|---|
-    /// | up to 20 min | 5 min, or half of the lifetime if that is shorter |
-    /// | up to 90 min | 15 min, or half of the lifetime if that is shorter |
-    /// | longer | 1 h, or half of the lifetime if that is shorter |
-    ///
-    /// If a renewal fails, the token stays in use (no request is sent without a token), and the
-    /// renewal is retried. The first delay is 30 s, and each further one is twice as long, but none
-    /// is longer than a quarter of the time in the table; each is shortened by a random part of up
-    /// to a quarter. A `Retry-After` of the core, cut to 5 min, delays a retry by 1 to 1.25 times
-    /// its length. Mints of one token start at least 1 s apart.
-    ///
-    /// ```no_run
-    /// # use std::time::Duration;
-    /// # use tower_m2m::{MintError, SuperTokensCore};
-    /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
-    /// // Valid for 1 h, renewed after about 45 min.
-    /// let request = core.service_token("https://api.example.com");
-    /// let token = request.validity(Duration::from_secs(3600)).mint().await?;
-    /// assert!(token.health().renewing);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn validity(mut self, validity: Duration) -> Self {
-        self.validity = Some(validity);
-        if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
-    }
-
+impl TokenRequest<SuperTokensCore> {
     /// Signs the token with one of the core's dynamic keys, which rotate. By default the static key
     /// signs, which never rotates.
     ///
     /// A token of a dynamic key becomes invalid about 2 h after its key stops signing, even if its
-    /// `exp` is later. Therefore its default [`validity`](Self::validity) is 1 h, and it is renewed
+    /// `exp` is later. Therefore its default [`validity`](TokenRequest::validity) is 1 h, and it is renewed
     /// at least once an hour, even with a longer validity.
     ///
     /// A core ignores the request for a dynamic key if
@@ -252,47 +75,7 @@ impl ServiceTokenRequest {
     /// # }
     /// ```
     pub fn dynamic_key(mut self) -> Self {
-        self.is_dynamic = true;
-        self
-    }
-
-    /// Makes [`mint`](Self::mint) verify the token with the called service's policy, so that a
-    /// wrong configuration fails at start-up instead of at the first call. By default only marker,
-    /// issuer and dates are checked.
-    ///
-    /// If the core's clock is ahead, so that the token is not valid yet, the mint waits until it
-    /// is, within [`start_up_timeout`](SuperTokensCore::start_up_timeout).
-    ///
-    /// Renewed tokens are verified too, so the token keeps the verifier, and the task that fetches
-    /// its keys, alive. A renewed token is used unverified while the verifier has no keys.
-    ///
-    /// ```
-    /// # use tower_m2m::{EmbeddedCore, SuperTokensCore};
-    /// use tower_m2m::{LocalJwks, MintError, RejectionReason, Verifier};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let embedded = EmbeddedCore::builder().build().await?;
-    /// # let jwks = embedded.jwks().await;
-    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    /// # let core = SuperTokensCore::new(format!("http://{}", listener.local_addr()?))?;
-    /// # tokio::spawn(async move { embedded.serve(listener, std::future::pending()).await });
-    /// let billing = Verifier::new(LocalJwks::from_json(jwks)?).audience("billing");
-    ///
-    /// let request = core.service_token("https://api.example.com").audience("inventory");
-    /// match request.verify_with(&billing).mint().await {
-    ///     Err(err @ MintError::Misconfigured { source, .. }) => {
-    ///         assert_eq!(source.reason(), RejectionReason::WrongAudience);
-    ///         let text = err.to_string();
-    ///         assert!(text.ends_with("(aud: expected billing, received inventory)"), "{text}");
-    ///     }
-    ///     other => panic!("{other:?}"),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn verify_with(mut self, verifier: &Verifier) -> Self {
-        self.verifier = Some(verifier.clone());
+        self.authority.options.is_dynamic = true;
         self
     }
 
@@ -322,17 +105,55 @@ impl ServiceTokenRequest {
     /// # }
     /// ```
     pub fn http_client(mut self, client: ClientBuilder) -> Self {
-        match self.core.http_client(client) {
+        match self.authority.http_client(client) {
             Ok(client) => {
-                self.http_client = Some(client);
+                self.authority.options.http_client = Some(client);
                 self
             }
             Err(err) => self.defer(err.into()),
         }
     }
 
+    /// Keeps the last good token in this file, so that the service starts while the core is away.
+    /// Not set by default.
+    ///
+    /// [`mint`](Self::mint) asks the core first. Only where it would wait on for more than 5 s, it
+    /// uses the token in the file, and the mint goes on in the background. A core that refuses fails
+    /// the start, file or not. The token is used only if it has not expired, comes from a request
+    /// with the same core, issuer, claims and validity, and passes
+    /// [`verify_with`](TokenRequest::verify_with), unless that verifier has no keys.
+    ///
+    /// The file is atomically replaced after each mint, readable by its owner alone. It is removed
+    /// if a server rejects the token. Its folder must exist. **Who can read the file can call with
+    /// the token**, so keep it on a disk that only this service mounts, and give the token a
+    /// [`validity`](TokenRequest::validity).
+    ///
+    /// A file that cannot be used is ignored with a warning, and replaced by the next mint: if it is
+    /// damaged or belongs to another request, and on Unix if it is a symbolic link, is owned by a
+    /// user other than root and that of this process, or is writable by its group or by all users.
+    /// In a Kubernetes volume with `fsGroup`, set `fsGroupChangePolicy: OnRootMismatch`: the default
+    /// makes the file group-writable at each start of a pod.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tower_m2m::{MintError, SuperTokensCore};
+    /// # async fn start(core: SuperTokensCore) -> Result<(), MintError> {
+    /// let token = core
+    ///     .service_token("https://api.example.com")
+    ///     .validity(Duration::from_secs(24 * 3600))
+    ///     .cache_file("/var/lib/orders/token.json")
+    ///     .mint()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cache_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.authority.options.cache_file = Some(path.into());
+        self
+    }
+
     /// Mints the token with `POST /recipe/jwt`. By default it is valid for 100 years and signed
-    /// with the static key, as in SuperTokens; see [`validity`](Self::validity) and
+    /// with the static key, as in SuperTokens; see [`validity`](TokenRequest::validity) and
     /// [`dynamic_key`](Self::dynamic_key).
     ///
     /// If no connection to a host of the core can be made, or its answer is transient (408, 425,
@@ -342,7 +163,7 @@ impl ServiceTokenRequest {
     /// replicas of a service do not retry together; they grow from 0.1 s to 5 s, and are at least
     /// the core's `Retry-After`. Any other response is an error at once.
     ///
-    /// The verification of [`verify_with`](Self::verify_with) is retried for the same time while
+    /// The verification of [`verify_with`](TokenRequest::verify_with) is retried for the same time while
     /// the token is not valid yet, or while the verifier has no keys because no connection to their
     /// endpoint can be made or its answer is transient: one of those above, or a set without a
     /// usable key.
@@ -377,46 +198,28 @@ impl ServiceTokenRequest {
         if let Some(err) = &self.deferred_error {
             return Err(err.clone());
         }
-        let policy = match (self.is_dynamic, self.validity) {
+        let SuperTokensCore { options, .. } = &self.authority;
+        let (is_dynamic, cache_file) = (options.is_dynamic, options.cache_file.clone());
+        let policy = match (is_dynamic, self.validity) {
             (true, _) => RenewalPolicy::BeforeKeyExpiry,
             (false, Some(_)) => RenewalPolicy::BeforeExpiry,
             (false, None) => RenewalPolicy::OnRejection,
         };
-        let default = if self.is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
+        let default = if is_dynamic { DYNAMIC_VALIDITY } else { VALIDITY };
         let body = MintBody {
             payload: self.payload,
             validity: self.validity.unwrap_or(default),
-            is_dynamic: self.is_dynamic,
-            jwks_domain: self.jwks_domain,
+            is_dynamic,
+            jwks_domain: self.issuer,
         };
-        let clock = self.core.clock().clone();
-        let client = self.core.client(self.http_client, body)?;
-        let minter = VerifyingMinter { client, verifier: self.verifier };
-        let mut budget = minter.client.retry_budget();
-        let (token, jwt) = loop {
-            match minter.client.mint(budget.attempt_deadline()).await {
-                Ok(minted) => break minted,
-                Err(err) => budget.wait(err).await?,
-            }
+        let client = self.authority.client(body)?;
+        let start_up = StartUp {
+            policy,
+            timeout: self.authority.retry_timeout(),
+            verifier: self.verifier,
+            cache_file: cache_file.map(|path| CacheFile::new(path, &client.fingerprint())),
+            clock: self.authority.clock().clone(),
         };
-        while let Err(err) = minter.verify(&jwt).await {
-            budget.wait(err).await?;
-        }
-        Ok(renewal::renewable(token, policy, minter, clock))
-    }
-
-    fn defer(mut self, error: MintError) -> Self {
-        self.deferred_error.get_or_insert(error);
-        self
-    }
-}
-
-impl fmt::Debug for ServiceTokenRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let claims: Vec<_> = self.payload.keys().collect();
-        f.debug_struct("ServiceTokenRequest")
-            .field("core", &self.core)
-            .field("claims", &claims)
-            .finish_non_exhaustive()
+        start_up.mint(client).await
     }
 }

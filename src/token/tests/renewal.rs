@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 use crate::error::SourceError;
 use crate::testing::{TestAuthority, TestClock, TokenBuilder};
 use crate::token::error::MintError;
+use crate::token::mint::Mint;
 use crate::token::refusal::Refusal;
-use crate::token::renewal::{self, Mint};
+use crate::token::renewal::{self, FirstToken};
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
 use crate::token::token_copy::TokenCopy;
@@ -61,7 +62,7 @@ impl Core {
     /// The core's first token, which `minter` renews.
     pub(super) fn token_from(&self, policy: RenewalPolicy, minter: impl Mint) -> ServiceToken {
         let first = self.next_value().ok().unwrap();
-        renewal::renewable(first, policy, minter, self.clock().shared())
+        renewal::renewable(FirstToken::Minted(first), policy, minter, None, self.clock().shared())
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -90,12 +91,12 @@ impl Core {
 }
 
 impl Mint for Core {
-    async fn mint(&self) -> Result<TokenValue, MintError> {
+    async fn mint(&self, _: Instant) -> Result<TokenValue, MintError> {
         self.0.attempts.lock().unwrap().push(Instant::now());
         self.next_value()
     }
 
-    fn time_limit(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 }
@@ -238,7 +239,7 @@ struct FixedDates {
 }
 
 impl Mint for FixedDates {
-    async fn mint(&self) -> Result<TokenValue, MintError> {
+    async fn mint(&self, _: Instant) -> Result<TokenValue, MintError> {
         self.attempts.lock().unwrap().push(Instant::now());
         sleep(Duration::from_millis(1)).await;
         let now = self.authority.clock().shared().unix_now();
@@ -247,7 +248,7 @@ impl Mint for FixedDates {
         minted(self.authority.token().claim("iat", iat).claim("exp", exp), &self.authority)
     }
 
-    fn time_limit(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 }
@@ -298,7 +299,7 @@ pub(super) struct Slow {
 }
 
 impl Mint for Slow {
-    async fn mint(&self) -> Result<TokenValue, MintError> {
+    async fn mint(&self, _: Instant) -> Result<TokenValue, MintError> {
         self.core.0.attempts.lock().unwrap().push(Instant::now());
         pass(self.seconds).await;
         match self.retry_after {
@@ -312,7 +313,7 @@ impl Mint for Slow {
         }
     }
 
-    fn time_limit(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 }

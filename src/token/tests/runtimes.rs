@@ -9,7 +9,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::renewal::{Core, HOUR, Slow, pass, reject, value};
 use crate::token::error::MintError;
-use crate::token::renewal::Mint;
+use crate::token::mint::Mint;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::token_value::TokenValue;
 
@@ -44,12 +44,12 @@ fn restarted_renewal_keeps_the_interval_between_mints() {
     struct Hanging(Arc<Mutex<Vec<Instant>>>);
 
     impl Mint for Hanging {
-        async fn mint(&self) -> Result<TokenValue, MintError> {
+        async fn mint(&self, _: Instant) -> Result<TokenValue, MintError> {
             self.0.lock().unwrap().push(Instant::now());
             std::future::pending().await
         }
 
-        fn time_limit(&self) -> Duration {
+        fn timeout(&self) -> Duration {
             Duration::from_secs(10)
         }
     }

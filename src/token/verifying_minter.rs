@@ -1,38 +1,48 @@
-//! [`VerifyingMinter`]: mints tokens and verifies each one with the called service's verifier.
+//! [`VerifyingMinter`]: verifies each minted token with the called service's verifier.
 
 use std::time::Duration;
 
-use super::core::CoreClient;
+use tokio::time::Instant;
+
+use super::error::MintError;
+use super::mint::Mint;
+use super::redact;
+use super::retry::RetryBudget;
+use super::token_value::TokenValue;
+use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
-use crate::token::error::MintError;
-use crate::token::renewal::Mint;
-use crate::token::token_value::TokenValue;
 use crate::verify::{Mismatch, Verifier};
 
-/// How long the verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) may wait for
+/// How long the verifier of [`verify_with`](crate::token::TokenRequest::verify_with) may wait for
 /// keys after the retries have ended: the largest timeout of a JWKS endpoint.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Mints tokens and verifies each one.
-pub(super) struct VerifyingMinter {
-    pub(super) client: CoreClient,
+pub(super) struct VerifyingMinter<M> {
+    pub(super) minter: M,
     pub(super) verifier: Option<Verifier>,
+    /// How long a verification is retried.
+    pub(super) retry_timeout: Duration,
+    pub(super) clock: Clock,
 }
 
-impl VerifyingMinter {
+impl<M: Mint> VerifyingMinter<M> {
     /// Verifies the token with the called service's verifier, if there is one.
-    pub(super) async fn verify(&self, jwt: &str) -> Result<(), MintError> {
+    pub(super) async fn verify(&self, token: &TokenValue) -> Result<(), MintError> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
-        match verifier.verify(jwt).await {
+        match verifier.verify(token.jwt()).await {
             Ok(_) => Ok(()),
             Err(rejection) if rejection.kind() == RejectionKind::KeysUnavailable => {
                 Err(keys_unavailable(verifier, rejection))
             }
             Err(source) => {
-                let Mismatch { name, expected, received } = verifier.mismatch(source.reason(), jwt);
-                let received =
-                    received.map(|received| self.client.withhold_api_key(&received, jwt));
+                let Mismatch { name, expected, received } =
+                    verifier.mismatch(source.reason(), token.jwt());
+                let secret = self.minter.secret();
+                let received = received.map(|received| {
+                    redact::withhold_part_of(token.jwt(), &received, secret).to_owned()
+                });
                 Err(MintError::Misconfigured { claim: name, expected, received, source })
             }
         }
@@ -45,20 +55,24 @@ fn keys_unavailable(verifier: &Verifier, rejection: Rejection) -> MintError {
         RejectionReason::TooManyWaiting => None,
         _ => verifier.keys().last_fetch_error(),
     };
-    let source = fetch_error.map_or_else(|| SourceError::new(rejection), SourceError::new);
+    let source = fetch_error.unwrap_or_else(|| SourceError::new(rejection));
     MintError::KeysUnavailable { url: verifier.keys().endpoint().map(str::to_owned), source }
 }
 
-impl Mint for VerifyingMinter {
-    fn time_limit(&self) -> Duration {
-        self.client.time_limit().saturating_add(VERIFY_TIMEOUT)
+impl<M: Mint> Mint for VerifyingMinter<M> {
+    fn timeout(&self) -> Duration {
+        self.minter.timeout()
     }
 
-    async fn mint(&self) -> Result<TokenValue, MintError> {
-        let (token, jwt) = self.client.mint(self.client.deadline()).await?;
-        let mut budget = self.client.retry_budget();
+    fn time_limit(&self) -> Duration {
+        self.timeout().saturating_add(self.retry_timeout).saturating_add(VERIFY_TIMEOUT)
+    }
+
+    async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
+        let token = self.minter.mint(deadline).await?;
+        let mut budget = RetryBudget::new(self.retry_timeout, self.timeout(), self.clock.clone());
         loop {
-            match self.verify(&jwt).await {
+            match self.verify(&token).await {
                 // Without keys of the verifier, the new token is more likely valid than the old
                 // one.
                 Ok(()) | Err(MintError::KeysUnavailable { .. }) => return Ok(token),

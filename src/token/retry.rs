@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::error::MintError;
+use super::schedule::spread;
 use crate::clock::Clock;
 use crate::error::Chain;
-use crate::token::error::MintError;
-use crate::token::schedule::spread;
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);
