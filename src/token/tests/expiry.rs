@@ -3,9 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{self, Write};
 use std::pin::pin;
-use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,9 +13,8 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tracing::dispatcher::Dispatch;
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
 
+use super::logs::Logs;
 use super::renewal::{Core, HOUR, Slow, pass, reject, value};
 use crate::client::AddServiceTokenLayer;
 use crate::testing::TestAuthority;
@@ -26,6 +23,7 @@ use crate::token::service_token::ServiceToken;
 
 const BILLING: &str = "https://billing.internal/charge";
 const MINUTE: Duration = Duration::from_secs(60);
+const EXPIRED: &str = "service token expired";
 const ELSEWHERE: &str = "https://elsewhere.example/";
 
 /// A token of one hour whose successor is being minted, which takes this long, when the wall clock
@@ -65,43 +63,6 @@ async fn send(layer: &AddServiceTokenLayer) -> (Option<HeaderValue>, Duration) {
     (response.into_body(), start.elapsed())
 }
 
-/// The output of this thread's events, until it is dropped.
-struct Logs(Lines, #[allow(dead_code)] DefaultGuard);
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Logs {
-    fn of_this_thread() -> Self {
-        // With only one subscriber, tracing-core would disable events that a thread without
-        // subscriber logs first.
-        static SECOND: LazyLock<Dispatch> =
-            LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
-        LazyLock::force(&SECOND);
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-        Self(lines, set_default(subscriber))
-    }
-
-    /// How often the expiry of a token was logged.
-    fn expiries(&self) -> usize {
-        let text = String::from_utf8(self.0.0.lock().unwrap().clone()).unwrap();
-        text.matches("service token expired").count()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn request_with_an_expired_token_waits_for_the_mint() {
     let logs = Logs::of_this_thread();
@@ -111,7 +72,7 @@ async fn request_with_an_expired_token_waits_for_the_mint() {
     assert_eq!(core.count(), 2, "the expired token was sent");
     assert_eq!(carried, Some(token.header_value()));
     assert!(waited > Duration::ZERO && waited <= Duration::from_secs(3), "{waited:?}");
-    assert_eq!(logs.expiries(), 0, "no expired token was handed out");
+    assert_eq!(logs.count(EXPIRED), 0, "no expired token was handed out");
     assert_eq!(send(&layer).await, (carried, Duration::ZERO));
 }
 
@@ -149,7 +110,7 @@ async fn hanging_mint_delays_each_request_by_five_seconds() {
     let old = (Some(token.header_value()), five_seconds);
     assert_eq!(both, (old.clone(), old.clone()));
     assert_eq!(send(&layer).await, old);
-    assert_eq!(logs.expiries(), 1);
+    assert_eq!(logs.count(EXPIRED), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,21 +220,21 @@ async fn use_of_an_expired_token_is_logged_once() {
         }
     };
     use_often(&expired_without_renewal()).await;
-    assert_eq!(logs.expiries(), 1);
+    assert_eq!(logs.count(EXPIRED), 1);
 
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::OnRejection);
     use_often(&token).await;
-    assert_eq!(logs.expiries(), 1, "it is valid");
+    assert_eq!(logs.count(EXPIRED), 1, "it is valid");
     for expiries in [2, 3] {
         core.clock().advance(HOUR);
         use_often(&token).await;
-        assert_eq!(logs.expiries(), expiries, "once for each value of the token");
+        assert_eq!(logs.count(EXPIRED), expiries, "once for each value of the token");
         reject(&token, value(&token).1);
         pass(60).await;
     }
     use_often(&token).await;
-    assert_eq!((core.count(), logs.expiries()), (3, 3), "the new token is valid");
+    assert_eq!((core.count(), logs.count(EXPIRED)), (3, 3), "the new token is valid");
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +247,7 @@ async fn expiry_is_logged_once_by_the_task_or_a_use() {
         }
         pass(3600).await;
         let _ = token.header_value();
-        assert_eq!(logs.expiries(), 1, "used before the task wakes: {is_used}");
+        assert_eq!(logs.count(EXPIRED), 1, "used before the task wakes: {is_used}");
     }
 }
 
@@ -318,10 +279,10 @@ fn use_outside_a_runtime_logs_the_expiry_and_hands_it_out() {
     });
     drop(runtime);
     let first = token.header_value();
-    assert_eq!(logs.expiries(), 0);
+    assert_eq!(logs.count(EXPIRED), 0);
     core.clock().advance(HOUR);
     for _ in 0..3 {
         assert_eq!(token.header_value(), first);
     }
-    assert_eq!((logs.expiries(), core.count()), (1, 1));
+    assert_eq!((logs.count(EXPIRED), core.count()), (1, 1));
 }

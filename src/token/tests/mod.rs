@@ -1,5 +1,9 @@
+mod cache_file;
 mod expiry;
+mod logs;
 mod refusal;
 mod renewal;
 mod runtimes;
 mod service_token;
+mod source;
+mod token_file;

@@ -17,6 +17,7 @@ use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
 use crate::token::token_copy::TokenCopy;
 use crate::token::token_value::TokenValue;
+use crate::verify::Verifier;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -32,6 +33,7 @@ struct Inner {
     minted: AtomicU64,
     attempts: Mutex<Vec<Instant>>,
     is_down: AtomicBool,
+    refuses: AtomicBool,
 }
 
 impl Core {
@@ -43,12 +45,21 @@ impl Core {
             minted: AtomicU64::new(0),
             attempts: Mutex::default(),
             is_down: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
         }))
     }
 
     fn next_value(&self) -> Result<TokenValue, MintError> {
         if self.0.is_down.load(Ordering::Relaxed) {
             return Err(down());
+        }
+        if self.0.refuses.load(Ordering::Relaxed) {
+            return Err(MintError::Refused {
+                core: "http://core".to_owned(),
+                status: 401,
+                message: None,
+                retry_after: None,
+            });
         }
         self.0.minted.fetch_add(1, Ordering::Relaxed);
         let authority = &self.0.authority;
@@ -81,6 +92,15 @@ impl Core {
 
     pub(super) fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Refuses every mint from now on, as for a wrong api key.
+    pub(super) fn refuse(&self) {
+        self.0.refuses.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn verifier(&self) -> Verifier {
+        self.0.authority.verifier()
     }
 
     /// The seconds between consecutive attempts. Clears the attempts.
