@@ -197,7 +197,7 @@ pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};
 pub use crate::error::{ConfigError, SourceError};
-pub use crate::jose::Algorithm;
+pub use crate::jose::{Algorithm, SigningKey, SigningKeyError};
 #[cfg(feature = "reqwest")]
 #[doc(inline)]
 pub use crate::jwks::{FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};

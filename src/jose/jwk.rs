@@ -17,7 +17,7 @@ use super::signature::SignatureVerifier;
 use super::spki;
 
 /// Accepts padding: SuperTokens cores before 3.6.1 padded `n`.
-const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

@@ -159,7 +159,8 @@ mod tests {
 
     /// A new key.
     fn fresh(kid: &str) -> String {
-        SigningKey::generate_ed25519(kid.to_owned()).unwrap().jwk().to_owned()
+        let key = SigningKey::generate(Algorithm::EdDSA).unwrap();
+        key.with_kid(kid.to_owned()).public_jwk().to_owned()
     }
 
     fn rsa() -> String {

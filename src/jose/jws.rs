@@ -20,7 +20,7 @@ use crate::rejection::RejectionReason;
 const MAX_HEADER_LEN: usize = (2048_usize * 4).div_ceil(3);
 
 /// The longest `kid`, in bytes.
-const MAX_KID_LEN: usize = 256;
+pub(super) const MAX_KID_LEN: usize = 256;
 
 /// The accepted values of `typ`: RFC 7519 §5.1, RFC 9068 §2.1, and JWT-SVID §2.3.
 const TYPES: [&str; 3] = ["jwt", "at+jwt", "jose"];

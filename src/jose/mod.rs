@@ -1,16 +1,18 @@
-//! JSON, the compact JWS, JSON Web Keys, PEM and signatures. No I/O and no policy.
+//! JSON, the compact JWS, JSON Web Keys, PEM and signatures. No policy, and no I/O except that
+//! [`SigningKey`] can read itself from a file.
 
 mod algorithm;
 mod certificate;
+mod der;
 pub(crate) mod json;
 mod jwk;
 mod jwk_set;
 mod jws;
 mod numeric_date;
 mod pem;
+mod pem_block;
 mod roca;
 mod signature;
-#[cfg(feature = "embedded-core")]
 mod signing_key;
 mod spki;
 #[cfg(test)]
@@ -22,6 +24,6 @@ pub(crate) use jwk::Jwk;
 pub(crate) use jwk_set::{JwkSet, JwkSetError};
 pub(crate) use jws::{Jws, claims_to_carry};
 pub(crate) use numeric_date::NumericDate;
-pub(crate) use pem::{PemError, has_block, public_keys};
-#[cfg(feature = "embedded-core")]
-pub(crate) use signing_key::SigningKey;
+pub(crate) use pem::{PemError, public_keys};
+pub(crate) use pem_block::has_block;
+pub use signing_key::{SigningKey, SigningKeyError};

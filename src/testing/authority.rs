@@ -219,7 +219,7 @@ impl TestAuthority {
     /// The current key as a public JWK, an EdDSA key.
     #[must_use]
     pub fn jwk(&self) -> String {
-        self.0.keys.with_current(|key| key.jwk().to_owned())
+        self.0.keys.with_current(|key| key.public_jwk().to_owned())
     }
 
     /// The listed keys as a JWK Set.

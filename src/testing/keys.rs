@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey};
 use crate::jwks::LocalJwks;
 
 /// The key that signs, and the keys that are listed. Clones share them.
@@ -41,7 +41,7 @@ impl Keys {
         let key = generate(kid);
         self.change(|ring| {
             let before = std::mem::replace(&mut ring.current, key);
-            ring.earlier.insert(0, (before.kid().to_owned(), before.jwk().to_owned()));
+            ring.earlier.insert(0, (before.kid().to_owned(), before.public_jwk().to_owned()));
             ring.earlier.retain(|(kid, _)| kid != ring.current.kid());
         });
     }
@@ -77,7 +77,7 @@ impl KeyRing {
     fn to_json(&self) -> String {
         let earlier = self.earlier.iter().map(|(_, jwk)| jwk);
         let others = earlier.chain(&self.of_core).map(String::as_str);
-        let listed: Vec<_> = std::iter::once(self.current.jwk()).chain(others).collect();
+        let listed: Vec<_> = std::iter::once(self.current.public_jwk()).chain(others).collect();
         format!(r#"{{"keys":[{}]}}"#, listed.join(","))
     }
 }
@@ -89,7 +89,8 @@ pub(super) fn new_kid() -> String {
 }
 
 pub(super) fn generate(kid: String) -> SigningKey {
-    SigningKey::generate_ed25519(kid).expect("an Ed25519 key can be generated")
+    let key = SigningKey::generate(Algorithm::EdDSA).expect("an Ed25519 key can be generated");
+    key.with_kid(kid)
 }
 
 pub(super) const SIGNS: &str = "Ed25519 signs any text";

@@ -9,7 +9,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::vectors::{folder, read};
 use crate::clock::Clock;
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey};
 use crate::jwks::LocalJwks;
 use crate::rejection::{Rejection, RejectionReason as R};
 use crate::server::VerifyServiceTokenLayer;
@@ -103,8 +103,9 @@ async fn recorded_user_token_passes_only_an_optional_layer() {
 /// does not write the header `version` of a session.
 #[tokio::test(start_paused = true)]
 async fn session_token_passes_only_an_optional_layer() {
-    let key = SigningKey::generate_rsa(|| "d-1795325998914".to_owned()).unwrap();
-    let jwks = LocalJwks::from_json(format!(r#"{{"keys":[{}]}}"#, key.jwk())).unwrap();
+    let key = SigningKey::generate(Algorithm::RS256).unwrap();
+    let key = key.with_kid("d-1795325998914".to_owned());
+    let jwks = LocalJwks::from_json(format!(r#"{{"keys":[{}]}}"#, key.public_jwk())).unwrap();
     let authority = Authority { jwks, clock: Clock::driven(1_795_326_080) };
     let sign = |claims: Value| {
         let header = r#"{"kid":"d-1795325998914","typ":"JWT","version":"5","alg":"RS256"}"#;

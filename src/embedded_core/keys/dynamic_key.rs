@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::error::Unspecified;
-
 use super::rotation::Rotation;
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey, SigningKeyError};
 
 /// A key that rotates. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct DynamicKey {
-    key: Arc<SigningKey>,
+    key: SigningKey,
     /// Creation time by the wall clock, from the `kid`. Wrong if that clock was wrong.
     created_millis: u64,
     provenance: Provenance,
@@ -35,9 +33,10 @@ enum Provenance {
 
 impl DynamicKey {
     /// A new key, named after its creation time. Blocks: never call it on an async thread.
-    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let key = SigningKey::generate_rsa(|| format!("d-{}", created_millis()))?;
-        Self::from_key(key).ok_or(Unspecified)
+    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, SigningKeyError> {
+        let key = SigningKey::generate(Algorithm::RS256)?;
+        let created_millis = created_millis();
+        Ok(Self::new(key.with_kid(format!("d-{created_millis}")), created_millis))
     }
 
     /// A dynamic key with the creation time in its `kid`. `None` if the `kid` has another form.
@@ -45,10 +44,10 @@ impl DynamicKey {
         let digits = key.kid().strip_prefix("d-")?;
         let created_millis =
             digits.parse::<u64>().ok().filter(|millis| millis.to_string() == digits)?;
-        Some(Self::new(Arc::new(key), created_millis))
+        Some(Self::new(key, created_millis))
     }
 
-    pub(super) fn new(key: Arc<SigningKey>, created_millis: u64) -> Self {
+    pub(super) fn new(key: SigningKey, created_millis: u64) -> Self {
         let provenance = Provenance::Made { at: 0 };
         Self { key, created_millis, provenance, listed_from: Some(0), listed_until: Arc::default() }
     }
@@ -68,7 +67,7 @@ impl DynamicKey {
         Self { listed_from: Some(now.elapsed), ..self }
     }
 
-    pub(super) fn key(&self) -> &Arc<SigningKey> {
+    pub(super) fn key(&self) -> &SigningKey {
         &self.key
     }
 

@@ -72,7 +72,7 @@ impl Minter {
     }
 
     /// The dynamic key that signs now. Waits for a new key only if every key is too old.
-    async fn dynamic_key(&self) -> Result<Arc<SigningKey>, MinterError> {
+    async fn dynamic_key(&self) -> Result<SigningKey, MinterError> {
         if let Some(key) = self.keys.current().dynamic_key() {
             return Ok(key);
         }
@@ -86,7 +86,7 @@ impl Minter {
     /// the token reaches the head of the queue.
     async fn sign(
         &self,
-        key: Arc<SigningKey>,
+        key: SigningKey,
         claims: String,
         permit: OwnedSemaphorePermit,
     ) -> Result<String, MinterError> {

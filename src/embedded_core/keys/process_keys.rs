@@ -1,9 +1,8 @@
 //! Keys in memory that the cores of one process share, for feature `testing`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use aws_lc_rs::error::Unspecified;
 use tokio::task;
 use uuid::Uuid;
 
@@ -13,7 +12,7 @@ use super::signing_keys::SigningKeys;
 use super::store::KeyStore;
 use crate::clock::Clock;
 use crate::embedded_core::error::BuildError;
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey};
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,18 +22,16 @@ impl KeyStore {
     /// function makes. Generating RSA keys for each of many cores would be slow.
     pub(crate) async fn of_process(clock: Clock) -> Result<Self, BuildError> {
         static KEYS: OnceLock<Option<SigningKeys>> = OnceLock::new();
-        let generated = task::spawn_blocking(|| KEYS.get_or_init(|| generate().ok())).await;
+        let generated = task::spawn_blocking(|| KEYS.get_or_init(generate)).await;
         let keys = generated.ok().and_then(Option::clone).ok_or(BuildError::KeyGeneration)?;
         Ok(Self::new(keys, None, Rotation::new(CENTURY, HOUR)?, clock))
     }
 }
 
 /// A static and a dynamic key of one RSA key pair. Blocks.
-fn generate() -> Result<SigningKeys, Unspecified> {
-    let static_key = SigningKey::generate_rsa(|| format!("s-{}", Uuid::new_v4()))?;
-    let kid = format!("d-{}", Clock::default().unix_now_millis());
-    let pkcs8 = static_key.to_pkcs8()?;
-    let dynamic = SigningKey::from_pkcs8(&kid, pkcs8.as_ref()).and_then(DynamicKey::from_key);
-    let dynamic = vec![dynamic.ok_or(Unspecified)?];
-    SigningKeys::from_stored(Arc::new(static_key), dynamic).ok_or(Unspecified)
+fn generate() -> Option<SigningKeys> {
+    let pair = SigningKey::generate(Algorithm::RS256).ok()?;
+    let dynamic = pair.with_kid(format!("d-{}", Clock::default().unix_now_millis()));
+    let static_key = pair.with_kid(format!("s-{}", Uuid::new_v4()));
+    SigningKeys::from_stored(static_key, vec![DynamicKey::from_key(dynamic)?])
 }

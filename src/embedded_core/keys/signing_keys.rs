@@ -30,20 +30,18 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use aws_lc_rs::error::Unspecified;
 use uuid::Uuid;
 
 use super::dynamic_key::{DynamicKey, Moment};
 use super::rotation::{MAX_DYNAMIC_KEYS, Rotation};
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey, SigningKeyError};
 
 /// A set of keys. Rotation replaces the set as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct SigningKeys {
     /// Signs by default and never rotates.
-    static_key: Arc<SigningKey>,
+    static_key: SigningKey,
     /// The dynamic keys in order of creation, newest first, and never empty. Their creation times
     /// are distinct, but are not in this order if the wall clock was wrong.
     dynamic: Vec<DynamicKey>,
@@ -55,18 +53,16 @@ pub(super) struct SigningKeys {
 
 impl SigningKeys {
     /// A new static and a new dynamic key. Blocks: never call it on an async thread.
-    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, Unspecified> {
-        let static_key = SigningKey::generate_rsa(|| format!("s-{}", Uuid::new_v4()))?;
+    pub(super) fn generate(created_millis: impl FnOnce() -> u64) -> Result<Self, SigningKeyError> {
+        let pair = SigningKey::generate(Algorithm::RS256)?;
+        let static_key = pair.with_kid(format!("s-{}", Uuid::new_v4()));
         let dynamic = vec![DynamicKey::generate(created_millis)?];
-        Ok(Self { static_key: Arc::new(static_key), dynamic, is_clock_in_doubt: false })
+        Ok(Self { static_key, dynamic, is_clock_in_doubt: false })
     }
 
     /// The keys of a file, newest first. `None` if there is no dynamic key, or two have the same
     /// name.
-    pub(super) fn from_stored(
-        static_key: Arc<SigningKey>,
-        dynamic: Vec<DynamicKey>,
-    ) -> Option<Self> {
+    pub(super) fn from_stored(static_key: SigningKey, dynamic: Vec<DynamicKey>) -> Option<Self> {
         let created: BTreeSet<_> = dynamic.iter().map(DynamicKey::created_millis).collect();
         (created.len() == dynamic.len() && !dynamic.is_empty()).then_some(Self {
             static_key,
@@ -162,7 +158,7 @@ impl SigningKeys {
         [self.newest()].into_iter().chain(self.dynamic[1..].iter().filter(is_kept))
     }
 
-    pub(super) fn static_key(&self) -> &Arc<SigningKey> {
+    pub(super) fn static_key(&self) -> &SigningKey {
         &self.static_key
     }
 
@@ -172,7 +168,7 @@ impl SigningKeys {
     ///
     /// Extends the listing of the key until its tokens expire. Its age does not ensure that: a wall
     /// clock that is set back lowers the age of a loaded key, until the clock is corrected.
-    pub(super) fn signer(&self, now: Moment, rotation: Rotation) -> Option<&Arc<SigningKey>> {
+    pub(super) fn signer(&self, now: Moment, rotation: Rotation) -> Option<&SigningKey> {
         let young = || self.dynamic.iter().filter(|key| key.age(now) < rotation.max_signing_age());
         let signer =
             young().find(|key| key.may_sign(now, rotation)).or_else(|| young().next_back())?;
@@ -181,15 +177,15 @@ impl SigningKeys {
     }
 
     /// The newest dynamic key, which signs although it is too old. Extends its listing.
-    pub(super) fn overdue_signer(&self, now: Moment, rotation: Rotation) -> &Arc<SigningKey> {
+    pub(super) fn overdue_signer(&self, now: Moment, rotation: Rotation) -> &SigningKey {
         self.newest().extend_listing(now, rotation);
         self.newest().key()
     }
 
     /// The listed keys as a JSON array: the dynamic ones, newest first, then the static one.
     pub(super) fn to_json(&self, now: Moment, rotation: Rotation) -> String {
-        let dynamic = self.listed(now, rotation).map(|key| key.key().jwk());
-        let keys: Vec<&str> = dynamic.chain([self.static_key.jwk()]).collect();
+        let dynamic = self.listed(now, rotation).map(|key| key.key().public_jwk());
+        let keys: Vec<&str> = dynamic.chain([self.static_key.public_jwk()]).collect();
         format!("[{}]", keys.join(","))
     }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::error::Unspecified;
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{Instant, timeout};
@@ -55,7 +54,7 @@ impl KeyStore {
         let opened = task::spawn_blocking(move || {
             let generate = || {
                 SigningKeys::generate(|| clock.unix_now_millis())
-                    .map_err(|Unspecified| BuildError::KeyGeneration)
+                    .map_err(|_| BuildError::KeyGeneration)
             };
             let Some(path) = path else {
                 return Ok(Self::new(generate()?, None, rotation, clock));
@@ -162,8 +161,7 @@ impl KeyStore {
         // The key is named after it is generated, which may take long. Only one key is made at a
         // time, so its name is still free when it is listed, and no other task replaces the keys.
         let created_millis = || self.state().keys.next_creation(self.now());
-        let newest = DynamicKey::generate(created_millis)
-            .map_err(|Unspecified| io::Error::other("key generation failed"))?;
+        let newest = DynamicKey::generate(created_millis).map_err(io::Error::other)?;
         let keys = self.state().keys.with(newest, self.now(), self.rotation);
         if let Some(storage) = &self.storage {
             storage.store(&keys)?;
@@ -182,17 +180,17 @@ pub(crate) struct CurrentKeys {
 
 impl CurrentKeys {
     /// The static key.
-    pub(super) fn static_key(&self) -> Arc<SigningKey> {
+    pub(super) fn static_key(&self) -> SigningKey {
         self.keys.static_key().clone()
     }
 
     /// The dynamic key that signs. `None` if every key is too old.
-    pub(super) fn dynamic_key(&self) -> Option<Arc<SigningKey>> {
+    pub(super) fn dynamic_key(&self) -> Option<SigningKey> {
         self.keys.signer(self.now, self.rotation).cloned()
     }
 
     /// The dynamic key that signs, or the newest if every key is too old.
-    pub(super) fn dynamic_or_newest_key(&self) -> Arc<SigningKey> {
+    pub(super) fn dynamic_or_newest_key(&self) -> SigningKey {
         self.dynamic_key()
             .unwrap_or_else(|| self.keys.overdue_signer(self.now, self.rotation).clone())
     }

@@ -247,11 +247,11 @@ fn unusable_replacement_keeps_the_current_set() {
 
 #[test]
 fn replaced_pem_set_is_read_by_kid() {
-    let key = SigningKey::generate_ed25519("k".to_owned()).unwrap();
-    let pair = Ed25519KeyPair::from_pkcs8(key.to_pkcs8().unwrap().as_ref()).unwrap();
+    let key = SigningKey::generate(Algorithm::EdDSA).unwrap().with_kid("k".to_owned());
+    let pair = Ed25519KeyPair::from_pkcs8(&key.to_pkcs8().unwrap()).unwrap();
     let keys = LocalJwks::from_pem(public_pem(pair.public_key())).unwrap();
     assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_some());
-    keys.replace(format!(r#"{{"keys":[{}]}}"#, key.jwk())).unwrap();
+    keys.replace(format!(r#"{{"keys":[{}]}}"#, key.public_jwk())).unwrap();
     assert!(keys.find(Some("any"), Algorithm::EdDSA, 1).is_none());
     assert!(keys.find(Some("k"), Algorithm::EdDSA, 1).is_some());
 }

@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -7,14 +7,14 @@ use uuid::Uuid;
 use crate::embedded_core::keys::dynamic_key::{DynamicKey, Moment};
 use crate::embedded_core::keys::rotation::{MAX_DYNAMIC_KEYS, Rotation};
 use crate::embedded_core::keys::signing_keys::SigningKeys;
-use crate::jose::SigningKey;
+use crate::jose::{Algorithm, SigningKey};
 
 /// One key that all tests share, because generating is slow. They distinguish keys by creation time
-/// or by pointer.
-fn key() -> Arc<SigningKey> {
-    static KEYS: LazyLock<Arc<SigningKey>> =
-        LazyLock::new(|| Arc::new(SigningKey::generate_rsa(|| "s-1".to_owned()).unwrap()));
-    KEYS.clone()
+/// or by `kid`.
+fn key() -> SigningKey {
+    static KEY: LazyLock<SigningKey> =
+        LazyLock::new(|| SigningKey::generate(Algorithm::RS256).unwrap());
+    KEY.with_kid("s-1".to_owned())
 }
 
 const HOUR: u64 = 3_600_000;
@@ -130,12 +130,12 @@ fn newest_key_signs_once_listed_for_a_minute() {
         (WEEK + HOUR - 30_000, WEEK + HOUR, "new"),
         (WEEK + 5 * HOUR, WEEK + 5 * HOUR, "new"),
     ];
-    let (old, new) = (set(), Arc::new(SigningKey::generate_rsa(|| "s-1".to_owned()).unwrap()));
+    let (old, new) = (set(), key().with_kid("s-2".to_owned()));
     for (made, now, expected) in cases {
         let both = old.with(DynamicKey::new(new.clone(), BORN + made), at(made), rotation);
         let signer = both.signer(at(now), rotation).unwrap();
         let expected = if expected == "new" { &new } else { old.newest().key() };
-        assert!(Arc::ptr_eq(signer, expected), "made at {made}, signing at {now}");
+        assert_eq!(signer.kid(), expected.kid(), "made at {made}, signing at {now}");
     }
 }
 
@@ -241,7 +241,7 @@ fn keys_loaded_with_clock_far_ahead_are_listed_once_it_is_set_back() {
     assert!(set.is_due(sane(60_000), rotation), "the newest key's creation time is ahead");
     let set = set.with(dynamic(BORN + 60_000), sane(60_000), rotation);
     assert_eq!(created(&set), [BORN + 60_000, BORN + TEN_YEARS, BORN, BORN - WEEK]);
-    assert_eq!(set.signer(sane(HOUR), rotation).map(Arc::as_ptr), Some(Arc::as_ptr(&key())));
+    assert_eq!(set.signer(sane(HOUR), rotation).map(SigningKey::kid), Some("s-1"));
     // By the clock that was set back, `BORN` and the key made at loading both had age 0 then.
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR - 1)), [BORN + 60_000, BORN + TEN_YEARS, BORN]);
     assert_eq!(listed(&set, sane(WEEK + 2 * HOUR)), [BORN + 60_000]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::error::SourceError;
-use crate::jose::{Jwk, SigningKey};
+use crate::jose::{Algorithm, Jwk, SigningKey};
 use crate::jwks::remote::error::FetchError;
 use crate::jwks::remote::fetch::{
     Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators,
@@ -52,8 +52,8 @@ impl TestKey {
 /// Generated once: it takes longer than the rest of a simulation.
 static POOL: LazyLock<BTreeMap<TestKey, (Value, Jwk, SigningKey)>> = LazyLock::new(|| {
     let pool = TestKey::all().map(|test_key| {
-        let key = SigningKey::generate_ed25519(test_key.kid()).unwrap();
-        let json = serde_json::from_str(key.jwk()).unwrap();
+        let key = SigningKey::generate(Algorithm::EdDSA).unwrap().with_kid(test_key.kid());
+        let json = serde_json::from_str(key.public_jwk()).unwrap();
         let jwk = Jwk::from_jwk(&json).unwrap();
         (test_key, (json, jwk, key))
     });
