@@ -77,7 +77,9 @@ fn open_others(path: &Path) -> io::Result<File> {
 
 /// Reads the rest of a file. More than `limit` bytes are an error.
 pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
+    // Allocated at full size: a buffer that grows leaves copies of a private key in memory.
+    let len = file.metadata()?.len().min(limit);
+    let mut content = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1);
     // The size in the metadata is no limit: the file may grow, and files in /proc have size 0.
     file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > limit {

@@ -23,6 +23,9 @@ pub(crate) enum PemError {
     UnusableKey { block: usize, reason: &'static str },
 }
 
+/// The label and the decoded body of a block.
+type Decoded = (Label, Zeroizing<Vec<u8>>);
+
 enum Label {
     PublicKey,
     Certificate,
@@ -64,8 +67,7 @@ pub(crate) fn public_keys(
     Ok(keys)
 }
 
-/// The label and the decoded body of each block.
-fn decode(text: &[u8], max_keys: usize) -> Result<Vec<(Label, Zeroizing<Vec<u8>>)>, PemError> {
+fn decode(text: &[u8], max_keys: usize) -> Result<Vec<Decoded>, PemError> {
     let mut decoded = Vec::new();
     for block in blocks(text) {
         let block = block.map_err(|NoLabel| PemError::NoBlock)?;

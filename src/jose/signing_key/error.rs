@@ -31,7 +31,7 @@ pub enum SigningKeyError {
     NotPem,
     /// The text has a PEM block of another type, such as a public key or a certificate. No key of
     /// the text is used.
-    #[error("the PEM block {label:?} is not a private key that can be read; {remedy}")]
+    #[error("the PEM block {label:?} cannot be read as a private key; {remedy}")]
     PemBlock {
         /// The type of the block, such as `PUBLIC KEY`.
         label: String,

@@ -4,7 +4,10 @@ use super::error::SigningKeyError;
 use super::private_key::PrivateKey;
 use crate::jose::pem_block::{Block, NoLabel, blocks};
 
-const PUBLIC: &str = "it holds no private key; give the PRIVATE KEY that it belongs to, alone";
+const PUBLIC: &str = "use the private key that it belongs to, without other blocks";
+/// `ssh-keygen` writes an Ed25519 key only in the format of OpenSSH.
+const OPENSSH: &str = "`ssh-keygen -p -N '' -m PKCS8 -f COPY_OF_FILE` converts an RSA or EC key; \
+                       `openssl genpkey -algorithm ed25519` makes a new Ed25519 key";
 
 /// The form of a private key.
 type Reader = fn(&[u8]) -> Result<PrivateKey, &'static str>;
@@ -38,7 +41,7 @@ fn reader(block: &Block<'_>) -> Result<Option<Reader>, SigningKeyError> {
         "EC PRIVATE KEY" => return Ok(Some(PrivateKey::from_sec1)),
         // `openssl ecparam -genkey` writes it before the key, which names its curve itself.
         "EC PARAMETERS" => return Ok(None),
-        "OPENSSH PRIVATE KEY" => "`ssh-keygen -p -m PKCS8 -f COPY_OF_FILE` converts it",
+        "OPENSSH PRIVATE KEY" => OPENSSH,
         "PUBLIC KEY" | "RSA PUBLIC KEY" | "SSH2 PUBLIC KEY" => PUBLIC,
         _ if label.contains("CERTIFICATE") => PUBLIC,
         _ => "use PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY",

@@ -27,7 +27,8 @@ const ED25519: &[u8] = b"\x2b\x65\x70";
 /// The tag of `parameters` in an ECPrivateKey (RFC 5915 §3).
 const EC_PARAMETERS: u8 = 0xa0;
 
-const DAMAGED: &str = "it is damaged, or not of the type that its label names";
+const DAMAGED: &str = "its DER is damaged, or not in the form that its label names";
+const UNNAMED_CURVE: &str = "it does not name its curve; `openssl ec -in FILE -param_enc named_curve` prints a key that does";
 pub(super) const UNKNOWN_CURVE: &str = "its curve is not supported; use P-256, P-384 or Ed25519";
 pub(super) const UNKNOWN_TYPE: &str =
     "its type is not supported; use an RSA, P-256, P-384 or Ed25519 key";
@@ -67,7 +68,8 @@ impl PrivateKey {
             (EC, Some(P384)) => {
                 Self::p384(EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der))
             }
-            (EC, _) => Err(UNKNOWN_CURVE),
+            (EC, Some(_)) => Err(UNKNOWN_CURVE),
+            (EC, None) => Err(UNNAMED_CURVE),
             (ED25519, _) => {
                 let pair = Ed25519KeyPair::from_pkcs8(der).map_err(|_| DAMAGED)?;
                 Ok(Self::Ed25519(Box::new(pair)))
@@ -93,7 +95,8 @@ impl PrivateKey {
                 &ECDSA_P384_SHA384_FIXED_SIGNING,
                 der,
             )),
-            _ => Err(UNKNOWN_CURVE),
+            Some(_) => Err(UNKNOWN_CURVE),
+            None => Err(UNNAMED_CURVE),
         }
     }
 

@@ -72,7 +72,7 @@ const ENCRYPTED_KEY: &str =
     "the private key is encrypted; `openssl pkey -in FILE -out NEW_FILE` decrypts it";
 const SEVERAL: &str = "more than one private key; use one text for each";
 const DAMAGED: &str =
-    "the private key cannot be used: it is damaged, or not of the type that its label names";
+    "the private key cannot be used: its DER is damaged, or not in the form that its label names";
 const UNKNOWN_CURVE: &str =
     "the private key cannot be used: its curve is not supported; use P-256, P-384 or Ed25519";
 const UNKNOWN_TYPE: &str = "the private key cannot be used: its type is not supported; use an \
@@ -81,9 +81,9 @@ const UNKNOWN_TYPE: &str = "the private key cannot be used: its type is not supp
 #[test]
 fn unusable_text_is_named_and_not_quoted() {
     let other = |label: &str, remedy: &str| {
-        format!("the PEM block {label:?} is not a private key that can be read; {remedy}")
+        format!("the PEM block {label:?} cannot be read as a private key; {remedy}")
     };
-    let no_private = "it holds no private key; give the PRIVATE KEY that it belongs to, alone";
+    let no_private = "use the private key that it belongs to, without other blocks";
     let relabelled = |from: &str, to: &str, pem: &str| pem.replace(from, to);
     let openssh = relabelled("PRIVATE KEY", "OPENSSH PRIVATE KEY", ED25519);
     let public = relabelled("PRIVATE KEY", "PUBLIC KEY", ED25519);
@@ -116,7 +116,11 @@ fn unusable_text_is_named_and_not_quoted() {
         (
             "OpenSSH",
             openssh,
-            other("OPENSSH PRIVATE KEY", "`ssh-keygen -p -m PKCS8 -f COPY_OF_FILE` converts it"),
+            other(
+                "OPENSSH PRIVATE KEY",
+                "`ssh-keygen -p -N '' -m PKCS8 -f COPY_OF_FILE` converts an RSA or EC key; \
+                 `openssl genpkey -algorithm ed25519` makes a new Ed25519 key",
+            ),
         ),
         (
             "DSA",
@@ -127,7 +131,14 @@ fn unusable_text_is_named_and_not_quoted() {
         ("one key twice", format!("{ED25519}{ED25519}"), SEVERAL.to_owned()),
         ("P-521", P521.to_owned(), UNKNOWN_CURVE.to_owned()),
         ("secp256k1", SECP256K1.to_owned(), UNKNOWN_CURVE.to_owned()),
-        ("explicit parameters", P256_EXPLICIT.to_owned(), UNKNOWN_CURVE.to_owned()),
+        (
+            "explicit parameters",
+            P256_EXPLICIT.to_owned(),
+            unusable(
+                "it does not name its curve; `openssl ec -in FILE -param_enc named_curve` prints \
+                 a key that does",
+            ),
+        ),
         ("Ed448", ED448.to_owned(), UNKNOWN_TYPE.to_owned()),
         ("RSA-PSS", RSA_PSS.to_owned(), UNKNOWN_TYPE.to_owned()),
         (
