@@ -213,7 +213,8 @@ pub use crate::server::{
 pub use crate::server::{ServiceClaimsRejection, TypedClaims};
 #[doc(inline)]
 pub use crate::token::{
-    MintError, ServiceToken, TokenError, TokenFile, TokenHealth, TokenRejection, TokenSource,
+    LocalIssuer, LocalIssuerError, MintError, ServiceToken, TokenError, TokenFile, TokenHealth,
+    TokenRejection, TokenSource,
 };
 #[cfg(feature = "reqwest")]
 #[doc(inline)]

@@ -4,6 +4,10 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Clock;
+use crate::jose::SigningKey;
+use crate::jwks::{KeySource, RemoteJwks, RemoteJwksBuilder};
+use crate::token::{LocalIssuer, LocalIssuerError};
+use crate::verify::Verifier;
 
 /// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
 /// and minted tokens. Clones move together.
@@ -61,6 +65,30 @@ impl TestClock {
     /// Moves the clock forwards, by a century at most.
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
+    }
+
+    /// A [`LocalIssuer`] on this clock: its rotations and the renewals of its tokens follow it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LocalIssuer::new`].
+    pub fn local_issuer(
+        &self,
+        issuer: impl Into<String>,
+        keys: impl IntoIterator<Item = SigningKey>,
+    ) -> Result<LocalIssuer, LocalIssuerError> {
+        LocalIssuer::on_clock(issuer.into(), keys.into_iter().collect(), self.shared())
+    }
+
+    /// The options of a key cache on this clock, for the JWKS of a
+    /// [`local_issuer`](Self::local_issuer), for instance.
+    pub fn jwks_builder(&self, url: impl AsRef<str>) -> RemoteJwksBuilder {
+        RemoteJwks::builder(url).on_clock(self.shared())
+    }
+
+    /// A verifier on this clock, with these keys.
+    pub fn verifier(&self, keys: impl Into<KeySource>) -> Verifier {
+        Verifier::new(keys).on_clock(self.shared())
     }
 
     /// The current time of this clock.

@@ -212,6 +212,9 @@ pub enum MintError {
         /// Why the verifier rejects the token.
         source: Rejection,
     },
+    /// The signing key of a [`LocalIssuer`](crate::LocalIssuer) could not sign.
+    #[error("the token could not be signed")]
+    Signing,
     /// The [`TokenSource`](crate::token::TokenSource) failed, or returned a token that cannot be
     /// used.
     #[error("the token source failed")]

@@ -3,6 +3,7 @@
 //! | authority | token |
 //! |---|---|
 //! | a SuperTokens core | [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) |
+//! | none: a key of this service | [`LocalIssuer`] |
 //! | another process, through a file: Kubernetes, SPIFFE, a sidecar | [`TokenFile`] |
 //! | anything else, such as a secret manager | a [`TokenSource`] |
 //! | none: a token in the configuration | [`ServiceToken::from_jwt`] |
@@ -69,6 +70,7 @@
 // only what asks an authority keeps its token
 mod cache_file;
 mod error;
+mod local_issuer;
 mod mint;
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a core's tokens and texts are shown
 mod redact;
@@ -92,6 +94,7 @@ mod token_value;
 mod verifying_minter;
 
 pub use error::{MintError, TokenError};
+pub use local_issuer::{LocalIssuer, LocalIssuerError};
 pub(crate) use refusal::Refusal;
 pub use request::TokenRequest;
 pub use service_token::ServiceToken;

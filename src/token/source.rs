@@ -10,17 +10,13 @@ use super::error::MintError;
 use super::mint::Mint;
 use super::schedule::RenewalPolicy;
 use super::service_token::ServiceToken;
-use super::start_up::StartUp;
+use super::start_up::{START_UP_TIMEOUT, StartUp};
 use super::token_value::TokenValue;
 use crate::clock::Clock;
 use crate::config_text;
-use crate::error::SourceError;
 
 /// The default of [`TokenSource::time_limit`].
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long [`ServiceToken::from_source`] retries.
-const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The future of [`TokenSource::fetch`].
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<String, MintError>> + Send + 'a>>;
@@ -180,8 +176,7 @@ impl<S: TokenSource> Mint for SourceMinter<S> {
         let jwt = timeout_at(deadline, self.source.fetch()).await;
         let jwt =
             jwt.map_err(|_| MintError::from_source("the source returned no token in time"))??;
-        TokenValue::from_jwt(config_text::trim(&jwt), &self.clock)
-            .map_err(|err| MintError::Source { source: SourceError::new(err) })
+        TokenValue::from_jwt(config_text::trim(&jwt), &self.clock).map_err(MintError::from_source)
     }
 
     fn timeout(&self) -> Duration {

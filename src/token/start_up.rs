@@ -15,6 +15,9 @@ use crate::clock::Clock;
 use crate::error::Chain;
 use crate::verify::Verifier;
 
+/// How long transient errors are retried by default.
+pub(super) const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long the authority is asked before a cached token is used instead.
 const MAX_WAIT_WITH_CACHE: Duration = Duration::from_secs(5);
 

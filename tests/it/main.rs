@@ -20,6 +20,7 @@ mod issuers;
 #[cfg(unix)]
 mod kill;
 mod layer_order;
+mod local_issuer;
 mod manual_clock;
 mod matrix;
 mod mint;

@@ -20,13 +20,11 @@ use crate::http_client;
 use crate::plain_http;
 use crate::token::error::MintError;
 use crate::token::mint::Mint;
+use crate::token::start_up::START_UP_TIMEOUT;
 use crate::token::token_value::TokenValue;
 
 /// The path of the mint request below the base path.
 const MINT_PATH: &str = "/recipe/jwt";
-
-/// The default of [`SuperTokensCore::start_up_timeout`].
-const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The default of [`SuperTokensCore::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);

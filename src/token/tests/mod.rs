@@ -1,5 +1,6 @@
 mod cache_file;
 mod expiry;
+mod local_issuer;
 mod logs;
 mod refusal;
 mod renewal;

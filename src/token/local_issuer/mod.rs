@@ -1,0 +1,11 @@
+//! An authority of this process: it signs tokens with a key of its own.
+
+mod error;
+mod issuer;
+mod key_ring;
+mod request;
+#[cfg(feature = "axum")]
+mod routes;
+
+pub use error::LocalIssuerError;
+pub use issuer::LocalIssuer;
