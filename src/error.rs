@@ -56,6 +56,13 @@ pub enum ConfigError {
         /// Scheme, host and port of the URL.
         origin: String,
     },
+    /// Plain http beyond loopback to a JWKS endpoint that gets a bearer token of this process. An
+    /// attacker on the path could read the token, so nothing allows it.
+    #[error("no bearer token is sent over plain http to {origin}, beyond loopback; use https")]
+    PlainHttpToken {
+        /// Scheme, host and port of the URL.
+        origin: String,
+    },
     /// Not an origin: `http://` or `https://`, a host and an optional port.
     #[error("not an origin{}; use http or https, a host and an optional port", quoted(.origin))]
     Origin {

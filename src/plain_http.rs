@@ -16,6 +16,12 @@ pub(crate) fn refuse(url: &Url) -> Result<(), ConfigError> {
     }
 }
 
+/// Refuses to send a token of this process over plain http to a host that is not on loopback.
+#[cfg(feature = "reqwest")]
+pub(crate) fn refuse_token(url: &Url) -> Result<(), ConfigError> {
+    refuse(url).map_err(|_| ConfigError::PlainHttpToken { origin: origin(url) })
+}
+
 /// The origin of a URL, which holds no secret and may be printed.
 pub(crate) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()

@@ -145,6 +145,8 @@ pub(crate) use error::LookupError;
 pub use local::LocalJwks;
 pub(crate) use lookup::{Lookup, PendingKey};
 #[cfg(feature = "reqwest")]
+pub(crate) use remote::FetchCredentials;
+#[cfg(feature = "reqwest")]
 pub use remote::{BuildError, FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use remote::{clamp, freshness};

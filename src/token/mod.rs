@@ -66,10 +66,12 @@
 //! # }
 //! ```
 
+// Only what asks an authority over the network keeps its token.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
-// only what asks an authority keeps its token
 mod cache_file;
 mod error;
+#[cfg(feature = "reqwest")]
+mod jwks_credentials;
 mod local_issuer;
 mod mint;
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a core's tokens and texts are shown

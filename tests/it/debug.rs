@@ -64,6 +64,10 @@ async fn token_never_appears_in_debug() {
     let outputs = [
         format_debug("key set builder", &RemoteJwks::builder(&url)),
         format_debug(
+            "key set builder with a token",
+            &RemoteJwks::builder(&url).bearer_token(token.clone()),
+        ),
+        format_debug(
             "key set builder with a user in its URL",
             &RemoteJwks::builder(format!("https://user:{API_KEY}@a.example")),
         ),

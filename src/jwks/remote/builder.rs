@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::slice;
 use std::time::Duration;
 
+use super::credentials::FetchCredentials;
 use super::disk_cache::DiskCache;
 use super::error::BuildError;
 use super::fetch::HttpEndpoint;
 use super::handle::RemoteJwks;
+use super::http_get::HttpGet;
 use super::limits::Limits;
 use super::snapshot::Snapshot;
 use super::task::FetchTask;
@@ -57,6 +59,7 @@ pub struct RemoteJwksBuilder {
     seed: Option<String>,
     cache_file: Option<PathBuf>,
     http_client: reqwest::ClientBuilder,
+    credentials: Option<Box<dyn FetchCredentials>>,
     clock: Clock,
 }
 
@@ -89,6 +92,7 @@ impl RemoteJwksBuilder {
             seed: None,
             cache_file: None,
             http_client: http_client::builder(),
+            credentials: None,
             clock: Clock::default(),
         }
     }
@@ -194,7 +198,9 @@ impl RemoteJwksBuilder {
     /// the system, also with reqwest's feature `hickory-dns`, or by the client's own
     /// `dns_resolver`.
     ///
-    /// Its default headers are sent. Those that it lacks have these values, as without this method:
+    /// Its default headers are sent, except an `Authorization` if there is a
+    /// [`bearer_token`](Self::bearer_token). Those that it lacks have these values, as without this
+    /// method:
     ///
     /// | header | value |
     /// |---|---|
@@ -281,6 +287,13 @@ impl RemoteJwksBuilder {
         self
     }
 
+    /// Identifies this process at the endpoint. The public method is in `token`, which knows what
+    /// the credentials are.
+    pub(crate) fn credentials(mut self, credentials: impl FetchCredentials + 'static) -> Self {
+        self.credentials = Some(Box::new(credentials));
+        self
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn on_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
@@ -295,6 +308,9 @@ impl RemoteJwksBuilder {
     /// usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
         let url = http_client::parse_url(&self.url)?;
+        if self.credentials.is_some() {
+            plain_http::refuse_token(&url)?;
+        }
         if !self.is_plain_http_allowed {
             plain_http::refuse(&url)?;
         }
@@ -321,7 +337,11 @@ impl RemoteJwksBuilder {
         if let Some(disk_cache) = &disk_cache {
             disk_cache.load_into(&mut snapshot, &limits, &clock);
         }
-        let endpoint = HttpEndpoint { client, url, max_body: self.max_body, clock: clock.clone() };
+        let mut http = HttpGet::new(client, self.max_body, clock.clone());
+        if let Some(credentials) = self.credentials {
+            http = http.with_credentials(&url, credentials);
+        }
+        let endpoint = HttpEndpoint { http, url, clock: clock.clone() };
         let (endpoint, rng) = (Box::new(endpoint), fastrand::Rng::new());
         let task = FetchTask::new(limits, snapshot, disk_cache, endpoint, clock, rng);
         Ok(RemoteJwks::from_task(task))
@@ -338,7 +358,7 @@ impl RemoteJwksBuilder {
     }
 }
 
-/// Prints the limits only: the URL and the client may hold secrets.
+/// Prints the limits only: the URL, the client and the credentials hold secrets.
 impl fmt::Debug for RemoteJwksBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteJwksBuilder").field("limits", &self.limits()).finish_non_exhaustive()

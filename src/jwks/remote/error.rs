@@ -89,6 +89,10 @@ pub enum FetchError {
         /// starting with status 404.
         is_html: bool,
     },
+    /// The status is 401: the endpoint rejected the
+    /// [`bearer_token`](crate::RemoteJwksBuilder::bearer_token) of this process.
+    #[error("the endpoint rejected the bearer token with status 401")]
+    TokenRejected,
     /// The body is larger than [`max_body`](crate::RemoteJwksBuilder::max_body).
     #[error("the response is larger than {limit} bytes; raise max_body")]
     TooLarge {
@@ -112,7 +116,7 @@ impl FetchError {
         match self {
             Self::Timeout | Self::Connection { .. } | Self::NotRunning => true,
             Self::Status { status, is_html } => http_client::is_transient(*status, *is_html),
-            Self::TooLarge { .. } => false,
+            Self::TokenRejected | Self::TooLarge { .. } => false,
             Self::KeySet { source } => *source == KeySetError::NoUsableKey,
         }
     }

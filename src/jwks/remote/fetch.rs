@@ -1,19 +1,15 @@
-//! One request to the JWKS endpoint and its response.
+//! One fetch from the JWKS endpoint and its result.
 
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::header::{
-    CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
-};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::{Client, Response};
+use http::header::{CACHE_CONTROL, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-use super::error::FetchError;
 use super::freshness;
+use super::http_get::{Failure, HttpGet, Reply};
 use crate::clock::Clock;
-use crate::error::SourceError;
 use crate::http_client;
 
 /// A JWKS endpoint: over HTTP, or in memory in tests that control the clock.
@@ -89,25 +85,10 @@ pub(super) struct JwksResponse {
     pub(super) lifetime: Option<Duration>,
 }
 
-/// A failed fetch.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: FetchError,
-    /// The `Retry-After` of the response.
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        Self { error, retry_after: None }
-    }
-}
-
-/// An endpoint over HTTP. Not `Debug`: the URL and the client's headers may hold secrets.
+/// An endpoint over HTTP. Not `Debug`: the URL may hold a secret.
 pub(super) struct HttpEndpoint {
-    pub(super) client: Client,
+    pub(super) http: HttpGet,
     pub(super) url: Url,
-    pub(super) max_body: usize,
     pub(super) clock: Clock,
 }
 
@@ -120,34 +101,22 @@ impl JwksEndpoint for HttpEndpoint {
                 cause = cause.label(),
                 is_conditional, "fetching key set"
             );
-            let mut request = self.client.get(self.url.clone());
+            let mut headers = HeaderMap::new();
             if cause.bypasses_caches() {
-                request = request.header(CACHE_CONTROL, "no-cache");
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             }
             if let Some(etag) = validators.etag {
-                request = request.header(IF_NONE_MATCH, etag);
+                headers.insert(IF_NONE_MATCH, etag);
             }
             if let Some(last_modified) = validators.last_modified {
-                request = request.header(IF_MODIFIED_SINCE, last_modified);
+                headers.insert(IF_MODIFIED_SINCE, last_modified);
             }
-            let response = request.send().await.map_err(failure)?;
-            match response.status() {
-                StatusCode::OK => self.read(response).await,
-                StatusCode::NOT_MODIFIED if is_conditional => Ok(JwksResponse {
-                    body: None,
-                    validators: read_validators(response.headers()),
-                    lifetime: freshness::lifetime(response.headers(), self.clock.unix_now()),
-                }),
-                status => {
-                    let retry_after = http_client::retry_after(
-                        response.headers().get(RETRY_AFTER),
-                        self.clock.unix_now(),
-                    );
-                    let is_html = http_client::has_html_body(response).await;
-                    let error = FetchError::Status { status: status.as_u16(), is_html };
-                    Err(Failure { error, retry_after })
-                }
-            }
+            let Reply { headers, body } = self.http.get(&self.url, headers).await?;
+            Ok(JwksResponse {
+                body,
+                validators: read_validators(&headers),
+                lifetime: freshness::lifetime(&headers, self.clock.unix_now()),
+            })
         })
     }
 
@@ -156,28 +125,9 @@ impl JwksEndpoint for HttpEndpoint {
     }
 }
 
-impl HttpEndpoint {
-    async fn read(&self, response: Response) -> Result<JwksResponse, Failure> {
-        let validators = read_validators(response.headers());
-        let lifetime = freshness::lifetime(response.headers(), self.clock.unix_now());
-        let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
-        let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
-        Ok(JwksResponse { body: Some(body), validators, lifetime })
-    }
-}
-
 fn read_validators(headers: &HeaderMap) -> Validators {
     Validators {
         etag: headers.get(ETAG).cloned(),
         last_modified: headers.get(LAST_MODIFIED).cloned(),
     }
-}
-
-fn failure(err: reqwest::Error) -> Failure {
-    if err.is_timeout() {
-        return FetchError::Timeout.into();
-    }
-    // The innermost source does not hold the URL.
-    FetchError::Connection { source: SourceError::new(http_client::reason(&err.without_url())) }
-        .into()
 }

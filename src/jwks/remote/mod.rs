@@ -1,6 +1,7 @@
 //! The cached keys of a JWKS endpoint. [`jwks`](crate::jwks) states the guarantees.
 
 mod builder;
+mod credentials;
 mod disk_cache;
 mod error;
 mod expiry;
@@ -8,6 +9,7 @@ mod fetch;
 mod fetch_limit;
 mod freshness;
 mod handle;
+mod http_get;
 mod limits;
 mod pending_lookup;
 mod pending_requests;
@@ -21,6 +23,7 @@ mod tests;
 mod unlisted;
 
 pub use builder::RemoteJwksBuilder;
+pub(crate) use credentials::FetchCredentials;
 pub use error::{BuildError, FetchError};
 #[cfg(any(test, fuzzing))]
 pub(crate) use freshness::{clamp, freshness};

@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::disk_cache::{CachedSet, DiskCache};
 use super::error::FetchError;
-use super::fetch::{Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators};
+use super::fetch::{FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators};
 use super::freshness;
+use super::http_get::Failure;
 use super::limits::Limits;
 use super::pending_requests::PendingRequests;
 use super::snapshot::{FetchedSet, Snapshot};

@@ -87,7 +87,7 @@ impl Telemetry {
         let outcome = match err {
             FetchError::Timeout => "timeout",
             FetchError::Connection { .. } => "connection",
-            FetchError::Status { .. } => "status",
+            FetchError::Status { .. } | FetchError::TokenRejected => "status",
             FetchError::NotRunning => "not_running",
             FetchError::TooLarge { .. }
             | FetchError::KeySet { source: KeySetError::TooManyKeys { .. } } => "too_large",
@@ -95,6 +95,7 @@ impl Telemetry {
         };
         let status = match err {
             FetchError::Status { status, .. } => Some(*status),
+            FetchError::TokenRejected => Some(401),
             _ => None,
         };
         let is_new = {

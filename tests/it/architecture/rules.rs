@@ -67,10 +67,15 @@ pub(super) const RULES: &[Rule] = &[
             names: &["http::StatusCode"],
             comparisons: Comparisons::Forbidden,
             exceptions: &[Exception {
-                place: "jwks/remote/fetch.rs",
+                place: "jwks/remote/http_get.rs",
                 // Only for comparisons: the rule "only server/response.rs picks a status" rejects
                 // every other use.
-                names: &["http::StatusCode!", "StatusCode::OK", "StatusCode::NOT_MODIFIED"],
+                names: &[
+                    "http::StatusCode!",
+                    "StatusCode::OK",
+                    "StatusCode::NOT_MODIFIED",
+                    "StatusCode::UNAUTHORIZED",
+                ],
                 reason: "reads the status of the endpoint's response",
             }],
         },

@@ -3,6 +3,7 @@
 //! Each fault only fails the fetch: the last key set stays in use, and without one the layer
 //! responds with 503 and `Retry-After`.
 
+mod bearer_token;
 mod caching;
 mod child;
 mod client;

@@ -11,9 +11,8 @@ use tokio::time::{Instant, sleep};
 use crate::error::SourceError;
 use crate::jose::{Algorithm, Jwk, SigningKey};
 use crate::jwks::remote::error::FetchError;
-use crate::jwks::remote::fetch::{
-    Failure, FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators,
-};
+use crate::jwks::remote::fetch::{FetchCause, FetchFuture, JwksEndpoint, JwksResponse, Validators};
+use crate::jwks::remote::http_get::Failure;
 
 pub(super) const KIDS: u8 = 6;
 pub(super) const MATERIALS: u8 = 2;
