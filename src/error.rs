@@ -47,6 +47,12 @@ pub enum ConfigError {
         /// The URL without query and fragment.
         url: String,
     },
+    /// The issuer of `RemoteJwks::discover` has a query or fragment (RFC 8414 §2).
+    #[error("the issuer {issuer} must not have a query or fragment")]
+    IssuerQuery {
+        /// The first 100 characters of the issuer, without query and fragment.
+        issuer: String,
+    },
     /// Plain http to a host that is not on loopback. An attacker on the path can replace keys and
     /// read tokens. `allow_plain_http` of `SuperTokensCore`, of `RemoteJwksBuilder`, and of
     /// `AddServiceTokenLayer`, there called before `only_to`, allows it, and so does

@@ -18,7 +18,8 @@
 //!   ⌈T/60 s⌉ for bad signatures in any interval T, however many requests arrive and whether the
 //!   endpoint is up, down or hanging: an attempt counts when it starts, not when it succeeds. The
 //!   only other fetches are the scheduled ones, their retries, and one for each call of
-//!   [`refresh`](crate::RemoteJwks::refresh). Scheduled fetches that look for an unlisted key (see
+//!   [`refresh`](crate::RemoteJwks::refresh). A fetch is one request, or with
+//!   [`discover`](crate::RemoteJwks::discover) at most three. Scheduled fetches that look for an unlisted key (see
 //!   below) start at least 1 s and a 60th of the lifetime after the fetch before.
 //! - **(b) New keys.** While the endpoint responds, a listed key is accepted no later than 10 s and
 //!   one fetch after the first request that uses it, whatever an attacker sends.
@@ -97,17 +98,21 @@
 //!
 //! | message | level | fields |
 //! |---|---|---|
-//! | `key set fetch failed`, once for each kind of failure until a fetch succeeds | warn | `endpoint`, `error`, `usable_for` |
-//! | `key set fetch failed again` | debug | `endpoint`, `error`, `usable_for` |
+//! | `key set fetch failed`, once for each kind of failure until a fetch succeeds | warn | `endpoint`, `jwks_uri`, `error`, `usable_for` |
+//! | `key set fetch failed again` | debug | `endpoint`, `jwks_uri`, `error`, `usable_for` |
 //! | `key set fetch recovered` | info | `endpoint`, `keys` |
 //! | `key added`, `key removed`, `key listed again` | info | `endpoint`, `kid` |
 //! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` |
 //! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
 //! | `key skipped`, once for each `kid` and `reason`, at most 1000 times | warn | `kid`, `reason` |
 //! | `key skipped again` | debug | `kid`, `reason` |
-//! | `fetching key set` | debug | `endpoint`, `cause`, `is_conditional` |
+//! | `fetching key set` | debug | `endpoint`, `jwks_uri`, `cause`, `is_conditional` |
+//! | `fetching issuer metadata` | debug | `endpoint` |
+//! | `jwks_uri found`, `jwks_uri changed` | info | `endpoint`, `jwks_uri` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
 //!
+//! `endpoint` is the URL without its query. With [`discover`](crate::RemoteJwks::discover) it is that
+//! of the issuer's metadata, and events have the `jwks_uri` that the metadata named.
 //! `usable_for` is the number of seconds for which the key, or the last good set, may still be used
 //! if no fetch succeeds: 0 before the first set.
 //!
@@ -120,9 +125,10 @@
 //! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
 //! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
 //!
-//! `endpoint` is the URL without its query. `cause` is `scheduled`, `unlisted_key`
+//! `endpoint` is that of the events. `cause` is `scheduled`, `unlisted_key`
 //! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
-//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large` or `unusable`. No label
+//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large`, `unusable` or
+//! `metadata`. No label
 //! holds text from a request.
 //!
 //! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones.
@@ -147,7 +153,9 @@ pub(crate) use lookup::{Lookup, PendingKey};
 #[cfg(feature = "reqwest")]
 pub(crate) use remote::FetchCredentials;
 #[cfg(feature = "reqwest")]
-pub use remote::{BuildError, FetchError, JwksHealth, RemoteJwks, RemoteJwksBuilder};
+pub use remote::{
+    BuildError, FetchError, JwksHealth, MetadataError, RemoteJwks, RemoteJwksBuilder,
+};
 #[cfg(all(any(test, fuzzing), feature = "reqwest"))]
 pub(crate) use remote::{clamp, freshness};
 pub use source::KeySource;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::slice;
 use std::time::Duration;
 
 use super::credentials::FetchCredentials;
@@ -13,6 +12,7 @@ use super::fetch::HttpEndpoint;
 use super::handle::RemoteJwks;
 use super::http_get::HttpGet;
 use super::limits::Limits;
+use super::location::Location;
 use super::snapshot::Snapshot;
 use super::task::FetchTask;
 use crate::clock::Clock;
@@ -51,7 +51,7 @@ const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 /// ```
 #[must_use]
 pub struct RemoteJwksBuilder {
-    url: String,
+    target: Target,
     limits: Limits,
     min_age: Option<Duration>,
     max_body: usize,
@@ -61,6 +61,13 @@ pub struct RemoteJwksBuilder {
     http_client: reqwest::ClientBuilder,
     credentials: Option<Box<dyn FetchCredentials>>,
     clock: Clock,
+}
+
+/// What the user named.
+enum Target {
+    /// The URL of the key set.
+    Url(String),
+    Issuer(String),
 }
 
 impl RemoteJwks {
@@ -77,14 +84,57 @@ impl RemoteJwks {
 
     /// Starts from the default options.
     pub fn builder(url: impl AsRef<str>) -> RemoteJwksBuilder {
-        RemoteJwksBuilder::new(url.as_ref())
+        RemoteJwksBuilder::new(Target::Url(url.as_ref().to_owned()))
+    }
+
+    /// Starts from the default options, and reads the URL of the key set from the metadata of an
+    /// issuer: OpenID Connect Discovery 1.0 §4, or RFC 8414 §3 if the first URL responds with 404.
+    ///
+    /// Prefer [`new`](Self::new) with the URL of the key set where it is known and does not change:
+    /// it needs one request less, and nothing is trusted but that URL.
+    ///
+    /// ```no_run
+    /// use tower_m2m::{RemoteJwks, Verifier};
+    ///
+    /// # fn main() -> Result<(), tower_m2m::jwks::BuildError> {
+    /// let issuer = "https://login.example.com/realms/shop";
+    /// let jwks = RemoteJwks::discover(issuer).build()?;
+    /// // The keys alone do not say whose tokens are accepted.
+    /// let verifier = Verifier::new(jwks).issuer(issuer).audience("billing");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The metadata is read within the first fetch, so neither this method nor
+    /// [`build`](RemoteJwksBuilder::build) waits for the issuer. Later fetches keep its `jwks_uri`;
+    /// the fetch after a failed one reads it again. The
+    /// [`timeout`](RemoteJwksBuilder::timeout) covers all requests of a fetch,
+    /// [`max_body`](RemoteJwksBuilder::max_body) holds for each response, and each must have status
+    /// 200: redirects are not followed.
+    ///
+    /// The `issuer` of the metadata must be the given one, byte for byte. White space and a byte
+    /// order mark around the given one are ignored. Its `jwks_uri` may have another host. It is
+    /// https; plain http is allowed on loopback if the issuer is plain http too, and everywhere
+    /// with [`allow_plain_http`](RemoteJwksBuilder::allow_plain_http). In these two cases no proxy
+    /// is used.
+    ///
+    /// A [`bearer_token`](RemoteJwksBuilder::bearer_token) is sent to the origin of the issuer, and
+    /// to the `jwks_uri` only if it has the same origin. On Kubernetes it often has not: give
+    /// `new` the URL. The default headers of an [`http_client`](RemoteJwksBuilder::http_client) are
+    /// sent to both.
+    ///
+    /// A fetch that fails because of the metadata is a
+    /// [`FetchError::Metadata`](super::FetchError::Metadata). Health, logs and
+    /// [`cache_file`](RemoteJwksBuilder::cache_file) name the URL of the metadata as the endpoint.
+    pub fn discover(issuer: impl AsRef<str>) -> RemoteJwksBuilder {
+        RemoteJwksBuilder::new(Target::Issuer(issuer.as_ref().to_owned()))
     }
 }
 
 impl RemoteJwksBuilder {
-    fn new(url: &str) -> Self {
+    fn new(target: Target) -> Self {
         Self {
-            url: url.to_owned(),
+            target,
             limits: Limits::default(),
             min_age: None,
             max_body: 128 * 1024,
@@ -307,12 +357,16 @@ impl RemoteJwksBuilder {
     /// [`BuildError::Limit`] if a limit is out of range, [`BuildError::Seed`] if the seed is not a
     /// usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
-        let url = http_client::parse_url(&self.url)?;
+        let location = match &self.target {
+            Target::Url(url) => Location::known(url)?,
+            Target::Issuer(issuer) => Location::discovered(issuer, self.is_plain_http_allowed)?,
+        };
+        let url = location.url();
         if self.credentials.is_some() {
-            plain_http::refuse_token(&url)?;
+            plain_http::refuse_token(url)?;
         }
         if !self.is_plain_http_allowed {
-            plain_http::refuse(&url)?;
+            plain_http::refuse(url)?;
         }
         let limits = self.limits();
         check("max_age", limits.max_age, MIN_LIFETIME..=Duration::MAX, "at least 1 s")?;
@@ -324,9 +378,9 @@ impl RemoteJwksBuilder {
         check("cooldown", limits.cooldown, cooldowns, "more than zero and at most 1 h")?;
         check("max_body", self.max_body, 1..=usize::MAX, "more than zero")?;
         check("max_keys", limits.max_keys, 1..=usize::MAX, "more than zero")?;
-        let client =
-            http_client::client(self.http_client, slice::from_ref(&url), ACCEPT, limits.timeout)?;
-        let disk_cache = self.cache_file.map(|path| DiskCache::new(path, &url, self.max_body));
+        let urls = location.client_urls();
+        let client = http_client::client(self.http_client, &urls, ACCEPT, limits.timeout)?;
+        let disk_cache = self.cache_file.map(|path| DiskCache::new(path, url, self.max_body));
         let clock = self.clock;
         let mut snapshot = Snapshot::new(&limits, &clock);
         if let Some(seed) = self.seed {
@@ -339,9 +393,9 @@ impl RemoteJwksBuilder {
         }
         let mut http = HttpGet::new(client, self.max_body, clock.clone());
         if let Some(credentials) = self.credentials {
-            http = http.with_credentials(&url, credentials);
+            http = http.with_credentials(url, credentials);
         }
-        let endpoint = HttpEndpoint { http, url, clock: clock.clone() };
+        let endpoint = HttpEndpoint { http, location, clock: clock.clone() };
         let (endpoint, rng) = (Box::new(endpoint), fastrand::Rng::new());
         let task = FetchTask::new(limits, snapshot, disk_cache, endpoint, clock, rng);
         Ok(RemoteJwks::from_task(task))

@@ -1,5 +1,6 @@
 //! Errors of building a remote key set and of fetching it.
 
+use super::metadata_error::MetadataError;
 use crate::error::{ConfigError, SourceError};
 use crate::http_client;
 use crate::jwks::error::KeySetError;
@@ -99,6 +100,14 @@ pub enum FetchError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The metadata of the issuer of
+    /// [`RemoteJwks::discover`](crate::RemoteJwks::discover) cannot be used. A request for it that
+    /// fails is one of the other errors.
+    #[error("the metadata of the issuer cannot be used")]
+    Metadata {
+        /// Why not.
+        source: MetadataError,
+    },
     /// The body is not a usable key set.
     #[error("the response cannot be used{}", remedy(.source))]
     KeySet {
@@ -117,8 +126,18 @@ impl FetchError {
             Self::Timeout | Self::Connection { .. } | Self::NotRunning => true,
             Self::Status { status, is_html } => http_client::is_transient(*status, *is_html),
             Self::TokenRejected | Self::TooLarge { .. } => false,
+            // As a 404 of the key set.
+            Self::Metadata { source } => {
+                matches!(source, MetadataError::NotFound { is_html: true, .. })
+            }
             Self::KeySet { source } => *source == KeySetError::NoUsableKey,
         }
+    }
+}
+
+impl From<MetadataError> for FetchError {
+    fn from(source: MetadataError) -> Self {
+        Self::Metadata { source }
     }
 }
 

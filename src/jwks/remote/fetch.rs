@@ -9,6 +9,7 @@ use url::Url;
 
 use super::freshness;
 use super::http_get::{Failure, HttpGet, Reply};
+use super::location::Location;
 use crate::clock::Clock;
 use crate::http_client;
 
@@ -19,6 +20,14 @@ pub(super) trait JwksEndpoint: Send + Sync {
 
     /// The URL for logs, metrics and `Debug`.
     fn printable_url(&self) -> String;
+
+    /// The URL that the metadata of the issuer named for the last fetch, if it did.
+    fn printable_jwks_uri(&self) -> Option<String> {
+        None
+    }
+
+    /// Called after a fetch that failed or whose response cannot be used.
+    fn fetch_failed(&self) {}
 }
 
 pub(super) type FetchFuture<'e> =
@@ -63,11 +72,13 @@ impl FetchCause {
     }
 }
 
-/// The validators of the last response (RFC 9110 §8.8), for a conditional request.
+/// The validators of the last response (RFC 9110 §8.8), for a conditional request to its URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Validators {
     pub(super) etag: Option<HeaderValue>,
     pub(super) last_modified: Option<HeaderValue>,
+    /// Where the response came from. Validators of another URL confirm nothing.
+    pub(super) url: Option<Url>,
 }
 
 impl Validators {
@@ -88,16 +99,22 @@ pub(super) struct JwksResponse {
 /// An endpoint over HTTP. Not `Debug`: the URL may hold a secret.
 pub(super) struct HttpEndpoint {
     pub(super) http: HttpGet,
-    pub(super) url: Url,
+    pub(super) location: Location,
     pub(super) clock: Clock,
 }
 
 impl JwksEndpoint for HttpEndpoint {
     fn fetch(&self, cause: FetchCause, validators: Validators) -> FetchFuture<'_> {
         Box::pin(async move {
+            let url = self.location.resolve(&self.http).await?;
+            let validators = match validators.url.as_ref() == Some(&url) {
+                true => validators,
+                false => Validators::default(),
+            };
             let is_conditional = !validators.is_empty();
             tracing::debug!(
                 endpoint = %self.printable_url(),
+                jwks_uri = self.printable_jwks_uri(),
                 cause = cause.label(),
                 is_conditional, "fetching key set"
             );
@@ -111,23 +128,32 @@ impl JwksEndpoint for HttpEndpoint {
             if let Some(last_modified) = validators.last_modified {
                 headers.insert(IF_MODIFIED_SINCE, last_modified);
             }
-            let Reply { headers, body } = self.http.get(&self.url, headers).await?;
+            let Reply { headers, body } = self.http.get(&url, headers).await?;
             Ok(JwksResponse {
                 body,
-                validators: read_validators(&headers),
+                validators: read_validators(&headers, url),
                 lifetime: freshness::lifetime(&headers, self.clock.unix_now()),
             })
         })
     }
 
     fn printable_url(&self) -> String {
-        http_client::printable(&self.url)
+        http_client::printable(self.location.url())
+    }
+
+    fn printable_jwks_uri(&self) -> Option<String> {
+        self.location.printable_jwks_uri()
+    }
+
+    fn fetch_failed(&self) {
+        self.location.expire();
     }
 }
 
-fn read_validators(headers: &HeaderMap) -> Validators {
+fn read_validators(headers: &HeaderMap, url: Url) -> Validators {
     Validators {
         etag: headers.get(ETAG).cloned(),
         last_modified: headers.get(LAST_MODIFIED).cloned(),
+        url: Some(url),
     }
 }

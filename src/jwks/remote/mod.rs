@@ -2,6 +2,7 @@
 
 mod builder;
 mod credentials;
+mod discovery;
 mod disk_cache;
 mod error;
 mod expiry;
@@ -11,6 +12,8 @@ mod freshness;
 mod handle;
 mod http_get;
 mod limits;
+mod location;
+mod metadata_error;
 mod pending_lookup;
 mod pending_requests;
 mod shared;
@@ -28,3 +31,4 @@ pub use error::{BuildError, FetchError};
 #[cfg(any(test, fuzzing))]
 pub(crate) use freshness::{clamp, freshness};
 pub use handle::{JwksHealth, RemoteJwks};
+pub use metadata_error::MetadataError;

@@ -302,9 +302,11 @@ impl FetchTask {
         if !is_published {
             return;
         }
+        let jwks_uri = self.endpoint.printable_jwks_uri();
+        self.endpoint.fetch_failed();
         // Outside the snapshot's lock: a subscriber or recorder may call `health`, which takes it.
         let usable_for = self.snapshot().usable_for(&self.clock);
-        self.telemetry.fetch_failed(&error, cause, usable_for);
+        self.telemetry.fetch_failed(&error, cause, usable_for, jwks_uri.as_deref());
     }
 
     /// Waits until the cache file holds the newest set, but not longer than `deadline`.

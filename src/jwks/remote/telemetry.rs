@@ -75,12 +75,14 @@ impl Telemetry {
     }
 
     /// Reports a failed fetch. `usable_for` is how long the keys stay usable; `None` before the
-    /// first set. Each kind of failure is logged at warn once, until a fetch succeeds.
+    /// first set. `jwks_uri` is the URL that the issuer's metadata named, if it did. Each kind of
+    /// failure is logged at warn once, until a fetch succeeds.
     pub(super) fn fetch_failed(
         &self,
         err: &FetchError,
         cause: FetchCause,
         usable_for: Option<Duration>,
+        jwks_uri: Option<&str>,
     ) {
         let (endpoint, error) = (&self.endpoint, Chain(err));
         let usable_for = usable_for.unwrap_or_default().as_secs();
@@ -89,6 +91,7 @@ impl Telemetry {
             FetchError::Connection { .. } => "connection",
             FetchError::Status { .. } | FetchError::TokenRejected => "status",
             FetchError::NotRunning => "not_running",
+            FetchError::Metadata { .. } => "metadata",
             FetchError::TooLarge { .. }
             | FetchError::KeySet { source: KeySetError::TooManyKeys { .. } } => "too_large",
             FetchError::KeySet { .. } => "unusable",
@@ -107,9 +110,9 @@ impl Telemetry {
             is_new
         };
         if is_new {
-            tracing::warn!(%endpoint, %error, usable_for, "key set fetch failed");
+            tracing::warn!(%endpoint, jwks_uri, %error, usable_for, "key set fetch failed");
         } else {
-            tracing::debug!(%endpoint, %error, usable_for, "key set fetch failed again");
+            tracing::debug!(%endpoint, jwks_uri, %error, usable_for, "key set fetch failed again");
         }
         self.count(cause, outcome);
     }
@@ -190,7 +193,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let telemetry = Telemetry::new("https://a.example/jwks.json".to_owned());
             for (error, usable_for, ..) in &cases {
-                telemetry.fetch_failed(error, FetchCause::Scheduled, *usable_for);
+                telemetry.fetch_failed(error, FetchCause::Scheduled, *usable_for, None);
             }
         });
         let text = read_to_string(path).unwrap();

@@ -220,10 +220,14 @@ mod tests {
             ("verify/policy.rs", "// http::Request\nconst X: &str = \"tonic::x\";", &[]),
             ("verify/policy.rs", "#[cfg(test)] mod t { use axum::Router; }", &[]),
             ("jwks/local.rs", "use http::StatusCode;", &[NO_STATUS]),
-            ("jwks/remote/fetch.rs", "use http::StatusCode as S; fn f(s: S) { s == S::OK }", &[]),
-            ("jwks/remote/fetch.rs", "fn f() { http::StatusCode::OK }", &[PICKS]),
             (
-                "jwks/remote/fetch.rs",
+                "jwks/remote/http_get.rs",
+                "use http::StatusCode as S; fn f(s: S) { s == S::OK }",
+                &[],
+            ),
+            ("jwks/remote/http_get.rs", "fn f() { http::StatusCode::OK }", &[PICKS]),
+            (
+                "jwks/remote/http_get.rs",
                 "fn f(s: u8) { s == http::StatusCode::FORBIDDEN }",
                 &[NO_STATUS],
             ),

@@ -8,6 +8,7 @@ mod caching;
 mod child;
 mod client;
 mod connections;
+mod discovery;
 mod documents;
 mod environment;
 mod load;

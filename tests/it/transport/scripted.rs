@@ -37,6 +37,10 @@ pub(crate) enum Script {
     Reset,
     /// Plays the script that this function selects by the request head, in lower case.
     Select(fn(&str) -> Self),
+    /// Plays the script of the request's path, in lower case, or a 404 for any other path.
+    Routes(Vec<(&'static str, Self)>),
+    /// Advances the paused clock, then plays the script.
+    After(Duration, Box<Self>),
 }
 
 impl Script {
@@ -215,7 +219,23 @@ where
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
     stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
     seen.send_modify(|seen| seen.heads.push(head.clone()));
-    match if let Script::Select(select) = script { select(&head) } else { script } {
+    let script = match script {
+        Script::Select(select) => select(&head),
+        Script::Routes(routes) => {
+            let path = head.split(' ').nth(1);
+            let script = routes.into_iter().find(|(of, _)| path == Some(of));
+            script.map_or_else(|| Script::response(404, &[], ""), |(_, script)| script)
+        }
+        script => script,
+    };
+    let script = match script {
+        Script::After(delay, script) => {
+            advance(delay).await;
+            *script
+        }
+        script => script,
+    };
+    match script {
         Script::Send(bytes) => {
             stream.write_all(&bytes).await?;
             stream.shutdown().await
@@ -247,7 +267,7 @@ where
                 seen.send_modify(|seen| seen.flooded += CHUNK);
             }
         }
-        Script::Reset | Script::Select(_) => Ok(()),
+        Script::Reset | Script::Select(_) | Script::Routes(_) | Script::After(..) => Ok(()),
     }
 }
 

@@ -189,7 +189,7 @@ impl Endpoint {
             }
             Behaviour::Responds => {
                 let etag = Some(etag).filter(|_| world.etags != Etags::None);
-                let validators = Validators { etag, last_modified: None };
+                let validators = Validators { etag, ..Validators::default() };
                 Ok(JwksResponse { body: Some(body.into()), validators, lifetime })
             }
             Behaviour::Refuses | Behaviour::Hangs | Behaviour::ResetsMidway => {
