@@ -148,6 +148,7 @@ mod deadline;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
 mod error;
+mod file_watch;
 #[cfg(feature = "reqwest")]
 mod http_client;
 mod jose;

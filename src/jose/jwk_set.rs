@@ -59,7 +59,7 @@ impl JwkSet {
             }
         }
         let clashes = |key: &Arc<Jwk>| keys.iter().any(|other| key.clashes_with(other));
-        let (clashing, mut keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
+        let (clashing, keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(clashes);
         for key in clashing {
             on_skip(key.logged_kid(), "a different key has the same kid and alg");
             skipped_kids.extend(key.kid().map(str::to_owned));
@@ -67,12 +67,18 @@ impl JwkSet {
         if keys.is_empty() {
             return Err(JwkSetError::NoUsableKey);
         }
+        let mut set = Self { keys, skipped_kids };
+        set.reuse(known);
+        Ok(set)
+    }
+
+    /// Takes the keys of this set that are also in `known` from there.
+    pub(crate) fn reuse<'k>(&mut self, known: impl IntoIterator<Item = &'k Arc<Jwk>>) {
         for known in known {
-            if let Some(key) = keys.iter_mut().find(|key| known.is_same(key)) {
+            if let Some(key) = self.keys.iter_mut().find(|key| known.is_same(key)) {
                 *key = Arc::clone(known);
             }
         }
-        Ok(Self { keys, skipped_kids })
     }
 
     /// Whether an entry, usable or skipped, has this `kid`.

@@ -89,6 +89,19 @@ impl KeySetError {
         }
     }
 
+    /// What tells one kind of problem from another in the log. A file that changes while it is bad
+    /// can have any number of PEM labels and blocks, but has few kinds.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Self::File { source, .. } => source
+                .downcast_ref::<Self>()
+                .map_or_else(|| source.to_string(), |contents| contents.kind()),
+            Self::PemBlock { .. } => "other PEM block".to_owned(),
+            Self::UnusableKey { reason, .. } => (*reason).to_owned(),
+            _ => self.to_string(),
+        }
+    }
+
     /// `blocks_before` is the number of blocks in the texts before this one.
     pub(super) fn of_pem(err: PemError, blocks_before: usize, limit: usize) -> Self {
         match err {

@@ -2,24 +2,23 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
+use super::current_keys::{CurrentKeys, Keys};
 use super::error::KeySetError;
+use super::key_file::KeyFile;
+use super::read_keys::{read_pem, read_pem_by_kid, read_set};
 use super::skipped_keys::SkippedKeys;
-use crate::config_text;
-use crate::error::SourceError;
-use crate::jose::{Algorithm, Jwk, JwkSet, has_block, public_keys};
-use crate::trusted_file;
-
-/// The maximum number of keys in a local set. A look-up scans all of them.
-const MAX_KEYS: usize = 1000;
-/// The largest file, in bytes. A JWK Set of 1000 RSA keys of 4096 bits takes 0.8 MB.
-const MAX_FILE: u64 = 1024 * 1024;
+use crate::background::BackgroundTask;
+use crate::clock::Clock;
+use crate::file_watch::FileWatch;
+use crate::jose::{Algorithm, Jwk, JwkSet};
 
 /// A key set in memory: for tests, for machines without a network, or for keys that are deployed
 /// with the service. Cheap to clone; clones share one set.
 ///
-/// Its keys are valid until [`replace`](Self::replace) or a new deployment replaces them.
+/// Its keys are valid until [`replace`](Self::replace), a change of a [watched
+/// file](Self::watch_file) or a new deployment replaces them.
 /// [`RemoteJwks`](crate::RemoteJwks) follows the rotation of an authority.
 ///
 /// A test without a network verifies against the keys of an embedded core:
@@ -34,20 +33,22 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `tracing` events of a [watched file](Self::watch_file):
+///
+/// | message | level | fields |
+/// |---|---|---|
+/// | `key file unusable`, once for each kind of error until a read succeeds | warn | `file`, `error`, `keys` |
+/// | `key file still unusable` | debug | `file`, `error`, `keys` |
+/// | `key file recovered`, `key file changed` | info | `file`, `keys` |
+/// | `key set with a file replaced`, until the next read of the file | error | `file`, `keys` |
+///
+/// `keys` is the number of keys in use.
 #[derive(Clone)]
-pub struct LocalJwks(Arc<Shared>);
-
-struct Shared {
-    current: RwLock<Keys>,
-    /// Held while a new set is read and put in place, so that `current` is locked only for the swap.
-    replacing: Mutex<()>,
-}
-
-#[derive(Clone, Debug)]
-struct Keys {
-    set: Arc<JwkSet>,
-    /// Whether a key is selected by the algorithm of a token alone.
-    ignores_kid: bool,
+pub struct LocalJwks {
+    keys: Arc<CurrentKeys>,
+    /// Not a part of `keys`, which the task shares: the last handle stops the task.
+    watch: Option<Arc<BackgroundTask<FileWatch<KeyFile>>>>,
 }
 
 impl LocalJwks {
@@ -79,7 +80,7 @@ impl LocalJwks {
     /// [`KeySetError::NotAKeySet`], [`KeySetError::TooManyKeys`], or [`KeySetError::NoUsableKey`]
     /// if every key was skipped.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        Ok(Self::new(read_set(json.as_ref(), &[])?, false))
+        Ok(Self::new(read_set(json.as_ref(), &SkippedKeys::default())?, false))
     }
 
     /// Replaces the key set by another JWK Set, in this handle and all its clones at once. Reads
@@ -88,8 +89,10 @@ impl LocalJwks {
     /// Keys that the new set lacks end with this call, for [cached
     /// tokens](crate::Verifier::cache_capacity) too. Tokens of the keys that it keeps stay cached.
     ///
-    /// For keys that arrive by another way than a JWKS endpoint, such as a watched ConfigMap or a
-    /// message bus:
+    /// Not for a set with a [watched file](Self::watch_file), which is its one writer: the next read
+    /// puts the keys of the file back, and the call is logged as an error.
+    ///
+    /// For keys that arrive by another way than a JWKS endpoint or a file, such as a message bus:
     ///
     /// ```
     /// use tower_m2m::{KeySetError, LocalJwks, Verifier};
@@ -115,14 +118,12 @@ impl LocalJwks {
     ///
     /// Those of [`from_json`](Self::from_json). The current set then stays in use.
     pub fn replace(&self, json: impl AsRef<[u8]>) -> Result<(), KeySetError> {
-        let _replacing = self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.current();
-        let set = read_set(json.as_ref(), before.set.keys())?;
-        let after = Keys { set: Arc::new(set), ignores_kid: false };
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
-        // After the swap, so that a key that is in both sets is found at any moment.
-        for key in before.set.keys().iter().filter(|key| !after.set.contains(key)) {
-            key.use_until(0);
+        let set = read_set(json.as_ref(), &SkippedKeys::default())?;
+        let keys = set.keys().len();
+        self.keys.publish(set, false);
+        if let Some(task) = &self.watch {
+            let file = task.work().path().display();
+            tracing::error!(%file, keys, "key set with a file replaced");
         }
         Ok(())
     }
@@ -168,7 +169,7 @@ impl LocalJwks {
     /// [`KeySetError::AmbiguousKeys`] if two different keys fit the same algorithm, as two RSA keys
     /// do, and [`KeySetError::TooManyKeys`] beyond 1000 keys.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, KeySetError> {
-        Self::from_keys(pem_keys(pem.as_ref(), None, 0)?, true)
+        Ok(Self::new(read_pem(pem.as_ref())?, true))
     }
 
     /// Reads public keys in PEM, each with its `kid`. Each text is one that
@@ -204,27 +205,13 @@ impl LocalJwks {
         K: AsRef<str>,
         P: AsRef<[u8]>,
     {
-        let mut keys = Vec::new();
-        for (kid, pem) in pems {
-            keys.extend(pem_keys(pem.as_ref(), Some(kid.as_ref()), keys.len())?);
-        }
-        if keys.is_empty() {
-            return Err(KeySetError::NoUsableKey);
-        }
-        Self::from_keys(keys, false)
-    }
-
-    fn from_keys(keys: Vec<Jwk>, ignores_kid: bool) -> Result<Self, KeySetError> {
-        let set = JwkSet::from(keys);
-        if set.has_ambiguous_key() {
-            return Err(KeySetError::AmbiguousKeys);
-        }
-        Ok(Self::new(set, ignores_kid))
+        Ok(Self::new(read_pem_by_kid(pems)?, false))
     }
 
     fn new(set: JwkSet, ignores_kid: bool) -> Self {
-        let current = RwLock::new(Keys { set: Arc::new(set), ignores_kid });
-        Self(Arc::new(Shared { current, replacing: Mutex::default() }))
+        let keys = CurrentKeys::default();
+        keys.publish(set, ignores_kid);
+        Self { keys: Arc::new(keys), watch: None }
     }
 
     /// Reads a file that holds a JWK Set or public keys in PEM, as [`from_json`](Self::from_json)
@@ -249,18 +236,58 @@ impl LocalJwks {
     /// [`KeySetError::File`], which names the file: it cannot be read, breaks one of these rules,
     /// or its contents are not as described.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeySetError> {
-        let path = path.as_ref();
-        let unusable = |source| KeySetError::File { path: path.to_owned(), source };
-        let content = trusted_file::read_others(path, MAX_FILE)
-            .map_err(|err| unusable(SourceError::new(err)))?;
-        // A JWK Set may hold PEM in a member of its own.
-        let is_json = config_text::without_bom(&content).trim_ascii_start().starts_with(b"{");
-        let keys = if has_block(&content) && !is_json {
-            Self::from_pem(content)
-        } else {
-            Self::from_json(content)
-        };
-        keys.map_err(|err| unusable(SourceError::new(err)))
+        let keys = Arc::default();
+        KeyFile::new(Arc::clone(&keys), Clock::default()).load(path.as_ref())?;
+        Ok(Self { keys, watch: None })
+    }
+
+    /// Reads a file as [`from_file`](Self::from_file) does, and again every 10 s from then on. For
+    /// keys in a mounted ConfigMap or a file that another program keeps. Blocks for the first read.
+    ///
+    /// A changed file replaces the set as [`replace`](Self::replace) does, in this handle and all
+    /// its clones: keys that it lacks end at once, for cached tokens too. Symbolic links are
+    /// followed at each read, as the mounts of Kubernetes need, where a changed ConfigMap swaps a
+    /// link. (A file that is mounted with `subPath` never changes.) To change a plain file, write a
+    /// new one beside it and rename it.
+    ///
+    /// If a later read fails, because the file is missing, empty or bad, **the last good keys stay
+    /// in use**, however long that lasts, and a warning is logged.
+    ///
+    /// The reads are made by a background task, which starts at once on a tokio runtime, otherwise
+    /// with the next request on one. It moves to the runtime of a later request if its own is shut
+    /// down or not driven, and stops when the last clone is dropped.
+    ///
+    /// ```no_run
+    /// use tower_m2m::{LocalJwks, Verifier};
+    ///
+    /// # fn main() -> Result<(), tower_m2m::KeySetError> {
+    /// let keys = LocalJwks::watch_file("/etc/billing/jwks.json")?;
+    /// let verifier = Verifier::new(keys).audience("billing");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_file`](Self::from_file), for the first read.
+    pub fn watch_file(path: impl AsRef<Path>) -> Result<Self, KeySetError> {
+        Self::watch_file_on(path.as_ref(), Clock::default())
+    }
+
+    pub(super) fn watch_file_on(path: &Path, clock: Clock) -> Result<Self, KeySetError> {
+        let keys = Arc::default();
+        let file = KeyFile::new(Arc::clone(&keys), clock);
+        let task = BackgroundTask::new(FileWatch::new(path.to_owned(), file)?);
+        let watched = Self { keys, watch: Some(Arc::new(task)) };
+        watched.ensure_watching();
+        Ok(watched)
+    }
+
+    /// Starts the task that reads the file, if there is one and it does not run.
+    pub(super) fn ensure_watching(&self) {
+        if let Some(task) = &self.watch {
+            task.ensure_running();
+        }
     }
 
     /// The key, if the set holds it and it may be used. `now` is in Unix seconds.
@@ -270,39 +297,27 @@ impl LocalJwks {
         algorithm: Algorithm,
         now: u64,
     ) -> Option<Arc<Jwk>> {
-        let Keys { set, ignores_kid } = self.current();
+        self.ensure_watching();
+        let Keys { set, ignores_kid } = self.keys.get();
         let kid = kid.filter(|_| !ignores_kid);
         set.find(kid, algorithm).filter(|key| key.is_usable(now)).cloned()
     }
 
-    /// A copy, so that no caller holds the lock.
-    fn current(&self) -> Keys {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     #[cfg(test)]
     pub(crate) fn keys(&self) -> Vec<Arc<Jwk>> {
-        self.current().set.keys().to_vec()
+        self.keys.get().set.keys().to_vec()
     }
 }
 
-/// Prints the number of keys.
+/// Prints the number of keys and the watched file.
 impl fmt::Debug for LocalJwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Keys { set, ignores_kid } = self.current();
-        f.debug_struct("LocalJwks").field("set", &set).field("ignores_kid", &ignores_kid).finish()
+        let Keys { set, ignores_kid } = self.keys.get();
+        let mut output = f.debug_struct("LocalJwks");
+        output.field("set", &set).field("ignores_kid", &ignores_kid);
+        if let Some(task) = &self.watch {
+            output.field("file", &task.work().path());
+        }
+        output.finish()
     }
-}
-
-/// Reads a JWK Set. A key that is also in `known` is taken from there.
-fn read_set(json: &[u8], known: &[Arc<Jwk>]) -> Result<JwkSet, KeySetError> {
-    let skipped = SkippedKeys::default();
-    let on_skip = |kid: Option<&str>, reason| skipped.log(kid, reason);
-    JwkSet::from_json(json, MAX_KEYS, known, on_skip).map_err(|err| KeySetError::new(err, MAX_KEYS))
-}
-
-/// The keys of one text. `blocks_before` is the number of keys in the texts before it.
-fn pem_keys(pem: &[u8], kid: Option<&str>, blocks_before: usize) -> Result<Vec<Jwk>, KeySetError> {
-    public_keys(pem, kid, MAX_KEYS.saturating_sub(blocks_before))
-        .map_err(|err| KeySetError::of_pem(err, blocks_before, MAX_KEYS))
 }

@@ -135,9 +135,12 @@
 //! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch
 //! succeeds, and 0 before the first set. While the fetch task runs, its value is at most 15 s old.
 
+mod current_keys;
 mod error;
+mod key_file;
 mod local;
 mod lookup;
+mod read_keys;
 #[cfg(feature = "reqwest")]
 mod remote;
 mod skipped_keys;

@@ -70,6 +70,14 @@ impl KeySource {
         }
     }
 
+    /// Starts the task that reads the file of a local set, if it has one and it does not run. For
+    /// uses that look no key up, such as a cached token.
+    pub(crate) fn ensure_watching(&self) {
+        if let Source::Local(local) = &self.0 {
+            local.ensure_watching();
+        }
+    }
+
     /// The URL of the keys, without its query. `None` if the keys are local.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         match &self.0 {

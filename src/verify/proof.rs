@@ -70,7 +70,8 @@ impl Proof {
 impl KeyWatch<'_> {
     /// Whether the key has ended: it has been unusable for [`GRACE`], or another key has its `kid`.
     pub(super) fn has_ended(&mut self, clock: &Clock) -> bool {
-        let key = &self.proof.key;
+        let Proof { key, keys, .. } = self.proof;
+        keys.ensure_watching();
         if key.is_usable(clock.unix_now()) {
             self.unusable_since = None;
             return false;

@@ -228,6 +228,7 @@ impl Verifier {
     pub(crate) fn cached(&self, token: &[u8]) -> Option<Result<ServiceClaims, Rejection>> {
         let deny_lists = self.policy.deny_lists();
         deny_lists.ensure_watching();
+        self.keys.ensure_watching();
         let now = self.clock.coarse_unix_now();
         let result = self.cache.get(token, now, self.marker_order, deny_lists)?;
         Some(result.map_err(rejected))

@@ -17,6 +17,7 @@ mod failover;
 mod files;
 mod inputs;
 mod issuers;
+mod key_file;
 #[cfg(unix)]
 mod kill;
 mod layer_order;

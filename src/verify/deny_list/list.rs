@@ -13,9 +13,10 @@ use super::health::DenyListHealth;
 use super::index::DenyIndex;
 use super::telemetry;
 use super::token_facts::TokenFacts;
-use super::watch::{FileWatch, ReadFile};
+use super::watch::DenyListFile;
 use crate::background::BackgroundTask;
 use crate::clock::Clock;
+use crate::file_watch::FileWatch;
 use crate::rejection::RejectionReason;
 
 /// A list of tokens that a [`Verifier`](crate::Verifier) rejects although they are valid. Cheap to
@@ -105,7 +106,7 @@ pub struct DenyList {
 
 #[derive(Default)]
 struct WatchedFile {
-    task: OnceLock<BackgroundTask<FileWatch>>,
+    task: OnceLock<BackgroundTask<FileWatch<DenyListFile>>>,
     /// Held by `watch_file`, so that a list gets one task.
     starting: Mutex<()>,
 }
@@ -209,8 +210,8 @@ impl DenyList {
                 let path = task.work().path().to_owned();
                 return Err(DenyListError::AlreadyWatching { path });
             }
-            let read = ReadFile::new(path)?;
-            let watch = FileWatch::new(path.to_owned(), read, Arc::clone(&self.entries));
+            let file = DenyListFile::new(Arc::clone(&self.entries));
+            let watch = FileWatch::new(path.to_owned(), file)?;
             task.get_or_init(|| BackgroundTask::new(watch));
         }
         self.ensure_watching();
@@ -242,7 +243,7 @@ impl DenyList {
         }
     }
 
-    pub(super) fn watch(&self) -> Option<&FileWatch> {
+    pub(super) fn watch(&self) -> Option<&FileWatch<DenyListFile>> {
         self.file.task.get().map(BackgroundTask::work)
     }
 

@@ -2,12 +2,12 @@
 //! [`DenyList`](crate::DenyList) lists them.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::entry::DenyEntry;
 use super::error::DenyListError;
 use crate::error::Chain;
+use crate::file_watch::WarnedKinds;
 use crate::rejection::RejectionReason;
 
 const LOG_TARGET: &str = "tower_m2m::deny_list";
@@ -56,16 +56,14 @@ pub(super) fn gauges(file: Option<&Path>, entries: usize, age: Duration) {
 /// The log of one watched file.
 #[derive(Default)]
 pub(super) struct FileLog {
-    /// The kinds of errors that were logged at warn since the last good read.
-    warned: Mutex<Vec<String>>,
+    warned: WarnedKinds,
 }
 
 impl FileLog {
     /// Reports that the file was read. `entries` is the number of entries in force.
     pub(super) fn succeeded(&self, file: &Path, entries: usize, has_changed: bool) {
         let file = file.display();
-        let has_recovered = !std::mem::take(&mut *self.warned()).is_empty();
-        if has_recovered {
+        if self.warned.recover() {
             tracing::info!(target: LOG_TARGET, %file, entries, "deny list file recovered");
         }
         if has_changed {
@@ -77,23 +75,10 @@ impl FileLog {
     /// kind of error is logged at warn once, until a read succeeds.
     pub(super) fn failed(&self, file: &Path, err: &DenyListError, age: Duration) {
         let (file, error, age) = (file.display(), Chain(err), age.as_secs());
-        let is_new = {
-            let (mut warned, kind) = (self.warned(), err.kind());
-            let is_new = !warned.contains(&kind);
-            if is_new {
-                warned.push(kind);
-            }
-            is_new
-        };
-        if is_new {
+        if self.warned.is_new(err.kind()) {
             tracing::warn!(target: LOG_TARGET, %file, %error, age, "deny list file unusable");
         } else {
             tracing::debug!(target: LOG_TARGET, %file, %error, age, "deny list file still unusable");
         }
-    }
-
-    fn warned(&self) -> MutexGuard<'_, Vec<String>> {
-        // No code panics while it holds the lock.
-        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
