@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -14,6 +14,8 @@ use tokio::time::{advance, sleep};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{Expected, KeySource, LocalJwks, RemoteJwks, Verifier};
 
+use crate::manual_clock::ManualClock;
+use crate::pem::public_der;
 use crate::support::{Logs, chain};
 use crate::transport::scripted::{Script, Server};
 
@@ -45,11 +47,7 @@ impl Fixture {
 
     /// The key of this authority in PEM.
     fn pem(&self, of: usize) -> String {
-        let jwk: Value = serde_json::from_str(&self.authorities[of].jwk()).unwrap();
-        let x = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
-        // RFC 8410 §4.
-        let der = [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".as_slice(), &x].concat();
-        let text = STANDARD.encode(der);
+        let text = STANDARD.encode(public_der(&self.authorities[of]));
         format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
     }
 
@@ -58,6 +56,13 @@ impl Fixture {
         let new = self.folder.path().join("new");
         write(&new, content).unwrap();
         rename(new, &self.path).unwrap();
+    }
+
+    /// Advances the clock, and waits until a read has been logged: `times` so far. Not a sleep:
+    /// a verification may wait for a permit, and time would pass.
+    async fn read(&self, clock: &ManualClock, logs: &Logs, event: &str, times: usize) {
+        clock.advance(ONE_READ).await;
+        logs.wait_for_times(event, times).await;
     }
 
     fn watch(&self) -> (LocalJwks, Verifier) {
@@ -83,7 +88,7 @@ fn runtime() -> Runtime {
 
 #[tokio::test(start_paused = true)]
 async fn changed_file_is_in_use_within_10_s() {
-    let fixture = Fixture::new();
+    let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
     // (content, accepted authorities); a PEM key verifies tokens with any kid.
     let contents = [
         (fixture.set(&[0]), vec![0]),
@@ -97,11 +102,12 @@ async fn changed_file_is_in_use_within_10_s() {
     let (keys, verifier) = fixture.watch();
     // A clone has the same set, and cached tokens of removed keys are rejected.
     let clone = Verifier::new(keys);
-    for (before, after) in contents.iter().zip(&contents[1..]) {
+    for (number, after) in contents.iter().enumerate().skip(1) {
         fixture.write(&after.0);
-        sleep(Duration::from_secs(9)).await;
-        assert_eq!(fixture.accepted(&verifier).await, before.1);
-        sleep(ONE_READ - Duration::from_secs(9)).await;
+        clock.advance(Duration::from_secs(9)).await;
+        assert_eq!(fixture.accepted(&verifier).await, contents[number - 1].1);
+        clock.advance(ONE_READ - Duration::from_secs(9)).await;
+        logs.wait_for_times("key file changed", number).await;
         for verifier in [&verifier, &clone] {
             assert_eq!(fixture.accepted(verifier).await, after.1);
         }
@@ -114,7 +120,7 @@ async fn link_that_the_kubelet_swaps_is_followed() {
     use std::fs::remove_dir_all;
     use std::os::unix::fs::symlink;
 
-    let fixture = Fixture::new();
+    let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
     let at = |name: &str| fixture.folder.path().join(name);
     // jwks.json -> ..data/jwks.json, ..data -> a folder for each version.
     let swap = |version: &str, content: String| {
@@ -129,10 +135,10 @@ async fn link_that_the_kubelet_swaps_is_followed() {
     symlink("..data/jwks.json", &fixture.path).unwrap();
     let (_, verifier) = fixture.watch();
     assert_eq!(fixture.accepted(&verifier).await, [0]);
-    for (old, (new, number)) in versions.iter().zip([(versions[1], 1), (versions[2], 0)]) {
-        swap(new, fixture.set(&[number]));
-        remove_dir_all(at(old)).unwrap();
-        sleep(ONE_READ).await;
+    for (swaps, number) in [(1, 1), (2, 0)] {
+        swap(versions[swaps], fixture.set(&[number]));
+        remove_dir_all(at(versions[swaps - 1])).unwrap();
+        fixture.read(&clock, &logs, "key file changed", swaps).await;
         assert_eq!(fixture.accepted(&verifier).await, [number]);
     }
 }
@@ -184,12 +190,12 @@ fn bad_files() -> Vec<(Spoil, &'static str)> {
 #[tokio::test(start_paused = true)]
 async fn bad_file_keeps_the_last_keys_until_it_is_good() {
     for (spoil, problem) in bad_files() {
-        let (fixture, logs) = (Fixture::new(), Logs::of_this_thread());
+        let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
         fixture.write(fixture.set(&[0]));
         let (_, verifier) = fixture.watch();
         spoil(&fixture);
-        for _ in 0..3 {
-            sleep(ONE_READ).await;
+        for reads in 1..4 {
+            fixture.read(&clock, &logs, " unusable file=", reads).await;
             assert_eq!(fixture.accepted(&verifier).await, [0], "{problem}");
         }
         let text = logs.text();
@@ -205,7 +211,7 @@ async fn bad_file_keeps_the_last_keys_until_it_is_good() {
             remove_dir(&fixture.path).unwrap();
         }
         fixture.write(fixture.set(&[1]));
-        sleep(ONE_READ).await;
+        fixture.read(&clock, &logs, "key file changed", 1).await;
         assert_eq!(fixture.accepted(&verifier).await, [1], "{problem}");
         assert_eq!(logs.text().matches("key file recovered").count(), 1, "{problem}");
         assert_eq!(logs.text().matches("key file changed").count(), 1, "{problem}");
@@ -226,13 +232,13 @@ fn bad_file_at_the_start_is_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn next_read_puts_the_keys_of_the_file_back() {
-    let (fixture, logs) = (Fixture::new(), Logs::of_this_thread());
+    let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
     fixture.write(fixture.set(&[0]));
     let (keys, verifier) = fixture.watch();
-    for _ in 0..2 {
+    for reads in 1..3 {
         keys.replace(fixture.set(&[1])).unwrap();
         assert_eq!(fixture.accepted(&verifier).await, [1]);
-        sleep(ONE_READ).await;
+        fixture.read(&clock, &logs, "key file changed", reads).await;
         assert_eq!(fixture.accepted(&verifier).await, [0]);
     }
     assert_eq!(logs.text().matches("ERROR").count(), 2, "{}", logs.text());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower_m2m::jwks::{BuildError, MetadataError};
 use tower_m2m::testing::TestAuthority;
@@ -257,7 +258,9 @@ async fn validators_are_not_sent_to_another_url() {
     clock.advance(Duration::from_secs(90)).await;
     server.wait_until(|seen| seen.heads.len() == 3).await;
     assert!(server.seen().heads[2].contains("if-none-match: \"1\""), "{:?}", server.seen());
-    logs.wait_for_times("fetching key set", 2).await;
+    while jwks.health().age != Some(Duration::ZERO) {
+        yield_now().await;
+    }
     server.play(at("/new", false));
     // It fails, and so does its retry at the new URL.
     for failures in 1..3 {
