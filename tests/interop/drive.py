@@ -12,7 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from algorithms import ALGORITHMS, jose_signs, openssl_signs
 from harness import (
+    API_DOMAIN,
+    FEEDS,
+    MARKER,
+    MINTS,
+    VERIFIES,
     Case,
     Failure,
     Processes,
@@ -26,14 +32,8 @@ from harness import (
     whoami,
 )
 
-MINTS = "mints, our m2 verifies"
-FEEDS = "serves JWKS, our m2 fetches"
-VERIFIES = "verifies, our m1 mints"
-
-API_DOMAIN = "https://api.example.com"
 API_KEY = "key-one-0123456789abcdef"
 JWKS_ROUTE = "/auth/jwt/jwks.json"
-MARKER = {"source": "microservice"}
 
 # The responses of a SuperTokens core.
 BAD_VALIDITY = "400 validity must be greater than or equal to 0"
@@ -196,6 +196,19 @@ class Interop:
             ],
         )
 
+    # The cases of each signature algorithm.
+
+    def algorithms(self, jose: str) -> list[Row]:
+        def start(name: str) -> dict[str, str]:
+            command = ["node", "node/m2/authority.js"]
+            authority = self.third_party("m2", name, command, {"ALGORITHMS": " ".join(ALGORITHMS)})
+            m2 = self.example("m2", f"of-{name}", *m2_flags(f"{authority}/jwks.json"))
+            bare = self.example("m2", f"of-{name}-bare", *m2_flags(f"{authority}/bare-jwks.json"))
+            return {"authority": authority, "m2": m2, "bare": bare}
+
+        # Forged tokens make an m2 fetch its keys, so each system has its own.
+        return jose_signs(jose, lambda: start("authority-jose")) + openssl_signs(lambda: start("authority-openssl"))
+
     # The cases of the documentation's curl requests.
 
     def curl(self, system: str) -> list[Row]:
@@ -288,7 +301,8 @@ def run(interop: Interop) -> list[Row]:
         return interop.verifies(" + ".join(names), "m2", ["node", "node/m2/jsonwebtoken.js"])
 
     def jose() -> list[Row]:
-        return interop.verifies(pinned("jose", m2, '"jose": "(.+)"'), "m2", ["node", "node/m2/jose.js"])
+        name = pinned("jose", m2, '"jose": "(.+)"')
+        return interop.verifies(name, "m2", ["node", "node/m2/jose.js"]) + interop.algorithms(name)
 
     def pyjwt() -> list[Row]:
         name = pinned("PyJWT", "python/requirements.in", r"PyJWT.*==(.+)")

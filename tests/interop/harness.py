@@ -14,6 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+# The directions of the matrix.
+MINTS = "mints, our m2 verifies"
+FEEDS = "serves JWKS, our m2 fetches"
+VERIFIES = "verifies, our m1 mints"
+
+# The issuer and the marker of the tokens.
+API_DOMAIN = "https://api.example.com"
+MARKER = {"source": "microservice"}
+
 # All requests go to loopback, so the environment's proxy is ignored.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -99,17 +108,31 @@ def whoami(m2: str, token: str | None = None) -> int:
     return fetch(f"{m2}/whoami", headers={} if token is None else {"authorization": f"Bearer {token}"})[0]
 
 
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def base64url_decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
 def decoded(token: str, part: int) -> dict:
-    text = token.split(".")[part]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    return json.loads(base64url_decoded(token.split(".")[part]))
 
 
 def altered(token: str, part: int, **members: object) -> str:
     """The token with these members in its header (part 0) or claims (part 1) and the original signature."""
     parts = token.split(".")
-    text = json.dumps(decoded(token, part) | members).encode()
-    parts[part] = base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+    parts[part] = base64url(json.dumps(decoded(token, part) | members).encode())
     return ".".join(parts)
+
+
+def signature_altered(token: str) -> str:
+    """The token with one other bit in the middle of its signature."""
+    signed_text, _, signature = token.rpartition(".")
+    altered_bytes = bytearray(base64url_decoded(signature))
+    altered_bytes[len(altered_bytes) // 2] ^= 1
+    return f"{signed_text}.{base64url(altered_bytes)}"
 
 
 def described(token: str) -> str:

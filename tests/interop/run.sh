@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests this crate against the official SDKs and the JWT libraries that SuperTokens' documentation names. Prints a
-# matrix and exits with 0 if every row is as expected. Needs Node 20, Python 3.11, Go and JDK 17; a missing tool
-# fails only the rows that use it.
+# Tests this crate against the official SDKs and the JWT libraries that SuperTokens' documentation names, and with each
+# signature algorithm against jose and openssl. Prints a matrix and exits with 0 if every row is as expected. Needs
+# Node 20, Python 3.11, Go and JDK 17; a missing tool fails only the rows that use it.
 #
 #   tests/interop/run.sh [--update-readme]
 #
@@ -30,6 +30,7 @@ debian() {
     local missing=()
     command -v mvn > /dev/null || ! command -v java > /dev/null || missing+=(maven)
     command -v curl > /dev/null || missing+=(curl)
+    command -v openssl > /dev/null || missing+=(openssl)
     ! command -v python3 > /dev/null || python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
     [ ${#missing[@]} -gt 0 ] || return 0
     apt-get update -qq
