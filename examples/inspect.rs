@@ -16,20 +16,24 @@ use tracing_subscriber::filter::LevelFilter;
 
 use advice::advice;
 use decoded_token::{DecodedToken, date};
+use marker::Marker;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
 #[path = "support/advice.rs"]
 mod advice;
 #[path = "support/decoded_token.rs"]
 mod decoded_token;
+#[path = "support/marker.rs"]
+mod marker;
 mod support;
 
 const USAGE: &str = "\
-usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http] TOKEN
+usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--marker CLAIM=VALUE] [--allow-plain-http] TOKEN
 
   --jwks URL           the JWKS endpoint that M2 uses
   --issuer ISS         the issuer that M2 requires
   --audience AUD       the audience that M2 requires
+  --marker CLAIM=VALUE the marker that M2 requires, in the form of its flag (source=microservice)
   --allow-plain-http   allow an http URL beyond loopback
   TOKEN                the token, with or without Bearer in front; @FILE reads it from a file, - from standard input.
                        Unlike a token on the command line, these do not appear in the list of processes
@@ -46,6 +50,7 @@ struct Flags {
     jwks: String,
     issuer: Option<String>,
     audience: Option<String>,
+    marker: Marker,
     allow_plain_http: bool,
     token: String,
 }
@@ -60,6 +65,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("jwks") => flags.jwks = parser.value()?.string()?,
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
+            Long("marker") => flags.marker = Marker::parse(&parser.value()?.string()?)?,
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
             Value(token) if flags.token.is_empty() => flags.token = token.string()?,
@@ -100,7 +106,7 @@ async fn run() -> Result<ExitCode, Stop> {
         jwks = jwks.allow_plain_http();
     }
     let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
-    let mut verifier = Verifier::new(jwks.clone());
+    let mut verifier = flags.marker.require(Verifier::new(jwks.clone()));
     if let Some(issuer) = &flags.issuer {
         verifier = verifier.issuer(issuer);
     }
@@ -114,7 +120,7 @@ async fn run() -> Result<ExitCode, Stop> {
     let fetched = jwks.refresh().await;
     match verifier.verify(token).await {
         Ok(caller) => {
-            print(checks(None))?;
+            print(checks(None, &flags.marker))?;
             print(format_args!("M2 accepts the token{}.", expiry(&caller)))?;
             if flags.issuer.is_none() || flags.audience.is_none() {
                 print(
@@ -125,9 +131,9 @@ async fn run() -> Result<ExitCode, Stop> {
         }
         Err(rejection) => {
             let reason = rejection.reason();
-            print(checks(Some(reason)))?;
+            print(checks(Some(reason), &flags.marker))?;
             print(format_args!("M2 rejects the token: {reason:?}, {}.", reason.description()))?;
-            print(advice(reason, &decoded, &jwks, fetched.err().as_ref()))?;
+            print(advice(reason, &decoded, &jwks, fetched.err().as_ref(), &flags.marker))?;
             Ok(ExitCode::FAILURE)
         }
     }
@@ -143,6 +149,9 @@ fn expiry(caller: &ServiceClaims) -> String {
     let exp = caller.get("exp").map(|exp| date("exp", exp)).unwrap_or_default();
     format!("; it expires{exp}")
 }
+
+/// The beginning of the check that ends with the marker.
+const MARKER: &str = "marker: ";
 
 /// The checks, each with the reasons for which it rejects a token. M2 uses this order if the key is
 /// unknown. With a known key it checks the signature before the dates and `iss`, `aud` and `sub`.
@@ -197,11 +206,11 @@ const CHECKS: [(&str, &[Reason]); 9] = [
         ],
     ),
     ("signature: valid for this token and key", &[Reason::BadSignature]),
-    ("marker: source is exactly \"microservice\"", &[Reason::NotMicroservice]),
+    (MARKER, &[Reason::NotMicroservice]),
 ];
 
 /// One line for each check, with a mark if it was reached.
-fn checks(failed: Option<Reason>) -> String {
+fn checks(failed: Option<Reason>, marker: &Marker) -> String {
     let failed_at =
         failed.and_then(|reason| CHECKS.iter().position(|(_, reasons)| reasons.contains(&reason)));
     let is_skipped = |check: &str| {
@@ -215,7 +224,10 @@ fn checks(failed: Option<Reason>) -> String {
             Some(_) if is_skipped(check) => " ",
             _ => "✓",
         };
-        format!("{mark} {check}\n")
+        match *check {
+            MARKER => format!("{mark} {MARKER}{marker}\n"),
+            check => format!("{mark} {check}\n"),
+        }
     });
     lines.collect()
 }

@@ -22,19 +22,24 @@ use tokio::sync::oneshot;
 use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
 use tracing_subscriber::filter::LevelFilter;
 
+use marker::Marker;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/marker.rs"]
+mod marker;
 #[path = "support/server.rs"]
 mod server;
 mod support;
 
 const USAGE: &str = "\
-usage: m2 --listen ADDRESS --jwks URL [--issuer ISS] [--audience AUD] [--allow-plain-http]
+usage: m2 --listen ADDRESS --jwks URL [--issuer ISS] [--audience AUD] [--marker CLAIM=VALUE] [--allow-plain-http]
 
   --listen ADDRESS     host name or IP address and port to listen on, for example 127.0.0.1:4002
   --jwks URL           the JWKS endpoint of the authority
   --issuer ISS         accept only tokens with this `iss`
   --audience AUD       accept only tokens with this `aud`
+  --marker CLAIM=VALUE the claim that only service tokens have (source=microservice). CLAIM may be a JSON array, the path
+                       to a nested claim; VALUE may be JSON: service=[\"orders\",\"refunds\"], scope={\"scope\":\"charge\"}
   --allow-plain-http   allow an http URL beyond loopback
   --help               print this help
 
@@ -51,6 +56,7 @@ struct Flags {
     jwks: String,
     issuer: Option<String>,
     audience: Option<String>,
+    marker: Marker,
     allow_plain_http: bool,
 }
 
@@ -65,6 +71,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("jwks") => flags.jwks = parser.value()?.string()?,
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
+            Long("marker") => flags.marker = Marker::parse(&parser.value()?.string()?)?,
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
@@ -94,7 +101,7 @@ async fn run() -> Result<ExitCode, Stop> {
     }
     let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
     let addresses = server::resolve(&flags.listen).await?;
-    let mut verifier = Verifier::new(jwks.clone());
+    let mut verifier = flags.marker.require(Verifier::new(jwks.clone()));
     if let Some(issuer) = flags.issuer {
         verifier = verifier.issuer(issuer);
     }

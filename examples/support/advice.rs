@@ -4,6 +4,7 @@ use serde_json::Value;
 use tower_m2m::{FetchError, RejectionReason as Reason, RemoteJwks};
 
 use crate::decoded_token::{DecodedToken, shown};
+use crate::marker::Marker;
 use crate::support::chain;
 
 /// What to change in M1, in M2 or at the authority.
@@ -12,6 +13,7 @@ pub(crate) fn advice(
     decoded: &DecodedToken,
     jwks: &RemoteJwks,
     fetch: Option<&FetchError>,
+    marker: &Marker,
 ) -> String {
     let kids = || {
         let keys = jwks
@@ -90,9 +92,9 @@ pub(crate) fn advice(
             "The token was altered, or its kid now belongs to another key: mint a new token.".to_owned()
         }
         Reason::NotMicroservice => format!(
-            "The token's source is {}: call M2 with a token that is minted with \"source\": \"microservice\", not with an end \
-             user's.",
-            decoded.claim("source")
+            "The token's {} is {}, but M2 requires that {marker}: call M2 with a service's token, not with an end user's.",
+            marker.path.join("."),
+            decoded.claim_at(&marker.path)
         ),
         _ => match fetch {
             Some(error) => format!(

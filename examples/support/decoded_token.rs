@@ -26,7 +26,14 @@ impl DecodedToken {
     }
 
     pub(crate) fn claim(&self, name: &str) -> String {
-        self.claims.as_ref().and_then(|claims| claims.get(name)).map_or("(none)".to_owned(), shown)
+        self.claim_at(&[name.to_owned()])
+    }
+
+    /// The claim at a path of nested claims.
+    pub(crate) fn claim_at(&self, path: &[String]) -> String {
+        let claims = self.claims.as_ref();
+        let claim = path.iter().fold(claims, |claim, name| claim.and_then(|claim| claim.get(name)));
+        claim.map_or("(none)".to_owned(), shown)
     }
 }
 

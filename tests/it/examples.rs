@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tokio::time::timeout;
 use tower_m2m::EmbeddedCore;
 use tower_m2m::testing::TestAuthority;
@@ -152,7 +153,11 @@ fn usage_error_prints_the_usage_and_then_the_error() {
             &["--listen", "1.2.3.4", "--jwks", "http://localhost"],
             "m2: --listen \"1.2.3.4\" is not a host name or IP address and a port",
         ),
+        ("m2", &["--marker", "secret"], "m2: --marker is not CLAIM=VALUE"),
+        ("m2", &["--marker", "[secret=x"], "m2: the claim of --marker is not valid: "),
+        ("m2", &["--marker", "x={secret"], "m2: the value of --marker is not valid: "),
         ("inspect", &["--nonsense"], "inspect: invalid option '--nonsense'"),
+        ("inspect", &["--marker", "secret"], "inspect: --marker is not CLAIM=VALUE"),
         ("inspect", &["--jwks", "http://localhost"], "inspect: TOKEN is missing"),
         (
             "inspect",
@@ -399,4 +404,36 @@ async fn inspect_reads_the_token_from_a_file_or_stdin() {
     let error = text(&missing.stderr);
     assert!(error.starts_with("inspect: cannot read /nonexistent: "), "{error}");
     assert_eq!(missing.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn marker_flag_replaces_the_marker() {
+    let authority = TestAuthority::start().await;
+    let jwks = authority.jwks_url();
+    let payment =
+        json!({"client_id": "orders", "scope": "charge refund", "realm": {"kind": "m2m"}});
+    let user = json!({"client_id": "web", "scope": "profile", "realm": {"kind": "user"}});
+    let default = json!({"source": "microservice"});
+    for (marker, shown) in [
+        ("client_id=orders", "client_id is \"orders\""),
+        (r#"client_id=["orders","refunds"]"#, r#"client_id is ["orders","refunds"]"#),
+        (r#"scope={"scope":"charge"}"#, r#"scope is {"scope":"charge"}"#),
+        (r#"["realm","kind"]=m2m"#, r#"["realm","kind"] is "m2m""#),
+    ] {
+        let m2 = m2(&jwks, &["--marker", marker]);
+        for (claims, status) in [(&payment, 200), (&user, 403), (&default, 403)] {
+            let token = authority.token().without_marker().claims(claims.clone()).sign();
+            let request = reqwest::Client::new().get(format!("{}/whoami", m2.url));
+            let response = request.bearer_auth(&token).send().await.unwrap();
+            assert_eq!(response.status(), status, "{marker}: {claims}");
+
+            let mut inspect = example("inspect");
+            inspect.args(["--jwks", &jwks, "--marker", marker, &token]);
+            let output = run_on_a_thread(inspect).await;
+            let check = if status == 200 { "✓" } else { "✗" };
+            let (printed, check) = (text(&output.stdout), format!("{check} marker: {shown}\n"));
+            assert!(printed.contains(&check), "{marker}: {printed}");
+            assert_eq!(output.status.success(), status == 200, "{marker}: {claims}");
+        }
+    }
 }
