@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from algorithms import ALGORITHMS, jose_signs, openssl_signs
+from authorities import oidc_provider
 from harness import (
     API_DOMAIN,
     FEEDS,
@@ -209,6 +210,24 @@ class Interop:
         # Forged tokens make an m2 fetch its keys, so each system has its own.
         return jose_signs(jose, lambda: start("authority-jose")) + openssl_signs(lambda: start("authority-openssl"))
 
+    # The cases of an OAuth authority.
+
+    def authority(self, system: str) -> list[Row]:
+        def start() -> dict[str, str]:
+            issuer = self.third_party("oidc-provider", "oidc-provider", ["node", "node/oidc-provider/server.js"], {})
+
+            def m2(name: str, *flags: str) -> str:
+                return self.example("m2", f"of-oidc-{name}", "--jwks", f"{issuer}/jwks", "--issuer", issuer, *flags)
+
+            return {
+                "issuer": issuer,
+                "billing": m2("billing", "--audience", "billing"),
+                "stock": m2("stock", "--audience", "stock"),
+                "charge": m2("charge", "--audience", "billing", "--marker", 'scope={"scope":"charge"}'),
+            }
+
+        return oidc_provider(system, start)
+
     # The cases of the documentation's curl requests.
 
     def curl(self, system: str) -> list[Row]:
@@ -304,6 +323,10 @@ def run(interop: Interop) -> list[Row]:
         name = pinned("jose", m2, '"jose": "(.+)"')
         return interop.verifies(name, "m2", ["node", "node/m2/jose.js"]) + interop.algorithms(name)
 
+    def provider() -> list[Row]:
+        package = "node/oidc-provider/package.json"
+        return interop.authority(pinned("oidc-provider", package, '"oidc-provider": "(.+)"'))
+
     def pyjwt() -> list[Row]:
         name = pinned("PyJWT", "python/requirements.in", r"PyJWT.*==(.+)")
         return interop.verifies(name, "python", [python, "python/m2.py"])
@@ -327,6 +350,7 @@ def run(interop: Interop) -> list[Row]:
         pyjwt,
         golang_jwt,
         nimbus,
+        provider,
     ]
     with ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(job) for job in jobs]

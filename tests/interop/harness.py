@@ -81,9 +81,11 @@ def last_line(path: Path) -> str:
 
 
 def fetch(url: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-    """Sends a GET, or a POST of JSON, and returns the response, whatever its status."""
+    """Sends a GET, or a POST of JSON or of a form's bytes, and returns the response, whatever its status."""
     request = urllib.request.Request(url, headers=headers or {})
-    if body is not None:
+    if isinstance(body, bytes):
+        request.data = body
+    elif body is not None:
         request.data = json.dumps(body).encode()
         request.add_header("content-type", "application/json; charset=utf-8")
     try:

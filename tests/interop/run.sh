@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests this crate against the official SDKs and the JWT libraries that SuperTokens' documentation names, and with each
-# signature algorithm against jose and openssl. Prints a matrix and exits with 0 if every row is as expected. Needs
-# Node 20, Python 3.11, Go and JDK 17; a missing tool fails only the rows that use it.
+# signature algorithm against jose and openssl, and the tokens of the OAuth authority oidc-provider. Prints a matrix and
+# exits with 0 if every row is as expected. Needs Node 20, Python 3.11, Go and JDK 17; a missing tool fails only the rows
+# that use it.
 #
 #   tests/interop/run.sh [--update-readme]
 #
@@ -43,6 +44,7 @@ install_node() {
 install_supertokens-24() { install_node supertokens-24 && cp ../sdk.js .; }
 install_supertokens-23() { install_node supertokens-23 && cp ../sdk.js .; }
 install_m2() { install_node m2; }
+install_oidc-provider() { install_node oidc-provider; }
 install_python() {
     need python3 && python3 -m venv python/venv &&
         python/venv/bin/pip install --quiet --no-compile --require-hashes --only-binary :all: \
@@ -71,7 +73,7 @@ export out
 need python3 || { echo "FAIL: the test driver needs python3, so nothing was tested" >&2; exit 1; }
 debian > "$out/logs/debian.log" 2>&1 || echo "apt-get failed: $(tail -n 1 "$out/logs/debian.log")"
 installing=()
-for name in go python supertokens-24 supertokens-23 m2 java; do
+for name in go python supertokens-24 supertokens-23 m2 oidc-provider java; do
     part "$name" &
     installing+=($!)
 done
