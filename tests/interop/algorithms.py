@@ -7,7 +7,19 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from harness import API_DOMAIN, MARKER, MINTS, Case, Failure, Row, base64url, fetch_json, rows, signature_altered, whoami
+from harness import (
+    API_DOMAIN,
+    MARKER,
+    MINTS,
+    Case,
+    Failure,
+    Row,
+    base64url,
+    fetch_json,
+    rows,
+    signature_altered,
+    whoami,
+)
 
 # Ed25519 is the name of EdDSA in RFC 9864.
 SUPPORTED = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "Ed25519"]

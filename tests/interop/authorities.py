@@ -1,4 +1,4 @@
-"""The cases of OAuth authorities: our m2 verifies the tokens that they issue for client credentials (RFC 6749 §4.4)."""
+"""The cases of an OAuth authority: our m2 verifies its tokens for client credentials (RFC 6749 §4.4)."""
 
 import base64
 import json
