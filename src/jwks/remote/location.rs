@@ -10,7 +10,7 @@ use crate::http_client;
 /// The URL of a key set, or the issuer whose metadata names it.
 pub(super) enum Location {
     Known(Url),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 impl Location {
@@ -24,7 +24,7 @@ impl Location {
         issuer: &str,
         is_plain_http_allowed: bool,
     ) -> Result<Self, ConfigError> {
-        Discovery::new(issuer, is_plain_http_allowed).map(Self::Discovered)
+        Discovery::new(issuer, is_plain_http_allowed).map(Box::new).map(Self::Discovered)
     }
 
     /// The URL that is fixed from the start, for logs, metrics and the cache file: that of the key
