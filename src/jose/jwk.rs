@@ -26,6 +26,9 @@ pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 /// draft-ietf-cose-dilithium).
 const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
+/// Why a key for encryption or for X.509-SVIDs is skipped, which many key sets list.
+pub(crate) const OTHER_USE: &str = "the use is neither sig nor jwt-svid";
+
 /// How many characters of a `kid` are logged. A key set may hold one of any length.
 const MAX_LOGGED_KID_LEN: usize = 64;
 
@@ -75,7 +78,7 @@ impl Jwk {
         };
         // `jwt-svid` is the use of a key that signs SPIFFE tokens (JWT-SVID §6.1).
         if !matches!(member(jwk, "use").map(Value::as_str), None | Some(Some("sig" | "jwt-svid"))) {
-            return Err("the use is neither sig nor jwt-svid");
+            return Err(OTHER_USE);
         }
         match member(jwk, "key_ops") {
             None => {}

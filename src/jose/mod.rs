@@ -20,7 +20,7 @@ mod spki;
 mod tests;
 
 pub use algorithm::Algorithm;
-pub(crate) use jwk::Jwk;
+pub(crate) use jwk::{Jwk, OTHER_USE};
 pub(crate) use jwk_set::{JwkSet, JwkSetError};
 pub(crate) use jws::{Jws, claims_to_carry};
 pub(crate) use numeric_date::NumericDate;

@@ -105,6 +105,7 @@
 //! | `key unlisted` | info | `endpoint`, `kid`, `usable_for` |
 //! | `key set responses list different keys`, once until 24 h pass without | warn | `endpoint` |
 //! | `key skipped`, once for each `kid` and `reason`, at most 1000 times | warn | `kid`, `reason` |
+//! | `key skipped`, a key for encryption or X.509-SVIDs | debug | `kid`, `reason` |
 //! | `key skipped again` | debug | `kid`, `reason` |
 //! | `fetching key set` | debug | `endpoint`, `jwks_uri`, `cause`, `is_conditional` |
 //! | `fetching issuer metadata` | debug | `endpoint` |

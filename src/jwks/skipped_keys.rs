@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use crate::jose::OTHER_USE;
+
 /// Maximum number of keys that are warned of. Bounds the log and the memory if an endpoint invents
 /// kids.
 const MAX_WARNINGS: usize = 1000;
@@ -16,9 +18,11 @@ pub(super) struct SkippedKeys {
 }
 
 impl SkippedKeys {
-    /// Logs a key that is skipped for `reason`.
+    /// Logs a key that is skipped for `reason`. Warns of it, unless it is meant for another use.
     pub(super) fn log(&self, kid: Option<&str>, reason: &'static str) {
-        if self.is_new(kid, reason) {
+        if reason == OTHER_USE {
+            tracing::debug!(kid, reason, "key skipped");
+        } else if self.is_new(kid, reason) {
             tracing::warn!(kid, reason, "key skipped");
         } else {
             tracing::debug!(kid, reason, "key skipped again");
