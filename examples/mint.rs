@@ -25,9 +25,11 @@ use tower_m2m::token::TokenRequest;
 use tower_m2m::{Algorithm, LocalIssuer, MintError, ServiceToken, SigningKey, SuperTokensCore};
 use tracing_subscriber::filter::LevelFilter;
 
-use support::server::stop_signal;
+use stop_signal::stop_signal;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/stop_signal.rs"]
+mod stop_signal;
 mod support;
 
 const USAGE: &str = "\

@@ -1,11 +1,15 @@
 //! Listening and stopping, for the examples that are servers.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, lookup_host};
 
 use crate::support::{Stop, print};
+use stop_signal::stop_signal;
+
+#[path = "stop_signal.rs"]
+mod stop_signal;
 
 /// Resolves the value of `--listen`, such as `127.0.0.1:3567`, `[::1]:0` or `localhost:4002`.
 pub(crate) async fn resolve(listen: &str) -> Result<Vec<SocketAddr>, Stop> {
@@ -33,28 +37,4 @@ pub(crate) async fn listen(
         stop_signal().map_err(|err| Stop::Failed(format!("cannot wait for signals: {err}")))?;
     print(format_args!("listening on http://{}", listener.local_addr()?))?;
     Ok((listener, stop))
-}
-
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    Ok(async {
-        // Without a handler, Ctrl-C terminates the process.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    })
 }

@@ -167,5 +167,5 @@ async fn three_rotations_under_load_refuse_no_request() {
     for caller in callers {
         assert_eq!(caller.await.unwrap(), [] as [StatusCode; 0]);
     }
-    println!("{} requests over 3 rotations, 0 refused", admitted.load(Ordering::Relaxed));
+    eprintln!("{} requests over 3 rotations, 0 refused", admitted.load(Ordering::Relaxed));
 }

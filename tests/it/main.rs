@@ -5,6 +5,7 @@
 mod architecture;
 mod authenticate;
 mod by_origin;
+mod cache_file;
 mod callers;
 mod client;
 mod debug;
