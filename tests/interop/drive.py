@@ -32,6 +32,7 @@ from harness import (
     rows,
     whoami,
 )
+from signing_keys import jose_verifies, openssl_verifies
 
 API_KEY = "key-one-0123456789abcdef"
 JWKS_ROUTE = "/auth/jwt/jwks.json"
@@ -210,6 +211,16 @@ class Interop:
         # Forged tokens make an m2 fetch its keys, so each system has its own.
         return jose_signs(jose, lambda: start("authority-jose")) + openssl_signs(lambda: start("authority-openssl"))
 
+    # The cases of our signing keys.
+
+    def signing_keys(self, jose: str) -> list[Row]:
+        def start() -> str:
+            command = ["node", "node/m2/authority.js"]
+            return self.third_party("m2", "verifier-jose", command, {"ALGORITHMS": " ".join(ALGORITHMS)})
+
+        mint = self.examples / "mint"
+        return jose_verifies(jose, start, mint) + openssl_verifies(mint)
+
     # The cases of an OAuth authority.
 
     def authority(self, system: str) -> list[Row]:
@@ -321,7 +332,7 @@ def run(interop: Interop) -> list[Row]:
 
     def jose() -> list[Row]:
         name = pinned("jose", m2, '"jose": "(.+)"')
-        return interop.verifies(name, "m2", ["node", "node/m2/jose.js"]) + interop.algorithms(name)
+        return interop.verifies(name, "m2", ["node", "node/m2/jose.js"]) + interop.algorithms(name) + interop.signing_keys(name)
 
     def provider() -> list[Row]:
         package = "node/oidc-provider/package.json"

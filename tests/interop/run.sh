@@ -78,7 +78,7 @@ for name in go python supertokens-24 supertokens-23 m2 oidc-provider java; do
     installing+=($!)
 done
 trap 'kill "${installing[@]}" 2> /dev/null || true' EXIT
-(cd "$here/../.." && cargo build --quiet --example core --example m1 --example m2)
+(cd "$here/../.." && cargo build --quiet --example core --example m1 --example m2 --example mint)
 echo "built the examples: $SECONDS s"
 wait "${installing[@]}"
 trap - EXIT
