@@ -51,7 +51,7 @@ def minted(mint: Path, folder: Path, alg: str | None) -> tuple[str, dict]:
     """The token and the key set that our mint writes for the key in `key.pem`."""
     token, jwks = folder / "token", folder / "jwks.json"
     command = [mint, "--key", folder / "key.pem", "--issuer", API_DOMAIN, "--audience", AUDIENCE]
-    command += ["--out", token, "--jwks", jwks, *(["--algorithm", alg] if alg else [])]
+    command += ["--out", token, "--jwks-out", jwks, "--once", *(["--algorithm", alg] if alg else [])]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if result.returncode != 0:
         raise Failure(f"mint exited with {result.returncode}")
