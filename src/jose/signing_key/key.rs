@@ -298,30 +298,9 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-// What the embedded core and the test kit use.
-#[cfg(feature = "embedded-core")]
+/// Signing. Nothing is parsed for a signature.
+#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the embedded core signs
 impl SigningKey {
-    /// Reads a PrivateKeyInfo (RFC 5208 §5).
-    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, SigningKeyError> {
-        let private = PrivateKey::from_pkcs8(der)
-            .map_err(|reason| SigningKeyError::UnusableKey { reason })?;
-        Self::new(Arc::new(private), None, None)
-    }
-
-    pub(crate) fn is_rsa_2048(&self) -> bool {
-        matches!(&*self.0.private, PrivateKey::Rsa(pair) if pair.public_modulus_len() == 256)
-    }
-
-    /// The private key as a PrivateKeyInfo (RFC 5208 §5).
-    pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
-        self.0.private.to_pkcs8()
-    }
-
-    /// This key with another `kid`, which the caller has checked.
-    pub(crate) fn with_kid(&self, kid: String) -> Self {
-        Self::build(self.0.private.clone(), self.0.algorithm, kid)
-    }
-
     /// Signs `claims`, a JSON object, into a compact JWS (RFC 7515 §7.1).
     pub(crate) fn sign(&self, claims: &str) -> Result<String, Unspecified> {
         let mut input = self.0.header.clone();
@@ -330,6 +309,7 @@ impl SigningKey {
     }
 
     /// Signs any two texts as header and claims of a compact JWS.
+    #[cfg(feature = "testing")]
     pub(crate) fn sign_parts(&self, header: &str, claims: &str) -> Result<String, Unspecified> {
         let mut input = URL_SAFE_NO_PAD.encode(header);
         input.push('.');
@@ -344,6 +324,31 @@ impl SigningKey {
         jwt.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
         Ok(jwt)
+    }
+}
+
+/// For the keys of the embedded core, which have names of their own.
+#[cfg(feature = "embedded-core")]
+impl SigningKey {
+    /// Reads a PrivateKeyInfo (RFC 5208 §5).
+    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, SigningKeyError> {
+        let private = PrivateKey::from_pkcs8(der)
+            .map_err(|reason| SigningKeyError::UnusableKey { reason })?;
+        Self::new(Arc::new(private), None, None)
+    }
+
+    /// The private key as a PrivateKeyInfo (RFC 5208 §5).
+    pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+        self.0.private.to_pkcs8()
+    }
+
+    pub(crate) fn is_rsa_2048(&self) -> bool {
+        matches!(&*self.0.private, PrivateKey::Rsa(pair) if pair.public_modulus_len() == 256)
+    }
+
+    /// This key with another `kid`. The caller chooses one that verifiers accept.
+    pub(crate) fn with_kid(&self, kid: String) -> Self {
+        Self::build(self.0.private.clone(), self.0.algorithm, kid)
     }
 }
 

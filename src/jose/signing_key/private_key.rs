@@ -124,7 +124,7 @@ impl PrivateKey {
     }
 
     /// The private key as a PrivateKeyInfo (RFC 5208 §5).
-    #[cfg(feature = "embedded-core")]
+    #[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the embedded core stores keys
     pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
         let copy = |der: &[u8]| Zeroizing::new(der.to_vec());
         Ok(match self {
