@@ -118,7 +118,11 @@ impl Entry<'_> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+
     use super::*;
+    use crate::jose::Algorithm;
 
     fn keys() -> SigningKeys {
         SigningKeys::generate(|| 1_700_000_000_000).unwrap()
@@ -183,6 +187,13 @@ mod tests {
         assert_eq!(with(whole.replace("\"d-1", "\"d-01")), Some("a dynamic key in it is unusable"));
         assert_eq!(with(whole.replace("\"s-", "\"s- ")), Some("its static key is unusable"));
         let fixed = &document["keys"]["static"];
+        let stored = fixed["pkcs8"].as_str().unwrap();
+        let rsa_3072 = KeyPair::generate(KeySize::Rsa3072).unwrap().as_der().unwrap();
+        let ec = SigningKey::generate(Algorithm::ES256).unwrap().to_pkcs8().unwrap();
+        for other in [rsa_3072.as_ref(), &ec[..], b"damaged"] {
+            let whole = whole.replace(stored, &STANDARD.encode(other));
+            assert_eq!(with(whole), Some("its static key is unusable"));
+        }
         let no_dynamic = format!(r#"{{"static":{fixed},"dynamic":[]}}"#);
         assert_eq!(with(no_dynamic), Some("it has no dynamic key, or two with the same kid"));
         let newer = content.replacen(r#""version":1"#, r#""version":2"#, 1);

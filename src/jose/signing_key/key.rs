@@ -22,7 +22,7 @@ use crate::jose::jwk::Jwk;
 use crate::jose::jws::MAX_KID_LEN;
 use crate::trusted_file;
 
-/// A key of 8192 bits has less than 13 KiB as a JWK.
+/// An RSA key of 8192 bits has about 6 KiB.
 const MAX_FILE: u64 = 64 * 1024;
 
 /// A private key that signs tokens with one algorithm.
@@ -50,8 +50,8 @@ const MAX_FILE: u64 = 64 * 1024;
 /// an error.
 ///
 /// Clones are cheap and share the key. The private key is zeroed in memory when the last clone is
-/// dropped, and so is each buffer that it was read from or decoded into, except for the argument,
-/// which belongs to the caller. `Debug` prints the `kid` and the algorithm.
+/// dropped, and the buffers that it is decoded from when it has been read. A text that the caller
+/// gives belongs to the caller. `Debug` prints the `kid` and the algorithm.
 ///
 /// [`Verifier`]: crate::Verifier
 #[derive(Clone)]

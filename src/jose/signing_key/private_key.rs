@@ -63,10 +63,10 @@ impl PrivateKey {
         match (key_type, curve) {
             (RSA, _) => Self::rsa(rsa::KeyPair::from_pkcs8(der), DAMAGED),
             (EC, Some(P256)) => {
-                Self::p256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der))
+                ec(Self::P256, EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der))
             }
             (EC, Some(P384)) => {
-                Self::p384(EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der))
+                ec(Self::P384, EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, der))
             }
             (EC, Some(_)) => Err(UNKNOWN_CURVE),
             (EC, None) => Err(UNNAMED_CURVE),
@@ -87,14 +87,14 @@ impl PrivateKey {
     /// Reads an ECPrivateKey (RFC 5915 §3).
     pub(super) fn from_sec1(der: &[u8]) -> Result<Self, &'static str> {
         match sec1_curve(der).ok_or(DAMAGED)? {
-            Some(P256) => Self::p256(EcdsaKeyPair::from_private_key_der(
-                &ECDSA_P256_SHA256_FIXED_SIGNING,
-                der,
-            )),
-            Some(P384) => Self::p384(EcdsaKeyPair::from_private_key_der(
-                &ECDSA_P384_SHA384_FIXED_SIGNING,
-                der,
-            )),
+            Some(P256) => ec(
+                Self::P256,
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der),
+            ),
+            Some(P384) => ec(
+                Self::P384,
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der),
+            ),
             Some(_) => Err(UNKNOWN_CURVE),
             None => Err(UNNAMED_CURVE),
         }
@@ -115,16 +115,8 @@ impl PrivateKey {
         }
     }
 
-    fn p256(parsed: Result<EcdsaKeyPair, KeyRejected>) -> Result<Self, &'static str> {
-        parsed.map(|pair| Self::P256(Box::new(pair))).map_err(|_| DAMAGED)
-    }
-
-    fn p384(parsed: Result<EcdsaKeyPair, KeyRejected>) -> Result<Self, &'static str> {
-        parsed.map(|pair| Self::P384(Box::new(pair))).map_err(|_| DAMAGED)
-    }
-
     /// The private key as a PrivateKeyInfo (RFC 5208 §5).
-    #[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the embedded core stores keys
+    #[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // no other key is stored
     pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
         let copy = |der: &[u8]| Zeroizing::new(der.to_vec());
         Ok(match self {
@@ -206,6 +198,13 @@ impl PrivateKey {
             Self::Ed25519(pair) => Ok(pair.try_sign(message)?.as_ref().to_vec()),
         }
     }
+}
+
+fn ec(
+    variant: fn(Box<EcdsaKeyPair>) -> PrivateKey,
+    parsed: Result<EcdsaKeyPair, KeyRejected>,
+) -> Result<PrivateKey, &'static str> {
+    parsed.map(|pair| variant(Box::new(pair))).map_err(|_| DAMAGED)
 }
 
 fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {

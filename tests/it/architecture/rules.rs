@@ -82,7 +82,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "jose, bearer and verify use neither a client nor a framework",
-        reason: "they read tokens and keys without I/O",
+        reason: "they read tokens and keys without network I/O",
         check: Check::Names {
             places: &["jose/", "bearer.rs", "verify/"],
             names: &["http::StatusCode", "::reqwest", "::axum*", "::tower*"],

@@ -203,7 +203,7 @@ fn flawed_jwk_is_named_and_not_quoted() {
         cases.push((name, with(rsa(), json!({ name: null })), CRT));
     }
     for (case, jwk, reason) in cases {
-        let err = SigningKey::from_jwk(jwk.to_string()).unwrap_err();
+        let err = SigningKey::from_jwk(jwk.to_string()).expect_err(case);
         assert_eq!(err.to_string(), format!("the private key cannot be used: {reason}"), "{case}");
         let secret = jwk["d"].as_str().map_or("nothing", |d| &d[..12]);
         assert!(!format!("{err:?}").contains(secret), "{err:?}");

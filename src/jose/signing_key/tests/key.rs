@@ -101,7 +101,7 @@ fn key_signs_only_with_algorithms_that_fit() {
         (ED25519, "an Ed25519 key", &["EdDSA"]),
     ];
     for (pem, name, fitting) in keys {
-        let key = SigningKey::from_pem(pem).unwrap();
+        let key = SigningKey::from_pem(pem).unwrap().with_kid("k".to_owned());
         for algorithm in Algorithm::all() {
             let case = format!("{name} for {algorithm}");
             let chosen = key.clone().for_algorithm(algorithm);
@@ -157,8 +157,6 @@ fn file_holds_pem_or_a_jwk() {
         fs::write(&path, &content).unwrap();
         assert_file_error(&path, expected);
     }
-    assert_file_error(&folder.path().join("missing"), "No such file");
-    assert_file_error(folder.path(), "it is not a regular file");
 }
 
 /// Asserts that the error names the file, and that its source starts with `expected`.
@@ -172,7 +170,7 @@ fn assert_file_error(path: &std::path::Path, expected: &str) {
 
 #[cfg(unix)]
 #[test]
-fn file_may_be_a_link_but_not_writable_by_all() {
+fn file_must_be_regular_and_not_writable_by_all() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     let folder = tempfile::tempdir().unwrap();
@@ -182,4 +180,6 @@ fn file_may_be_a_link_but_not_writable_by_all() {
     assert_signs(&SigningKey::from_file(&link).unwrap(), Algorithm::EdDSA, "link");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o606)).unwrap();
     assert_file_error(&link, "all users can write it; use chmod o-w");
+    assert_file_error(&folder.path().join("missing"), "No such file");
+    assert_file_error(folder.path(), "it is not a regular file");
 }

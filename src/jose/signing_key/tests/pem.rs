@@ -158,7 +158,7 @@ fn unusable_text_is_named_and_not_quoted() {
         ("not base64", ED25519.replace("MC4C", "M!4C"), unusable("the block is not base64")),
     ];
     for (case, text, expected) in cases {
-        let err = SigningKey::from_pem(&text).unwrap_err();
+        let err = SigningKey::from_pem(&text).expect_err(case);
         assert_eq!(err.to_string(), expected, "{case}");
         assert_not_quoted(&err, &text);
     }
