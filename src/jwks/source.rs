@@ -73,8 +73,10 @@ impl KeySource {
     /// Starts the task that reads the file of a local set, if it has one and it does not run. For
     /// uses that look no key up, such as a cached token.
     pub(crate) fn ensure_watching(&self) {
-        if let Source::Local(local) = &self.0 {
-            local.ensure_watching();
+        match &self.0 {
+            Source::Local(local) => local.ensure_watching(),
+            #[cfg(feature = "reqwest")]
+            Source::Remote(_) => {}
         }
     }
 

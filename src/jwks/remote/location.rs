@@ -24,7 +24,8 @@ impl Location {
         issuer: &str,
         is_plain_http_allowed: bool,
     ) -> Result<Self, ConfigError> {
-        Discovery::new(issuer, is_plain_http_allowed).map(Box::new).map(Self::Discovered)
+        let discovery = Discovery::new(issuer, is_plain_http_allowed)?;
+        Ok(Self::Discovered(Box::new(discovery)))
     }
 
     /// The URL that is fixed from the start, for logs, metrics and the cache file: that of the key
