@@ -242,6 +242,11 @@ pub(super) const RULES: &[Rule] = &[
                     reason: "sends the statuses of the SuperTokens core",
                 },
                 Exception {
+                    place: "token/local_issuer/routes.rs",
+                    names: &["StatusCode::*"],
+                    reason: "answers 304 to a cache that has the key set",
+                },
+                Exception {
                     place: "testing/",
                     names: &["StatusCode::*", ".status_mut()"],
                     reason: "sends the statuses that a test asks for",
