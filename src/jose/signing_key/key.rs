@@ -195,7 +195,7 @@ impl SigningKey {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SigningKeyError> {
         let path = path.as_ref();
         let unusable = |source| SigningKeyError::File { path: path.to_owned(), source };
-        let content = trusted_file::read_others(path, MAX_FILE)
+        let content = trusted_file::read_secret_of_others(path, MAX_FILE)
             .map(Zeroizing::new)
             .map_err(|err| unusable(SourceError::new(err)))?;
         let is_json = without_bom(&content).trim_ascii_start().starts_with(b"{");
@@ -299,7 +299,6 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Signing. Nothing is parsed for a signature.
-#[cfg_attr(not(feature = "embedded-core"), allow(dead_code))] // only the embedded core signs
 impl SigningKey {
     /// Signs `claims`, a JSON object, into a compact JWS (RFC 7515 §7.1).
     pub(crate) fn sign(&self, claims: &str) -> Result<String, Unspecified> {

@@ -149,6 +149,20 @@ async fn unusable_file_keeps_the_token_and_is_warned_of_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn unusable_file_is_read_again_after_its_interval() {
+    let mount = Mount::new();
+    let first = mount.write_token();
+    let file = mount.file().interval(Duration::from_secs(10));
+    let token = mount.start_from(file).await.unwrap();
+    fs::remove_file(mount.path("token")).unwrap();
+    pass(65).await;
+    assert!(token.health().last_error.is_some());
+    let (next, start) = (mount.write_token(), Instant::now());
+    assert_eq!(token.replaced(&first).await, next);
+    assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn swapped_links_of_a_kubernetes_mount_are_followed() {
