@@ -117,6 +117,7 @@
 //! - `embedded-core`: [`EmbeddedCore`]
 //! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics`
 //!   facade
+//! - `oauth2`: `ClientCredentials`, the tokens of an OAuth2 server
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
@@ -212,6 +213,9 @@ pub use crate::server::{
 #[cfg(feature = "axum")]
 #[doc(inline)]
 pub use crate::server::{ServiceClaimsRejection, TypedClaims};
+#[cfg(feature = "oauth2")]
+#[doc(inline)]
+pub use crate::token::{ClientCredentials, ClientCredentialsError};
 #[doc(inline)]
 pub use crate::token::{
     LocalIssuer, LocalIssuerError, MintError, ServiceToken, TokenError, TokenFile, TokenHealth,

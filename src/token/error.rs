@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "oauth2")]
+use super::client_credentials::error::ClientCredentialsError;
 use crate::error::{ConfigError, SourceError};
 #[cfg(feature = "reqwest")]
 use crate::http_client;
@@ -230,6 +232,10 @@ pub enum MintError {
         /// The error of the file system, or the [`TokenError`] of the contents.
         source: SourceError,
     },
+    /// [`ClientCredentials`](crate::ClientCredentials) got no token.
+    #[cfg(feature = "oauth2")]
+    #[error(transparent)]
+    ClientCredentials(#[from] ClientCredentialsError),
     /// The verifier of [`verify_with`](crate::ServiceTokenRequest::verify_with) has no keys to
     /// verify the minted token with. With a wrong URL the `source` is status 404, for instance.
     #[error(
@@ -271,6 +277,8 @@ impl MintError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Source { .. } => true,
+            #[cfg(feature = "oauth2")]
+            Self::ClientCredentials(error) => error.is_transient(),
             Self::File { source, .. } => {
                 source.downcast_ref::<TokenError>().is_some()
                     || source.downcast_ref::<io::Error>().is_some_and(|err| {
@@ -294,15 +302,22 @@ impl MintError {
         }
     }
 
-    /// Whether a core responded, so that the error says more than a failed connection.
+    /// Whether an authority responded, so that the error says more than a failed connection.
     pub(super) fn is_answer(&self) -> bool {
-        !matches!(self, Self::Unreachable { .. })
+        match self {
+            Self::Unreachable { .. } => false,
+            #[cfg(feature = "oauth2")]
+            Self::ClientCredentials(error) => error.is_answer(),
+            _ => true,
+        }
     }
 
-    /// How long the core asks callers to wait before a retry.
+    /// How long the authority asks callers to wait before a retry.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            #[cfg(feature = "oauth2")]
+            Self::ClientCredentials(error) => error.retry_after(),
             _ => None,
         }
     }

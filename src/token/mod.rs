@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a SuperTokens core | [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) |
 //! | none: a key of this service | [`LocalIssuer`] |
+//! | an OAuth2 server, with the client credentials grant | `ClientCredentials` (feature `oauth2`) |
 //! | another process, through a file: Kubernetes, SPIFFE, a sidecar | [`TokenFile`] |
 //! | anything else, such as a secret manager | a [`TokenSource`] |
 //! | none: a token in the configuration | [`ServiceToken::from_jwt`] |
@@ -39,6 +40,7 @@
 //! | `mint failed, using the cached token` | warn | `error` |
 //! | `cached token ignored` | warn | `reason` |
 //! | `token cache file ignored`, `token cache file not written`, `token cache file not removed` | warn | `path`, `reason` |
+//! | `expires_in differs from the lifetime of the token`, once | warn | `url`, `expires_in_seconds`, `lifetime_seconds` |
 //! | `service token renewed` | info | `lifetime_seconds` |
 //! | `service token renewal failed`, the first time | warn | `error` |
 //! | `service token renewal failed again` | debug | `error`, `failures` |
@@ -69,6 +71,8 @@
 // Only what asks an authority over the network keeps its token.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod cache_file;
+#[cfg(feature = "oauth2")]
+mod client_credentials;
 mod error;
 #[cfg(feature = "reqwest")]
 mod jwks_credentials;
@@ -95,6 +99,8 @@ mod token_health;
 mod token_value;
 mod verifying_minter;
 
+#[cfg(feature = "oauth2")]
+pub use client_credentials::{ClientCredentials, ClientCredentialsError};
 pub use error::{MintError, TokenError};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
 pub(crate) use refusal::Refusal;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::error::{MAX_TEXT, escape_and_cut, one_line};
 
 /// Replaces a withheld text.
-const WITHHELD: &str = "(text withheld: it may hold the api key or a token)";
+const WITHHELD: &str = "(text withheld: it may hold a secret or a token)";
 
 /// Minimum length of a part of the api key that is withheld.
 const MIN_KEY_PART: usize = 8;

@@ -66,6 +66,15 @@ impl TokenValue {
         Ok(Self { header_value, serial, expires_at, lifetime, expiry_noted: false.into() })
     }
 
+    /// The token, valid for at most this long from now, even if its `exp` is later or missing.
+    #[cfg(feature = "oauth2")]
+    pub(super) fn valid_for_at_most(mut self, lifetime: Duration, clock: &Clock) -> Self {
+        let until = clock.unix_now().saturating_add(lifetime.as_secs());
+        self.expires_at = Some(self.expires_at.map_or(until, |expires_at| expires_at.min(until)));
+        self.lifetime = self.lifetime.min(lifetime);
+        self
+    }
+
     /// A token that `core` minted. Checks its marker, issuer and dates: a token that every verifier
     /// would reject is an error at start-up.
     #[cfg(feature = "reqwest")]

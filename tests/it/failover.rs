@@ -248,7 +248,7 @@ async fn permanent_error_fails_without_a_retry() {
         (status(404, "", " \n"), "refused with status 404"),
         (
             status(400, "", &echo),
-            "refused with status 400: (text withheld: it may hold the api key or a token)",
+            "refused with status 400: (text withheld: it may hold a secret or a token)",
         ),
         (status(400, "", &"x".repeat(100_000)), "refused with status 400: (more than 64 KiB)"),
     ];

@@ -335,7 +335,7 @@ async fn encoded_secrets_are_withheld() {
         let MintError::Refused { status: 403, message: Some(message), .. } = &error else {
             panic!("{case}: {error:?}")
         };
-        if message != "(text withheld: it may hold the api key or a token)" {
+        if message != "(text withheld: it may hold a secret or a token)" {
             printed.push((case, message.clone()));
         }
     }

@@ -104,7 +104,7 @@ async fn health_holds_the_last_rejection_of_the_token_in_use() {
     let token = core.token(RenewalPolicy::OnRejection);
     let start = core.clock().now();
     assert_eq!(token.health().last_rejection, None);
-    let withheld = "(text withheld: it may hold the api key or a token)";
+    let withheld = "(text withheld: it may hold a secret or a token)";
     let value_text = token.header_value().to_str().unwrap().to_owned();
     let long = "the issuer is not accepted ".repeat(20);
     let cases = [
