@@ -8,7 +8,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, EmbeddedCore, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
+    AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
     VerifyServiceTokenLayer,
 };
 
@@ -42,6 +42,10 @@ async fn token_never_appears_in_debug() {
     token.apply(&mut headers);
     let supertokens = SuperTokensCore::new("http://localhost:3567").unwrap().api_key(API_KEY);
     let embedded = EmbeddedCore::builder().api_key(API_KEY);
+    let credentials =
+        ClientCredentials::new(format!("https://a.example/?key={API_KEY}"), "orders", API_KEY)
+            .unwrap()
+            .parameter("assertion", &jwt);
     // The request as the inner service receives it. A service may log the request's extensions.
     let mut received = bearer(&jwt);
     received.extensions_mut().insert(claims.clone());
@@ -93,6 +97,7 @@ async fn token_never_appears_in_debug() {
         format_debug("rejection", &refused.extensions().get::<tower_m2m::Rejection>()),
         format_debug("SuperTokens core", &supertokens),
         format_debug("token request", &request),
+        format_debug("client credentials", &credentials),
         format_debug("embedded core builder", &embedded),
         format_debug("embedded core", &embedded.clone().build().await.unwrap()),
         format_debug("extensions", received.extensions()),

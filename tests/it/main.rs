@@ -8,6 +8,8 @@ mod by_origin;
 mod cache_file;
 mod callers;
 mod client;
+mod client_credentials;
+mod client_credentials_calls;
 mod debug;
 mod deny_list;
 mod edge;
