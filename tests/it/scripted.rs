@@ -98,7 +98,7 @@ pub(crate) async fn mint_in_steps(
     let advancing = async {
         for attempts in 1..100 {
             // The target of every event of a mint that waits.
-            logs.wait_for_times("tower_m2m::token::supertokens::retry", attempts).await;
+            logs.wait_for_times("tower_m2m::token::retry", attempts).await;
             clock.advance(step).await;
         }
     };
