@@ -1,4 +1,5 @@
-//! M1, the calling microservice: mints its token at a core and calls M2 with it.
+//! M1, the calling microservice: gets its token from a SuperTokens core or an OAuth2 server, and
+//! calls M2 with it.
 //!
 //! ```text
 //! cargo run --example m1 -- --core http://127.0.0.1:3567 --m2 http://127.0.0.1:4002
@@ -15,7 +16,9 @@ use http_body_util::{BodyExt, Limited};
 use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Body, Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_m2m::{AddServiceTokenLayer, MintError, SuperTokensCore};
+use tower_m2m::{
+    AddServiceTokenLayer, ClientCredentials, MintError, ServiceToken, SuperTokensCore,
+};
 use tracing_subscriber::filter::LevelFilter;
 
 use support::{Stop, chain, exit_code, log_to_stderr, print};
@@ -25,18 +28,27 @@ mod support;
 const USAGE: &str = "\
 usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] [--audience AUD] --m2 URL
           [--allow-plain-http]
+       m1 --token-url URL --client-id ID [--client-secret SECRET] [--scope SCOPE]...
+          [--audience AUD] [--resource URI] [--credentials-in-body] --m2 URL [--allow-plain-http]
 
-  --core URL             the core that mints; separate several URLs with ;
-  --api-key KEY          the core's api key, instead of that of SUPERTOKENS_API_KEY
-  --jwks-domain DOMAIN   the token's `iss`; by default the URL of the first core
-  --audience AUD         the token's `aud`; by default it has none
-  --m2 URL               the microservice to call
-  --allow-plain-http     allow http URLs beyond loopback
-  --help                 print this help
+  --core URL               the core that mints; separate several URLs with ;
+  --api-key KEY            the core's api key, instead of that of SUPERTOKENS_API_KEY
+  --jwks-domain DOMAIN     the token's `iss`; by default the URL of the first core
+  --token-url URL          the token endpoint of the OAuth2 server that issues the token
+  --client-id ID           the id of this client at the OAuth2 server
+  --client-secret SECRET   its secret, instead of that of OAUTH2_CLIENT_SECRET
+  --scope SCOPE            a scope to request
+  --resource URI           the parameter `resource` (RFC 8707)
+  --credentials-in-body    send id and secret in the body instead of a header
+  --audience AUD           the token's `aud`, or the parameter `audience`; by default none
+  --m2 URL                 the microservice to call
+  --allow-plain-http       allow http URLs beyond loopback
+  --help                   print this help
 
 environment:
-  SUPERTOKENS_API_KEY    the core's api key. Unlike --api-key, it does not appear in the list of processes
-  RUST_LOG               what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
+  SUPERTOKENS_API_KEY      the core's api key. Unlike --api-key, it does not appear in the list of processes
+  OAUTH2_CLIENT_SECRET     the secret of the OAuth2 client, likewise
+  RUST_LOG                 what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
 
 /// The longest time that a call of M2 may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,9 +61,60 @@ struct Flags {
     core: String,
     api_key: Option<String>,
     jwks_domain: Option<String>,
+    token_url: String,
+    client_id: String,
+    client_secret: Option<String>,
+    scopes: Vec<String>,
+    resource: Option<String>,
+    credentials_in_body: bool,
     audience: Option<String>,
     m2: String,
     allow_plain_http: bool,
+}
+
+impl Flags {
+    /// Checks that all flags are for a core, or all for an OAuth2 server, and reads the secret from
+    /// the environment if no flag has it.
+    fn complete(&mut self) -> Result<(), lexopt::Error> {
+        let is_oauth2 = !self.token_url.is_empty();
+        if is_oauth2 && !self.core.is_empty() {
+            return Err("--core and --token-url exclude each other".into());
+        }
+        let foreign = if is_oauth2 {
+            [("--api-key", self.api_key.is_some()), ("--jwks-domain", self.jwks_domain.is_some())]
+                .to_vec()
+        } else {
+            vec![
+                ("--client-id", !self.client_id.is_empty()),
+                ("--client-secret", self.client_secret.is_some()),
+                ("--scope", !self.scopes.is_empty()),
+                ("--resource", self.resource.is_some()),
+                ("--credentials-in-body", self.credentials_in_body),
+            ]
+        };
+        if let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) {
+            let needed = if is_oauth2 { "--core" } else { "--token-url" };
+            return Err(format!("{name} needs {needed}").into());
+        }
+        let required = [
+            ("--client-id", is_oauth2 && self.client_id.is_empty()),
+            ("--core", !is_oauth2 && self.core.is_empty()),
+            ("--m2", self.m2.is_empty()),
+        ];
+        if let Some((name, _)) = required.iter().find(|(_, is_missing)| *is_missing) {
+            return Err(format!("{name} is missing").into());
+        }
+        if is_oauth2 && self.client_secret.is_none() {
+            self.client_secret = secret_variable("OAUTH2_CLIENT_SECRET")?;
+            if self.client_secret.is_none() {
+                return Err("--client-secret is missing".into());
+            }
+        }
+        if !is_oauth2 && self.api_key.is_none() {
+            self.api_key = secret_variable("SUPERTOKENS_API_KEY")?;
+        }
+        Ok(())
+    }
 }
 
 /// Parses the command line. `None` if it asks for help.
@@ -64,6 +127,12 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("core") => flags.core = parser.value()?.string()?,
             Long("api-key") => flags.api_key = Some(parser.value()?.string()?),
             Long("jwks-domain") => flags.jwks_domain = Some(parser.value()?.string()?),
+            Long("token-url") => flags.token_url = parser.value()?.string()?,
+            Long("client-id") => flags.client_id = parser.value()?.string()?,
+            Long("client-secret") => flags.client_secret = Some(parser.value()?.string()?),
+            Long("scope") => flags.scopes.push(parser.value()?.string()?),
+            Long("resource") => flags.resource = Some(parser.value()?.string()?),
+            Long("credentials-in-body") => flags.credentials_in_body = true,
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("m2") => flags.m2 = parser.value()?.string()?,
             Long("allow-plain-http") => flags.allow_plain_http = true,
@@ -71,22 +140,18 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             _ => return Err(arg.unexpected()),
         }
     }
-    for (name, value) in [("--core", &flags.core), ("--m2", &flags.m2)] {
-        if value.is_empty() {
-            return Err(format!("{name} is missing").into());
-        }
-    }
-    if flags.api_key.is_none() {
-        flags.api_key = match env::var("SUPERTOKENS_API_KEY") {
-            Ok(key) => Some(key).filter(|key| !key.trim().is_empty()),
-            Err(VarError::NotPresent) => None,
-            // Not the `VarError`: it would print the key.
-            Err(VarError::NotUnicode(_)) => {
-                return Err("SUPERTOKENS_API_KEY is not valid UTF-8".into());
-            }
-        };
-    }
+    flags.complete()?;
     Ok(Some(flags))
+}
+
+/// The secret in an environment variable. `None` if it is not set, or empty.
+fn secret_variable(name: &str) -> Result<Option<String>, lexopt::Error> {
+    match env::var(name) {
+        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.trim().is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        // Not the `VarError`: it would print the secret.
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} is not valid UTF-8").into()),
+    }
 }
 
 #[tokio::main]
@@ -101,22 +166,12 @@ async fn run() -> Result<ExitCode, Stop> {
     };
     let m2 = m2_url(&flags)?;
 
-    // The token, minted once, at start-up.
-    let mut core = SuperTokensCore::new(&flags.core).map_err(|err| Stop::Usage(chain(&err)))?;
-    if let Some(api_key) = flags.api_key {
-        core = core.api_key(api_key);
-    }
-    if flags.allow_plain_http {
-        core = core.allow_plain_http();
-    }
-    let first_core = flags.core.split(';').next().unwrap_or_default();
-    let jwks_domain =
-        flags.jwks_domain.unwrap_or_else(|| first_core.trim_end_matches('/').to_owned());
-    let mut request = core.service_token(jwks_domain).claim("service", "m1");
-    if let Some(audience) = flags.audience {
-        request = request.audience(audience);
-    }
-    let token = request.mint().await.map_err(|err| match err {
+    // The token, requested once, at start-up.
+    let minted = match flags.token_url.is_empty() {
+        true => mint_at_core(&flags).await,
+        false => mint_at_oauth2_server(&flags).await,
+    };
+    let token = minted.map_err(|err| match err {
         MintError::Config(_) | MintError::ApiKey => Stop::Usage(chain(&err)),
         _ => Stop::Failed(chain(&err)),
     })?;
@@ -157,6 +212,42 @@ async fn run() -> Result<ExitCode, Stop> {
     })?;
     print(String::from_utf8_lossy(&body.to_bytes()))?;
     Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn mint_at_core(flags: &Flags) -> Result<ServiceToken, MintError> {
+    let mut core = SuperTokensCore::new(&flags.core)?;
+    if let Some(api_key) = &flags.api_key {
+        core = core.api_key(api_key);
+    }
+    if flags.allow_plain_http {
+        core = core.allow_plain_http();
+    }
+    let first_core = flags.core.split(';').next().unwrap_or_default().trim_end_matches('/');
+    let jwks_domain = flags.jwks_domain.as_deref().unwrap_or(first_core);
+    let mut request = core.service_token(jwks_domain).claim("service", "m1");
+    if let Some(audience) = &flags.audience {
+        request = request.audience(audience);
+    }
+    request.mint().await
+}
+
+async fn mint_at_oauth2_server(flags: &Flags) -> Result<ServiceToken, MintError> {
+    let secret = flags.client_secret.as_deref().unwrap_or_default();
+    let mut credentials = ClientCredentials::new(&flags.token_url, &flags.client_id, secret)?;
+    if flags.allow_plain_http {
+        credentials = credentials.allow_plain_http();
+    }
+    if flags.credentials_in_body {
+        credentials = credentials.credentials_in_body();
+    }
+    credentials = flags.scopes.iter().fold(credentials, |all, scope| all.scope(scope));
+    if let Some(audience) = &flags.audience {
+        credentials = credentials.audience(audience);
+    }
+    if let Some(resource) = &flags.resource {
+        credentials = credentials.parameter("resource", resource);
+    }
+    credentials.mint().await
 }
 
 /// The URL of M2. Refuses plain http beyond loopback, where an attacker on the path can read the

@@ -8,8 +8,8 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, ServiceToken, SuperTokensCore, Verifier,
-    VerifyServiceTokenLayer,
+    AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, ServiceToken,
+    SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
 use crate::support::{Inner, bearer};

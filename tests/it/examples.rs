@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::timeout;
 use tower_m2m::EmbeddedCore;
-use tower_m2m::testing::TestAuthority;
+use tower_m2m::testing::{RecordingServer, TestAuthority};
 
+use crate::client_credentials::{JSON, response};
 use crate::support::{DeadPort, TIMEOUT, example, serve};
 
 const NAMES: [&str; 5] = ["core", "demo", "inspect", "m1", "m2"];
@@ -100,7 +101,7 @@ fn help_of_each_example_prints_the_usage_on_stdout() {
 fn usage_error_prints_the_usage_and_then_the_error() {
     let rows: &[(&str, &[&str], &str)] = &[
         ("demo", &["--nonsense"], "demo: invalid option '--nonsense'"),
-        ("demo", &["secret"], "demo: unexpected argument"),
+        ("demo", &["s3cr3t"], "demo: unexpected argument"),
         ("m2", &["--allow-plain-http=secret"], "m2: --allow-plain-http takes no value"),
         (
             "core",
@@ -139,11 +140,33 @@ fn usage_error_prints_the_usage_and_then_the_error() {
         ),
         (
             "m1",
-            &["--core", "http://localhost", "--m2", "https://u:secret@a.example"],
+            &["--core", "http://localhost", "--m2", "https://u:s3cr3t@a.example"],
             "m1: --m2 must not hold a user or password",
         ),
-        ("m1", &["--core", "http://localhost", "--m2", "u:secret@a"], "m1: --m2 \"(hidden)\""),
+        ("m1", &["--core", "http://localhost", "--m2", "u:s3cr3t@a"], "m1: --m2 \"(hidden)\""),
         ("m1", &["--core", "http://192.0.2.1", "--m2", "http://localhost"], "m1: "),
+        (
+            "m1",
+            &["--core", "http://localhost", "--token-url", "http://localhost"],
+            "m1: --core and --token-url exclude each other",
+        ),
+        (
+            "m1",
+            &["--core", "http://localhost", "--client-secret", "s3cr3t"],
+            "m1: --client-secret needs --token-url",
+        ),
+        (
+            "m1",
+            &["--token-url", "http://localhost", "--api-key", "s3cr3t"],
+            "m1: --api-key needs --core",
+        ),
+        ("m1", &["--token-url", "http://localhost"], "m1: --client-id is missing"),
+        ("m1", &["--token-url", "http://localhost", "--client-id", "a"], "m1: --m2 is missing"),
+        (
+            "m1",
+            &["--token-url", "http://localhost", "--client-id", "a", "--m2", "http://localhost"],
+            "m1: --client-secret is missing",
+        ),
         ("m2", &["--nonsense"], "m2: invalid option '--nonsense'"),
         ("m2", &["--listen", "127.0.0.1:0"], "m2: --jwks is missing"),
         ("m2", &["--listen", "127.0.0.1:0", "--jwks", "nonsense"], "m2: "),
@@ -161,17 +184,17 @@ fn usage_error_prints_the_usage_and_then_the_error() {
         ("inspect", &["--jwks", "http://localhost"], "inspect: TOKEN is missing"),
         (
             "inspect",
-            &["--jwks", "http://localhost", "secret", "secret"],
+            &["--jwks", "http://localhost", "s3cr3t", "s3cr3t"],
             "inspect: more than one token",
         ),
-        ("inspect", &["--jwks", "nonsense", "secret"], "inspect: "),
+        ("inspect", &["--jwks", "nonsense", "s3cr3t"], "inspect: "),
     ];
     for (name, flags, expected) in rows {
         let output = run(name, flags);
         let error = text(&output.stderr);
         assert!(error.starts_with(&format!("usage: {name}")), "{name} {flags:?}: {error}");
         assert!(error.lines().last().unwrap().starts_with(expected), "{name} {flags:?}: {error}");
-        assert!(!error.contains("secret"), "{name} {flags:?}: {error}");
+        assert!(!error.contains("s3cr3t"), "{name} {flags:?}: {error}");
         assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{flags:?}");
     }
 }
@@ -182,7 +205,7 @@ fn invalid_utf8_is_a_usage_error_without_its_value() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
-    let value = OsStr::from_bytes(b"secret\xff");
+    let value = OsStr::from_bytes(b"s3cr3t\xff");
     for (name, flag, variable) in [
         ("core", Some("--api-key"), None),
         ("m1", Some("--api-key"), None),
@@ -203,7 +226,7 @@ fn invalid_utf8_is_a_usage_error_without_its_value() {
         let output = command.output().unwrap();
         let error = text(&output.stderr);
         assert!(error.trim_end().ends_with("is not valid UTF-8"), "{name} {flag:?}: {error}");
-        assert!(!error.contains("secret"), "{name} {flag:?}: {error}");
+        assert!(!error.contains("s3cr3t"), "{name} {flag:?}: {error}");
         assert_eq!(output.status.code(), Some(2), "{name} {flag:?}");
     }
 }
@@ -312,6 +335,45 @@ async fn m1_reads_its_api_key_from_the_environment() {
         let output = run_on_a_thread(m1).await;
         assert_eq!(output.status.code(), Some(code), "{variable:?} {flag:?}");
         assert!(!text(&output.stderr).contains("0123456789"), "{variable:?} {flag:?}");
+    }
+}
+
+#[tokio::test]
+async fn m1_gets_its_token_from_an_oauth2_server() {
+    let (authority, server) = (TestAuthority::start().await, RecordingServer::start().await);
+    let m2 = m2(&authority.jwks_url(), &[]);
+    let jwt = authority.token().sign();
+    let good = json!({"access_token": jwt, "token_type": "Bearer", "expires_in": 3600});
+    let bad = json!({"error": "invalid_client"});
+    let flags = ["--client-id", "orders", "--scope", "charge", "--scope", "refund"];
+    let flags = flags.iter().chain(&["--audience", "billing", "--resource", "urn:billing"]);
+    let sent = "grant_type=client_credentials&scope=charge+refund";
+    let credentials = "client_id=orders&client_secret=b-0123456789";
+    let more = "audience=billing&resource=urn%3Abilling";
+    for (response, secret, in_body, body, code) in [
+        (response(200, JSON, &good), None, None, format!("{sent}&{more}"), 0),
+        (
+            response(200, JSON, &good),
+            Some("b-0123456789"),
+            Some("--credentials-in-body"),
+            format!("{sent}&{credentials}&{more}"),
+            0,
+        ),
+        (response(401, JSON, &bad), None, None, format!("{sent}&{more}"), 1),
+    ] {
+        server.answer_next_with(response);
+        let mut m1 = example("m1");
+        m1.args(["--token-url", server.url(), "--m2", &m2.url]).args(flags.clone());
+        m1.args(secret.iter().flat_map(|secret| ["--client-secret", secret])).args(in_body);
+        m1.env("OAUTH2_CLIENT_SECRET", "a-0123456789");
+        let output = run_on_a_thread(m1).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{body}: {error}");
+        assert_eq!(error.contains("401, invalid_client: wrong client"), code == 1, "{error}");
+        assert!(!error.contains("0123456789"), "{error}");
+        let request = server.requests().pop().unwrap();
+        assert_eq!(std::str::from_utf8(request.body()).unwrap(), body);
+        assert_eq!(request.headers().contains_key("authorization"), secret.is_none());
     }
 }
 

@@ -57,7 +57,13 @@ pub(crate) fn example(name: &str) -> Command {
     let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(program.exists(), "run `cargo build --examples` to build {}", program.display());
     let mut command = Command::new(program);
-    for variable in ["SUPERTOKENS_API_KEY", "SUPERTOKENS_API_KEYS", "RUST_LOG", "NO_COLOR"] {
+    for variable in [
+        "SUPERTOKENS_API_KEY",
+        "SUPERTOKENS_API_KEYS",
+        "OAUTH2_CLIENT_SECRET",
+        "RUST_LOG",
+        "NO_COLOR",
+    ] {
         command.env_remove(variable);
     }
     command
