@@ -117,7 +117,7 @@
 //! - `embedded-core`: [`EmbeddedCore`]
 //! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics`
 //!   facade
-//! - `oauth2`: `ClientCredentials`, the tokens of an OAuth2 server
+//! - `oauth2`: [`ClientCredentials`], the tokens of an OAuth2 server
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
@@ -132,6 +132,7 @@
 //!
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
+#![cfg_attr(not(feature = "oauth2"), doc = "[`ClientCredentials`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing_guide`]: #features")]
 #![forbid(unsafe_code)]

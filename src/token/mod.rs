@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a SuperTokens core | [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) |
 //! | none: a key of this service | [`LocalIssuer`] |
-//! | an OAuth2 server, with the client credentials grant | `ClientCredentials` (feature `oauth2`) |
+//! | an OAuth2 server, with the client credentials grant | [`ClientCredentials`], with feature `oauth2` |
 //! | another process, through a file: Kubernetes, SPIFFE, a sidecar | [`TokenFile`] |
 //! | anything else, such as a secret manager | a [`TokenSource`] |
 //! | none: a token in the configuration | [`ServiceToken::from_jwt`] |
@@ -67,6 +67,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![cfg_attr(not(feature = "oauth2"), doc = "\n[`ClientCredentials`]: crate#features")]
 
 // Only what asks an authority over the network keeps its token.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]

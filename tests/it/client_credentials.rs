@@ -145,6 +145,19 @@ async fn scopes_audience_and_parameters_are_sent_in_order() {
 }
 
 #[tokio::test]
+async fn http_client_of_the_user_is_used() {
+    let server = server_with([good()]).await;
+    let client = reqwest::Client::builder().user_agent("orders/7");
+    mint(credentials(server.url()).http_client(client)).await.unwrap();
+    assert_eq!(server.requests()[0].headers()["user-agent"], "orders/7");
+
+    let unusable = reqwest::Client::builder().user_agent("\n");
+    let error = mint(credentials(server.url()).http_client(unusable)).await.unwrap_err();
+    assert!(matches!(error, MintError::Config(ConfigError::HttpClient { .. })), "{error:?}");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn unusable_argument_is_an_error_before_a_request() {
     let unused = UnusedListener::new().await;
     let new = |id, secret| ClientCredentials::new(unused.url(), id, secret).unwrap();
@@ -391,6 +404,8 @@ async fn expires_in_and_exp_end_at_the_earlier_one() {
         (Some(3600), Some(u64::MAX), Some(3600), true),
         (Some(3600), None, Some(3600), false),
         (None, Some(600), Some(600), false),
+        // Later than a `SystemTime` can be.
+        (None, Some(u64::MAX), None, false),
         (None, None, None, false),
     ];
     for (exp, expires_in, expected, is_logged) in cases {
