@@ -351,15 +351,15 @@ async fn m1_gets_its_token_from_an_oauth2_server() {
     let credentials = "client_id=orders&client_secret=b-0123456789";
     let more = "audience=billing&resource=urn%3Abilling";
     for (response, secret, in_body, body, code) in [
-        (response(200, JSON, &good), None, None, format!("{sent}&{more}"), 0),
+        (response(200, JSON, good.clone()), None, None, format!("{sent}&{more}"), 0),
         (
-            response(200, JSON, &good),
+            response(200, JSON, good.clone()),
             Some("b-0123456789"),
             Some("--credentials-in-body"),
             format!("{sent}&{credentials}&{more}"),
             0,
         ),
-        (response(401, JSON, &bad), None, None, format!("{sent}&{more}"), 1),
+        (response(401, JSON, bad), None, None, format!("{sent}&{more}"), 1),
     ] {
         server.answer_next_with(response);
         let mut m1 = example("m1");
