@@ -316,7 +316,12 @@ async fn token_that_no_service_can_verify_is_an_error() {
     }
     let cases = [
         ("expired", with("access_token", json!(token().expired().sign())), "has expired"),
-        ("expires at once", with("expires_in", json!(0)), "has expired"),
+        ("expires at once", with("expires_in", json!(0)), "`expires_in` is 0"),
+        (
+            "issued after it expires",
+            with("access_token", json!(token().claim("iat", now() + 7200).sign())),
+            "`exp` is not later than `iat`",
+        ),
         ("no base64url", with("access_token", json!("a.b.c!")), "not a JWT"),
         (
             "exp as text",

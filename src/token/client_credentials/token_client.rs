@@ -19,7 +19,7 @@ use super::response::{AccessToken, ResponseReader};
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client;
-use crate::token::error::{MintError, TokenError};
+use crate::token::error::MintError;
 use crate::token::mint::Mint;
 use crate::token::token_value::TokenValue;
 
@@ -85,12 +85,15 @@ impl TokenClient {
     /// The token until the earlier of its `exp` and the end of `expires_in`, after which the server
     /// may revoke it.
     fn value(&self, token: &AccessToken, url: &str) -> Result<TokenValue, ClientCredentialsError> {
-        let unusable = |err| ClientCredentialsError::UnusableToken {
-            url: url.to_owned(),
-            source: SourceError::new(err),
-        };
+        let unusable =
+            |source| ClientCredentialsError::UnusableToken { url: url.to_owned(), source };
         let AccessToken { jwt, expires_in } = token;
-        let value = TokenValue::from_jwt(jwt, &self.clock).map_err(unusable)?;
+        let value = TokenValue::from_jwt(jwt, &self.clock)
+            .map_err(|err| unusable(SourceError::new(err)))?;
+        // It would be renewed every second.
+        if value.lifetime().is_zero() {
+            return Err(unusable(SourceError::new("`exp` is not later than `iat`")));
+        }
         let Some(expires_in) = *expires_in else { return Ok(value) };
         let own = value.expires_at().map(|_| value.lifetime());
         if let Some(own) = own
@@ -105,7 +108,7 @@ impl TokenClient {
             );
         }
         if expires_in.is_zero() {
-            return Err(unusable(TokenError::Expired));
+            return Err(unusable(SourceError::new("`expires_in` is 0")));
         }
         Ok(value.valid_for_at_most(expires_in, &self.clock))
     }
