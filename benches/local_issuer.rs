@@ -34,7 +34,7 @@ fn raw(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
         Algorithm::ES256 => ecdsa(bencher, &ECDSA_P256_SHA256_FIXED_SIGNING),
         Algorithm::ES384 => ecdsa(bencher, &ECDSA_P384_SHA384_FIXED_SIGNING),
         Algorithm::EdDSA => {
-            let key = Ed25519KeyPair::generate().unwrap();
+            let key = Ed25519KeyPair::generate().expect("a key that signs");
             bencher.bench_local(|| key.sign(MESSAGE));
         }
         other => panic!("{other} is not measured"),
@@ -42,27 +42,29 @@ fn raw(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 }
 
 fn rsa(bencher: Bencher<'_, '_>, padding: &'static dyn RsaEncoding) {
-    let (key, random) = (RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), SystemRandom::new());
+    let (key, random) =
+        (RsaKeyPair::generate(KeySize::Rsa2048).expect("a key that signs"), SystemRandom::new());
     bencher.bench_local(|| {
         let mut signature = vec![0; 256];
-        key.sign(padding, &random, MESSAGE, &mut signature).unwrap();
+        key.sign(padding, &random, MESSAGE, &mut signature).expect("a key that signs");
         signature
     });
 }
 
 fn ecdsa(bencher: Bencher<'_, '_>, curve: &'static EcdsaSigningAlgorithm) {
-    let (key, random) = (EcdsaKeyPair::generate(curve).unwrap(), SystemRandom::new());
-    bencher.bench_local(|| key.sign(&random, MESSAGE).unwrap());
+    let (key, random) =
+        (EcdsaKeyPair::generate(curve).expect("a key that signs"), SystemRandom::new());
+    bencher.bench_local(|| key.sign(&random, MESSAGE).expect("a key that signs"));
 }
 
 #[divan::bench(args = ALGORITHMS)]
 fn mint(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let request = request(algorithm);
-    bencher.bench_local(|| request.sign().unwrap());
+    bencher.bench_local(|| request.sign().expect("a key that signs"));
 }
 
 fn request(algorithm: Algorithm) -> TokenRequest<LocalIssuer> {
-    let key = SigningKey::generate(algorithm).unwrap();
-    let issuer = LocalIssuer::new("https://orders.internal", [key]).unwrap();
+    let key = SigningKey::generate(algorithm).expect("a key that signs");
+    let issuer = LocalIssuer::new("https://orders.internal", [key]).expect("a key that signs");
     issuer.service_token().service("orders").audience("billing")
 }

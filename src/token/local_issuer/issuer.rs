@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::error::LocalIssuerError;
 use super::key_ring::KeyRing;
+use super::token_ids::TokenIds;
 use crate::clock::Clock;
 use crate::jose::SigningKey;
 use crate::token::request::TokenRequest;
@@ -63,6 +64,7 @@ pub struct LocalIssuer(Arc<Shared>);
 struct Shared {
     issuer: String,
     keys: RwLock<KeyRing>,
+    token_ids: TokenIds,
     clock: Clock,
 }
 
@@ -92,7 +94,7 @@ impl LocalIssuer {
             return Err(LocalIssuerError::EmptyIssuer);
         }
         let keys = RwLock::new(KeyRing::new(keys, &clock)?);
-        Ok(Self(Arc::new(Shared { issuer, keys, clock })))
+        Ok(Self(Arc::new(Shared { issuer, keys, token_ids: TokenIds::default(), clock })))
     }
 
     /// A request for a token of this service, signed here. By default the token is valid for 1 h
@@ -166,6 +168,10 @@ impl LocalIssuer {
     /// The key that signs a token with this `exp`, in Unix seconds.
     pub(super) fn signer(&self, expiry: u64) -> SigningKey {
         self.keys().signer(expiry, &self.0.clock)
+    }
+
+    pub(super) fn token_ids(&self) -> &TokenIds {
+        &self.0.token_ids
     }
 
     pub(super) fn clock(&self) -> &Clock {

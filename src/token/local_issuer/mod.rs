@@ -6,6 +6,7 @@ mod key_ring;
 mod request;
 #[cfg(feature = "axum")]
 mod routes;
+mod token_ids;
 
 pub use error::LocalIssuerError;
 pub use issuer::LocalIssuer;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use aws_lc_rs::error::Unspecified;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::issuer::LocalIssuer;
 use crate::token::error::MintError;
@@ -77,8 +76,8 @@ struct LocalMinter {
     issuer: LocalIssuer,
     /// In seconds.
     validity: u64,
-    /// The claims after the dates, as JSON without braces.
-    members: String,
+    /// The claims after the dates: JSON without the braces.
+    claims: String,
 }
 
 impl LocalMinter {
@@ -86,22 +85,27 @@ impl LocalMinter {
         if let Some(err) = &request.deferred_error {
             return Err(err.clone());
         }
-        let claims = request.payload.iter();
-        let claims = claims.map(|(name, value)| format!(",{}:{value}", Value::from(name.as_str())));
-        let issuer = Value::from(request.issuer.as_str());
+        let unwritable = |_| MintError::Signing;
+        let issuer = serde_json::to_string(&request.issuer).map_err(unwritable)?;
+        let payload = serde_json::to_string(&request.payload).map_err(unwritable)?;
+        let members = payload.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
         Ok(Self {
             issuer: request.authority.clone(),
             validity: request.validity.unwrap_or(VALIDITY).as_secs(),
-            members: format!(r#""iss":{issuer}{}"#, claims.collect::<String>()),
+            claims: format!(r#""iss":{issuer},{}"#, members.unwrap_or_default()),
         })
     }
 
     /// Signs a token whose claims are in the order of a SuperTokens core.
     fn sign(&self) -> Result<String, MintError> {
         let now = self.issuer.clock().unix_now();
-        let (expiry, jti) = (now.saturating_add(self.validity), Uuid::new_v4());
-        let claims = format!(r#"{{"iat":{now},"exp":{expiry},{},"jti":"{jti}"}}"#, self.members);
-        self.issuer.signer(expiry).sign(&claims).map_err(|_| MintError::Signing)
+        let expiry = now.saturating_add(self.validity);
+        let sign = || {
+            let jti = self.issuer.token_ids().next()?;
+            let claims = format!(r#"{{"iat":{now},"exp":{expiry},{},"jti":"{jti}"}}"#, self.claims);
+            self.issuer.signer(expiry).sign(&claims)
+        };
+        sign().map_err(|Unspecified| MintError::Signing)
     }
 }
 
