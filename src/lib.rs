@@ -98,6 +98,9 @@
 //! - [`jwks`]: what the key cache guarantees
 //! - [`client`]: which requests carry the token
 //! - [`token`]: minting, renewal and health
+//! - [`authorities`]: a page for each authority: [SuperTokens](authorities::supertokens), [own
+//!   key](authorities::own_key), [Kubernetes](authorities::kubernetes),
+//!   [SPIFFE](authorities::spiffe), [OAuth2 server](authorities::oauth2)
 //! - [`layer_order`]: where the layers belong among others
 //! - [`other_frameworks`]: actix-web, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
@@ -141,6 +144,20 @@
 compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm has");
 
 mod atomic_file;
+#[cfg(doc)]
+#[doc = include_str!("docs/authorities/overview.md")]
+pub mod authorities {
+    #[doc = include_str!("docs/authorities/kubernetes.md")]
+    pub mod kubernetes {}
+    #[doc = include_str!("docs/authorities/oauth2.md")]
+    pub mod oauth2 {}
+    #[doc = include_str!("docs/authorities/own_key.md")]
+    pub mod own_key {}
+    #[doc = include_str!("docs/authorities/spiffe.md")]
+    pub mod spiffe {}
+    #[doc = include_str!("docs/authorities/supertokens.md")]
+    pub mod supertokens {}
+}
 mod background;
 mod bearer;
 pub mod client;
