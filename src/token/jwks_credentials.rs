@@ -33,18 +33,19 @@ impl RemoteJwksBuilder {
     /// [`allow_plain_http`](RemoteJwksBuilder::allow_plain_http): `build` then returns
     /// [`ConfigError::PlainHttpToken`](crate::ConfigError::PlainHttpToken).
     ///
-    /// In a Kubernetes cluster, with the pod's own token and the CA of the API server:
+    /// In a [Kubernetes cluster](crate::authorities::kubernetes), with the pod's default token and the
+    /// CA of the API server:
     ///
     /// ```no_run
     /// use std::fs;
     ///
     /// use reqwest::{Certificate, Client};
-    /// use tower_m2m::{RemoteJwks, ServiceToken};
+    /// use tower_m2m::{RemoteJwks, ServiceToken, TokenFile};
     ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
     /// let mount = "/var/run/secrets/kubernetes.io/serviceaccount";
     /// let ca = Certificate::from_pem(&fs::read(format!("{mount}/ca.crt"))?)?;
-    /// let token = ServiceToken::from_jwt(fs::read_to_string(format!("{mount}/token"))?)?;
+    /// let token = ServiceToken::from_source(TokenFile::new(format!("{mount}/token"))).await?;
     /// let jwks = RemoteJwks::builder("https://kubernetes.default.svc/openid/v1/jwks")
     ///     .bearer_token(token)
     ///     .http_client(Client::builder().tls_certs_only([ca]))
@@ -53,9 +54,8 @@ impl RemoteJwksBuilder {
     /// # }
     /// ```
     ///
-    /// A token from [`from_jwt`](ServiceToken::from_jwt) is never renewed, and the kubelet replaces
-    /// the file before its token expires, after 1 h by default. Fetches with the expired one fail;
-    /// the last key set stays in use for
+    /// A token from [`from_jwt`](ServiceToken::from_jwt) is never renewed. Once it has expired,
+    /// fetches fail, and the last key set stays in use for
     /// [`stale_if_error`](RemoteJwksBuilder::stale_if_error).
     pub fn bearer_token(self, token: ServiceToken) -> Self {
         self.credentials(token)

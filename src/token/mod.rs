@@ -9,6 +9,8 @@
 //! | anything else, such as a secret manager | a [`TokenSource`] |
 //! | none: a token in the configuration | [`ServiceToken::from_jwt`] |
 //!
+//! [`authorities`](crate::authorities) has a page for each.
+//!
 //! A calling service gets one token at start-up and sends it with every request, so it needs its
 //! authority only for the mint. The crate replaces a token in the background:
 //!
