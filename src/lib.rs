@@ -148,10 +148,14 @@ compile_error!("tower-m2m needs sockets, threads and aws-lc, none of which wasm 
 
 mod atomic_file;
 #[cfg(doc)]
+#[cfg_attr(feature = "oauth2", doc = "[`ClientCredentials`]: crate::ClientCredentials\n")]
+#[cfg_attr(not(feature = "oauth2"), doc = "[`ClientCredentials`]: crate#features\n")]
 #[doc = include_str!("docs/authorities/overview.md")]
 pub mod authorities {
     #[doc = include_str!("docs/authorities/kubernetes.md")]
     pub mod kubernetes {}
+    #[cfg_attr(feature = "oauth2", doc = "[`ClientCredentials`]: crate::ClientCredentials\n")]
+    #[cfg_attr(not(feature = "oauth2"), doc = "[`ClientCredentials`]: crate#features\n")]
     #[doc = include_str!("docs/authorities/oauth2.md")]
     pub mod oauth2 {}
     #[doc = include_str!("docs/authorities/own_key.md")]

@@ -91,10 +91,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let authority = TestAuthority::offline();
 /// # let verifier = authority.verifier();
-/// let verifier = verifier.marker("azp", ["orders", "refunds"]).audience("billing");
+/// let verifier = verifier.marker("client_id", ["orders", "refunds"]).audience("billing");
 /// # let token = || authority.token().without("source").audience("billing");
-/// # verifier.verify(&token().claim("azp", "orders").sign()).await?;
-/// # assert!(verifier.verify(&token().claim("azp", "web-shop").sign()).await.is_err());
+/// # verifier.verify(&token().claim("client_id", "orders").sign()).await?;
+/// # assert!(verifier.verify(&token().claim("client_id", "web-shop").sign()).await.is_err());
 /// # Ok(())
 /// # }
 /// ```
