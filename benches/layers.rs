@@ -24,7 +24,7 @@ use tower::Layer;
 use tower_m2m::testing::bearer;
 use tower_m2m::{
     AddServiceTokenLayer, AnyVerifier, DenyEntry, DenyList, Expected, RequireClaimLayer,
-    ServiceToken, Verifier, VerifyServiceTokenLayer,
+    ServiceToken, TokenFile, Verifier, VerifyServiceTokenLayer,
 };
 
 use support::{
@@ -322,6 +322,16 @@ fn client_fixed_token(bencher: Bencher) {
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn client_minted_token(bencher: Bencher) {
     bench_client(bencher, RS256.minted.clone());
+}
+
+/// A task reads the file again every 30 s, and each request checks that this task is on time.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_token_file(bencher: Bencher) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &RS256.service).expect("a file that can be written");
+    let token = ServiceToken::from_source(TokenFile::new(file.path()));
+    bench_client(bencher, runtime.block_on(token).expect("a token"));
 }
 
 fn bench_client(bencher: Bencher, token: ServiceToken) {

@@ -85,7 +85,7 @@
 //!
 //! | what fails | effect |
 //! |---|---|
-//! | the core, while M1 starts | [`mint`](ServiceTokenRequest::mint) retries for 30 s, then returns a [`MintError`] |
+//! | the core, while M1 starts | [`mint`](ServiceTokenRequest::mint) retries for 30 s, then returns a [`MintError`]; with a [`cache_file`](ServiceTokenRequest::cache_file) it uses the last token after 5 s |
 //! | the core, later | M1 keeps its token; a renewal is retried, and [`ServiceToken::health`] reports the error |
 //! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
 //! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |

@@ -130,7 +130,7 @@ impl<M: Mint> Work for RenewalWork<M> {
         let cause = self.wait_for_cause().await;
         let deadline = self.state().clock.after(self.minter.timeout());
         match self.minter.mint(deadline).await {
-            Ok(token) => self.succeed(token).await,
+            Ok(token) => self.succeed(cause, token).await,
             Err(error) => self.fail(cause, &error),
         }
     }
@@ -182,10 +182,10 @@ impl<M: Mint> RenewalWork<M> {
         }
     }
 
-    async fn succeed(&self, token: TokenValue) {
+    async fn succeed(&self, cause: Cause, token: TokenValue) {
         let is_unchanged = self.current.borrow().header_value() == token.header_value();
         if is_unchanged {
-            self.state().keep_token();
+            self.state().keep_token(cause);
             // Ends the wait of requests.
             self.current.send_modify(|_| ());
             return;
@@ -296,10 +296,11 @@ impl State {
     }
 
     /// Records that the authority returned the token in use.
-    fn keep_token(&mut self) {
-        let mut rng = fastrand::Rng::new();
-        let again = self.policy.again_after(self.lifetime, &mut rng);
-        self.due = again.map(|again| Deadline::after(again, &self.clock));
+    fn keep_token(&mut self, cause: Cause) {
+        if cause == Cause::Due {
+            let again = self.policy.again_after(self.lifetime, &mut fastrand::Rng::new());
+            self.due = again.map(|again| Deadline::after(again, &self.clock));
+        }
         self.minting = None;
         self.last_mint = self.clock.unix_now();
         (self.failures, self.last_error) = (0, None);

@@ -96,6 +96,17 @@ async fn source_that_repeats_its_token_is_asked_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rejected_token_that_is_repeated_causes_one_fetch() {
+    let authority = TestAuthority::offline();
+    let vault = Vault::answering(token(&authority));
+    let service_token = vault.start(&authority).await.unwrap();
+    let before = value(&service_token);
+    reject(&service_token, before.1);
+    pass(2000).await;
+    assert_eq!((vault.fetches(), value(&service_token)), (2, before));
+}
+
+#[tokio::test(start_paused = true)]
 async fn failing_source_keeps_the_token_and_its_error() {
     let authority = TestAuthority::offline();
     let vault = Vault::answering(token(&authority));
