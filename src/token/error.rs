@@ -272,6 +272,11 @@ impl MintError {
         is_reserved.then(|| Self::ReservedClaim { claim: claim.to_owned() })
     }
 
+    /// Whether the text of a file is no token, or one that has expired.
+    pub(super) fn is_unusable_text(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.downcast_ref::<TokenError>().is_some())
+    }
+
     /// Whether a retry may succeed.
     pub(super) fn is_transient(&self) -> bool {
         match self {
@@ -280,7 +285,7 @@ impl MintError {
             #[cfg(feature = "oauth2")]
             Self::ClientCredentials(error) => error.is_transient(),
             Self::File { source, .. } => {
-                source.downcast_ref::<TokenError>().is_some()
+                self.is_unusable_text()
                     || source.downcast_ref::<io::Error>().is_some_and(|err| {
                         matches!(err.kind(), ErrorKind::NotFound | ErrorKind::TimedOut)
                     })

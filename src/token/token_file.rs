@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::error::MintError;
 use super::source::{TokenFuture, TokenSource};
@@ -21,6 +22,10 @@ use crate::trusted_file;
 const INTERVAL: Duration = Duration::from_secs(30);
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After this time an unusable file is read once more: some programs, such as spiffe-helper, write it
+/// in place, so that a reader may find it empty.
+const WRITE_TIME: Duration = Duration::from_millis(100);
 
 /// The largest file, in bytes: the largest token with white space around it.
 const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
@@ -119,7 +124,15 @@ impl TokenFile {
 
 impl TokenSource for TokenFile {
     fn fetch(&self) -> TokenFuture<'_> {
-        Box::pin(self.read())
+        Box::pin(async {
+            match self.read().await {
+                Err(err) if err.is_unusable_text() => {
+                    sleep(WRITE_TIME).await;
+                    self.read().await
+                }
+                result => result,
+            }
+        })
     }
 
     fn poll_interval(&self) -> Option<Duration> {

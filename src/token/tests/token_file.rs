@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tempfile::{TempDir, tempdir};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::logs::Logs;
 use super::renewal::{HOUR, pass, reject, value};
@@ -161,6 +161,25 @@ async fn unusable_file_is_read_again_after_its_interval() {
     let (next, start) = (mount.write_token(), Instant::now());
     assert_eq!(token.replaced(&first).await, next);
     assert!(start.elapsed() <= Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_is_being_written_is_read_again() {
+    let mount = Mount::new();
+    let first = mount.write_token();
+    let token = mount.start().await.unwrap();
+    for content in ["", "eyJ"] {
+        let before = token.header_value();
+        fs::write(mount.path("token"), content).unwrap();
+        let logs = Logs::of_this_thread();
+        reject(&token, value(&token).1);
+        sleep(Duration::from_millis(50)).await;
+        let next = mount.write_token();
+        assert_eq!(token.replaced(&before).await, next, "{content:?}");
+        assert_eq!(logs.count("service token renewal failed"), 0, "{content:?}: {}", logs.text());
+        pass(60).await;
+    }
+    assert_ne!(token.header_value(), first);
 }
 
 #[cfg(unix)]
