@@ -1,7 +1,7 @@
 //! [`LocalIssuer`]: signs tokens with the keys of this process.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::LocalIssuerError;
 use super::key_ring::KeyRing;
@@ -63,7 +63,8 @@ pub struct LocalIssuer(Arc<Shared>);
 
 struct Shared {
     issuer: String,
-    keys: RwLock<KeyRing>,
+    /// Locked to select a key, not while it signs.
+    keys: Mutex<KeyRing>,
     token_ids: TokenIds,
     clock: Clock,
 }
@@ -93,7 +94,7 @@ impl LocalIssuer {
         if issuer.trim().is_empty() {
             return Err(LocalIssuerError::EmptyIssuer);
         }
-        let keys = RwLock::new(KeyRing::new(keys, &clock)?);
+        let keys = Mutex::new(KeyRing::new(keys, &clock)?);
         Ok(Self(Arc::new(Shared { issuer, keys, token_ids: TokenIds::default(), clock })))
     }
 
@@ -154,13 +155,13 @@ impl LocalIssuer {
         keys: impl IntoIterator<Item = SigningKey>,
     ) -> Result<(), LocalIssuerError> {
         let keys = keys.into_iter().collect();
-        self.keys_mut().rotate(keys, &self.0.clock)
+        self.keys().rotate(keys, &self.0.clock)
     }
 
     /// The public keys as a JWK Set (RFC 7517 §5), for an endpoint or file of your own.
     #[must_use]
     pub fn jwks(&self) -> String {
-        let mut keys = self.keys_mut();
+        let mut keys = self.keys();
         keys.prune(&self.0.clock);
         keys.jwks()
     }
@@ -178,13 +179,9 @@ impl LocalIssuer {
         &self.0.clock
     }
 
-    fn keys(&self) -> RwLockReadGuard<'_, KeyRing> {
+    fn keys(&self) -> MutexGuard<'_, KeyRing> {
         // No code panics while it holds the lock.
-        self.0.keys.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keys_mut(&self) -> RwLockWriteGuard<'_, KeyRing> {
-        self.0.keys.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

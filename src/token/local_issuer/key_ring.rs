@@ -1,7 +1,5 @@
-//! The keys of an issuer: which one signs, and which ones are listed. Reads no clock.
+//! [`KeyRing`]: the keys of an issuer, which one signs, and which ones are listed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::error::LocalIssuerError;
@@ -17,40 +15,42 @@ const LISTED_FIRST: Duration = Duration::from_secs(60);
 const MAX_CLOCK_SKEW: u64 = 60;
 
 /// A listed key.
+#[derive(Clone)]
 struct ListedKey {
     key: SigningKey,
     /// From when on the key may sign.
     signs_from: Deadline,
     /// The latest `exp` of its tokens, in Unix seconds. 0 if it has signed none.
-    last_expiry: AtomicU64,
+    last_expiry: u64,
     /// Whether the key was in the list of the last rotation.
     is_current: bool,
 }
 
-/// The current keys in the order of the user, then the earlier ones that are still listed.
-pub(super) struct KeyRing(Vec<Arc<ListedKey>>);
+/// The current keys in the order of the user, then the earlier ones that are still listed. No two
+/// have the same `kid`.
+pub(super) struct KeyRing(Vec<ListedKey>);
 
 impl KeyRing {
     /// Keys that may sign at once.
     pub(super) fn new(keys: Vec<SigningKey>, clock: &Clock) -> Result<Self, LocalIssuerError> {
-        let ring = Self(Vec::new());
-        ring.rotated(keys, Deadline::after(Duration::ZERO, clock), clock)
+        Self(Vec::new()).with_current(keys, Deadline::after(Duration::ZERO, clock), clock)
     }
 
-    /// The keys after a rotation. A key that was not listed before signs after [`LISTED_FIRST`];
-    /// the last key that may sign goes on until then.
+    /// Replaces the current keys. A key that was not listed before signs after [`LISTED_FIRST`];
+    /// the last key that may sign goes on until then. After an error the ring is unchanged.
     pub(super) fn rotate(
         &mut self,
         keys: Vec<SigningKey>,
         clock: &Clock,
     ) -> Result<(), LocalIssuerError> {
         self.prune(clock);
-        *self = self.rotated(keys, Deadline::after(LISTED_FIRST, clock), clock)?;
+        *self = self.with_current(keys, Deadline::after(LISTED_FIRST, clock), clock)?;
         self.prune(clock);
         Ok(())
     }
 
-    fn rotated(
+    /// The ring with these current keys, of which new ones sign from `new_sign_from` on.
+    fn with_current(
         &self,
         keys: Vec<SigningKey>,
         new_sign_from: Deadline,
@@ -59,48 +59,40 @@ impl KeyRing {
         if keys.is_empty() {
             return Err(LocalIssuerError::NoKey);
         }
-        let mut ring: Vec<Arc<ListedKey>> = Vec::with_capacity(keys.len());
+        let mut ring = Self(Vec::with_capacity(keys.len() + self.0.len()));
         for key in keys {
-            if ring.iter().any(|listed| listed.key.kid() == key.kid()) {
+            if ring.find(key.kid()).is_some() {
                 return Err(LocalIssuerError::DuplicateKid { kid: key.kid().to_owned() });
             }
-            let before = self.0.iter().find(|listed| listed.key.kid() == key.kid());
-            let (signs_from, last_expiry) = match before {
-                None => (new_sign_from, 0),
-                Some(before) if before.key.public_jwk() == key.public_jwk() => {
-                    (before.signs_from, before.last_expiry.load(Ordering::Relaxed))
+            ring.0.push(match self.find(key.kid()) {
+                None => {
+                    ListedKey { key, signs_from: new_sign_from, last_expiry: 0, is_current: true }
                 }
-                Some(_) => {
-                    return Err(LocalIssuerError::ReusedKid { kid: key.kid().to_owned() });
+                Some(listed) if listed.key.public_jwk() == key.public_jwk() => {
+                    ListedKey { is_current: true, ..listed.clone() }
                 }
-            };
-            let last_expiry = last_expiry.into();
-            ring.push(Arc::new(ListedKey { key, signs_from, last_expiry, is_current: true }));
+                Some(_) => return Err(LocalIssuerError::ReusedKid { kid: key.kid().to_owned() }),
+            });
         }
+        let mut earlier = self.0.clone();
         // The key that signs now comes first among the earlier ones, so that it goes on.
-        let signer = self.position_of_signer(clock);
-        let mut earlier: Vec<_> = self.0.clone();
-        if let Some(signer) = signer {
+        if let Some(signer) = self.position_of_signer(clock) {
             earlier.swap(0, signer);
         }
-        for before in earlier {
-            if ring.iter().all(|listed| listed.key.kid() != before.key.kid()) {
-                ring.push(Arc::new(ListedKey {
-                    key: before.key.clone(),
-                    signs_from: before.signs_from,
-                    last_expiry: before.last_expiry.load(Ordering::Relaxed).into(),
-                    is_current: false,
-                }));
-            }
-        }
-        Ok(Self(ring))
+        earlier.retain(|listed| ring.find(listed.key.kid()).is_none());
+        ring.0.extend(earlier.into_iter().map(|listed| ListedKey { is_current: false, ..listed }));
+        Ok(ring)
+    }
+
+    fn find(&self, kid: &str) -> Option<&ListedKey> {
+        self.0.iter().find(|listed| listed.key.kid() == kid)
     }
 
     /// The key that signs a token with this `exp`, in Unix seconds.
-    pub(super) fn signer(&self, expiry: u64, clock: &Clock) -> SigningKey {
+    pub(super) fn signer(&mut self, expiry: u64, clock: &Clock) -> SigningKey {
         let position = self.position_of_signer(clock).unwrap_or_default();
-        let signer = &self.0[position];
-        signer.last_expiry.fetch_max(expiry, Ordering::Relaxed);
+        let signer = &mut self.0[position];
+        signer.last_expiry = signer.last_expiry.max(expiry);
         signer.key.clone()
     }
 
@@ -112,12 +104,10 @@ impl KeyRing {
     /// Removes the earlier keys that sign no more and whose last token has expired.
     pub(super) fn prune(&mut self, clock: &Clock) {
         let (signer, now) = (self.position_of_signer(clock), clock.unix_now());
-        let mut position = 0;
+        let mut positions = 0..;
         self.0.retain(|listed| {
-            let is_signer = signer == Some(position);
-            position += 1;
-            let listed_until =
-                listed.last_expiry.load(Ordering::Relaxed).saturating_add(MAX_CLOCK_SKEW);
+            let is_signer = positions.next() == signer;
+            let listed_until = listed.last_expiry.saturating_add(MAX_CLOCK_SKEW);
             listed.is_current || is_signer || now < listed_until
         });
     }
