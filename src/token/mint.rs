@@ -1,4 +1,4 @@
-//! [`Mint`]: what the start-up and the renewal of a token need of an authority.
+//! [`Mint`]: how the start-up and the renewal get a token.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use tokio::time::Instant;
 use super::error::MintError;
 use super::token_value::TokenValue;
 
-/// Gets tokens from an authority. Each implementation decides which tokens it accepts.
+/// Gets tokens from an authority or a [`TokenSource`](super::TokenSource). Each implementation decides
+/// which tokens it accepts.
 pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt, which ends at the deadline at the latest.
     fn mint(&self, deadline: Instant)
     -> impl Future<Output = Result<TokenValue, MintError>> + Send;
 
-    /// How long an attempt may take.
+    /// How long one attempt may take.
     fn timeout(&self) -> Duration;
 
-    /// How long an attempt may take with all that follows it. The renewal is late if it takes
-    /// longer.
-    fn time_limit(&self) -> Duration {
+    /// How long a renewal may take: the attempt and, if there is a verifier, the verification. A
+    /// renewal that takes longer is late.
+    fn renewal_timeout(&self) -> Duration {
         self.timeout()
     }
 
-    /// A secret that no error may show, even if a token holds it.
+    /// The api key or client secret, which no error may show, even if a token holds it.
     fn secret(&self) -> Option<&str> {
         None
     }

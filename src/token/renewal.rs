@@ -166,7 +166,8 @@ impl<M: Mint> RenewalWork<M> {
             let (until, is_expiry_new) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
-                    let limit = self.minter.time_limit().saturating_add(self.cache_io_timeout());
+                    let limit =
+                        self.minter.renewal_timeout().saturating_add(self.cache_io_timeout());
                     let deadline = Deadline::after(limit, &state.clock);
                     self.next_step.schedule(Some(deadline));
                     return cause;
@@ -295,11 +296,11 @@ impl State {
         };
     }
 
-    /// Records that the authority returned the token in use.
+    /// Records a mint that returned the token in use.
     fn keep_token(&mut self, cause: Cause) {
         if cause == Cause::Due {
-            let again = self.policy.again_after(self.lifetime, &mut fastrand::Rng::new());
-            self.due = again.map(|again| Deadline::after(again, &self.clock));
+            let after = self.policy.recheck_after(self.lifetime, &mut fastrand::Rng::new());
+            self.due = after.map(|after| Deadline::after(after, &self.clock));
         }
         self.minting = None;
         self.last_mint = self.clock.unix_now();

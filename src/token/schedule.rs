@@ -35,14 +35,15 @@ pub(super) enum RenewalPolicy {
     BeforeExpiry,
     /// Before the token expires, and before its dynamic key is removed from the JWKS.
     BeforeKeyExpiry,
-    /// At this interval, whatever the lifetime of the token: its source changes on its own.
+    /// At this interval, whatever the lifetime of the token, because its source changes on its own.
     Polled(Duration),
 }
 
 impl RenewalPolicy {
     /// The time from a token's mint to its renewal: the lifetime less one [`window`](Self::window)
-    /// ±10 %, with a dynamic key at most 54 to 60 min, or the interval. The random parts keep
-    /// replicas that started together from renewing together. `None`: only after a rejection.
+    /// ±10 %, with a dynamic key at most 54 to 60 min. The random parts keep replicas that started
+    /// together from renewing together. For a polled source it is the interval. `None`: only after a
+    /// rejection.
     pub(super) fn renew_after(
         self,
         lifetime: Duration,
@@ -58,9 +59,9 @@ impl RenewalPolicy {
         }
     }
 
-    /// The time until the next mint after one that returned the token in use. `None`: only after a
+    /// The time to the next mint, after one that returned the token in use. `None`: only after a
     /// rejection.
-    pub(super) fn again_after(
+    pub(super) fn recheck_after(
         self,
         lifetime: Duration,
         rng: &mut fastrand::Rng,
@@ -70,7 +71,8 @@ impl RenewalPolicy {
 
     /// The back-off after this many consecutive failures: a random 75 to 100 % of a delay that
     /// starts at 30 s and doubles to a quarter of the window. If that quarter is shorter than 30 s,
-    /// the delay is always that quarter. At least [`MIN_INTERVAL`]. With a fixed interval always that.
+    /// the delay is always that quarter. At least [`MIN_INTERVAL`]. A polled source has no back-off:
+    /// the delay is its interval.
     pub(super) fn retry_after(
         self,
         lifetime: Duration,

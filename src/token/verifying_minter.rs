@@ -18,7 +18,7 @@ use crate::verify::{Mismatch, Verifier};
 /// keys after the retries have ended: the largest timeout of a JWKS endpoint.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Mints tokens and verifies each one.
+/// Mints tokens with `minter`, and verifies each one if there is a verifier.
 pub(super) struct VerifyingMinter<M> {
     pub(super) minter: M,
     pub(super) verifier: Option<Verifier>,
@@ -64,7 +64,7 @@ impl<M: Mint> Mint for VerifyingMinter<M> {
         self.minter.timeout()
     }
 
-    fn time_limit(&self) -> Duration {
+    fn renewal_timeout(&self) -> Duration {
         self.timeout().saturating_add(self.retry_timeout).saturating_add(VERIFY_TIMEOUT)
     }
 

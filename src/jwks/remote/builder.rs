@@ -51,7 +51,7 @@ const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
 /// ```
 #[must_use]
 pub struct RemoteJwksBuilder {
-    target: Target,
+    url_or_issuer: UrlOrIssuer,
     limits: Limits,
     min_age: Option<Duration>,
     max_body: usize,
@@ -63,8 +63,8 @@ pub struct RemoteJwksBuilder {
     clock: Clock,
 }
 
-/// What the user named.
-enum Target {
+/// The argument of [`RemoteJwks::builder`] or [`RemoteJwks::discover`], which `build` parses.
+enum UrlOrIssuer {
     /// The URL of the key set.
     Url(String),
     Issuer(String),
@@ -84,7 +84,7 @@ impl RemoteJwks {
 
     /// Starts from the default options.
     pub fn builder(url: impl AsRef<str>) -> RemoteJwksBuilder {
-        RemoteJwksBuilder::new(Target::Url(url.as_ref().to_owned()))
+        RemoteJwksBuilder::new(UrlOrIssuer::Url(url.as_ref().to_owned()))
     }
 
     /// Starts from the default options, and reads the URL of the key set from the metadata of an
@@ -127,14 +127,14 @@ impl RemoteJwks {
     /// [`FetchError::Metadata`](super::FetchError::Metadata). Health, logs and
     /// [`cache_file`](RemoteJwksBuilder::cache_file) name the URL of the metadata as the endpoint.
     pub fn discover(issuer: impl AsRef<str>) -> RemoteJwksBuilder {
-        RemoteJwksBuilder::new(Target::Issuer(issuer.as_ref().to_owned()))
+        RemoteJwksBuilder::new(UrlOrIssuer::Issuer(issuer.as_ref().to_owned()))
     }
 }
 
 impl RemoteJwksBuilder {
-    fn new(target: Target) -> Self {
+    fn new(url_or_issuer: UrlOrIssuer) -> Self {
         Self {
-            target,
+            url_or_issuer,
             limits: Limits::default(),
             min_age: None,
             max_body: 128 * 1024,
@@ -357,9 +357,11 @@ impl RemoteJwksBuilder {
     /// [`BuildError::Limit`] if a limit is out of range, [`BuildError::Seed`] if the seed is not a
     /// usable key set.
     pub fn build(self) -> Result<RemoteJwks, BuildError> {
-        let location = match &self.target {
-            Target::Url(url) => Location::known(url)?,
-            Target::Issuer(issuer) => Location::discovered(issuer, self.is_plain_http_allowed)?,
+        let location = match &self.url_or_issuer {
+            UrlOrIssuer::Url(url) => Location::known(url)?,
+            UrlOrIssuer::Issuer(issuer) => {
+                Location::discovered(issuer, self.is_plain_http_allowed)?
+            }
         };
         let url = location.url();
         if self.credentials.is_some() {

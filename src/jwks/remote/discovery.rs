@@ -16,8 +16,8 @@ use crate::http_client;
 use crate::jose::json;
 use crate::plain_http;
 
-/// The metadata of an issuer (OpenID Connect Discovery 1.0 §4, RFC 8414 §3), as far as it names the
-/// key set.
+/// Finds the URL of a key set in the metadata of its issuer (OpenID Connect Discovery 1.0 §4,
+/// RFC 8414 §3).
 pub(super) struct Discovery {
     /// As the user wrote it: it is compared byte for byte (RFC 8414 §3.3).
     issuer: String,
@@ -31,7 +31,7 @@ pub(super) struct Discovery {
 #[derive(Default)]
 struct Found {
     jwks_uri: Option<Url>,
-    /// Whether `jwks_uri` may be used without another look at the metadata.
+    /// Whether the next fetch may use `jwks_uri` without reading the metadata again.
     is_current: bool,
 }
 
@@ -69,7 +69,7 @@ impl Discovery {
         self.is_plain_http_allowed || self.openid.scheme() == "http"
     }
 
-    /// The URL of the key set. Reads the metadata unless an earlier fetch has, and has not failed.
+    /// The URL of the key set. Reads the metadata in the first fetch, and after a failed one.
     pub(super) async fn jwks_uri(&self, http: &HttpGet) -> Result<Url, Failure> {
         if let Some(url) = self.current() {
             return Ok(url);
@@ -156,11 +156,11 @@ impl Discovery {
 
 async fn get(http: &HttpGet, url: &Url) -> Result<Vec<u8>, Failure> {
     tracing::debug!(endpoint = %http_client::printable(url), "fetching issuer metadata");
-    // Rare, and after a failure the old metadata of a cache would be of no use.
+    // A cache could repeat the metadata that named the URL of the failed fetch.
     let no_cache = (CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let reply = http.get(url, HeaderMap::from_iter([no_cache])).await?;
+    let response = http.get(url, HeaderMap::from_iter([no_cache])).await?;
     // A request without validators gets no 304.
-    Ok(reply.body.unwrap_or_default())
+    Ok(response.body.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 use super::freshness;
-use super::http_get::{Failure, HttpGet, Reply};
+use super::http_get::{Failure, HttpGet, HttpResponse};
 use super::location::Location;
 use crate::clock::Clock;
 use crate::http_client;
@@ -128,7 +128,7 @@ impl JwksEndpoint for HttpEndpoint {
             if let Some(last_modified) = validators.last_modified {
                 headers.insert(IF_MODIFIED_SINCE, last_modified);
             }
-            let Reply { headers, body } = self.http.get(&url, headers).await?;
+            let HttpResponse { headers, body } = self.http.get(&url, headers).await?;
             Ok(JwksResponse {
                 body,
                 validators: read_validators(&headers, url),

@@ -1,4 +1,4 @@
-//! [`HttpGet`]: one request to an endpoint and its response.
+//! [`HttpGet`]: requests the key set, and the metadata that names its URL.
 
 use std::time::Duration;
 
@@ -27,15 +27,15 @@ impl From<FetchError> for Failure {
     }
 }
 
-/// A response that can be used.
-pub(super) struct Reply {
+/// A response with status 200 or 304.
+pub(super) struct HttpResponse {
     pub(super) headers: HeaderMap,
     /// `None` after a 304.
     pub(super) body: Option<Vec<u8>>,
 }
 
-/// Sends requests, those to one origin with credentials. Not `Debug`: the client's headers may hold
-/// secrets.
+/// Sends GET requests, with credentials to one origin alone. Not `Debug`: the client's headers may
+/// hold secrets.
 pub(super) struct HttpGet {
     client: Client,
     max_body: usize,
@@ -59,7 +59,7 @@ impl HttpGet {
 
     /// Sends one request. The status of the response must be 200, or 304 if `headers` make the
     /// request conditional.
-    pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Reply, Failure> {
+    pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<HttpResponse, Failure> {
         let is_conditional =
             headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
         let mut request = self.client.get(url.clone()).headers(headers);
@@ -72,7 +72,7 @@ impl HttpGet {
         match response.status() {
             StatusCode::OK => self.read(response).await,
             StatusCode::NOT_MODIFIED if is_conditional => {
-                Ok(Reply { headers: response.headers().clone(), body: None })
+                Ok(HttpResponse { headers: response.headers().clone(), body: None })
             }
             status => {
                 let retry_after = http_client::retry_after(
@@ -99,11 +99,11 @@ impl HttpGet {
         (*origin == url.origin()).then_some(&**credentials)
     }
 
-    async fn read(&self, response: Response) -> Result<Reply, Failure> {
+    async fn read(&self, response: Response) -> Result<HttpResponse, Failure> {
         let headers = response.headers().clone();
         let body = http_client::read_body(response, self.max_body).await.map_err(failure)?;
         let body = body.ok_or(FetchError::TooLarge { limit: self.max_body })?;
-        Ok(Reply { headers, body: Some(body) })
+        Ok(HttpResponse { headers, body: Some(body) })
     }
 }
 

@@ -17,11 +17,8 @@ use crate::token::cache_file::CacheFile;
 use crate::token::error::MintError;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
-use crate::token::start_up::StartUp;
+use crate::token::start_up::{START_UP_TIMEOUT, StartUp};
 use crate::verify::Verifier;
-
-/// The default of [`ClientCredentials::start_up_timeout`].
-const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The default of [`ClientCredentials::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
