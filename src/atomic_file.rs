@@ -31,8 +31,8 @@ pub(crate) fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Resu
     replaced
 }
 
-/// A new name in the folder of `path`, for the temporary file of [`replace`]. Random, because several
-/// processes may share the file, and in containers each has pid 1.
+/// A new name in the folder of `path`, for the temporary file of [`replace`]. Random, because
+/// several processes may share the file, and in containers each has pid 1.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only cache files are shared
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! [`FileWatch`]: the task that reads a file which others change.
+//! [`FileWatch`]: the task that reads a file again and again, and publishes its changed content.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// How long a read may take. The file may be on a network file system that does not answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a watched file holds: how it is read, and where its content is put in force.
+/// How a watched file is read and parsed, and what its content replaces.
 pub(crate) trait FileContent: Send + Sync + 'static {
     /// The content, parsed.
     type Parsed: Send + 'static;
@@ -30,7 +30,7 @@ pub(crate) trait FileContent: Send + Sync + 'static {
     /// Reads the file. Blocks.
     fn read(&self, path: &Path) -> Result<Vec<u8>, Self::Error>;
 
-    /// Parses the content of the file, which may take long. The path is for errors.
+    /// Parses the content of the file. Blocks: a large file takes long. The path is for errors.
     fn parse(&self, path: &Path, content: &[u8]) -> Result<Self::Parsed, Self::Error>;
 
     /// The error for a file that cannot be read.
@@ -39,10 +39,11 @@ pub(crate) trait FileContent: Send + Sync + 'static {
     /// Puts the content in force. Returns its generation.
     fn publish(&self, parsed: Self::Parsed) -> u64;
 
-    /// The generation in force, which a program may have published.
+    /// The generation in force. It differs from that of the file if the program has published other
+    /// content since.
     fn generation(&self) -> u64;
 
-    /// Reports a good read, after its content was published if it `has_changed`.
+    /// Reports a successful read. Content that `has_changed` has been published before.
     fn read_succeeded(&self, path: &Path, has_changed: bool);
 
     /// Reports a failed read. The last content stays in force.
@@ -73,7 +74,7 @@ struct WatchState<E> {
     error: Option<E>,
 }
 
-/// The bytes of a file, and what they mean.
+/// The bytes of a file, and its parsed content.
 type ReadFile<C> = (Vec<u8>, <C as FileContent>::Parsed);
 
 impl<C: FileContent> FileWatch<C> {
@@ -130,8 +131,8 @@ impl<C: FileContent> FileWatch<C> {
         }
     }
 
-    /// The bytes of the content in force. Empty, as no usable file is, if a program has published
-    /// another content: the next read publishes that of the file again.
+    /// The bytes of the content in force. Empty if the program has published other content since:
+    /// no usable file is empty, so the next read publishes that of the file again.
     fn known(&self) -> Arc<[u8]> {
         let state = self.state();
         let is_in_force = state.generation == self.content.generation();

@@ -10,8 +10,8 @@
 //! each other. [`EmbeddedCore`] replaces SuperTokens in development, in tests and on a single
 //! machine.
 //!
-//! Tokens of other [`authorities`] work as well: those of a key of your own, of Kubernetes, SPIFFE or
-//! an OAuth2 server.
+//! Tokens of other [`authorities`] work as well: of a key of your own, of Kubernetes, SPIFFE or an
+//! OAuth2 server.
 //!
 //! # M1: call another service
 //!

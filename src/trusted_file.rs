@@ -44,13 +44,13 @@ pub(crate) fn open_own_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Reads a regular file that others write and that holds a secret, as
-/// [`read_others`] does. Notes at debug that all users can read it: Kubernetes mounts secrets so.
+/// Reads a regular file that others write and that holds a secret, as [`read_others`] does. Logs at
+/// debug if all users can read it: Kubernetes mounts such files.
 pub(crate) fn read_secret_of_others(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open_others(path)?;
     #[cfg(unix)]
     if file.metadata()?.mode() & 0o004 != 0 {
-        tracing::debug!(path = %path.display(), "all users can read the file of a secret");
+        tracing::debug!(path = %path.display(), "secret file readable by all users");
     }
     read_at_most(file, limit)
 }

@@ -1,4 +1,4 @@
-//! Reads the file of a local key set, once or whenever it changes.
+//! [`KeyFile`]: the file of a local key set, which is read once or watched.
 
 use std::io;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) struct KeyFile {
     keys: Arc<CurrentKeys>,
     clock: Clock,
     warned: WarnedKinds,
-    /// Kept, because a file that has no usable key is parsed at each read.
+    /// One for all reads, because a file without a usable key is parsed at each of them.
     skipped: SkippedKeys,
 }
 

@@ -89,8 +89,8 @@ impl LocalJwks {
     /// Keys that the new set lacks end with this call, for [cached
     /// tokens](crate::Verifier::cache_capacity) too. Tokens of the keys that it keeps stay cached.
     ///
-    /// Not for a set with a [watched file](Self::watch_file), which is its one writer: the next read
-    /// puts the keys of the file back, and the call is logged as an error.
+    /// Not for a set with a [watched file](Self::watch_file): its one writer is the file. The next
+    /// read restores the keys of the file, and the call is logged as an error.
     ///
     /// For keys that arrive by another way than a JWKS endpoint or a file, such as a message bus:
     ///

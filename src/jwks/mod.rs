@@ -19,8 +19,8 @@
 //!   endpoint is up, down or hanging: an attempt counts when it starts, not when it succeeds. The
 //!   only other fetches are the scheduled ones, their retries, and one for each call of
 //!   [`refresh`](crate::RemoteJwks::refresh). A fetch is one request, or with
-//!   [`discover`](crate::RemoteJwks::discover) at most three. Scheduled fetches that look for an unlisted key (see
-//!   below) start at least 1 s and a 60th of the lifetime after the fetch before.
+//!   [`discover`](crate::RemoteJwks::discover) at most three. Scheduled fetches that look for an
+//!   unlisted key (see below) start at least 1 s and a 60th of the lifetime after the fetch before.
 //! - **(b) New keys.** While the endpoint responds, a listed key is accepted no later than 10 s and
 //!   one fetch after the first request that uses it, whatever an attacker sends.
 //! - **(c) Removed keys.** A key is accepted for at most the freshness lifetime after a response
@@ -112,8 +112,8 @@
 //! | `jwks_uri found`, `jwks_uri changed` | info | `endpoint`, `jwks_uri` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
 //!
-//! `endpoint` is the URL without its query. With [`discover`](crate::RemoteJwks::discover) it is that
-//! of the issuer's metadata, and events have the `jwks_uri` that the metadata named.
+//! `endpoint` is the URL without its query. With [`discover`](crate::RemoteJwks::discover) it is the
+//! URL of the issuer's metadata, and events have the `jwks_uri` that the metadata named.
 //! `usable_for` is the number of seconds for which the key, or the last good set, may still be used
 //! if no fetch succeeds: 0 before the first set.
 //!
@@ -128,9 +128,8 @@
 //!
 //! `endpoint` is that of the events. `cause` is `scheduled`, `unlisted_key`
 //! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
-//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large`, `unusable` or
-//! `metadata`. No label
-//! holds text from a request.
+//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large`, `unusable` or `metadata`.
+//! No label holds text from a request.
 //!
 //! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones.
 //! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch

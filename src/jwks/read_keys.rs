@@ -1,4 +1,4 @@
-//! Reads the keys of a local set.
+//! Parses the keys of a local set: a JWK Set, or PEM.
 
 use super::error::KeySetError;
 use super::skipped_keys::SkippedKeys;
@@ -7,18 +7,18 @@ use crate::jose::{Jwk, JwkSet, public_keys};
 /// The maximum number of keys in a local set. A look-up scans all of them.
 const MAX_KEYS: usize = 1000;
 
-/// Reads a JWK Set.
+/// Parses a JWK Set. Keys that cannot be used are skipped, with a logged reason.
 pub(super) fn read_set(json: &[u8], skipped: &SkippedKeys) -> Result<JwkSet, KeySetError> {
     let on_skip = |kid: Option<&str>, reason| skipped.log(kid, reason);
     JwkSet::from_json(json, MAX_KEYS, [], on_skip).map_err(|err| KeySetError::new(err, MAX_KEYS))
 }
 
-/// Reads the keys of one text without a `kid`.
+/// Parses the keys of one text. They have no `kid`.
 pub(super) fn read_pem(pem: &[u8]) -> Result<JwkSet, KeySetError> {
     set_of(pem_keys(pem, None, 0)?)
 }
 
-/// Reads texts whose keys each have a `kid`.
+/// Parses texts, each with the `kid` of its keys.
 pub(super) fn read_pem_by_kid<K, P>(
     pems: impl IntoIterator<Item = (K, P)>,
 ) -> Result<JwkSet, KeySetError>

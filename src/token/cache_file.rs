@@ -1,4 +1,4 @@
-//! The last good token on disk, with which a process starts while its authority is away.
+//! [`CacheFile`]: the last good token on disk, with which a service starts during an outage.
 
 use std::borrow::Cow;
 use std::fs::{self, OpenOptions};
@@ -20,18 +20,19 @@ use crate::atomic_file;
 use crate::clock::Clock;
 use crate::trusted_file;
 
-/// The largest file: a token of 64 KiB and the other members.
+/// The largest file, in bytes: a token of 64 KiB and the other members.
 const MAX_FILE: u64 = 66 * 1024;
 
-/// How long a read or write is waited for. The file may be on a network file system that does not
-/// answer.
+/// The time limit for a read or write. The file may be on a network file system that does not
+/// respond.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A file with the token of one request.
 #[derive(Clone)]
 pub(super) struct CacheFile {
     path: Arc<Path>,
-    /// A digest of the request. Only a token of this very request is loaded.
+    /// The SHA-256 of the request's fingerprint, in base64url. The token of another request is not
+    /// loaded.
     request_sha256: String,
     /// One permit. A read or write that does not end keeps it, so that they do not pile up.
     busy: Arc<Semaphore>,
@@ -45,9 +46,9 @@ struct Document<'a> {
 }
 
 impl CacheFile {
-    /// `request` tells the requests apart whose tokens differ.
-    pub(super) fn new(path: PathBuf, request: &str) -> Self {
-        let request_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, request.as_bytes()));
+    /// `fingerprint` identifies the request: requests for different claims have different ones.
+    pub(super) fn new(path: PathBuf, fingerprint: &str) -> Self {
+        let request_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, fingerprint.as_bytes()));
         Self { path: path.into(), request_sha256, busy: Arc::new(Semaphore::new(1)) }
     }
 

@@ -62,7 +62,8 @@ pub enum TokenError {
     Expired,
 }
 
-/// Why no token could be minted.
+/// Why a [`ServiceToken`](crate::ServiceToken) could not be minted, fetched from its source or read
+/// from its file.
 ///
 /// An error shows at most 200 characters of a core's own text, on one line and with control
 /// characters escaped, and names an HTML page instead of quoting it. If the text may hold a secret,

@@ -1,4 +1,5 @@
-//! A service token as the credentials of a key cache.
+//! [`RemoteJwksBuilder::bearer_token`]: a service token as the credentials of a fetch. Here, because
+//! `jwks` does not know `token`.
 
 use http::HeaderValue;
 
@@ -18,23 +19,23 @@ impl FetchCredentials for ServiceToken {
 impl RemoteJwksBuilder {
     /// Sends this token as `Authorization: Bearer` with each fetch, to the origin of the JWKS
     /// endpoint alone. For an endpoint that lists its keys only to known callers, as that of
-    /// Kubernetes does. None by default.
+    /// Kubernetes does. By default no token is sent.
     ///
-    /// Each fetch sends the value that the token has when it starts, in the place of an
+    /// Each fetch sends the value that the token has when the fetch starts. It replaces an
     /// `Authorization` among the default headers of the
     /// [`http_client`](RemoteJwksBuilder::http_client). A fetch does not wait for a renewal.
     ///
     /// If the endpoint responds with 401, the fetch fails with
     /// [`FetchError::TokenRejected`](crate::FetchError::TokenRejected), and the token is [reported
-    /// as rejected](ServiceToken::report_rejected), so that a minted one is replaced. The caller of
-    /// M2 is not at fault: its request gets 503, and only if no usable key is known.
+    /// as rejected](ServiceToken::report_rejected), so that a minted one is replaced. A request to M2
+    /// fails only if no usable key is known, and then with 503: its caller is not at fault.
     ///
     /// The token is never sent over plain http beyond loopback, not even with
     /// [`allow_plain_http`](RemoteJwksBuilder::allow_plain_http): `build` then returns
     /// [`ConfigError::PlainHttpToken`](crate::ConfigError::PlainHttpToken).
     ///
-    /// In a [Kubernetes cluster](crate::authorities::kubernetes), with the pod's default token and the
-    /// CA of the API server:
+    /// In a [Kubernetes cluster](crate::authorities::kubernetes), with the pod's default token and
+    /// the CA of the API server:
     ///
     /// ```no_run
     /// use std::fs;

@@ -71,7 +71,7 @@
 //! ```
 #![cfg_attr(not(feature = "oauth2"), doc = "\n[`ClientCredentials`]: crate#features")]
 
-// Only what asks an authority over the network keeps its token.
+// Only tokens of a core or an OAuth2 server are cached.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
 mod cache_file;
 #[cfg(feature = "oauth2")]
@@ -81,7 +81,8 @@ mod error;
 mod jwks_credentials;
 mod local_issuer;
 mod mint;
-#[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only a core's tokens and texts are shown
+#[cfg_attr(not(feature = "reqwest"), allow(dead_code))]
+// only errors of a core or an OAuth2 server quote a response
 mod redact;
 mod refusal;
 mod renewal;

@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use super::error::MintError;
 use crate::verify::Verifier;
 
-/// A request for a service token: from
+/// A request for a service token, from
 /// [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) or
-/// [`LocalIssuer::service_token`](crate::LocalIssuer::service_token). Its method `mint` gets the token. A service that calls several
-/// others clones the request, and mints a token for each [`audience`](Self::audience).
+/// [`LocalIssuer::service_token`](crate::LocalIssuer::service_token). Its method `mint` gets the
+/// token. A service that calls several others clones the request, and mints a token for each
+/// [`audience`](Self::audience).
 ///
-/// `A` is the authority. [`ServiceTokenRequest`](crate::ServiceTokenRequest) is the request to a
-/// core.
+/// `A` is the authority: [`LocalIssuer`](crate::LocalIssuer), or a core in
+/// [`ServiceTokenRequest`](crate::ServiceTokenRequest).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -145,7 +146,8 @@ impl<A> TokenRequest<A> {
     }
 
     /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
-    /// default. A verifier with [`Verifier::audience`] rejects a token that has none of its audiences.
+    /// default. A verifier with [`Verifier::audience`] rejects a token that has none of its
+    /// audiences.
     ///
     /// **Mint one token for each called service**: with a token for several of them, each can call
     /// the others.
@@ -171,9 +173,9 @@ impl<A> TokenRequest<A> {
         self
     }
 
-    /// How long the token is valid, in whole seconds. By default 1 h from a [`LocalIssuer`](crate::LocalIssuer); from a
-    /// core 100 years, as in SuperTokens, or 1 h with `dynamic_key`. At least 1 s: for less, `mint`
-    /// returns [`MintError::Validity`].
+    /// How long the token is valid, in whole seconds. The default of a
+    /// [`LocalIssuer`](crate::LocalIssuer) is 1 h; that of a core is 100 years, as in SuperTokens, or
+    /// 1 h with `dynamic_key`. At least 1 s: for less, `mint` returns [`MintError::Validity`].
     ///
     /// A token with a validity **renews itself** in the background until its last clone is dropped.
     /// The renewal starts this long before the token expires, ±10 %:
@@ -206,12 +208,12 @@ impl<A> TokenRequest<A> {
         if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
     }
 
-    /// Makes `mint` verify the token with the called service's policy, so that a
-    /// wrong configuration fails at start-up instead of at the first call. By default only marker,
-    /// issuer and dates are checked.
+    /// Makes `mint` verify the token with the called service's policy, so that a wrong configuration
+    /// fails at start-up instead of at the first call. By default only marker, issuer and dates are
+    /// checked.
     ///
-    /// If the core's clock is ahead, so that the token is not valid yet, the mint waits until it
-    /// is, within the core's `start_up_timeout`.
+    /// If the authority's clock is ahead, so that the token is not valid yet, the mint waits until
+    /// it is: for up to 30 s, or the core's `start_up_timeout`.
     ///
     /// Renewed tokens are verified too, so the token keeps the verifier, and the task that fetches
     /// its keys, alive. A renewed token is used unverified while the verifier has no keys.

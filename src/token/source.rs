@@ -76,7 +76,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// mark around it are ignored.
     ///
     /// The text of an error is logged and kept in [`TokenHealth`](crate::TokenHealth), so it must
-    /// not hold a token or another secret. [`MintError::from_source`] makes an error from any other.
+    /// not hold a token or another secret. [`MintError::from_source`] wraps any other error.
     ///
     /// # Cancel safety
     ///
@@ -89,9 +89,9 @@ pub trait TokenSource: Send + Sync + 'static {
         TIME_LIMIT
     }
 
-    /// The time between two fetches of a source that changes on its own, such as a file. By default
-    /// `None`: a token is fetched before the last one expires, as with
-    /// [`validity`](crate::token::TokenRequest::validity). At least 1 s.
+    /// The time between two fetches of a source that changes on its own, such as a file. A time
+    /// below 1 s counts as 1 s. By default `None`: a token is fetched before the last one expires,
+    /// as with [`validity`](crate::token::TokenRequest::validity).
     fn poll_interval(&self) -> Option<Duration> {
         None
     }
@@ -111,18 +111,18 @@ where
 }
 
 impl ServiceToken {
-    /// Gets a token from a source, and renews it as a minted one: before it expires, after a
-    /// server rejected it, or at the [interval](TokenSource::poll_interval) of the source. If the
-    /// source returns the token in use once more, the token stays in use and the source is asked
-    /// again after at most 30 s.
+    /// Gets a token from a source, and renews it: before it expires, after a server rejected it, or
+    /// at the [interval](TokenSource::poll_interval) of the source. If the source returns the token
+    /// in use again, the next fetch starts after at most 30 s.
     ///
-    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. A transient error, of which any
-    /// error of a closure is one, is retried for 30 s here, and later until the source recovers,
-    /// while the token in use stays.
+    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Transient errors, among them
+    /// every error of a closure, are retried: here for 30 s, in a renewal until the source recovers.
+    /// Meanwhile the old token stays in use.
     ///
     /// # Errors
     ///
-    /// The [`MintError`] of the source, [`MintError::Source`] if its token cannot be used.
+    /// The [`MintError`] of the source, and [`MintError::Source`] if the source takes too long or its
+    /// token cannot be used.
     ///
     /// # Cancel safety
     ///
@@ -165,7 +165,7 @@ impl ServiceToken {
     }
 }
 
-/// Gets tokens from a source.
+/// Mints with a [`TokenSource`].
 struct SourceMinter<S> {
     source: S,
     clock: Clock,

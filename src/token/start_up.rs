@@ -18,10 +18,10 @@ use crate::verify::Verifier;
 /// How long transient errors are retried by default.
 pub(super) const START_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the authority is asked before a cached token is used instead.
+/// How long the first mint is tried before a cached token is used instead.
 const MAX_WAIT_WITH_CACHE: Duration = Duration::from_secs(5);
 
-/// How a token starts.
+/// The options of the first mint and of the renewal after it.
 pub(super) struct StartUp {
     pub(super) policy: RenewalPolicy,
     /// How long transient errors are retried. With zero there is one attempt.
@@ -73,8 +73,8 @@ impl<M: Mint> VerifyingMinter<M> {
         Ok(token)
     }
 
-    /// The cached token, if the authority is away for [`MAX_WAIT_WITH_CACHE`] and the verifier
-    /// accepts the token.
+    /// A minted token, or else the cached one: if no mint succeeds within [`MAX_WAIT_WITH_CACHE`]
+    /// and the verifier accepts the cached token.
     async fn first_or_cached(
         &self,
         timeout: Duration,
@@ -88,7 +88,7 @@ impl<M: Mint> VerifyingMinter<M> {
             Err(err) => return Err(err),
         };
         match self.verify(&cached).await {
-            // Without keys: the token was verified before it was stored.
+            // A verifier without keys decides nothing; the token was verified before it was stored.
             Ok(()) | Err(MintError::KeysUnavailable { .. }) => {
                 tracing::warn!(error = %Chain(&error), "mint failed, using the cached token");
                 Ok(FirstToken::Cached(cached, error))

@@ -34,10 +34,10 @@ const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
 /// helper or of External Secrets, or one that the example `mint` writes for the replicas of a
 /// service.
 ///
-/// [`ServiceToken::from_source`](crate::ServiceToken::from_source) reads the file, waits up to 30 s
-/// for it if it is missing or empty, and reads it again every 30 s, and soon after a server rejected
-/// the token. Requests never read it. While the file is missing, empty or damaged, or holds an
-/// expired token, the last token stays in use, one warning is logged, and
+/// [`ServiceToken::from_source`](crate::ServiceToken::from_source) reads the file. If it is missing or
+/// empty, the call waits for it for up to 30 s. A background task then reads it every 30 s, and soon
+/// after a server rejected the token. Requests never read it. While the file is missing, empty or
+/// damaged, or holds an expired token, the last token stays in use, one warning is logged, and
 /// [`ServiceToken::health`](crate::ServiceToken::health) has the error.
 ///
 /// ```no_run
@@ -55,8 +55,8 @@ const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
 /// It holds one token, as [`ServiceToken::from_jwt`](crate::ServiceToken::from_jwt) reads it, with
 /// or without a line break at its end. Symbolic links are followed at each read, as Kubernetes
 /// mounts need. The file must be a regular one of at most 65 KiB, and on Unix not writable by all
-/// users. That all users can read it, as they can a projected token, is noted at debug. A FIFO is an
-/// error and does not block.
+/// users. If all users can read it, as they can a projected token, that is logged at debug. A FIFO
+/// is an error and does not block.
 #[must_use = "`ServiceToken::from_source` reads the file"]
 pub struct TokenFile {
     path: PathBuf,

@@ -36,7 +36,7 @@ pub(super) struct TokenValue {
 }
 
 impl TokenValue {
-    /// An existing token, which another process minted. Fails if it has expired.
+    /// Reads a token for any reader: checks its form and its `exp`. Fails if it has expired.
     pub(super) fn from_jwt(jwt: &str, clock: &Clock) -> Result<Self, TokenError> {
         if jwt.is_empty() {
             return Err(TokenError::Empty);

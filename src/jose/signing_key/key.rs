@@ -22,7 +22,7 @@ use crate::jose::jwk::Jwk;
 use crate::jose::jws::MAX_KID_LEN;
 use crate::trusted_file;
 
-/// An RSA key of 8192 bits has about 6 KiB.
+/// The largest file, in bytes. An RSA key of 8192 bits has about 6 KiB.
 const MAX_FILE: u64 = 64 * 1024;
 
 /// A private key that signs tokens with one algorithm.
@@ -51,7 +51,7 @@ const MAX_FILE: u64 = 64 * 1024;
 ///
 /// Clones are cheap and share the key. The private key is zeroed in memory when the last clone is
 /// dropped, and the buffers that it is decoded from when it has been read. A text that the caller
-/// gives belongs to the caller. `Debug` prints the `kid` and the algorithm.
+/// passes is not zeroed. `Debug` prints the `kid` and the algorithm.
 ///
 /// [`Verifier`]: crate::Verifier
 #[derive(Clone)]
@@ -62,20 +62,20 @@ struct Inner {
     algorithm: Algorithm,
     kid: String,
     public_jwk: String,
-    /// The first part of each token that the key signs, with the dot after it.
+    /// The encoded header of each token that the key signs, with the dot after it.
     header: String,
 }
 
 impl SigningKey {
     /// Generates a key for this algorithm. RSA keys have 2048 bits.
     ///
-    /// The key lives in this process alone. Replicas of a service must share a key instead, in a
-    /// file that [`from_file`](Self::from_file) reads: each replica would reject the tokens of the
-    /// others, and the key set of a restarted one lacks the old key.
+    /// No other process has the key. Replicas of a service must share a key instead, in a file that
+    /// [`from_file`](Self::from_file) reads: the key set of one replica would lack the keys of the
+    /// others, and that of a restarted one the old key.
     ///
-    /// An RSA key takes a large part of a second, so on a thread of an async runtime generate it
-    /// with [`spawn_blocking`](tokio::task::spawn_blocking). The other types take less than a
-    /// millisecond.
+    /// Generating an RSA key takes a large part of a second, so call this with
+    /// [`spawn_blocking`](tokio::task::spawn_blocking) on an async runtime. Other keys take less
+    /// than a millisecond.
     ///
     /// ```
     /// use tower_m2m::{Algorithm, SigningKey};
@@ -226,14 +226,14 @@ impl SigningKey {
         Self::new(self.0.private.clone(), Some(algorithm), Some(self.0.kid.clone()))
     }
 
-    /// The `kid` in the header of its tokens and in its public JWK: that of the JWK it was read
-    /// from, or else its thumbprint (RFC 7638) with SHA-256, in base64url.
+    /// The `kid` in the header of the key's tokens and in its public JWK: that of the JWK that the
+    /// key was read from, or else its thumbprint (RFC 7638) with SHA-256, in base64url.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.0.kid
     }
 
-    /// The algorithm that it signs with.
+    /// The algorithm that the key signs with.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm
@@ -329,7 +329,7 @@ impl SigningKey {
     }
 }
 
-/// For the keys of the embedded core, which have names of their own.
+/// For the keys of the embedded core and of `testing`, which choose their `kid`.
 #[cfg(feature = "embedded-core")]
 impl SigningKey {
     /// Reads a PrivateKeyInfo (RFC 5208 §5).

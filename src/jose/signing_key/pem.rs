@@ -9,7 +9,7 @@ const PUBLIC: &str = "use the private key that it belongs to, without other bloc
 const OPENSSH: &str = "`ssh-keygen -p -N '' -m PKCS8 -f COPY_OF_FILE` converts an RSA or EC key; \
                        `openssl genpkey -algorithm ed25519` makes a new Ed25519 key";
 
-/// The form of a private key.
+/// Parses a private key in one of its DER forms.
 type Reader = fn(&[u8]) -> Result<PrivateKey, &'static str>;
 
 /// Reads the only key of the text: `PRIVATE KEY` (RFC 5958 §2), `RSA PRIVATE KEY` (RFC 8017 §A.1.2)
@@ -28,7 +28,7 @@ pub(super) fn read(text: &[u8]) -> Result<PrivateKey, SigningKeyError> {
     reader(&block.der().map_err(unusable)?).map_err(unusable)
 }
 
-/// What reads the block. `None` if the block is to be skipped.
+/// The reader for a block with this label. `None` skips the block.
 fn reader(block: &Block<'_>) -> Result<Option<Reader>, SigningKeyError> {
     let label = block.label();
     let remedy = match label {

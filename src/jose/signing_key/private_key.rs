@@ -28,7 +28,8 @@ const ED25519: &[u8] = b"\x2b\x65\x70";
 const EC_PARAMETERS: u8 = 0xa0;
 
 const DAMAGED: &str = "its DER is damaged, or not in the form that its label names";
-const UNNAMED_CURVE: &str = "it does not name its curve; `openssl ec -in FILE -param_enc named_curve` prints a key that does";
+const UNNAMED_CURVE: &str = "it does not name its curve; `openssl ec -in FILE -param_enc \
+                             named_curve` prints a key that does";
 pub(super) const UNKNOWN_CURVE: &str = "its curve is not supported; use P-256, P-384 or Ed25519";
 pub(super) const UNKNOWN_TYPE: &str =
     "its type is not supported; use an RSA, P-256, P-384 or Ed25519 key";
@@ -100,7 +101,7 @@ impl PrivateKey {
         }
     }
 
-    /// Takes a parsed RSA key. `other_reason` describes a failure that is not about its size.
+    /// Wraps a parsed RSA key. `other_reason` describes a failure that is not about its size.
     pub(super) fn rsa(
         parsed: Result<rsa::KeyPair, KeyRejected>,
         other_reason: &'static str,

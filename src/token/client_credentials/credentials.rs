@@ -23,8 +23,8 @@ use crate::verify::Verifier;
 /// The default of [`ClientCredentials::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The credentials of this service at an OAuth2 server, such as SuperTokens, Keycloak or Auth0, and
-/// the token that it requests with the client credentials grant (RFC 6749 §4.4).
+/// A request for a token of an OAuth2 server, such as SuperTokens, Keycloak or Auth0, with the
+/// client credentials grant (RFC 6749 §4.4).
 ///
 /// The server must issue **JWTs** (RFC 9068, for instance), because a called service verifies them
 /// with the server's key set. A service that calls several others clones the value, and gets a
@@ -185,8 +185,8 @@ impl ClientCredentials {
         self.parameter("audience", audience)
     }
 
-    /// Sends a further parameter, such as `resource` (RFC 8707). Each call adds one, also with the
-    /// same name.
+    /// Sends a further parameter, such as `resource` (RFC 8707). Each call adds one, also if the name
+    /// repeats. None by default.
     ///
     /// `client_id`, `client_secret`, `client_assertion`, `client_assertion_type`, `grant_type` and
     /// `scope` are reserved: [`mint`](Self::mint) returns
@@ -247,7 +247,7 @@ impl ClientCredentials {
         self
     }
 
-    /// Keeps the last good token in this file, so that the service starts while the server is away,
+    /// Keeps the last good token in this file, so that the service starts while the server is down,
     /// as [`ServiceTokenRequest::cache_file`](crate::ServiceTokenRequest::cache_file) does. A token
     /// from the file is used until its `exp`; the file does not hold `expires_in`. Not set by
     /// default.
@@ -264,7 +264,7 @@ impl ClientCredentials {
     }
 
     /// How long [`mint`](Self::mint) retries while the server is unreachable, overloaded or failing.
-    /// 30 s by default; it gives up earlier if the server's `Retry-After` ends later. With zero
+    /// 30 s by default; `mint` gives up earlier if the server's `Retry-After` ends later. With zero
     /// there is one attempt, limited to [`timeout`](Self::timeout).
     pub fn start_up_timeout(mut self, timeout: Duration) -> Self {
         self.start_up_timeout = timeout;
@@ -281,7 +281,7 @@ impl ClientCredentials {
     /// Failed connections and the statuses 408, 425, 429 and 5xx are retried for up to
     /// [`start_up_timeout`](Self::start_up_timeout), with random delays that grow from 0.1 s to 5 s
     /// and are at least the server's `Retry-After`. Any other response is an error at once.
-    /// Redirects are not followed. A response may have 64 KiB.
+    /// Redirects are not followed. A response may have at most 64 KiB.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ const MAX_DIFFERENCE: Duration = Duration::from_secs(60);
 type OAuth2Client =
     BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
-/// What is sent to a token endpoint.
+/// The request to a token endpoint (RFC 6749 §4.4.2).
 #[derive(Clone)]
 pub(super) struct GrantRequest {
     pub(super) token_url: Url,
@@ -43,7 +43,8 @@ pub(super) struct GrantRequest {
 }
 
 impl GrantRequest {
-    /// A text that differs if the tokens may differ in more than their dates and `jti`.
+    /// Identifies the request in a cache file. Requests with the same fingerprint get tokens that
+    /// differ only in their dates and `jti`.
     pub(super) fn fingerprint(&self) -> String {
         let Self { token_url, client_id, scopes, parameters, .. } = self;
         format!("{:?}", (token_url.as_str(), client_id, scopes, parameters))
@@ -59,7 +60,7 @@ impl GrantRequest {
     }
 }
 
-/// Gets tokens with one request.
+/// Requests tokens from a token endpoint, each with the same [`GrantRequest`].
 pub(super) struct TokenClient {
     request: GrantRequest,
     oauth2: OAuth2Client,
@@ -90,7 +91,7 @@ impl TokenClient {
         let AccessToken { jwt, expires_in } = token;
         let value = TokenValue::from_jwt(jwt, &self.clock)
             .map_err(|err| unusable(SourceError::new(err)))?;
-        // It would be renewed every second.
+        // A token without a lifetime would be renewed every second.
         if value.lifetime().is_zero() {
             return Err(unusable(SourceError::new("`exp` is not later than `iat`")));
         }

@@ -10,9 +10,8 @@ use crate::clock::Clock;
 use crate::jose::SigningKey;
 use crate::token::request::TokenRequest;
 
-/// An authority of this process, for teams without an identity provider: signs the tokens of this
-/// service with a key of its own, and publishes the public halves as a JWKS. Cheap to clone; clones
-/// share their keys.
+/// Signs the tokens of this service with its own keys, and publishes the public halves as a JWKS:
+/// an authority for teams without an identity provider. Cheap to clone; clones share their keys.
 ///
 /// M1, the calling service:
 ///
@@ -45,8 +44,8 @@ use crate::token::request::TokenRequest;
 /// ```
 ///
 /// An M2 with several callers, each of which signs with its own key, combines their verifiers with
-/// [`Verifier::or`](crate::Verifier::or). The token says which caller it is by its `iss`, which no
-/// other caller can forge.
+/// [`Verifier::or`](crate::Verifier::or). The `iss` of a token names its caller, and no other caller
+/// can forge it.
 ///
 /// # Replicas and rotation
 ///
@@ -56,8 +55,8 @@ use crate::token::request::TokenRequest;
 /// another replica's JWKS lacks it.
 ///
 /// [`rotate_to`](Self::rotate_to) changes the list at run time, without a refused request. To
-/// rotate the list in a configuration, add the new key as the second one; when all replicas list
-/// it, make it the first one; remove the old key when its tokens have expired.
+/// rotate a list in a configuration, add the new key as the second one; when all replicas list it,
+/// make it the first one; when the tokens of the old key have expired, remove that key.
 #[derive(Clone)]
 pub struct LocalIssuer(Arc<Shared>);
 
@@ -123,13 +122,13 @@ impl LocalIssuer {
         TokenRequest::new(self.clone(), self.0.issuer.clone())
     }
 
-    /// Replaces the list of keys while tokens are in use. The first key signs as soon as it has
-    /// been listed for 60 s, so that verifiers know it; until then the last one goes on. A key that
-    /// is no longer in the list stays in the JWKS until the last token that this process signed with
-    /// it has expired.
+    /// Replaces the list of keys while tokens are in use. The first key signs once it has been
+    /// listed for 60 s, so that verifiers know it; until then the key that signed before goes on. A
+    /// key that is no longer in the list stays in the JWKS until the last token that this process
+    /// signed with it has expired.
     ///
-    /// Tokens in use are not replaced: they are renewed in time, with the new key. After a leak of
-    /// the old key let M2 deny it with [`DenyEntry::key`](crate::DenyEntry::key).
+    /// Tokens in use stay valid; their renewals sign with the new key. After a leak of the old key
+    /// deny it at M2 with [`DenyEntry::key`](crate::DenyEntry::key).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! An authority of this process: it signs tokens with a key of its own.
+//! Tokens that this service signs with its own keys.
 
 mod error;
 mod issuer;

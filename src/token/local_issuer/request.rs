@@ -28,7 +28,9 @@ impl TokenRequest<LocalIssuer> {
     ///
     /// # Errors
     ///
-    /// [`MintError`]: a reserved claim, for instance, or the verifier rejects the token.
+    /// [`MintError`], for instance [`MintError::ReservedClaim`] from another method of this type, and
+    /// [`MintError::Misconfigured`] or [`MintError::KeysUnavailable`] from
+    /// [`verify_with`](TokenRequest::verify_with).
     ///
     /// # Cancel safety
     ///
@@ -45,9 +47,9 @@ impl TokenRequest<LocalIssuer> {
         start_up.mint(minter).await
     }
 
-    /// Signs one token and returns its text, for another process: one that has no key, or a file
-    /// that [`TokenFile`](crate::TokenFile) reads. Each call returns a token of its own.
-    /// [`verify_with`](TokenRequest::verify_with) has no effect.
+    /// Signs one token and returns its text, for another process that has no key, or for a file that
+    /// [`TokenFile`](crate::TokenFile) reads. Each call signs a new token, which is neither renewed
+    /// nor verified: [`verify_with`](TokenRequest::verify_with) has no effect.
     ///
     /// # Errors
     ///

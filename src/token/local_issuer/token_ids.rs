@@ -6,10 +6,10 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use uuid::{Builder, Uuid};
 
-/// How many ids are made at once.
+/// Number of ids that one call of the random generator makes.
 const BATCH: usize = 32;
 
-/// Random ids (RFC 7519 §4.1.7).
+/// Random UUIDs for `jti` (RFC 7519 §4.1.7).
 ///
 /// Not `Uuid::new_v4`: a call of the system's random generator for each token takes 0.47 µs, a
 /// twentieth of an EdDSA signature (`cargo bench --bench local_issuer`).

@@ -49,8 +49,8 @@ impl TokenRequest<SuperTokensCore> {
     /// signs, which never rotates.
     ///
     /// A token of a dynamic key becomes invalid about 2 h after its key stops signing, even if its
-    /// `exp` is later. Therefore its default [`validity`](TokenRequest::validity) is 1 h, and it is renewed
-    /// at least once an hour, even with a longer validity.
+    /// `exp` is later. Therefore its default [`validity`](TokenRequest::validity) is 1 h, and it is
+    /// renewed at least once an hour, even with a longer validity.
     ///
     /// A core ignores the request for a dynamic key if
     /// [`cdi_version`](SuperTokensCore::cdi_version) or the core's own limit is below 2.21.
@@ -114,19 +114,19 @@ impl TokenRequest<SuperTokensCore> {
         }
     }
 
-    /// Keeps the last good token in this file, so that the service starts while the core is away.
+    /// Keeps the last good token in this file, so that the service starts while the core is down.
     /// Not set by default.
     ///
-    /// [`mint`](Self::mint) asks the core first. Only where it would wait on for more than 5 s, it
-    /// uses the token in the file, and the mint goes on in the background. A core that refuses fails
-    /// the start, file or not. The token is used only if it has not expired, comes from a request
-    /// with the same core, issuer, claims and validity, and passes
+    /// [`mint`](Self::mint) asks the core first. If the core does not mint within 5 s, it returns the
+    /// token in the file, and the mint continues in the background. If the core refuses, it returns
+    /// the error, with or without a file. The token is used only if it has not expired, comes from a
+    /// request with the same core, issuer, claims and validity, and passes
     /// [`verify_with`](TokenRequest::verify_with), unless that verifier has no keys.
     ///
     /// The file is atomically replaced after each mint, readable by its owner alone. It is removed
-    /// if a server rejects the token. Its folder must exist. **Who can read the file can call with
-    /// the token**, so keep it on a disk that only this service mounts, and give the token a
-    /// [`validity`](TokenRequest::validity).
+    /// if a server rejects the token. Its folder must exist. **A process that can read the file can
+    /// call with the token**, so keep it on a disk that only this service mounts, and give the token
+    /// a [`validity`](TokenRequest::validity).
     ///
     /// A file that cannot be used is ignored with a warning, and replaced by the next mint: if it is
     /// damaged or belongs to another request, and on Unix if it is a symbolic link, is owned by a
@@ -163,10 +163,10 @@ impl TokenRequest<SuperTokensCore> {
     /// replicas of a service do not retry together; they grow from 0.1 s to 5 s, and are at least
     /// the core's `Retry-After`. Any other response is an error at once.
     ///
-    /// The verification of [`verify_with`](TokenRequest::verify_with) is retried for the same time while
-    /// the token is not valid yet, or while the verifier has no keys because no connection to their
-    /// endpoint can be made or its answer is transient: one of those above, or a set without a
-    /// usable key.
+    /// The verification of [`verify_with`](TokenRequest::verify_with) is retried for the same time
+    /// while the token is not valid yet, or while the verifier has no keys because no connection to
+    /// their endpoint can be made or its answer is transient: one of those above, or a set without
+    /// a usable key.
     ///
     /// Each minted token has its own random `jti` (RFC 7519 §4.1.7), renewed ones too. A token is
     /// accepted only if it is a JWT that has not expired, its `exp` is later than its `iat`, its
