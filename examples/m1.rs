@@ -8,7 +8,6 @@
 //! Prints the status of the response to `GET {m2}/whoami`, its `WWW-Authenticate` if it has one,
 //! and its body. The exit code is 0 if the status is 200.
 
-use std::env::{self, VarError};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,8 +20,11 @@ use tower_m2m::{
 };
 use tracing_subscriber::filter::LevelFilter;
 
+use secret_variable::secret_variable;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/secret_variable.rs"]
+mod secret_variable;
 mod support;
 
 const USAGE: &str = "\
@@ -81,8 +83,10 @@ impl Flags {
             return Err("--core and --token-url exclude each other".into());
         }
         let foreign = if is_oauth2 {
-            [("--api-key", self.api_key.is_some()), ("--jwks-domain", self.jwks_domain.is_some())]
-                .to_vec()
+            vec![
+                ("--api-key", self.api_key.is_some()),
+                ("--jwks-domain", self.jwks_domain.is_some()),
+            ]
         } else {
             vec![
                 ("--client-id", !self.client_id.is_empty()),
@@ -142,16 +146,6 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
     }
     flags.complete()?;
     Ok(Some(flags))
-}
-
-/// The secret in an environment variable. `None` if it is not set, or empty.
-fn secret_variable(name: &str) -> Result<Option<String>, lexopt::Error> {
-    match env::var(name) {
-        Ok(secret) => Ok(Some(secret).filter(|secret| !secret.trim().is_empty())),
-        Err(VarError::NotPresent) => Ok(None),
-        // Not the `VarError`: it would print the secret.
-        Err(VarError::NotUnicode(_)) => Err(format!("{name} is not valid UTF-8").into()),
-    }
 }
 
 #[tokio::main]

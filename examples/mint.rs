@@ -1,6 +1,6 @@
 //! Keeps a fresh token in a file, which `TokenFile` reads: one mint for each service instead of one
-//! for each replica. As a sidecar it renews the token until it is stopped; with `--once` it is a
-//! CronJob.
+//! for each replica. Renews the token until it is stopped, as a sidecar; with `--once` it writes one
+//! token and exits, as a CronJob.
 //!
 //! ```text
 //! cargo run --example mint -- --core http://127.0.0.1:3567 --service orders --audience billing --out token
@@ -10,7 +10,6 @@
 //! Prints a line for each token that it writes. The exit code is 0 after SIGTERM, Ctrl-C or
 //! `--once`, and 1 if there is no first token or the file cannot be written.
 
-use std::env::{self, VarError};
 use std::io::Write;
 #[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
@@ -25,9 +24,12 @@ use tower_m2m::token::TokenRequest;
 use tower_m2m::{Algorithm, LocalIssuer, MintError, ServiceToken, SigningKey, SuperTokensCore};
 use tracing_subscriber::filter::LevelFilter;
 
+use secret_variable::secret_variable;
 use stop_signal::stop_signal;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/secret_variable.rs"]
+mod secret_variable;
 #[path = "support/stop_signal.rs"]
 mod stop_signal;
 mod support;
@@ -74,7 +76,7 @@ struct Flags {
     allow_plain_http: bool,
 }
 
-/// What both authorities put into a token.
+/// The claims and the validity of the token, for either authority.
 #[derive(Default)]
 struct Claims {
     service: Option<String>,
@@ -128,14 +130,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
         return Err("--out is missing".into());
     }
     if flags.api_key.is_none() {
-        flags.api_key = match env::var("SUPERTOKENS_API_KEY") {
-            Ok(key) => Some(key).filter(|key| !key.trim().is_empty()),
-            Err(VarError::NotPresent) => None,
-            // Not the `VarError`: it would print the key.
-            Err(VarError::NotUnicode(_)) => {
-                return Err("SUPERTOKENS_API_KEY is not valid UTF-8".into());
-            }
-        };
+        flags.api_key = secret_variable("SUPERTOKENS_API_KEY")?;
     }
     Ok(Some(flags))
 }
@@ -216,7 +211,7 @@ async fn mint_with_key(path: &str, flags: Flags) -> Result<ServiceToken, Stop> {
     Ok(flags.claims.add_to(issuer.service_token()).mint().await?)
 }
 
-/// Atomically replaces the file with the token, and prints so.
+/// Atomically replaces the file with one that holds the token, and prints a line.
 fn write_token(path: &str, mode: u32, header_value: &HeaderValue) -> Result<(), Stop> {
     let token = header_value.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default();
     replace(path, mode, token)?;
