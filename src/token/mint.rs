@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::error::MintError;
 use super::token_value::TokenValue;
 
-/// Gets tokens from an authority or a [`TokenSource`](super::TokenSource). Each implementation decides
-/// which tokens it accepts.
+/// Gets tokens from an authority or a [`TokenSource`](super::TokenSource). Each implementation
+/// decides which tokens it accepts.
 pub(super) trait Mint: Send + Sync + 'static {
     /// Makes one attempt, which ends at the deadline at the latest.
     fn mint(&self, deadline: Instant)

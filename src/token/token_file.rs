@@ -34,9 +34,9 @@ const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
 /// helper or of External Secrets, or one that the example `mint` writes for the replicas of a
 /// service.
 ///
-/// [`ServiceToken::from_source`](crate::ServiceToken::from_source) reads the file. If it is missing or
-/// empty, the call waits for it for up to 30 s. A background task then reads it every 30 s, and soon
-/// after a server rejected the token. Requests never read it. While the file is missing, empty or
+/// [`ServiceToken::from_source`](crate::ServiceToken::from_source) reads the file. If it is missing
+/// or empty, the call waits for it for up to 30 s. A background task then reads it every 30 s, and
+/// soon after a server rejected the token. Requests never read it. While the file is missing, empty or
 /// damaged, or holds an expired token, the last token stays in use, one warning is logged, and
 /// [`ServiceToken::health`](crate::ServiceToken::health) has the error.
 ///

@@ -80,7 +80,7 @@ async fn start_fleet(core: &str, folder: Option<&Path>) -> Vec<Result<ServiceTok
 }
 
 #[tokio::test]
-async fn fleet_starts_with_its_cache_files_while_the_core_is_down() {
+async fn fleet_with_cache_files_starts_while_the_core_is_down() {
     let (core, folder) = (RunningCore::start().await, tempdir().unwrap());
     let url = core.url();
     let jwks = RemoteJwks::new(format!("{url}/.well-known/jwks.json")).unwrap();

@@ -198,7 +198,7 @@ async fn unusable_argument_is_an_error_before_a_request() {
 }
 
 #[tokio::test]
-async fn refusal_is_reported_in_words() {
+async fn refusal_text_explains_the_error_code() {
     let cases = [
         (
             refusal(401, "invalid_client", "Client authentication failed"),
@@ -337,7 +337,7 @@ async fn token_that_no_service_can_verify_is_an_error() {
 }
 
 #[tokio::test]
-async fn redirect_is_named_and_not_followed() {
+async fn redirect_is_an_error_and_not_followed() {
     let elsewhere = UnusedListener::new().await;
     for status in [301, 302, 303, 307, 308] {
         let case = status.to_string();
@@ -376,7 +376,7 @@ async fn retry_after_beyond_the_start_up_ends_the_mint() {
 }
 
 #[tokio::test]
-async fn unreachable_server_is_named_without_its_query() {
+async fn unreachable_server_error_omits_the_query_of_the_url() {
     let dead = DeadPort::new();
     let url = format!("{}/token?key={SECRET}", dead.url());
     let error = mint(credentials(&url).start_up_timeout(Duration::ZERO)).await.unwrap_err();

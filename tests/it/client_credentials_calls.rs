@@ -111,18 +111,18 @@ async fn token_is_renewed_before_an_earlier_expires_in() {
 }
 
 #[tokio::test]
-async fn cached_token_starts_the_service_while_the_server_is_away() {
+async fn cached_token_is_used_while_the_server_is_down() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token.json");
-    let away = || response(503, &[], "");
+    let down = || response(503, &[], "");
     let server = server_with([
         good(),
-        away(),
-        away(),
+        down(),
+        down(),
         refusal(401, "invalid_client", ""),
-        away(),
-        away(),
-        away(),
+        down(),
+        down(),
+        down(),
     ])
     .await;
     let start = |credentials: ClientCredentials| {

@@ -188,7 +188,7 @@ fn bad_files() -> Vec<(Spoil, &'static str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_file_keeps_the_last_keys_until_it_is_good() {
+async fn bad_file_keeps_the_last_keys_until_a_good_read() {
     for (spoil, problem) in bad_files() {
         let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
         fixture.write(fixture.set(&[0]));
@@ -231,7 +231,7 @@ fn bad_file_at_the_start_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_read_puts_the_keys_of_the_file_back() {
+async fn next_read_restores_the_keys_of_the_file() {
     let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
     fixture.write(fixture.set(&[0]));
     let (keys, verifier) = fixture.watch();

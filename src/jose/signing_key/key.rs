@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thumbprint_is_that_of_the_rfcs() {
+    fn thumbprint_equals_the_examples_of_the_rfcs() {
         // RFC 7638 §3.1, RFC 8037 §A.3.
         let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6\
                  tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5\

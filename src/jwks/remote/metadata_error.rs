@@ -28,7 +28,7 @@ use crate::error::ConfigError;
 #[non_exhaustive]
 pub enum MetadataError {
     /// Neither URL exists: the issuer is wrong, or has no metadata.
-    #[error("neither {openid} nor {oauth} exists")]
+    #[error("neither {openid} nor {oauth} exists; is the issuer right?")]
     NotFound {
         /// The URL of OpenID Connect Discovery 1.0 §4.
         openid: String,
@@ -38,7 +38,10 @@ pub enum MetadataError {
         is_html: bool,
     },
     /// Not one JSON object, or one with duplicate members.
-    #[error("it is {}, not a JSON object", if *.is_html { "an HTML page" } else { "something else" })]
+    #[error(
+        "it is {}",
+        if *.is_html { "an HTML page" } else { "not one JSON object with distinct members" }
+    )]
     NotAnObject {
         /// Whether the body is an HTML page, such as a login page.
         is_html: bool,
@@ -48,7 +51,7 @@ pub enum MetadataError {
     NoIssuer,
     /// The `issuer` is not the one that was given, byte for byte (RFC 8414 §3.3). A slash at the
     /// end counts.
-    #[error("its issuer is \"{found}\", not \"{expected}\"")]
+    #[error("its issuer is \"{found}\", not \"{expected}\", compared byte for byte")]
     OtherIssuer {
         /// The `issuer` in the metadata: at most 200 characters, on one line.
         found: String,
@@ -56,7 +59,7 @@ pub enum MetadataError {
         expected: String,
     },
     /// There is no `jwks_uri`, or it is no string.
-    #[error("it has no jwks_uri")]
+    #[error("it has no jwks_uri; use the URL of the key set instead of the issuer")]
     NoJwksUri,
     /// The `jwks_uri` would not be accepted as the URL of a key set either.
     #[error("its jwks_uri cannot be used")]

@@ -50,7 +50,7 @@ async fn key_that_a_changed_file_keeps_is_the_same_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn read_is_made_up_for_after_a_suspension() {
+async fn look_up_after_a_suspension_causes_the_due_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     write(&path, PEM).unwrap();

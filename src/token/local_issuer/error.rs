@@ -1,4 +1,4 @@
-//! Why a [`LocalIssuer`](crate::LocalIssuer) cannot use an issuer or its keys.
+//! [`LocalIssuerError`]: why a [`LocalIssuer`](crate::LocalIssuer) cannot use an issuer or its keys.
 
 /// Why a [`LocalIssuer`](crate::LocalIssuer) cannot use an issuer or a list of keys.
 ///
@@ -18,13 +18,15 @@ pub enum LocalIssuerError {
     #[error("the list of signing keys is empty")]
     NoKey,
     /// Two keys of the list have the same `kid`: a key is listed twice, or two JWKs name one `kid`.
-    #[error("two signing keys have the kid {kid:?}")]
+    #[error("two signing keys have the kid {kid:?}; list each key once, with a kid of its own")]
     DuplicateKid {
         /// The `kid`.
         kid: String,
     },
-    /// A key of the list has the `kid` of an earlier key, some tokens of which have not expired.
-    #[error("the kid {kid:?} belongs to another key")]
+    /// A key of the list has the `kid` of an earlier key whose tokens have not all expired.
+    #[error(
+        "the kid {kid:?} belongs to an earlier key with valid tokens; give the new key another kid"
+    )]
     ReusedKid {
         /// The `kid`.
         kid: String,

@@ -78,7 +78,7 @@ async fn service_starts_with_the_cached_token_after_5_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn core_that_answers_wins_over_the_file() {
+async fn minted_token_takes_precedence_over_the_file() {
     let service = Service::new(3600);
     let first = service.start().await.unwrap().header_value();
     assert_ne!(service.start().await.unwrap().header_value(), first);
@@ -98,7 +98,7 @@ async fn core_that_answers_wins_over_the_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unusable_file_is_ignored_and_said_why() {
+async fn unusable_file_is_ignored_with_a_logged_reason() {
     let mut service = Service::new(3600);
     let path = service.path();
     let other_request = |service: &mut Service| service.request = "another request";
@@ -214,7 +214,7 @@ async fn file_is_private_and_holds_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn file_that_cannot_be_written_is_warned_of() {
+async fn failed_write_of_the_file_is_logged_as_a_warning() {
     let service = Service::new(3600);
     fs::create_dir(service.path()).unwrap();
     let logs = Logs::of_this_thread();

@@ -85,7 +85,7 @@ async fn old_key_is_listed_until_its_last_token_expired() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_that_never_signed_ends_with_the_rotation() {
+async fn key_that_never_signed_is_unlisted_by_the_rotation() {
     let [a, b, c] = [key(), key(), key()];
     let (issuer, _) = issuer(&[&a, &b]);
     signer(&issuer, 3600);
@@ -201,7 +201,7 @@ async fn token_renews_itself_with_the_new_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_reports_the_first_mistake() {
+async fn request_returns_its_first_error() {
     let (issuer, _) = issuer(&[&key()]);
     let request = || issuer.service_token();
     for (request, expected) in [

@@ -79,7 +79,7 @@ async fn token_of_a_closure_is_renewed_before_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_that_repeats_its_token_is_asked_again_soon() {
+async fn source_that_repeats_its_token_is_fetched_again_soon() {
     let authority = TestAuthority::offline();
     let vault = Vault::answering(token(&authority));
     let service_token = vault.start(&authority).await.unwrap();

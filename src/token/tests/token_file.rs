@@ -63,7 +63,7 @@ fn make_writable_by_all(path: &Path) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changed_file_is_in_use_after_its_interval() {
+async fn changed_file_is_in_use_after_the_interval() {
     for (interval, seconds) in [(None, 30), (Some(1), 10), (Some(20), 20), (Some(3600), 60)] {
         let mount = Mount::new();
         let first = mount.write_token();
@@ -98,7 +98,7 @@ async fn white_space_around_the_token_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unusable_file_keeps_the_token_and_is_warned_of_once() {
+async fn unusable_file_keeps_the_token_and_warns_once() {
     let mount = Mount::new();
     let expired = mount.authority.token().expired().sign();
     let path = mount.path("token");

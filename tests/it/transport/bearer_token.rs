@@ -75,7 +75,7 @@ async fn rejected_token_is_reported_and_minted_anew() {
 }
 
 #[tokio::test]
-async fn rejected_token_refuses_no_caller_of_a_known_key() {
+async fn caller_with_a_known_key_is_admitted_after_a_401() {
     let rejects = Script::response(401, &["www-authenticate: Bearer"], "unauthorized");
     let is_rejected = |err: &FetchError| *err == FetchError::TokenRejected;
     let server = Server::start(rejects.clone());
@@ -114,7 +114,7 @@ async fn rejection_is_reported_once_for_each_fetch() {
 
 /// Another status, or a 401 to a fetch without a token.
 #[tokio::test]
-async fn other_refusal_is_not_reported() {
+async fn refusal_other_than_a_401_to_the_token_is_not_reported() {
     for (code, token) in [(403, Some(fixed_token())), (503, Some(fixed_token())), (401, None)] {
         let server = Server::start(Script::response(code, &[], ""));
         let mut builder = RemoteJwks::builder(server.url());

@@ -97,6 +97,8 @@ async fn unusable_metadata_fails_the_fetch() {
     let keys = format!("{issuer}/keys");
     let text = |text: String| vec![(OPENID, Script::ok(text))];
     let unusable = "the metadata of the issuer cannot be used: ";
+    let no_jwks_uri =
+        format!("{unusable}it has no jwks_uri; use the URL of the key set instead of the issuer");
     let long = format!("https://other.example/{}", "x".repeat(300));
     // (routes, the error and its sources)
     let cases = [
@@ -105,28 +107,30 @@ async fn unusable_metadata_fails_the_fetch() {
                 OPENID,
                 Script::response(200, &["content-type: text/html"], "<!doctype html><p>Sign in"),
             )],
-            format!("{unusable}it is an HTML page, not a JSON object"),
+            format!("{unusable}it is an HTML page"),
         ),
-        (text(String::new()), format!("{unusable}it is something else, not a JSON object")),
-        (text("[]".into()), format!("{unusable}it is something else, not a JSON object")),
+        (text(String::new()), format!("{unusable}it is not one JSON object with distinct members")),
+        (text("[]".into()), format!("{unusable}it is not one JSON object with distinct members")),
         (
             text(format!(r#"{{"issuer":"{issuer}","jwks_uri":"{keys}","jwks_uri":"{keys}"}}"#)),
-            format!("{unusable}it is something else, not a JSON object"),
+            format!("{unusable}it is not one JSON object with distinct members"),
         ),
         (text(json!({ "jwks_uri": keys }).to_string()), format!("{unusable}it has no issuer")),
         (
             vec![(OPENID, metadata(&format!("{issuer}/\n\u{202e}"), &keys))],
-            format!(r#"{unusable}its issuer is "{issuer}/\n\u{{202e}}", not "{issuer}""#),
+            format!(
+                r#"{unusable}its issuer is "{issuer}/\n\u{{202e}}", not "{issuer}", compared byte for byte"#
+            ),
         ),
         (
             vec![(OPENID, metadata(&long, &keys))],
-            format!(r#"{unusable}its issuer is "{}", not "{issuer}""#, &long[..200]),
+            format!(
+                r#"{unusable}its issuer is "{}", not "{issuer}", compared byte for byte"#,
+                &long[..200]
+            ),
         ),
-        (text(json!({ "issuer": issuer }).to_string()), format!("{unusable}it has no jwks_uri")),
-        (
-            text(json!({ "issuer": issuer, "jwks_uri": null }).to_string()),
-            format!("{unusable}it has no jwks_uri"),
-        ),
+        (text(json!({ "issuer": issuer }).to_string()), no_jwks_uri.clone()),
+        (text(json!({ "issuer": issuer, "jwks_uri": null }).to_string()), no_jwks_uri),
         (
             vec![(OPENID, metadata(&issuer, "http://keys.example.com/keys"))],
             format!(
@@ -140,7 +144,12 @@ async fn unusable_metadata_fails_the_fetch() {
                 "{unusable}its jwks_uri cannot be used: the URL must not hold a user or password"
             ),
         ),
-        (vec![], format!("{unusable}neither {issuer}{OPENID} nor {issuer}{OAUTH} exists")),
+        (
+            vec![],
+            format!(
+                "{unusable}neither {issuer}{OPENID} nor {issuer}{OAUTH} exists; is the issuer right?"
+            ),
+        ),
         (
             vec![(OPENID, Script::response(302, &[&format!("location: {}", target.url())], ""))],
             "the response has status 302".to_owned(),
@@ -295,7 +304,7 @@ async fn timeout_covers_metadata_and_key_set_together() {
 }
 
 #[tokio::test]
-async fn seed_is_in_use_while_the_metadata_is_away() {
+async fn seed_is_in_use_while_the_metadata_is_unavailable() {
     let authority = TestAuthority::offline();
     let (_server, issuer) = issuer();
     let jwks = RemoteJwks::discover(&issuer).seed(authority.jwks()).build().unwrap();

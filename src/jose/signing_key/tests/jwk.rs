@@ -130,7 +130,7 @@ const ALG: &str = "its `alg` is not a signature algorithm that is supported";
 const MEMBER: &str = "a member is missing or not a string";
 
 #[test]
-fn flawed_jwk_is_named_and_not_quoted() {
+fn flawed_jwk_error_names_the_flaw_and_quotes_nothing() {
     let roca: Value = serde_json::from_str(ROCA_JWK).unwrap();
     let flip = |jwk: Value, name: &str| {
         let mut bytes = URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
@@ -211,7 +211,7 @@ fn flawed_jwk_is_named_and_not_quoted() {
 }
 
 #[test]
-fn public_or_unreadable_jwk_is_named() {
+fn public_or_unreadable_jwk_is_an_error() {
     const PUBLIC: &str = "the JWK is a public key; a private one has the member `d`";
     const NOT_A_JWK: &str = "not a JWK; expected one JSON object with the member `kty`";
     let text = ed25519().to_string();

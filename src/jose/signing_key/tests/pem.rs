@@ -49,7 +49,7 @@ fn kid_is_the_thumbprint() {
 }
 
 #[test]
-fn text_around_the_block_and_line_breaks_do_not_matter() {
+fn text_around_the_block_and_line_breaks_are_ignored() {
     let lines: Vec<_> = P384_PARAMETERS.lines().collect();
     let cases = [
         lines.join("\r\n"),
@@ -79,7 +79,7 @@ const UNKNOWN_TYPE: &str = "the private key cannot be used: its type is not supp
                             RSA, P-256, P-384 or Ed25519 key";
 
 #[test]
-fn unusable_text_is_named_and_not_quoted() {
+fn unusable_pem_error_names_the_flaw_and_quotes_nothing() {
     let other = |label: &str, remedy: &str| {
         format!("the PEM block {label:?} cannot be read as a private key; {remedy}")
     };
@@ -174,7 +174,7 @@ fn assert_not_quoted(err: &SigningKeyError, text: &str) {
 
 /// After a damaged BEGIN line, the text before the next dashes is not a label.
 #[test]
-fn damaged_line_is_not_printed() {
+fn damaged_begin_line_is_not_printed() {
     let body = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v";
     for damaged in [
         format!("-----BEGIN PRIVATE KEY---\n{body}\n-----END PRIVATE KEY-----"),
