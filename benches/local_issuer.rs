@@ -1,7 +1,7 @@
-//! Time to mint a token with a key of this service, beside the signature alone, on one core:
-//! `cargo bench --bench local_issuer`.
+//! The time to mint a token with a key of this service, compared with its signature alone, on one
+//! CPU core: `cargo bench --bench local_issuer`.
 //!
-//! `raw` signs 400 bytes with aws-lc-rs. `mint` makes and signs a whole token with
+//! `raw` signs 400 bytes with aws-lc-rs. `mint` builds and signs a whole token with
 //! [`TokenRequest::sign`](tower_m2m::token::TokenRequest::sign), which should take at most 1.05 ×
 //! the time of `raw`.
 

@@ -52,7 +52,7 @@ async fn token_of_a_key_is_verified_by_the_written_keys() {
 }
 
 #[test]
-fn failure_is_said_and_changes_no_file() {
+fn failed_mint_prints_the_reason_and_changes_no_file() {
     let folder = tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (key, out, damaged) = (write_key(folder.path()), path("token"), path("damaged.pem"));
