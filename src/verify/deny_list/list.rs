@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use super::current::CurrentEntries;
+use super::deny_list_file::DenyListFile;
 use super::entry::DenyEntry;
 use super::error::DenyListError;
 use super::health::DenyListHealth;
 use super::index::DenyIndex;
 use super::telemetry;
 use super::token_facts::TokenFacts;
-use super::watch::DenyListFile;
 use crate::background::BackgroundTask;
 use crate::clock::Clock;
 use crate::file_watch::FileWatch;

@@ -6,6 +6,7 @@
 
 mod changes;
 mod current;
+mod deny_list_file;
 mod entry;
 mod entry_json;
 mod error;
@@ -19,7 +20,6 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod token_facts;
-mod watch;
 
 pub(super) use changes::DenyListChanges;
 pub use entry::DenyEntry;
