@@ -166,7 +166,12 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     for (case, token, status, reason) in [
         ("no token", None, 401, "no credential"),
         ("garbage", Some("garbage"), 401, "the token is not a compact JWS"),
-        ("user token: no source", Some(&*user), 403, "the token lacks the marker of a service"),
+        (
+            "user token: no source",
+            Some(&*user),
+            403,
+            "the marker of a service is missing or not accepted",
+        ),
         ("expired", Some(&*expired), 401, "the token has expired"),
         ("forged signature", Some(&*forged), 401, "the signature is not valid"),
         ("alg none", Some(&*unsigned), 401, "the algorithm is not supported"),

@@ -263,7 +263,7 @@ reasons! {
     /// The signature is not valid under the key.
     BadSignature => InvalidToken, "the signature is not valid";
     /// The [marker](crate::Verifier::marker) is missing or has another value.
-    NotMicroservice => NotMicroservice, "the token lacks the marker of a service";
+    NotMicroservice => NotMicroservice, "the marker of a service is missing or not accepted";
     /// A required claim is missing or has another value: one of the verifier's
     /// [`require_claim`](crate::Verifier::require_claim), or that of a
     /// [`RequireClaimLayer`](crate::RequireClaimLayer).

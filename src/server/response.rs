@@ -310,7 +310,7 @@ mod tests {
                 (
                     403,
                     some(
-                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the token lacks the marker of a service""#,
+                        r#"Bearer realm="m2m", error="insufficient_scope", error_description="the marker of a service is missing or not accepted""#,
                     ),
                     None,
                 ),

@@ -104,9 +104,13 @@ pub enum MintError {
         /// The name of the claim.
         claim: String,
     },
-    /// The name of the calling service is empty.
-    #[error("the name of the service is empty")]
-    EmptyService,
+    /// The value of `service`, `sub` or `aud` is empty, as an environment variable that is set to
+    /// nothing.
+    #[error("claim `{claim}` is empty")]
+    EmptyClaim {
+        /// The name of the claim.
+        claim: &'static str,
+    },
     /// A claim's value cannot be written as JSON. The error of the JSON library is left out,
     /// because it may hold the value.
     #[error("claim {claim:?} cannot be written as JSON")]
@@ -114,8 +118,8 @@ pub enum MintError {
         /// The name of the claim.
         claim: String,
     },
-    /// The validity is less than a second.
-    #[error("the validity is less than a second")]
+    /// The validity is less than a second or more than 1000 years.
+    #[error("the validity is less than a second or more than 1000 years")]
     Validity,
     /// The CDI version is not two numbers with a dot between them.
     #[error("not a CDI version: {version:?}; use two numbers, such as 5.4")]
@@ -225,6 +229,13 @@ pub enum MintError {
         /// The error of the source, or the [`TokenError`] of its token.
         source: SourceError,
     },
+    /// The [`TokenSource`](crate::token::TokenSource) has refused: see
+    /// [`refused_by_source`](Self::refused_by_source).
+    #[error("the token source refused")]
+    SourceRefused {
+        /// Why, as the source reports it.
+        source: SourceError,
+    },
     /// The [`TokenFile`](crate::TokenFile) cannot be used.
     #[error("the token file {path:?} cannot be used")]
     File {
@@ -254,7 +265,7 @@ pub enum MintError {
 
 impl MintError {
     /// The error of a [`TokenSource`](crate::token::TokenSource) that failed for this reason. It is
-    /// transient: the source is asked again.
+    /// transient: the source is asked again. A `MintError` stays what it is.
     ///
     /// ```
     /// use tower_m2m::MintError;
@@ -264,7 +275,24 @@ impl MintError {
     /// assert_eq!(std::error::Error::source(&err).unwrap().to_string(), "the vault is sealed");
     /// ```
     pub fn from_source(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Source { source: SourceError::new(err) }
+        match err.into().downcast() {
+            Ok(error) => *error,
+            Err(source) => Self::Source { source: SourceError::new(source) },
+        }
+    }
+
+    /// The error of a [`TokenSource`](crate::token::TokenSource) that has refused for this reason:
+    /// wrong credentials, for instance. It ends
+    /// [`from_source`](crate::ServiceToken::from_source) at once. A closure may return it too.
+    ///
+    /// ```
+    /// use tower_m2m::MintError;
+    ///
+    /// let err = MintError::refused_by_source("403 permission denied");
+    /// assert_eq!(err.to_string(), "the token source refused");
+    /// ```
+    pub fn refused_by_source(err: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::SourceRefused { source: SourceError::new(err) }
     }
 
     /// The error for a reserved claim. `None` if the claim is not reserved.
@@ -282,15 +310,14 @@ impl MintError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Source { .. } => true,
+            Self::Source { source } => is_token_transient(source).unwrap_or(true),
             #[cfg(feature = "oauth2")]
             Self::ClientCredentials(error) => error.is_transient(),
-            Self::File { source, .. } => {
-                self.is_unusable_text()
-                    || source.downcast_ref::<io::Error>().is_some_and(|err| {
-                        matches!(err.kind(), ErrorKind::NotFound | ErrorKind::TimedOut)
-                    })
-            }
+            Self::File { source, .. } => is_token_transient(source).unwrap_or_else(|| {
+                source.downcast_ref::<io::Error>().is_some_and(|err| {
+                    matches!(err.kind(), ErrorKind::NotFound | ErrorKind::TimedOut)
+                })
+            }),
             // A wrong URL of the key set fails at once, as a wrong URL of a core does.
             #[cfg(feature = "reqwest")]
             Self::KeysUnavailable { source, .. } => {
@@ -327,6 +354,12 @@ impl MintError {
             _ => None,
         }
     }
+}
+
+/// Whether another text may follow the one that is no usable token. `None` if the error is another.
+fn is_token_transient(source: &SourceError) -> Option<bool> {
+    // A file that is being written is empty, and its program may be late.
+    source.downcast_ref().map(|err| matches!(err, TokenError::Empty | TokenError::Expired))
 }
 
 fn instead_of(claim: &str) -> &'static str {

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::error::MintError;
 use crate::verify::Verifier;
 
+/// The longest validity, in seconds: 1000 years.
+const MAX_VALIDITY: u64 = 31_557_600_000;
+
 /// A request for a service token, from
 /// [`SuperTokensCore::service_token`](crate::SuperTokensCore::service_token) or
 /// [`LocalIssuer::service_token`](crate::LocalIssuer::service_token). Its method `mint` gets the
@@ -111,7 +114,7 @@ impl<A> TokenRequest<A> {
 
     /// Sets the claim `service`: the name of this service, which the called service reads with
     /// [`ServiceClaims::service`](crate::ServiceClaims::service). Not set by default. If the name is
-    /// empty, `mint` returns [`MintError::EmptyService`].
+    /// empty, `mint` returns [`MintError::EmptyClaim`].
     ///
     /// ```
     /// # use tower_m2m::testing::TestAuthority;
@@ -133,16 +136,14 @@ impl<A> TokenRequest<A> {
     /// ```
     pub fn service(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        match name.trim().is_empty() {
-            true => self.defer(MintError::EmptyService),
-            false => self.claim("service", name),
-        }
+        self.refuse_empty("service", &name).claim("service", name)
     }
 
     /// Sets `sub` (RFC 7519 §4.1.2), which a verifier with [`Verifier::subject`] requires. Not set
     /// by default.
     pub fn subject(self, subject: impl Into<String>) -> Self {
-        self.claim("sub", subject.into())
+        let subject = subject.into();
+        self.refuse_empty("sub", &subject).claim("sub", subject)
     }
 
     /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
@@ -163,19 +164,22 @@ impl<A> TokenRequest<A> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        let audience = Value::from(audience.into());
-        match self.payload.get_mut("aud") {
-            None => return self.claim("aud", audience),
+    pub fn audience(self, audience: impl Into<String>) -> Self {
+        let audience = audience.into();
+        let mut request = self.refuse_empty("aud", &audience);
+        let audience = Value::from(audience);
+        match request.payload.get_mut("aud") {
+            None => return request.claim("aud", audience),
             Some(Value::Array(several)) => several.push(audience),
             Some(one) => *one = Value::Array(vec![one.take(), audience]),
         }
-        self
+        request
     }
 
     /// How long the token is valid, in whole seconds. The default of a
     /// [`LocalIssuer`](crate::LocalIssuer) is 1 h; that of a core is 100 years, as in SuperTokens, or
-    /// 1 h with `dynamic_key`. At least 1 s: for less, `mint` returns [`MintError::Validity`].
+    /// 1 h with `dynamic_key`. From 1 s to 1000 years: otherwise `mint` returns
+    /// [`MintError::Validity`].
     ///
     /// A token with a validity **renews itself** in the background until its last clone is dropped.
     /// The renewal starts this long before the token expires, ±10 %:
@@ -205,7 +209,10 @@ impl<A> TokenRequest<A> {
     /// ```
     pub fn validity(mut self, validity: Duration) -> Self {
         self.validity = Some(validity);
-        if validity.as_secs() == 0 { self.defer(MintError::Validity) } else { self }
+        match (1..=MAX_VALIDITY).contains(&validity.as_secs()) {
+            true => self,
+            false => self.defer(MintError::Validity),
+        }
     }
 
     /// Makes `mint` verify the token with the called service's policy, so that a wrong configuration
@@ -246,6 +253,10 @@ impl<A> TokenRequest<A> {
     pub fn verify_with(mut self, verifier: &Verifier) -> Self {
         self.verifier = Some(verifier.clone());
         self
+    }
+
+    fn refuse_empty(self, claim: &'static str, value: &str) -> Self {
+        if value.trim().is_empty() { self.defer(MintError::EmptyClaim { claim }) } else { self }
     }
 
     pub(super) fn defer(mut self, error: MintError) -> Self {

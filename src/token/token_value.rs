@@ -41,6 +41,9 @@ impl TokenValue {
         if jwt.is_empty() {
             return Err(TokenError::Empty);
         }
+        if let Some(reason) = other_text(jwt) {
+            return Err(TokenError::Malformed { reason });
+        }
         let claims = claims_to_carry(jwt, MAX_TOKEN_LEN).map_err(malformed)?;
         Self::new(jwt, &claims, clock)
     }
@@ -141,6 +144,19 @@ impl TokenValue {
     /// machine and of the core may differ.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+}
+
+/// What a text is that is often given in place of a token.
+fn other_text(text: &str) -> Option<&'static str> {
+    let starts =
+        |start: &str| text.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start));
+    match text.as_bytes().first()? {
+        _ if starts("Bearer ") => Some("it begins with `Bearer `, which is no part of the token"),
+        b'{' | b'[' => Some("it is JSON"),
+        b'<' => Some("it is HTML or XML"),
+        b'-' => Some("it is PEM"),
+        _ => None,
     }
 }
 

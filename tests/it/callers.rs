@@ -166,7 +166,7 @@ async fn request_without_claims_gets_the_recorded_reason() {
     let layer = VerifyServiceTokenLayer::optional(authority.verifier()).realm("billing");
     let service = layer.layer(only_orders().layer(Inner::default()));
     let no_error = || Some(r#"Bearer realm="billing""#.to_owned());
-    let no_marker = r#"Bearer realm="billing", error="insufficient_scope", error_description="the token lacks the marker of a service""#;
+    let no_marker = r#"Bearer realm="billing", error="insufficient_scope", error_description="the marker of a service is missing or not accepted""#;
     let user = || bearer(&authority.token().without_marker().claim("service", "orders").sign());
     let cases = [
         (request::<&str>(&[]), 401, no_error(), R::MissingCredentials),

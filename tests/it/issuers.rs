@@ -27,7 +27,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 const WRONG_ISSUER: &str = "the issuer is not accepted";
 const BAD_SIGNATURE: &str = "the signature is not valid";
-const NO_MARKER: &str = "the token lacks the marker of a service";
+const NO_MARKER: &str = "the marker of a service is missing or not accepted";
 
 /// An authority with sockets, whose current key has the kid `k` like that of every other.
 async fn authority(issuer: &str) -> TestAuthority {

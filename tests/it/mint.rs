@@ -239,9 +239,9 @@ async fn invalid_claim_or_api_key_fails_before_any_request() {
         (request().subject("a").subject("b"), twice("sub")),
         (request().audience("a").claim("aud", "b"), twice("aud")),
         (request().claim("a b", 1).claim("a b", 2).service(""), twice("a b")),
-        (request().service(""), MintError::EmptyService),
-        (request().service(" \n").service("orders"), MintError::EmptyService),
-        (request().clone().service("").clone(), MintError::EmptyService),
+        (request().service(""), MintError::EmptyClaim { claim: "service" }),
+        (request().service(" \n").service("orders"), MintError::EmptyClaim { claim: "service" }),
+        (request().clone().service("").clone(), MintError::EmptyClaim { claim: "service" }),
     ];
     for (request, expected) in cases {
         assert_eq!(request.mint().await.unwrap_err(), expected);

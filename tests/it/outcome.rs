@@ -78,7 +78,7 @@ async fn claims_extractor_refuses_as_a_required_layer_would() {
         (
             bearer(&authority.token().without_marker().sign()),
             403,
-            r#"Bearer realm="billing", error="insufficient_scope", error_description="the token lacks the marker of a service""#
+            r#"Bearer realm="billing", error="insufficient_scope", error_description="the marker of a service is missing or not accepted""#
                 .to_owned(),
         ),
     ];

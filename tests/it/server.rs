@@ -187,7 +187,7 @@ pub(crate) fn refusals(
             "an end user's token",
             bearer(authority.token().without_marker().sign()),
             403,
-            invalid("insufficient_scope", "the token lacks the marker of a service"),
+            invalid("insufficient_scope", "the marker of a service is missing or not accepted"),
             R::NotMicroservice,
         ),
     ]

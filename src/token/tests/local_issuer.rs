@@ -207,8 +207,11 @@ async fn request_returns_its_first_error() {
     for (request, expected) in [
         (request().claim("iss", "x"), "claim `iss` is reserved"),
         (request().claim("exp", 1).service(""), "claim `exp` is reserved"),
-        (request().service(" "), "the name of the service is empty"),
+        (request().service(" "), "claim `service` is empty"),
+        (request().subject(""), "claim `sub` is empty"),
+        (request().audience("billing").audience("\n"), "claim `aud` is empty"),
         (request().validity(Duration::from_millis(999)), "the validity is less than a second"),
+        (request().validity(Duration::MAX), "the validity is less than a second or more than"),
     ] {
         let err = request.sign().unwrap_err();
         assert!(err.to_string().starts_with(expected), "{err}");
