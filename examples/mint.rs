@@ -36,15 +36,15 @@ mod support;
 
 const USAGE: &str = "\
 usage: mint --core URL [--api-key KEY] [--jwks-domain DOMAIN] --out FILE [options]
-       mint --key FILE --issuer ISS [--algorithm ALG] [--jwks-out FILE] --out FILE [options]
+       mint --key FILE... --issuer ISS [--algorithm ALG] [--jwks-out FILE] --out FILE [options]
 
   --core URL             the core that mints; separate several URLs with ;
   --api-key KEY          the core's api key, instead of that of SUPERTOKENS_API_KEY
   --jwks-domain DOMAIN   the token's `iss`; by default the URL of the first core
-  --key FILE             the private key that signs, in PEM or as a JWK
+  --key FILE             the private key that signs, in PEM or as a JWK; further ones are only listed in --jwks-out
   --issuer ISS           the token's `iss`
   --algorithm ALG        RS256, PS256, ...; by default that of the key
-  --jwks-out FILE        also write the public key, as a JWK Set
+  --jwks-out FILE        also write the public keys, as a JWK Set
   --out FILE             where to keep the token
   --mode MODE            the file's permissions, in octal; by default 600
 
@@ -65,7 +65,7 @@ struct Flags {
     core: Option<String>,
     api_key: Option<String>,
     jwks_domain: Option<String>,
-    key: Option<String>,
+    keys: Vec<String>,
     issuer: Option<String>,
     algorithm: Option<Algorithm>,
     jwks_out: Option<String>,
@@ -107,13 +107,16 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("core") => flags.core = Some(parser.value()?.string()?),
             Long("api-key") => flags.api_key = Some(parser.value()?.string()?),
             Long("jwks-domain") => flags.jwks_domain = Some(parser.value()?.string()?),
-            Long("key") => flags.key = Some(parser.value()?.string()?),
+            Long("key") => flags.keys.push(parser.value()?.string()?),
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
             Long("algorithm") => flags.algorithm = Some(parser.value()?.parse_with(algorithm)?),
             Long("jwks-out") => flags.jwks_out = Some(parser.value()?.string()?),
             Long("out") => flags.out = parser.value()?.string()?,
             Long("mode") => {
                 flags.mode = parser.value()?.parse_with(|mode| u32::from_str_radix(mode, 8))?;
+                if flags.mode & 0o002 != 0 {
+                    return Err("--mode lets all users write the file".into());
+                }
             }
             Long("service") => flags.claims.service = Some(parser.value()?.string()?),
             Long("audience") => flags.claims.audience = Some(parser.value()?.string()?),
@@ -155,9 +158,9 @@ async fn run() -> Result<ExitCode, Stop> {
     let stop =
         stop_signal().map_err(|err| Stop::Failed(format!("cannot wait for signals: {err}")))?;
     let (out, mode, is_once) = (std::mem::take(&mut flags.out), flags.mode, flags.is_once);
-    let token = match (flags.core.take(), flags.key.take()) {
-        (Some(core), None) => mint_at_core(&core, flags).await?,
-        (None, Some(key)) => mint_with_key(&key, flags).await?,
+    let token = match (flags.core.take(), std::mem::take(&mut flags.keys)) {
+        (Some(core), keys) if keys.is_empty() => mint_at_core(&core, flags).await?,
+        (None, keys) if !keys.is_empty() => mint_with_keys(&keys, flags).await?,
         _ => return Err(Stop::Usage("give either --core or --key".to_owned())),
     };
 
@@ -198,13 +201,17 @@ async fn mint_at_core(uri: &str, flags: Flags) -> Result<ServiceToken, Stop> {
     })
 }
 
-async fn mint_with_key(path: &str, flags: Flags) -> Result<ServiceToken, Stop> {
+async fn mint_with_keys(paths: &[String], flags: Flags) -> Result<ServiceToken, Stop> {
     let issuer = flags.issuer.ok_or_else(|| Stop::Usage("--issuer is missing".to_owned()))?;
-    let mut key = SigningKey::from_file(path)?;
-    if let Some(algorithm) = flags.algorithm {
-        key = key.for_algorithm(algorithm)?;
+    let mut keys = Vec::new();
+    for path in paths {
+        let key = SigningKey::from_file(path)?;
+        keys.push(match flags.algorithm {
+            Some(algorithm) if keys.is_empty() => key.for_algorithm(algorithm)?,
+            _ => key,
+        });
     }
-    let issuer = LocalIssuer::new(issuer, [key]).map_err(|err| Stop::Usage(chain(&err)))?;
+    let issuer = LocalIssuer::new(issuer, keys).map_err(|err| Stop::Usage(chain(&err)))?;
     if let Some(path) = flags.jwks_out {
         replace(&path, 0o644, issuer.jwks().as_bytes())?;
     }

@@ -10,7 +10,7 @@ use crate::token::{LocalIssuer, LocalIssuerError};
 use crate::verify::Verifier;
 
 /// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
-/// and minted tokens. Clones move together.
+/// and minted tokens; also that of a [`LocalIssuer`] under test. Clones move together.
 ///
 /// It starts at the real time, rounded down to a whole second like the dates in tokens, and runs at
 /// the pace of tokio's clock, also of a paused one. [`advance`](Self::advance) moves it forwards.
@@ -49,7 +49,10 @@ use crate::verify::Verifier;
 pub struct TestClock(Clock);
 
 impl TestClock {
-    pub(super) fn new() -> Self {
+    /// A clock of its own. That of an authority is
+    /// [`TestAuthority::clock`](crate::testing::TestAuthority::clock).
+    #[must_use]
+    pub fn new() -> Self {
         Self(Clock::movable())
     }
 
@@ -72,6 +75,27 @@ impl TestClock {
     /// # Errors
     ///
     /// Those of [`LocalIssuer::new`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_m2m::testing::TestClock;
+    /// use tower_m2m::{Algorithm, LocalJwks, RejectionReason, SigningKey};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let clock = TestClock::new();
+    /// let key = SigningKey::generate(Algorithm::EdDSA)?;
+    /// let issuer = clock.local_issuer("https://orders.internal", [key])?;
+    /// let verifier = clock.verifier(LocalJwks::from_json(issuer.jwks())?);
+    ///
+    /// let jwt = issuer.service_token().sign()?;
+    /// assert!(verifier.verify(&jwt).await.is_ok());
+    /// clock.advance(Duration::from_secs(2 * 3600));
+    /// let rejection = verifier.verify(&jwt).await.unwrap_err();
+    /// assert_eq!(rejection.reason(), RejectionReason::Expired);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local_issuer(
         &self,
         issuer: impl Into<String>,
@@ -95,6 +119,12 @@ impl TestClock {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         UNIX_EPOCH + self.0.since_epoch()
+    }
+}
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -374,7 +374,12 @@ fn mismatch(claim: Option<&str>, expected: Option<&str>, received: Option<&str>)
     }
     let claim = claim.map(|claim| format!("{claim}: ")).unwrap_or_default();
     let expected = expected.map(|expected| format!("expected {expected}, ")).unwrap_or_default();
-    format!(" ({claim}{expected}received {})", received.unwrap_or("none"))
+    let received = match received {
+        None => "none",
+        Some("") => "an empty text",
+        Some(received) => received,
+    };
+    format!(" ({claim}{expected}received {received})")
 }
 
 #[cfg(test)]

@@ -78,12 +78,13 @@ impl TokenFile {
     }
 
     /// The time between two reads: 10 s to 60 s, 30 s by default. A shorter or longer one is cut to
-    /// that range.
+    /// that range. A token must be replaced at least this long before it expires, or requests are
+    /// sent with an expired one.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use tower_m2m::TokenFile;
-    /// // The SPIFFE helper renews this token every minute.
+    /// // The SPIFFE helper renews this token of 5 min at half of its lifetime.
     /// let file = TokenFile::new("/run/spiffe/jwt_svid.token").interval(Duration::from_secs(10));
     /// ```
     pub fn interval(mut self, interval: Duration) -> Self {

@@ -17,7 +17,7 @@ use crate::token::redact::redact;
 /// Maximum length of a response body, in bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;
 
-const HTML_PAGE: &str = "an HTML page; is the token URL right?";
+const HTML_PAGE: &str = "an HTML page";
 
 /// The members of a response that may have a wrong type (RFC 6749 §5.1).
 const MEMBERS: [&str; 5] = ["access_token", "token_type", "expires_in", "scope", "refresh_token"];
@@ -65,7 +65,7 @@ impl ResponseReader<'_> {
             _ if status != StatusCode::OK => format!("unexpected status {}", status.as_u16()),
             None => "the body is larger than 64 KiB".to_owned(),
             Some(body) if body.is_empty() => "the body is empty".to_owned(),
-            Some(body) if is_html(&body) => HTML_PAGE.to_owned(),
+            Some(body) if is_html(&body) => format!("{HTML_PAGE}; is the token URL right?"),
             Some(body) => {
                 let mut response = HttpResponse::new(body);
                 *response.headers_mut() = headers;

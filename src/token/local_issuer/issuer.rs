@@ -124,8 +124,8 @@ impl LocalIssuer {
 
     /// Replaces the list of keys while tokens are in use. The first key signs once it has been
     /// listed for 60 s, so that verifiers know it; until then the key that signed before goes on. A
-    /// key that is no longer in the list stays in the JWKS until the last token that this process
-    /// signed with it has expired.
+    /// key that is no longer in the list stays in the JWKS until a minute after the last token that
+    /// this process signed with it has expired.
     ///
     /// Tokens in use stay valid; their renewals sign with the new key. After a leak of the old key
     /// deny it at M2 with [`DenyEntry::key`](crate::DenyEntry::key).

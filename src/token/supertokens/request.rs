@@ -123,6 +123,9 @@ impl TokenRequest<SuperTokensCore> {
     /// request with the same core, issuer, claims and validity, and passes
     /// [`verify_with`](TokenRequest::verify_with), unless that verifier has no keys.
     ///
+    /// **Each token needs a file of its own**: a clone of the request with another audience would
+    /// overwrite the file, and ignores it at the next start.
+    ///
     /// The file is atomically replaced after each mint, readable by its owner alone. It is removed
     /// if a server rejects the token. Its folder must exist. **A process that can read the file can
     /// call with the token**, so keep it on a disk that only this service mounts, and give the token

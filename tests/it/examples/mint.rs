@@ -61,12 +61,13 @@ fn failed_mint_prints_the_reason_and_changes_no_file() {
     let missing = path("missing.pem");
     let nowhere = path("nowhere/token");
     // (flags, exit code, the last line of stderr)
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["--key", &missing, "--issuer", "i", "--out", &out], 1, "No such file"),
         (&["--key", &damaged, "--issuer", "i", "--out", &out], 1, "damaged"),
         (&["--key", &key, "--issuer", "i", "--algorithm", "RS256", "--out", &out], 1, "RS256"),
         (&["--key", &key, "--issuer", "i", "--out", &nowhere], 1, "cannot write"),
         (&["--key", &key, "--out", &out], 2, "--issuer is missing"),
+        (&["--key", &key, "--out", &out, "--mode", "666"], 2, "--mode lets all users write"),
         (&["--key", &key, "--core", "http://localhost:1", "--out", &out], 2, "either --core or"),
     ];
     for (flags, code, expected) in cases {
