@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::background::{NextStep, Work};
+use crate::blocking_slot::BlockingSlot;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 
 /// The time between two reads of the file.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a read may take. The file may be on a network file system that does not answer.
+/// How long a read may take. The file may be on a network file system that does not
+/// respond.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a watched file is read and parsed, and what its content replaces.
@@ -59,8 +60,7 @@ pub(crate) struct FileWatch<C: FileContent> {
     content: Arc<C>,
     next_step: NextStep,
     woken: Notify,
-    /// One permit. A read that does not end keeps it, so that such reads do not pile up.
-    reading: Arc<Semaphore>,
+    reading: BlockingSlot,
     state: Mutex<WatchState<C::Error>>,
 }
 
@@ -93,7 +93,7 @@ impl<C: FileContent> FileWatch<C> {
             next_step: NextStep::new(content.clock().clone()),
             content: Arc::new(content),
             woken: Notify::new(),
-            reading: Arc::new(Semaphore::new(1)),
+            reading: BlockingSlot::new(),
             state: Mutex::new(state),
         })
     }
@@ -113,10 +113,8 @@ impl<C: FileContent> FileWatch<C> {
             let err = io::Error::new(io::ErrorKind::TimedOut, "reading it takes more than 30 s");
             Err(self.content.unreadable(&self.path, err))
         };
-        let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else { return too_slow() };
         let (path, content, known) = (self.path.clone(), Arc::clone(&self.content), self.known());
-        let read = spawn_blocking(move || {
-            let _permit = permit;
+        let read = self.reading.spawn(move || {
             let bytes = content.read(&path)?;
             if bytes == *known {
                 return Ok(None);
@@ -124,6 +122,7 @@ impl<C: FileContent> FileWatch<C> {
             let parsed = content.parse(&path, &bytes)?;
             Ok(Some((bytes, parsed)))
         });
+        let Some(read) = read else { return too_slow() };
         match timeout(READ_TIMEOUT, read).await {
             Ok(Ok(result)) => result,
             Ok(Err(err)) => Err(self.content.unreadable(&self.path, io::Error::other(err))),
@@ -170,7 +169,7 @@ impl<C: FileContent> FileWatch<C> {
     /// The permit to read, which keeps the task from reading.
     #[cfg(test)]
     pub(crate) fn block_reads(&self) -> tokio::sync::OwnedSemaphorePermit {
-        Arc::clone(&self.reading).try_acquire_owned().unwrap()
+        self.reading.block()
     }
 }
 

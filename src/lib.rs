@@ -167,6 +167,7 @@ pub mod authorities {
 }
 mod background;
 mod bearer;
+mod blocking_slot;
 pub mod client;
 mod clock;
 mod config_text;

@@ -11,12 +11,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::token_value::TokenValue;
 use crate::atomic_file;
+use crate::blocking_slot::BlockingSlot;
 use crate::clock::Clock;
 use crate::trusted_file;
 
@@ -34,8 +33,7 @@ pub(super) struct CacheFile {
     /// The SHA-256 of the request's fingerprint, in base64url. The token of another request is not
     /// loaded.
     request_sha256: String,
-    /// One permit. A read or write that does not end keeps it, so that they do not pile up.
-    busy: Arc<Semaphore>,
+    io: BlockingSlot,
 }
 
 /// The contents of the file.
@@ -49,7 +47,7 @@ impl CacheFile {
     /// `fingerprint` identifies the request: requests for different claims have different ones.
     pub(super) fn new(path: PathBuf, fingerprint: &str) -> Self {
         let request_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, fingerprint.as_bytes()));
-        Self { path: path.into(), request_sha256, busy: Arc::new(Semaphore::new(1)) }
+        Self { path: path.into(), request_sha256, io: BlockingSlot::new() }
     }
 
     /// The token in the file. `None` if there is no file, or it cannot be used, which is logged.
@@ -94,15 +92,9 @@ impl CacheFile {
         operation: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let too_slow =
-            || io::Error::new(io::ErrorKind::TimedOut, "the file system does not answer");
-        let Ok(permit) = Arc::clone(&self.busy).try_acquire_owned() else {
-            return Err(too_slow());
-        };
+            || io::Error::new(io::ErrorKind::TimedOut, "the file system does not respond");
         let file = self.clone();
-        let task = spawn_blocking(move || {
-            let _permit = permit;
-            operation(&file)
-        });
+        let task = self.io.spawn(move || operation(&file)).ok_or_else(too_slow)?;
         match timeout(IO_TIMEOUT, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(err)) => Err(io::Error::other(err)),

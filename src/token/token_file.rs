@@ -3,16 +3,14 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::error::MintError;
 use super::source::{TokenFuture, TokenSource};
 use super::token_value::{MAX_TOKEN_LEN, TokenValue};
+use crate::blocking_slot::BlockingSlot;
 use crate::clock::Clock;
 use crate::config_text;
 use crate::error::SourceError;
@@ -61,8 +59,7 @@ const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
 pub struct TokenFile {
     path: PathBuf,
     interval: Duration,
-    /// One permit. A read that does not end keeps it, so that such reads do not pile up.
-    reading: Arc<Semaphore>,
+    reading: BlockingSlot,
     clock: Clock,
 }
 
@@ -72,7 +69,7 @@ impl TokenFile {
         Self {
             path: path.into(),
             interval: INTERVAL,
-            reading: Arc::new(Semaphore::new(1)),
+            reading: BlockingSlot::new(),
             clock: Clock::default(),
         }
     }
@@ -99,15 +96,12 @@ impl TokenFile {
 
     /// Reads the file on a thread that may block.
     async fn read(&self) -> Result<String, MintError> {
-        let Ok(permit) = Arc::clone(&self.reading).try_acquire_owned() else {
+        let path = self.path.clone();
+        let read = self.reading.spawn(move || trusted_file::read_secret_of_others(&path, MAX_FILE));
+        let Some(read) = read else {
             let err = io::Error::new(io::ErrorKind::TimedOut, "an earlier read has not ended");
             return Err(self.unusable(err));
         };
-        let path = self.path.clone();
-        let read = spawn_blocking(move || {
-            let _permit = permit;
-            trusted_file::read_secret_of_others(&path, MAX_FILE)
-        });
         let content = read.await.unwrap_or_else(|err| Err(io::Error::other(err)));
         let content = content.map_err(|err| self.unusable(err))?;
         let token = String::from_utf8_lossy(&content);
