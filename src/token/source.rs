@@ -84,7 +84,8 @@ pub trait TokenSource: Send + Sync + 'static {
     /// token.
     fn fetch(&self) -> TokenFuture<'_>;
 
-    /// How long [`fetch`](Self::fetch) may take. 30 s by default.
+    /// How long [`fetch`](Self::fetch) may take. 30 s by default. At start-up at most 30 s, the time
+    /// for all attempts.
     fn time_limit(&self) -> Duration {
         TIME_LIMIT
     }
@@ -173,6 +174,8 @@ struct SourceMinter<S> {
 
 impl<S: TokenSource> Mint for SourceMinter<S> {
     async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
+        // At start-up the deadline is that of all attempts.
+        let deadline = deadline.min(self.clock.after(self.timeout()));
         let jwt = timeout_at(deadline, self.source.fetch()).await;
         let jwt =
             jwt.map_err(|_| MintError::from_source("the source returned no token in time"))??;

@@ -185,8 +185,17 @@ async fn type_chooses_its_interval_and_time_limit() {
     vault.answer(None);
     pass(7 + 3).await;
     assert!(service_token.health().last_error.is_some());
-    let as_object: &dyn TokenSource = &Hasty(vault);
+    let as_object: &dyn TokenSource = &Hasty(vault.clone());
     assert_eq!(as_object.time_limit(), Duration::from_secs(3));
+
+    // At start-up too, so that a fetch that hangs is followed by another.
+    let recover = async {
+        pass(2).await;
+        vault.answer(token(&authority));
+    };
+    let start = ServiceToken::from_source_at(Hasty(vault.clone()), authority.clock().shared());
+    let (service_token, ()) = tokio::join!(start, recover);
+    assert!(service_token.is_ok(), "{service_token:?}");
 }
 
 #[tokio::test(start_paused = true)]
