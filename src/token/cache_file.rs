@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -34,6 +35,8 @@ pub(super) struct CacheFile {
     /// loaded.
     request_sha256: String,
     io: BlockingSlot,
+    /// Whether a failed removal was warned of. A server may reject each request.
+    is_removal_warned: Arc<AtomicBool>,
 }
 
 /// The contents of the file.
@@ -47,7 +50,8 @@ impl CacheFile {
     /// `fingerprint` identifies the request: requests for different claims have different ones.
     pub(super) fn new(path: PathBuf, fingerprint: &str) -> Self {
         let request_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, fingerprint.as_bytes()));
-        Self { path: path.into(), request_sha256, io: BlockingSlot::new() }
+        let (io, is_removal_warned) = (BlockingSlot::new(), Arc::default());
+        Self { path: path.into(), request_sha256, io, is_removal_warned }
     }
 
     /// The token in the file. `None` if there is no file, or it cannot be used, which is logged.
@@ -66,23 +70,34 @@ impl CacheFile {
         }
     }
 
-    /// Atomically replaces the file with one that holds this token. A failure is logged.
-    pub(super) async fn store(&self, jwt: &str) {
+    /// Atomically replaces the file with one that holds this token. Returns whether it did; a
+    /// failure is logged.
+    pub(super) async fn store(&self, jwt: &str) -> bool {
         let jwt = jwt.to_owned();
-        if let Err(err) = self.run(move |file| file.write(&jwt)).await {
+        let written = self.run(move |file| file.write(&jwt)).await;
+        if let Err(err) = &written {
             let path = self.path.display();
             tracing::warn!(%path, reason = %err, "token cache file not written");
         }
+        written.is_ok()
     }
 
-    /// Removes the file. A failure is logged.
-    pub(super) async fn remove(&self) {
+    /// Removes the file. Returns whether it is gone; a failure is logged.
+    pub(super) async fn remove(&self) -> bool {
+        let path = self.path.display();
         match self.run(|file| fs::remove_file(&file.path)).await {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                let path = self.path.display();
-                tracing::warn!(%path, reason = %err, "token cache file not removed");
+                if self.is_removal_warned.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(%path, reason = %err, "token cache file not removed again");
+                } else {
+                    tracing::warn!(%path, reason = %err, "token cache file not removed");
+                }
+                false
             }
-            _ => {}
+            _ => {
+                self.is_removal_warned.store(false, Ordering::Relaxed);
+                true
+            }
         }
     }
 

@@ -192,24 +192,30 @@ impl<M: Mint> RenewalWork<M> {
             return;
         }
         let (lifetime, jwt) = (token.lifetime(), token.jwt().to_owned());
-        {
+        let was_cache_rejected = {
             let mut state = self.state();
             state.replace_token(&token);
-            self.is_cache_rejected.store(false, Ordering::Relaxed);
             self.current.send_replace(token);
-        }
+            self.is_cache_rejected.swap(false, Ordering::Relaxed)
+        };
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
-        if let Some(file) = &self.cache_file {
-            file.store(&jwt).await;
+        if let Some(file) = &self.cache_file
+            && !file.store(&jwt).await
+            && was_cache_rejected
+        {
+            // The file still holds the rejected token.
+            self.is_cache_rejected.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Removes the token from the cache file if a server has rejected it.
+    /// Removes the token from the cache file if a server has rejected it. After a failure it is
+    /// tried again when the task wakes.
     async fn remove_rejected_cache(&self) {
         if let Some(file) = &self.cache_file
             && self.is_cache_rejected.swap(false, Ordering::Relaxed)
+            && !file.remove().await
         {
-            file.remove().await;
+            self.is_cache_rejected.store(true, Ordering::Relaxed);
         }
     }
 

@@ -12,9 +12,11 @@ use super::renewal::{Core, pass, reject, value};
 use crate::error::Chain;
 use crate::token::cache_file::CacheFile;
 use crate::token::error::MintError;
+use crate::token::mint::Mint;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
 use crate::token::start_up::StartUp;
+use crate::token::token_value::TokenValue;
 use crate::verify::Verifier;
 
 const USED: &str = "mint failed, using the cached token";
@@ -220,4 +222,66 @@ async fn failed_write_of_the_file_is_logged_as_a_warning() {
     let logs = Logs::of_this_thread();
     assert!(service.start().await.is_ok());
     assert_eq!(logs.count("token cache file not written"), 1, "{}", logs.text());
+}
+
+/// A core that takes 2 s for each mint.
+struct SlowCore(Core);
+
+impl Mint for SlowCore {
+    async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
+        pass(2).await;
+        self.0.mint(deadline).await
+    }
+
+    fn timeout(&self) -> Duration {
+        self.0.timeout()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejected_token_is_removed_if_the_new_one_is_not_stored() {
+    let service = Service::new(3600);
+    let first = service.start().await.unwrap().header_value();
+    // The longest name of a file has 255 bytes, and that of the temporary file 17 more than this.
+    let path = service.folder.path().join("x".repeat(245));
+    fs::rename(service.path(), &path).unwrap();
+    service.core.set_down(true);
+    let start_up = StartUp {
+        policy: RenewalPolicy::BeforeExpiry,
+        timeout: Duration::from_secs(30),
+        verifier: None,
+        cache_file: Some(CacheFile::new(path.clone(), service.request)),
+        clock: service.core.clock().shared(),
+    };
+    let token = start_up.mint(SlowCore(service.core.clone())).await.unwrap();
+    assert_eq!(token.header_value(), first);
+    service.core.set_down(false);
+    let logs = Logs::of_this_thread();
+    while !token.is_minting_or_due() {
+        pass(1).await;
+    }
+    reject(&token, value(&token).1);
+    assert!(path.exists(), "the mint has begun before the rejection");
+    pass(5).await;
+    assert_ne!(token.header_value(), first);
+    assert_eq!(logs.count("token cache file not written"), 1, "{}", logs.text());
+    assert!(!path.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_removal_is_warned_of_once_and_repeated() {
+    let service = Service::new(3_153_600_000);
+    fs::create_dir(service.path()).unwrap();
+    let token = service.start_with(RenewalPolicy::OnRejection).await.unwrap();
+    service.core.set_down(true);
+    let logs = Logs::of_this_thread();
+    for _ in 0..10 {
+        reject(&token, value(&token).1);
+        pass(1).await;
+    }
+    assert_eq!(logs.count("token cache file not removed"), 1, "{}", logs.text());
+    fs::remove_dir(service.path()).unwrap();
+    fs::write(service.path(), "").unwrap();
+    pass(60).await;
+    assert!(!service.path().exists());
 }
