@@ -211,3 +211,23 @@ async fn neither_secret_nor_token_is_printed() {
         assert!(!printed.contains(secret), "{secret} in {printed}");
     }
 }
+
+#[tokio::test]
+async fn short_secret_is_withheld_in_basic_credentials() {
+    // Their Base64 is shorter than 16 characters or has no digit. A space is sent as `+`.
+    for (id, secret) in [("m1", "secret"), ("m1", "abcdefgh"), ("a", "Sehr Geheim")] {
+        let basic = STANDARD.encode(format!("{id}:{}", secret.replace(' ', "+")));
+        for response in [
+            refusal(401, "invalid_client", &format!("bad header: Basic {basic}")),
+            refusal(401, &basic, ""),
+            response(401, &[], basic.clone()),
+        ] {
+            let server = server_with([response]).await;
+            let error =
+                mint(ClientCredentials::new(server.url(), id, secret).unwrap()).await.unwrap_err();
+            let text = format!("{} {error:?}", chain(&error));
+            assert!(!text.contains(basic.trim_end_matches('=')), "{text}");
+            assert!(text.contains("withheld"), "{text}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::error::{ClientCredentialsError, is_known};
 use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::http_client::{self, is_html};
-use crate::token::redact::redact;
+use crate::token::redact::{redact, withhold_api_key};
 
 /// Maximum length of a response body, in bytes. Limits the length of a token too.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,6 +33,9 @@ pub(super) struct ResponseReader<'r> {
     pub(super) url: &'r str,
     /// Withheld from errors.
     pub(super) secret: &'r str,
+    /// The id and the secret as the header `Authorization` holds them, in Base64. Withheld too: a
+    /// short secret leaves no long run of letters and digits.
+    pub(super) basic: &'r str,
     pub(super) clock: &'r Clock,
 }
 
@@ -76,9 +79,13 @@ impl ResponseReader<'_> {
     }
 
     pub(super) fn unreachable(self, err: reqwest::Error) -> ClientCredentialsError {
-        let reason = redact(&http_client::reason(&err.without_url()), Some(self.secret));
+        let reason = self.redact(&http_client::reason(&err.without_url()));
         let url = self.url.to_owned();
         ClientCredentialsError::Unreachable { url, source: SourceError::new(reason) }
+    }
+
+    fn redact(self, text: &str) -> String {
+        withhold_api_key(&redact(text, Some(self.secret)), Some(self.basic)).to_owned()
     }
 
     fn not_a_token_endpoint(self, reason: impl Into<String>) -> ClientCredentialsError {
@@ -93,17 +100,16 @@ impl ResponseReader<'_> {
         headers: &HeaderMap,
         body: Option<&[u8]>,
     ) -> ClientCredentialsError {
-        let redact = |text: &str| redact(text, Some(self.secret));
         let parsed = body.and_then(|body| serde_json::from_slice::<BasicErrorResponse>(body).ok());
         let (error, description) = match (parsed, body) {
             (Some(response), _) => {
                 let code = response.error().as_ref();
-                let code = if is_known(code) { code.to_owned() } else { redact(code) };
-                let description = response.error_description().map(|text| redact(text));
+                let code = if is_known(code) { code.to_owned() } else { self.redact(code) };
+                let description = response.error_description().map(|text| self.redact(text));
                 (Some(code), description.unwrap_or_default())
             }
             (None, Some(body)) if is_html(body) => (None, HTML_PAGE.to_owned()),
-            (None, Some(body)) => (None, redact(&String::from_utf8_lossy(body))),
+            (None, Some(body)) => (None, self.redact(&String::from_utf8_lossy(body))),
             (None, None) => (None, "(more than 64 KiB)".to_owned()),
         };
         ClientCredentialsError::Refused {

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use oauth2::basic::BasicClient;
 use oauth2::{
@@ -13,6 +15,7 @@ use oauth2::{
 use reqwest::Client;
 use tokio::time::Instant;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 
 use super::error::ClientCredentialsError;
 use super::response::{AccessToken, ResponseReader};
@@ -50,6 +53,12 @@ impl GrantRequest {
         format!("{:?}", (token_url.as_str(), client_id, scopes, parameters))
     }
 
+    /// The id and the secret as `client_secret_basic` sends them (RFC 6749 §2.3.1).
+    fn basic(&self) -> String {
+        let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+        STANDARD.encode(format!("{}:{}", encode(&self.client_id), encode(&self.client_secret)))
+    }
+
     fn oauth2_client(&self) -> OAuth2Client {
         let auth_type =
             if self.is_secret_in_body { AuthType::RequestBody } else { AuthType::BasicAuth };
@@ -64,6 +73,8 @@ impl GrantRequest {
 pub(super) struct TokenClient {
     request: GrantRequest,
     oauth2: OAuth2Client,
+    /// See [`ResponseReader::basic`].
+    basic: String,
     http_client: Client,
     timeout: Duration,
     clock: Clock,
@@ -78,9 +89,9 @@ impl TokenClient {
         timeout: Duration,
         clock: Clock,
     ) -> Self {
-        let oauth2 = request.oauth2_client();
+        let (oauth2, basic) = (request.oauth2_client(), request.basic());
         let is_difference_logged = AtomicBool::new(false);
-        Self { request, oauth2, http_client, timeout, clock, is_difference_logged }
+        Self { request, oauth2, basic, http_client, timeout, clock, is_difference_logged }
     }
 
     /// The token until the earlier of its `exp` and the end of `expires_in`, after which the server
@@ -127,7 +138,8 @@ impl Mint for TokenClient {
     async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
         let GrantRequest { token_url, client_secret, scopes, parameters, .. } = &self.request;
         let url = http_client::printable(token_url);
-        let reader = ResponseReader { url: &url, secret: client_secret, clock: &self.clock };
+        let (basic, clock) = (&*self.basic, &self.clock);
+        let reader = ResponseReader { url: &url, secret: client_secret, basic, clock };
         let scopes = scopes.iter().cloned().map(Scope::new);
         let mut request = self.oauth2.exchange_client_credentials().add_scopes(scopes);
         for (name, value) in parameters {
