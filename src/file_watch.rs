@@ -116,7 +116,7 @@ impl<C: FileContent> FileWatch<C> {
         let (path, content, known) = (self.path.clone(), Arc::clone(&self.content), self.known());
         let read = self.reading.spawn(move || {
             let bytes = content.read(&path)?;
-            if bytes == *known {
+            if known.is_some_and(|known| bytes == *known) {
                 return Ok(None);
             }
             let parsed = content.parse(&path, &bytes)?;
@@ -130,12 +130,11 @@ impl<C: FileContent> FileWatch<C> {
         }
     }
 
-    /// The bytes of the content in force. Empty if the program has published other content since:
-    /// no usable file is empty, so the next read publishes that of the file again.
-    fn known(&self) -> Arc<[u8]> {
+    /// The bytes of the content in force. `None` if a program has published another content: the
+    /// next read publishes that of the file again.
+    fn known(&self) -> Option<Arc<[u8]>> {
         let state = self.state();
-        let is_in_force = state.generation == self.content.generation();
-        if is_in_force { Arc::clone(&state.bytes) } else { Arc::default() }
+        (state.generation == self.content.generation()).then(|| Arc::clone(&state.bytes))
     }
 
     /// Publishes and reports the result of a read. After a failure the last content stays in force.

@@ -245,6 +245,17 @@ async fn next_read_restores_the_keys_of_the_file() {
     assert_eq!(logs.text().matches("key set with a file replaced").count(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn empty_file_is_unusable_after_a_replacement_too() {
+    let (fixture, clock, logs) = (Fixture::new(), ManualClock::new(), Logs::of_this_thread());
+    fixture.write(fixture.set(&[0]));
+    let (keys, verifier) = fixture.watch();
+    keys.replace(fixture.set(&[1])).unwrap();
+    fixture.write("");
+    fixture.read(&clock, &logs, "key file unusable", 1).await;
+    assert_eq!(fixture.accepted(&verifier).await, [1]);
+}
+
 /// A cached token looks no key up.
 #[test]
 fn cached_token_restarts_the_watch_on_its_runtime() {
