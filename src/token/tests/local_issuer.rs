@@ -224,6 +224,18 @@ async fn request_returns_its_first_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn longest_validity_gives_a_token_that_verifies() {
+    let (issuer, clock) = issuer(&[&key()]);
+    let jwks = LocalJwks::from_json(issuer.jwks()).unwrap();
+    let verifier = Verifier::new(jwks).on_clock(clock.shared()).issuer(ISSUER);
+    for validity in [1 << 53, u64::MAX].map(Duration::from_secs).into_iter().chain([Duration::MAX])
+    {
+        let jwt = issuer.service_token().validity(validity).sign().unwrap();
+        assert!(verifier.verify(&jwt).await.is_ok(), "{validity:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn debug_prints_the_issuer_alone() {
     let (issuer, _) = issuer(&[&key()]);
     assert_eq!(format!("{issuer:?}"), r#"LocalIssuer { issuer: "https://orders.internal", .. }"#);
