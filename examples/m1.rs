@@ -1,5 +1,5 @@
-//! M1, the calling microservice: gets its token from a SuperTokens core or an OAuth2 server, and
-//! calls M2 with it.
+//! M1, the calling microservice: gets its token from a SuperTokens core, an OAuth2 server or a file,
+//! and calls M2 with it.
 //!
 //! ```text
 //! cargo run --example m1 -- --core http://127.0.0.1:3567 --m2 http://127.0.0.1:4002
@@ -16,7 +16,7 @@ use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Body, Client, Method, Request, Url};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::{
-    AddServiceTokenLayer, ClientCredentials, MintError, ServiceToken, SuperTokensCore,
+    AddServiceTokenLayer, ClientCredentials, MintError, ServiceToken, SuperTokensCore, TokenFile,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -32,6 +32,7 @@ usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] [--audience AUD] --m
           [--allow-plain-http]
        m1 --token-url URL --client-id ID [--client-secret SECRET] [--scope SCOPE]...
           [--audience AUD] [--resource URI] [--credentials-in-body] --m2 URL [--allow-plain-http]
+       m1 --token-file FILE --m2 URL [--allow-plain-http]
 
   --core URL               the core that mints; separate several URLs with ;
   --api-key KEY            the core's api key, instead of that of SUPERTOKENS_API_KEY
@@ -42,6 +43,7 @@ usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] [--audience AUD] --m
   --scope SCOPE            a scope to request
   --resource URI           the parameter `resource` (RFC 8707)
   --credentials-in-body    send id and secret in the body instead of a header
+  --token-file FILE        the token, in a file that another process keeps
   --audience AUD           the token's `aud`, or the parameter `audience`; by default none
   --m2 URL                 the microservice to call
   --allow-plain-http       allow http URLs beyond loopback
@@ -69,42 +71,49 @@ struct Flags {
     scopes: Vec<String>,
     resource: Option<String>,
     credentials_in_body: bool,
+    token_file: String,
     audience: Option<String>,
     m2: String,
     allow_plain_http: bool,
 }
 
 impl Flags {
-    /// Checks that all flags are for a core, or all for an OAuth2 server, and reads the secret from
-    /// the environment if no flag has it.
+    /// Checks that all flags are for the same authority, and reads its secret from the environment
+    /// if no flag has it.
     fn complete(&mut self) -> Result<(), lexopt::Error> {
-        let is_oauth2 = !self.token_url.is_empty();
-        if is_oauth2 && !self.core.is_empty() {
-            return Err("--core and --token-url exclude each other".into());
-        }
-        let foreign = if is_oauth2 {
-            vec![
-                ("--api-key", self.api_key.is_some()),
-                ("--jwks-domain", self.jwks_domain.is_some()),
-            ]
-        } else {
-            vec![
-                ("--client-id", !self.client_id.is_empty()),
-                ("--client-secret", self.client_secret.is_some()),
-                ("--scope", !self.scopes.is_empty()),
-                ("--resource", self.resource.is_some()),
-                ("--credentials-in-body", self.credentials_in_body),
-            ]
+        let authorities = [
+            ("--core", &self.core),
+            ("--token-url", &self.token_url),
+            ("--token-file", &self.token_file),
+        ];
+        let mut given = authorities.iter().filter(|(_, value)| !value.is_empty());
+        let Some((authority, _)) = given.next() else {
+            return Err("--core, --token-url or --token-file is missing".into());
         };
-        if let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) {
-            let needed = if is_oauth2 { "--core" } else { "--token-url" };
+        if let Some((other, _)) = given.next() {
+            return Err(format!("{authority} and {other} exclude each other").into());
+        }
+        let (is_core, is_oauth2) = (*authority == "--core", *authority == "--token-url");
+        // Each flag that the authority does not use, and those that do.
+        let foreign = [
+            ("--api-key", !is_core && self.api_key.is_some(), "--core"),
+            ("--jwks-domain", !is_core && self.jwks_domain.is_some(), "--core"),
+            ("--client-id", !is_oauth2 && !self.client_id.is_empty(), "--token-url"),
+            ("--client-secret", !is_oauth2 && self.client_secret.is_some(), "--token-url"),
+            ("--scope", !is_oauth2 && !self.scopes.is_empty(), "--token-url"),
+            ("--resource", !is_oauth2 && self.resource.is_some(), "--token-url"),
+            ("--credentials-in-body", !is_oauth2 && self.credentials_in_body, "--token-url"),
+            (
+                "--audience",
+                !is_core && !is_oauth2 && self.audience.is_some(),
+                "--core or --token-url",
+            ),
+        ];
+        if let Some((name, _, needed)) = foreign.iter().find(|(_, is_foreign, _)| *is_foreign) {
             return Err(format!("{name} needs {needed}").into());
         }
-        let required = [
-            ("--client-id", is_oauth2 && self.client_id.is_empty()),
-            ("--core", !is_oauth2 && self.core.is_empty()),
-            ("--m2", self.m2.is_empty()),
-        ];
+        let required =
+            [("--client-id", is_oauth2 && self.client_id.is_empty()), ("--m2", self.m2.is_empty())];
         if let Some((name, _)) = required.iter().find(|(_, is_missing)| *is_missing) {
             return Err(format!("{name} is missing").into());
         }
@@ -114,7 +123,7 @@ impl Flags {
                 return Err("--client-secret is missing".into());
             }
         }
-        if !is_oauth2 && self.api_key.is_none() {
+        if is_core && self.api_key.is_none() {
             self.api_key = secret_variable("SUPERTOKENS_API_KEY")?;
         }
         Ok(())
@@ -137,6 +146,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("scope") => flags.scopes.push(parser.value()?.string()?),
             Long("resource") => flags.resource = Some(parser.value()?.string()?),
             Long("credentials-in-body") => flags.credentials_in_body = true,
+            Long("token-file") => flags.token_file = parser.value()?.string()?,
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("m2") => flags.m2 = parser.value()?.string()?,
             Long("allow-plain-http") => flags.allow_plain_http = true,
@@ -161,9 +171,12 @@ async fn run() -> Result<ExitCode, Stop> {
     let m2 = m2_url(&flags)?;
 
     // The token, requested once, at start-up.
-    let minted = match flags.token_url.is_empty() {
-        true => mint_at_core(&flags).await,
-        false => mint_at_oauth2_server(&flags).await,
+    let minted = if !flags.token_file.is_empty() {
+        ServiceToken::from_source(TokenFile::new(&flags.token_file)).await
+    } else if !flags.token_url.is_empty() {
+        mint_at_oauth2_server(&flags).await
+    } else {
+        mint_at_core(&flags).await
     };
     let token = minted.map_err(|err| match err {
         MintError::Config(_) | MintError::ApiKey => Stop::Usage(chain(&err)),

@@ -19,7 +19,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tower_m2m::{RemoteJwks, ServiceClaims, Verifier, VerifyServiceTokenLayer};
+use tower_m2m::{
+    KeySource, LocalJwks, RemoteJwks, ServiceClaims, ServiceToken, TokenFile, Verifier,
+    VerifyServiceTokenLayer,
+};
 use tracing_subscriber::filter::LevelFilter;
 
 use marker::Marker;
@@ -32,19 +35,26 @@ mod server;
 mod support;
 
 const USAGE: &str = "\
-usage: m2 --listen ADDRESS --jwks URL [--issuer ISS] [--audience AUD] [--marker CLAIM=VALUE] [--allow-plain-http]
+usage: m2 --listen ADDRESS (--jwks URL | --discover ISSUER) [--jwks-token-file FILE] [--allow-plain-http] [options]
+       m2 --listen ADDRESS --jwks-file FILE [options]
 
-  --listen ADDRESS     host name or IP address and port to listen on, for example 127.0.0.1:4002
-  --jwks URL           the JWKS endpoint of the authority
-  --issuer ISS         accept only tokens with this `iss`
-  --audience AUD       accept only tokens with this `aud`
-  --marker CLAIM=VALUE the claim that only service tokens have (source=microservice). CLAIM may be a JSON array, the path
-                       to a nested claim; VALUE may be JSON: service=[\"orders\",\"refunds\"], scope={\"scope\":\"charge\"}
-  --allow-plain-http   allow an http URL beyond loopback
-  --help               print this help
+  --listen ADDRESS       host name or IP address and port to listen on, for example 127.0.0.1:4002
+  --jwks URL             the JWKS endpoint of the authority
+  --discover ISSUER      read the URL of the JWKS endpoint from the issuer's metadata (OpenID Connect discovery, RFC 8414)
+  --jwks-token-file FILE a file with the token that the JWKS endpoint requires
+  --jwks-file FILE       a file with the keys, as a JWK Set or in PEM, which is read again every 10 s
+  --allow-plain-http     allow an http URL beyond loopback
+
+options:
+  --issuer ISS           accept only tokens with this `iss`
+  --audience AUD         accept only tokens with this `aud`
+  --marker CLAIM=VALUE   the claim that only service tokens have (source=microservice). CLAIM may be a JSON array, the
+                         path to a nested claim; VALUE may be JSON: service=[\"orders\",\"refunds\"],
+                         scope={\"scope\":\"charge\"}
+  --help                 print this help
 
 environment:
-  RUST_LOG             what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
+  RUST_LOG               what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
 
 /// The longest time to finish requests after SIGTERM or Ctrl-C. Without it, a request that stays
 /// incomplete would keep the server running.
@@ -53,7 +63,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Flags {
     listen: String,
-    jwks: String,
+    jwks: Option<String>,
+    discover: Option<String>,
+    jwks_token_file: Option<String>,
+    jwks_file: Option<String>,
     issuer: Option<String>,
     audience: Option<String>,
     marker: Marker,
@@ -68,7 +81,10 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
     while let Some(arg) = parser.next()? {
         match arg {
             Long("listen") => flags.listen = parser.value()?.string()?,
-            Long("jwks") => flags.jwks = parser.value()?.string()?,
+            Long("jwks") => flags.jwks = Some(parser.value()?.string()?),
+            Long("discover") => flags.discover = Some(parser.value()?.string()?),
+            Long("jwks-token-file") => flags.jwks_token_file = Some(parser.value()?.string()?),
+            Long("jwks-file") => flags.jwks_file = Some(parser.value()?.string()?),
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("marker") => flags.marker = Marker::parse(&parser.value()?.string()?)?,
@@ -77,10 +93,8 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             _ => return Err(arg.unexpected()),
         }
     }
-    for (name, value) in [("--listen", &flags.listen), ("--jwks", &flags.jwks)] {
-        if value.is_empty() {
-            return Err(format!("{name} is missing").into());
-        }
+    if flags.listen.is_empty() {
+        return Err("--listen is missing".into());
     }
     Ok(Some(flags))
 }
@@ -95,13 +109,9 @@ async fn run() -> Result<ExitCode, Stop> {
     let Some(flags) = flags().map_err(Stop::command_line)? else {
         return print(USAGE).map(|()| ExitCode::SUCCESS);
     };
-    let mut jwks = RemoteJwks::builder(&flags.jwks);
-    if flags.allow_plain_http {
-        jwks = jwks.allow_plain_http();
-    }
-    let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
     let addresses = server::resolve(&flags.listen).await?;
-    let mut verifier = flags.marker.require(Verifier::new(jwks.clone()));
+    let (keys, remote) = keys(&flags).await?;
+    let mut verifier = flags.marker.require(Verifier::new(keys));
     if let Some(issuer) = flags.issuer {
         verifier = verifier.issuer(issuer);
     }
@@ -114,16 +124,18 @@ async fn run() -> Result<ExitCode, Stop> {
         // Added after the layer: public.
         .route("/health", get(|| async { "ok\n" }))
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz).with_state(jwks.clone()));
+        .route("/readyz", get(readyz).with_state(remote.clone()));
 
     let (listener, stop) = server::listen(&addresses).await?;
 
     // Fetches the keys before the first request. A request without usable keys gets 503.
-    tokio::spawn(async move {
-        if let Err(err) = jwks.ready().await {
-            tracing::warn!(error = chain(&err), "key set not loaded");
-        }
-    });
+    if let Some(jwks) = remote {
+        tokio::spawn(async move {
+            if let Err(err) = jwks.ready().await {
+                tracing::warn!(error = chain(&err), "key set not loaded");
+            }
+        });
+    }
 
     let (stopping, stopped) = oneshot::channel();
     let served = axum::serve(listener, app).with_graceful_shutdown(async {
@@ -141,13 +153,37 @@ async fn run() -> Result<ExitCode, Stop> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The keys of the authority, and the same ones if M2 fetches them.
+async fn keys(flags: &Flags) -> Result<(KeySource, Option<RemoteJwks>), Stop> {
+    let mut jwks = match (&flags.jwks, &flags.discover, &flags.jwks_file) {
+        (Some(url), None, None) => RemoteJwks::builder(url),
+        (None, Some(issuer), None) => RemoteJwks::discover(issuer),
+        (None, None, Some(_)) if flags.jwks_token_file.is_some() => {
+            return Err(Stop::Usage("--jwks-token-file needs --jwks or --discover".to_owned()));
+        }
+        (None, None, Some(file)) => return Ok((LocalJwks::watch_file(file)?.into(), None)),
+        _ => {
+            return Err(Stop::Usage("give one of --jwks, --discover and --jwks-file".to_owned()));
+        }
+    };
+    if flags.allow_plain_http {
+        jwks = jwks.allow_plain_http();
+    }
+    if let Some(file) = &flags.jwks_token_file {
+        jwks = jwks.bearer_token(ServiceToken::from_source(TokenFile::new(file)).await?);
+    }
+    let jwks = jwks.build().map_err(|err| Stop::Usage(chain(&err)))?;
+    Ok((jwks.clone().into(), Some(jwks)))
+}
+
 async fn whoami(caller: ServiceClaims) -> Result<Json<Value>, StatusCode> {
     caller.deserialize().map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// M2 is ready while it has usable keys, also through an outage of the endpoint.
-async fn readyz(State(jwks): State<RemoteJwks>) -> (StatusCode, &'static str) {
-    match jwks.is_ready() {
+/// M2 is ready while it has usable keys, also through an outage of the endpoint. It does not start
+/// without those of a file.
+async fn readyz(State(jwks): State<Option<RemoteJwks>>) -> (StatusCode, &'static str) {
+    match jwks.is_none_or(|jwks| jwks.is_ready()) {
         true => (StatusCode::OK, "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "no usable keys\n"),
     }

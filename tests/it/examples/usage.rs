@@ -41,7 +41,7 @@ fn usage_error_prints_the_usage_and_then_the_error() {
         ("core", &["--listen", "0.0.0.0:0"], "core: --listen 0.0.0.0:0 is beyond loopback"),
         ("core", &["--api-key"], "core: missing argument for option '--api-key'"),
         ("m1", &["--nonsense"], "m1: invalid option '--nonsense'"),
-        ("m1", &["--m2", "http://localhost"], "m1: --core is missing"),
+        ("m1", &["--m2", "http://localhost"], "m1: --core, --token-url or --token-file is missing"),
         ("m1", &["--core", "ftp://x", "--m2", "http://localhost"], "m1: "),
         (
             "m1",
@@ -80,6 +80,19 @@ fn usage_error_prints_the_usage_and_then_the_error() {
             &["--token-url", "http://localhost", "--api-key", "s3cr3t"],
             "m1: --api-key needs --core",
         ),
+        (
+            "m1",
+            &["--token-url", "http://localhost", "--token-file", "token"],
+            "m1: --token-url and --token-file exclude each other",
+        ),
+        ("m1", &["--token-file", "token", "--api-key", "s3cr3t"], "m1: --api-key needs --core"),
+        ("m1", &["--token-file", "token", "--scope", "a"], "m1: --scope needs --token-url"),
+        (
+            "m1",
+            &["--token-file", "token", "--audience", "a"],
+            "m1: --audience needs --core or --token-url",
+        ),
+        ("m1", &["--token-file", "token"], "m1: --m2 is missing"),
         ("m1", &["--token-url", "http://localhost"], "m1: --client-id is missing"),
         ("m1", &["--token-url", "http://localhost", "--client-id", "a"], "m1: --m2 is missing"),
         (
@@ -88,7 +101,19 @@ fn usage_error_prints_the_usage_and_then_the_error() {
             "m1: --client-secret is missing",
         ),
         ("m2", &["--nonsense"], "m2: invalid option '--nonsense'"),
-        ("m2", &["--listen", "127.0.0.1:0"], "m2: --jwks is missing"),
+        ("m2", &["--jwks", "http://localhost"], "m2: --listen is missing"),
+        ("m2", &["--listen", "127.0.0.1:0"], "m2: give one of --jwks, --discover and --jwks-file"),
+        (
+            "m2",
+            &["--listen", "127.0.0.1:0", "--jwks", "http://localhost", "--jwks-file", "jwks.json"],
+            "m2: give one of --jwks, --discover and --jwks-file",
+        ),
+        (
+            "m2",
+            &["--listen", "127.0.0.1:0", "--jwks-file", "jwks.json", "--jwks-token-file", "token"],
+            "m2: --jwks-token-file needs --jwks or --discover",
+        ),
+        ("m2", &["--listen", "127.0.0.1:0", "--discover", "http://192.0.2.1"], "m2: "),
         ("m2", &["--listen", "127.0.0.1:0", "--jwks", "nonsense"], "m2: "),
         ("m2", &["--listen", "127.0.0.1:0", "--jwks", "http://192.0.2.1"], "m2: "),
         (
