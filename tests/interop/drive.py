@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from algorithms import ALGORITHMS, jose_signs, openssl_signs
-from authorities import oidc_provider
+from authorities import files, oidc_provider
 from harness import (
     API_DOMAIN,
+    CALLS,
     FEEDS,
     MARKER,
     MINTS,
@@ -25,6 +26,7 @@ from harness import (
     Processes,
     Row,
     altered,
+    called_by,
     described,
     fetch,
     fetch_json,
@@ -168,10 +170,7 @@ class Interop:
             return self.third_party(part, name, command, {"JWKS": f"{self.keyed_core}/.well-known/jwks.json"})
 
         def call_by_m1(m2: str) -> str:
-            command = [self.examples / "m1", "--core", self.keyed_core, "--api-key", API_KEY, "--m2", m2]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-            output = result.stdout.partition("\n")[0] or result.stderr.strip()[-100:]
-            return f"{output}, exit code {result.returncode}"
+            return called_by(self.examples / "m1", m2, "--core", self.keyed_core, "--api-key", API_KEY)
 
         def token_of_another_core() -> str:
             body = {"payload": MARKER, "validity": 600, "algorithm": "RS256", "jwksDomain": API_DOMAIN}
@@ -227,17 +226,25 @@ class Interop:
         def start() -> dict[str, str]:
             issuer = self.third_party("oidc-provider", "oidc-provider", ["node", "node/oidc-provider/server.js"], {})
 
-            def m2(name: str, *flags: str) -> str:
-                return self.example("m2", f"of-oidc-{name}", "--jwks", f"{issuer}/jwks", "--issuer", issuer, *flags)
+            def m2(name: str, audience: str, *flags: str, keys: tuple = ("--jwks", f"{issuer}/jwks")) -> str:
+                expected = "--issuer", issuer, "--audience", audience
+                return self.example("m2", f"of-oidc-{name}", *keys, *expected, *flags)
 
+            discovered = {"keys": ("--discover", issuer)}
             return {
                 "issuer": issuer,
-                "billing": m2("billing", "--audience", "billing"),
-                "stock": m2("stock", "--audience", "stock"),
-                "charge": m2("charge", "--audience", "billing", "--marker", 'scope={"scope":"charge"}'),
+                "billing": m2("billing", "billing"),
+                "stock": m2("stock", "stock"),
+                "billing, discovered": m2("billing-discovered", "billing", **discovered),
+                "stock, discovered": m2("stock-discovered", "stock", **discovered),
+                "charge": m2("charge", "billing", "--marker", 'scope={"scope":"charge"}'),
+                "client_id": m2("client-id", "billing", "--marker", 'client_id=["invoices","orders"]'),
             }
 
-        return oidc_provider(system, start)
+        return oidc_provider(system, start, self.examples / "m1")
+
+    def files(self) -> list[Row]:
+        return files(self.processes, self.examples, self.example)
 
     # The cases of the documentation's curl requests.
 
@@ -332,7 +339,8 @@ def run(interop: Interop) -> list[Row]:
 
     def jose() -> list[Row]:
         name = pinned("jose", m2, '"jose": "(.+)"')
-        return interop.verifies(name, "m2", ["node", "node/m2/jose.js"]) + interop.algorithms(name) + interop.signing_keys(name)
+        verified = interop.verifies(name, "m2", ["node", "node/m2/jose.js"])
+        return verified + interop.algorithms(name) + interop.signing_keys(name)
 
     def provider() -> list[Row]:
         package = "node/oidc-provider/package.json"
@@ -362,6 +370,7 @@ def run(interop: Interop) -> list[Row]:
         golang_jwt,
         nimbus,
         provider,
+        interop.files,
     ]
     with ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(job) for job in jobs]
@@ -370,10 +379,11 @@ def run(interop: Interop) -> list[Row]:
 
 def table(matrix: list[Row]) -> str:
     """The README's table: for each system and direction the number of cases that are as expected."""
-    lines = [f"| | {MINTS} | {FEEDS} | {VERIFIES} |", "|---|---|---|---|"]
+    directions = MINTS, FEEDS, VERIFIES, CALLS
+    lines = [f"| | {' | '.join(directions)} |", "|---|" + "---|" * len(directions)]
     for system in dict.fromkeys(row.system for row in matrix):
         cells = []
-        for direction in (MINTS, FEEDS, VERIFIES):
+        for direction in directions:
             found = [row.ok for row in matrix if (row.system, row.direction) == (system, direction)]
             cells.append(f"{sum(found)} of {len(found)}" if found else "")
         lines.append(f"| {system} | {' | '.join(cells)} |")

@@ -17,7 +17,8 @@ from typing import Callable
 # The directions of the matrix.
 MINTS = "mints, our m2 verifies"
 FEEDS = "serves JWKS, our m2 fetches"
-VERIFIES = "verifies, our m1 mints"
+VERIFIES = "verifies, our examples mint"
+CALLS = "authority of our m1 and m2"
 
 # The issuer and the marker of the tokens.
 API_DOMAIN = "https://api.example.com"
@@ -40,8 +41,9 @@ class Processes:
         # At most two start at a time: on two cores more would slow each other down.
         self.starting = threading.Semaphore(2)
 
-    def serve(self, name: str, command: list, env: dict[str, str] | None = None, timeout: float = 60) -> str:
-        """Starts a server and waits for its line `listening on URL`."""
+    def serve(self, name: str, command: list, env: dict[str, str] | None = None, timeout: float = 60,
+              line: str = r"listening on (\S+)") -> str:
+        """Starts a server, waits for this line of its output and returns its group."""
         out, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
         with self.starting, out.open("w") as stdout, log.open("w") as stderr:
             try:
@@ -58,7 +60,7 @@ class Processes:
             self.running.append(process)
             deadline = time.monotonic() + timeout
             while time.monotonic() < deadline:
-                if found := re.search(r"^listening on (\S+)$", out.read_text(), re.MULTILINE):
+                if found := re.search(f"^{line}$", out.read_text(), re.MULTILINE):
                     return found[1]
                 if process.poll() is not None:
                     raise Failure(f"the process exited with {process.returncode}: {last_line(log)}")
@@ -108,6 +110,14 @@ def fetch_json(url: str, body: object = None, headers: dict[str, str] | None = N
 def whoami(m2: str, token: str | None = None) -> int:
     """The status of an M2's response to a request with this token."""
     return fetch(f"{m2}/whoami", headers={} if token is None else {"authorization": f"Bearer {token}"})[0]
+
+
+def called_by(m1: Path, m2: str, *flags: object) -> str:
+    """What our m1 prints first, or its error, and its exit code."""
+    command = [str(word) for word in (m1, "--m2", m2, *flags)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    output = result.stdout.partition("\n")[0] or result.stderr.strip().rpartition("\n")[2]
+    return f"{output}, exit code {result.returncode}"
 
 
 def base64url(data: bytes) -> str:
@@ -192,5 +202,6 @@ def printed(matrix: list[Row]) -> str:
     lines = [("", "system", "direction", "case", "expected", "actual")]
     for row in matrix:
         lines.append(("ok" if row.ok else "FAIL", row.system, row.direction, row.case, row.expected, row.actual))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    # A longer text shifts the rest of its line alone.
+    widths = [min(max(len(line[column]) for line in lines), 70) for column in range(5)]
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[5]]) for line in lines)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests this crate against the official SDKs and the JWT libraries that SuperTokens' documentation names, and with each
-# signature algorithm against jose and openssl, and the tokens of the OAuth authority oidc-provider. Prints a matrix and
-# exits with 0 if every row is as expected. Needs Node 20, Python 3.11, Go and JDK 17; a missing tool fails only the rows
+# signature algorithm against jose and openssl, the OAuth authority oidc-provider, and tokens in files. Prints a matrix
+# and exits with 0 if every row is as expected. Needs Node 20, Python 3.11, Go and JDK 17; a missing tool fails only the rows
 # that use it.
 #
 #   tests/interop/run.sh [--update-readme]

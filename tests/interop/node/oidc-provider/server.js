@@ -28,12 +28,14 @@ server.listen(0, "127.0.0.1", () => {
     clients: [
       // The Basic header form-encodes the secret's colon, space, percent and plus signs (RFC 6749 §2.3.1).
       client("orders", "secret of orders: 100%+", "client_secret_basic"),
+      client("invoices", "secret of invoices", "client_secret_basic"),
       client("refunds", "secret of refunds: 100%+", "client_secret_post"),
     ],
     scopes: Object.values(resources).flatMap(({ scope }) => scope.split(" ")),
     jwks: { keys: [privateJwk("rsa", { modulusLength: 2048 }), privateJwk("ec", { namedCurve: "P-256" })] },
-    // Only tokens of services have the marker.
-    extraTokenClaims: (ctx, token) => (token.kind === "ClientCredentials" ? { source: "microservice" } : undefined),
+    // Only tokens of services have the marker, except for those of one client.
+    extraTokenClaims: (ctx, token) =>
+      token.kind === "ClientCredentials" && token.clientId !== "invoices" ? { source: "microservice" } : undefined,
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
