@@ -155,6 +155,10 @@ fn instead_of(parameter: &str) -> &'static str {
 
 fn refusal(url: &str, status: u16, error: Option<&str>, description: Option<&str>) -> String {
     let meaning = match error {
+        // Keycloak's answer to a wrong secret. With 400 it is about the grant alone (RFC 6749 §5.2).
+        Some("unauthorized_client") if status == 401 => {
+            Some("wrong client secret, or this client may not use the client credentials grant")
+        }
         Some(code) => MEANINGS.iter().find(|(known, _)| *known == code).map(|(_, it)| *it),
         None if matches!(status, 404 | 405) => Some("is the token URL right?"),
         None => None,
@@ -187,6 +191,15 @@ mod tests {
                 refused(400, Some("invalid_scope"), Some("no such scope")),
                 "400, invalid_scope: a scope is unknown, or this client may not request it: no such \
                  scope",
+            ),
+            (
+                refused(401, Some("unauthorized_client"), None),
+                "401, unauthorized_client: wrong client secret, or this client may not use the client \
+                 credentials grant",
+            ),
+            (
+                refused(400, Some("unauthorized_client"), None),
+                "400, unauthorized_client: this client may not use the client credentials grant",
             ),
             (refused(403, Some("consent_required"), None), "403, consent_required"),
             (refused(403, Some("x"), Some("why")), "403, x: why"),

@@ -1,5 +1,7 @@
 //! What the examples answer and log.
 
+use tempfile::tempdir;
+
 use super::*;
 
 #[tokio::test]
@@ -53,6 +55,56 @@ async fn m1_and_m2_agree_on_an_audience() {
         assert!(printed.starts_with(expected), "{audience:?}: {printed}");
         assert_eq!(output.status.code(), Some(code), "{audience:?}");
     }
+}
+
+#[tokio::test]
+async fn m1_and_m2_read_token_and_keys_from_files() {
+    let authority = TestAuthority::offline();
+    let folder = tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (token, jwks) = (path("token"), path("jwks.json"));
+    fs::write(&jwks, authority.jwks()).unwrap();
+    let mut m2 = example("m2");
+    m2.args(["--listen", "127.0.0.1:0", "--jwks-file", &jwks, "--audience", "billing"]);
+    let m2 = Server::start(m2);
+    assert_eq!(m2.status("/readyz").await, 200);
+    for (audience, first, code) in [("billing", "200", 0), ("inventory", "401", 1)] {
+        fs::write(&token, authority.token().audience(audience).sign()).unwrap();
+        let output = run("m1", &["--token-file", &token, "--m2", &m2.url]);
+        assert_eq!(text(&output.stdout).lines().next(), Some(first));
+        assert_eq!(output.status.code(), Some(code), "{audience}");
+    }
+    let output = run("m2", &["--listen", "127.0.0.1:0", "--jwks-file", &path("missing")]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn m2_discovers_its_keys_and_sends_a_token_for_them() {
+    let authority = TestAuthority::offline();
+    let endpoint = RecordingServer::start().await;
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("token");
+    let sent = authority.token().sign();
+    fs::write(&file, &sent).unwrap();
+    let metadata = json!({
+        "issuer": endpoint.url(),
+        "jwks_uri": format!("{}/keys", endpoint.url()),
+    });
+    let keys: serde_json::Value = serde_json::from_str(&authority.jwks()).unwrap();
+    endpoint.answer_next_with(response(200, JSON, metadata));
+    endpoint.answer_next_with(response(200, JSON, keys));
+    let mut m2 = example("m2");
+    m2.args(["--listen", "127.0.0.1:0", "--discover", endpoint.url(), "--jwks-token-file"]);
+    m2.arg(&file);
+    let m2 = Server::start(m2);
+    // Waits for the fetch.
+    let request = reqwest::Client::new().get(format!("{}/whoami", m2.url));
+    let answer = request.bearer_auth(authority.token().sign()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let requests = endpoint.requests();
+    let seen: Vec<_> = requests.iter().map(|seen| (seen.path(), seen.token())).collect();
+    let well_known = "/.well-known/openid-configuration";
+    assert_eq!(seen, [(well_known, Some(&*sent)), ("/keys", Some(&*sent))]);
 }
 
 #[tokio::test]
