@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-import tempfile
 import time
 import urllib.parse
 from pathlib import Path
@@ -130,9 +129,8 @@ def calls(m1: Path) -> list[Case]:
     ]
 
 
-def files(processes: Processes, examples: Path, start_example: Callable) -> list[Row]:
+def files(folder: Path, processes: Processes, examples: Path, start_example: Callable) -> list[Row]:
     """mint keeps a token in a file with a key of openssl; our m1 reads it, and our m2 reads the public key likewise."""
-    folder = Path(tempfile.mkdtemp())
     key, token, jwks = (folder / name for name in ("key.pem", "token", "jwks.json"))
 
     def mint(*flags: object) -> list:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -244,7 +245,9 @@ class Interop:
         return oidc_provider(system, start, self.examples / "m1")
 
     def files(self) -> list[Row]:
-        return files(self.processes, self.examples, self.example)
+        # mint may write a file meanwhile.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return files(Path(folder), self.processes, self.examples, self.example)
 
     # The cases of the documentation's curl requests.
 

@@ -9,7 +9,14 @@ const resources = {
   "https://stock.example.com": { audience: "stock", scope: "reserve", jwt: { sign: { alg: "ES256" } } },
 };
 
-const client = (id, secret, method) => ({
+// The Basic header form-encodes the secret's colon, space, percent and plus signs (RFC 6749 §2.3.1).
+const clients = {
+  orders: ["secret of orders: 100%+", "client_secret_basic"],
+  invoices: ["secret of invoices", "client_secret_basic"],
+  refunds: ["secret of refunds: 100%+", "client_secret_post"],
+};
+
+const client = ([id, [secret, method]]) => ({
   client_id: id,
   client_secret: secret,
   token_endpoint_auth_method: method,
@@ -25,17 +32,16 @@ const server = createServer();
 server.listen(0, "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
-    clients: [
-      // The Basic header form-encodes the secret's colon, space, percent and plus signs (RFC 6749 §2.3.1).
-      client("orders", "secret of orders: 100%+", "client_secret_basic"),
-      client("invoices", "secret of invoices", "client_secret_basic"),
-      client("refunds", "secret of refunds: 100%+", "client_secret_post"),
-    ],
+    clients: Object.entries(clients).map(client),
     scopes: Object.values(resources).flatMap(({ scope }) => scope.split(" ")),
     jwks: { keys: [privateJwk("rsa", { modulusLength: 2048 }), privateJwk("ec", { namedCurve: "P-256" })] },
-    // Only tokens of services have the marker, except for those of one client.
-    extraTokenClaims: (ctx, token) =>
-      token.kind === "ClientCredentials" && token.clientId !== "invoices" ? { source: "microservice" } : undefined,
+    // Only tokens of services have the marker, except for those of one client. The provider accepts id and secret in the
+    // header and in the body, so only a client that used its own method gets it.
+    extraTokenClaims: (ctx, token) => {
+      const method = ctx.get("authorization") ? "client_secret_basic" : "client_secret_post";
+      const isMarked = token.clientId !== "invoices" && clients[token.clientId][1] === method;
+      return token.kind === "ClientCredentials" && isMarked ? { source: "microservice" } : undefined;
+    },
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
