@@ -120,6 +120,9 @@ impl ServiceToken {
     /// every error of a closure, are retried: here for 30 s, in a renewal until the source recovers.
     /// Meanwhile the old token stays in use.
     ///
+    /// If a server rejects the token for its audience, its issuer or its subject, the source is not
+    /// asked again before the next renewal, because it would return the like.
+    ///
     /// # Errors
     ///
     /// The [`MintError`] of the source, and [`MintError::Source`] if the source takes too long or its
