@@ -86,6 +86,7 @@ mod mint;
 mod redact;
 mod refusal;
 mod renewal;
+mod renewal_cache;
 mod request;
 mod retry;
 mod schedule;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::cache_file::{self, CacheFile};
+use super::cache_file::CacheFile;
 use super::error::MintError;
 use super::mint::Mint;
+use super::renewal_cache::RenewalCache;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
 use super::service_token::{Renewal, ServiceToken, log_new_expiry};
 use super::token_value::TokenValue;
@@ -47,8 +48,7 @@ pub(super) fn renewable(
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
-        cache_file,
-        is_cache_rejected: false.into(),
+        cache: RenewalCache::new(cache_file),
         current: current.clone(),
         is_needed: is_needed.into(),
         wake: Notify::new(),
@@ -73,7 +73,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         let causes_mint = {
             let mut state = work.state();
             if serial == state.serial {
-                work.is_cache_rejected.store(true, Ordering::Relaxed);
+                work.cache.reject();
             }
             let causes_mint = state.record_rejection(serial);
             // Not during a mint, which is not late. Under the lock: one that starts meanwhile
@@ -86,7 +86,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         if causes_mint {
             work.is_needed.store(true, Ordering::Relaxed);
         }
-        if causes_mint || work.cache_file.is_some() {
+        if causes_mint || work.cache.exists() {
             work.wake.notify_one();
             self.ensure_running();
         }
@@ -112,9 +112,7 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
 
 struct RenewalWork<M> {
     minter: M,
-    cache_file: Option<CacheFile>,
-    /// Whether a server has rejected the token in the cache file.
-    is_cache_rejected: AtomicBool,
+    cache: RenewalCache,
     current: watch::Sender<TokenValue>,
     /// Whether the task has to run. With [`RenewalPolicy::OnRejection`] only from the first
     /// rejection or failed mint on, otherwise always.
@@ -162,12 +160,12 @@ impl<M: Mint> RenewalWork<M> {
     /// Waits until a mint may start, and returns its cause.
     async fn wait_for_cause(&self) -> Cause {
         loop {
-            self.remove_rejected_cache().await;
+            self.cache.remove_rejected().await;
             let (until, is_expiry_new) = {
                 let mut state = self.state();
                 if let Some(cause) = state.begin_mint() {
                     let limit =
-                        self.minter.renewal_timeout().saturating_add(self.cache_io_timeout());
+                        self.minter.renewal_timeout().saturating_add(self.cache.io_timeout());
                     let deadline = Deadline::after(limit, &state.clock);
                     self.next_step.schedule(Some(deadline));
                     return cause;
@@ -196,32 +194,10 @@ impl<M: Mint> RenewalWork<M> {
             let mut state = self.state();
             state.replace_token(&token);
             self.current.send_replace(token);
-            self.is_cache_rejected.swap(false, Ordering::Relaxed)
+            self.cache.take_rejection()
         };
         tracing::info!(lifetime_seconds = lifetime.as_secs(), "service token renewed");
-        if let Some(file) = &self.cache_file
-            && !file.store(&jwt).await
-            && was_cache_rejected
-        {
-            // The file still holds the rejected token.
-            self.is_cache_rejected.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Removes the token from the cache file if a server has rejected it. After a failure it is
-    /// tried again when the task wakes.
-    async fn remove_rejected_cache(&self) {
-        if let Some(file) = &self.cache_file
-            && self.is_cache_rejected.swap(false, Ordering::Relaxed)
-            && !file.remove().await
-        {
-            self.is_cache_rejected.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// How long a use of the cache file may take.
-    fn cache_io_timeout(&self) -> Duration {
-        self.cache_file.as_ref().map_or(Duration::ZERO, |_| cache_file::IO_TIMEOUT)
+        self.cache.store(&jwt, was_cache_rejected).await;
     }
 
     /// The old token stays in use, even if it has expired: a request is never sent without one.

@@ -241,7 +241,7 @@ async fn refusal_text_explains_the_error_code() {
             r#"404: is the token URL right?: {"message":"no Route matched"}"#,
         ),
         (response(404, &[], ""), "404: is the token URL right?"),
-        (response(403, &[], HTML), "403: an HTML page; is the token URL right?"),
+        (response(403, &[], HTML), "403: an HTML page"),
         (response(403, &[], "denied by proxy"), "403: denied by proxy"),
         (response(400, &[], "x ".repeat(40_000)), "400: (more than 64 KiB)"),
     ];

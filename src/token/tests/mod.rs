@@ -1,4 +1,5 @@
 mod cache_file;
+mod error;
 mod expiry;
 mod local_issuer;
 mod logs;
