@@ -46,7 +46,7 @@
 //! | `service token renewed` | info | `lifetime_seconds` |
 //! | `service token renewal failed`, the first time | warn | `error` |
 //! | `service token renewal failed again` | debug | `error`, `failures` |
-//! | `service token rejected, minting a new one` | warn | `origin`, `description` |
+//! | `service token rejected, renewing it` | warn | `origin`, `description` |
 //! | `service token rejected`, at most once a minute | warn | `origin`, `description` |
 //! | `service token rejected`, more often | debug | `origin`, `description` |
 //! | `service token expired`, once for each value of the token | error | |

@@ -304,7 +304,7 @@ impl ServiceToken {
         let causes_mint = renewal.is_some_and(|renewal| renewal.rejected(serial));
         let (origin, description) = (rejection.origin, rejection.description);
         if causes_mint {
-            tracing::warn!(origin, description, "service token rejected, minting a new one");
+            tracing::warn!(origin, description, "service token rejected, renewing it");
         } else if is_warned {
             tracing::warn!(origin, description, "service token rejected");
         } else {

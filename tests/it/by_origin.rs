@@ -159,10 +159,8 @@ async fn rejection_mints_only_the_token_of_its_origin() {
             authority.clock().advance(Duration::from_secs(1));
             reject(&servers[rejecting]);
             call(rejecting).await;
-            let line = format!(
-                r#"service token rejected, minting a new one origin="{}""#,
-                origins[rejecting]
-            );
+            let line =
+                format!(r#"service token rejected, renewing it origin="{}""#, origins[rejecting]);
             assert!(logs.text().contains(&line), "{}", logs.text());
             let new = renewed(&tokens[rejecting], &values[rejecting]).await;
             let other = 1 - rejecting;

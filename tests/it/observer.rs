@@ -244,7 +244,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "service token renewal failed",
         "service token renewal failed again",
         "service token renewed",
-        "service token rejected, minting a new one",
+        "service token rejected, renewing it",
         "service token rejected",
         "request without authority, service token not added",
         "ServiceClaims extracted without VerifyServiceTokenLayer",

@@ -130,7 +130,7 @@ async fn rejection_of_a_reqwest_request_names_its_origin() {
     let request = reqwest::Request::new(reqwest::Method::GET, url);
     let logs = Logs::of_this_thread();
     assert_eq!(m1.ready().await.unwrap().call(request).await.unwrap().status(), 401);
-    let line = format!(r#"service token rejected, minting a new one origin="{}""#, m2.url());
+    let line = format!(r#"service token rejected, renewing it origin="{}""#, m2.url());
     assert!(logs.text().contains(&line), "{}", logs.text());
 }
 
