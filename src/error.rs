@@ -3,7 +3,7 @@
 //! No error holds or prints a token, a key or an api key.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use url::Url;
@@ -200,11 +200,13 @@ pub(crate) struct Chain<'e>(pub(crate) &'e dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut sources = std::iter::successors(self.0.source(), |err| (*err).source());
-        sources.try_for_each(|source| match source.to_string().as_str() {
-            "" => Ok(()),
-            source => write!(f, ": {source}"),
+        let errors = std::iter::successors(Some(self.0), |err| (*err).source());
+        let texts = errors.map(ToString::to_string).filter(|text| !text.is_empty());
+        let text = texts.collect::<Vec<_>>().join(": ");
+        // The error of another library, or of a user's closure, may have several lines.
+        text.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
         })
     }
 }
@@ -257,6 +259,9 @@ mod tests {
         let inner = std::io::Error::other("inner");
         let err = ConfigError::HttpClient { source: SourceError::new(inner) };
         assert_eq!(Chain(&err).to_string(), "the HTTP client cannot be built: inner");
+        let lines = ConfigError::HttpClient { source: SourceError::new("a\nb\u{1b}[31m") };
+        let expected = r"the HTTP client cannot be built: a\nb\u{1b}[31m";
+        assert_eq!(Chain(&lines).to_string(), expected);
         let silent = ConfigError::HttpClient { source: SourceError::new("") };
         assert_eq!(Chain(&silent).to_string(), "the HTTP client cannot be built");
         assert_eq!(err, err.clone());

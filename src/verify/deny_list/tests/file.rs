@@ -406,3 +406,13 @@ async fn next_read_puts_the_entries_of_the_file_back() {
     fixture.after_a_read().await;
     assert_eq!(fixture.denied(), ["k1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn empty_file_is_an_error_after_a_replacement_too() {
+    let fixture = Fixture::new(K1);
+    fixture.list.replace([DenyEntry::key("k2")]);
+    fixture.write("");
+    fixture.after_a_read().await;
+    assert_ne!(fixture.error(), "");
+    assert_eq!(fixture.denied(), ["k2"]);
+}
