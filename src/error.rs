@@ -82,6 +82,14 @@ pub enum ConfigError {
         /// The origin, in lower case and without a default port.
         origin: String,
     },
+    /// A header that cannot carry a token: a proxy removes it (RFC 9110 §7.6.1), such as
+    /// `connection`; it says how the request is sent or read, such as `host` or `content-length`;
+    /// or its name begins with `grpc-`.
+    #[error("the header {name} cannot carry a token")]
+    Header {
+        /// The name of the header, in lower case.
+        name: String,
+    },
     /// The list of origins and their tokens is empty.
     #[error("no origin has a token")]
     NoOrigins,

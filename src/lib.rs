@@ -213,6 +213,7 @@ pub mod testing_guide {}
 #[doc(hidden)]
 pub mod tests;
 pub mod token;
+mod token_header;
 mod trusted_file;
 #[cfg(doc)]
 #[doc = include_str!("docs/users_and_services.md")]

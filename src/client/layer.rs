@@ -10,6 +10,7 @@ use super::send_policy::SendPolicy;
 use super::service::AddServiceToken;
 use crate::error::ConfigError;
 use crate::token::ServiceToken;
+use crate::token_header;
 
 /// Adds a service token to outgoing requests, in `Authorization` by default.
 ///
@@ -270,6 +271,10 @@ impl AddServiceTokenLayer {
     ///
     /// HTTP clients keep a custom header on a redirect to another origin, so turn redirects off.
     ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Header`] if the header cannot carry a token, such as `host` or `connection`.
+    ///
     /// ```no_run
     /// use http::HeaderName;
     /// use reqwest::redirect::Policy;
@@ -279,12 +284,13 @@ impl AddServiceTokenLayer {
     /// # fn client(token: ServiceToken) -> Result<(), Box<dyn std::error::Error>> {
     /// let header = HeaderName::from_static("x-service-token");
     /// let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
-    /// let client = AddServiceTokenLayer::new(token).header(header).layer(client);
+    /// let client = AddServiceTokenLayer::new(token).header(header)?.layer(client);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn header(self, name: HeaderName) -> Self {
-        self.with(|policy| policy.use_header(name))
+    pub fn header(self, name: HeaderName) -> Result<Self, ConfigError> {
+        token_header::check(&name)?;
+        Ok(self.with(|policy| policy.use_header(name)))
     }
 
     fn with(mut self, change: impl FnOnce(&mut SendPolicy)) -> Self {

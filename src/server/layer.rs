@@ -8,6 +8,8 @@ use tower_layer::Layer;
 use super::authenticator::{Authenticator, Mode};
 use super::response::{Protocols, Realm};
 use super::service::VerifyServiceToken;
+use crate::error::ConfigError;
+use crate::token_header;
 use crate::verify::AnyVerifier;
 
 /// Layer that requires a verified service token on each request.
@@ -167,15 +169,20 @@ impl VerifyServiceTokenLayer {
     ///
     /// let jwks = RemoteJwks::new("https://api.example.com/auth/jwt/jwks.json")?;
     /// let layer = VerifyServiceTokenLayer::new(Verifier::new(jwks))
-    ///     .header(HeaderName::from_static("x-service-authorization"));
+    ///     .header(HeaderName::from_static("x-service-authorization"))?;
     /// # let _ = layer;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// The caller sets the same name with
     /// [`AddServiceTokenLayer::header`](crate::AddServiceTokenLayer::header).
-    pub fn header(self, name: HeaderName) -> Self {
-        self.with(|authenticator| authenticator.use_header(name))
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Header`] if the header cannot carry a token, such as `host` or `connection`.
+    pub fn header(self, name: HeaderName) -> Result<Self, ConfigError> {
+        token_header::check(&name)?;
+        Ok(self.with(|authenticator| authenticator.use_header(name)))
     }
 
     /// Refuses gRPC calls with the HTTP status and challenge of other requests. By default a

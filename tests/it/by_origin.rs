@@ -296,7 +296,7 @@ async fn header_options_apply_to_the_token_of_each_origin() {
     let name = HeaderName::from_static("x-service");
     let origins = ["https://a.example", "https://b.example"];
     let layer = AddServiceTokenLayer::by_origin(origins.into_iter().zip(tokens.clone())).unwrap();
-    let layer = layer.header(name.clone()).if_not_present();
+    let layer = layer.header(name.clone()).unwrap().if_not_present();
     let own = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("own"))]);
     let mut seen = HashSet::new();
     for (origin, token) in origins.into_iter().zip(tokens) {

@@ -224,7 +224,12 @@ async fn innermost_of_nested_layers_decides() {
     let (outer, inner) = (TestAuthority::offline(), TestAuthority::offline());
     let name = HeaderName::from_static("x-outer");
     let service = ServiceBuilder::new()
-        .layer(VerifyServiceTokenLayer::new(outer.verifier()).header(name.clone()).realm("outer"))
+        .layer(
+            VerifyServiceTokenLayer::new(outer.verifier())
+                .header(name.clone())
+                .unwrap()
+                .realm("outer"),
+        )
         .layer(RequireClaimLayer::new("service", "gateway"))
         .layer(VerifyServiceTokenLayer::optional(inner.verifier()).realm("inner"))
         .layer(only_orders())

@@ -54,7 +54,7 @@ async fn layer_sets_the_configured_header() {
     let custom = HeaderName::from_static("x-service");
     let plain = AddServiceTokenLayer::new(token);
     let if_not_present = plain.clone().if_not_present();
-    let custom_header = plain.clone().header(custom.clone());
+    let custom_header = plain.clone().header(custom.clone()).unwrap();
     let custom_header_if_not_present = custom_header.clone().if_not_present();
     // (layer, headers of the request, values of `Authorization` sent, values of `x-service` sent)
     type Case<'c> =

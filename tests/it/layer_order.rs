@@ -37,7 +37,8 @@ async fn outer_trace_layer_prints_only_unmarked_tokens() {
     let spans = DefaultMakeSpan::new().include_headers(true);
     let trace = TraceLayer::new_for_http().make_span_with(spans);
     for name in [AUTHORIZATION, HeaderName::from_static("x-service")] {
-        let verify = VerifyServiceTokenLayer::new(authority.verifier()).header(name.clone());
+        let verify =
+            VerifyServiceTokenLayer::new(authority.verifier()).header(name.clone()).unwrap();
         let outside = ServiceBuilder::new().layer(trace.clone()).layer(verify.clone());
         assert!(is_printed(outside.service(inner), &name, &token).await);
         let marked = ServiceBuilder::new()

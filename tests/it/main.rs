@@ -47,6 +47,7 @@ mod several_cores;
 mod stacks;
 mod support;
 mod testing;
+mod token_header;
 mod tokens;
 mod tokens_claims;
 mod transport;

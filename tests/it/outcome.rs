@@ -95,7 +95,8 @@ fn nested(
     outer: Verifier,
     inner: Verifier,
 ) -> impl Service<Request<()>, Response = http::Response<String>> + Clone {
-    let outer = VerifyServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer"));
+    let outer =
+        VerifyServiceTokenLayer::new(outer).header(HeaderName::from_static("x-outer")).unwrap();
     outer.layer(VerifyServiceTokenLayer::optional(inner).layer(Inner::default()))
 }
 

@@ -156,7 +156,7 @@ async fn seen_value_is_escaped_and_cut_to_64_characters() {
 async fn seen_value_is_read_from_the_configured_header() {
     let authority = TestAuthority::offline();
     let name = HeaderName::from_static("x-service");
-    let layer = VerifyServiceTokenLayer::new(authority.verifier()).header(name);
+    let layer = VerifyServiceTokenLayer::new(authority.verifier()).header(name).unwrap();
     let logs = Logs::of_this_thread();
     let token = authority.token().claim("iss", "b").sign();
     let request = Request::get("/").header("x-service", format!("Bearer {token}"));

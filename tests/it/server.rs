@@ -331,7 +331,7 @@ async fn credential_is_sensitive_behind_the_layer() {
     let good = format!("Bearer {}", authority.token().sign());
     let cases = [
         (layer(&authority), AUTHORIZATION, good.as_str()),
-        (layer(&authority).header(custom.clone()), custom, &good),
+        (layer(&authority).header(custom.clone()).unwrap(), custom, &good),
         (VerifyServiceTokenLayer::optional(authority.verifier()), AUTHORIZATION, "Basic dTpw"),
     ];
     for (layer, name, credential) in cases {
@@ -359,7 +359,7 @@ async fn credential_is_sensitive_behind_the_layer() {
 async fn credential_is_read_from_the_configured_header() {
     let authority = TestAuthority::offline();
     let name = HeaderName::from_static("x-service");
-    let service = layer(&authority).header(name.clone()).layer(Inner::default());
+    let service = layer(&authority).header(name.clone()).unwrap().layer(Inner::default());
     let good = format!("Bearer {}", authority.token().sign());
     let user = format!("Bearer {}", authority.token().without_marker().sign());
     // (`Authorization`, `x-service`, status)
@@ -403,7 +403,7 @@ async fn token_without_scheme_is_read_from_another_header() {
     ];
     for (case, (value, other, authorization)) in cases.into_iter().enumerate() {
         for (name, status) in [(&name, other), (&AUTHORIZATION, authorization)] {
-            let service = layer(&authority).header(name.clone()).layer(Inner::default());
+            let service = layer(&authority).header(name.clone()).unwrap().layer(Inner::default());
             let request = Request::get("/").header(name, value).body(()).unwrap();
             let response = service.oneshot(request).await.unwrap();
             assert_eq!(response.status().as_u16(), status, "{name}, case {case}");
