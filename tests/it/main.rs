@@ -33,6 +33,7 @@ mod mint_retries;
 mod observe;
 mod observer;
 mod optional;
+mod origins;
 mod outcome;
 mod pem;
 mod properties;
