@@ -51,6 +51,9 @@
 //! **Redirects**: the inner service follows them, so the layer does not see them. reqwest removes
 //! `Authorization` on a redirect to another origin, but keeps custom headers: with
 //! [`header`](AddServiceTokenLayer::header), build the client with `redirect::Policy::none()`.
+//! hyper-util's client follows no redirects. tower-http's `FollowRedirect` does as reqwest if it is
+//! below this layer. Above it, each redirected request passes through the layer, which adds the
+//! token of its origin or none.
 //!
 //! ```
 //! use http::{Request, Response};

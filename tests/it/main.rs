@@ -38,6 +38,7 @@ mod outcome;
 mod pem;
 mod properties;
 mod records;
+mod redirects;
 mod refusals;
 mod remote;
 mod remote_limits;

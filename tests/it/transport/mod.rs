@@ -16,4 +16,4 @@ mod minting;
 mod outcome;
 mod responses;
 pub(crate) mod scripted;
-mod tls;
+pub(crate) mod tls;
