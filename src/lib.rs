@@ -90,7 +90,7 @@
 //! | the JWKS endpoint | M2 keeps its keys for 24 h; a token with an unknown key gets 503, never 401 |
 //! | the JWKS endpoint, while M2 starts | tokens get 503 until a fetch succeeds; [`RemoteJwksBuilder::cache_file`] avoids that |
 //! | the file of a [`DenyList`], or what feeds it | M2 keeps the last entries; [`DenyList::health`] has their age |
-//! | M1's token is invalid | M2 responds 401; M1's layer returns that response and mints a new token, at most once in 30 s |
+//! | M1's token is invalid | M2 responds 401; M1's layer returns that response and mints a new token, at most once in 30 s; a [`RetryOnceLayer`] repeats the request with it |
 //! | the caller is an end user, or a service that the route does not allow | M2 responds 403 |
 //! | a flood of forged tokens | signature checks leave one core free for cached tokens; a token that finds the queue full gets 503 |
 //! | a flood of unknown keys | at most two fetches in any 10 s |
@@ -221,7 +221,7 @@ pub mod users_and_services {}
 mod verify;
 
 #[doc(inline)]
-pub use crate::client::{AddServiceToken, AddServiceTokenLayer};
+pub use crate::client::{AddServiceToken, AddServiceTokenLayer, RetryOnce, RetryOnceLayer};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};

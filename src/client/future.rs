@@ -117,8 +117,8 @@ where
             this.inner.set(Some(inner));
             *this.sent = Some(sent);
         }
-        let result = ready!(this.inner.as_pin_mut().expect(COMPLETED).poll(cx));
-        if let (Ok(response), Some(sent)) = (&result, this.sent) {
+        let mut result = ready!(this.inner.as_pin_mut().expect(COMPLETED).poll(cx));
+        if let (Ok(response), Some(sent)) = (&mut result, this.sent) {
             report_refusal(response, sent);
         }
         Poll::Ready(result)
@@ -152,9 +152,13 @@ impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
     }
 }
 
-fn report_refusal(response: &impl ResponseHead, sent: &Sent) {
-    if let Some(refusal) = refusal(response.head()) {
-        sent.refused(&refusal, response.origin());
+/// Reports a refusal to the token. Marks the response with the rejected value, for
+/// [`RetryOnce`](crate::RetryOnce).
+fn report_refusal(response: &mut impl ResponseHead, sent: &Sent) {
+    if let Some(refusal) = refusal(response.head())
+        && let Some(rejected) = sent.refused(&refusal, response.origin())
+    {
+        response.extensions_mut().insert(rejected);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Traits over the requests and responses of `http` and of reqwest.
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 
 use super::origin::{Destination, RequestOrigin};
 
@@ -57,6 +57,26 @@ impl OutgoingRequest for reqwest::Request {
     }
 }
 
+/// A request that can be sent twice.
+#[allow(unnameable_types)] // sealed
+pub trait RepeatableRequest: Sized {
+    /// A copy of the request. `None` if its body is a stream that can be read only once.
+    fn try_clone(&self) -> Option<Self>;
+}
+
+impl<B: Clone> RepeatableRequest for Request<B> {
+    fn try_clone(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl RepeatableRequest for reqwest::Request {
+    fn try_clone(&self) -> Option<Self> {
+        self.try_clone()
+    }
+}
+
 /// The head of a response.
 #[allow(unnameable_types)] // sealed
 pub trait ResponseHead {
@@ -65,6 +85,9 @@ pub trait ResponseHead {
 
     /// The origin that responded. `None` if only the request tells.
     fn origin(&self) -> Option<String>;
+
+    /// The extensions.
+    fn extensions_mut(&mut self) -> &mut Extensions;
 }
 
 impl<B> ResponseHead for Response<B> {
@@ -74,6 +97,10 @@ impl<B> ResponseHead for Response<B> {
 
     fn origin(&self) -> Option<String> {
         None
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
     }
 }
 
@@ -85,5 +112,9 @@ impl ResponseHead for reqwest::Response {
 
     fn origin(&self) -> Option<String> {
         Some(self.url().origin().ascii_serialization())
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
     }
 }

@@ -16,7 +16,8 @@
 //! tokens are rejected too. It is not replaced if the `error_description` or `grpc-message` names
 //! the issuer, the audience, the subject or a token that is not valid yet: a new token would be
 //! rejected too. A warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason.
-//! The response is passed on unchanged, and the caller may retry.
+//! The response is passed on unchanged, and the caller may retry. [`RetryOnceLayer`], outside the
+//! layer, repeats the request once with the new token.
 //!
 //! If the token has expired by the wall clock, as after a suspension of the machine, a request
 //! waits until the mint of its successor has succeeded or failed, at most 5 s. It is then sent with
@@ -85,9 +86,11 @@ mod layer;
 mod message;
 mod non_empty;
 mod origin;
+pub mod retry_once;
 mod send_policy;
 mod service;
 
 pub use future::ResponseFuture;
 pub use layer::AddServiceTokenLayer;
+pub use retry_once::{RetryOnce, RetryOnceLayer};
 pub use service::AddServiceToken;

@@ -9,7 +9,7 @@ use super::message::OutgoingRequest;
 use super::non_empty::NonEmpty;
 use super::origin::{Destination, Origin};
 use crate::error::ConfigError;
-use crate::token::{Refusal, ServiceToken, TokenCopy};
+use crate::token::{Refusal, RejectedToken, ServiceToken, TokenCopy};
 
 /// The options of a layer, shared by every service that it makes.
 #[derive(Clone, Debug)]
@@ -161,13 +161,19 @@ pub(super) struct Sent {
 
 impl Sent {
     /// Reports to the token that the request was refused, and at which origin, if the response
-    /// tells.
-    pub(super) fn refused(&self, refusal: &Refusal, origin: Option<String>) {
+    /// tells. Returns the rejected value if its successor may be accepted.
+    pub(super) fn refused(
+        &self,
+        refusal: &Refusal,
+        origin: Option<String>,
+    ) -> Option<RejectedToken> {
         let Self { policy, target, .. } = self;
         let targets = policy.targets.as_ref();
         let target_origin = targets.map(|targets| targets[target.0].origin.to_string());
         let destination = || self.destination.as_ref().map(ToString::to_string);
         let token = policy.tokens.get(policy.token_index(*target));
-        token.refused(self.serial, refusal, origin.or(target_origin).or_else(destination));
+        let origin = origin.or(target_origin).or_else(destination);
+        let is_mended = token.refused(self.serial, refusal, origin);
+        is_mended.then(|| RejectedToken::new(token.clone(), self.serial))
     }
 }

@@ -85,6 +85,7 @@ mod mint;
 // only errors of a core or an OAuth2 server quote a response
 mod redact;
 mod refusal;
+mod rejected_token;
 mod renewal;
 mod renewal_cache;
 mod request;
@@ -109,6 +110,7 @@ pub use client_credentials::{ClientCredentials, ClientCredentialsError};
 pub use error::{MintError, TokenError};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
 pub(crate) use refusal::Refusal;
+pub(crate) use rejected_token::{PendingSuccessor, RejectedToken};
 pub use request::TokenRequest;
 pub use service_token::ServiceToken;
 pub use source::{TokenFuture, TokenSource};

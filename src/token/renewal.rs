@@ -97,8 +97,8 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         self.0.is_running()
     }
 
-    fn is_minting_or_due(&self) -> bool {
-        self.0.is_running() && self.0.work().state().is_minting_or_due()
+    fn mints_within(&self, wait: Duration) -> bool {
+        self.0.is_running() && self.0.work().state().mints_within(wait)
     }
 
     fn last_error(&self) -> Option<MintError> {
@@ -305,10 +305,10 @@ impl State {
         self.is_rejected |= self.minting.take() == Some(Cause::Rejected);
     }
 
-    /// Whether a mint is in progress or due.
-    fn is_minting_or_due(&self) -> bool {
-        let is_due = || self.next_mint().is_some_and(|next| next.has_passed(&self.clock));
-        self.minting.is_some() || is_due()
+    /// Whether a mint is in progress or starts within this time.
+    fn mints_within(&self, wait: Duration) -> bool {
+        let is_near = || self.next_mint().is_some_and(|next| next.left(&self.clock) <= wait);
+        self.minting.is_some() || is_near()
     }
 
     /// When the next mint starts. `None`: only after a rejection.

@@ -258,9 +258,9 @@ impl ServiceToken {
         }
     }
 
-    /// Whether a successor of the token is being minted or due.
-    pub(super) fn is_minting_or_due(&self) -> bool {
-        self.0.renewal.as_deref().is_some_and(Renewal::is_minting_or_due)
+    /// Whether the mint of a successor is in progress or starts within this time. Zero: is due.
+    pub(super) fn mints_within(&self, wait: Duration) -> bool {
+        self.0.renewal.as_deref().is_some_and(|renewal| renewal.mints_within(wait))
     }
 
     /// A queue slot for a request that waits for a renewal. `None` if all 1024 are taken.
@@ -280,19 +280,20 @@ impl ServiceToken {
     }
 
     /// Records that a request with the token of this serial was refused at `origin`, and has the
-    /// token replaced if another one may be accepted. A refusal of an older token counts for
-    /// nothing: the token in use may be valid.
-    pub(crate) fn refused(&self, serial: u64, refusal: &Refusal, origin: Option<String>) {
+    /// token replaced if another one may be accepted. A refusal of an older token is not recorded:
+    /// the token in use may be valid. Returns whether a successor may be accepted, and is in use or
+    /// may follow.
+    pub(crate) fn refused(&self, serial: u64, refusal: &Refusal, origin: Option<String>) -> bool {
         let (clock, now) = (&self.0.clock, self.0.clock.unix_now());
         let has_expired = {
             let current = self.0.current.borrow();
             if current.serial() != serial {
-                return;
+                return refusal.rejects_token(false) && refusal.is_mended_by_a_new_token();
             }
             current.expires_at().is_some_and(|expires_at| expires_at <= now)
         };
         if !refusal.rejects_token(has_expired) {
-            return;
+            return false;
         }
         let rejection = TokenRejection {
             at: UNIX_EPOCH + Duration::from_secs(now),
@@ -310,6 +311,7 @@ impl ServiceToken {
         } else {
             tracing::debug!(origin, description, "service token rejected");
         }
+        renewal.is_some()
     }
 
     fn rejections(&self) -> MutexGuard<'_, RejectionLog> {
@@ -335,8 +337,8 @@ pub(super) trait Renewal: Send + Sync {
 
     fn is_running(&self) -> bool;
 
-    /// Whether a mint is in progress or due.
-    fn is_minting_or_due(&self) -> bool;
+    /// Whether a mint is in progress or starts within this time.
+    fn mints_within(&self, wait: Duration) -> bool;
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;

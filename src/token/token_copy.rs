@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::service_token::ServiceToken;
 use super::token_value::TokenValue;
 
-/// Maximum time that a request waits for the successor of an expired token.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Maximum time that a request waits for the successor of an expired or rejected token.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Resolves when the token has been replaced or its mint has failed, at the latest after
 /// [`MAX_WAIT`]: to the queue slot of the request, which holds it until it is sent. Boxed, because
@@ -46,7 +46,7 @@ impl TokenCopy {
         &mut self,
     ) -> Result<(&HeaderValue, u64), PendingRenewal> {
         if self.has_expired() {
-            if self.token.is_minting_or_due()
+            if self.token.mints_within(Duration::ZERO)
                 && Handle::try_current().is_ok()
                 && let Some(slot) = self.token.enqueue()
             {
