@@ -124,6 +124,7 @@
 //! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics`
 //!   facade
 //! - `oauth2`: [`ClientCredentials`], the tokens of an OAuth2 server
+//! - `reqwest-middleware`: [`AddServiceTokenLayer`] as a middleware of the crate reqwest-middleware
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!

@@ -154,7 +154,7 @@ impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
 
 /// Reports a refusal to the token. Marks the response with the rejected value, for
 /// [`RetryOnce`](crate::RetryOnce).
-fn report_refusal(response: &mut impl ResponseHead, sent: &Sent) {
+pub(super) fn report_refusal(response: &mut impl ResponseHead, sent: &Sent) {
     if let Some(refusal) = refusal(response.head())
         && let Some(rejected) = sent.refused(&refusal, response.origin())
     {

@@ -299,6 +299,11 @@ impl AddServiceTokenLayer {
         Ok(self.with(|policy| policy.use_header(name)))
     }
 
+    #[cfg(feature = "reqwest-middleware")]
+    pub(super) fn policy(&self) -> &Arc<SendPolicy> {
+        &self.0
+    }
+
     fn with(mut self, change: impl FnOnce(&mut SendPolicy)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

@@ -6,7 +6,8 @@
 //! the one for the request's origin, so no called service receives a token that another accepts.
 //!
 //! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
-//! feature `reqwest`, `reqwest::Request`. It inserts one reference-counted header value, and
+//! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a `Middleware`
+//! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header value, and
 //! allocates only if the request's header map has to grow.
 //!
 //! The layer also reads the head of each response. If the called service rejects the token in use,
@@ -86,6 +87,8 @@ mod layer;
 mod message;
 mod non_empty;
 mod origin;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
 pub mod retry_once;
 mod send_policy;
 mod service;

@@ -104,6 +104,12 @@ impl SendPolicy {
         self.tokens.map(|token| TokenCopy::new(token.clone()))
     }
 
+    /// A copy of the target's token.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(super) fn token_copy(&self, target: TargetIndex) -> TokenCopy {
+        TokenCopy::new(self.tokens.get(self.token_index(target)).clone())
+    }
+
     /// The target of a request. `None` if no token has to be added to it.
     #[inline]
     pub(super) fn find_target(&self, request: &mut impl OutgoingRequest) -> Option<TargetIndex> {
