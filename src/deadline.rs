@@ -78,7 +78,6 @@ impl Deadline {
     }
 
     /// The earlier of both, on each clock.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn min(self, other: Self) -> Self {
         Self { at: self.at.min(other.at), unix_millis: self.unix_millis.min(other.unix_millis) }
     }

@@ -40,7 +40,7 @@ impl RejectedToken {
             move |current: &watch::Receiver<TokenValue>| current.borrow().serial() != serial;
         // In this order: a mint that ends after the subscription also ends the wait.
         let mut current = self.token.subscribe();
-        let is_mint_near = self.token.mints_within(MAX_WAIT);
+        let is_mint_near = self.token.ensure_minting_within(MAX_WAIT);
         if !is_replaced(&current) && !is_mint_near {
             return None;
         }

@@ -97,8 +97,14 @@ impl<M: Mint> Renewal for TokenRenewal<M> {
         self.0.is_running()
     }
 
-    fn mints_within(&self, wait: Duration) -> bool {
-        self.0.is_running() && self.0.work().state().mints_within(wait)
+    fn ensure_minting_within(&self, wait: Duration) -> bool {
+        let work = self.0.work();
+        let mints = self.0.is_running() && work.state().mints_within(wait);
+        if mints {
+            // The task's timer stood still while the machine was suspended.
+            work.wake.notify_one();
+        }
+        mints
     }
 
     fn last_error(&self) -> Option<MintError> {
@@ -233,6 +239,8 @@ struct State {
     /// Expiry of the token in use, in Unix seconds. `None` if it never expires, or once the task
     /// has noticed the expiry.
     next_expiry: Option<u64>,
+    /// When the token in use expires. `None`: never.
+    expiry: Option<Deadline>,
     /// When the next renewal is due. `None`: only after a rejection.
     due: Option<Deadline>,
     /// Earliest start of the next mint.
@@ -257,6 +265,11 @@ impl State {
             serial: token.serial(),
             lifetime: token.lifetime(),
             next_expiry: token.expires_at(),
+            expiry: token.expires_at().map(|expires_at| {
+                let left = expires_at.saturating_mul(1000).saturating_sub(clock.unix_now_millis());
+                // The lifetime is shorter than the time left if this clock is behind the core's.
+                Deadline::after(token.lifetime().min(Duration::from_millis(left)), &clock)
+            }),
             due: after.map(|after| Deadline::after(after, &clock)),
             not_before: Deadline::after(MIN_INTERVAL, &clock),
             is_rejected: false,
@@ -347,7 +360,11 @@ impl State {
             Cause::Due => {
                 let mut rng = fastrand::Rng::new();
                 let wait = self.policy.retry_after(self.lifetime, self.failures, &mut rng);
-                self.due = Some(Deadline::after(wait, &self.clock));
+                let due = Deadline::after(wait, &self.clock);
+                // One retry is due at the expiry, so that requests wait for it: the core may have
+                // come back since the last one.
+                let expiry = self.expiry.filter(|expiry| !expiry.has_passed(&self.clock));
+                self.due = Some(expiry.map_or(due, |expiry| due.min(expiry)));
             }
             Cause::Rejected => self.remint_limit.mint_failed(self.clock.now()),
         }

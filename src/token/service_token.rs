@@ -258,9 +258,9 @@ impl ServiceToken {
         }
     }
 
-    /// Whether the mint of a successor is in progress or starts within this time. Zero: is due.
-    pub(super) fn mints_within(&self, wait: Duration) -> bool {
-        self.0.renewal.as_deref().is_some_and(|renewal| renewal.mints_within(wait))
+    /// Starts a mint that is due. Returns whether one is in progress or starts within this time.
+    pub(super) fn ensure_minting_within(&self, wait: Duration) -> bool {
+        self.0.renewal.as_deref().is_some_and(|renewal| renewal.ensure_minting_within(wait))
     }
 
     /// A queue slot for a request that waits for a renewal. `None` if all 1024 are taken.
@@ -337,8 +337,8 @@ pub(super) trait Renewal: Send + Sync {
 
     fn is_running(&self) -> bool;
 
-    /// Whether a mint is in progress or starts within this time.
-    fn mints_within(&self, wait: Duration) -> bool;
+    /// Starts a mint that is due. Returns whether one is in progress or starts within this time.
+    fn ensure_minting_within(&self, wait: Duration) -> bool;
 
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet.
     fn last_error(&self) -> Option<MintError>;

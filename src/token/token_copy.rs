@@ -46,7 +46,7 @@ impl TokenCopy {
         &mut self,
     ) -> Result<(&HeaderValue, u64), PendingRenewal> {
         if self.has_expired() {
-            if self.token.mints_within(Duration::ZERO)
+            if self.token.ensure_minting_within(Duration::ZERO)
                 && Handle::try_current().is_ok()
                 && let Some(slot) = self.token.enqueue()
             {

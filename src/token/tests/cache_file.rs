@@ -257,7 +257,7 @@ async fn rejected_token_is_removed_if_the_new_one_is_not_stored() {
     assert_eq!(token.header_value(), first);
     service.core.set_down(false);
     let logs = Logs::of_this_thread();
-    while !token.mints_within(Duration::ZERO) {
+    while !token.ensure_minting_within(Duration::ZERO) {
         pass(1).await;
     }
     reject(&token, value(&token).1);
