@@ -26,7 +26,7 @@ fn renewal_scenarios_end_as_expected() {
         }
         runs += 1;
     }
-    println!(
+    eprintln!(
         "{} scenarios, {runs} runs, {sent} requests, {waited} waited, {} failures",
         scenarios.len(),
         failures.len()

@@ -41,7 +41,7 @@ fn answers(days: u64, rng: &mut fastrand::Rng) -> Vec<Answer> {
 #[tokio::test(start_paused = true)]
 async fn ten_days_of_short_tokens_lose_no_request() {
     let seed = env::var("M2M_SOAK_SEED").map_or(fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     // The renewal's own generators are forks of this thread's.
     fastrand::seed(seed);
     let answers = answers(10, &mut fastrand::Rng::with_seed(seed));
@@ -55,7 +55,7 @@ async fn ten_days_of_short_tokens_lose_no_request() {
     let is_failure = |answer: &&Answer| !matches!(answer, Answer::Up | Answer::Slow);
     let share = answers.iter().filter(is_failure).count() as f64 / answers.len() as f64;
     let (counts, attempts, minted) = (site.counts(), site.attempts(), site.minted());
-    println!(
+    eprintln!(
         "{} requests, {} lost, {} waited; {attempts} attempts, {minted} tokens, {:.1} % failures",
         counts.sent,
         counts.rejected,
@@ -98,7 +98,7 @@ async fn core_with_new_keys_heals_a_running_m1_within_31_s() {
             slowest = slowest.max(start.elapsed());
         }
     }
-    println!("the slowest healed after {slowest:?}");
+    eprintln!("the slowest healed after {slowest:?}");
     assert!(slowest > SECOND, "{slowest:?}");
 }
 
@@ -114,7 +114,7 @@ async fn m2_that_rejects_for_an_hour_causes_at_most_10_mints() {
             assert_eq!(site.send().await, StatusCode::UNAUTHORIZED);
             sleep(SECOND).await;
         }
-        println!("{validity:?}: {} mints in an hour", site.attempts());
+        eprintln!("{validity:?}: {} mints in an hour", site.attempts());
         assert!((5..=10).contains(&site.attempts()), "{validity:?}: {}", site.attempts());
         site.set_m2(M2::Verifies);
         assert_eq!(site.send().await, StatusCode::OK, "{validity:?}");
