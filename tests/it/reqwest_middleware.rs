@@ -57,7 +57,7 @@ async fn options_of_the_layer_decide_what_is_sent() {
         ("by_origin", by_origin(elsewhere), None, None, None),
         ("if_not_present", new().if_not_present(), None, Some(&*value), None),
         ("if_not_present", new().if_not_present(), Some("Basic b2xk"), Some("Basic b2xk"), None),
-        ("header", new().header(OTHER), None, None, Some(&*value)),
+        ("header", new().header(OTHER).unwrap(), None, None, Some(&*value)),
     ];
     for (what, layer, present, authorization, other) in cases {
         let client = client().with(layer).build();
