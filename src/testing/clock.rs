@@ -105,9 +105,11 @@ impl TestClock {
     }
 
     /// The options of a key cache on this clock, for the JWKS of a
-    /// [`local_issuer`](Self::local_issuer), for instance.
+    /// [`local_issuer`](Self::local_issuer), for instance. As in
+    /// [`TestAuthority::jwks_builder`](crate::testing::TestAuthority::jwks_builder), fetches for
+    /// unknown keys have no limit.
     pub fn jwks_builder(&self, url: impl AsRef<str>) -> RemoteJwksBuilder {
-        RemoteJwks::builder(url).on_clock(self.shared())
+        RemoteJwks::builder(url).on_clock(self.shared()).cooldown(Duration::from_nanos(1))
     }
 
     /// A verifier on this clock, with these keys.
