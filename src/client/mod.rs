@@ -7,8 +7,8 @@
 //!
 //! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
 //! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a `Middleware`
-//! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header value, and
-//! allocates only if the request's header map has to grow.
+//! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header
+//! value, and allocates only if the request's header map has to grow.
 //!
 //! The layer also reads the head of each response. If the called service rejects the token in use,
 //! with 401 and `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401

@@ -116,9 +116,10 @@ impl ServiceToken {
     /// at the [interval](TokenSource::poll_interval) of the source. If the source returns the token
     /// in use again, the next fetch starts after at most 30 s.
     ///
-    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Transient errors, among them
-    /// every error of a closure, are retried: here for 30 s, in a renewal until the source recovers.
-    /// Meanwhile the old token stays in use.
+    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Here errors are retried for 30 s,
+    /// except those that a retry cannot mend: a text that is no token, a file that breaks a rule,
+    /// and [`MintError::refused_by_source`]. A renewal retries after any error; meanwhile the old
+    /// token stays in use.
     ///
     /// If a server rejects the token for its audience, its issuer or its subject, the source is not
     /// asked again before the next renewal, because it would return the like.
