@@ -89,7 +89,8 @@ impl LocalMinter {
             return Err(err.clone());
         }
         let issuer = Value::from(request.issuer.as_str());
-        let payload = Value::Object(request.payload.clone()).to_string();
+        // Not `Value::to_string`, which would need a copy of the payload for each token.
+        let payload = serde_json::to_string(&request.payload).map_err(|_| MintError::Signing)?;
         Ok(Self {
             issuer: request.authority.clone(),
             validity: request.validity.unwrap_or(VALIDITY).as_secs(),
