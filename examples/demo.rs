@@ -20,19 +20,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
     AddServiceTokenLayer, DenyEntry, DenyList, EmbeddedCore, RemoteJwks, RequireClaimLayer,
     ServiceClaims, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
-use tracing_subscriber::filter::LevelFilter;
 
 use authority::Authority;
 use compact_jws::with_signature_of;
-use support::{Stop, exit_code, log_to_stderr, print};
-use table::{Seen, Table};
+use support::Stop;
+use table::{Seen, Table, run_program};
 
 #[path = "support/authority.rs"]
 mod authority;
@@ -55,9 +54,6 @@ environment:
   NO_COLOR    if set, no colours on a terminal
   RUST_LOG    what to log on stderr, for example debug or warn,tower_m2m=debug (nothing)";
 
-/// Maximum duration of the demo. It takes about 10 s; a slow machine may need longer.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The rotation interval of dynamic keys: short, so that the demo sees rotations. The default is
 /// 168 h.
 const ROTATE_EVERY: Duration = Duration::from_secs(1);
@@ -74,29 +70,7 @@ const COOLDOWN: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    log_to_stderr(LevelFilter::OFF);
-    exit_code("demo", USAGE, run().await)
-}
-
-async fn run() -> Result<ExitCode, Stop> {
-    if asks_for_help().map_err(Stop::command_line)? {
-        return print(USAGE).map(|()| ExitCode::SUCCESS);
-    }
-    let mut table = Table::new();
-    timeout(TIMEOUT, run_cases(&mut table))
-        .await
-        .map_err(|_| Stop::Failed(format!("not finished after {} s", TIMEOUT.as_secs())))??;
-    let is_success = table.summary()?;
-    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn asks_for_help() -> Result<bool, lexopt::Error> {
-    use lexopt::prelude::*;
-    match lexopt::Parser::from_env().next()? {
-        None => Ok(false),
-        Some(Short('h') | Long("help")) => Ok(true),
-        Some(arg) => Err(arg.unexpected()),
-    }
+    run_program("demo", USAGE, "cases", run_cases).await
 }
 
 async fn run_cases(table: &mut Table) -> Result<(), Stop> {
@@ -154,7 +128,7 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     let unsigned = stranger.clone().alg_none().sign();
     let unknown = stranger.sign();
 
-    table.head()?;
+    table.head("case", "reason")?;
     let at_billing = call_by_m1(&billing, "/charge").await?;
     table.row("good token", 200, "M1 minted it at start-up", &at_billing)?;
     let at_orders = call_by_m1(&orders, "/charge").await?;

@@ -1,11 +1,17 @@
-//! The table that the demo prints.
+//! The programs that run cases, and the table that they print.
 
 use std::fmt::Display;
 use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tracing_subscriber::filter::LevelFilter;
 
-use crate::support::{Stop, has_colour, print};
+use crate::support::{Stop, exit_code, has_colour, log_to_stderr, print};
+
+/// Maximum duration of a program. It takes about 10 s; a slow machine may need longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -14,6 +20,38 @@ const GREEN: &str = "32";
 
 /// The width of the first column.
 const CASE: usize = 26;
+
+/// Runs the cases of the example `name`, which takes no arguments. The exit code is 1 if a row was
+/// not as expected. `rows` is what the last line calls them.
+pub(crate) async fn run_program(
+    name: &str,
+    usage: &str,
+    rows: &'static str,
+    run_cases: impl AsyncFnOnce(&mut Table) -> Result<(), Stop>,
+) -> ExitCode {
+    log_to_stderr(LevelFilter::OFF);
+    let run = async {
+        if asks_for_help().map_err(Stop::command_line)? {
+            return print(usage).map(|()| ExitCode::SUCCESS);
+        }
+        let mut table = Table::new(rows);
+        timeout(TIMEOUT, run_cases(&mut table))
+            .await
+            .map_err(|_| Stop::Failed(format!("not finished after {} s", TIMEOUT.as_secs())))??;
+        let is_success = table.summary()?;
+        Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    exit_code(name, usage, run.await)
+}
+
+fn asks_for_help() -> Result<bool, lexopt::Error> {
+    use lexopt::prelude::*;
+    match lexopt::Parser::from_env().next()? {
+        None => Ok(false),
+        Some(Short('h') | Long("help")) => Ok(true),
+        Some(arg) => Err(arg.unexpected()),
+    }
+}
 
 /// What M2 answered: the status, and the `error_description` if it refused the token.
 pub(crate) struct Seen {
@@ -25,21 +63,30 @@ pub(crate) struct Seen {
 pub(crate) struct Table {
     started: Instant,
     has_colour: bool,
-    cases: usize,
+    rows: &'static str,
+    count: usize,
     as_expected: usize,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rows: &'static str) -> Self {
         let has_colour = has_colour(&io::stdout());
-        Self { started: Instant::now(), has_colour, cases: 0, as_expected: 0 }
+        Self { started: Instant::now(), has_colour, rows, count: 0, as_expected: 0 }
     }
 
-    pub(crate) fn head(&self) -> Result<(), Stop> {
-        print(self.coloured(BOLD, format_args!("  {:CASE$}  expected  seen  reason", "case")))
+    /// Prints the names of the columns, of which the first and the last differ.
+    pub(crate) fn head(&self, first: &str, last: &str) -> Result<(), Stop> {
+        print(self.coloured(BOLD, format_args!("  {first:CASE$}  expected  seen  {last}")))
     }
 
-    /// Says what the demo waits for.
+    /// Says what the next rows are about.
+    #[allow(dead_code)] // not every program has sections
+    pub(crate) fn section(&self, title: &str) -> Result<(), Stop> {
+        print(self.coloured(BOLD, title))
+    }
+
+    /// Says what the program waits for.
+    #[allow(dead_code)] // not every program waits
     pub(crate) fn wait(&self, what: &str) -> Result<(), Stop> {
         print(self.coloured(DIM, format_args!("… {what}")))
     }
@@ -56,7 +103,7 @@ impl Table {
         let description = seen.description.as_deref();
         let is_reason = description.is_none_or(|description| description == reason);
         let is_as_expected = seen.status == expected && is_reason;
-        self.cases += 1;
+        self.count += 1;
         self.as_expected += usize::from(is_as_expected);
         let (mark, colour) = if is_as_expected { ("✓", GREEN) } else { ("✗", RED) };
         let reason = match description {
@@ -69,13 +116,13 @@ impl Table {
         print(format_args!("{mark} {case:CASE$}  {expected:>8}  {status}  {reason}"))
     }
 
-    /// Prints the last line. Returns whether all cases were as expected.
+    /// Prints the last line. Returns whether all rows were as expected.
     pub(crate) fn summary(&self) -> Result<bool, Stop> {
-        let Self { cases, as_expected, .. } = *self;
-        let is_success = as_expected == cases;
+        let Self { rows, count, as_expected, .. } = *self;
+        let is_success = as_expected == count;
         let colour = if is_success { GREEN } else { RED };
         let seconds = self.started.elapsed().as_secs_f64();
-        let text = format!("{as_expected} of {cases} cases as expected, in {seconds:.1} s");
+        let text = format!("{as_expected} of {count} {rows} as expected, in {seconds:.1} s");
         print(self.coloured(colour, text))?;
         Ok(is_success)
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const NAMES: [&str; 6] = ["core", "demo", "inspect", "m1", "m2", "mint"];
+const NAMES: [&str; 7] = ["chain", "core", "demo", "inspect", "m1", "m2", "mint"];
 
 #[test]
 fn help_of_each_example_prints_the_usage_on_stdout() {
@@ -20,6 +20,7 @@ fn help_of_each_example_prints_the_usage_on_stdout() {
 #[test]
 fn usage_error_prints_the_usage_and_then_the_error() {
     let rows: &[(&str, &[&str], &str)] = &[
+        ("chain", &["--nonsense"], "chain: invalid option '--nonsense'"),
         ("demo", &["--nonsense"], "demo: invalid option '--nonsense'"),
         ("demo", &["s3cr3t"], "demo: unexpected argument"),
         ("m2", &["--allow-plain-http=secret"], "m2: --allow-plain-http takes no value"),
@@ -182,13 +183,14 @@ async fn closed_pipe_ends_each_example_without_a_message() {
     let jwks = authority.jwks_url();
     let url = authority.core_url();
     let listen = ["--listen", "127.0.0.1:0"];
-    let rows: [(&str, &[&str]); 10] = [
+    let rows: [(&str, &[&str]); 11] = [
         ("core", &["--help"]),
         ("demo", &["--help"]),
         ("inspect", &["--help"]),
         ("m1", &["--help"]),
         ("m2", &["--help"]),
         ("core", &listen),
+        ("chain", &[]),
         ("demo", &[]),
         ("inspect", &["--jwks", &jwks, "token"]),
         ("m1", &["--core", &url, "--m2", &jwks]),
