@@ -18,8 +18,8 @@ const DIM: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
 
-/// The width of the first column.
-const CASE: usize = 26;
+/// The widths of the columns for HTTP statuses.
+const WIDTHS: Widths = Widths { case: 26, expected: 8, seen: 4 };
 
 /// Runs the cases of the example `name`, which takes no arguments. The exit code is 1 if a row was
 /// not as expected. `rows` is what the last line calls them.
@@ -34,14 +34,21 @@ pub(crate) async fn run_program(
         if asks_for_help().map_err(Stop::command_line)? {
             return print(usage).map(|()| ExitCode::SUCCESS);
         }
-        let mut table = Table::new(rows);
-        timeout(TIMEOUT, run_cases(&mut table))
-            .await
-            .map_err(|_| Stop::Failed(format!("not finished after {} s", TIMEOUT.as_secs())))??;
-        let is_success = table.summary()?;
-        Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        run_table(rows, run_cases).await
     };
     exit_code(name, usage, run.await)
+}
+
+async fn run_table(
+    rows: &'static str,
+    run_cases: impl AsyncFnOnce(&mut Table) -> Result<(), Stop>,
+) -> Result<ExitCode, Stop> {
+    let mut table = Table::new(rows);
+    timeout(TIMEOUT, run_cases(&mut table))
+        .await
+        .map_err(|_| Stop::Failed(format!("not finished after {} s", TIMEOUT.as_secs())))??;
+    let is_success = table.summary()?;
+    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn asks_for_help() -> Result<bool, lexopt::Error> {
@@ -53,16 +60,25 @@ fn asks_for_help() -> Result<bool, lexopt::Error> {
     }
 }
 
-/// What M2 answered: the status, and the `error_description` if it refused the token.
-pub(crate) struct Seen {
-    pub(crate) status: u16,
+/// What M2 answered: the status, by default of HTTP, and the `error_description` if it refused the
+/// token.
+pub(crate) struct Seen<S = u16> {
+    pub(crate) status: S,
     pub(crate) description: Option<String>,
+}
+
+/// The widths of the columns before the last one, in characters.
+struct Widths {
+    case: usize,
+    expected: usize,
+    seen: usize,
 }
 
 /// Prints each case as soon as its response is received.
 pub(crate) struct Table {
     started: Instant,
     has_colour: bool,
+    widths: Widths,
     rows: &'static str,
     count: usize,
     as_expected: usize,
@@ -71,12 +87,21 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(rows: &'static str) -> Self {
         let has_colour = has_colour(&io::stdout());
-        Self { started: Instant::now(), has_colour, rows, count: 0, as_expected: 0 }
+        Self { started: Instant::now(), has_colour, widths: WIDTHS, rows, count: 0, as_expected: 0 }
+    }
+
+    /// Widens the columns, for statuses of up to `status` characters.
+    #[allow(dead_code)] // not every program has long statuses
+    pub(crate) fn widen(&mut self, case: usize, status: usize) {
+        self.widths = Widths { case, expected: status.max(8), seen: status.max(4) };
     }
 
     /// Prints the names of the columns, of which the first and the last differ.
     pub(crate) fn head(&self, first: &str, last: &str) -> Result<(), Stop> {
-        print(self.coloured(BOLD, format_args!("  {first:CASE$}  expected  seen  {last}")))
+        let Widths { case, expected, seen } = self.widths;
+        let columns =
+            format_args!("  {first:case$}  {:expected$}  {:seen$}  {last}", "expected", "seen");
+        print(self.coloured(BOLD, columns))
     }
 
     /// Says what the next rows are about.
@@ -93,12 +118,12 @@ impl Table {
 
     /// Prints a case. It is as expected if M2 answered with this status and, if its response has an
     /// `error_description`, with this reason.
-    pub(crate) fn row(
+    pub(crate) fn row<S: Copy + Display + PartialEq>(
         &mut self,
         case: &str,
-        expected: u16,
+        expected: S,
         reason: &str,
-        seen: &Seen,
+        seen: &Seen<S>,
     ) -> Result<(), Stop> {
         let description = seen.description.as_deref();
         let is_reason = description.is_none_or(|description| description == reason);
@@ -112,8 +137,10 @@ impl Table {
             _ => reason.to_owned(),
         };
         let mark = self.coloured(colour, mark);
-        let status = self.coloured(colour, format_args!("{:>4}", seen.status));
-        print(format_args!("{mark} {case:CASE$}  {expected:>8}  {status}  {reason}"))
+        // Numbers are aligned to the right, texts to the left.
+        let status = self.coloured(colour, format_args!("{:1$}", seen.status, self.widths.seen));
+        let Widths { case: width, expected: expected_width, .. } = self.widths;
+        print(format_args!("{mark} {case:width$}  {expected:expected_width$}  {status}  {reason}"))
     }
 
     /// Prints the last line. Returns whether all rows were as expected.
@@ -129,5 +156,42 @@ impl Table {
 
     fn coloured(&self, code: &str, text: impl Display) -> String {
         if self.has_colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expected status, the status that was seen, and its description.
+    type Row = (u16, u16, Option<&'static str>);
+
+    async fn exit_code_of(rows: &[Row]) -> Option<ExitCode> {
+        let run_rows = async |table: &mut Table| {
+            for &(expected, status, description) in rows {
+                let description = description.map(str::to_owned);
+                table.row("case", expected, "reason", &Seen { status, description })?;
+            }
+            Ok(())
+        };
+        run_table("cases", run_rows).await.ok()
+    }
+
+    #[tokio::test]
+    async fn exit_code_is_1_if_one_row_differs() {
+        let good = (200, 200, None);
+        for rows in [vec![], vec![good], vec![good, (401, 401, Some("reason"))]] {
+            assert_eq!(exit_code_of(&rows).await, Some(ExitCode::SUCCESS), "{rows:?}");
+        }
+        for different in [
+            (200, 401, None),
+            (401, 200, None),
+            (401, 401, Some("another reason")),
+            (401, 503, Some("reason")),
+        ] {
+            for rows in [[different, good], [good, different]] {
+                assert_eq!(exit_code_of(&rows).await, Some(ExitCode::FAILURE), "{rows:?}");
+            }
+        }
     }
 }

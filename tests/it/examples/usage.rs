@@ -2,7 +2,7 @@
 
 use super::*;
 
-const NAMES: [&str; 7] = ["chain", "core", "demo", "inspect", "m1", "m2", "mint"];
+const NAMES: [&str; 8] = ["chain", "core", "demo", "grpc", "inspect", "m1", "m2", "mint"];
 
 #[test]
 fn help_of_each_example_prints_the_usage_on_stdout() {
@@ -23,6 +23,8 @@ fn usage_error_prints_the_usage_and_then_the_error() {
         ("chain", &["--nonsense"], "chain: invalid option '--nonsense'"),
         ("demo", &["--nonsense"], "demo: invalid option '--nonsense'"),
         ("demo", &["s3cr3t"], "demo: unexpected argument"),
+        ("grpc", &["--nonsense"], "grpc: invalid option '--nonsense'"),
+        ("grpc", &["s3cr3t"], "grpc: unexpected argument"),
         ("m2", &["--allow-plain-http=secret"], "m2: --allow-plain-http takes no value"),
         (
             "core",
@@ -183,15 +185,17 @@ async fn closed_pipe_ends_each_example_without_a_message() {
     let jwks = authority.jwks_url();
     let url = authority.core_url();
     let listen = ["--listen", "127.0.0.1:0"];
-    let rows: [(&str, &[&str]); 11] = [
+    let rows: [(&str, &[&str]); 13] = [
         ("core", &["--help"]),
         ("demo", &["--help"]),
+        ("grpc", &["--help"]),
         ("inspect", &["--help"]),
         ("m1", &["--help"]),
         ("m2", &["--help"]),
         ("core", &listen),
         ("chain", &[]),
         ("demo", &[]),
+        ("grpc", &[]),
         ("inspect", &["--jwks", &jwks, "token"]),
         ("m1", &["--core", &url, "--m2", &jwks]),
         ("m2", &[listen[0], listen[1], "--jwks", &jwks]),
