@@ -43,7 +43,7 @@
 //! # }
 //! ```
 //!
-//! hyper-util clients and tonic channels take the same layer. For any other client there is
+//! hyper-util clients and [tonic channels](grpc) take the same layer. For any other client there is
 //! [`ServiceToken::header_value`]. See [`client`] and [`token`].
 //!
 //! # M2: admit only services
@@ -105,6 +105,7 @@
 //!   key](authorities::own_key), [Kubernetes](authorities::kubernetes),
 //!   [SPIFFE](authorities::spiffe), [OAuth2 server](authorities::oauth2)
 //! - [`layer_order`]: where the layers belong among others
+//! - [`grpc`]: tonic on both sides, public services beside protected ones, and grpc-web
 //! - [`other_frameworks`]: actix-web, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
 //! - [`leaked_token`]: what to do when a token has leaked
@@ -177,6 +178,10 @@ mod deadline;
 pub mod embedded_core;
 mod error;
 mod file_watch;
+// Not for doctests: tests/grpc has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("docs/grpc.md")]
+pub mod grpc {}
 #[cfg(feature = "reqwest")]
 mod http_client;
 mod jose;

@@ -10,10 +10,10 @@
 //! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header
 //! value, and allocates only if the request's header map has to grow.
 //!
-//! The layer also reads the head of each response. If the called service rejects the token in use,
-//! with 401 and `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401
-//! without a reason to a token that has expired, a [minted](crate::token) token is replaced in the
-//! background. The minimum pause between replacements is 30 s, and doubles to 10 min while new
+//! The layer also reads the head of each response, but not its trailers: [gRPC](crate::grpc) has a
+//! recipe for those. If the called service rejects the token in use, with 401 and
+//! `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401 without a reason to
+//! a token that has expired, a [minted](crate::token) token is replaced in the background. The minimum pause between replacements is 30 s, and doubles to 10 min while new
 //! tokens are rejected too. It is not replaced if the `error_description` or `grpc-message` names
 //! the issuer, the audience, the subject or a token that is not valid yet: a new token would be
 //! rejected too. A warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason.

@@ -185,7 +185,7 @@
 //! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. A gRPC call is a `POST` over
 //! HTTP/2 with media type `application/grpc` or `application/grpc+…`. gRPC-Web requests, and
 //! `application/grpc` requests over HTTP/1.1, such as those of a gRPC-Web translator, get the HTTP
-//! response. gRPC clients map it to a gRPC status.
+//! response. gRPC clients map it to a gRPC status. [`grpc`](crate::grpc) is about tonic and grpc-web.
 
 mod authenticator;
 #[cfg(feature = "axum")]
