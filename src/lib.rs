@@ -104,7 +104,7 @@
 //! - [`authorities`]: a page for each authority: [SuperTokens](authorities::supertokens), [own
 //!   key](authorities::own_key), [Kubernetes](authorities::kubernetes),
 //!   [SPIFFE](authorities::spiffe), [OAuth2 server](authorities::oauth2)
-//! - [`layer_order`]: where the layers belong among others
+//! - [`layer_order`]: which layer goes where, with axum's routers, CORS, timeouts, limits and traces
 //! - [`grpc`]: tonic on both sides, public services beside protected ones, and grpc-web
 //! - [`other_frameworks`]: actix-web, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
@@ -186,7 +186,8 @@ pub mod grpc {}
 mod http_client;
 mod jose;
 pub mod jwks;
-#[cfg(doc)]
+// Not for doctests: tests/axum has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/layer_order.md")]
 pub mod layer_order {}
 #[cfg(doc)]

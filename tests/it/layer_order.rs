@@ -1,4 +1,5 @@
-//! The order of layers that the docs' page `layer_order` recommends.
+//! Which order of layers prints tokens. `tests/axum` has the other claims of the docs' page
+//! `layer_order`.
 
 use std::fmt::Debug;
 use std::io;
