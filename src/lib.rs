@@ -43,8 +43,8 @@
 //! # }
 //! ```
 //!
-//! hyper-util clients and [tonic channels](grpc) take the same layer. For any other client there is
-//! [`ServiceToken::header_value`]. See [`client`] and [`token`].
+//! hyper-util clients and [tonic channels](grpc) take the same layer. [`other_clients`] has a recipe
+//! for generated clients and any other one. See also [`client`] and [`token`].
 //!
 //! # M2: admit only services
 //!
@@ -106,7 +106,8 @@
 //!   [SPIFFE](authorities::spiffe), [OAuth2 server](authorities::oauth2)
 //! - [`layer_order`]: which layer goes where, with axum's routers, CORS, timeouts, limits and traces
 //! - [`grpc`]: tonic on both sides, public services beside protected ones, and grpc-web
-//! - [`other_frameworks`]: actix-web, proxies and queue consumers
+//! - [`other_clients`]: reqwest without Tower, ureq, progenitor and openapi-generator
+//! - [`other_frameworks`]: actix-web, jsonrpsee, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
 //! - [`leaked_token`]: what to do when a token has leaked
 //! - [`streams`]: how to end long-lived connections with their token
@@ -199,7 +200,11 @@ pub mod migration {}
 #[cfg(doc)]
 #[doc = include_str!("docs/observe.md")]
 pub mod observing {}
-// Not for doctests: tests/actix has the dependencies of its code, and runs it.
+// Not for doctests: tests/other_clients has the dependencies of its code, and runs it.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("docs/other_clients.md")]
+pub mod other_clients {}
+// Not for doctests: tests/other_frameworks has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/other_frameworks.md")]
 pub mod other_frameworks {}
