@@ -233,7 +233,9 @@ pub mod users_and_services {}
 mod verify;
 
 #[doc(inline)]
-pub use crate::client::{AddServiceToken, AddServiceTokenLayer, RetryOnce, RetryOnceLayer};
+pub use crate::client::{
+    AddServiceToken, AddServiceTokenLayer, RequestToken, RetryOnce, RetryOnceLayer,
+};
 #[cfg(feature = "embedded-core")]
 #[doc(inline)]
 pub use crate::embedded_core::{EmbeddedCore, EmbeddedCoreBuilder};

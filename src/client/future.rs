@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::challenge::{BearerChallenge, bearer_challenges};
 use super::message::{OutgoingRequest, ResponseHead};
-use super::send_policy::{SendPolicy, Sent, TargetIndex};
+use super::send_policy::{ChosenToken, SendPolicy, Sent};
 use crate::token::{PendingRenewal, Refusal, TokenCopy};
 
 const COMPLETED: &str = "future polled after completion";
@@ -85,8 +85,8 @@ pub(super) struct Parked<S, R> {
     /// A clone that is not ready, so that it holds no permit while the request waits.
     pub(super) inner: S,
     pub(super) policy: Arc<SendPolicy>,
-    pub(super) target: TargetIndex,
-    /// A copy of the target's token.
+    pub(super) chosen: ChosenToken,
+    /// A copy of the chosen token.
     pub(super) copy: TokenCopy,
 }
 
@@ -140,9 +140,9 @@ fn poll_parked<S: Service<R>, R: OutgoingRequest>(
         parked.renewal = None;
     }
     ready!(parked.inner.poll_ready(cx))?;
-    let Parked { mut request, mut inner, policy, target, mut copy, .. } =
+    let Parked { mut request, mut inner, policy, chosen, mut copy, .. } =
         *waiting.take().expect(COMPLETED);
-    let sent = policy.insert(&mut request, target, copy.header_value());
+    let sent = policy.insert(&mut request, chosen, copy.header_value());
     Poll::Ready(Ok((inner.call(request), sent)))
 }
 

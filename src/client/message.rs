@@ -3,6 +3,7 @@
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 
 use super::origin::{Destination, RequestOrigin};
+use super::request_token::RequestToken;
 
 /// A request that can carry the token.
 #[allow(unnameable_types)] // sealed
@@ -18,6 +19,9 @@ pub trait OutgoingRequest {
 
     /// The headers.
     fn headers_mut(&mut self) -> &mut HeaderMap;
+
+    /// The extension that overrides the token of the layer.
+    fn request_token(&self) -> Option<&RequestToken>;
 }
 
 impl<B> OutgoingRequest for Request<B> {
@@ -35,6 +39,10 @@ impl<B> OutgoingRequest for Request<B> {
 
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
+    }
+
+    fn request_token(&self) -> Option<&RequestToken> {
+        self.extensions().get()
     }
 }
 
@@ -54,6 +62,11 @@ impl OutgoingRequest for reqwest::Request {
 
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers_mut()
+    }
+
+    // Its extensions are private.
+    fn request_token(&self) -> Option<&RequestToken> {
+        None
     }
 }
 

@@ -87,6 +87,7 @@ mod layer;
 mod message;
 mod non_empty;
 mod origin;
+mod request_token;
 #[cfg(feature = "reqwest-middleware")]
 mod reqwest_middleware;
 pub mod retry_once;
@@ -95,5 +96,6 @@ mod service;
 
 pub use future::ResponseFuture;
 pub use layer::AddServiceTokenLayer;
+pub use request_token::RequestToken;
 pub use retry_once::{RetryOnce, RetryOnceLayer};
 pub use service::AddServiceToken;

@@ -6,6 +6,7 @@ use reqwest_middleware::{Middleware, Next, Result};
 
 use super::future::report_refusal;
 use super::layer::AddServiceTokenLayer;
+use super::request_token::RequestToken;
 
 /// Adds the token to each request of a `ClientWithMiddleware`, with the options of the layer. Reads
 /// the responses and waits for a renewal as the layer does.
@@ -32,16 +33,17 @@ impl Middleware for AddServiceTokenLayer {
         next: Next<'_>,
     ) -> Result<Response> {
         let policy = self.policy();
-        let Some(target) = policy.find_target(&mut request) else {
+        let extension = extensions.get::<RequestToken>().cloned();
+        let Some(chosen) = policy.choose(&mut request, extension) else {
             return next.run(request, extensions).await;
         };
         // One for each request, because `self` is shared by all of them.
-        let mut copy = policy.token_copy(target);
+        let mut copy = policy.token_copy(&chosen);
         if let Some(renewal) = copy.header_value_or_renewal().err() {
             // The request is sent now, so it gives its queue slot back.
             drop(renewal.await);
         }
-        let sent = policy.insert(&mut request, target, copy.header_value());
+        let sent = policy.insert(&mut request, chosen, copy.header_value());
         let mut response = next.run(request, extensions).await?;
         report_refusal(&mut response, &sent);
         Ok(response)

@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use super::message::OutgoingRequest;
 use super::non_empty::NonEmpty;
 use super::origin::{Destination, Origin};
+use super::request_token::RequestToken;
 use crate::error::ConfigError;
 use crate::token::{Refusal, RejectedToken, ServiceToken, TokenCopy};
 
@@ -34,9 +35,21 @@ struct Target {
     token: usize,
 }
 
-/// The index of a request's target. 0 if the policy has none.
-#[derive(Clone, Copy)]
-pub(super) struct TargetIndex(usize);
+/// The token that a request carries, and the target that it goes to.
+pub(super) struct ChosenToken {
+    /// The index of the target. 0 if the policy has none.
+    target: usize,
+    /// The token of the request's [`RequestToken`]. `None`: that of the target.
+    own: Option<ServiceToken>,
+}
+
+impl ChosenToken {
+    /// A copy of the token of the request's [`RequestToken`].
+    #[inline]
+    pub(super) fn own_copy(&self) -> Option<TokenCopy> {
+        self.own.as_ref().map(|token| TokenCopy::new(token.clone()))
+    }
+}
 
 impl SendPolicy {
     /// Sends the token to every origin, in `Authorization`, and replaces a value that is present.
@@ -104,16 +117,24 @@ impl SendPolicy {
         self.tokens.map(|token| TokenCopy::new(token.clone()))
     }
 
-    /// A copy of the target's token.
+    /// A copy of the token that a request carries.
     #[cfg(feature = "reqwest-middleware")]
-    pub(super) fn token_copy(&self, target: TargetIndex) -> TokenCopy {
-        TokenCopy::new(self.tokens.get(self.token_index(target)).clone())
+    pub(super) fn token_copy(&self, chosen: &ChosenToken) -> TokenCopy {
+        TokenCopy::new(self.token(chosen).clone())
     }
 
-    /// The target of a request. `None` if no token has to be added to it.
+    /// The token that a request with this extension carries. `None` if no token has to be added.
     #[inline]
-    pub(super) fn find_target(&self, request: &mut impl OutgoingRequest) -> Option<TargetIndex> {
-        let mut target = TargetIndex(0);
+    pub(super) fn choose(
+        &self,
+        request: &mut impl OutgoingRequest,
+        extension: Option<RequestToken>,
+    ) -> Option<ChosenToken> {
+        let own = match extension {
+            Some(extension) => Some(extension.into_token()?),
+            None => None,
+        };
+        let mut target = 0;
         if let Some(targets) = &self.targets {
             let origins = targets.iter().map(|target| &target.origin);
             let found = request.origin().and_then(|origin| origin.position_in(origins));
@@ -121,10 +142,10 @@ impl SendPolicy {
                 self.log_missing_authority(request);
                 return None;
             };
-            target = TargetIndex(index);
+            target = index;
         }
         let is_kept = self.keeps_present && request.headers_mut().contains_key(&self.header);
-        (!is_kept).then_some(target)
+        (!is_kept).then_some(ChosenToken { target, own })
     }
 
     /// Warns of the first request without authority, which has no origin to compare.
@@ -135,30 +156,35 @@ impl SendPolicy {
         }
     }
 
+    /// The index of the target's token.
     #[inline]
-    pub(super) fn token_index(&self, TargetIndex(index): TargetIndex) -> usize {
-        self.targets.as_ref().map_or(0, |targets| targets[index].token)
+    pub(super) fn token_index(&self, chosen: &ChosenToken) -> usize {
+        self.targets.as_ref().map_or(0, |targets| targets[chosen.target].token)
     }
 
-    /// Adds a value of the target's token to the request.
+    fn token<'t>(&'t self, chosen: &'t ChosenToken) -> &'t ServiceToken {
+        chosen.own.as_ref().unwrap_or_else(|| self.tokens.get(self.token_index(chosen)))
+    }
+
+    /// Adds a value of the chosen token to the request.
     #[inline]
     pub(super) fn insert(
         self: &Arc<Self>,
         request: &mut impl OutgoingRequest,
-        target: TargetIndex,
+        chosen: ChosenToken,
         (value, serial): (&HeaderValue, u64),
     ) -> Sent {
         // The origin of the target says the same, and `destination` clones a reference-counted value.
         let destination = if self.targets.is_none() { request.destination() } else { None };
         request.headers_mut().insert(&self.header, value.clone());
-        Sent { policy: Arc::clone(self), target, serial, destination }
+        Sent { policy: Arc::clone(self), chosen, serial, destination }
     }
 }
 
 /// The token that the layer added to a request.
 pub(super) struct Sent {
     policy: Arc<SendPolicy>,
-    target: TargetIndex,
+    chosen: ChosenToken,
     /// The serial of the sent value.
     serial: u64,
     /// Where the request went. `None` if the policy has targets, or if only the response tells.
@@ -173,11 +199,11 @@ impl Sent {
         refusal: &Refusal,
         origin: Option<String>,
     ) -> Option<RejectedToken> {
-        let Self { policy, target, .. } = self;
+        let Self { policy, chosen, .. } = self;
         let targets = policy.targets.as_ref();
-        let target_origin = targets.map(|targets| targets[target.0].origin.to_string());
+        let target_origin = targets.map(|targets| targets[chosen.target].origin.to_string());
         let destination = || self.destination.as_ref().map(ToString::to_string);
-        let token = policy.tokens.get(policy.token_index(*target));
+        let token = policy.token(chosen);
         let origin = origin.or(target_origin).or_else(destination);
         let is_mended = token.refused(self.serial, refusal, origin);
         is_mended.then(|| RejectedToken::new(token.clone(), self.serial))

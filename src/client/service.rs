@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::future::{Parked, ResponseFuture};
 use super::message::{OutgoingRequest, ResponseHead};
 use super::non_empty::NonEmpty;
-use super::send_policy::{SendPolicy, TargetIndex};
+use super::send_policy::{ChosenToken, SendPolicy};
 use crate::token::{PendingRenewal, ServiceToken, TokenCopy};
 
 /// The service that [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) makes.
@@ -65,7 +65,7 @@ impl<S> AddServiceToken<S> {
     fn park<R>(
         &mut self,
         request: R,
-        target: TargetIndex,
+        chosen: ChosenToken,
         copy: TokenCopy,
         renewal: PendingRenewal,
     ) -> ResponseFuture<S, R>
@@ -78,7 +78,7 @@ impl<S> AddServiceToken<S> {
             request,
             inner: self.inner.clone(),
             policy: Arc::clone(&self.policy),
-            target,
+            chosen,
             copy,
         };
         self.inner = self.inner.clone();
@@ -120,18 +120,23 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(target) = self.policy.find_target(&mut request) else {
+        let extension = request.request_token().cloned();
+        let Some(chosen) = self.policy.choose(&mut request, extension) else {
             return ResponseFuture::calling(self.inner.call(request), None);
         };
-        let copy = self.copies.get_mut(self.policy.token_index(target));
+        let mut own = chosen.own_copy();
+        let copy = match &mut own {
+            Some(copy) => copy,
+            None => self.copies.get_mut(self.policy.token_index(&chosen)),
+        };
         match copy.header_value_or_renewal() {
             Ok(value) => {
-                let sent = self.policy.insert(&mut request, target, value);
+                let sent = self.policy.insert(&mut request, chosen, value);
                 ResponseFuture::calling(self.inner.call(request), Some(sent))
             }
             Err(renewal) => {
                 let copy = copy.clone();
-                self.park(request, target, copy, renewal)
+                self.park(request, chosen, copy, renewal)
             }
         }
     }

@@ -43,6 +43,7 @@ mod refusals;
 mod remote;
 mod remote_limits;
 mod renewal;
+mod request_token;
 mod reqwest_middleware;
 mod retry_once;
 mod scripted;
