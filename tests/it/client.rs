@@ -2,15 +2,21 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::task::Poll;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tower::limit::ConcurrencyLimit;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{AddServiceTokenLayer, ConfigError, ServiceToken, TokenError};
 use tower_test::mock;
+
+use crate::manual_clock::ManualClock;
+use crate::scripted::{ScriptedCore, Step, good};
+use crate::support::ISSUER;
 
 fn token() -> (ServiceToken, HeaderValue) {
     let token = ServiceToken::from_jwt(TestAuthority::offline().token().sign()).unwrap();
@@ -188,6 +194,51 @@ async fn call_uses_the_readied_service() {
     for _ in 0..3 {
         service.ready().await.unwrap().call(get("/", &[])).await.unwrap();
     }
+}
+
+/// A service that cannot be cloned. Responds with the headers of the request.
+struct Unclonable;
+
+impl Service<Request<()>> for Unclonable {
+    type Response = Response<HeaderMap>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        ready(Ok(Response::new(request.headers().clone())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_without_clone_is_called_through_a_buffer() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (authority, clock) = (TestAuthority::offline(), ManualClock::new());
+    let core = ScriptedCore::start([good(), Step::Silence]).await;
+    let request = authority.core_at(&core.url).service_token(ISSUER).validity(HOUR);
+    let token = request.mint().await.unwrap();
+    let value = token.header_value();
+    let layer = AddServiceTokenLayer::new(token).only_to(["https://billing.internal"]).unwrap();
+    // One slot for all requests.
+    let mut m1 = ServiceBuilder::new().layer(layer).buffer(1).service(Unclonable);
+    let mut call = async |uri: &str| {
+        let response = m1.ready().await.unwrap().call(get(uri, &[])).await.unwrap();
+        response.into_body().remove(AUTHORIZATION)
+    };
+    assert_eq!(call("https://billing.internal/").await, Some(value.clone()));
+
+    authority.clock().advance(2 * HOUR);
+    let waiting = m1.ready().await.unwrap().call(get("https://billing.internal/", &[]));
+    let waiting = tokio::spawn(waiting);
+    core.received(2).await;
+    assert!(!waiting.is_finished(), "the expired token was sent");
+    let other = m1.ready().await.unwrap().call(get("https://elsewhere.example/", &[]));
+    assert!(other.await.unwrap().into_body().is_empty(), "the waiting request holds no slot");
+    clock.advance(Duration::from_secs(6)).await;
+    assert_eq!(waiting.await.unwrap().unwrap().into_body()[AUTHORIZATION], value);
 }
 
 #[tokio::test]

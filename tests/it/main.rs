@@ -10,6 +10,7 @@ mod callers;
 mod client;
 mod client_credentials;
 mod client_credentials_calls;
+mod client_runtimes;
 mod debug;
 mod deny_list;
 mod edge;

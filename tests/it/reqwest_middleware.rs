@@ -11,7 +11,7 @@ use reqwest_retry::{
     RetryDecision, RetryPolicy, RetryTransientMiddleware, Retryable, RetryableStrategy,
 };
 use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
-use tower_m2m::{AddServiceTokenLayer, ServiceToken, SuperTokensCore};
+use tower_m2m::{AddServiceTokenLayer, RequestToken, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{ScriptedCore, Step, good};
@@ -160,4 +160,26 @@ async fn each_attempt_reads_the_token_anew() {
     let requests = m2.requests();
     assert_eq!(requests.len(), 2);
     assert_ne!(requests[0].token(), requests[1].token());
+}
+
+#[tokio::test]
+async fn each_attempt_keeps_the_token_of_its_request() {
+    let other = fixed();
+    let value = other.header_value();
+    // (the extension, what both attempts carry)
+    for (extension, expected) in
+        [(RequestToken::none(), None), (RequestToken::of(other), Some(value))]
+    {
+        let m2 = RecordingServer::start().await;
+        m2.reject_next("invalid_token");
+        let client = client()
+            .with(RetryTransientMiddleware::new_with_policy_and_strategy(Retry401, Retry401))
+            .with(AddServiceTokenLayer::new(fixed()))
+            .build();
+        let request = client.get(m2.url()).with_extension(extension);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let requests = m2.requests();
+        let sent = requests.iter().map(|request| request.headers().get(AUTHORIZATION).cloned());
+        assert_eq!(sent.collect::<Vec<_>>(), [expected.clone(), expected]);
+    }
 }

@@ -16,7 +16,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::logs::Logs;
 use super::renewal::{Core, HOUR, Slow, pass, reject, value};
-use crate::client::AddServiceTokenLayer;
+use crate::client::{AddServiceTokenLayer, RequestToken};
 use crate::testing::TestAuthority;
 use crate::token::schedule::RenewalPolicy;
 use crate::token::service_token::ServiceToken;
@@ -58,8 +58,15 @@ fn get(uri: &str) -> Request<()> {
 
 /// Sends a request through the layer. Returns what it carried, and the time that it took.
 async fn send(layer: &AddServiceTokenLayer) -> (Option<HeaderValue>, Duration) {
+    send_request(layer, get(BILLING)).await
+}
+
+async fn send_request(
+    layer: &AddServiceTokenLayer,
+    request: Request<()>,
+) -> (Option<HeaderValue>, Duration) {
     let start = Instant::now();
-    let response = layer.layer(service_fn(echo)).oneshot(get(BILLING)).await.unwrap();
+    let response = layer.layer(service_fn(echo)).oneshot(request).await.unwrap();
     (response.into_body(), start.elapsed())
 }
 
@@ -98,6 +105,30 @@ async fn request_waits_only_for_the_token_of_its_origin() {
         assert_ne!(carried, Some(old));
         assert_eq!((core.count(), other_core.count()), (2, 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_waits_only_for_the_token_of_its_extension() {
+    let (_core, expired) = expired_during_a_mint(3).await;
+    let good = Core::new(3600).token(RenewalPolicy::OnRejection);
+    let with = |extension: RequestToken| {
+        let mut request = get(BILLING);
+        request.extensions_mut().insert(extension);
+        request
+    };
+    let layer = AddServiceTokenLayer::new(expired.clone());
+    for (extension, carried) in
+        [(RequestToken::none(), None), (RequestToken::of(good.clone()), Some(good.header_value()))]
+    {
+        let sent = send_request(&layer, with(extension)).await;
+        assert_eq!(sent, (carried, Duration::ZERO));
+    }
+    let (layer, old) = (AddServiceTokenLayer::new(good), expired.header_value());
+    let own = with(RequestToken::of(expired.clone()));
+    let (carried, waited) = send_request(&layer, own).await;
+    assert!(waited > Duration::ZERO, "the expired token was sent");
+    assert_eq!(carried, Some(expired.header_value()));
+    assert_ne!(carried, Some(old));
 }
 
 #[tokio::test(start_paused = true)]
