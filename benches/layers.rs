@@ -6,8 +6,13 @@
 
 mod support;
 
+use std::convert::Infallible;
+use std::future::{pending, ready};
 use std::hint::black_box;
-use std::sync::LazyLock;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Waker};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -15,12 +20,13 @@ use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::Bencher;
-use http::header::AUTHORIZATION;
-use http::{Request, Uri};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
+use http::{Request, Response, Uri};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Value, json};
-use tower::Layer;
+use tokio::sync::Notify;
+use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::bearer;
 use tower_m2m::{
     AddServiceTokenLayer, AnyVerifier, DenyEntry, DenyList, Expected, RequireClaimLayer,
@@ -334,6 +340,32 @@ fn client_token_file(bencher: Bencher) {
     bench_client(bencher, runtime.block_on(token).expect("a token"));
 }
 
+/// The successor of the token is being minted, and the token has not expired.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_token_in_renewal(bencher: Bencher) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    bench_client(bencher, runtime.block_on(token_in_renewal()));
+}
+
+async fn token_in_renewal() -> ServiceToken {
+    let (is_renewal, begun) = (AtomicBool::new(false), Arc::new(Notify::new()));
+    let begins = Arc::clone(&begun);
+    let token = ServiceToken::from_source(move || {
+        let (is_renewal, begins) = (is_renewal.swap(true, Ordering::Relaxed), Arc::clone(&begins));
+        async move {
+            if is_renewal {
+                begins.notify_one();
+                pending::<()>().await;
+            }
+            Ok::<_, Infallible>(RS256.service.as_str())
+        }
+    });
+    let token = token.await.expect("a token");
+    token.report_rejected(&token.header_value());
+    begun.notified().await;
+    token
+}
+
 fn bench_client(bencher: Bencher, token: ServiceToken) {
     bench(bencher, AddServiceTokenLayer::new(token).layer(noop_service()), || request(None));
 }
@@ -370,6 +402,67 @@ fn to_billing() -> impl FnMut() -> Request<()> {
         *request.uri_mut() = uri.clone();
         request
     }
+}
+
+/// The baseline of [`client_extension`].
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_bare_extension(bencher: Bencher) {
+    bench(bencher, noop_service(), with_extension);
+}
+
+/// The request has an extension, as those of tonic have, but no `RequestToken`.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_extension(bencher: Bencher) {
+    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
+    bench(bencher, layer.layer(noop_service()), with_extension);
+}
+
+fn with_extension() -> Request<()> {
+    let mut request = request(None);
+    request.extensions_mut().insert(7_u64);
+    request
+}
+
+/// The baseline of the benches with a `reqwest::Request`.
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_bare_reqwest(bencher: Bencher) {
+    bench_reqwest(bencher, noop_reqwest());
+}
+
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_reqwest(bencher: Bencher) {
+    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
+    bench_reqwest(bencher, layer.layer(noop_reqwest()));
+}
+
+#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
+fn client_reqwest_only_to(bencher: Bencher) {
+    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
+    let layer = layer.only_to(["https://billing.internal"]).expect("an origin");
+    bench_reqwest(bencher, layer.layer(noop_reqwest()));
+}
+
+/// Responds with an `http::Response`: that of reqwest parses a URL.
+fn noop_reqwest()
+-> impl Service<reqwest::Request, Response = Response<()>, Error = Infallible> + Clone {
+    service_fn(|request: reqwest::Request| {
+        black_box(request);
+        ready(Ok(Response::new(())))
+    })
+}
+
+fn bench_reqwest(bencher: Bencher, mut service: impl Service<reqwest::Request>) {
+    let url: reqwest::Url = "https://billing.internal/charge".parse().expect("a URL");
+    let mut call = || {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
+        request.headers_mut().insert(HOST, HeaderValue::from_static("billing.internal"));
+        let response = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(response.is_ready());
+    };
+    for _ in 0..100 {
+        call();
+    }
+    bencher.bench_local(call);
 }
 
 /// The lower bound for a client that adds a token: a reference count and an insertion.

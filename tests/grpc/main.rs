@@ -4,6 +4,7 @@
 mod grpc_web;
 mod interceptor;
 mod public_services;
+mod request_token;
 mod streaming;
 mod support;
 mod trailers;

@@ -8,7 +8,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
-    AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, ServiceToken,
+    AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, RequestToken, ServiceToken,
     SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
@@ -86,6 +86,7 @@ async fn token_never_appears_in_debug() {
         ),
         format_debug("client layer with two tokens", &by_origin),
         format_debug("client service with two tokens", &by_origin.layer(Inner::default())),
+        format_debug("token of a request", &RequestToken::of(token.clone())),
         format_debug("client future", &by_origin.layer(Inner::default()).call(bearer(&jwt))),
         format_debug("claims", &claims),
         format_debug("verifier", &verifier),

@@ -11,6 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use reqwest_middleware::ClientBuilder;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_m2m::testing::{RecordingServer, TestAuthority};
 use tower_m2m::{AddServiceTokenLayer, RequestToken, RetryOnceLayer, ServiceToken};
 
@@ -298,4 +299,24 @@ async fn reqwest_request_avoids_the_token_without_extension() {
     with_other.headers_mut().insert(AUTHORIZATION, other.header_value());
     m1.oneshot(with_other).await.unwrap();
     assert_eq!(received(&m2), [None, Some(other.header_value())]);
+}
+
+#[tokio::test]
+async fn redirect_above_the_layer_loses_the_extension() {
+    let m2 = RecordingServer::start().await;
+    let own = token();
+    let layer = AddServiceTokenLayer::new(own.clone());
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let redirects = FollowRedirectLayer::new();
+    let above = redirects.clone().layer(layer.layer(client.clone()));
+    let below = layer.layer(redirects.layer(client));
+    let redirect = || {
+        let response = Response::builder().status(307).header("location", "/next");
+        m2.answer_next_with(response.body(String::new()).unwrap());
+        let request = Request::get(m2.url()).body(Full::default()).unwrap();
+        with_extension(request, Some(RequestToken::none()))
+    };
+    assert_eq!(above.oneshot(redirect()).await.unwrap().status(), 200);
+    assert_eq!(below.oneshot(redirect()).await.unwrap().status(), 200);
+    assert_eq!(received(&m2), [None, Some(own.header_value()), None, None]);
 }
