@@ -12,7 +12,7 @@ use super::request_token::RequestToken;
 /// the responses and waits for a renewal as the layer does.
 ///
 /// Put it inside a retry middleware, with a later call of `with`: each attempt then carries the
-/// current token.
+/// current token. `RequestBuilder::with_extension` takes a [`RequestToken`].
 ///
 /// ```no_run
 /// use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
