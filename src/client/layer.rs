@@ -15,8 +15,10 @@ use crate::token_header;
 /// Adds a service token to outgoing requests, in `Authorization` by default.
 ///
 /// [`new`](Self::new) adds the same token to every request, and [`by_origin`](Self::by_origin) the
-/// token of the request's origin. The inner service must be `Clone`. The [module](crate::client)
-/// says what the layer does with responses, and when a request waits.
+/// token of the request's origin. A request with the extension
+/// [`RequestToken`](crate::RequestToken) carries another token, or none. The inner service must be
+/// `Clone`. The [module](crate::client) says what the layer does with responses, and when a request
+/// waits.
 ///
 /// ```no_run
 /// use tower::{Service, ServiceBuilder, ServiceExt};

@@ -110,7 +110,10 @@ fn respond(carried: Option<&HeaderValue>, rejected: &HeaderValue) -> Response<St
 /// accepted.
 type Call = Box<dyn Fn() -> (u16, Option<HeaderValue>)>;
 
-fn in_tower(layer: AddServiceTokenLayer, rejected: HeaderValue) -> Call {
+/// A stack whose server rejects the value.
+type Stack = fn(&AddServiceTokenLayer, HeaderValue) -> Call;
+
+fn in_tower(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
     let m2 = service_fn(move |request: Request<()>| {
         let response = respond(request.headers().get(AUTHORIZATION), &rejected);
         ready(Ok::<_, Infallible>(response))
@@ -134,12 +137,12 @@ where
     handle
 }
 
-fn in_middleware(layer: AddServiceTokenLayer, rejected: HeaderValue) -> Call {
+fn in_middleware(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
     let m2 = middleware(move |request, _, _| {
         let response = respond(request.headers().get(AUTHORIZATION), &rejected);
         Box::pin(ready(Ok(response.into())))
     });
-    let m1 = ClientBuilder::new(reqwest_client()).with(layer).with(m2).build();
+    let m1 = ClientBuilder::new(reqwest_client()).with(layer.clone()).with(m2).build();
     Box::new(move || {
         let response = block_on(m1.get("https://billing.internal/").send()).unwrap();
         (response.status().as_u16(), response.headers().get("carried").cloned())
@@ -148,8 +151,7 @@ fn in_middleware(layer: AddServiceTokenLayer, rejected: HeaderValue) -> Call {
 
 #[test]
 fn call_outside_a_runtime_sends_and_reports_the_token() {
-    let stacks: [(&str, fn(AddServiceTokenLayer, HeaderValue) -> Call); 2] =
-        [("tower", in_tower), ("reqwest-middleware", in_middleware)];
+    let stacks: [(&str, Stack); 2] = [("tower", in_tower), ("reqwest-middleware", in_middleware)];
     let runtime = multi_thread();
     for (stack, m1) in stacks {
         let (authority, token) = runtime.block_on(async {
@@ -159,7 +161,7 @@ fn call_outside_a_runtime_sends_and_reports_the_token() {
         });
         authority.clock().advance(SECOND); // mints are a second apart
         let rejected = token.header_value();
-        let call = m1(AddServiceTokenLayer::new(token.clone()), rejected.clone());
+        let call = m1(&AddServiceTokenLayer::new(token.clone()), rejected.clone());
         assert_eq!(call(), (401, None), "{stack}");
         // The task of the token runs on the runtime.
         let renewed = runtime.block_on(renewed(&token, &rejected));
