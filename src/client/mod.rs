@@ -9,7 +9,7 @@
 //! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a `Middleware`
 //! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header
 //! value, and allocates only if the request's header map has to grow, also while the token is
-//! renewed.
+//! renewed. For clients that take no layer, [`other_clients`](crate::other_clients) has recipes.
 //!
 //! An extension of the request, [`RequestToken`], opts one request out of the layer, or gives it
 //! another token within the options of the layer.
@@ -17,10 +17,11 @@
 //! The layer also reads the head of each response, but not its trailers: [gRPC](crate::grpc) has a
 //! recipe for those. If the called service rejects the token in use, with 401 and
 //! `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401 without a reason to
-//! a token that has expired, a [minted](crate::token) token is replaced in the background. The minimum pause between replacements is 30 s, and doubles to 10 min while new
-//! tokens are rejected too. It is not replaced if the `error_description` or `grpc-message` names
-//! the issuer, the audience, the subject or a token that is not valid yet: a new token would be
-//! rejected too. A warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason.
+//! a token that has expired, a [minted](crate::token) token is replaced in the background. The
+//! minimum pause between replacements is 30 s, and doubles to 10 min while new tokens are rejected
+//! too. It is not replaced if the `error_description` or `grpc-message` names the issuer, the
+//! audience, the subject or a token that is not valid yet: a new token would be rejected too. A
+//! warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason.
 //! The response is passed on unchanged, and the caller may retry. [`RetryOnceLayer`], outside the
 //! layer, repeats the request once with the new token.
 //!
