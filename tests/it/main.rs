@@ -38,6 +38,7 @@ mod origins;
 mod outcome;
 mod pem;
 mod properties;
+mod readme;
 mod records;
 mod redirects;
 mod refusals;
