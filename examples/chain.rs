@@ -18,20 +18,18 @@ use axum::{Extension, Router};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Empty;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
+use tower_m2m::testing::bearer;
 use tower_m2m::{
-    AddServiceToken, AddServiceTokenLayer, EmbeddedCore, RemoteJwks, RequireClaimLayer,
+    AddServiceToken, AddServiceTokenLayer, EmbeddedCore, Rejection, RemoteJwks, RequireClaimLayer,
     ServiceClaims, SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
 use authority::Authority;
 use compact_jws::with_signature_of;
-use hops::{Hop, Hops, Seen};
+use hops::{Hop, Hops, SeenCaller};
+use loopback::{HttpClient, client, serve};
 use support::Stop;
 use table::{Table, run_program};
 
@@ -42,6 +40,8 @@ mod authority;
 mod compact_jws;
 #[path = "support/hops.rs"]
 mod hops;
+#[path = "support/loopback.rs"]
+mod loopback;
 mod support;
 #[path = "support/table.rs"]
 mod table;
@@ -61,8 +61,6 @@ environment:
 
 const USER_TOKEN: HeaderName = HeaderName::from_static("x-user-token");
 
-type HttpClient = Client<HttpConnector, Empty<Bytes>>;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     run_program("chain", USAGE, "hops", run_cases).await
@@ -80,10 +78,10 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
         VerifyServiceTokenLayer::new(verifier)
     };
     // Each calling service has a token for the next service alone.
-    let request = SuperTokensCore::new(&issuer)?.service_token(&issuer);
+    let token = SuperTokensCore::new(&issuer)?.service_token(&issuer);
     let (token_of_shop, token_of_orders) = tokio::try_join!(
-        request.clone().service("shop").audience("orders").mint(),
-        request.service("orders").audience("billing").mint(),
+        token.clone().service("shop").audience("orders").mint(),
+        token.service("orders").audience("billing").mint(),
     )?;
 
     let hops = Hops::default();
@@ -112,9 +110,9 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     let user_2 = authority.mint(session("user-2"), true).await?;
     let mut ended = session("user-1");
     ended["exp"] = json!(1_700_000_000);
-    let expired = credential(&authority.mint(ended, true).await?)?;
-    let forged = credential(&with_signature_of(&user_1, &user_2)?)?;
-    let user = credential(&user_1)?;
+    let expired = bearer(authority.mint(ended, true).await?);
+    let forged = bearer(with_signature_of(&user_1, &user_2)?);
+    let user = bearer(user_1);
 
     let at_orders = |status, saw: &str| Hop::new("orders", status, saw);
     let at_billing = |status, saw: &str| Hop::new("billing", status, saw);
@@ -176,7 +174,8 @@ async fn call_billing(
         Ok(request) => orders.client.oneshot(request).await.ok(),
         Err(_) => None,
     };
-    // Nor is the status of a refusal: it concerns the token of `orders`, not that of its caller.
+    // The status of a refusal is not passed on either: it concerns the token of `orders`, not that of
+    // its caller.
     let is_success = response.is_some_and(|response| response.status().is_success());
     let status = if is_success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     (status, Extension(seen)).into_response()
@@ -189,21 +188,24 @@ async fn charge(users: State<Verifier>, caller: ServiceClaims, headers: HeaderMa
 }
 
 /// Verifies the user's token. The status is 403 if that fails, not 401, which the calling service
-/// would take for a refusal of its service token.
+/// would take for a rejection of its service token; or 503 if `users` has no keys.
 async fn identify(
     users: &Verifier,
     caller: &ServiceClaims,
     headers: &HeaderMap,
-) -> (StatusCode, Seen) {
+) -> (StatusCode, SeenCaller) {
     let (status, user) = match users.authenticate(headers.get_all(USER_TOKEN)).await {
         Ok(user) => (StatusCode::OK, format!("user {}", user.subject().unwrap_or_default())),
-        Err(rejection) => (StatusCode::FORBIDDEN, format!("no user: {rejection}")),
+        Err(rejection) => (refusal(&rejection), format!("no user: {rejection}")),
     };
-    (status, Seen::new(caller.service(), &user))
+    (status, SeenCaller::new(caller.service(), &user))
 }
 
-fn client() -> HttpClient {
-    Client::builder(TokioExecutor::new()).build_http()
+fn refusal(rejection: &Rejection) -> StatusCode {
+    match rejection.status() {
+        StatusCode::UNAUTHORIZED => StatusCode::FORBIDDEN,
+        status => status,
+    }
 }
 
 /// A request with the credential of a user.
@@ -214,20 +216,9 @@ fn request_to(
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let mut request = Request::get(format!("{service}{route}")).body(Empty::new())?;
     if let Some(user) = user {
-        request.headers_mut().insert(USER_TOKEN, user.clone());
+        let mut user = user.clone();
+        user.set_sensitive(true); // a received value is not
+        request.headers_mut().insert(USER_TOKEN, user);
     }
     Ok(request)
-}
-
-fn credential(jwt: &str) -> Result<HeaderValue, Stop> {
-    let mut value = HeaderValue::try_from(format!("Bearer {jwt}"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-async fn serve(app: Router) -> Result<String, Stop> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(url)
 }

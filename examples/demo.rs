@@ -11,15 +11,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response};
 use http_body_util::Empty;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::testing::TestAuthority;
@@ -30,6 +27,7 @@ use tower_m2m::{
 
 use authority::Authority;
 use compact_jws::with_signature_of;
+use loopback::{HttpClient, client, serve};
 use support::Stop;
 use table::{Seen, Table, run_program};
 
@@ -37,6 +35,8 @@ use table::{Seen, Table, run_program};
 mod authority;
 #[path = "support/compact_jws.rs"]
 mod compact_jws;
+#[path = "support/loopback.rs"]
+mod loopback;
 mod support;
 #[path = "support/table.rs"]
 mod table;
@@ -197,22 +197,15 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     table.row("key removed, /removal", 401, "the signing key is not known", &removed)
 }
 
-fn client() -> Client<HttpConnector, Empty<&'static [u8]>> {
-    Client::builder(TokioExecutor::new()).build_http()
-}
-
 /// A called service, and a client of it that sends arbitrary tokens, without the client layer.
 struct M2 {
     url: String,
-    client: Client<HttpConnector, Empty<&'static [u8]>>,
+    client: HttpClient,
 }
 
 impl M2 {
     async fn serve(app: Router) -> Result<Self, Stop> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Ok(Self { url, client: client() })
+        Ok(Self { url: serve(app).await?, client: client() })
     }
 
     async fn charge(&self, token: Option<&str>) -> Result<Seen, Stop> {
@@ -223,11 +216,7 @@ impl M2 {
         Ok(seen(&self.client.request(self.request(path, token)?).await?))
     }
 
-    fn request(
-        &self,
-        path: &str,
-        token: Option<&str>,
-    ) -> Result<Request<Empty<&'static [u8]>>, Stop> {
+    fn request(&self, path: &str, token: Option<&str>) -> Result<Request<Empty<Bytes>>, Stop> {
         let mut request = Request::get(format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -242,5 +231,5 @@ fn seen<B>(response: &Response<B>) -> Seen {
         let (_, description) = text.split_once("error_description=\"")?;
         Some(description.split_once('"')?.0.to_owned())
     });
-    Seen { status: response.status().as_u16(), description }
+    Seen { status: response.status().as_str().to_owned(), description }
 }

@@ -44,7 +44,7 @@
 //! ```
 //!
 //! hyper-util clients and [tonic channels](grpc) take the same layer. [`other_clients`] has a recipe
-//! for generated clients and any other one. See also [`client`] and [`token`].
+//! for generated and all other clients. See also [`client`] and [`token`].
 //!
 //! # M2: admit only services
 //!

@@ -1,4 +1,4 @@
-//! The authority of the demo: an embedded core behind a real socket.
+//! The authority of `chain` and `demo`: an embedded core behind a real socket.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tower_m2m::embedded_core::BuildError;
 use crate::compact_jws::kid;
 use crate::support::Stop;
 
-/// The interval at which the demo checks whether the core has rotated its keys.
+/// The interval at which [`Authority`] checks whether the core has rotated its keys.
 const POLL: Duration = Duration::from_millis(100);
 
 /// A core whose server can be stopped and started again.

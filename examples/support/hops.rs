@@ -10,7 +10,7 @@ use axum::response::Response;
 use tower_m2m::Rejection;
 
 use crate::support::Stop;
-use crate::table::{self, Table};
+use crate::table::{Seen, Table};
 
 /// A request that a service received.
 #[derive(Clone)]
@@ -25,19 +25,24 @@ impl Hop {
     pub(crate) fn new(service: &'static str, status: u16, saw: &str) -> Self {
         Self { service, status, saw: saw.to_owned() }
     }
+
+    fn into_seen(self) -> Seen {
+        Seen { status: self.status.to_string(), description: Some(self.saw) }
+    }
 }
 
 /// Whom a handler saw, as an extension of its response.
 #[derive(Clone)]
-pub(crate) struct Seen(String);
+pub(crate) struct SeenCaller(String);
 
-impl Seen {
+impl SeenCaller {
     pub(crate) fn new(caller: Option<&str>, user: &str) -> Self {
         Self(format!("caller {}, {user}", caller.unwrap_or("without a name")))
     }
 }
 
-/// The hops since the last table was printed, innermost first: the last service responds first.
+/// The hops since the last call of [`print`](Self::print), innermost first: the last service responds
+/// first.
 #[derive(Clone, Default)]
 pub(crate) struct Hops(Arc<Mutex<Vec<Hop>>>);
 
@@ -57,7 +62,7 @@ impl Hops {
 
     fn push(&self, service: &'static str, response: &Response) {
         let rejection = response.extensions().get::<Rejection>().map(ToString::to_string);
-        let seen = response.extensions().get::<Seen>().map(|Seen(text)| text.clone());
+        let seen = response.extensions().get::<SeenCaller>().map(|SeenCaller(text)| text.clone());
         let saw = rejection.or(seen).unwrap_or_default();
         let hop = Hop { service, status: response.status().as_u16(), saw };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(hop);
@@ -74,17 +79,14 @@ impl Hops {
         table.section(title)?;
         let mut seen = seen.into_iter().rev();
         for hop in expected {
-            let (status, saw) = match seen.next() {
-                Some(seen) if seen.service == hop.service => (seen.status, seen.saw),
-                _ => (0, "not called".to_owned()),
+            let seen = match seen.next() {
+                Some(seen) if seen.service == hop.service => seen.into_seen(),
+                _ => Seen { status: "none".to_owned(), description: None },
             };
-            let at = format!("at {}", hop.service);
-            let seen = table::Seen { status, description: Some(saw) };
-            table.row(&at, hop.status, &hop.saw, &seen)?;
+            table.row(&format!("at {}", hop.service), hop.status, &hop.saw, &seen)?;
         }
-        for Hop { service, status, saw } in seen {
-            let seen = table::Seen { status, description: Some(saw) };
-            table.row(&format!("at {service}"), 0, "not called", &seen)?;
+        for hop in seen {
+            table.row(&format!("at {}", hop.service), "none", "not called", &hop.into_seen())?;
         }
         Ok(())
     }
@@ -126,7 +128,7 @@ mod tests {
             for Hop { service, status, saw } in seen.into_iter().rev() {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = status.try_into().unwrap();
-                response.extensions_mut().insert(Seen(saw));
+                response.extensions_mut().insert(SeenCaller(saw));
                 hops.push(service, &response);
             }
             let mut table = Table::new("hops");

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::support::{Stop, exit_code, has_colour, log_to_stderr, print};
 
-/// Maximum duration of a program. It takes about 10 s; a slow machine may need longer.
+/// Maximum duration of a program. The demo takes about 10 s; a slow machine may need longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const BOLD: &str = "1";
@@ -18,8 +18,11 @@ const DIM: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
 
-/// The widths of the columns for HTTP statuses.
-const WIDTHS: Widths = Widths { case: 26, expected: 8, seen: 4 };
+/// The width of the first column, unless a program has longer cases.
+const CASE: usize = 26;
+
+/// The width of the columns with a status, unless a program has longer ones.
+const STATUS: usize = "expected".len();
 
 /// Runs the cases of the example `name`, which takes no arguments. The exit code is 1 if a row was
 /// not as expected. `rows` is what the last line calls them.
@@ -60,25 +63,19 @@ fn asks_for_help() -> Result<bool, lexopt::Error> {
     }
 }
 
-/// What M2 answered: the status, by default of HTTP, and the `error_description` if it refused the
-/// token.
-pub(crate) struct Seen<S = u16> {
-    pub(crate) status: S,
+/// What a program saw: a status, and what the last column says about it. `None` if there is nothing
+/// to compare with the expected text.
+pub(crate) struct Seen {
+    pub(crate) status: String,
     pub(crate) description: Option<String>,
-}
-
-/// The widths of the columns before the last one, in characters.
-struct Widths {
-    case: usize,
-    expected: usize,
-    seen: usize,
 }
 
 /// Prints each case as soon as its response is received.
 pub(crate) struct Table {
     started: Instant,
     has_colour: bool,
-    widths: Widths,
+    case: usize,
+    status: usize,
     rows: &'static str,
     count: usize,
     as_expected: usize,
@@ -87,21 +84,28 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(rows: &'static str) -> Self {
         let has_colour = has_colour(&io::stdout());
-        Self { started: Instant::now(), has_colour, widths: WIDTHS, rows, count: 0, as_expected: 0 }
+        Self {
+            started: Instant::now(),
+            has_colour,
+            case: CASE,
+            status: STATUS,
+            rows,
+            count: 0,
+            as_expected: 0,
+        }
     }
 
-    /// Widens the columns, for statuses of up to `status` characters.
-    #[allow(dead_code)] // not every program has long statuses
+    /// Widens the columns, for cases and statuses of up to so many characters.
+    #[allow(dead_code)] // not every program has long ones
     pub(crate) fn widen(&mut self, case: usize, status: usize) {
-        self.widths = Widths { case, expected: status.max(8), seen: status.max(4) };
+        (self.case, self.status) = (case, status);
     }
 
-    /// Prints the names of the columns, of which the first and the last differ.
+    /// Prints the head of the table. `first` and `last` name the columns that differ between programs.
     pub(crate) fn head(&self, first: &str, last: &str) -> Result<(), Stop> {
-        let Widths { case, expected, seen } = self.widths;
-        let columns =
-            format_args!("  {first:case$}  {:expected$}  {:seen$}  {last}", "expected", "seen");
-        print(self.coloured(BOLD, columns))
+        let Self { case, status, .. } = *self;
+        let head = format!("  {first:case$}  {:status$}  {:status$}  {last}", "expected", "seen");
+        print(self.coloured(BOLD, head))
     }
 
     /// Says what the next rows are about.
@@ -116,15 +120,16 @@ impl Table {
         print(self.coloured(DIM, format_args!("… {what}")))
     }
 
-    /// Prints a case. It is as expected if M2 answered with this status and, if its response has an
-    /// `error_description`, with this reason.
-    pub(crate) fn row<S: Copy + Display + PartialEq>(
+    /// Prints a row. It is as expected if this status was seen and, if there is a description, this
+    /// one.
+    pub(crate) fn row(
         &mut self,
         case: &str,
-        expected: S,
+        expected: impl Display,
         reason: &str,
-        seen: &Seen<S>,
+        seen: &Seen,
     ) -> Result<(), Stop> {
+        let expected = expected.to_string();
         let description = seen.description.as_deref();
         let is_reason = description.is_none_or(|description| description == reason);
         let is_as_expected = seen.status == expected && is_reason;
@@ -137,10 +142,9 @@ impl Table {
             _ => reason.to_owned(),
         };
         let mark = self.coloured(colour, mark);
-        // Numbers are aligned to the right, texts to the left.
-        let status = self.coloured(colour, format_args!("{:1$}", seen.status, self.widths.seen));
-        let Widths { case: width, expected: expected_width, .. } = self.widths;
-        print(format_args!("{mark} {case:width$}  {expected:expected_width$}  {status}  {reason}"))
+        let Self { case: case_width, status: width, .. } = *self;
+        let status = self.coloured(colour, format_args!("{:width$}", seen.status));
+        print(format_args!("{mark} {case:case_width$}  {expected:width$}  {status}  {reason}"))
     }
 
     /// Prints the last line. Returns whether all rows were as expected.
@@ -169,6 +173,7 @@ mod tests {
     async fn exit_code_of(rows: &[Row]) -> Option<ExitCode> {
         let run_rows = async |table: &mut Table| {
             for &(expected, status, description) in rows {
+                let status = status.to_string();
                 let description = description.map(str::to_owned);
                 table.row("case", expected, "reason", &Seen { status, description })?;
             }

@@ -173,8 +173,8 @@ impl AddServiceTokenLayer {
     /// them further, and gives no origin a token. A second call replaces the list.
     ///
     /// A request whose URI has no authority matches no origin, so do not call this for a tonic
-    /// `Channel`: tonic passes URIs without authority to its layers, and a channel has only one
-    /// origin. A request with a malformed port, such as `99999`, matches no origin either.
+    /// `Channel`, which has only one origin: tonic passes URIs without authority to its layers, unless
+    /// the client was made with `with_origin`. A request with a malformed port, such as `99999`, matches no origin either.
     ///
     /// Letter case, a default port and the spelling of an IPv6 address make no difference. A name
     /// with a trailing dot is another host, and so is the IPv4 address in an IPv6 address:

@@ -8,11 +8,11 @@
 //! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
 //! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a `Middleware`
 //! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header
-//! value, and allocates only if the request's header map has to grow, also while the token is
-//! renewed. For clients that take no layer, [`other_clients`](crate::other_clients) has recipes.
+//! value. A request that does not wait allocates only if its header map has to grow, also while the
+//! token is renewed. For clients that take no layer, [`other_clients`](crate::other_clients) has recipes.
 //!
 //! An extension of the request, [`RequestToken`], opts one request out of the layer, or gives it
-//! another token within the options of the layer.
+//! another token. The origins, the header and `if_not_present` of the layer still apply.
 //!
 //! The layer also reads the head of each response, but not its trailers: [gRPC](crate::grpc) has a
 //! recipe for those. If the called service rejects the token in use, with 401 and

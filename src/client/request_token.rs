@@ -13,23 +13,26 @@ use crate::token::ServiceToken;
 /// | request to an allowed origin | unchanged | carries `token` |
 /// | request to another origin | unchanged | unchanged |
 /// | header of the layer present | unchanged | replaced, or kept with `if_not_present` |
-/// | expired token | sent at once | waits for the renewal of `token` |
-/// | rejection | not reported | reported to `token`, which is renewed |
+/// | token of the layer or `token` has expired | not waited for | waits for the renewal of `token` |
+/// | rejection | not reported | reported to `token`, which may be replaced |
 /// | [`RetryOnceLayer`](crate::RetryOnceLayer) | does not repeat it | repeats it with the successor of `token` |
 ///
 /// The allowed origins are those of [`only_to`](crate::AddServiceTokenLayer::only_to) and
-/// [`by_origin`](crate::AddServiceTokenLayer::by_origin): a request gives no other origin a token.
-/// The header is the layer's too.
+/// [`by_origin`](crate::AddServiceTokenLayer::by_origin): the extension cannot send a token to another
+/// origin. The token goes into the layer's header.
 ///
-/// The extension stays in the request. So a retry outside the layer sends the same token again, and
-/// each `AddServiceTokenLayer` that the request passes obeys it: two layers with different headers
-/// send the token in both, each to its own origins. No client sends extensions to the called
-/// service. A middleware that makes a new request drops them, as tower-http's `FollowRedirect` does
-/// after a redirect: put it inside the layer.
+/// The extension stays in the request. So a retry outside the layer uses the same token, with its
+/// current value, and each `AddServiceTokenLayer` that the request passes obeys it: two layers with
+/// different headers send the token in both, each to its own origins. No client sends extensions to
+/// the called service.
 ///
-/// A `reqwest::Request` has no public extensions. Send one without a token through
-/// [`AddServiceToken::get_ref`](crate::AddServiceToken::get_ref), and one with another token with
-/// its own header, through a layer with
+/// A middleware that makes a new request drops the extension. tower-http's `FollowRedirect` does so
+/// after a redirect: outside the layer, the redirected request carries the token of the layer if its
+/// origin is allowed. The [module](crate::client) says what a redirect inside the layer carries.
+///
+/// A `reqwest::Request` has no public extensions. To send one without a token, call
+/// [`AddServiceToken::get_ref`](crate::AddServiceToken::get_ref). To send another token, set the
+/// header yourself, and use
 /// [`if_not_present`](crate::AddServiceTokenLayer::if_not_present).
 ///
 /// ```
@@ -89,7 +92,7 @@ impl RequestToken {
     /// The layer adds this token to the request, instead of its own.
     ///
     /// The token is cheap to clone, so keep one and clone it for each request: its renewal stops
-    /// when the last clone is dropped. The layer takes the token's lock for a few instructions.
+    /// when the last clone is dropped.
     ///
     /// ```
     /// use http::Request;
@@ -108,24 +111,5 @@ impl RequestToken {
     /// `None` if the request carries no token.
     pub(super) fn into_token(self) -> Option<ServiceToken> {
         self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debug_prints_no_token() {
-        let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzb3VyY2UiOiJtaWNyb3NlcnZpY2UifQ.c2ln";
-        let token = ServiceToken::from_jwt(jwt).unwrap();
-        for (choice, expected) in [
-            (RequestToken::none(), "RequestToken(None)"),
-            (RequestToken::of(token), "RequestToken(Some(ServiceToken {"),
-        ] {
-            let text = format!("{choice:?}");
-            assert!(text.starts_with(expected), "{text}");
-            assert!(!text.contains("eyJ") && !text.contains("c2ln"), "{text}");
-        }
     }
 }

@@ -123,7 +123,8 @@ impl SendPolicy {
         TokenCopy::new(self.token(chosen).clone())
     }
 
-    /// The token that a request with this extension carries. `None` if no token has to be added.
+    /// The token that a request carries: that of its extension or, without one, that of its target.
+    /// `None` if no token has to be added.
     #[inline]
     pub(super) fn choose(
         &self,

@@ -62,7 +62,8 @@ impl TokenValue {
         }
         let header_value = bearer::write(jwt)
             .map_err(|_| TokenError::Malformed { reason: "a header cannot carry the token" })?;
-        // The first clone allocates a reference count. Made here, so that no request allocates it.
+        // The first clone of a `HeaderValue` allocates its reference count, for which no request is
+        // to pay.
         drop(header_value.clone());
         let issued_at = claims.get("iat").and_then(Value::as_u64).unwrap_or_default();
         let expiry = expires_at.unwrap_or(u64::MAX);

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use billing_service::pb::billing_client::BillingClient;
 use http::Request;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -17,7 +18,7 @@ use tower_m2m::{
     Rejection, RejectionReason, RequireClaimLayer, ServiceClaims, VerifyServiceTokenLayer,
 };
 
-use crate::support::{connect, orders, serve_behind, token_layer};
+use crate::support::{amount, billing, connect, orders, serve_behind, token_layer};
 
 /// A codec of empty messages.
 #[derive(Clone, Copy, Default)]
@@ -210,13 +211,19 @@ async fn tonic_client_maps_http_refusals_to_codes() {
 }
 
 #[tokio::test]
-async fn layer_with_origins_adds_no_token_on_a_tonic_channel() {
+async fn layer_with_origins_needs_a_client_with_an_origin() {
     let authority = TestAuthority::offline();
-    let origin = serve(VerifyServiceTokenLayer::new(authority.verifier())).await;
-    let channel = connect(origin.clone());
-    // Requests on a channel have no authority, as the docs of `only_to` say.
-    let service = token_layer(orders(&authority)).only_to([origin]).unwrap().layer(channel);
-    assert_eq!(call(service).await.unwrap_err().code(), Code::Unauthenticated);
+    let layer = VerifyServiceTokenLayer::new(authority.verifier());
+    let url = serve_behind(layer, Routes::new(billing())).await;
+    let service = token_layer(orders(&authority)).only_to([&url]).unwrap();
+    let service = service.layer(connect(url.clone()));
+    let mut without_origin = BillingClient::new(service.clone());
+    let status = without_origin.charge(amount(500)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let mut client = BillingClient::with_origin(service.clone(), url.parse().unwrap());
+    assert_eq!(client.charge(amount(500)).await.unwrap().into_inner().caller, "orders");
+    let mut elsewhere = BillingClient::with_origin(service, "http://localhost:1".parse().unwrap());
+    assert_eq!(elsewhere.charge(amount(500)).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]

@@ -24,15 +24,15 @@ pub async fn serve(
 
 fn charge(_: Params<'_>, _: &(), extensions: &Extensions) -> Result<String, ErrorObjectOwned> {
     let caller = caller(extensions)?;
-    caller.check("service", ["orders", "refunds"]).map_err(forbidden)?;
-    Ok(format!("charged for {:?}", caller.service()))
+    caller.check("service", ["orders", "refunds"]).map_err(rpc_error)?;
+    Ok(format!("charged for {}", caller.service().unwrap_or_default()))
 }
 
 /// The claims of the calling service.
 fn caller(extensions: &Extensions) -> Result<&ServiceClaims, ErrorObjectOwned> {
     // The layer is missing.
     let caller = ServiceClaims::from_extensions(extensions).ok_or(ErrorCode::InternalError)?;
-    // The layer verifies a WebSocket once, at its start.
+    // Not `expires_at`: a token also ends when its key is withdrawn or a deny list has an entry for it.
     match caller.expired().now_or_never() {
         Some(()) => Err(ErrorObject::owned(401, "the token has expired", None::<()>)),
         None => Ok(caller),
@@ -40,7 +40,7 @@ fn caller(extensions: &Extensions) -> Result<&ServiceClaims, ErrorObjectOwned> {
 }
 
 /// A JSON-RPC error with the status of the rejection as its code.
-fn forbidden(rejection: Rejection) -> ErrorObjectOwned {
+fn rpc_error(rejection: Rejection) -> ErrorObjectOwned {
     let code = i32::from(rejection.status().as_u16());
     ErrorObject::owned(code, rejection.to_string(), None::<()>)
 }

@@ -8,7 +8,6 @@
 //! receipts and the caller that M2 saw. The exit code is 1 if a code or a message is not the expected
 //! one.
 
-use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::LayerExt;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::health_reporter;
@@ -36,7 +35,7 @@ use tower_m2m::{
 };
 
 use support::Stop;
-use table::{Table, run_program};
+use table::{Seen, Table, run_program};
 
 #[path = "../../support/mod.rs"]
 mod support;
@@ -58,22 +57,11 @@ environment:
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A gRPC code, printed as tonic spells it.
-#[derive(Clone, Copy, PartialEq)]
-struct GrpcCode(Code);
-
-const OK: GrpcCode = GrpcCode(Code::Ok);
-const UNAUTHENTICATED: GrpcCode = GrpcCode(Code::Unauthenticated);
-const PERMISSION_DENIED: GrpcCode = GrpcCode(Code::PermissionDenied);
-const UNAVAILABLE: GrpcCode = GrpcCode(Code::Unavailable);
-
-impl fmt::Display for GrpcCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{:?}", self.0))
-    }
-}
-
-type Seen = table::Seen<GrpcCode>;
+/// gRPC codes, as tonic spells them.
+const OK: &str = "Ok";
+const UNAUTHENTICATED: &str = "Unauthenticated";
+const PERMISSION_DENIED: &str = "PermissionDenied";
+const UNAVAILABLE: &str = "Unavailable";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -114,8 +102,8 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
         &check(m2.clone()).await,
     )?;
 
-    // A client of M2 without the layer, which sends arbitrary tokens.
-    let mut anyone = BillingClient::new(m2.clone());
+    // A client without the layer, which sends arbitrary tokens.
+    let mut without_layer = BillingClient::new(m2.clone());
     let good = || authority.token().claim("service", "orders").audience("billing");
     for (case, token, code, message) in [
         ("no token", None, UNAUTHENTICATED, "no credential"),
@@ -138,12 +126,12 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
         if let Some(token) = token {
             request.metadata_mut().insert("authorization", token.bearer().to_str()?.parse()?);
         }
-        let charged = seen(anyone.charge(request).await);
+        let charged = seen(without_layer.charge(request).await);
         table.row(&format!("Charge, {case}"), code, message, &charged)?;
     }
-    let refused = read(anyone.charge_in_parts(Amount { cents: 500 }).await).await;
+    let refused = read(without_layer.charge_in_parts(Amount { cents: 500 }).await).await;
     table.row("ChargeInParts, no token", UNAUTHENTICATED, "no credential", &refused)?;
-    let refused = read(anyone.charge_each(amounts([100, 200])).await).await;
+    let refused = read(without_layer.charge_each(amounts([100, 200])).await).await;
     table.row("ChargeEach, no token", UNAUTHENTICATED, "no credential", &refused)?;
 
     let refund = seen(RefundsClient::new(orders).refund(Amount { cents: 500 }).await);
@@ -205,7 +193,7 @@ async fn check(m2: Channel) -> Seen {
     match HealthClient::new(m2).check(HealthCheckRequest { service }).await {
         Ok(response) => {
             let status = response.into_inner().status().as_str_name();
-            Seen { status: OK, description: (status != "SERVING").then(|| status.to_owned()) }
+            ok((status != "SERVING").then(|| status.to_owned()))
         }
         Err(status) => refused(&status, ""),
     }
@@ -228,11 +216,11 @@ async fn charge_until_token_ends(
     // M1 renews its token 15 min before it ends. The call goes on with the old one.
     authority.clock().advance(50 * MINUTE);
     renewed(token, &sent).await;
-    // The end of the old token, with the leeway of M2.
+    // Passes `exp` of the old token, plus the leeway of M2.
     authority.clock().advance(10 * MINUTE + Duration::from_secs(30));
     let before = format!("{}; then ", shown(&received));
     Ok(match receipts.message().await {
-        Ok(receipt) => Seen { status: OK, description: receipt.map(|receipt| shown(&[receipt])) },
+        Ok(receipt) => ok(receipt.map(|receipt| shown(&[receipt]))),
         Err(status) => refused(&status, &before),
     })
 }
@@ -243,7 +231,7 @@ fn amounts<const N: usize>(cents: [u64; N]) -> impl tonic::IntoStreamingRequest<
 
 fn seen(result: Result<Response<Receipt>, Status>) -> Seen {
     match result {
-        Ok(response) => Seen { status: OK, description: Some(shown(&[response.into_inner()])) },
+        Ok(response) => ok(Some(shown(&[response.into_inner()]))),
         Err(status) => refused(&status, ""),
     }
 }
@@ -258,7 +246,7 @@ async fn read(result: Result<Response<Streaming<Receipt>>, Status>) -> Seen {
     loop {
         match stream.message().await {
             Ok(Some(receipt)) => received.push(receipt),
-            Ok(None) => return Seen { status: OK, description: Some(shown(&received)) },
+            Ok(None) => return ok(Some(shown(&received))),
             Err(status) => return refused(&status, &format!("{}; then ", shown(&received))),
         }
     }
@@ -270,9 +258,12 @@ fn shown(receipts: &[Receipt]) -> String {
     format!("{caller}: {} cents", cents.join(", "))
 }
 
+fn ok(description: Option<String>) -> Seen {
+    Seen { status: OK.to_owned(), description }
+}
+
+/// `before` is what was received before the status.
 fn refused(status: &Status, before: &str) -> Seen {
-    Seen {
-        status: GrpcCode(status.code()),
-        description: Some(format!("{before}{}", status.message())),
-    }
+    let description = Some(format!("{before}{}", status.message()));
+    Seen { status: format!("{:?}", status.code()), description }
 }

@@ -1,4 +1,4 @@
-//! The example `grpc`. Its unit tests check that a call that differs is noticed.
+//! The example `grpc`. `tests/example_tables.rs` checks that its table notices a call that differs.
 
 use super::*;
 

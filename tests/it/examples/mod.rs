@@ -15,6 +15,7 @@ use tower_m2m::testing::{RecordingServer, TestAuthority};
 use crate::client_credentials::{JSON, response};
 use crate::support::{DeadPort, TIMEOUT, example, serve};
 
+mod chain;
 mod grpc;
 mod mint;
 mod servers;
