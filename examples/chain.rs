@@ -117,6 +117,8 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     let at_orders = |status, saw: &str| Hop::new("orders", status, saw);
     let at_billing = |status, saw: &str| Hop::new("billing", status, saw);
     let by_shop = "caller shop, user user-1";
+    table
+        .wait("shop calls orders, and orders calls billing; the user's token is in x-user-token")?;
     table.head("hop", "what the called service saw")?;
 
     shop.clone().oneshot(request_to(&orders, "/charge", Some(&user))?).await?;

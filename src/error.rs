@@ -90,8 +90,8 @@ pub enum ConfigError {
         /// The name of the header, in lower case.
         name: String,
     },
-    /// The list of origins and their tokens is empty.
-    #[error("no origin has a token")]
+    /// The list of origins is empty, so that no request would carry a token.
+    #[error("the list of origins is empty")]
     NoOrigins,
     /// One of several verifiers accepts any issuer, or only the empty one, so that no `iss` can
     /// select it.

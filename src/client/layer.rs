@@ -176,15 +176,15 @@ impl AddServiceTokenLayer {
     /// `Channel`, which has only one origin: tonic passes URIs without authority to its layers, unless
     /// the client was made with `with_origin`. A request with a malformed port, such as `99999`, matches no origin either.
     ///
-    /// Letter case, a default port and the spelling of an IPv6 address make no difference. A name
-    /// with a trailing dot is another host, and so is the IPv4 address in an IPv6 address:
+    /// Letter case, a default port and the spelling of an IPv6 address make no difference. `localhost`
+    /// is not `127.0.0.1`. A name with a trailing dot is another host, and so is the IPv4 address in an IPv6 address:
     /// `[::ffff:127.0.0.1]` is not `127.0.0.1`. reqwest normalises URLs before the layer compares
     /// them. The URI of an `http::Request` keeps its spelling, and matches only with punycode for
     /// other characters than ASCII, and with IPv4 addresses in dotted decimal form.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Origin`] if an item is not `http://` or `https://`, a host and an optional
+    /// [`ConfigError::NoOrigins`] if the list is empty; [`ConfigError::Origin`] if an item is not `http://` or `https://`, a host and an optional
     /// port other than 0: patterns such as `https://*.internal` are no origins; [`ConfigError::UrlCredentials`] if it holds a user or password;
     /// [`ConfigError::PlainHttp`] if it is plain http to a host that is not on loopback, unless
     /// [`allow_plain_http`](Self::allow_plain_http) was called before.
@@ -212,7 +212,10 @@ impl AddServiceTokenLayer {
             false => Origin::parse,
         };
         let origins = origins.into_iter().map(|origin| parse(origin.as_ref()));
-        let origins = origins.collect::<Result<_, _>>()?;
+        let origins = origins.collect::<Result<Vec<_>, _>>()?;
+        if origins.is_empty() {
+            return Err(ConfigError::NoOrigins);
+        }
         Ok(self.with(|policy| policy.allow_only(origins)))
     }
 

@@ -35,6 +35,9 @@
 //! outside a tokio runtime. The use of an expired token is logged as an error, once for each value of
 //! the token.
 //!
+//! A request that carries no token because its origin is not allowed is logged at `debug`, and the
+//! first one whose URI has no authority as a warning.
+//!
 //! With hyper-util's client (features `client-legacy`, `http1` and `tokio`):
 //!
 //! ```no_run

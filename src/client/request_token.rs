@@ -5,8 +5,9 @@ use crate::token::ServiceToken;
 /// A request extension with which one request carries no token, or another one than that of
 /// [`AddServiceTokenLayer`](crate::AddServiceTokenLayer).
 ///
-/// Insert it into the extensions of an `http::Request`. A tonic `Request` has the same extensions,
-/// and reqwest-middleware has `RequestBuilder::with_extension`. `Debug` never prints the token.
+/// Insert it into the extensions of an `http::Request`. A tonic `Request` has the same extensions, but
+/// an interceptor of tonic does not read them. reqwest-middleware has
+/// `RequestBuilder::with_extension`. `Debug` never prints the token.
 ///
 /// | | [`none`](Self::none) | [`of(token)`](Self::of) |
 /// |---|---|---|

@@ -12,7 +12,8 @@ use super::request_token::RequestToken;
 /// the responses and waits for a renewal as the layer does.
 ///
 /// Put it inside a retry middleware, with a later call of `with`: each attempt then carries the
-/// current token. `RequestBuilder::with_extension` takes a [`RequestToken`].
+/// current token. `RequestBuilder::with_extension` takes a [`RequestToken`]. The page
+/// [`other_clients`](crate::other_clients#reqwest-middleware) shows both.
 ///
 /// ```no_run
 /// use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
@@ -20,7 +21,6 @@ use super::request_token::RequestToken;
 ///
 /// fn billing(token: ServiceToken) -> Result<ClientWithMiddleware, ConfigError> {
 ///     let token = AddServiceTokenLayer::new(token).only_to(["https://billing.internal"])?;
-///     // .with(RetryTransientMiddleware::new_with_policy(policy)) belongs before it
 ///     Ok(ClientBuilder::new(reqwest::Client::new()).with(token).build())
 /// }
 /// ```

@@ -140,7 +140,7 @@ impl SendPolicy {
             let origins = targets.iter().map(|target| &target.origin);
             let found = request.origin().and_then(|origin| origin.position_in(origins));
             let Some(index) = found else {
-                self.log_missing_authority(request);
+                self.log_other_origin(request);
                 return None;
             };
             target = index;
@@ -149,10 +149,12 @@ impl SendPolicy {
         (!is_kept).then_some(ChosenToken { target, own })
     }
 
-    /// Warns of the first request without authority, which has no origin to compare.
-    fn log_missing_authority(&self, request: &impl OutgoingRequest) {
-        let logged = &self.no_authority_logged;
-        if !request.has_authority() && !logged.swap(true, Ordering::Relaxed) {
+    /// Says why a request carries no token. Warns of the first one without authority, which has no
+    /// origin to compare.
+    fn log_other_origin(&self, request: &impl OutgoingRequest) {
+        if request.has_authority() {
+            tracing::debug!("request to another origin, service token not added");
+        } else if !self.no_authority_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!("request without authority, service token not added");
         }
     }

@@ -134,7 +134,7 @@ impl IntoResponse for ServiceClaimsRejection {
             None => {
                 tracing::error!(
                     target: "tower_m2m::server",
-                    "ServiceClaims extracted without VerifyServiceTokenLayer"
+                    "ServiceClaims extracted without VerifyServiceTokenLayer around it"
                 );
                 MISSING_LAYER.into_response()
             }

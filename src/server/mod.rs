@@ -110,9 +110,9 @@
 //! | `debug` | `request refused` | `reason`, `enforced`, `expected`, `unverified` | at each refusal |
 //! | `debug` | `claims refused by a handler` | `path`, `expected` | at each [`check`](crate::ServiceClaims::check) that fails |
 //! | `debug` | `service token claims do not fit type` | `type` | a handler extracts [`TypedClaims`] |
-//! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer` | | the handler has no layer in front |
+//! | `error` | `ServiceClaims extracted without VerifyServiceTokenLayer around it` | | the handler has no layer in front |
 //! | `error` | `ServiceClaims extracted behind an observing VerifyServiceTokenLayer` | | the first time that a handler takes [`ServiceClaims`](crate::ServiceClaims) or [`TypedClaims`] without `Option`, once for each layer |
-//! | `error` | `RequireClaimLayer without VerifyServiceTokenLayer` | | at each request |
+//! | `error` | `RequireClaimLayer without VerifyServiceTokenLayer around it` | | at each request |
 //! | `info` | `service token claim required` | `path`, `expected` | a layer is created: the marker and each required claim, once for each policy, and the rule of a [`RequireClaimLayer`] |
 //! | `error` | `claim rule matches no token` | `path`, `expected`, `flaw` | a layer is created with a [flawed](crate::Expected#flawed-values) rule |
 //! | `error` | `verifier setting matches no token` | `flaw` | a layer is created with an empty issuer, audience or subject, or without algorithms |

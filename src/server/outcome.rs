@@ -84,7 +84,7 @@ pub(super) fn require<B, ResBody: Default>(
     else {
         tracing::error!(
             target: "tower_m2m::server",
-            "RequireClaimLayer without VerifyServiceTokenLayer"
+            "RequireClaimLayer without VerifyServiceTokenLayer around it"
         );
         return Err(missing_layer());
     };

@@ -253,7 +253,7 @@ async fn only_listed_origins_receive_a_token() {
         layer.clone(),
         only(&["https://BILLING.internal:443", "https://elsewhere.example"]),
         only_second.unwrap(),
-        only(&[]),
+        only(&["https://elsewhere.example"]),
     ];
     // (URI, the index of the token that it gets from each layer)
     let cases = [
@@ -283,6 +283,9 @@ async fn request_without_authority_is_untouched_and_warned_of_once() {
         || logs.text().matches("request without authority, service token not added").count();
     assert_eq!(value_to(&layer, "https://elsewhere.example/").await, None);
     assert_eq!(warnings(), 0);
+    let other_origin =
+        "DEBUG tower_m2m::client::send_policy: request to another origin, service token not added";
+    assert_eq!(logs.text().matches(other_origin).count(), 1, "{}", logs.text());
     let own = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer own"))]);
     for uri in ["/package.Service/Call", "*", "/"] {
         assert_eq!(sent(&layer, uri, own.clone()).await, own, "{uri}");
@@ -362,7 +365,10 @@ fn invalid_list_of_origins_is_refused() {
         assert_eq!(err, *if_allowed, "{origins:?}");
     }
     assert_eq!(twice(good).to_string(), "two tokens for the origin https://a.example");
-    assert_eq!(ConfigError::NoOrigins.to_string(), "no origin has a token");
+    assert_eq!(ConfigError::NoOrigins.to_string(), "the list of origins is empty");
+    let none: [&str; 0] = [];
+    let err = AddServiceTokenLayer::new(token).only_to(none).unwrap_err();
+    assert_eq!(err, ConfigError::NoOrigins);
 }
 
 #[tokio::test]

@@ -209,7 +209,10 @@ async fn missing_layer_is_status_500_and_an_error() {
     assert_eq!(inner.calls(), 0);
     let text = logs.text();
     assert_eq!(text.matches("ERROR").count(), 3, "{text}");
-    assert_eq!(text.matches("RequireClaimLayer without VerifyServiceTokenLayer").count(), 3);
+    assert_eq!(
+        text.matches("RequireClaimLayer without VerifyServiceTokenLayer around it").count(),
+        3
+    );
 
     // A layer inside it comes too late.
     let authority = TestAuthority::offline();

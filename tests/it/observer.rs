@@ -247,7 +247,7 @@ fn subscriber_that_reads_every_handle_never_deadlocks() {
         "service token rejected, renewing it",
         "service token rejected",
         "request without authority, service token not added",
-        "ServiceClaims extracted without VerifyServiceTokenLayer",
+        "ServiceClaims extracted without VerifyServiceTokenLayer around it",
     ];
     for message in expected {
         assert!(messages.iter().any(|seen| seen == message), "not logged: {message}");
