@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Empty;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_m2m::testing::bearer;
 use tower_m2m::{
@@ -105,11 +105,20 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
     // `shop` has no routes: the cases below are its calls.
     let shop = AddServiceTokenLayer::new(token_of_shop).only_to([&orders, &billing])?;
     let shop = shop.layer(client());
-    let session = |user: &str| json!({"iss": users_issuer, "sub": user, "tId": "public"});
+    let session = |user: &str| {
+        json!({
+            "iss": users_issuer, "sub": user, "tId": "public", "rsub": user,
+            "sessionHandle": "7d3c2a52-0c8e-4a35-9d0f-4b5a1f0a9f5e",
+            "refreshTokenHash1": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        })
+    };
     let user_1 = authority.mint(session("user-1"), true).await?;
     let user_2 = authority.mint(session("user-2"), true).await?;
     let mut ended = session("user-1");
     ended["exp"] = json!(1_700_000_000);
+    let mut oauth2 = session("user-1");
+    oauth2["stt"] = json!(1);
+    let oauth2 = bearer(authority.mint(oauth2, true).await?);
     let expired = bearer(authority.mint(ended, true).await?);
     let forged = bearer(with_signature_of(&user_1, &user_2)?);
     let user = bearer(user_1);
@@ -129,6 +138,7 @@ async fn run_cases(table: &mut Table) -> Result<(), Stop> {
         ("without a user", None, "no credential"),
         ("with an expired user token", Some(&expired), "the token has expired"),
         ("with a forged user token", Some(&forged), "the signature is not valid"),
+        ("with an OAuth2 access token", Some(&oauth2), "not a session"),
     ] {
         shop.clone().oneshot(request_to(&orders, "/charge", user)?).await?;
         let expected = [at_orders(403, &format!("caller shop, no user: {why}"))];
@@ -197,10 +207,22 @@ async fn identify(
     headers: &HeaderMap,
 ) -> (StatusCode, SeenCaller) {
     let (status, user) = match users.authenticate(headers.get_all(USER_TOKEN)).await {
-        Ok(user) => (StatusCode::OK, format!("user {}", user.subject().unwrap_or_default())),
+        Ok(claims) => match session_user(&claims) {
+            Some(user) => (StatusCode::OK, format!("user {user}")),
+            None => (StatusCode::FORBIDDEN, "no user: not a session".to_owned()),
+        },
         Err(rejection) => (refusal(&rejection), format!("no user: {rejection}")),
     };
     (status, SeenCaller::new(caller.service(), &user))
+}
+
+/// The user of a session token of SuperTokens. Its OAuth2 access tokens have the same issuer and
+/// tenant, but `stt`, and no `refreshTokenHash1`.
+fn session_user(claims: &ServiceClaims) -> Option<&str> {
+    let has = |name| claims.get(name).is_some_and(Value::is_string);
+    let is_session =
+        has("sessionHandle") && has("refreshTokenHash1") && claims.get("stt").is_none();
+    claims.subject().filter(|user| is_session && !user.is_empty())
 }
 
 fn refusal(rejection: &Rejection) -> StatusCode {

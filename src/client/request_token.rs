@@ -31,10 +31,14 @@ use crate::token::ServiceToken;
 /// after a redirect: outside the layer, the redirected request carries the token of the layer if its
 /// origin is allowed. The [module](crate::client) says what a redirect inside the layer carries.
 ///
-/// A `reqwest::Request` has no public extensions. To send one without a token, call
+/// A service that forwards the `http::Request` that it received forwards its extensions too. Where a
+/// middleware of the same process may have inserted this one, remove it first; no client can.
+///
+/// A `reqwest::Request` has no public extensions: one that is converted from an `http::Request` carries
+/// the token of the layer. To send one without a token, call
 /// [`AddServiceToken::get_ref`](crate::AddServiceToken::get_ref). To send another token, set the
-/// header yourself, and use
-/// [`if_not_present`](crate::AddServiceTokenLayer::if_not_present).
+/// header yourself, and use [`if_not_present`](crate::AddServiceTokenLayer::if_not_present): it goes
+/// to every origin then, and its rejection is not reported.
 ///
 /// ```
 /// # use std::convert::Infallible;

@@ -14,6 +14,8 @@ use jsonrpsee_http_client::HttpClient;
 use jsonrpsee_http_client::transport::Error as HttpError;
 use jsonrpsee_ws_client::{WsClient, WsClientBuilder};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_m2m::testing::{TestAuthority, TokenBuilder, bearer, renewed};
 use tower_m2m::{
@@ -154,6 +156,33 @@ async fn connect(address: SocketAddr, credential: Option<HeaderValue>) -> Result
     let mut headers = HeaderMap::new();
     headers.extend(credential.map(|credential| (AUTHORIZATION, credential)));
     WsClientBuilder::new().set_headers(headers).build(format!("ws://{address}")).await
+}
+
+#[tokio::test]
+async fn jsonrpsee_websocket_client_follows_no_redirect() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let location = format!("ws://{}/", other.local_addr().unwrap());
+    let redirecting = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", redirecting.local_addr().unwrap());
+    let respond = async {
+        let (mut stream, _) = redirecting.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let response =
+            format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(response.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    };
+    let credential = token(&TestAuthority::offline(), "orders").bearer();
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, credential.clone())]);
+    let client = WsClientBuilder::new().max_redirections(1).set_headers(headers);
+    let (client, head) = tokio::join!(client.build(url), respond);
+    assert!(client.is_err() && head.contains(credential.to_str().unwrap()));
+    let accepted = other.accept();
+    assert_eq!(accepted.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 async fn charge(client: &impl ClientT) -> Result<String, Error> {

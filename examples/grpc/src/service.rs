@@ -44,11 +44,11 @@ impl Billing for BillingService {
 
     async fn charge_all(&self, request: Request<Streaming<Amount>>) -> Result<Response<Receipt>> {
         let caller = caller(&request)?.clone();
-        let mut amounts = request.into_inner();
-        let mut sum = 0;
-        while let Some(amount) = amounts.message().await? {
-            sum += amount.cents;
-        }
+        let sum = tokio::select! {
+            biased;
+            () = caller.expired() => return Err(Status::unauthenticated("the token has expired")),
+            sum = sum_of(request.into_inner()) => sum?,
+        };
         Ok(Response::new(receipt(&caller, sum)))
     }
 
@@ -80,6 +80,15 @@ impl Refunds for RefundsService {
         let caller = caller(&request)?;
         Ok(Response::new(receipt(caller, request.get_ref().cents)))
     }
+}
+
+async fn sum_of(mut amounts: Streaming<Amount>) -> Result<u64> {
+    let mut sum: u64 = 0;
+    while let Some(amount) = amounts.message().await? {
+        let overflow = || Status::invalid_argument("the sum is too large");
+        sum = sum.checked_add(amount.cents).ok_or_else(overflow)?;
+    }
+    Ok(sum)
 }
 
 /// Ends with the last amount, or when the receipts are no longer read.

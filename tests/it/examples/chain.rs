@@ -14,6 +14,7 @@ fn chain_prints_a_row_for_each_hop_and_succeeds() {
         ("orders", 403, "caller shop, no user: no credential"),
         ("orders", 403, "caller shop, no user: the token has expired"),
         ("orders", 403, "caller shop, no user: the signature is not valid"),
+        ("orders", 403, "caller shop, no user: not a session"),
         ("orders", 502, by_shop),
         ("billing", 403, "a required claim is missing or not accepted"),
         ("billing", 401, "the token is for another audience"),
@@ -24,7 +25,10 @@ fn chain_prints_a_row_for_each_hop_and_succeeds() {
         assert_eq!(rows.next(), Some(&*expected), "{printed}");
     }
     let last = printed.lines().last().unwrap();
-    assert!(rows.next().is_none() && last.starts_with("9 of 9 hops as expected, in "), "{printed}");
+    assert!(
+        rows.next().is_none() && last.starts_with("10 of 10 hops as expected, in "),
+        "{printed}"
+    );
     assert!(!printed.contains("eyJ") && !printed.contains('\x1b'), "{printed}");
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
