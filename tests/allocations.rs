@@ -1,29 +1,28 @@
 //! Allocations of the layers. With a cached token the server layer allocates only for the request's
 //! extension, the client layer allocates nothing in any stack, nor during and after a renewal, and
-//! all shapes of forged tokens allocate the same. A mint allocates in proportion to the size of its payload. The tests are a separate
-//! binary, because the counter replaces the global allocator.
+//! all shapes of forged tokens allocate the same. A mint allocates in proportion to the size of its
+//! payload. The tests are a separate binary, because the counter replaces the global allocator.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
+
+#[path = "allocations_renewal.rs"]
+mod renewal;
+mod renewing_token;
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
-use http::{Extensions, HeaderMap, Request, Response, Uri};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+use http::{Request, Response};
 use serde_json::json;
-use tokio::sync::Notify;
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, bearer};
 use tower_m2m::{
-    AddServiceToken, AddServiceTokenLayer, EmbeddedCore, RequestToken, RequireClaimLayer,
-    ServiceToken, Verifier, VerifyServiceToken, VerifyServiceTokenLayer,
+    AddServiceTokenLayer, EmbeddedCore, RequireClaimLayer, ServiceToken, Verifier,
+    VerifyServiceToken, VerifyServiceTokenLayer,
 };
 
 /// Runs one test at a time: a signature check without a free permit is queued, which allocates.
@@ -129,216 +128,6 @@ async fn adding_the_token_allocates_nothing() {
                 assert_eq!(count(&mut layer.layer(service(|_| {})), to_uri), 0, "{uri}");
             }
         }
-    }
-}
-
-/// The token of the last request of a [`Stack`].
-static SENT: Mutex<Option<HeaderValue>> = Mutex::new(None);
-
-fn record(headers: &HeaderMap) {
-    *SENT.lock().unwrap() = headers.get(AUTHORIZATION).cloned();
-}
-
-/// Sends a request. Returns the allocations of the call.
-type Call = Box<dyn FnMut() -> u64>;
-
-/// A client that responds at once, without the layer and with the layer and this token.
-type Stack = fn(&ServiceToken) -> [Call; 2];
-
-fn in_tower<S, R>(
-    layer: &AddServiceTokenLayer,
-    client: S,
-    request: impl Fn() -> R + Clone + 'static,
-) -> [Call; 2]
-where
-    S: Service<R> + Clone + 'static,
-    AddServiceToken<S>: Service<R>,
-    R: 'static,
-{
-    fn call<R>(mut service: impl Service<R> + 'static, request: impl Fn() -> R + 'static) -> Call {
-        Box::new(move || count_once(&mut service, request()))
-    }
-    [call(client.clone(), request.clone()), call(layer.layer(client), request)]
-}
-
-/// A request whose header map has room for the token.
-fn request_to<B: Default>(uri: &'static str) -> Request<B> {
-    let mut request = Request::new(B::default());
-    *request.uri_mut() = Uri::from_static(uri);
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("orders"));
-    request
-}
-
-fn http_request(token: &ServiceToken) -> [Call; 2] {
-    let layer = AddServiceTokenLayer::new(token.clone());
-    let layer = layer.only_to(["https://billing.internal"]).unwrap();
-    let client = service(|request| record(request.headers()));
-    in_tower(&layer, client, || request_to("https://billing.internal/charge"))
-}
-
-/// As tonic's channel takes it.
-fn request_with_a_path(token: &ServiceToken) -> [Call; 2] {
-    let client = service_fn(|request: Request<axum::body::Body>| {
-        record(request.headers());
-        ready(Ok::<_, Infallible>(Response::new(axum::body::Body::empty())))
-    });
-    let layer = AddServiceTokenLayer::new(token.clone());
-    in_tower(&layer, client, || request_to("/package.Service/Call"))
-}
-
-fn request_with_its_own_token(token: &ServiceToken) -> [Call; 2] {
-    let jwt = TestAuthority::offline().token().sign();
-    let layer = AddServiceTokenLayer::new(ServiceToken::from_jwt(jwt).unwrap());
-    let client = service(|request| record(request.headers()));
-    let token = token.clone();
-    in_tower(&layer, client, move || {
-        let mut request = request_to("https://billing.internal/refund");
-        request.extensions_mut().insert(RequestToken::of(token.clone()));
-        request
-    })
-}
-
-fn reqwest_to(url: &str) -> reqwest::Request {
-    let mut request = reqwest::Request::new(reqwest::Method::POST, url.parse().unwrap());
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("orders"));
-    request
-}
-
-fn reqwest_request(token: &ServiceToken) -> [Call; 2] {
-    let layer = AddServiceTokenLayer::new(token.clone());
-    let layer = layer.only_to(["https://billing.internal"]).unwrap();
-    let client = service_fn(|request: reqwest::Request| {
-        record(request.headers());
-        ready(Ok::<_, Infallible>(reqwest::Response::from(Response::new(""))))
-    });
-    in_tower(&layer, client, || reqwest_to("https://billing.internal/charge"))
-}
-
-type BoxFuture<'a> =
-    Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
-
-/// Passes each request on. It allocates its future, as every middleware does.
-struct PassOn;
-
-/// Responds to each request.
-struct Respond;
-
-// What `async_trait` generates.
-impl Middleware for PassOn {
-    fn handle<'s, 'e, 'n, 'f>(
-        &'s self,
-        request: reqwest::Request,
-        extensions: &'e mut Extensions,
-        next: Next<'n>,
-    ) -> BoxFuture<'f>
-    where
-        's: 'f,
-        'e: 'f,
-        'n: 'f,
-    {
-        Box::pin(async move { next.run(request, extensions).await })
-    }
-}
-
-impl Middleware for Respond {
-    fn handle<'s, 'e, 'n, 'f>(
-        &'s self,
-        request: reqwest::Request,
-        _: &'e mut Extensions,
-        _: Next<'n>,
-    ) -> BoxFuture<'f>
-    where
-        's: 'f,
-        'e: 'f,
-        'n: 'f,
-    {
-        record(request.headers());
-        Box::pin(ready(Ok(Response::new("").into())))
-    }
-}
-
-fn reqwest_middleware(token: &ServiceToken) -> [Call; 2] {
-    let layer = AddServiceTokenLayer::new(token.clone());
-    let layer = layer.only_to(["https://billing.internal"]).unwrap();
-    let client = || ClientBuilder::new(reqwest::Client::new());
-    let call = |client: ClientWithMiddleware| -> Call {
-        Box::new(move || {
-            let request = reqwest_to("https://billing.internal/charge");
-            count_of(|| client.execute(request))
-        })
-    };
-    [client().with(PassOn), client().with(layer)].map(|it| call(it.with(Respond).build()))
-}
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A token whose renewal is in progress.
-struct Renewing {
-    token: ServiceToken,
-    end: Arc<Notify>,
-}
-
-impl Renewing {
-    async fn start() -> Self {
-        let (authority, is_renewal) = (TestAuthority::offline(), AtomicBool::new(false));
-        let (begun, end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (begins, ends) = (Arc::clone(&begun), Arc::clone(&end));
-        let token = ServiceToken::from_source(move || {
-            let is_renewal = is_renewal.swap(true, Ordering::Relaxed);
-            let validity = if is_renewal { 2 * HOUR } else { HOUR };
-            let jwt = authority.token().validity(validity).sign();
-            let (begins, ends) = (Arc::clone(&begins), Arc::clone(&ends));
-            async move {
-                if is_renewal {
-                    begins.notify_one();
-                    ends.notified().await;
-                }
-                Ok::<_, Infallible>(jwt)
-            }
-        });
-        let token = token.await.unwrap();
-        token.report_rejected(&token.header_value());
-        begun.notified().await;
-        Self { token, end }
-    }
-
-    /// Ends the renewal. Does not read the new value, so that the next request is the first that
-    /// does.
-    async fn end(self) {
-        let expires_at = self.token.expires_at();
-        self.end.notify_one();
-        while self.token.expires_at() == expires_at {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn renewal_makes_no_request_allocate() {
-    let stacks: [(&str, Stack); 5] = [
-        ("http::Request", http_request),
-        ("a path", request_with_a_path),
-        ("its own token", request_with_its_own_token),
-        ("reqwest::Request", reqwest_request),
-        ("reqwest-middleware", reqwest_middleware),
-    ];
-    for (stack, sends) in stacks {
-        let renewing = Renewing::start().await;
-        let old = Some(renewing.token.header_value());
-        let [mut bare, mut layered] = sends(&renewing.token);
-        bare(); // warms up
-        let expected = bare();
-        assert_eq!(*SENT.lock().unwrap(), None, "{stack}");
-        for call in 0..3 {
-            assert_eq!(layered(), expected, "{stack}: request {call} during the renewal");
-        }
-        assert!(*SENT.lock().unwrap() == old, "{stack}: another token was sent");
-        renewing.end().await;
-        for call in 0..3 {
-            assert_eq!(layered(), expected, "{stack}: request {call} after the renewal");
-        }
-        let new = SENT.lock().unwrap().take();
-        assert!(new.is_some() && new != old, "{stack}: the old token was sent");
     }
 }
 
