@@ -240,6 +240,7 @@ async fn request_that_waits_for_a_token_holds_no_inner_permit() {
             Err(err) => assert!(!is_sent && err.is::<Overloaded>(), "{name}: {err}"),
         }
         expired.assert_sent(0, name);
+        assert_eq!(tokens(&expired.other), vec![None; usize::from(is_sent)], "{name}");
         expired.gate.set_open(true);
         assert_eq!(waiting.await.unwrap().unwrap(), 200, "{name}");
         expired.assert_sent(1, name);

@@ -17,6 +17,7 @@ use tower::load_shed::error::Overloaded;
 use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
+use crate::manual_clock::ManualClock;
 use crate::support::{Gate, Server, charge, credential, header, verify};
 
 type Verify = VerifyServiceTokenLayer;
@@ -50,8 +51,9 @@ async fn serve(app: Router) -> Server {
     Server::start(app.with_state(())).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn request_that_waits_for_a_key_holds_no_inner_permit() {
+    let _clock = ManualClock::new();
     let stacks: &[Stack] = &[
         (
             "ConcurrencyLimit inside",

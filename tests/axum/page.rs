@@ -43,7 +43,11 @@ async fn stack_of_m2_answers_each_request() {
             let origin = HeaderValue::from_static("https://console.example.com");
             request.headers_mut().insert("origin", origin.clone());
             let response = server.call(request).await;
-            assert_eq!((response.status().as_u16(), response.body().as_str()), (status, body));
+            assert_eq!(
+                (response.status().as_u16(), response.body().as_str()),
+                (status, body),
+                "{line}"
+            );
             assert_eq!(response.headers()["access-control-allow-origin"], origin, "{line}");
         }
         let mut preflight = server.request("OPTIONS /charge", None);

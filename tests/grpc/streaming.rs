@@ -13,7 +13,7 @@ use tower::util::option_layer;
 use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
-use crate::support::{amount, billing, connect, orders, serve_behind, token_layer, within_20_s};
+use crate::support::{amount, billing, bounded, connect, orders, serve_behind, token_layer};
 
 fn receipt(cents: u64) -> Receipt {
     Receipt { cents, caller: "orders".to_owned() }
@@ -21,7 +21,7 @@ fn receipt(cents: u64) -> Receipt {
 
 async fn read(mut receipts: Streaming<Receipt>) -> Result<Vec<Receipt>, Status> {
     let mut read = Vec::new();
-    while let Some(receipt) = receipts.message().await? {
+    while let Some(receipt) = bounded(receipts.message()).await? {
         read.push(receipt);
     }
     Ok(read)
@@ -35,11 +35,11 @@ async fn streams_in_each_direction_pass_both_layers() {
     let mut client = BillingClient::new(token_layer(orders(&authority)).layer(channel));
     let amounts = || tokio_stream::iter([100, 200, 300].map(amount));
 
-    let response = client.charge_in_parts(amount(501)).await.unwrap();
+    let response = bounded(client.charge_in_parts(amount(501))).await.unwrap();
     assert_eq!(read(response.into_inner()).await.unwrap(), [250, 251].map(receipt));
-    let response = client.charge_all(amounts()).await.unwrap();
+    let response = bounded(client.charge_all(amounts())).await.unwrap();
     assert_eq!(response.into_inner(), receipt(600));
-    let response = client.charge_each(amounts()).await.unwrap();
+    let response = bounded(client.charge_each(amounts())).await.unwrap();
     assert_eq!(read(response.into_inner()).await.unwrap(), [100, 200, 300].map(receipt));
 }
 
@@ -65,9 +65,9 @@ async fn refused_stream_has_its_status_before_any_message() {
         // The request streams stay open: the status does not wait for their end.
         let open = tokio_stream::pending;
         for (kind, outcome) in [
-            ("server", within_20_s(client.charge_in_parts(amount(1))).await.err()),
-            ("client", within_20_s(client.charge_all(open())).await.err()),
-            ("both", within_20_s(client.charge_each(open())).await.err()),
+            ("server", bounded(client.charge_in_parts(amount(1))).await.err()),
+            ("client", bounded(client.charge_all(open())).await.err()),
+            ("both", bounded(client.charge_each(open())).await.err()),
         ] {
             let status = outcome.unwrap_or_else(|| panic!("{case}, {kind}: not refused"));
             assert_eq!(status.code(), code, "{case}, {kind}");
@@ -85,14 +85,14 @@ async fn open_stream_ends_with_its_token() {
     let mut client = BillingClient::new(token_layer(token).layer(channel));
 
     let (amounts, stream) = mpsc::channel(1);
-    let call = client.charge_each(ReceiverStream::new(stream)).await.unwrap();
-    let mut receipts = call.into_inner();
-    for (cents, advance) in [(100, 0), (200, 3600), (300, 29)] {
-        authority.clock().advance(Duration::from_secs(advance)); // the verifier's leeway is 30 s
+    let call = bounded(client.charge_each(ReceiverStream::new(stream))).await;
+    let mut receipts = call.unwrap().into_inner();
+    for (cents, advance) in [(100, 0), (200, 3600)] {
+        authority.clock().advance(Duration::from_secs(advance));
         amounts.send(amount(cents)).await.unwrap();
-        assert_eq!(receipts.message().await.unwrap(), Some(receipt(cents)));
+        assert_eq!(bounded(receipts.message()).await.unwrap(), Some(receipt(cents)));
     }
-    authority.clock().advance(Duration::from_secs(1));
-    let status = within_20_s(receipts.message()).await.unwrap_err();
+    authority.clock().advance(Duration::from_secs(30)); // the verifier's leeway
+    let status = bounded(receipts.message()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the token has expired"));
 }

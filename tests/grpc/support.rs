@@ -14,9 +14,13 @@ use tonic::transport::{Channel, Server};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken, VerifyServiceTokenLayer};
 
-/// Ends a test that hangs.
-pub(crate) async fn within_20_s<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future).await.expect("not finished after 20 s")
+/// How long a test waits for an event before it fails. It only ends a hang: it is longer than any
+/// test takes on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Waits for this long at most.
+pub(crate) async fn bounded<T>(future: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, future).await.expect("the test hangs")
 }
 
 /// A free port on loopback, and its URL.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::time::timeout;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_m2m::testing::TestAuthority;
@@ -16,7 +17,7 @@ use tower_test::mock;
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{ScriptedCore, Step, good};
-use crate::support::ISSUER;
+use crate::support::{ISSUER, TIMEOUT};
 
 fn token() -> (ServiceToken, HeaderValue) {
     let token = ServiceToken::from_jwt(TestAuthority::offline().token().sign()).unwrap();
@@ -235,9 +236,12 @@ async fn service_without_clone_is_called_through_a_buffer() {
     let waiting = tokio::spawn(waiting);
     core.received(2).await;
     assert!(!waiting.is_finished(), "the expired token was sent");
-    let other = m1.ready().await.unwrap().call(get("https://elsewhere.example/", &[]));
-    assert!(other.await.unwrap().into_body().is_empty());
-    assert!(!waiting.is_finished(), "the waiting request held the slot");
+    // A waiting request that held the slot would end the test here.
+    let other = async {
+        m1.ready().await.unwrap().call(get("https://elsewhere.example/", &[])).await.unwrap()
+    };
+    assert!(timeout(TIMEOUT, other).await.unwrap().into_body().is_empty());
+    assert!(!waiting.is_finished(), "the request no longer waits");
     clock.advance(Duration::from_secs(6)).await;
     assert_eq!(waiting.await.unwrap().unwrap().into_body()[AUTHORIZATION], value);
 }

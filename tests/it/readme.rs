@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The names of all functions below these folders.
-fn functions(folders: &[PathBuf]) -> BTreeSet<String> {
+/// The names of all tests below these folders: of the first function after each `#[test]` or
+/// `#[tokio::test]`.
+fn tests(folders: &[PathBuf]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = folders.to_vec();
     while let Some(folder) = folders.pop() {
@@ -15,8 +16,12 @@ fn functions(folders: &[PathBuf]) -> BTreeSet<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(path).unwrap();
-                let after_fn = text.split("fn ").skip(1);
-                names.extend(after_fn.filter_map(|rest| Some(rest.split_once("()")?.0.to_owned())));
+                let attributes = ["#[test]", "#[tokio::test"];
+                let below = attributes.iter().flat_map(|attribute| text.split(attribute).skip(1));
+                names.extend(below.filter_map(|below| {
+                    let (name, _) = below.split_once("fn ")?.1.split_once("()")?;
+                    Some(name.to_owned())
+                }));
             }
         }
     }
@@ -32,7 +37,7 @@ fn each_stack_in_the_readme_names_its_test() {
     let rows = stacks.lines().filter(|line| line.starts_with("| "));
     let (heads, rows): (Vec<_>, Vec<_>) = rows.partition(|row| row.ends_with("| test |"));
     assert!(heads.len() == 2 && rows.len() > 30, "{rows:?}");
-    let tests = functions(&[root.join("tests"), root.join("examples")]);
+    let tests = tests(&[root.join("tests"), root.join("examples")]);
     for row in rows {
         let last = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
         assert!(tests.contains(last.trim_matches('`')), "no test {last}");

@@ -10,11 +10,12 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use reqwest_middleware::ClientBuilder;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_m2m::testing::{RecordingServer, TestAuthority};
 use tower_m2m::{AddServiceTokenLayer, RequestToken, RetryOnceLayer, ServiceToken};
 
+use crate::manual_clock::ManualClock;
 use crate::support::Logs;
 
 const SERVICE: HeaderName = HeaderName::from_static("x-service");
@@ -204,8 +205,9 @@ async fn request_that_opts_out_is_warned_of_nothing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rejected_request_is_repeated_with_its_own_token() {
+    let _clock = ManualClock::new();
     // (the extension, the index of the token that is rejected)
     let cases = [("absent", ABSENT, Some(0)), ("none", NONE, None), ("other", OTHER, Some(1))];
     for (what, choose, rejected) in cases {
@@ -254,8 +256,9 @@ async fn middleware_reports_to_the_token_of_the_request() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn expired_token_of_a_request_waits_for_its_successor() {
+    let _clock = ManualClock::new();
     for by_hyper in [true, false] {
         let (authority, m2) = (TestAuthority::start().await, RecordingServer::start().await);
         let [expired, _] = minted(&authority).await;
@@ -271,34 +274,6 @@ async fn expired_token_of_a_request_waits_for_its_successor() {
         assert_ne!(expired.header_value(), before);
         assert_eq!(received(&m2), [Some(expired.header_value())], "by hyper: {by_hyper}");
     }
-}
-
-#[tokio::test]
-async fn no_extension_of_a_request_reaches_the_server() {
-    let (m2, other) = (RecordingServer::start().await, token());
-    let layer = AddServiceTokenLayer::new(token());
-    let names = |index: usize| {
-        let requests = m2.requests();
-        requests[index].headers().keys().map(HeaderName::to_string).collect::<Vec<_>>()
-    };
-    for (index, choose) in [ABSENT, OTHER].into_iter().enumerate() {
-        assert_eq!(send_by_hyper(layer.clone(), &m2, choose(&other)).await, 200);
-        assert_eq!(names(index), names(0));
-    }
-}
-
-#[tokio::test]
-async fn reqwest_request_avoids_the_token_without_extension() {
-    let (m2, other) = (RecordingServer::start().await, token());
-    let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
-    let request = || reqwest::Request::new(reqwest::Method::GET, m2.url().parse().unwrap());
-    let m1 = AddServiceTokenLayer::new(token()).if_not_present().layer(client);
-    // As the docs of `RequestToken` say.
-    m1.get_ref().clone().call(request()).await.unwrap();
-    let mut with_other = request();
-    with_other.headers_mut().insert(AUTHORIZATION, other.header_value());
-    m1.oneshot(with_other).await.unwrap();
-    assert_eq!(received(&m2), [None, Some(other.header_value())]);
 }
 
 #[tokio::test]

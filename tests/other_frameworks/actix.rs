@@ -52,14 +52,15 @@ async fn actix_service_answers_as_the_layer_does() {
     let (server, url) = serve(verifier());
     let token = || token(&authority);
     let good = || token().bearer();
+    let cached = good();
     let realm = r#"Bearer realm="billing""#;
     let invalid = |reason: RejectionReason| {
         let description = reason.description();
         Some(format!(r#"{realm}, error="invalid_token", error_description="{description}""#))
     };
     let rows = [
-        ("good", vec![good()], 200, None),
-        ("good, again", vec![good()], 200, None),
+        ("good", vec![cached.clone()], 200, None),
+        ("good, cached", vec![cached], 200, None),
         ("none", vec![], 401, Some(realm.to_owned())),
         ("Basic", vec![HeaderValue::from_static("Basic dTpw")], 401, Some(realm.to_owned())),
         ("two", vec![good(), good()], 400, Some(format!(r#"{realm}, error="invalid_request""#))),

@@ -7,7 +7,7 @@ fn grpc_prints_a_row_for_each_call_and_succeeds() {
     let output = run("grpc", &[]);
     let printed = text(&output.stdout);
     let rows: Vec<_> = printed.lines().filter(|line| line.starts_with('✓')).collect();
-    for (call, code, message) in [
+    let expected = [
         ("Charge", "Ok", "orders: 500 cents"),
         ("ChargeInParts", "Ok", "orders: 250, 251 cents"),
         ("ChargeAll", "Ok", "orders: 600 cents"),
@@ -26,7 +26,9 @@ fn grpc_prints_a_row_for_each_call_and_succeeds() {
         ("Charge, M2 has no keys", "Unavailable", "the verification keys are not loaded yet"),
         ("ChargeEach, the token ends", "Unauthenticated", "orders: 100, 200 cents; then the token"),
         ("ChargeEach, with the next token", "Ok", "orders: 300 cents"),
-    ] {
+    ];
+    assert_eq!(rows.len(), expected.len(), "{printed}");
+    for (call, code, message) in expected {
         let expected = format!("✓ {call:34}  {code:16}  {code:16}  {message}");
         assert!(rows.iter().any(|row| row.starts_with(&expected)), "{expected}\n{printed}");
     }
