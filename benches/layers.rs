@@ -1,4 +1,5 @@
-//! Time per request of the layers around a no-op service: `cargo bench --bench layers`.
+//! Time per request of the server layers around a no-op service: `cargo bench --bench layers`.
+//! `client.rs` measures the client layer.
 //!
 //! The cost of a layer is the difference to `bare` in the same run. `signature_alone_*` is the time
 //! of jsonwebtoken's signature check, without parsing the token. `signature_alone_rs256_parsed` is
@@ -6,13 +7,8 @@
 
 mod support;
 
-use std::convert::Infallible;
-use std::future::{pending, ready};
 use std::hint::black_box;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::task::{Context, Waker};
+use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -20,45 +16,23 @@ use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::Bencher;
-use http::header::{AUTHORIZATION, HOST, HeaderValue};
-use http::{Request, Response, Uri};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
-use tower::{Layer, Service, service_fn};
+use tower::Layer;
 use tower_m2m::testing::bearer;
 use tower_m2m::{
-    AddServiceTokenLayer, AnyVerifier, DenyEntry, DenyList, Expected, RequireClaimLayer,
-    ServiceToken, TokenFile, Verifier, VerifyServiceTokenLayer,
+    AnyVerifier, DenyEntry, DenyList, Expected, RequireClaimLayer, Verifier,
+    VerifyServiceTokenLayer,
 };
 
 use support::{
-    AtomicRecorder, CALLERS, ImmediateService, RS256, call, copy_of, noop_service, request,
-    verifier, verifying_service,
+    AtomicRecorder, CALLERS, CALLS, ImmediateService, RS256, SAMPLES, bench, call, copy_of,
+    noop_service, request, verifier, verifying_service,
 };
 
 fn main() {
     divan::main();
-}
-
-/// Samples, and calls per sample, for calls that take nanoseconds. With fewer calls per sample the
-/// resolution of the clock would dominate.
-const SAMPLES: u32 = 1000;
-const CALLS: u32 = 64;
-
-/// Measures the construction of a request and the call together. Requests are constructed one by
-/// one, as in a server: for a batch constructed in advance, the allocator would cost more than the
-/// layers.
-fn bench(
-    bencher: Bencher,
-    mut service: impl ImmediateService,
-    mut make: impl FnMut() -> Request<()>,
-) {
-    for _ in 0..100 {
-        call(&mut service, make());
-    }
-    bencher.bench_local(|| call(&mut service, make()));
 }
 
 fn bench_server(bencher: Bencher, verifier: impl Into<AnyVerifier>, token: Option<&str>) {
@@ -72,7 +46,7 @@ fn bare(bencher: Bencher) {
     bench(bencher, noop_service(), || request(Some(credential.clone())));
 }
 
-/// The baseline of [`no_token`] and the `client` benches.
+/// The baseline of [`no_token`].
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn bare_without_token(bencher: Bencher) {
     bench(bencher, noop_service(), || request(None));
@@ -316,162 +290,4 @@ fn no_token(bencher: Bencher) {
 #[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
 fn garbage(bencher: Bencher) {
     bench_server(bencher, verifier(&RS256.jwks), Some("garbage"));
-}
-
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_fixed_token(bencher: Bencher) {
-    bench_client(bencher, ServiceToken::from_jwt(&RS256.service).expect("a token"));
-}
-
-/// A minted token is replaced if the called service rejects it, so the response future checks each
-/// response.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_minted_token(bencher: Bencher) {
-    bench_client(bencher, RS256.minted.clone());
-}
-
-/// A task reads the file again every 30 s, and each request checks that this task is on time.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_token_file(bencher: Bencher) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), &RS256.service).expect("a file that can be written");
-    let token = ServiceToken::from_source(TokenFile::new(file.path()));
-    bench_client(bencher, runtime.block_on(token).expect("a token"));
-}
-
-/// The successor of the token is being minted, and the token has not expired.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_token_in_renewal(bencher: Bencher) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    bench_client(bencher, runtime.block_on(token_in_renewal()));
-}
-
-async fn token_in_renewal() -> ServiceToken {
-    let (is_renewal, begun) = (AtomicBool::new(false), Arc::new(Notify::new()));
-    let begins = Arc::clone(&begun);
-    let token = ServiceToken::from_source(move || {
-        let (is_renewal, begins) = (is_renewal.swap(true, Ordering::Relaxed), Arc::clone(&begins));
-        async move {
-            if is_renewal {
-                begins.notify_one();
-                pending::<()>().await;
-            }
-            Ok::<_, Infallible>(RS256.service.as_str())
-        }
-    });
-    let token = token.await.expect("a token");
-    token.report_rejected(&token.header_value());
-    begun.notified().await;
-    token
-}
-
-fn bench_client(bencher: Bencher, token: ServiceToken) {
-    bench(bencher, AddServiceTokenLayer::new(token).layer(noop_service()), || request(None));
-}
-
-/// The baseline of the client benches whose layer compares the origin of each request.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_bare_to_billing(bencher: Bencher) {
-    bench(bencher, noop_service(), to_billing());
-}
-
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_only_to(bencher: Bencher) {
-    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
-    let layer = layer.only_to(["https://billing.internal"]).expect("an origin");
-    bench(bencher, layer.layer(noop_service()), to_billing());
-}
-
-/// Each origin has a token of its own, and the requests are to the last one of them.
-#[divan::bench(args = [1, 2, 10], sample_count = SAMPLES, sample_size = CALLS)]
-fn client_by_origin(bencher: Bencher, count: usize) {
-    let mut origins: Vec<_> =
-        (1..count).map(|number| format!("https://m2-{number:04}.internal")).collect();
-    origins.push("https://billing.internal".to_owned());
-    let tokens = origins.into_iter().map(|origin| (origin, RS256.minted.clone()));
-    let layer = AddServiceTokenLayer::by_origin(tokens).expect("origins");
-    bench(bencher, layer.layer(noop_service()), to_billing());
-}
-
-/// Makes requests to `https://billing.internal`. Their URIs are in shared memory, as parsed ones are.
-fn to_billing() -> impl FnMut() -> Request<()> {
-    let uri: Uri = String::from("https://billing.internal/charge").parse().expect("a URI");
-    move || {
-        let mut request = request(None);
-        *request.uri_mut() = uri.clone();
-        request
-    }
-}
-
-/// The baseline of [`client_extension`].
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_bare_extension(bencher: Bencher) {
-    bench(bencher, noop_service(), with_extension);
-}
-
-/// The request has an extension, as those of tonic have, but no `RequestToken`.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_extension(bencher: Bencher) {
-    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
-    bench(bencher, layer.layer(noop_service()), with_extension);
-}
-
-fn with_extension() -> Request<()> {
-    let mut request = request(None);
-    request.extensions_mut().insert(7_u64);
-    request
-}
-
-/// The baseline of the benches with a `reqwest::Request`.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_bare_reqwest(bencher: Bencher) {
-    bench_reqwest(bencher, noop_reqwest());
-}
-
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_reqwest(bencher: Bencher) {
-    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
-    bench_reqwest(bencher, layer.layer(noop_reqwest()));
-}
-
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_reqwest_only_to(bencher: Bencher) {
-    let layer = AddServiceTokenLayer::new(RS256.minted.clone());
-    let layer = layer.only_to(["https://billing.internal"]).expect("an origin");
-    bench_reqwest(bencher, layer.layer(noop_reqwest()));
-}
-
-/// Responds with an `http::Response`: that of reqwest parses a URL.
-fn noop_reqwest()
--> impl Service<reqwest::Request, Response = Response<()>, Error = Infallible> + Clone {
-    service_fn(|request: reqwest::Request| {
-        black_box(request);
-        ready(Ok(Response::new(())))
-    })
-}
-
-fn bench_reqwest(bencher: Bencher, mut service: impl Service<reqwest::Request>) {
-    let url: reqwest::Url = "https://billing.internal/charge".parse().expect("a URL");
-    let mut call = || {
-        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
-        request.headers_mut().insert(HOST, HeaderValue::from_static("billing.internal"));
-        let response = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
-        assert!(response.is_ready());
-    };
-    for _ in 0..100 {
-        call();
-    }
-    bencher.bench_local(call);
-}
-
-/// The lower bound for a client that adds a token: a reference count and an insertion.
-#[divan::bench(sample_count = SAMPLES, sample_size = CALLS)]
-fn client_by_hand(bencher: Bencher) {
-    let credential = bearer(&RS256.service);
-    bench(bencher, noop_service(), || {
-        let mut request = request(None);
-        request.headers_mut().insert(AUTHORIZATION, credential.clone());
-        request
-    });
 }

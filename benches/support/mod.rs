@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Waker};
 
+use divan::Bencher;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Request, Response};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -89,6 +90,25 @@ pub(crate) fn verifier(jwks: &str) -> Verifier {
 
 pub(crate) fn verifying_service(verifier: impl Into<AnyVerifier>) -> impl ImmediateService + Send {
     VerifyServiceTokenLayer::new(verifier).layer(noop_service())
+}
+
+/// Samples, and calls per sample, for calls that take nanoseconds. With fewer calls per sample the
+/// resolution of the clock would dominate.
+pub(crate) const SAMPLES: u32 = 1000;
+pub(crate) const CALLS: u32 = 64;
+
+/// Measures the construction of a request and the call together. Requests are constructed one by
+/// one, as in a server: for a batch constructed in advance, the allocator would cost more than the
+/// layers.
+pub(crate) fn bench(
+    bencher: Bencher,
+    mut service: impl ImmediateService,
+    mut make: impl FnMut() -> Request<()>,
+) {
+    for _ in 0..100 {
+        call(&mut service, make());
+    }
+    bencher.bench_local(|| call(&mut service, make()));
 }
 
 pub(crate) trait ImmediateService:

@@ -65,7 +65,7 @@ pin_project! {
     /// ```
     pub struct ResponseFuture<S: Service<R>, R> {
         // Set while the inner service runs. Not an enum of states: its moves would cost 20 ns
-        // (`cargo bench --bench layers client`).
+        // (`cargo bench --bench client`).
         #[pin]
         inner: Option<S::Future>,
         sent: Option<Sent>,
