@@ -1,20 +1,21 @@
-//! What `layer` and `route_layer` protect, with nested and merged routers and fallbacks.
+//! What `layer` and `route_layer` protect: routes, methods and fallbacks. `nesting.rs` has nested
+//! and merged routers.
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{any, get, get_service, options, post};
 use tower::{Layer, service_fn};
+use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
-use tower_m2m::{RequireClaimLayer, VerifyServiceTokenLayer};
 
 use crate::support::{Server, credential, header, verify};
 
-type Verify = VerifyServiceTokenLayer;
+pub(crate) type Verify = VerifyServiceTokenLayer;
 
 /// Its name, the router, and the request lines with the statuses without and with a token.
-type Shape = (&'static str, fn(Verify) -> Router, &'static [(&'static str, u16, u16)]);
+pub(crate) type Shape = (&'static str, fn(Verify) -> Router, &'static [(&'static str, u16, u16)]);
 
-async fn ok() -> &'static str {
+pub(crate) async fn ok() -> &'static str {
     "ok"
 }
 
@@ -24,16 +25,16 @@ async fn teapot() -> StatusCode {
 }
 
 /// One route, with no layer.
-fn charge() -> Router {
+pub(crate) fn charge() -> Router {
     Router::new().route("/charge", post(ok))
 }
 
-fn health() -> Router {
+pub(crate) fn health() -> Router {
     Router::new().route("/health", get(ok))
 }
 
 /// Asserts the statuses of each request.
-async fn check(shapes: &[Shape]) {
+pub(crate) async fn check(shapes: &[Shape]) {
     let authority = TestAuthority::offline();
     let token = credential(&authority, "orders");
     let mut mismatches = Vec::new();
@@ -217,251 +218,4 @@ async fn layer_on_a_route_protects_its_earlier_methods() {
         ),
     ])
     .await;
-}
-
-#[tokio::test]
-async fn nested_router_is_protected_inside_or_outside() {
-    check(&[
-        (
-            "route_layer inside",
-            |verify| health().nest("/internal", charge().route_layer(verify)),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/charge", 401, 405),
-                ("GET /internal/unknown", 404, 404),
-                ("GET /internal", 404, 404),
-                ("GET /health", 200, 200),
-            ],
-        ),
-        (
-            "layer inside: the default fallback is not nested",
-            |verify| health().nest("/internal", charge().layer(verify)),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/charge", 401, 405),
-                ("GET /internal/unknown", 404, 404),
-                ("GET /unknown", 404, 404),
-                ("GET /health", 200, 200),
-            ],
-        ),
-        (
-            "layer inside, after a fallback",
-            |verify| health().nest("/internal", charge().fallback(ok).layer(verify)),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/unknown", 401, 200),
-                ("GET /internal", 401, 200),
-                ("GET /unknown", 404, 404),
-            ],
-        ),
-        (
-            "route_layer inside, after a fallback",
-            |verify| health().nest("/internal", charge().fallback(ok).route_layer(verify)),
-            &[("POST /internal/charge", 401, 200), ("GET /internal/unknown", 200, 200)],
-        ),
-        (
-            "route_layer outside",
-            |verify| health().nest("/internal", charge().fallback(ok)).route_layer(verify),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/unknown", 200, 200),
-                ("GET /health", 401, 200),
-            ],
-        ),
-        (
-            "layer outside",
-            |verify| health().nest("/internal", charge().fallback(ok)).layer(verify),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/unknown", 401, 200),
-                ("GET /unknown", 401, 404),
-            ],
-        ),
-        (
-            "nested after the layer",
-            |verify| health().layer(verify).nest("/internal", charge()),
-            &[("GET /health", 401, 200), ("POST /internal/charge", 200, 200)],
-        ),
-        (
-            "two levels, layer on the middle one",
-            |verify| {
-                let v1 = health().nest("/internal", charge()).route_layer(verify);
-                health().nest("/v1", v1)
-            },
-            &[
-                ("POST /v1/internal/charge", 401, 200),
-                ("GET /v1/health", 401, 200),
-                ("GET /health", 200, 200),
-            ],
-        ),
-    ])
-    .await;
-}
-
-#[tokio::test]
-async fn nested_service_is_protected_with_all_its_paths() {
-    check(&[
-        (
-            "route_layer outside",
-            |verify| Router::new().nest_service("/internal", charge()).route_layer(verify),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/charge", 401, 405),
-                ("GET /internal/unknown", 401, 404),
-                ("GET /internal", 401, 404),
-                ("GET /internal/", 401, 404),
-                ("GET /unknown", 404, 404),
-            ],
-        ),
-        (
-            "around the service",
-            |verify| health().nest_service("/internal", verify.layer(charge())),
-            &[
-                ("POST /internal/charge", 401, 200),
-                ("GET /internal/unknown", 401, 404),
-                ("GET /health", 200, 200),
-            ],
-        ),
-        (
-            "route_layer inside",
-            |verify| health().nest_service("/internal", charge().route_layer(verify)),
-            &[("POST /internal/charge", 401, 200), ("GET /internal/unknown", 404, 404)],
-        ),
-    ])
-    .await;
-}
-
-#[tokio::test]
-async fn merged_router_keeps_its_own_layers() {
-    check(&[
-        (
-            "public, merged with route_layer",
-            |verify| health().merge(charge().route_layer(verify)),
-            &[
-                ("POST /charge", 401, 200),
-                ("GET /charge", 401, 405),
-                ("GET /health", 200, 200),
-                ("GET /unknown", 404, 404),
-            ],
-        ),
-        (
-            "route_layer, merged with public",
-            |verify| charge().route_layer(verify).merge(health()),
-            &[("POST /charge", 401, 200), ("GET /health", 200, 200), ("GET /unknown", 404, 404)],
-        ),
-        (
-            "public, merged with layer: its default fallback replaces the public one",
-            |verify| health().merge(charge().layer(verify)),
-            &[
-                ("POST /charge", 401, 200),
-                ("GET /health", 200, 200),
-                ("POST /health", 405, 405),
-                ("GET /unknown", 401, 404),
-            ],
-        ),
-        (
-            "layer, merged with public: the public default fallback replaces the protected one",
-            |verify| charge().layer(verify).merge(health()),
-            &[("POST /charge", 401, 200), ("GET /health", 200, 200), ("GET /unknown", 404, 404)],
-        ),
-        (
-            "a fallback of the public router wins",
-            |verify| health().fallback(ok).merge(charge().layer(verify)),
-            &[("POST /charge", 401, 200), ("GET /unknown", 200, 200)],
-        ),
-        (
-            "a fallback of the protected router wins",
-            |verify| health().merge(charge().fallback(ok).layer(verify)),
-            &[("GET /health", 200, 200), ("GET /unknown", 401, 200)],
-        ),
-        (
-            "route_layer after merge",
-            |verify| health().merge(charge()).route_layer(verify),
-            &[("POST /charge", 401, 200), ("GET /health", 401, 200), ("GET /unknown", 404, 404)],
-        ),
-        (
-            "merged after route_layer",
-            |verify| health().route_layer(verify).merge(charge()),
-            &[("GET /health", 401, 200), ("POST /charge", 200, 200)],
-        ),
-        (
-            "one path in both",
-            |verify| charge().route_layer(verify).merge(Router::new().route("/charge", get(ok))),
-            &[("POST /charge", 401, 200), ("GET /charge", 200, 200)],
-        ),
-    ])
-    .await;
-}
-
-#[tokio::test]
-async fn claim_layer_applies_inside_the_verify_layer() {
-    fn orders() -> RequireClaimLayer {
-        RequireClaimLayer::new("service", "orders")
-    }
-    /// Its name, the router, and the request lines with the statuses without a token, and with
-    /// the tokens of another service and of the required one.
-    type Shape = (&'static str, fn(Verify) -> Router, &'static [(&'static str, [u16; 3])]);
-    let shapes: &[Shape] = &[
-        (
-            "route_layer on a route",
-            |verify| {
-                let charge = post(ok).route_layer(orders());
-                Router::new().route("/charge", charge.get(ok)).route_layer(verify)
-            },
-            &[
-                ("POST /charge", [401, 403, 200]),
-                ("GET /charge", [401, 200, 200]),
-                ("PUT /charge", [401, 405, 405]),
-            ],
-        ),
-        (
-            "layer on a route, inside route_layer",
-            |verify| Router::new().route("/charge", post(ok).layer(orders())).route_layer(verify),
-            &[("POST /charge", [401, 403, 200]), ("PUT /charge", [401, 403, 405])],
-        ),
-        (
-            "layer on a route, inside layer",
-            |verify| Router::new().route("/charge", post(ok).layer(orders())).layer(verify),
-            &[("POST /charge", [401, 403, 200]), ("PUT /charge", [401, 403, 405])],
-        ),
-        (
-            "nested router",
-            |verify| health().nest("/internal", charge().route_layer(orders())).route_layer(verify),
-            &[
-                ("POST /internal/charge", [401, 403, 200]),
-                ("GET /health", [401, 200, 200]),
-                ("GET /internal/unknown", [404; 3]),
-            ],
-        ),
-        (
-            "merged router",
-            |verify| health().merge(charge().route_layer(orders())).route_layer(verify),
-            &[("POST /charge", [401, 403, 200]), ("GET /health", [401, 200, 200])],
-        ),
-        (
-            "outside the verify layer",
-            |verify| charge().route_layer(verify).route_layer(orders()),
-            &[("POST /charge", [500; 3])],
-        ),
-        (
-            "without the verify layer",
-            |verify| {
-                let public = Router::new().nest("/internal", charge().route_layer(orders()));
-                public.merge(health().route_layer(verify))
-            },
-            &[("POST /internal/charge", [500; 3]), ("GET /health", [401, 200, 200])],
-        ),
-    ];
-    let authority = TestAuthority::offline();
-    let tokens = ["refunds", "orders"].map(|service| credential(&authority, service));
-    for (name, router, requests) in shapes {
-        let server = Server::start(router(verify(&authority))).await;
-        for (line, expected) in *requests {
-            let mut seen = [server.status(line, None).await, 0, 0];
-            for (status, token) in seen[1..].iter_mut().zip(&tokens) {
-                *status = server.status(line, Some(token)).await;
-            }
-            assert_eq!(seen, *expected, "{name}: {line}");
-        }
-    }
 }

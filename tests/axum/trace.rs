@@ -1,5 +1,5 @@
-//! What a `TraceLayer` around and inside the verify layer sees. `tests/it/layer_order.rs` tests that
-//! it prints no token.
+//! What a `TraceLayer` around and inside the verify layer sees. `tests/it/layer_order.rs` tests
+//! that it prints no token.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,8 @@ use tracing::Span;
 
 use crate::support::{Server, credential, verify};
 
-/// What a layer has seen: the callers in the requests, and the statuses and reasons in the responses.
+/// What a layer has seen: the callers in the requests, and the statuses and reasons in the
+/// responses.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<Record>>);
 

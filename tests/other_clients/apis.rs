@@ -1,6 +1,6 @@
-//! An excerpt of what openapi-generator 7.25 writes for `billing.json` with the generator `rust` and
-//! the option `supportMiddleware=true`: the members of `Configuration`, and how a function builds
-//! and executes its request. The whole is five times as long.
+//! An excerpt of what openapi-generator 7.25 writes for `billing.json` with the generator `rust`
+//! and the option `supportMiddleware=true`: the members of `Configuration`, and how a function
+//! builds and executes its request. The whole is five times as long.
 
 /// The settings of each call.
 pub mod configuration {
@@ -10,7 +10,7 @@ pub mod configuration {
     #[derive(Debug, Clone)]
     #[allow(clippy::exhaustive_structs)] // as generated: users build it with `..`
     pub struct Configuration {
-        /// What the path of an operation is added to.
+        /// The URL that operation paths are appended to.
         pub base_path: String,
         /// The value of `User-Agent`.
         pub user_agent: Option<String>,
