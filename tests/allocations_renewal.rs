@@ -18,7 +18,7 @@ use crate::{count_of, count_once, service};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The token of the last request of a [`Stack`].
+/// The token of the last request of a [`BuildClients`].
 static SENT: Mutex<Option<HeaderValue>> = Mutex::new(None);
 
 fn record(headers: &HeaderMap) {
@@ -28,8 +28,8 @@ fn record(headers: &HeaderMap) {
 /// Sends a request. Returns the allocations of the call.
 type Call = Box<dyn FnMut() -> u64>;
 
-/// A client that responds at once, without the layer and with the layer and this token.
-type Stack = fn(&ServiceToken) -> [Call; 2];
+/// Builds two clients that respond at once: one without the layer, one with it and this token.
+type BuildClients = fn(&ServiceToken) -> [Call; 2];
 
 fn in_tower<S, R>(
     layer: &AddServiceTokenLayer,
@@ -62,7 +62,7 @@ fn http_request(token: &ServiceToken) -> [Call; 2] {
     in_tower(&layer, client, || request_to("https://billing.internal/charge"))
 }
 
-/// As tonic's channel takes it.
+/// A request with only a path, as tonic's channel takes it.
 fn request_with_a_path(token: &ServiceToken) -> [Call; 2] {
     let client = service_fn(|request: Request<axum::body::Body>| {
         record(request.headers());
@@ -157,8 +157,8 @@ fn reqwest_middleware(token: &ServiceToken) -> [Call; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewal_makes_no_request_allocate() {
-    let stacks: [(&str, Stack); 5] = [
+async fn renewal_adds_no_allocation_to_a_request() {
+    let stacks: [(&str, BuildClients); 5] = [
         ("http::Request", http_request),
         ("a path", request_with_a_path),
         ("its own token", request_with_its_own_token),

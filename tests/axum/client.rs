@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request as Incoming;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body;
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken};
 
 use crate::manual_clock::ManualClock;
-use crate::support::{Gate, HttpClient, Server, client};
+use crate::support::{Barrier, HttpClient, Server, client};
 
 type Body = Full<Bytes>;
 type Stack = BoxCloneService<Request<Body>, Response<body::Incoming>, BoxError>;
@@ -130,7 +130,7 @@ async fn token_is_sent_whatever_the_order_of_layers() {
         }),
     ];
     for (index, (name, stack)) in stacks.iter().enumerate() {
-        let stack = stack(layer.clone(), client(false));
+        let stack = stack(layer.clone(), client(Version::HTTP_11));
         for _ in 0..2 {
             let response = stack.clone().oneshot(get(m2.url())).await.unwrap();
             assert_eq!(response.status(), 200, "{name}");
@@ -139,11 +139,11 @@ async fn token_is_sent_whatever_the_order_of_layers() {
     }
 }
 
-/// A token that has expired, whose renewal waits at the gate.
+/// A token that has expired, whose renewal waits at the barrier.
 struct Expired {
     token: ServiceToken,
     /// In front of the core.
-    gate: Gate,
+    barrier: Barrier,
     m2: RecordingServer,
     /// A server to which no token is sent.
     other: RecordingServer,
@@ -152,8 +152,9 @@ struct Expired {
 
 impl Expired {
     async fn new() -> Self {
-        let (authority, gate) = (TestAuthority::start().await, Gate::open());
-        let (core, http, passed) = (authority.core_url(), client(false), gate.clone());
+        let (authority, barrier) = (TestAuthority::start().await, Barrier::open());
+        let (core, http, passed) =
+            (authority.core_url(), client(Version::HTTP_11), barrier.clone());
         let proxy = async move |request: Incoming| {
             passed.pass().await;
             let (head, body) = request.into_parts();
@@ -167,10 +168,10 @@ impl Expired {
         let proxy = Server::start(Router::new().fallback(proxy)).await;
         let core = authority.core_at(format!("http://{}", proxy.authority));
         let token = core.service_token(authority.issuer()).validity(HOUR).mint().await.unwrap();
-        gate.set_open(false);
+        barrier.set_open(false);
         authority.clock().advance(2 * HOUR);
         let (m2, other) = (RecordingServer::start().await, RecordingServer::start().await);
-        Self { token, gate, m2, other, _authority: authority }
+        Self { token, barrier, m2, other, _authority: authority }
     }
 
     fn layer(&self) -> AddServiceTokenLayer {
@@ -232,16 +233,16 @@ async fn request_that_waits_for_a_token_holds_no_inner_permit() {
     ];
     for (name, stack, is_sent) in stacks {
         let expired = Expired::new().await;
-        let stack = stack(expired.layer(), client(false));
+        let stack = stack(expired.layer(), client(Version::HTTP_11));
         let waiting = spawn(&stack, expired.m2.url());
-        expired.gate.arrived().await;
+        expired.barrier.arrived().await;
         match spawn(&stack, expired.other.url()).await.unwrap() {
             Ok(status) => assert!(is_sent && status == 200, "{name}: {status}"),
             Err(err) => assert!(!is_sent && err.is::<Overloaded>(), "{name}: {err}"),
         }
         expired.assert_sent(0, name);
         assert_eq!(tokens(&expired.other), vec![None; usize::from(is_sent)], "{name}");
-        expired.gate.set_open(true);
+        expired.barrier.set_open(true);
         assert_eq!(waiting.await.unwrap().unwrap(), 200, "{name}");
         expired.assert_sent(1, name);
     }
@@ -271,15 +272,15 @@ async fn outer_timeout_limits_the_wait_for_a_token() {
     ];
     for (name, stack, is_limited) in stacks {
         let expired = Expired::new().await;
-        let stack = stack(expired.layer(), client(false));
+        let stack = stack(expired.layer(), client(Version::HTTP_11));
         let waiting = spawn(&stack, expired.m2.url());
-        expired.gate.arrived().await;
+        expired.barrier.arrived().await;
         clock.advance(LIMIT).await;
         if is_limited {
             assert!(waiting.await.unwrap().unwrap_err().is::<Elapsed>(), "{name}");
-            expired.gate.set_open(true);
+            expired.barrier.set_open(true);
         } else {
-            expired.gate.set_open(true);
+            expired.barrier.set_open(true);
             assert_eq!(waiting.await.unwrap().unwrap(), 200, "{name}");
         }
         assert_eq!(spawn(&stack, expired.m2.url()).await.unwrap().unwrap(), 200, "{name}");
@@ -317,7 +318,7 @@ async fn each_attempt_of_an_outer_retry_has_the_current_token() {
         let policy = AfterRenewal { authority, token: token.clone(), is_repeated: false };
         let add = AddServiceTokenLayer::new(token).only_to([m2.url()]).unwrap();
         m2.answer_next(503);
-        let stack = stack(add, policy, client(false));
+        let stack = stack(add, policy, client(Version::HTTP_11));
         assert_eq!(spawn(&stack, m2.url()).await.unwrap().unwrap(), 200, "{name}");
         let [first, second] = &tokens(&m2)[..] else { panic!("{name}: not two requests") };
         assert!(first.is_some() && second.is_some(), "{name}");

@@ -6,10 +6,9 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request};
 use tower::ServiceBuilder;
 use tower_http::cors::CorsLayer;
-use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
-use crate::support::{Server, credential, header, verify};
+use crate::support::{Server, Verify, credential, header, verify};
 
 const ORIGIN: &str = "https://console.example.com";
 
@@ -42,7 +41,7 @@ type Readable = (u16, bool);
 async fn preflight_passes_only_outside_authentication() {
     /// Its name, the router, and the responses to: a preflight request, a request without a token,
     /// one with a token, and one for an unknown path.
-    type Order = (&'static str, fn(Router, VerifyServiceTokenLayer) -> Router, [Readable; 4]);
+    type Order = (&'static str, fn(Router, Verify) -> Router, [Readable; 4]);
     let orders: &[Order] = &[
         (
             "outside route_layer",

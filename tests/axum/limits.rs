@@ -5,28 +5,24 @@ use std::convert::Infallible;
 
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
 use axum::response::sse::{Event, Sse};
 use axum::routing::{get, post};
 use axum::{BoxError, Router};
 use futures_util::stream;
-use tokio::task::JoinHandle;
 use tower::ServiceBuilder;
 use tower::limit::{ConcurrencyLimitLayer, GlobalConcurrencyLimitLayer};
 use tower::load_shed::error::Overloaded;
-use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
 use crate::manual_clock::ManualClock;
-use crate::support::{Gate, Server, charge, credential, header, verify};
-
-type Verify = VerifyServiceTokenLayer;
+use crate::support::{Barrier, Server, Verify, charge, credential, header, verify};
 
 /// Its name, what it does to the routes, and the statuses of a request without a token and of one
 /// with a token.
-type Stack = (&'static str, fn(Router, Verify) -> Router, u16, u16);
+type Case = (&'static str, fn(Router, Verify) -> Router, u16, u16);
 
-/// 503 for what `LoadShed` refuses.
+/// Responds with 503 to a request that `LoadShed` sheds.
 async fn overloaded(err: BoxError) -> StatusCode {
     match err.is::<Overloaded>() {
         true => StatusCode::SERVICE_UNAVAILABLE,
@@ -40,13 +36,7 @@ fn limit(routes: Router) -> Router {
     routes.route_layer(limit.layer(GlobalConcurrencyLimitLayer::new(1)))
 }
 
-/// Sends a request in a task, which returns the status of the response.
-fn spawn(server: &Server, line: &'static str, token: &HeaderValue) -> JoinHandle<u16> {
-    let (server, token) = (server.clone(), token.clone());
-    tokio::spawn(async move { server.status(line, Some(&token)).await })
-}
-
-/// Serves one instance of each layer. Without `with_state`, each connection has its own.
+/// Builds each layer once. `axum::serve` would otherwise build them per connection.
 async fn serve(app: Router) -> Server {
     Server::start(app.with_state(())).await
 }
@@ -54,7 +44,7 @@ async fn serve(app: Router) -> Server {
 #[tokio::test(start_paused = true)]
 async fn request_that_waits_for_a_key_holds_no_inner_permit() {
     let _clock = ManualClock::new();
-    let stacks: &[Stack] = &[
+    let cases: &[Case] = &[
         (
             "ConcurrencyLimit inside",
             |routes, verify| {
@@ -108,16 +98,16 @@ async fn request_that_waits_for_a_key_holds_no_inner_permit() {
         ),
         ("limit outside", |routes, verify| limit(routes.route_layer(verify)), 503, 503),
     ];
-    for (name, stack, without, with) in stacks {
+    for (name, stack, without, with) in cases {
         let authority = TestAuthority::start().await;
-        let gate = Gate::open();
-        let server = serve(stack(charge(&gate), verify(&authority))).await;
+        let barrier = Barrier::open();
+        let server = serve(stack(charge(&barrier), verify(&authority))).await;
         let known = credential(&authority, "orders");
         assert_eq!(server.status("POST /charge", Some(&known)).await, 200, "{name}");
 
         authority.rotate();
         authority.hang();
-        let waiting = spawn(&server, "POST /charge", &credential(&authority, "refunds"));
+        let waiting = server.spawn("POST /charge", Some(&credential(&authority, "refunds")));
         authority.wait_for_fetches(2).await;
         for _ in 0..3 {
             assert_eq!(server.status("POST /charge", None).await, *without, "{name}");
@@ -129,12 +119,33 @@ async fn request_that_waits_for_a_key_holds_no_inner_permit() {
     }
 }
 
+/// Asserts the statuses of requests that arrive while another one has the only permit.
+async fn check_full(cases: &[Case]) {
+    for (name, stack, without, with) in cases {
+        let (authority, barrier) = (TestAuthority::offline(), Barrier::closed());
+        let server = serve(stack(charge(&barrier), verify(&authority))).await;
+        let token = credential(&authority, "orders");
+        let held = server.spawn("POST /charge", Some(&token));
+        barrier.arrived().await;
+        for _ in 0..3 {
+            let refused = server.send("POST /charge", None).await;
+            assert_eq!(refused.status(), *without, "{name}");
+            let challenge = header(&refused, "www-authenticate");
+            assert_eq!(challenge.is_some(), *without == 401, "{name}: {challenge:?}");
+            assert_eq!(server.status("POST /charge", Some(&token)).await, *with, "{name}");
+        }
+        barrier.set_open(true);
+        assert_eq!(held.await.unwrap(), 200, "{name}");
+        assert_eq!(server.status("POST /charge", Some(&token)).await, 200, "{name}");
+    }
+}
+
 #[tokio::test]
-async fn full_limit_refuses_admitted_requests_alone() {
-    let stacks: &[Stack] = &[
+async fn full_inner_limit_refuses_after_the_token_check() {
+    check_full(&[
         ("earlier route_layer", |routes, verify| limit(routes).route_layer(verify), 401, 503),
         (
-            "inside, after HandleErrorLayer",
+            "after HandleErrorLayer",
             |routes, verify| {
                 let stack = ServiceBuilder::new().layer(verify);
                 let stack = stack.layer(HandleErrorLayer::new(overloaded)).load_shed();
@@ -143,8 +154,15 @@ async fn full_limit_refuses_admitted_requests_alone() {
             401,
             503,
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn outer_load_shed_refuses_before_the_token_check() {
+    check_full(&[
         (
-            "inside, with LoadShed outside",
+            "limit inside",
             |routes, verify| {
                 let stack = ServiceBuilder::new().layer(HandleErrorLayer::new(overloaded));
                 routes.route_layer(stack.load_shed().layer(verify).concurrency_limit(1))
@@ -152,25 +170,9 @@ async fn full_limit_refuses_admitted_requests_alone() {
             503,
             503,
         ),
-        ("outside", |routes, verify| limit(routes.route_layer(verify)), 503, 503),
-    ];
-    for (name, stack, without, with) in stacks {
-        let (authority, gate) = (TestAuthority::offline(), Gate::closed());
-        let server = serve(stack(charge(&gate), verify(&authority))).await;
-        let token = credential(&authority, "orders");
-        let held = spawn(&server, "POST /charge", &token);
-        gate.arrived().await;
-        for _ in 0..3 {
-            let refused = server.send("POST /charge", None).await;
-            assert_eq!(refused.status(), *without, "{name}");
-            let challenge = header(&refused, "www-authenticate");
-            assert_eq!(challenge.is_some(), *without == 401, "{name}: {challenge:?}");
-            assert_eq!(server.status("POST /charge", Some(&token)).await, *with, "{name}");
-        }
-        gate.set_open(true);
-        assert_eq!(held.await.unwrap(), 200, "{name}");
-        assert_eq!(server.status("POST /charge", Some(&token)).await, 200, "{name}");
-    }
+        ("limit outside", |routes, verify| limit(routes.route_layer(verify)), 503, 503),
+    ])
+    .await;
 }
 
 #[tokio::test]
@@ -206,8 +208,8 @@ async fn limit_is_per_route_and_connection_unless_global() {
         ),
     ];
     for (name, limit, refuses) in limits {
-        let (authority, gate) = (TestAuthority::offline(), Gate::closed());
-        let passed = gate.clone();
+        let (authority, barrier) = (TestAuthority::offline(), Barrier::closed());
+        let passed = barrier.clone();
         let charge = async move |uri: Uri| {
             if uri.path() == "/charge/held" {
                 passed.pass().await;
@@ -217,8 +219,8 @@ async fn limit_is_per_route_and_connection_unless_global() {
         let routes = routes.route("/refund", post(async || "refunded"));
         let other = Server::start(limit(routes).route_layer(verify(&authority))).await;
         let server = other.over_http2();
-        let held = spawn(&server, "POST /charge/held", &credential(&authority, "orders"));
-        gate.arrived().await;
+        let held = server.spawn("POST /charge/held", Some(&credential(&authority, "orders")));
+        barrier.arrived().await;
         let token = credential(&authority, "orders");
         let seen = [
             server.status("POST /charge/1", Some(&token)).await,
@@ -226,13 +228,13 @@ async fn limit_is_per_route_and_connection_unless_global() {
             other.status("POST /charge/1", Some(&token)).await,
         ];
         assert_eq!(seen.map(|status| status == 503), refuses, "{name}: {seen:?}");
-        gate.set_open(true);
+        barrier.set_open(true);
         assert_eq!(held.await.unwrap(), 200, "{name}");
     }
 }
 
 #[tokio::test]
-async fn stream_holds_a_permit_until_its_response_begins() {
+async fn open_event_stream_holds_no_permit() {
     let authority = TestAuthority::offline();
     let events = async || Sse::new(stream::pending::<Result<Event, Infallible>>());
     let app = limit(Router::new().route("/events", get(events))).route_layer(verify(&authority));

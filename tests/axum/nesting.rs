@@ -7,7 +7,7 @@ use tower::Layer;
 use crate::routing::{charge, check, health, ok};
 
 #[tokio::test]
-async fn nested_router_is_protected_inside_or_outside() {
+async fn nested_routes_are_protected_fallbacks_only_by_layer() {
     check(&[
         (
             "route_layer inside",

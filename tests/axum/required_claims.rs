@@ -5,8 +5,8 @@ use axum::routing::post;
 use tower_m2m::RequireClaimLayer;
 use tower_m2m::testing::TestAuthority;
 
-use crate::routing::{Verify, charge, health, ok};
-use crate::support::{Server, credential, verify};
+use crate::routing::{charge, health, ok};
+use crate::support::{Server, Verify, credential, verify};
 
 #[tokio::test]
 async fn claim_layer_applies_inside_the_verify_layer() {

@@ -5,12 +5,9 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{any, get, get_service, options, post};
 use tower::{Layer, service_fn};
-use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
-use crate::support::{Server, credential, header, verify};
-
-pub(crate) type Verify = VerifyServiceTokenLayer;
+use crate::support::{Server, Verify, credential, header, verify};
 
 /// Its name, the router, and the request lines with the statuses without and with a token.
 pub(crate) type Shape = (&'static str, fn(Verify) -> Router, &'static [(&'static str, u16, u16)]);
@@ -54,7 +51,7 @@ pub(crate) async fn check(shapes: &[Shape]) {
 }
 
 #[tokio::test]
-async fn route_layer_protects_earlier_routes_alone() {
+async fn route_layer_protects_only_earlier_routes() {
     check(&[
         (
             "route_layer, then a public route",
@@ -144,7 +141,7 @@ async fn layer_protects_the_fallback_too() {
 }
 
 #[tokio::test]
-async fn fallback_is_protected_by_a_later_layer_alone() {
+async fn fallback_is_protected_only_by_a_later_layer() {
     check(&[
         (
             "fallback, then layer",

@@ -79,12 +79,12 @@ async fn connect(server: &Server, credential: Option<&HeaderValue>) -> Handshake
 }
 
 fn name(caller: Option<&ServiceClaims>) -> String {
-    caller.and_then(ServiceClaims::service).unwrap_or("nobody").to_owned()
+    caller.and_then(ServiceClaims::service).unwrap_or("anonymous").to_owned()
 }
 
 #[tokio::test]
-async fn websocket_opens_with_a_service_token_alone() {
-    // The handlers refuse nothing.
+async fn websocket_opens_only_with_a_service_token() {
+    // The handler also admits requests without claims, so only the layer refuses.
     let chat = async |caller: Option<ServiceClaims>, upgrade: WebSocketUpgrade| {
         let caller = name(caller.as_ref());
         upgrade.on_upgrade(async move |mut socket| {
@@ -176,7 +176,7 @@ async fn events_pass_the_layer_as_they_are_sent() {
             assert_eq!(frame.into_data().unwrap(), expected, "{:?}", response.version());
         }
         drop(response);
-        // The server ends the stream of a client that is gone.
+        // The server drops the stream when its client disconnects.
         let ended = async {
             while sender.receiver_count() > 0 {
                 tokio::task::yield_now().await;

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -15,6 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
@@ -23,10 +24,13 @@ use tower_m2m::testing::TestAuthority;
 /// test takes on a slow machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
+pub(crate) type Verify = VerifyServiceTokenLayer;
+
 pub(crate) type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
 /// A client of hyper-util, for HTTP/1.1 or for HTTP/2 with prior knowledge.
-pub(crate) fn client(is_http2: bool) -> HttpClient {
+pub(crate) fn client(version: Version) -> HttpClient {
+    let is_http2 = version == Version::HTTP_2;
     Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http()
 }
 
@@ -44,12 +48,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { authority, client: client(false) }
+        Self { authority, client: client(Version::HTTP_11) }
     }
 
     /// The same server, with a client that speaks HTTP/2.
     pub(crate) fn over_http2(&self) -> Self {
-        Self { authority: self.authority.clone(), client: client(true) }
+        Self { authority: self.authority.clone(), client: client(Version::HTTP_2) }
     }
 
     /// A request with this line, such as `POST /charge`, and this credential.
@@ -84,15 +88,25 @@ impl Server {
         self.call(self.request(line, credential)).await
     }
 
-    /// Its status.
+    /// The status of the response to such a request.
     pub(crate) async fn status(&self, line: &str, credential: Option<&HeaderValue>) -> u16 {
         self.send(line, credential).await.status().as_u16()
+    }
+
+    /// Sends such a request in a task, which returns the status of the response.
+    pub(crate) fn spawn(
+        &self,
+        line: &'static str,
+        credential: Option<&HeaderValue>,
+    ) -> JoinHandle<u16> {
+        let (server, credential) = (self.clone(), credential.cloned());
+        tokio::spawn(async move { server.status(line, credential.as_ref()).await })
     }
 }
 
 /// The layer that accepts the tokens of this authority.
-pub(crate) fn verify(authority: &TestAuthority) -> VerifyServiceTokenLayer {
-    VerifyServiceTokenLayer::new(authority.verifier())
+pub(crate) fn verify(authority: &TestAuthority) -> Verify {
+    Verify::new(authority.verifier())
 }
 
 /// The credential of a service with this name.
@@ -106,20 +120,20 @@ pub(crate) fn header<'r>(response: &'r Response<String>, name: &str) -> Option<&
 
 /// A place where requests wait until the test lets them go on. Clones are the same place.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Barrier {
     is_open: watch::Sender<bool>,
     arrived: Arc<Notify>,
 }
 
-impl Gate {
+impl Barrier {
     pub(crate) fn open() -> Self {
         Self { is_open: watch::Sender::new(true), arrived: Arc::default() }
     }
 
     pub(crate) fn closed() -> Self {
-        let gate = Self::open();
-        gate.set_open(false);
-        gate
+        let barrier = Self::open();
+        barrier.set_open(false);
+        barrier
     }
 
     /// Lets all requests go on, or stops those that arrive from now on.
@@ -127,12 +141,12 @@ impl Gate {
         self.is_open.send_replace(is_open);
     }
 
-    /// Waits until a request has arrived at the closed gate.
+    /// Waits until a request has arrived at the closed barrier.
     pub(crate) async fn arrived(&self) {
         timeout(TIMEOUT, self.arrived.notified()).await.unwrap();
     }
 
-    /// Waits at the gate, as a request.
+    /// Waits at the barrier, as a request.
     pub(crate) async fn pass(&self) {
         let mut is_open = self.is_open.subscribe();
         if !*is_open.borrow() {
@@ -142,11 +156,11 @@ impl Gate {
     }
 }
 
-/// A route `POST /charge` whose requests pass this gate.
-pub(crate) fn charge(gate: &Gate) -> Router {
-    let gate = gate.clone();
+/// A route `POST /charge` whose requests pass this barrier.
+pub(crate) fn charge(barrier: &Barrier) -> Router {
+    let barrier = barrier.clone();
     let charge = async move || {
-        gate.pass().await;
+        barrier.pass().await;
         "charged"
     };
     Router::new().route("/charge", post(charge))

@@ -13,25 +13,21 @@ use axum::{BoxError, Router};
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::timeout::error::Elapsed;
 use tower::util::MapRequestLayer;
 use tower_http::timeout::TimeoutLayer;
-use tower_m2m::VerifyServiceTokenLayer;
 use tower_m2m::testing::TestAuthority;
 
 use crate::manual_clock::ManualClock;
-use crate::support::{Gate, Server, TIMEOUT, charge, credential, verify};
+use crate::support::{Barrier, Server, TIMEOUT, Verify, charge, credential, verify};
 
 /// Below the 5 s after which a fetch of keys fails.
 const LIMIT: Duration = Duration::from_secs(1);
 
-type Verify = VerifyServiceTokenLayer;
-
-/// 504 for what a `Timeout` of tower ends.
+/// Responds with 504 to a request that a `Timeout` of tower ends.
 async fn elapsed(err: BoxError) -> StatusCode {
     match err.is::<Elapsed>() {
         true => StatusCode::GATEWAY_TIMEOUT,
@@ -43,18 +39,12 @@ fn of_tower_http() -> TimeoutLayer {
     TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, LIMIT)
 }
 
-/// Sends a request in a task, which returns the status of the response.
-fn spawn(server: &Server, authority: &TestAuthority) -> JoinHandle<u16> {
-    let (server, token) = (server.clone(), credential(authority, "orders"));
-    tokio::spawn(async move { server.status("POST /charge", Some(&token)).await })
-}
-
 #[tokio::test(start_paused = true)]
 async fn outer_timeout_limits_the_wait_for_a_key() {
     let clock = ManualClock::new();
-    type Stack = fn(Router, Verify) -> Router;
+    type AddTimeout = fn(Router, Verify) -> Router;
     // (timeout, whether it limits the wait for a key)
-    let stacks: [(&str, Stack, bool); 4] = [
+    let stacks: [(&str, AddTimeout, bool); 4] = [
         (
             "Timeout of tower, outside",
             |routes, verify| {
@@ -83,10 +73,12 @@ async fn outer_timeout_limits_the_wait_for_a_key() {
         ),
     ];
     for (name, stack, is_limited) in stacks {
-        let (authority, gate) = (TestAuthority::start().await, Gate::open());
-        let server = Server::start(stack(charge(&gate), verify(&authority))).await;
+        let (authority, barrier) = (TestAuthority::start().await, Barrier::open());
+        let server = Server::start(stack(charge(&barrier), verify(&authority))).await;
         authority.hang();
-        let waiting = spawn(&server, &authority);
+        let token = credential(&authority, "orders");
+        let send = || server.spawn("POST /charge", Some(&token));
+        let waiting = send();
         authority.wait_for_fetches(1).await;
         clock.advance(LIMIT).await;
         if is_limited {
@@ -96,24 +88,24 @@ async fn outer_timeout_limits_the_wait_for_a_key() {
             authority.answer_with_keys();
             assert_eq!(waiting.await.unwrap(), 200, "{name}");
         }
-        assert_eq!(spawn(&server, &authority).await.unwrap(), 200, "{name}");
+        assert_eq!(send().await.unwrap(), 200, "{name}");
         assert_eq!(authority.fetches(), 1, "{name}: the fetch goes on after the timeout");
 
         // Both limit the handler.
-        gate.set_open(false);
-        let handled = spawn(&server, &authority);
-        gate.arrived().await;
+        barrier.set_open(false);
+        let handled = send();
+        barrier.arrived().await;
         clock.advance(LIMIT).await;
         assert_eq!(handled.await.unwrap(), 504, "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_limits_the_wait_for_a_permit_of_another_call() {
+async fn timeout_in_one_builder_does_not_limit_permit_waits() {
     let clock = ManualClock::new();
-    type Stack = fn(Router, Verify, GlobalConcurrencyLimitLayer) -> Router;
+    type AddLimits = fn(Router, Verify, GlobalConcurrencyLimitLayer) -> Router;
     // (timeout and limit, whether the timeout limits the wait)
-    let stacks: [(&str, Stack, bool); 2] = [
+    let stacks: [(&str, AddLimits, bool); 2] = [
         (
             "a call for each",
             |routes, verify, limit| {
@@ -140,15 +132,13 @@ async fn timeout_limits_the_wait_for_a_permit_of_another_call() {
             announced.notify_one();
             request
         });
-        let app = stack(charge(&Gate::open()), verify(&authority), limit).layer(announce);
+        let app = stack(charge(&Barrier::open()), verify(&authority), limit).layer(announce);
         let server = Server::start(app).await;
         let permit = permits.acquire().await.unwrap();
         let token = credential(&authority, "orders");
         // (credential, status after the wait)
         for (token, status) in [(Some(&token), 200), (None, 401)] {
-            let (sender, token) = (server.clone(), token.cloned());
-            let sent =
-                tokio::spawn(async move { sender.status("POST /charge", token.as_ref()).await });
+            let sent = server.spawn("POST /charge", token);
             timeout(TIMEOUT, arrived.notified()).await.unwrap();
             clock.advance(LIMIT).await;
             if is_limited {
@@ -169,12 +159,12 @@ async fn timeout_limits_the_wait_for_a_permit_of_another_call() {
 async fn timeout_ends_no_stream() {
     let clock = ManualClock::new();
     let authority = TestAuthority::offline();
-    let gate = Gate::closed();
-    let passed = gate.clone();
+    let barrier = Barrier::closed();
+    let passed = barrier.clone();
     let events = async move || {
-        let gate = passed.clone();
+        let barrier = passed.clone();
         let second = stream::once(async move {
-            gate.pass().await;
+            barrier.pass().await;
             "two"
         });
         let events = stream::iter(["one"]).chain(second);
@@ -189,9 +179,9 @@ async fn timeout_ends_no_stream() {
         let frame = timeout(TIMEOUT, response.frame()).await.unwrap().unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), format!("data: {event}\n\n"));
         if event == "one" {
-            gate.arrived().await;
+            barrier.arrived().await;
             clock.advance(10 * LIMIT).await;
-            gate.set_open(true);
+            barrier.set_open(true);
         }
     }
 }

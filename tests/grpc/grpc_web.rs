@@ -107,7 +107,7 @@ async fn grpc_web_call_with_a_token_passes_tonic_web() {
 }
 
 #[tokio::test]
-async fn refused_grpc_web_call_has_an_http_status() {
+async fn grpc_web_refusal_is_http_unless_translated_outside() {
     let authority = TestAuthority::start().await;
     let text = |headers: &HeaderMap, name| {
         headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned())

@@ -29,7 +29,7 @@ async fn interceptor_applies_the_token_that_is_current() {
     };
     let mut client = BillingClient::with_interceptor(channel, interceptor);
 
-    // The last token but one has expired at each call.
+    // A token fixed at the start has expired by the third call.
     for _ in 0..3 {
         let receipt = client.charge(amount(500)).await.unwrap().into_inner();
         assert_eq!(receipt.caller, "orders");

@@ -17,7 +17,7 @@ async fn extension_of_a_tonic_request_selects_its_token() {
     let channel = token_layer(orders(&authority)).layer(connect(url));
     let refunds = authority.token().claim("service", "refunds").sign();
     let refunds = ServiceToken::from_jwt(refunds).unwrap();
-    // (the extension, the caller in the eyes of the server)
+    // (the extension, the caller that the server sees)
     let cases = [
         (None, Ok("orders")),
         (Some(RequestToken::none()), Err(Code::Unauthenticated)),

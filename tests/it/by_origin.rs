@@ -276,7 +276,7 @@ async fn only_listed_origins_receive_a_token() {
 }
 
 #[tokio::test]
-async fn request_without_authority_is_untouched_and_warned_of_once() {
+async fn request_without_authority_is_untouched_and_warned_once() {
     let layer = AddServiceTokenLayer::by_origin([("https://billing.internal", token())]).unwrap();
     let logs = Logs::of_this_thread();
     let warnings =

@@ -116,14 +116,14 @@ fn respond(carried: Option<&HeaderValue>, rejected: &HeaderValue) -> Response<St
 type Call = Box<dyn Fn() -> (u16, Option<HeaderValue>)>;
 
 /// A stack whose server rejects the value.
-type Stack = fn(&AddServiceTokenLayer, HeaderValue) -> Call;
+type BuildCall = fn(&AddServiceTokenLayer, HeaderValue) -> Call;
 
 fn in_tower(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
     let m2 = service_fn(move |request: Request<()>| {
         let response = respond(request.headers().get(AUTHORIZATION), &rejected);
         ready(Ok::<_, Infallible>(response))
     });
-    // The layer outside has no timer to wait with, so it passes the rejection on.
+    // `RetryOnce` needs tokio's timer, so here it returns the 401.
     let m1 = RetryOnceLayer::new().layer(layer.layer(m2));
     Box::new(move || {
         let response = block_on(m1.clone().oneshot(Request::new(()))).unwrap();
@@ -134,7 +134,7 @@ fn in_tower(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
 type BoxFuture<'a> =
     Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
 
-/// Gives a closure the type of a middleware.
+/// Gives the closure the signature that `Middleware` requires.
 fn middleware<F>(handle: F) -> F
 where
     F: for<'a> Fn(reqwest::Request, &'a mut Extensions, Next<'a>) -> BoxFuture<'a>,
@@ -156,7 +156,8 @@ fn in_middleware(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
 
 #[test]
 fn call_outside_a_runtime_sends_and_reports_the_token() {
-    let stacks: [(&str, Stack); 2] = [("tower", in_tower), ("reqwest-middleware", in_middleware)];
+    let stacks: [(&str, BuildCall); 2] =
+        [("tower", in_tower), ("reqwest-middleware", in_middleware)];
     let runtime = multi_thread();
     for (stack, m1) in stacks {
         let (authority, token) = runtime.block_on(async {

@@ -176,7 +176,7 @@ async fn outage_of_one_authority_does_not_concern_the_other() {
 }
 
 #[tokio::test]
-async fn optional_layer_admits_users_of_the_accepted_issuers_alone() {
+async fn optional_layer_admits_only_users_of_accepted_issuers() {
     let [a, b] = [authority(A).await, authority(B).await];
     let of_a = a.verifier().issuer("https://a.test/auth").audience("billing");
     let layer = VerifyServiceTokenLayer::optional(of_a.or(b.verifier()).unwrap());

@@ -158,7 +158,7 @@ async fn false_issuer_is_admitted_nowhere() {
 
 /// Each caller has one token for each service that accepts its issuer, and one client for all.
 #[tokio::test]
-async fn caller_with_a_token_for_each_service_is_refused_by_route_alone() {
+async fn caller_with_all_tokens_is_refused_only_by_route() {
     let authorities = authorities().await;
     let mut origins = Vec::new();
     for service in SERVICES {

@@ -331,7 +331,7 @@ async fn send(app: &Router, path: &str, token: Option<String>) -> (u16, String, 
 }
 
 #[tokio::test]
-async fn handler_that_requires_claims_refuses_and_is_logged_once() {
+async fn handler_requiring_claims_refuses_and_is_logged_once() {
     let authority = TestAuthority::offline();
     let orders = || Some(authority.token().claim("service", "orders").sign());
     let message = "ServiceClaims extracted behind an observing VerifyServiceTokenLayer";
@@ -352,7 +352,7 @@ async fn handler_that_requires_claims_refuses_and_is_logged_once() {
 }
 
 #[tokio::test]
-async fn handler_that_requires_claims_refuses_as_enforcing_would() {
+async fn handler_requiring_claims_refuses_as_enforcing_would() {
     let authority = TestAuthority::offline();
     let cases = [
         (None, 401, R::MissingCredentials, "missing_credentials"),

@@ -311,7 +311,7 @@ async fn by_reqwest(layer: &AddServiceTokenLayer, url: &Url) -> Option<HeaderVal
 }
 
 #[tokio::test]
-async fn token_goes_to_its_origin_alone() {
+async fn token_goes_only_to_its_origin() {
     let servers = Servers::start().await;
     let tokens = ORIGINS.map(|_| token());
     let values = tokens.each_ref().map(ServiceToken::header_value);

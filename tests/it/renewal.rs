@@ -77,7 +77,7 @@ async fn rejected_token_is_replaced_and_response_passes_through() {
 }
 
 #[tokio::test]
-async fn rejection_names_origin_and_description_and_mints_nothing() {
+async fn rejection_names_origin_description_and_mints_nothing() {
     let core = ScriptedCore::start([good()]).await;
     let token =
         SuperTokensCore::new(&core.url).unwrap().service_token(ISSUER).mint().await.unwrap();

@@ -24,7 +24,7 @@ const ELSEWHERE: &str = "https://elsewhere.example/";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Makes the extension of a request from the token that is not the layer's.
+/// Makes the request's extension. The argument is a token other than the layer's.
 type Choose = fn(&ServiceToken) -> Option<RequestToken>;
 
 const ABSENT: Choose = |_| None;
@@ -35,7 +35,7 @@ fn token() -> ServiceToken {
     ServiceToken::from_jwt(TestAuthority::offline().token().sign()).unwrap()
 }
 
-/// Two tokens of a core, valid for an hour and never renewed at the same time.
+/// Two tokens of a core, valid for an hour, each renewed on its own.
 async fn minted(authority: &TestAuthority) -> [ServiceToken; 2] {
     let request = authority.core().service_token(authority.issuer()).validity(HOUR);
     [request.clone().mint().await.unwrap(), request.mint().await.unwrap()]
@@ -192,7 +192,7 @@ async fn every_layer_of_a_stack_obeys_the_extension() {
 }
 
 #[tokio::test]
-async fn request_that_opts_out_is_warned_of_nothing() {
+async fn opted_out_request_without_authority_logs_nothing() {
     let layer = AddServiceTokenLayer::new(token()).only_to(["https://billing.internal"]).unwrap();
     let other = token();
     // (the extension, the warnings of a request without authority)

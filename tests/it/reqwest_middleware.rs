@@ -126,7 +126,7 @@ impl RetryableStrategy for Retry401 {
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Gives a closure the type of a middleware.
+/// Gives the closure the signature that `Middleware` requires.
 fn middleware<F>(handle: F) -> F
 where
     F: for<'a> Fn(Request, &'a mut Extensions, Next<'a>) -> BoxFuture<'a, Result<Response>>,

@@ -194,7 +194,7 @@ pub(crate) fn refusals(
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_status_and_skips_the_inner_service() {
+async fn refusal_has_its_status_and_skips_the_inner_service() {
     let authority = TestAuthority::offline();
     let inner = Inner::default();
     let service = layer(&authority).layer(inner.clone());

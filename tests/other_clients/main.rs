@@ -58,7 +58,7 @@ impl M2 {
         Self { authority, url, denied, seen }
     }
 
-    /// A token of the caller `orders`, one second after its mint: mints are a second apart.
+    /// A minted token of `orders`. Advances the clock by 1 s, so that the next mint is allowed.
     async fn token(&self) -> ServiceToken {
         let request = self.authority.core().service_token(self.authority.issuer());
         let token = request.service("orders").audience("billing").mint().await.unwrap();
@@ -128,7 +128,7 @@ async fn reqwest_sends_the_token_and_reports_rejections() {
 }
 
 #[tokio::test]
-async fn request_with_a_credential_carries_the_token_alone() {
+async fn request_with_a_credential_carries_only_the_token() {
     let m2 = M2::start().await;
     let (token, http) = (m2.token().await, Client::new());
     let request = http.post(format!("{}/charge", m2.url)).bearer_auth("user").build().unwrap();
@@ -212,7 +212,7 @@ async fn fixed_token_of_a_configuration_is_replaced() {
 }
 
 #[tokio::test]
-async fn older_middleware_sends_the_token_and_reports_rejections() {
+async fn middleware_04_sends_the_token_and_reports_rejections() {
     let m2 = M2::start().await;
     let (token, http) = (m2.token().await, reqwest_012::Client::new());
     let client = with_older_reqwest::client(http, token.clone());

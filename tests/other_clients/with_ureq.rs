@@ -12,7 +12,7 @@ pub fn agent(token: ServiceToken) -> Agent {
         let result = next.handle(request);
         let is_rejected = match &result {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
-            // As long as `http_status_as_error` is on.
+            // With `http_status_as_error`, the default.
             Err(err) => matches!(err, Error::StatusCode(401)),
         };
         if is_rejected {
