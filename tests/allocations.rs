@@ -4,6 +4,8 @@
 //! payload. The tests are a separate binary, because the counter replaces the global allocator.
 #![allow(clippy::unwrap_used)] // clippy's `allow-unwrap-in-tests` does not cover helper functions
 
+#[path = "it/middleware_fn.rs"]
+mod middleware_fn;
 #[path = "allocations_renewal.rs"]
 mod renewal;
 mod renewing_token;

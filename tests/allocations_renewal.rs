@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{AddServiceToken, AddServiceTokenLayer, RequestToken, ServiceToken};
 
+use crate::middleware_fn::{BoxFuture, middleware};
 use crate::renewing_token::Renewing;
 use crate::{count_of, count_once, service};
 
@@ -100,14 +100,9 @@ fn reqwest_request(token: &ServiceToken) -> [Call; 2] {
     in_tower(&layer, client, || reqwest_to("https://billing.internal/charge"))
 }
 
-type BoxFuture<'a> =
-    Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
-
-/// Passes each request on. It allocates its future, as every middleware does.
+/// Passes each request on. It allocates its future once, as the layer does. A closure would allocate
+/// twice.
 struct PassOn;
-
-/// Responds to each request.
-struct Respond;
 
 // What `async_trait` generates.
 impl Middleware for PassOn {
@@ -126,23 +121,6 @@ impl Middleware for PassOn {
     }
 }
 
-impl Middleware for Respond {
-    fn handle<'s, 'e, 'n, 'f>(
-        &'s self,
-        request: reqwest::Request,
-        _: &'e mut Extensions,
-        _: Next<'n>,
-    ) -> BoxFuture<'f>
-    where
-        's: 'f,
-        'e: 'f,
-        'n: 'f,
-    {
-        record(request.headers());
-        Box::pin(ready(Ok(Response::new("").into())))
-    }
-}
-
 fn reqwest_middleware(token: &ServiceToken) -> [Call; 2] {
     let layer = AddServiceTokenLayer::new(token.clone());
     let layer = layer.only_to(["https://billing.internal"]).unwrap();
@@ -153,7 +131,11 @@ fn reqwest_middleware(token: &ServiceToken) -> [Call; 2] {
             count_of(|| client.execute(request))
         })
     };
-    [client().with(PassOn), client().with(layer)].map(|it| call(it.with(Respond).build()))
+    let respond = middleware(|request, _, _| {
+        record(request.headers());
+        Box::pin(ready(Ok(Response::new("").into())))
+    });
+    [client().with(PassOn), client().with(layer)].map(|it| call(it.with(respond).build()))
 }
 
 #[tokio::test(start_paused = true)]

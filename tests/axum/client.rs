@@ -20,6 +20,7 @@ use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
 use tower_m2m::{AddServiceTokenLayer, ServiceToken};
 
 use crate::manual_clock::ManualClock;
+use crate::received::received;
 use crate::support::{Barrier, HttpClient, Server, client};
 
 type Body = Full<Bytes>;
@@ -41,11 +42,6 @@ fn get(url: &str) -> Request<Body> {
 fn spawn(stack: &Stack, url: &str) -> JoinHandle<Result<u16, BoxError>> {
     let responding = stack.clone().oneshot(get(url));
     tokio::spawn(async move { responding.await.map(|response| response.status().as_u16()) })
-}
-
-/// The tokens that a server has received, in order.
-fn tokens(m2: &RecordingServer) -> Vec<Option<String>> {
-    m2.requests().iter().map(|request| request.token().map(str::to_owned)).collect()
 }
 
 /// Repeats a request that got 503, once a new token is in use.
@@ -84,8 +80,9 @@ impl<B, E> Policy<Request<Body>, Response<B>, E> for AfterRenewal {
 #[tokio::test]
 async fn token_is_sent_whatever_the_order_of_layers() {
     let (authority, m2) = (TestAuthority::offline(), RecordingServer::start().await);
-    let jwt = authority.token().sign();
-    let layer = AddServiceTokenLayer::new(ServiceToken::from_jwt(&jwt).unwrap());
+    let token = ServiceToken::from_jwt(authority.token().sign()).unwrap();
+    let sent = [Some(token.header_value()), Some(token.header_value())];
+    let layer = AddServiceTokenLayer::new(token);
     let layer = layer.only_to([m2.url()]).unwrap();
     let stacks: &[(&str, Wrap)] = &[
         ("none", |add, client| {
@@ -135,7 +132,7 @@ async fn token_is_sent_whatever_the_order_of_layers() {
             let response = stack.clone().oneshot(get(m2.url())).await.unwrap();
             assert_eq!(response.status(), 200, "{name}");
         }
-        assert_eq!(tokens(&m2)[2 * index..], [Some(jwt.clone()), Some(jwt.clone())], "{name}");
+        assert_eq!(received(&m2)[2 * index..], sent, "{name}");
     }
 }
 
@@ -180,9 +177,8 @@ impl Expired {
 
     /// Asserts that M2 has received this many requests, each with a renewed token.
     fn assert_sent(&self, count: usize, name: &str) {
-        let value = self.token.header_value();
-        let current = value.to_str().unwrap().strip_prefix("Bearer ").unwrap();
-        assert_eq!(tokens(&self.m2), vec![Some(current.to_owned()); count], "{name}");
+        let current = self.token.header_value();
+        assert_eq!(received(&self.m2), vec![Some(current); count], "{name}");
     }
 }
 
@@ -241,7 +237,7 @@ async fn request_that_waits_for_a_token_holds_no_inner_permit() {
             Err(err) => assert!(!is_sent && err.is::<Overloaded>(), "{name}: {err}"),
         }
         expired.assert_sent(0, name);
-        assert_eq!(tokens(&expired.other), vec![None; usize::from(is_sent)], "{name}");
+        assert_eq!(received(&expired.other), vec![None; usize::from(is_sent)], "{name}");
         expired.barrier.set_open(true);
         assert_eq!(waiting.await.unwrap().unwrap(), 200, "{name}");
         expired.assert_sent(1, name);
@@ -320,7 +316,7 @@ async fn each_attempt_of_an_outer_retry_has_the_current_token() {
         m2.answer_next(503);
         let stack = stack(add, policy, client(Version::HTTP_11));
         assert_eq!(spawn(&stack, m2.url()).await.unwrap().unwrap(), 200, "{name}");
-        let [first, second] = &tokens(&m2)[..] else { panic!("{name}: not two requests") };
+        let [first, second] = &received(&m2)[..] else { panic!("{name}: not two requests") };
         assert!(first.is_some() && second.is_some(), "{name}");
         assert_eq!(first != second, is_new, "{name}");
     }

@@ -10,6 +10,8 @@ mod manual_clock;
 mod nesting;
 mod page;
 mod protocols;
+#[path = "../it/received.rs"]
+mod received;
 mod required_claims;
 mod routing;
 mod streams;

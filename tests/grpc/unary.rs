@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use billing_service::pb::billing_client::BillingClient;
 use http::Request;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
 use tonic::service::{LayerExt, Routes};
 use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
 use tower::{Layer, Service, service_fn};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{
@@ -19,43 +19,6 @@ use tower_m2m::{
 };
 
 use crate::support::{amount, billing, connect, orders, serve_behind, token_layer};
-
-/// A codec of empty messages.
-#[derive(Clone, Copy, Default)]
-struct EmptyCodec;
-
-impl Codec for EmptyCodec {
-    type Encode = ();
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for EmptyCodec {
-    type Item = ();
-    type Error = Status;
-
-    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        Ok(())
-    }
-}
-
-impl Decoder for EmptyCodec {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        Ok(Some(()))
-    }
-}
 
 /// A gRPC service that returns the caller's name in the response metadata, or `anonymous`. Unlike
 /// the service of the example, it also admits calls without claims.
@@ -85,14 +48,16 @@ impl Service<Request<Body>> for Who {
             response.metadata_mut().insert("x-caller", name.parse().unwrap());
             Ok::<_, Status>(response)
         });
-        Box::pin(
-            async move { Ok(tonic::server::Grpc::new(EmptyCodec).unary(method, request).await) },
-        )
+        Box::pin(async move {
+            Ok(tonic::server::Grpc::new(ProstCodec::<(), ()>::default())
+                .unary(method, request)
+                .await)
+        })
     }
 }
 
 /// Serves [`Who`] behind this layer, and returns the URL of the server.
-async fn serve(layer: VerifyServiceTokenLayer) -> String {
+async fn serve_who(layer: VerifyServiceTokenLayer) -> String {
     serve_behind(layer, Routes::new(Who)).await
 }
 
@@ -104,14 +69,15 @@ where
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|_| Status::internal("not ready"))?;
     let path = http::uri::PathAndQuery::from_static("/test.Who/Ask");
-    let response = client.unary(tonic::Request::new(()), path, EmptyCodec).await?;
+    let response =
+        client.unary(tonic::Request::new(()), path, ProstCodec::<(), ()>::default()).await?;
     Ok(response.metadata().get("x-caller").unwrap().to_str().unwrap().to_owned())
 }
 
 #[tokio::test]
 async fn tonic_calls_tonic_through_both_layers() {
     let authority = TestAuthority::start().await;
-    let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
+    let channel = connect(serve_who(VerifyServiceTokenLayer::new(authority.verifier())).await);
     let call_with = async |token| call(token_layer(token).layer(channel.clone())).await;
     let token = || orders(&authority);
 
@@ -127,7 +93,7 @@ async fn tonic_calls_tonic_through_both_layers() {
     }
 
     authority.answer_with(503);
-    let channel = connect(serve(VerifyServiceTokenLayer::new(authority.verifier())).await);
+    let channel = connect(serve_who(VerifyServiceTokenLayer::new(authority.verifier())).await);
     let status = call(token_layer(token()).layer(channel)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
@@ -202,7 +168,7 @@ async fn metadata_of_a_tonic_request_is_authenticated() {
 async fn tonic_client_maps_http_refusals_to_codes() {
     let authority = TestAuthority::offline();
     let layer = VerifyServiceTokenLayer::new(authority.verifier()).http_answers();
-    let channel = connect(serve(layer).await);
+    let channel = connect(serve_who(layer).await);
     let call_with = async |token| call(token_layer(token).layer(channel.clone())).await;
     assert_eq!(call_with(orders(&authority)).await.unwrap(), "orders");
     assert_eq!(call(channel.clone()).await.unwrap_err().code(), Code::Unauthenticated);
@@ -229,7 +195,7 @@ async fn layer_with_origins_needs_a_client_with_an_origin() {
 #[tokio::test]
 async fn optional_layer_admits_anonymous_tonic_calls() {
     let authority = TestAuthority::offline();
-    let channel = connect(serve(VerifyServiceTokenLayer::optional(authority.verifier())).await);
+    let channel = connect(serve_who(VerifyServiceTokenLayer::optional(authority.verifier())).await);
     assert_eq!(call(channel.clone()).await.unwrap(), "anonymous");
     assert_eq!(call(token_layer(orders(&authority)).layer(channel)).await.unwrap(), "orders");
 }

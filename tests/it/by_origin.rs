@@ -19,6 +19,7 @@ use tower_m2m::{
     ServiceToken, VerifyServiceTokenLayer,
 };
 
+use crate::received::received;
 use crate::support::{Logs, caller, serve};
 
 /// Mints tokens of the service `orders` for these audiences.
@@ -48,16 +49,6 @@ fn reqwest_to(url: &str) -> reqwest::Request {
     reqwest::Request::new(reqwest::Method::GET, format!("{url}/charge").parse().unwrap())
 }
 
-/// The tokens of the requests that the server has received.
-fn received(server: &RecordingServer) -> Vec<Option<String>> {
-    server.requests().iter().map(|request| request.token().map(str::to_owned)).collect()
-}
-
-/// The JWT of the token in use.
-fn jwt(token: &ServiceToken) -> String {
-    token.header_value().to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
-}
-
 /// The headers that the inner service receives for a request to `uri`.
 async fn sent(layer: &AddServiceTokenLayer, uri: &str, headers: HeaderMap) -> HeaderMap {
     let inner = service_fn(|request: Request<()>| async move {
@@ -77,8 +68,8 @@ async fn value_to(layer: &AddServiceTokenLayer, uri: &str) -> Option<HeaderValue
 async fn each_server_receives_its_own_token() {
     let authority = TestAuthority::start().await;
     let tokens = mint(&authority, ["billing", "inventory"]).await;
-    let jwts = tokens.each_ref().map(jwt);
-    assert_ne!(jwts[0], jwts[1]);
+    let values = tokens.each_ref().map(ServiceToken::header_value);
+    assert_ne!(values[0], values[1]);
     let servers = [
         RecordingServer::start().await,
         RecordingServer::start().await,
@@ -101,8 +92,8 @@ async fn each_server_receives_its_own_token() {
             by_hyper.ready().await.unwrap().call(request.unwrap()).await.unwrap();
         }
     }
-    assert_eq!(received(billing), vec![Some(jwts[0].clone()); 4]);
-    assert_eq!(received(inventory), vec![Some(jwts[1].clone()); 4]);
+    assert_eq!(received(billing), vec![Some(values[0].clone()); 4]);
+    assert_eq!(received(inventory), vec![Some(values[1].clone()); 4]);
     assert_eq!(received(elsewhere), [const { None }; 4]);
 }
 
@@ -110,7 +101,7 @@ async fn each_server_receives_its_own_token() {
 async fn redirect_carries_no_token_to_another_origin() {
     let [billing, inventory] = [RecordingServer::start().await, RecordingServer::start().await];
     let tokens = [token(), token()];
-    let jwts = tokens.each_ref().map(jwt);
+    let values = tokens.each_ref().map(ServiceToken::header_value);
     let [first, second] = tokens;
     let layer =
         AddServiceTokenLayer::by_origin([(billing.url(), first), (inventory.url(), second)]);
@@ -131,7 +122,7 @@ async fn redirect_carries_no_token_to_another_origin() {
         assert_eq!(response.status(), status);
         assert_eq!(received(&inventory), redirected);
     }
-    assert_eq!(received(&billing), vec![Some(jwts[0].clone()); 2]);
+    assert_eq!(received(&billing), vec![Some(values[0].clone()); 2]);
 }
 
 #[tokio::test]
@@ -167,11 +158,9 @@ async fn rejection_mints_only_the_token_of_its_origin() {
             for m2 in [rejecting, other, rejecting] {
                 assert_eq!(call(m2).await.status(), 200);
             }
-            let expected = [&values[rejecting], &new, &new].map(|value| {
-                Some(value.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned())
-            });
+            let expected = [&values[rejecting], &new, &new].map(|value| Some(value.clone()));
             assert_eq!(received(&servers[rejecting]), expected);
-            assert_eq!(received(&servers[other]), [Some(jwt(&tokens[other]))]);
+            assert_eq!(received(&servers[other]), [Some(tokens[other].header_value())]);
             assert_eq!(tokens[other].header_value(), values[other]);
             let health = tokens[other].health();
             assert!(!health.renewing && health.last_rejection.is_none(), "{health:?}");

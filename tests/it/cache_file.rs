@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::Method;
-use reqwest::{Client, Request};
+use reqwest::Request;
 use tempfile::tempdir;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ use tower_m2m::{
     SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
-use crate::support::{ISSUER, chain, serve};
+use crate::support::{ISSUER, chain, reqwest_client, serve};
 
 const FLEET: usize = 50;
 
@@ -94,7 +94,7 @@ async fn fleet_with_cache_files_starts_while_the_core_is_down() {
     }
     let _port = core.stop().await;
 
-    let client = Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
+    let client = reqwest_client();
     for (replica, started) in start_fleet(&url, Some(folder.path())).await.into_iter().enumerate() {
         let token = started.unwrap_or_else(|err| panic!("{replica}: {}", chain(&err)));
         assert!(token.health().renewing && token.health().last_error.is_some(), "{replica}");

@@ -5,24 +5,26 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use reqwest_middleware::{ClientBuilder, Next};
+use reqwest_middleware::ClientBuilder;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
 use tower_m2m::{AddServiceTokenLayer, RetryOnceLayer, ServiceToken};
 
-use crate::support::TIMEOUT;
+use crate::middleware_fn::middleware;
+use crate::received::received;
+use crate::support::{TIMEOUT, reqwest_client};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,10 +36,6 @@ fn multi_thread() -> Runtime {
 async fn minted(authority: &TestAuthority) -> ServiceToken {
     let request = authority.core().service_token(authority.issuer());
     request.validity(HOUR).mint().await.unwrap()
-}
-
-fn reqwest_client() -> reqwest::Client {
-    reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap()
 }
 
 #[test]
@@ -71,9 +69,7 @@ fn calls_on_each_runtime_share_one_renewal() {
             }
             let current = token.header_value();
             assert_ne!(current, expired, "{kind}");
-            let requests = m2.requests();
-            assert_eq!(requests.len(), 24, "{kind}");
-            assert!(requests.iter().all(|it| it.headers()[AUTHORIZATION] == current), "{kind}");
+            assert_eq!(received(&m2), vec![Some(current); 24], "{kind}");
         });
     }
 }
@@ -129,17 +125,6 @@ fn in_tower(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {
         let response = block_on(m1.clone().oneshot(Request::new(()))).unwrap();
         (response.status().as_u16(), response.headers().get("carried").cloned())
     })
-}
-
-type BoxFuture<'a> =
-    Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
-
-/// Gives the closure the signature that `Middleware` requires.
-fn middleware<F>(handle: F) -> F
-where
-    F: for<'a> Fn(reqwest::Request, &'a mut Extensions, Next<'a>) -> BoxFuture<'a>,
-{
-    handle
 }
 
 fn in_middleware(layer: &AddServiceTokenLayer, rejected: HeaderValue) -> Call {

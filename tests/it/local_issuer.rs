@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::{HeaderMap, Method, StatusCode};
-use reqwest::{Client, Request};
+use reqwest::Request;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -18,14 +18,10 @@ use tower_m2m::{
     VerifyServiceTokenLayer,
 };
 
-use crate::support::{decode, serve};
+use crate::support::{decode, reqwest_client, serve};
 
 const ISSUER: &str = "https://orders.internal";
 const JWKS: &str = "/.well-known/jwks.json";
-
-fn client() -> Client {
-    Client::builder().tls_certs_only([]).no_proxy().build().unwrap()
-}
 
 fn key(algorithm: Algorithm) -> SigningKey {
     SigningKey::generate(algorithm).unwrap()
@@ -56,7 +52,7 @@ async fn token_of_each_algorithm_is_verified_by_m2() {
         let request = issuer.service_token().service("orders").audience("billing");
         let layer = AddServiceTokenLayer::new(request.mint().await.unwrap());
         let request = Request::new(Method::GET, m2.parse().unwrap());
-        let response = layer.layer(client()).oneshot(request).await.unwrap();
+        let response = layer.layer(reqwest_client()).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{algorithm}");
         assert_eq!(response.text().await.unwrap(), "orders", "{algorithm}");
     }
@@ -67,7 +63,7 @@ async fn jwks_has_an_etag_and_a_lifetime() {
     let issuer = LocalIssuer::new(ISSUER, [key(Algorithm::ES256)]).unwrap();
     let url = format!("http://{}{JWKS}", serve(issuer.jwks_router()).await);
     let get = async |tag: Option<&str>| {
-        let request = client().get(&url);
+        let request = reqwest_client().get(&url);
         let request = tag.into_iter().fold(request, |it, tag| it.header("if-none-match", tag));
         request.send().await.unwrap()
     };
@@ -91,8 +87,8 @@ async fn jwks_has_an_etag_and_a_lifetime() {
         let has_body = !response.bytes().await.unwrap().is_empty();
         assert_eq!(has_body, expected == 200, "{tag}");
     }
-    assert_eq!(client().head(&url).send().await.unwrap().status(), 200);
-    assert_eq!(client().post(&url).send().await.unwrap().status(), 405);
+    assert_eq!(reqwest_client().head(&url).send().await.unwrap().status(), 200);
+    assert_eq!(reqwest_client().post(&url).send().await.unwrap().status(), 405);
 
     issuer.rotate_to([key(Algorithm::ES256)]).unwrap();
     assert_eq!(get(Some(&etag)).await.status(), 200, "the set has changed");
@@ -123,7 +119,7 @@ async fn three_rotations_under_load_refuse_no_request() {
     let progress = Arc::new(Notify::new());
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
-            let mut m1 = AddServiceTokenLayer::new(token.clone()).layer(client());
+            let mut m1 = AddServiceTokenLayer::new(token.clone()).layer(reqwest_client());
             let (m2, admitted, is_over) = (m2.clone(), Arc::clone(&admitted), Arc::clone(&is_over));
             let (refused, progress) = (Arc::clone(&refused), Arc::clone(&progress));
             tokio::spawn(async move {

@@ -4,14 +4,14 @@
 use axum::Router;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, Request, Response};
+use reqwest::{Method, Request, Response};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_m2m::testing::{TestAuthority, TokenBuilder};
 use tower_m2m::{
     AddServiceTokenLayer, RequireClaimLayer, ServiceClaims, ServiceToken, VerifyServiceTokenLayer,
 };
 
-use crate::support::serve;
+use crate::support::{reqwest_client, serve};
 
 const ISSUERS: [&str; 2] = ["https://core.test", "https://jobs.test"];
 const CALLERS: [&str; 3] = ["orders", "refunds", "reports"];
@@ -98,14 +98,10 @@ async fn seen(response: Response) -> (u16, Option<String>, String) {
     (response.status().as_u16(), reason, response.text().await.unwrap())
 }
 
-fn client() -> Client {
-    Client::builder().tls_certs_only([]).no_proxy().build().unwrap()
-}
-
 #[tokio::test]
 async fn each_token_is_admitted_exactly_where_it_may_go() {
     let authorities = authorities().await;
-    let client = client();
+    let client = reqwest_client();
     let mut admitted = 0;
     for service in SERVICES {
         let origin = start(service, &authorities).await;
@@ -132,7 +128,7 @@ async fn each_token_is_admitted_exactly_where_it_may_go() {
 #[tokio::test]
 async fn false_issuer_is_admitted_nowhere() {
     let authorities = authorities().await;
-    let client = client();
+    let client = reqwest_client();
     for service in SERVICES {
         let origin = start(service, &authorities).await;
         for (authority, caller, audience) in combinations(&authorities) {
@@ -175,7 +171,7 @@ async fn caller_with_all_tokens_is_refused_only_by_route() {
                 (origin, ServiceToken::from_jwt(jwt).unwrap())
             });
             let layer = AddServiceTokenLayer::by_origin(tokens).unwrap();
-            let m1 = ServiceBuilder::new().layer(layer).service(client());
+            let m1 = ServiceBuilder::new().layer(layer).service(reqwest_client());
             for (service, origin) in reached() {
                 for (path, callers) in ROUTES {
                     let url = format!("{origin}{path}").parse().unwrap();

@@ -16,7 +16,8 @@ use tower_m2m::testing::{RecordingServer, TestAuthority};
 use tower_m2m::{AddServiceTokenLayer, RequestToken, RetryOnceLayer, ServiceToken};
 
 use crate::manual_clock::ManualClock;
-use crate::support::Logs;
+use crate::received::received;
+use crate::support::{Logs, reqwest_client};
 
 const SERVICE: HeaderName = HeaderName::from_static("x-service");
 const BILLING: &str = "https://billing.internal/charge";
@@ -76,18 +77,12 @@ async fn send_by_middleware(
     m2: &RecordingServer,
     extension: Option<RequestToken>,
 ) -> u16 {
-    let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
-    let client = ClientBuilder::new(client).with(layer).build();
+    let client = ClientBuilder::new(reqwest_client()).with(layer).build();
     let mut request = client.post(m2.url());
     if let Some(extension) = extension {
         request = request.with_extension(extension);
     }
     request.send().await.unwrap().status().as_u16()
-}
-
-/// The values of `Authorization` that the server has received.
-fn received(m2: &RecordingServer) -> Vec<Option<HeaderValue>> {
-    m2.requests().iter().map(|request| request.headers().get(AUTHORIZATION).cloned()).collect()
 }
 
 #[tokio::test]

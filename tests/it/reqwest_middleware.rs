@@ -1,12 +1,11 @@
 //! `AddServiceTokenLayer` as a middleware of reqwest-middleware, over loopback sockets.
 
-use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::{Extensions, HeaderName};
-use reqwest::{Request, Response};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next, Result};
+use reqwest::Response;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Result};
 use reqwest_retry::{
     RetryDecision, RetryPolicy, RetryTransientMiddleware, Retryable, RetryableStrategy,
 };
@@ -14,11 +13,13 @@ use tower_m2m::testing::{RecordingServer, TestAuthority, renewed};
 use tower_m2m::{AddServiceTokenLayer, RequestToken, ServiceToken, SuperTokensCore};
 
 use crate::manual_clock::ManualClock;
+use crate::middleware_fn::middleware;
+use crate::received::received;
 use crate::scripted::{ScriptedCore, Step, good};
-use crate::support::{ISSUER, Logs};
+use crate::support::{ISSUER, Logs, reqwest_client};
 
 fn client() -> ClientBuilder {
-    ClientBuilder::new(reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap())
+    ClientBuilder::new(reqwest_client())
 }
 
 fn fixed() -> ServiceToken {
@@ -100,9 +101,8 @@ async fn request_waits_for_the_successor_of_an_expired_token() {
     authority.clock().advance(2 * HOUR);
     let client = client().with(AddServiceTokenLayer::new(token.clone())).build();
     assert_eq!(status(&client, &m2).await, 200);
-    let value = m2.requests()[0].headers()[AUTHORIZATION].clone();
-    assert_ne!(value, expired);
-    assert_eq!(value, token.header_value());
+    assert_ne!(token.header_value(), expired);
+    assert_eq!(received(&m2), [Some(token.header_value())]);
 }
 
 /// Repeats at once what was answered with 401.
@@ -122,16 +122,6 @@ impl RetryableStrategy for Retry401 {
         let is_rejected = result.as_ref().is_ok_and(|response| response.status() == 401);
         is_rejected.then_some(Retryable::Transient)
     }
-}
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Gives the closure the signature that `Middleware` requires.
-fn middleware<F>(handle: F) -> F
-where
-    F: for<'a> Fn(Request, &'a mut Extensions, Next<'a>) -> BoxFuture<'a, Result<Response>>,
-{
-    handle
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,8 +168,6 @@ async fn each_attempt_keeps_the_token_of_its_request() {
             .build();
         let request = client.get(m2.url()).with_extension(extension);
         assert_eq!(request.send().await.unwrap().status(), 200);
-        let requests = m2.requests();
-        let sent = requests.iter().map(|request| request.headers().get(AUTHORIZATION).cloned());
-        assert_eq!(sent.collect::<Vec<_>>(), [expected.clone(), expected]);
+        assert_eq!(received(&m2), [expected.clone(), expected]);
     }
 }

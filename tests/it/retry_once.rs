@@ -20,7 +20,7 @@ use tower_test::mock;
 
 use crate::manual_clock::ManualClock;
 use crate::scripted::{ScriptedCore, Step, good, status};
-use crate::support::ISSUER;
+use crate::support::{ISSUER, reqwest_client};
 
 const INVALID: &str = r#"Bearer error="invalid_token""#;
 
@@ -32,10 +32,6 @@ async fn token(script: impl Into<Vec<Step>>) -> (ScriptedCore, ServiceToken, Man
     let token = request.mint().await.unwrap();
     clock.advance(Duration::from_secs(1)).await;
     (core, token, clock)
-}
-
-fn reqwest_client() -> reqwest::Client {
-    reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap()
 }
 
 fn post(m2: &RecordingServer) -> reqwest::Request {

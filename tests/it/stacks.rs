@@ -11,7 +11,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{AddServiceTokenLayer, ServiceClaims, ServiceToken, VerifyServiceTokenLayer};
 
-use crate::support::{caller, serve};
+use crate::support::{caller, reqwest_client, serve};
 
 fn token_layer(jwt: String) -> AddServiceTokenLayer {
     AddServiceTokenLayer::new(ServiceToken::from_jwt(jwt).unwrap())
@@ -64,7 +64,7 @@ async fn body_without_default_is_boxed_in_front_of_a_proxy() {
 async fn reqwest_client_sends_the_token() {
     let authority = TestAuthority::offline();
     let url = serve_m2(&authority).await;
-    let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
+    let client = reqwest_client();
     let service = token_layer(authority.token().claim("service", "orders").sign())
         .only_to([&url])
         .unwrap()

@@ -90,6 +90,11 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
+/// A client for loopback: it has no root certificates, and uses no proxy of the environment.
+pub(crate) fn reqwest_client() -> reqwest::Client {
+    reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap()
+}
+
 /// A port that refuses connections until `listen`: it is bound, so that no other process can take
 /// it, but does not listen.
 pub(crate) struct DeadPort(TcpSocket);
