@@ -100,8 +100,8 @@ fn reqwest_request(token: &ServiceToken) -> [Call; 2] {
     in_tower(&layer, client, || reqwest_to("https://billing.internal/charge"))
 }
 
-/// Passes each request on. It allocates its future once, as the layer does. A closure would allocate
-/// twice.
+/// Passes each request on. It allocates its future once, as the layer does. A closure would
+/// allocate twice.
 struct PassOn;
 
 // What `async_trait` generates.
