@@ -82,7 +82,8 @@ fn is_b64token_char(byte: u8) -> bool {
 /// Whether `rest` continues the name of the scheme: `BearerX` is another scheme. A tab or a comma
 /// does not continue it.
 fn starts_with_tchar(rest: &[u8]) -> bool {
-    rest.first().is_some_and(is_tchar)
+    // The usual byte, a space, is compared first: `is_tchar` takes 15 comparisons to exclude it.
+    rest.first().is_some_and(|byte| *byte != b' ' && is_tchar(byte))
 }
 
 /// Whether the credential begins with the name of a scheme and a space (RFC 9110 §11.4).

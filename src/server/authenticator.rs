@@ -9,8 +9,9 @@ use tokio::sync::watch;
 
 use super::outcome::Outcome;
 use super::per_thread::PerThread;
+use super::protocol::{Protocol, Protocols};
 use super::refuser::Refuser;
-use super::response::{Protocol, Protocols, Realm};
+use super::response::Challenges;
 use crate::bearer;
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 use crate::verify::{AnyVerifier, Authentication, PendingAuthentication, ServiceClaims};
@@ -46,8 +47,8 @@ impl Authenticator {
         }
     }
 
-    pub(super) fn use_realm(&mut self, realm: Realm) {
-        self.refuser.get_mut().use_realm(realm);
+    pub(super) fn use_challenges(&mut self, challenges: Challenges) {
+        self.refuser.get_mut().use_challenges(challenges);
     }
 
     pub(super) fn use_header(&mut self, name: HeaderName) {
@@ -85,19 +86,19 @@ impl Authenticator {
         request: &mut Request<B>,
         result: Result<ServiceClaims, Rejection>,
     ) -> Result<(), Response<ResBody>> {
-        let refuser = self.refuser.get();
+        let refuser = self.refuser.arc();
         let outcome = match result {
             Ok(claims) => {
                 refuser.telemetry().admitted(|| refuser.protocol_of(request));
-                Outcome::authenticated(claims, self.refuser_of_thread())
+                Outcome::authenticated(claims, Arc::clone(refuser))
             }
             Err(rejection) => {
                 let protocol = || refuser.protocol_of(request);
                 self.record(Some(&rejection), protocol, || self.token(request).ok());
                 if self.admits_without_claims(rejection) {
-                    Outcome::anonymous(rejection, self.refuser_of_thread())
+                    Outcome::anonymous(rejection, Arc::clone(refuser))
                 } else if self.is_observing() {
-                    Outcome::observed(rejection, self.refuser_of_thread())
+                    Outcome::observed(rejection, Arc::clone(refuser))
                 } else {
                     return Err(refuser.respond(rejection, protocol()));
                 }

@@ -9,8 +9,9 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::outcome::Outcome;
+use super::protocol::Protocol;
 use super::refuser::Refuser;
-use super::response::{MISSING_LAYER, Protocol};
+use super::response::MISSING_LAYER;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::verify::ServiceClaims;
 

@@ -6,7 +6,8 @@ use http::header::HeaderName;
 use tower_layer::Layer;
 
 use super::authenticator::{Authenticator, Mode};
-use super::response::{Protocols, Realm};
+use super::protocol::Protocols;
+use super::response::Challenges;
 use super::service::VerifyServiceToken;
 use crate::error::ConfigError;
 use crate::token_header;
@@ -154,7 +155,7 @@ impl VerifyServiceTokenLayer {
     /// # }
     /// ```
     pub fn realm(self, realm: impl AsRef<str>) -> Self {
-        self.with(|authenticator| authenticator.use_realm(Realm::new(realm.as_ref())))
+        self.with(|authenticator| authenticator.use_challenges(Challenges::new(realm.as_ref())))
     }
 
     /// Sets the header that carries the credential. Default: `Authorization`.

@@ -194,6 +194,7 @@ mod future;
 mod layer;
 mod outcome;
 mod per_thread;
+mod protocol;
 mod refuser;
 pub mod require_claim;
 mod response;

@@ -2,17 +2,18 @@
 
 use http::{Request, Response};
 
-use super::response::{Protocol, Protocols, Realm};
+use super::protocol::{Protocol, Protocols};
+use super::response::Challenges;
 use super::telemetry::Telemetry;
 use crate::rejection::Rejection;
 use crate::verify::RefusalLog;
 
 /// The options of a layer that decide how a request is refused and recorded. Extractors and
 /// [`RequireClaimLayer`](crate::RequireClaimLayer)s inside the layer get them with the
-/// [`Outcome`](super::outcome::Outcome). Cheap to clone.
+/// [`Outcome`](super::outcome::Outcome).
 #[derive(Clone, Debug)]
 pub(super) struct Refuser {
-    realm: Realm,
+    challenges: Challenges,
     protocols: Protocols,
     telemetry: Telemetry,
 }
@@ -20,14 +21,14 @@ pub(super) struct Refuser {
 impl Refuser {
     pub(super) fn new(log: RefusalLog) -> Self {
         Self {
-            realm: Realm::default(),
+            challenges: Challenges::default(),
             protocols: Protocols::HttpAndGrpc,
             telemetry: Telemetry::new(log),
         }
     }
 
-    pub(super) fn use_realm(&mut self, realm: Realm) {
-        self.realm = realm;
+    pub(super) fn use_challenges(&mut self, challenges: Challenges) {
+        self.challenges = challenges;
     }
 
     pub(super) fn use_protocols(&mut self, protocols: Protocols) {
@@ -59,6 +60,6 @@ impl Refuser {
         rejection: Rejection,
         protocol: Protocol,
     ) -> Response<B> {
-        rejection.respond_in(protocol, &self.realm)
+        rejection.respond_in(protocol, &self.challenges)
     }
 }

@@ -1,45 +1,24 @@
 //! The responses to refused requests. No other file of this crate picks a status.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "axum")]
 use axum_core::response::IntoResponse;
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
 
-use crate::rejection::{Rejection, RejectionKind};
+use super::protocol::{GRPC, Protocol};
+use crate::rejection::{Rejection, RejectionKind, RejectionReason};
 
-const GRPC: &str = "application/grpc";
+const DEFAULT_REALM: &str = "m2m";
 
-/// The protocols in which requests can be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocols {
-    HttpAndGrpc,
-    HttpOnly,
-}
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The protocol of the response to a refused request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http,
-    Grpc,
-}
-
-impl Protocols {
-    /// The protocol in which the request with this head is refused: gRPC if it is a gRPC call and
-    /// these protocols allow it, otherwise HTTP.
-    pub(super) fn of(self, version: Version, method: &Method, headers: &HeaderMap) -> Protocol {
-        match self {
-            Self::HttpAndGrpc if is_grpc(version, method, headers) => Protocol::Grpc,
-            Self::HttpAndGrpc | Self::HttpOnly => Protocol::Http,
-        }
-    }
-}
-
-/// The auth-param `realm="…"` of a challenge (RFC 9110 §11.5). Cheap to clone.
-#[derive(Clone, Debug)]
-pub(super) struct Realm(Arc<str>);
+/// The challenges of a layer (RFC 9110 §11.6.1): for each reason the value of `WWW-Authenticate`, or
+/// `None`. Made once, because to format one takes a quarter of the time of a refusal.
+#[derive(Debug)]
+pub(super) struct Challenges(Box<[Option<HeaderValue>]>);
 
 impl RejectionKind {
     /// The HTTP status, the error code of the challenge (RFC 6750 §3.1) and the gRPC status: 7
@@ -78,7 +57,7 @@ impl Rejection {
     /// ```
     #[must_use]
     pub fn challenge(&self, realm: &str) -> Option<String> {
-        self.challenge_in(&Realm::new(realm))
+        self.challenge_in(&auth_param(realm))
     }
 
     /// The time in `Retry-After`: whole seconds, at least 1. `None` unless the keys are unavailable.
@@ -155,27 +134,32 @@ impl Rejection {
     /// ```
     #[must_use]
     pub fn into_response<B: Default>(self, realm: &str) -> Response<B> {
-        self.into_http_response(&Realm::new(realm))
+        // Never an error: realm and description are printable ASCII.
+        let challenge = self.challenge(realm).and_then(|text| HeaderValue::try_from(text).ok());
+        self.into_http_response(challenge)
     }
 
     /// The response in this protocol.
-    pub(super) fn respond_in<B: Default>(self, protocol: Protocol, realm: &Realm) -> Response<B> {
+    pub(super) fn respond_in<B: Default>(
+        self,
+        protocol: Protocol,
+        challenges: &Challenges,
+    ) -> Response<B> {
         match protocol {
-            Protocol::Http => self.into_http_response(realm),
+            Protocol::Http => self.into_http_response(challenges.get(self.reason())),
             Protocol::Grpc => self.into_grpc_response(),
         }
     }
 
     /// The HTTP response: a status, a challenge or `Retry-After`, and an empty body.
-    pub(super) fn into_http_response<B: Default>(self, realm: &Realm) -> Response<B> {
+    fn into_http_response<B: Default>(self, challenge: Option<HeaderValue>) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         }
-        // Never an error: realm and description are printable ASCII.
-        if let Some(Ok(challenge)) = self.challenge_in(realm).map(HeaderValue::try_from) {
+        if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
@@ -188,14 +172,15 @@ impl Rejection {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-        headers.insert("grpc-status", HeaderValue::from(self.grpc_status()));
+        headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         // No description needs percent-encoding; a test in `rejection.rs` asserts it.
-        headers.insert("grpc-message", HeaderValue::from_static(self.reason().description()));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
         response
     }
 
-    fn challenge_in(&self, Realm(realm): &Realm) -> Option<String> {
+    /// `realm` is an auth-param.
+    fn challenge_in(&self, realm: &str) -> Option<String> {
         let (description, (_, error, _)) = (self.reason().description(), self.kind().codes());
         match (self.kind(), error) {
             (RejectionKind::KeysUnavailable, _) => None,
@@ -214,31 +199,53 @@ impl Rejection {
 #[cfg(feature = "axum")]
 impl IntoResponse for Rejection {
     fn into_response(self) -> axum_core::response::Response {
-        self.into_http_response(&Realm::default())
+        Self::into_response(self, DEFAULT_REALM)
     }
 }
 
-impl Realm {
-    /// Escapes quotes and backslashes. Replaces characters other than printable ASCII by `?`.
-    pub(super) fn new(name: &str) -> Self {
-        let mut param = String::from("realm=\"");
-        for c in name.chars() {
-            match c {
-                '"' | '\\' => param.extend(['\\', c]),
-                ' '..='~' => param.push(c),
-                _ => param.push('?'),
-            }
-        }
-        param.push('"');
-        Self(param.into())
+impl Challenges {
+    pub(super) fn new(realm: &str) -> Self {
+        let realm = auth_param(realm);
+        let challenge = |reason: &RejectionReason| {
+            HeaderValue::try_from(Rejection::from(*reason).challenge_in(&realm)?).ok()
+        };
+        Self(RejectionReason::ALL.iter().map(challenge).collect())
+    }
+
+    fn get(&self, reason: RejectionReason) -> Option<HeaderValue> {
+        self.0[reason as usize].clone()
     }
 }
 
-/// The realm `m2m`.
-impl Default for Realm {
+/// Copies the values: those of a clone have reference counts of their own, so that threads do not
+/// contend for one count.
+impl Clone for Challenges {
+    fn clone(&self) -> Self {
+        let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        Self(self.0.iter().map(|value| value.as_ref().and_then(copy)).collect())
+    }
+}
+
+/// Of [`DEFAULT_REALM`].
+impl Default for Challenges {
     fn default() -> Self {
-        Self::new("m2m")
+        Self::new(DEFAULT_REALM)
     }
+}
+
+/// The auth-param `realm="…"` of a challenge (RFC 9110 §11.5). Escapes quotes and backslashes, and
+/// replaces characters other than printable ASCII by `?`.
+fn auth_param(realm: &str) -> String {
+    let mut param = String::from("realm=\"");
+    for c in realm.chars() {
+        match c {
+            '"' | '\\' => param.extend(['\\', c]),
+            ' '..='~' => param.push(c),
+            _ => param.push('?'),
+        }
+    }
+    param.push('"');
+    param
 }
 
 /// The status if no layer is in front of an extractor or of a
@@ -252,31 +259,11 @@ pub(super) fn missing_layer<B: Default>() -> Response<B> {
     response
 }
 
-/// Whether the request is a gRPC call: a `POST` over HTTP/2 with media type `application/grpc` or
-/// `application/grpc+…`.
-///
-/// gRPC-Web is not gRPC. Neither is `application/grpc` over HTTP/1.1, since gRPC needs HTTP/2: a
-/// status of 200 would hide the refusal from proxies and logs. A gRPC-Web translator in front of
-/// the layer maps the HTTP response to a gRPC status.
-fn is_grpc(version: Version, method: &Method, headers: &HeaderMap) -> bool {
-    if version != Version::HTTP_2 || method != Method::POST {
-        return false;
-    }
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let media_type =
-        content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
-    let (base, rest) = media_type.split_at_checked(GRPC.len()).unwrap_or_default();
-    base.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+'))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use http::Request;
-
     use super::*;
-    use crate::rejection::RejectionReason;
 
     fn rendered(reason: RejectionReason) -> (u16, Option<String>, Option<String>) {
         let response = Rejection::from(reason).into_response::<()>("m2m");
@@ -382,45 +369,6 @@ mod tests {
 
     #[test]
     fn realm_is_escaped_and_printable() {
-        assert_eq!(&*Realm::new("a\"b\\c\r\né").0, r#"realm="a\"b\\c???""#);
-    }
-
-    #[test]
-    fn grpc_call_is_detected_by_version_method_and_media_type() {
-        let cases = [
-            (Version::HTTP_2, "POST", "application/grpc", true),
-            (Version::HTTP_2, "POST", "Application/gRPC", true),
-            (Version::HTTP_2, "POST", "application/grpc+proto", true),
-            (Version::HTTP_2, "POST", "application/grpc; charset=utf-8", true),
-            (Version::HTTP_2, "POST", "application/grpc \t;charset=utf-8", true),
-            (Version::HTTP_2, "POST", "application/grpc+proto ;x=y", true),
-            (Version::HTTP_2, "GET", "application/grpc", false),
-            (Version::HTTP_2, "POST", "application/grpc-web", false),
-            (Version::HTTP_2, "POST", "application/grpc-web+proto", false),
-            (Version::HTTP_2, "POST", "application/grpcx", false),
-            (Version::HTTP_2, "POST", "application/grpc x", false),
-            (Version::HTTP_2, "POST", "application/grpc, text/html", false),
-            (Version::HTTP_2, "POST", "application/grp", false),
-            (Version::HTTP_2, "POST", "application/json", false),
-            (Version::HTTP_2, "POST", "", false),
-            (Version::HTTP_09, "POST", "application/grpc", false),
-            (Version::HTTP_10, "POST", "application/grpc", false),
-            (Version::HTTP_11, "POST", "application/grpc", false),
-            (Version::HTTP_11, "POST", "application/grpc+proto", false),
-            (Version::HTTP_3, "POST", "application/grpc", false),
-        ];
-        for (version, method, content_type, expected) in cases {
-            let request = Request::builder()
-                .version(version)
-                .method(method)
-                .header(CONTENT_TYPE, content_type);
-            let request = request.body(()).unwrap();
-            assert_eq!(
-                is_grpc(request.version(), request.method(), request.headers()),
-                expected,
-                "{version:?} {method} {content_type}"
-            );
-        }
-        assert!(!is_grpc(Version::HTTP_2, &Method::POST, &HeaderMap::new()));
+        assert_eq!(auth_param("a\"b\\c\r\né"), r#"realm="a\"b\\c???""#);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 #[cfg(feature = "axum")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::response::Protocol;
+use super::protocol::Protocol;
 use crate::rejection::RejectionReason;
 use crate::verify::{ClaimRule, Enforcement, RefusalLog};
 
