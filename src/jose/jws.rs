@@ -1,11 +1,12 @@
 //! Strict parsing of a compact JWS (RFC 7515 §7.1). This crate does not parse with `jsonwebtoken`,
 //! which ignores `crit`.
 //!
-//! Parsing has two steps, before and after the signature check. [`Jws::parse`] reads in one pass
-//! what the check needs: length, parts, encoding, and the members of [`Header`]. It allocates only
-//! the decoded parts and up to four short header strings, so rejecting a forged token costs little
-//! more than the signature check. [`Jws::claims`] then reads header and claims in full, and rejects
-//! duplicate members and deep nesting. The header's `jku`, `jwk`, `x5u` and `x5c` are never used.
+//! Parsing has three steps. [`JwsHeader::parse`] reads in one pass what names the key: length, parts,
+//! and the members of [`Header`]. [`JwsHeader::decode`] decodes the other parts for the signature
+//! check. Both allocate only the decoded parts and up to four short header strings, so rejecting a
+//! forged token costs little more than the signature check. After the check, [`Jws::claims`] reads
+//! header and claims in full, and rejects duplicate members and deep nesting. The header's `jku`,
+//! `jwk`, `x5u` and `x5c` are never used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,20 +26,28 @@ pub(super) const MAX_KID_LEN: usize = 256;
 /// The accepted values of `typ`: RFC 7519 §5.1, RFC 9068 §2.1, and JWT-SVID §2.3.
 const TYPES: [&str; 3] = ["jwt", "at+jwt", "jose"];
 
-/// A compact JWS whose signature has not been checked.
+/// The header of a compact JWS. The other parts are not decoded.
 #[derive(Debug)]
-pub(crate) struct Jws<'t> {
+pub(crate) struct JwsHeader<'t> {
     algorithm: Algorithm,
     kid: Option<String>,
     /// The first two parts as sent, which the signature covers.
     signing_input: &'t str,
     header: Vec<u8>,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+/// A compact JWS whose signature has not been checked.
+#[derive(Debug)]
+pub(crate) struct Jws<'t> {
+    header: JwsHeader<'t>,
     payload: Vec<u8>,
     signature: Vec<u8>,
 }
 
-impl<'t> Jws<'t> {
-    /// Parses `token`, which may be at most `max_len` bytes long.
+impl<'t> JwsHeader<'t> {
+    /// Parses the header of `token`, which may be at most `max_len` bytes long.
     pub(crate) fn parse(token: &'t str, max_len: usize) -> Result<Self, RejectionReason> {
         if token.len() > max_len {
             return Err(RejectionReason::TokenTooLong);
@@ -53,7 +62,6 @@ impl<'t> Jws<'t> {
         let header = decode(header)?;
         let (algorithm, kid) =
             Header::scan(&header).ok_or(RejectionReason::MalformedHeader)?.check()?;
-        let (payload, signature) = (decode(payload)?, decode(signature)?);
         Ok(Self { algorithm, kid, signing_input, header, payload, signature })
     }
 
@@ -65,18 +73,40 @@ impl<'t> Jws<'t> {
         self.kid.as_deref()
     }
 
+    /// Decodes the payload and the signature.
+    pub(crate) fn decode(self) -> Result<Jws<'t>, RejectionReason> {
+        let (payload, signature) = (decode(self.payload)?, decode(self.signature)?);
+        Ok(Jws { header: self, payload, signature })
+    }
+}
+
+impl<'t> Jws<'t> {
+    /// Parses `token`, which may be at most `max_len` bytes long.
+    pub(crate) fn parse(token: &'t str, max_len: usize) -> Result<Self, RejectionReason> {
+        JwsHeader::parse(token, max_len)?.decode()
+    }
+
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.header.algorithm
+    }
+
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.header.kid()
+    }
+
     pub(crate) fn payload(&self) -> &[u8] {
         &self.payload
     }
 
     #[cfg(any(test, fuzzing))]
     pub(crate) fn signing_input(&self) -> &str {
-        self.signing_input
+        self.header.signing_input
     }
 
     /// Checks the signature (RFC 7515 §5.2). `false` if the algorithm does not fit the key.
     pub(crate) fn is_signed_by(&self, jwk: &Jwk) -> bool {
-        jwk.verify(self.algorithm, self.signing_input.as_bytes(), &self.signature)
+        let Self { header, signature, .. } = self;
+        jwk.verify(header.algorithm, header.signing_input.as_bytes(), signature)
     }
 
     /// The payload as a claims set (RFC 7519 §4): an object without duplicate members. Also
@@ -89,7 +119,7 @@ impl<'t> Jws<'t> {
         if self.payload.is_empty() {
             return Err(RejectionReason::NotThreeParts);
         }
-        json::object(&self.header).ok_or(RejectionReason::MalformedHeader)?;
+        json::object(&self.header.header).ok_or(RejectionReason::MalformedHeader)?;
         json::object(&self.payload).ok_or(RejectionReason::MalformedClaims)
     }
 }
@@ -343,8 +373,8 @@ mod tests {
     fn signature_covers_the_text_as_sent() {
         let token = token(r#"{"alg":"ES256","kid":"k"}"#, "{}");
         let jws = Jws::parse(&token, 8192).unwrap();
-        assert_eq!(jws.signing_input, token.rsplit_once('.').unwrap().0);
-        assert_eq!((jws.algorithm, jws.kid.as_deref()), (Algorithm::ES256, Some("k")));
+        assert_eq!(jws.signing_input(), token.rsplit_once('.').unwrap().0);
+        assert_eq!((jws.algorithm(), jws.kid()), (Algorithm::ES256, Some("k")));
         assert_eq!((jws.payload.as_slice(), jws.signature.as_slice()), (&b"{}"[..], &b"sig"[..]));
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 pub use algorithm::Algorithm;
 pub(crate) use jwk::{Jwk, OTHER_USE};
 pub(crate) use jwk_set::{JwkSet, JwkSetError};
-pub(crate) use jws::{Jws, claims_to_carry};
+pub(crate) use jws::{Jws, JwsHeader, claims_to_carry};
 pub(crate) use numeric_date::NumericDate;
 pub(crate) use pem::{PemError, public_keys};
 pub(crate) use pem_block::has_block;

@@ -207,10 +207,14 @@ impl Policy {
         if jws.payload().is_empty() {
             return Err(RejectionReason::NotThreeParts);
         }
-        if !self.algorithms.contains(&jws.algorithm()) {
+        if !self.allows(jws.algorithm()) {
             return Err(RejectionReason::AlgorithmNotAllowed);
         }
         Ok(())
+    }
+
+    pub(super) fn allows(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
     }
 
     /// Checks the registered claims. `now` is in Unix seconds. The signature may still be

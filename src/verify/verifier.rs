@@ -18,7 +18,7 @@ use super::unverified::Unverified;
 use super::verified::Verified;
 use crate::bearer;
 use crate::clock::Clock;
-use crate::jose::{Jwk, Jws};
+use crate::jose::{Jwk, Jws, JwsHeader};
 use crate::jwks::{KeySource, Lookup};
 use crate::rejection::{Rejection, RejectionReason};
 
@@ -236,10 +236,23 @@ impl Verifier {
 
     /// Verifies a token that is not cached.
     fn authenticate_new(&self, token: &str) -> Authentication {
-        match Jws::parse(token, self.policy.max_token_len()) {
+        match self.parse(token) {
             Ok(jws) => self.authenticate_parsed(token, &jws),
             Err(reason) => Authentication::Done(Err(reason.into())),
         }
+    }
+
+    /// Parses a token. Rejects it by its header alone if its key is missing, whatever its claims are:
+    /// no fetch would be made for it.
+    fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
+        let header = JwsHeader::parse(token, self.policy.max_token_len())?;
+        let (kid, algorithm) = (header.kid(), header.algorithm());
+        if self.policy.allows(algorithm)
+            && self.keys.is_missing(kid, algorithm, self.clock.unix_now())
+        {
+            return Err(RejectionReason::UnknownKey);
+        }
+        header.decode()
     }
 
     /// Verifies a token that is not cached. `jws` is the parsed token.

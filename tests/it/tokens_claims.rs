@@ -231,9 +231,12 @@ async fn sender_constrained_token_is_refused() {
 }
 
 #[tokio::test]
-async fn only_an_unknown_key_makes_claims_come_first() {
-    let (known, unknown) = (TestAuthority::offline(), TestAuthority::offline());
-    let verifier = known.verifier();
+async fn only_before_a_fetch_for_a_key_the_claims_come_first() {
+    let (known, unknown) = (TestAuthority::start().await, TestAuthority::offline());
+    let jwks = known.jwks_builder().cooldown(Duration::from_secs(10)).build().unwrap();
+    let verifier = known.verifier_with(jwks);
+    assert!(verify(&verifier, &known.token().sign()).await.is_ok());
+    let local = known.verifier_with(known.local_jwks());
     let defects: [(Defect, R); 4] = [
         (TokenBuilder::expired, R::Expired),
         (|token| token.claim("iat", now() + 600), R::IssuedInFuture),
@@ -247,9 +250,20 @@ async fn only_an_unknown_key_makes_claims_come_first() {
         let forged = token.forged().sign();
         assert_eq!(verify(&verifier, &forged).await, Err(R::BadSignature), "{reason:?}");
         let of_unknown_key = with_defect(unknown.token());
-        assert_eq!(verify(&verifier, &of_unknown_key.clone().sign()).await, Err(reason));
-        assert_eq!(verify(&verifier, &of_unknown_key.forged().sign()).await, Err(reason));
+        for token in [of_unknown_key.clone().sign(), of_unknown_key.forged().sign()] {
+            assert_eq!(verify(&verifier, &token).await, Err(reason));
+            assert_eq!(verify(&local, &token).await, Err(R::UnknownKey), "{reason:?}");
+        }
     }
+    assert_eq!(known.fetches(), 1);
+    // A fetch does not list the key. Until the next one may be made, the header decides.
+    assert_eq!(verify(&verifier, &unknown.token().sign()).await, Err(R::UnknownKey));
+    assert_eq!(known.fetches(), 2);
+    for (with_defect, _) in defects {
+        let token = with_defect(unknown.token()).sign();
+        assert_eq!(verify(&verifier, &token).await, Err(R::UnknownKey));
+    }
+    assert_eq!(known.fetches(), 2);
 }
 
 #[tokio::test]

@@ -286,6 +286,18 @@ impl RemoteJwks {
         }
     }
 
+    /// Whether a [look-up](Self::look_up) would answer from the negative cache.
+    pub(crate) fn is_missing(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+        let Some(kid) = kid else { return false };
+        let lacks_key = {
+            let (snapshot, clock) = (self.0.task().snapshot(), self.0.task().clock());
+            !snapshot.is_fetching()
+                && snapshot.is_usable(clock)
+                && snapshot.find(Some(kid), algorithm, clock).is_none()
+        };
+        lacks_key && self.0.is_missing(kid) && self.0.ensure_running()
+    }
+
     /// Requests a fetch in the background: the authority may have reused the kid of a known key for
     /// a new one.
     pub(crate) fn bad_signature_seen(&self) {
