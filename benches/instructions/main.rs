@@ -6,10 +6,11 @@ use std::error::Error;
 use std::future::ready;
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::task::{Context, Waker};
 
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Uri};
 use tower::{Layer, Service, service_fn};
 use tower_m2m::{
     AddServiceTokenLayer, Algorithm, LocalIssuer, LocalJwks, RequireClaimLayer, ServiceToken,
@@ -17,6 +18,8 @@ use tower_m2m::{
 };
 
 const CALLS: usize = 1000;
+
+static URL: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("https://billing.internal/charge"));
 
 const ISSUER: &str = "https://orders.internal";
 
@@ -35,7 +38,7 @@ macro_rules! paths {
 }
 
 paths! {
-    bare bare_with_token cached_token required_claim claim_refused no_token garbage unknown_kid
+    bare bare_with_token fill_caches cached_token required_claim claim_refused no_token garbage unknown_kid
     client_fixed_token client_minted_token client_only_to
 }
 
@@ -60,7 +63,7 @@ fn noop_service() -> impl Immediate + Clone {
 
 fn request(credential: Option<&HeaderValue>) -> Request<()> {
     let mut request = Request::new(());
-    *request.uri_mut() = http::Uri::from_static("https://billing.internal/charge");
+    *request.uri_mut() = URL.clone();
     request.headers_mut().insert(HOST, HeaderValue::from_static("billing.internal"));
     if let Some(credential) = credential {
         request.headers_mut().insert(AUTHORIZATION, credential.clone());
@@ -89,10 +92,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     bare(&mut noop_service(), || request(None));
     bare_with_token(&mut noop_service(), || request(Some(&good)));
-    // The first run fills the caches.
-    for _ in 0..2 {
-        cached_token(&mut verify.layer(noop_service()), || request(Some(&good)));
-    }
+    fill_caches(&mut verify.layer(noop_service()), || request(Some(&good)));
+    cached_token(&mut verify.layer(noop_service()), || request(Some(&good)));
     required_claim(&mut with_claim("orders"), || request(Some(&good)));
     claim_refused(&mut with_claim("refunds"), || request(Some(&good)));
     no_token(&mut verify.layer(noop_service()), || request(None));
