@@ -52,6 +52,7 @@ impl Authenticator {
     }
 
     pub(super) fn use_header(&mut self, name: HeaderName) {
+        self.refuser.get_mut().use_header(name.clone());
         self.header = name;
     }
 

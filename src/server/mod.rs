@@ -125,7 +125,8 @@
 //! - `expected` is what the verifier requires, if that can be set: the issuers, the audiences, the
 //!   subject, the algorithms, the longest lifetime, the longest token, the marker or the required
 //!   claims. With [several issuers](crate::AnyVerifier) it is what each verifier requires, joined
-//!   with `or`. If a [`RequireClaimLayer`] refuses the request, it is the rule of that layer; in a
+//!   with `or`. For a missing credential it is the [header](VerifyServiceTokenLayer::header), unless
+//!   that is `Authorization`. If a [`RequireClaimLayer`] refuses the request, it is the rule of that layer; in a
 //!   summary, the rule of the refusal that logs it.
 //! - `unverified` is the `iss` or `aud` of a token that was rejected for it. The sender may have
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such

@@ -1,5 +1,6 @@
 //! [`Refuser`]: refuses the requests of one layer, and records what happens to them.
 
+use http::header::HeaderName;
 use http::{Request, Response};
 
 use super::protocol::{Protocol, Protocols};
@@ -33,6 +34,10 @@ impl Refuser {
 
     pub(super) fn use_protocols(&mut self, protocols: Protocols) {
         self.protocols = protocols;
+    }
+
+    pub(super) fn use_header(&mut self, name: HeaderName) {
+        self.telemetry.use_header(name);
     }
 
     pub(super) fn observe(&mut self) {

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 #[cfg(feature = "axum")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::header::HeaderName;
+
 use super::protocol::Protocol;
 use crate::rejection::RejectionReason;
 use crate::verify::{ClaimRule, Enforcement, RefusalLog};
@@ -44,6 +46,10 @@ impl Telemetry {
 
     pub(super) fn observe(&mut self) {
         self.enforcement = Enforcement::Observed;
+    }
+
+    pub(super) fn use_header(&mut self, name: HeaderName) {
+        self.log = self.log.clone().with_header(name);
     }
 
     pub(super) fn is_enforced(&self) -> bool {

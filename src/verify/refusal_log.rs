@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::header::{AUTHORIZATION, HeaderName};
+
 use super::claim_rule::ClaimRule;
 use super::log_target::LOG_TARGET;
 use super::policy::Policy;
@@ -22,7 +24,11 @@ const NEVER: u64 = u64::MAX;
 
 /// Logs refused requests. Cheap to clone; clones share the counts.
 #[derive(Clone)]
-pub(crate) struct RefusalLog(Arc<Shared>);
+pub(crate) struct RefusalLog {
+    shared: Arc<Shared>,
+    /// The header of the credential, unless it is `Authorization`.
+    header: Option<HeaderName>,
+}
 
 struct Shared {
     /// The policies of the verifiers whose refusals are logged.
@@ -56,13 +62,19 @@ impl RefusalLog {
 
     /// A new log, for refusals under the policies of both logs. It follows the clock of `self`.
     pub(super) fn or(&self, other: &Self) -> Self {
-        let policies = self.0.policies.iter().chain(&other.0.policies).cloned();
-        Self::of(policies.collect(), self.0.clock.clone())
+        let (shared, other) = (&self.shared, &other.shared);
+        let policies = shared.policies.iter().chain(&other.policies).cloned();
+        Self::of(policies.collect(), shared.clock.clone())
     }
 
     fn of(policies: Vec<Arc<Policy>>, clock: Clock) -> Self {
         let [enforced, observed] = array::from_fn(|_| array::from_fn(|_| Count::default()));
-        Self(Arc::new(Shared { policies, clock, enforced, observed }))
+        Self { shared: Arc::new(Shared { policies, clock, enforced, observed }), header: None }
+    }
+
+    /// The same log, for a layer that reads the credential from this header.
+    pub(crate) fn with_header(self, name: HeaderName) -> Self {
+        Self { header: (name != AUTHORIZATION).then_some(name), ..self }
     }
 
     /// Logs the refusal of a request. `token` reads its token, which may be malformed; it is called
@@ -73,9 +85,13 @@ impl RefusalLog {
         enforcement: Enforcement,
         token: impl Fn() -> Option<&'t [u8]>,
     ) {
-        let policies = &self.0.policies;
+        let policies = &self.shared.policies;
         let unverified = || unverified(policies, reason, token()?);
-        self.log_with(reason, enforcement, || expected(policies, reason), unverified);
+        let expected = || match reason {
+            RejectionReason::MissingCredentials => self.header.as_ref().map(HeaderName::to_string),
+            _ => expected(policies, reason),
+        };
+        self.log_with(reason, enforcement, expected, unverified);
     }
 
     /// Logs the refusal of a request whose claims do not meet `rule` or, if it is `None`, do not fit
@@ -93,7 +109,7 @@ impl RefusalLog {
         expected: impl Fn() -> Option<String>,
         unverified: impl Fn() -> Option<String>,
     ) {
-        let Shared { clock, enforced, observed, .. } = &*self.0;
+        let Shared { clock, enforced, observed, .. } = &*self.shared;
         let counts = match enforcement {
             Enforcement::Enforced => enforced,
             Enforcement::Observed => observed,

@@ -105,6 +105,22 @@ async fn summary_names_reason_and_expected_value() {
 }
 
 #[tokio::test]
+async fn missing_credential_is_logged_with_its_header() {
+    let authority = TestAuthority::offline();
+    let layer = VerifyServiceTokenLayer::new(authority.verifier());
+    for (header, expected) in [("authorization", ""), ("x-service", r#" expected="x-service""#)] {
+        let logs = Logs::of_this_thread();
+        let layer = layer.clone().header(HeaderName::from_static(header)).unwrap();
+        let layer = layer.realm("billing").observe();
+        for _ in 0..2 {
+            send(&layer, [request::<&str>(&[])]).await;
+        }
+        let line = format!("request refused reason=MissingCredentials enforced=false{expected}");
+        assert_eq!(lines(&logs, "DEBUG"), [&*line, &*line]);
+    }
+}
+
+#[tokio::test]
 async fn layers_of_one_verifier_share_the_summary() {
     let authority = TestAuthority::offline();
     let verifier = authority.verifier();
