@@ -5,16 +5,20 @@
 #![allow(clippy::print_stdout)] // prints the measurements
 
 use std::alloc::System;
-use std::sync::{Arc, Barrier, mpsc};
+use std::ops::Range;
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 
 use cap::Cap;
-use tower_m2m::Verifier;
 use tower_m2m::testing::TestAuthority;
+use tower_m2m::{Verifier, VerifyServiceTokenLayer};
 
 /// Counts the bytes that all threads have allocated.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Runs one test at a time.
+static SERIAL: Mutex<()> = Mutex::new(());
 
 const THREADS: usize = 64;
 
@@ -114,6 +118,7 @@ impl Pool {
 /// objects of many sizes.
 #[test]
 fn cache_filled_by_64_threads_stays_within_its_bound() {
+    let _serial = SERIAL.lock().unwrap();
     let bound = 4096 * 9 / 2 + 512 * THREADS;
     let (authority, pool) = (TestAuthority::offline(), Pool::new());
     let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, authority.kid());
@@ -142,4 +147,44 @@ fn cache_filled_by_64_threads_stays_within_its_bound() {
     drop(verifier);
     let left = ALLOCATOR.allocated().saturating_sub(before.0) / 1024;
     assert!(left < 256, "{left} KiB still allocated");
+}
+
+/// The table in the docs of `Verifier::cache_capacity`.
+#[test]
+fn small_cache_takes_what_the_docs_say() {
+    let _serial = SERIAL.lock().unwrap();
+    let authority = TestAuthority::offline();
+    let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, authority.kid());
+    // An ordinary token of a core, as long as with a signature of RS256.
+    let tokens = |range: Range<usize>| -> Vec<String> {
+        range.map(|number| authority.sign_parts(&header, &claims(number * 10 + 1, 0))).collect()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let verify = |verifier: &Verifier, tokens: &[String]| {
+        for token in tokens {
+            runtime.block_on(verifier.verify(token)).unwrap();
+        }
+    };
+    let (warm_up, first, rest) = (tokens(0..1), tokens(1..2), tokens(2..1002));
+    verify(&Verifier::new(authority.local_jwks()), &warm_up);
+    let jwks = authority.local_jwks();
+    let mut last = ALLOCATOR.allocated();
+    let mut grown = || {
+        let now = ALLOCATOR.allocated();
+        now.saturating_sub(std::mem::replace(&mut last, now))
+    };
+    let verifier = Verifier::new(jwks).issuer("https://api.example.com");
+    let layer = VerifyServiceTokenLayer::new(verifier.clone());
+    let of_layer = grown();
+    verify(&verifier, &first);
+    let of_first = grown();
+    verify(&verifier, &rest);
+    let of_caller = grown() / rest.len();
+    // Again, into the cache of this thread.
+    verify(&verifier, &rest);
+    let of_near = grown();
+    println!("{of_layer} B layer, {of_first} B thread, {of_caller} B caller, {of_near} B again");
+    assert!(of_layer <= 18 * 1024 && of_first <= 5 * 1024 && of_caller <= 2 * 1024);
+    assert!(of_near <= 1000 * 64, "a thread refers to the shared entries");
+    drop(layer);
 }

@@ -121,6 +121,14 @@ impl Verifier {
     /// by default 19 MiB with two threads and 50 MiB with 64 or more. In a container reserve twice
     /// that, because allocators fragment under constant eviction of tokens of different sizes.
     ///
+    /// Less as long as the cache is not full, for tokens of 550 bytes:
+    ///
+    /// | for | takes up to |
+    /// |---|---|
+    /// | a [layer](crate::VerifyServiceTokenLayer) and its verifier | 18 KiB |
+    /// | each cached token | 2 KiB |
+    /// | each thread that verifies tokens | 5 KiB, and 64 bytes for each token that it finds cached |
+    ///
     /// A token that takes more than 4 KiB together with its claims counts more than once. Threads
     /// beyond 64 use only the part of the cache that all threads share. Each verifier has its own
     /// cache, which its clones share and the last clone frees. A disabled cache takes no memory.
