@@ -95,7 +95,7 @@ impl Table {
         }
     }
 
-    /// Widens the columns, for cases and statuses of up to so many characters.
+    /// Widens the columns, for cases of up to `case` and statuses of up to `status` characters.
     #[allow(dead_code)] // not every program has long ones
     pub(crate) fn widen(&mut self, case: usize, status: usize) {
         (self.case, self.status) = (case, status);
