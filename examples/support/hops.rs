@@ -41,8 +41,8 @@ impl SeenCaller {
     }
 }
 
-/// The hops since the last call of [`print`](Self::print), innermost first: the last service responds
-/// first.
+/// The hops since the last call of [`print`](Self::print), innermost first: the last service
+/// responds first.
 #[derive(Clone, Default)]
 pub(crate) struct Hops(Arc<Mutex<Vec<Hop>>>);
 
@@ -68,7 +68,8 @@ impl Hops {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(hop);
     }
 
-    /// Prints the hops of one call beside the expected ones, from the first called service to the last.
+    /// Prints the hops of one call beside the expected ones, from the first called service to the
+    /// last.
     pub(crate) fn print(
         &self,
         table: &mut Table,

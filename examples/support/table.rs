@@ -101,7 +101,8 @@ impl Table {
         (self.case, self.status) = (case, status);
     }
 
-    /// Prints the head of the table. `first` and `last` name the columns that differ between programs.
+    /// Prints the head of the table. `first` and `last` name the columns that differ between
+    /// programs.
     pub(crate) fn head(&self, first: &str, last: &str) -> Result<(), Stop> {
         let Self { case, status, .. } = *self;
         let head = format!("  {first:case$}  {:status$}  {:status$}  {last}", "expected", "seen");

@@ -74,8 +74,8 @@ impl AddServiceTokenLayer {
     /// [`audience`](crate::ServiceTokenRequest::audience) of its service, no called service can use
     /// the token that it receives to call another. Replaces a value that is present.
     ///
-    /// Requests to other origins stay unchanged. So do requests whose URI has no authority, of which
-    /// the first is logged as a warning: do not call this for a tonic `Channel`.
+    /// Requests to other origins stay unchanged. So do requests whose URI has no authority, of
+    /// which the first is logged as a warning: do not call this for a tonic `Channel`.
     ///
     /// If an origin rejects its token, or the token has expired, only that token is minted again,
     /// and only requests to that origin wait. Each service, and each clone of it, holds a copy of
@@ -131,8 +131,8 @@ impl AddServiceTokenLayer {
         Self::by_parsed_origin(tokens, Origin::parse)
     }
 
-    /// Like [`by_origin`](Self::by_origin), but also takes plain http origins beyond loopback. So do
-    /// later calls of [`only_to`](Self::only_to). **An attacker on the path can read the
+    /// Like [`by_origin`](Self::by_origin), but also takes plain http origins beyond loopback. So
+    /// do later calls of [`only_to`](Self::only_to). **An attacker on the path can read the
     /// tokens**, so call this only if the network itself is encrypted, as in a service mesh.
     ///
     /// # Errors
@@ -173,21 +173,24 @@ impl AddServiceTokenLayer {
     /// them further, and gives no origin a token. A second call replaces the list.
     ///
     /// A request whose URI has no authority matches no origin, so do not call this for a tonic
-    /// `Channel`, which has only one origin: tonic passes URIs without authority to its layers, unless
-    /// the client was made with `with_origin`. A request with a malformed port, such as `99999`, matches no origin either.
+    /// `Channel`, which has only one origin: tonic passes URIs without authority to its layers,
+    /// unless the client was made with `with_origin`. A request with a malformed port, such as
+    /// `99999`, matches no origin either.
     ///
-    /// Letter case, a default port and the spelling of an IPv6 address make no difference. `localhost`
-    /// is not `127.0.0.1`. A name with a trailing dot is another host, and so is the IPv4 address in an IPv6 address:
-    /// `[::ffff:127.0.0.1]` is not `127.0.0.1`. reqwest normalises URLs before the layer compares
-    /// them. The URI of an `http::Request` keeps its spelling, and matches only with punycode for
-    /// other characters than ASCII, and with IPv4 addresses in dotted decimal form.
+    /// Letter case, a default port and the spelling of an IPv6 address make no difference.
+    /// `localhost` is not `127.0.0.1`. A name with a trailing dot is another host, and so is the
+    /// IPv4 address in an IPv6 address: `[::ffff:127.0.0.1]` is not `127.0.0.1`. reqwest normalises
+    /// URLs before the layer compares them. The URI of an `http::Request` keeps its spelling, and
+    /// matches only with punycode for other characters than ASCII, and with IPv4 addresses in
+    /// dotted decimal form.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::NoOrigins`] if the list is empty; [`ConfigError::Origin`] if an item is not `http://` or `https://`, a host and an optional
-    /// port other than 0: patterns such as `https://*.internal` are no origins; [`ConfigError::UrlCredentials`] if it holds a user or password;
-    /// [`ConfigError::PlainHttp`] if it is plain http to a host that is not on loopback, unless
-    /// [`allow_plain_http`](Self::allow_plain_http) was called before.
+    /// [`ConfigError::NoOrigins`] if the list is empty; [`ConfigError::Origin`] if an item is not
+    /// `http://` or `https://`, a host and an optional port other than 0: patterns such as
+    /// `https://*.internal` are no origins; [`ConfigError::UrlCredentials`] if it holds a user or
+    /// password; [`ConfigError::PlainHttp`] if it is plain http to a host that is not on loopback,
+    /// unless [`allow_plain_http`](Self::allow_plain_http) was called before.
     ///
     /// ```
     /// use tower_m2m::{AddServiceTokenLayer, ConfigError};

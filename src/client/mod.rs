@@ -6,24 +6,25 @@
 //! the one for the request's origin, so no called service receives a token that another accepts.
 //!
 //! [`AddServiceTokenLayer`] accepts `http::Request` with any body (hyper-util, tonic) and, with
-//! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a `Middleware`
-//! of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one reference-counted header
-//! value. A request that does not wait allocates only if its header map has to grow, also while the
-//! token is renewed. For clients that take no layer, [`other_clients`](crate::other_clients) has recipes.
+//! feature `reqwest`, `reqwest::Request`. With feature `reqwest-middleware` it is also a
+//! `Middleware` of that crate: `ClientBuilder::new(client).with(layer)`. It inserts one
+//! reference-counted header value. A request that does not wait allocates only if its header map
+//! has to grow, also while the token is renewed. For clients that take no layer,
+//! [`other_clients`](crate::other_clients) has recipes.
 //!
 //! An extension of the request, [`RequestToken`], opts one request out of the layer, or gives it
 //! another token. The origins, the header and `if_not_present` of the layer still apply.
 //!
 //! The layer also reads the head of each response, but not its trailers: [gRPC](crate::grpc) has a
 //! recipe for those. If the called service rejects the token in use, with 401 and
-//! `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401 without a reason to
-//! a token that has expired, a [minted](crate::token) token is replaced in the background. The
+//! `error="invalid_token"`, with gRPC status 16 (UNAUTHENTICATED), or with a 401 without a reason
+//! to a token that has expired, a [minted](crate::token) token is replaced in the background. The
 //! minimum pause between replacements is 30 s, and doubles to 10 min while new tokens are rejected
 //! too. It is not replaced if the `error_description` or `grpc-message` names the issuer, the
 //! audience, the subject or a token that is not valid yet: a new token would be rejected too. A
-//! warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason.
-//! The response is passed on unchanged, and the caller may retry. [`RetryOnceLayer`], outside the
-//! layer, repeats the request once with the new token.
+//! warning and [`TokenHealth`](crate::TokenHealth) name the origin and that reason. The response is
+//! passed on unchanged, and the caller may retry. [`RetryOnceLayer`], outside the layer, repeats
+//! the request once with the new token.
 //!
 //! If the token has expired by the wall clock, as after a suspension of the machine, a request
 //! waits until the mint of its successor has succeeded or failed, at most 5 s. It is then sent with
@@ -32,8 +33,8 @@
 //! wait; further ones are sent at once. With several tokens, a rejection, a renewal or a wait
 //! concerns only one of them, and the requests to its origin. No request waits if the last mint
 //! failed and the next is not due, for a token from [`from_jwt`](crate::ServiceToken::from_jwt), or
-//! outside a tokio runtime. The use of an expired token is logged as an error, once for each value of
-//! the token.
+//! outside a tokio runtime. The use of an expired token is logged as an error, once for each value
+//! of the token.
 //!
 //! A request that carries no token because its origin is not allowed is logged at `debug`, and the
 //! first one whose URI has no authority as a warning.

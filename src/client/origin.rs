@@ -90,8 +90,8 @@ impl Origin {
 }
 
 /// Whether the text is a scheme and an authority without user, with at most a `/` behind it.
-/// [`Url::parse`] does not tell: it reads `https:a`, `https://a/..` and `https://@a` as `https://a/`,
-/// and drops line breaks.
+/// [`Url::parse`] does not tell: it reads `https:a`, `https://a/..` and `https://@a` as
+/// `https://a/`, and drops line breaks.
 fn is_authority_alone(text: &str) -> bool {
     let Some((_, authority)) = text.split_once("://") else { return false };
     let authority = authority.strip_suffix('/').unwrap_or(authority);

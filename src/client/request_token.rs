@@ -5,8 +5,8 @@ use crate::token::ServiceToken;
 /// A request extension with which one request carries no token, or another one than that of
 /// [`AddServiceTokenLayer`](crate::AddServiceTokenLayer).
 ///
-/// Insert it into the extensions of an `http::Request`. A tonic `Request` has the same extensions, but
-/// an interceptor of tonic does not read them. reqwest-middleware has
+/// Insert it into the extensions of an `http::Request`. A tonic `Request` has the same extensions,
+/// but an interceptor of tonic does not read them. reqwest-middleware has
 /// `RequestBuilder::with_extension`. `Debug` never prints the token.
 ///
 /// | | [`none`](Self::none) | [`of(token)`](Self::of) |
@@ -19,8 +19,8 @@ use crate::token::ServiceToken;
 /// | [`RetryOnceLayer`](crate::RetryOnceLayer) | does not repeat it | repeats it with the successor of `token` |
 ///
 /// The allowed origins are those of [`only_to`](crate::AddServiceTokenLayer::only_to) and
-/// [`by_origin`](crate::AddServiceTokenLayer::by_origin): the extension cannot send a token to another
-/// origin. The token goes into the layer's header.
+/// [`by_origin`](crate::AddServiceTokenLayer::by_origin): the extension cannot send a token to
+/// another origin. The token goes into the layer's header.
 ///
 /// The extension stays in the request. So a retry outside the layer uses the same token, with its
 /// current value, and each `AddServiceTokenLayer` that the request passes obeys it: two layers with
@@ -28,17 +28,18 @@ use crate::token::ServiceToken;
 /// the called service.
 ///
 /// A middleware that makes a new request drops the extension. tower-http's `FollowRedirect` does so
-/// after a redirect: outside the layer, the redirected request carries the token of the layer if its
-/// origin is allowed. The [module](crate::client) says what a redirect inside the layer carries.
+/// after a redirect: outside the layer, the redirected request carries the token of the layer if
+/// its origin is allowed. The [module](crate::client) says what a redirect inside the layer
+/// carries.
 ///
-/// A service that forwards the `http::Request` that it received forwards its extensions too. Where a
-/// middleware of the same process may have inserted this one, remove it first; no client can.
+/// A service that forwards the `http::Request` that it received forwards its extensions too. Where
+/// a middleware of the same process may have inserted this one, remove it first; no client can.
 ///
-/// A `reqwest::Request` has no public extensions: one that is converted from an `http::Request` carries
-/// the token of the layer. To send one without a token, call
+/// A `reqwest::Request` has no public extensions: one that is converted from an `http::Request`
+/// carries the token of the layer. To send one without a token, call
 /// [`AddServiceToken::get_ref`](crate::AddServiceToken::get_ref). To send another token, set the
-/// header yourself, and use [`if_not_present`](crate::AddServiceTokenLayer::if_not_present): it goes
-/// to every origin then, and its rejection is not reported.
+/// header yourself, and use [`if_not_present`](crate::AddServiceTokenLayer::if_not_present): it
+/// goes to every origin then, and its rejection is not reported.
 ///
 /// ```
 /// # use std::convert::Infallible;

@@ -177,7 +177,8 @@ impl SendPolicy {
         chosen: ChosenToken,
         (value, serial): (&HeaderValue, u64),
     ) -> Sent {
-        // The origin of the target says the same, and `destination` clones a reference-counted value.
+        // The origin of the target says the same, and `destination` clones a reference-counted
+        // value.
         let destination = if self.targets.is_none() { request.destination() } else { None };
         request.headers_mut().insert(&self.header, value.clone());
         Sent { policy: Arc::clone(self), chosen, serial, destination }

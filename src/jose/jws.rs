@@ -1,12 +1,12 @@
 //! Strict parsing of a compact JWS (RFC 7515 §7.1). This crate does not parse with `jsonwebtoken`,
 //! which ignores `crit`.
 //!
-//! Parsing has three steps. [`JwsHeader::parse`] reads in one pass what names the key: length, parts,
-//! and the members of [`Header`]. [`JwsHeader::decode`] decodes the other parts for the signature
-//! check. Both allocate only the decoded parts and up to four short header strings, so rejecting a
-//! forged token costs little more than the signature check. After the check, [`Jws::claims`] reads
-//! header and claims in full, and rejects duplicate members and deep nesting. The header's `jku`,
-//! `jwk`, `x5u` and `x5c` are never used.
+//! Parsing has three steps. [`JwsHeader::parse`] reads in one pass what names the key: length,
+//! parts, and the members of [`Header`]. [`JwsHeader::decode`] decodes the other parts for the
+//! signature check. Both allocate only the decoded parts and up to four short header strings, so
+//! rejecting a forged token costs little more than the signature check. After the check,
+//! [`Jws::claims`] reads header and claims in full, and rejects duplicate members and deep nesting.
+//! The header's `jku`, `jwk`, `x5u` and `x5c` are never used.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

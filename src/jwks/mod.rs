@@ -112,8 +112,8 @@
 //! | `jwks_uri found`, `jwks_uri changed` | info | `endpoint`, `jwks_uri` |
 //! | `cache file ignored`, `cache file not written` | warn | `path`, `reason` |
 //!
-//! `endpoint` is the URL without its query. With [`discover`](crate::RemoteJwks::discover) it is the
-//! URL of the issuer's metadata, and events have the `jwks_uri` that the metadata named.
+//! `endpoint` is the URL without its query. With [`discover`](crate::RemoteJwks::discover) it is
+//! the URL of the issuer's metadata, and events have the `jwks_uri` that the metadata named.
 //! `usable_for` is the number of seconds for which the key, or the last good set, may still be used
 //! if no fetch succeeds: 0 before the first set.
 //!
@@ -126,10 +126,10 @@
 //! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
 //! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
 //!
-//! `endpoint` is that of the events. `cause` is `scheduled`, `unlisted_key`
-//! (scheduled, while a key is unlisted), `unknown_key`, `bad_signature` or `refresh`.
-//! `outcome` is `success`, `timeout`, `connection`, `status`, `too_large`, `unusable` or `metadata`.
-//! No label holds text from a request.
+//! `endpoint` is that of the events. `cause` is `scheduled`, `unlisted_key` (scheduled, while a key
+//! is unlisted), `unknown_key`, `bad_signature` or `refresh`. `outcome` is `success`, `timeout`,
+//! `connection`, `status`, `too_large`, `unusable` or `metadata`. No label holds text from a
+//! request.
 //!
 //! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones.
 //! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch

@@ -27,8 +27,8 @@ use crate::verify::ServiceClaims;
 ///
 /// A response with 401 or 403 has the challenge of a layer that requires a token, and the
 /// [`Rejection`] in its extensions; see the [table of responses](crate::server#responses). The body
-/// is empty. The response to a gRPC call is the same HTTP response, which gRPC clients map to a gRPC
-/// status.
+/// is empty. The response to a gRPC call is the same HTTP response, which gRPC clients map to a
+/// gRPC status.
 ///
 /// [`into_response`](IntoResponse::into_response) [logs](crate::server#log) the refusal, or an
 /// error if the layer is missing.

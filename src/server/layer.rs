@@ -105,13 +105,13 @@ impl VerifyServiceTokenLayer {
     /// reaches the inner service without claims.
     ///
     /// The marker is read first: a token without it is verified by its dates, key and signature
-    /// alone, whatever [`issuer`](crate::Verifier::issuer), [`audience`](crate::Verifier::audience),
-    /// [`subject`](crate::Verifier::subject) and [`max_lifetime`](crate::Verifier::max_lifetime) the
-    /// verifier requires of services, and whether or not it has a `cnf`. A forged or expired token is
-    /// still refused, and so is one that another authority signed: if users have such tokens, put the
-    /// service token into its own [`header`](Self::header). An [`AnyVerifier`] of several issuers
-    /// refuses every token whose `iss` is [not one of
-    /// theirs](AnyVerifier#which-verifier-decides).
+    /// alone, whatever [`issuer`](crate::Verifier::issuer),
+    /// [`audience`](crate::Verifier::audience), [`subject`](crate::Verifier::subject) and
+    /// [`max_lifetime`](crate::Verifier::max_lifetime) the verifier requires of services, and
+    /// whether or not it has a `cnf`. A forged or expired token is still refused, and so is one
+    /// that another authority signed: if users have such tokens, put the service token into its own
+    /// [`header`](Self::header). An [`AnyVerifier`] of several issuers refuses every token whose
+    /// `iss` is [not one of theirs](AnyVerifier#which-verifier-decides).
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -226,20 +226,20 @@ impl VerifyServiceTokenLayer {
     /// [`RequireClaimLayer`](crate::RequireClaimLayer) inside does the same.
     ///
     /// For services whose callers have no tokens yet: deploy the layer with `observe`, mend the
-    /// callers that the [log](crate::server#log) and the [counter](crate::server#metrics) show, then
-    /// remove `observe`. [Observing](crate::observing) describes each step.
+    /// callers that the [log](crate::server#log) and the [counter](crate::server#metrics) show,
+    /// then remove `observe`. [Observing](crate::observing) describes each step.
     ///
     /// A request with a valid token has its claims, and any other reaches the inner service without
-    /// claims. A token that would have to wait, for its key or for a signature check, does not delay
-    /// its request: the request is passed on without claims, and its outcome is recorded when it is
-    /// known.
+    /// claims. A token that would have to wait, for its key or for a signature check, does not
+    /// delay its request: the request is passed on without claims, and its outcome is recorded when
+    /// it is known.
     ///
-    /// An [`optional`](Self::optional) layer can observe too: end users are admitted without claims as
-    /// ever.
+    /// An [`optional`](Self::optional) layer can observe too: end users are admitted without claims
+    /// as ever.
     ///
     /// Handlers take `Option<ServiceClaims>` while the layer observes. A handler that takes
-    /// [`ServiceClaims`](crate::ServiceClaims) still refuses requests without claims. The first time
-    /// that a handler takes them is logged as an error.
+    /// [`ServiceClaims`](crate::ServiceClaims) still refuses requests without claims. The first
+    /// time that a handler takes them is logged as an error.
     ///
     /// ```
     /// use axum::{Router, routing::post};

@@ -85,23 +85,23 @@
 //!    expected value, and no [deny list](crate::DenyList) of the verifier has an entry for the token.
 //!    A [`RequireClaimLayer`] adds such a condition to some routes.
 //!
-//! With the verifiers of [several issuers](crate::AnyVerifier), the `iss` of the token selects one of
-//! them after the token is decoded in 3, and that one makes every further check. The limit in 1 is
-//! the largest `max_token_len` of these verifiers.
+//! With the verifiers of [several issuers](crate::AnyVerifier), the `iss` of the token selects one
+//! of them after the token is decoded in 3, and that one makes every further check. The limit in 1
+//! is the largest `max_token_len` of these verifiers.
 //!
 //! An [`optional`](VerifyServiceTokenLayer::optional) layer reads the marker first. A token without
-//! the marker has to pass 1 to 5, the dates in 6, and 7; the request is then admitted without claims,
-//! unless a deny list has an entry for the token's key.
+//! the marker has to pass 1 to 5, the dates in 6, and 7; the request is then admitted without
+//! claims, unless a deny list has an entry for the token's key.
 //!
 //! A token that has waited is checked again from 2. [`Verifier::verify`](crate::Verifier::verify)
 //! begins at 2. [`Verifier::authenticate`](crate::Verifier::authenticate) begins at 1, without the
 //! layer.
 //!
 //! The signature comes before the claims, so that a forged token under a known key costs only
-//! decoding and one signature check, and its sender does not learn which claims are required. Before
-//! a fetch for an unknown key the claims come first, so that a token that would be refused anyway
-//! causes no fetch. If no fetch would be made, because the key set is local or a fetch in the last
-//! 10 s did not list the key, the token is refused by its header alone.
+//! decoding and one signature check, and its sender does not learn which claims are required.
+//! Before a fetch for an unknown key the claims come first, so that a token that would be refused
+//! anyway causes no fetch. If no fetch would be made, because the key set is local or a fetch in
+//! the last 10 s did not list the key, the token is refused by its header alone.
 //!
 //! # Log
 //!
@@ -132,9 +132,9 @@
 //!   made it up, so it is escaped and cut to 64 characters. It is missing if the token has no such
 //!   claim. No other part of a token is logged.
 //!
-//! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting needs
-//! no timer: after the last refusal of a flood, the rest of the count is logged with the next refusal
-//! for that reason.
+//! Clones of a verifier share the counts, and so do the verifiers of several issuers. Counting
+//! needs no timer: after the last refusal of a flood, the rest of the count is logged with the next
+//! refusal for that reason.
 //!
 //! # Metrics
 //!
@@ -156,10 +156,10 @@
 //! enforcing would refuse, by the first reason. An extractor does refuse requests there, which are
 //! also counted with `enforced="true"`.
 //!
-//! A layer uses the recorder that is installed at its first request with some labels, so install the
-//! recorder before the service serves. On one thread the counter costs less than 5 ns per request. All
-//! threads increment the same number, which costs each of two threads that do nothing else up to
-//! 0.1 µs per request.
+//! A layer uses the recorder that is installed at its first request with some labels, so install
+//! the recorder before the service serves. On one thread the counter costs less than 5 ns per
+//! request. All threads increment the same number, which costs each of two threads that do nothing
+//! else up to 0.1 µs per request.
 //!
 //! # Responses
 //!
@@ -176,9 +176,9 @@
 //! | [`KeysUnavailable`](crate::RejectionKind::KeysUnavailable) | 503 + `Retry-After` | none | 14 `UNAVAILABLE` |
 //!
 //! [`Rejection`](crate::Rejection) has these parts as methods, and
-//! [`into_response`](crate::Rejection::into_response) makes the whole response.
-//! [Other frameworks](crate::other_frameworks) shows their use without this layer. A handler of axum
-//! may return `Result<_, Rejection>`.
+//! [`into_response`](crate::Rejection::into_response) makes the whole response. [Other
+//! frameworks](crate::other_frameworks) shows their use without this layer. A handler of axum may
+//! return `Result<_, Rejection>`.
 //!
 //! An outage of the JWKS endpoint never causes a 401: known keys stay in use, and a token that
 //! cannot be verified gets 503.
@@ -187,7 +187,8 @@
 //! [`http_answers`](VerifyServiceTokenLayer::http_answers) is set. A gRPC call is a `POST` over
 //! HTTP/2 with media type `application/grpc` or `application/grpc+…`. gRPC-Web requests, and
 //! `application/grpc` requests over HTTP/1.1, such as those of a gRPC-Web translator, get the HTTP
-//! response. gRPC clients map it to a gRPC status. [`grpc`](crate::grpc) is about tonic and grpc-web.
+//! response. gRPC clients map it to a gRPC status. [`grpc`](crate::grpc) is about tonic and
+//! grpc-web.
 
 mod authenticator;
 #[cfg(feature = "axum")]

@@ -123,9 +123,9 @@ impl ServiceClaims {
     /// The claims that a [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) inserted into
     /// the extensions of a request. With nested layers, those of the innermost one.
     ///
-    /// `None` without a layer, and behind an
-    /// [`optional`](crate::VerifyServiceTokenLayer::optional) or
-    /// [observing](crate::VerifyServiceTokenLayer::observe) one if the caller is not a microservice.
+    /// `None` without a layer, and behind an [`optional`](crate::VerifyServiceTokenLayer::optional)
+    /// or [observing](crate::VerifyServiceTokenLayer::observe) one if the caller is not a
+    /// microservice.
     ///
     /// ```
     /// use http::Request;

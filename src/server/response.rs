@@ -15,8 +15,8 @@ const DEFAULT_REALM: &str = "m2m";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The challenges of a layer (RFC 9110 §11.6.1): for each reason the value of `WWW-Authenticate`, or
-/// `None`. Made once, because to format one takes a quarter of the time of a refusal.
+/// The challenges of a layer (RFC 9110 §11.6.1): for each reason the value of `WWW-Authenticate`,
+/// or `None`. Made once, because to format one takes a quarter of the time of a refusal.
 #[derive(Debug)]
 pub(super) struct Challenges(Box<[Option<HeaderValue>]>);
 
@@ -46,8 +46,8 @@ impl Rejection {
     /// The value of `WWW-Authenticate` with this realm. `None` if the keys are unavailable, because
     /// other credentials would not help.
     ///
-    /// Characters of the realm other than printable ASCII are replaced by `?`; quotes and backslashes
-    /// are escaped.
+    /// Characters of the realm other than printable ASCII are replaced by `?`; quotes and
+    /// backslashes are escaped.
     ///
     /// ```
     /// use tower_m2m::{Rejection, RejectionReason};
@@ -60,7 +60,8 @@ impl Rejection {
         self.challenge_in(&auth_param(realm))
     }
 
-    /// The time in `Retry-After`: whole seconds, at least 1. `None` unless the keys are unavailable.
+    /// The time in `Retry-After`: whole seconds, at least 1. `None` unless the keys are
+    /// unavailable.
     ///
     /// ```
     /// use std::time::Duration;
@@ -81,8 +82,8 @@ impl Rejection {
         Some(Duration::from_secs(seconds.max(1)))
     }
 
-    /// The gRPC status: 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 16 `UNAUTHENTICATED`. With tonic,
-    /// `tonic::Code::from(rejection.grpc_status())`.
+    /// The gRPC status: 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 16 `UNAUTHENTICATED`. With
+    /// tonic, `tonic::Code::from(rejection.grpc_status())`.
     ///
     /// ```
     /// use tower_m2m::{Rejection, RejectionReason};
@@ -110,8 +111,8 @@ impl Rejection {
     ///
     /// # With axum
     ///
-    /// With feature `axum` a handler may return `Result<_, Rejection>`; the realm is then `m2m`. In a
-    /// method call this method, which needs a realm, hides the one of axum's `IntoResponse`. Call
+    /// With feature `axum` a handler may return `Result<_, Rejection>`; the realm is then `m2m`. In
+    /// a method call this method, which needs a realm, hides the one of axum's `IntoResponse`. Call
     /// that one as `IntoResponse::into_response(rejection)`.
     ///
     /// ```
@@ -250,8 +251,8 @@ fn auth_param(realm: &str) -> String {
 /// [`RequireClaimLayer`](crate::RequireClaimLayer).
 pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
-/// The response of a [`RequireClaimLayer`](crate::RequireClaimLayer) without a layer in front: status
-/// 500, or gRPC status 13 `INTERNAL`.
+/// The response of a [`RequireClaimLayer`](crate::RequireClaimLayer) without a layer in front:
+/// status 500, or gRPC status 13 `INTERNAL`.
 pub(super) fn missing_layer<B: Default>(protocol: Protocol) -> Response<B> {
     let mut response = Response::new(B::default());
     match protocol {

@@ -1,5 +1,5 @@
-//! [`RemoteJwksBuilder::bearer_token`]: a service token as the credentials of a fetch. Here, because
-//! `jwks` does not know `token`.
+//! [`RemoteJwksBuilder::bearer_token`]: a service token as the credentials of a fetch. Here,
+//! because `jwks` does not know `token`.
 
 use http::HeaderValue;
 
@@ -27,8 +27,8 @@ impl RemoteJwksBuilder {
     ///
     /// If the endpoint responds with 401, the fetch fails with
     /// [`FetchError::TokenRejected`](crate::FetchError::TokenRejected), and the token is [reported
-    /// as rejected](ServiceToken::report_rejected), so that a minted one is replaced. A request to M2
-    /// fails only if no usable key is known, and then with 503: its caller is not at fault.
+    /// as rejected](ServiceToken::report_rejected), so that a minted one is replaced. A request to
+    /// M2 fails only if no usable key is known, and then with 503: its caller is not at fault.
     ///
     /// The token is never sent over plain http beyond loopback, not even with
     /// [`allow_plain_http`](RemoteJwksBuilder::allow_plain_http): `build` then returns

@@ -60,8 +60,8 @@ pub(super) fn withhold_api_key<'t>(text: &'t str, api_key: Option<&str>) -> &'t 
     if api_key.is_some_and(|api_key| holds_key(text, api_key)) { WITHHELD } else { text }
 }
 
-/// A shown part of a token, or [`WITHHELD`] if the token holds the api key or a part of it. Not only
-/// what is shown is checked: it may end within the key.
+/// A shown part of a token, or [`WITHHELD`] if the token holds the api key or a part of it. Not
+/// only what is shown is checked: it may end within the key.
 #[cfg_attr(not(feature = "reqwest"), allow(dead_code))] // only minted tokens are shown
 pub(super) fn withhold_part_of<'t>(jwt: &str, shown: &'t str, api_key: Option<&str>) -> &'t str {
     let decode = |part| URL_SAFE_NO_PAD.decode(part).ok();

@@ -29,8 +29,8 @@ impl RejectedToken {
         Self { token, serial }
     }
 
-    /// Waits for a value that replaces the rejected one. `None` if it is still in use and no mint is
-    /// in progress or about to start, if too many requests wait already, or outside a tokio
+    /// Waits for a value that replaces the rejected one. `None` if it is still in use and no mint
+    /// is in progress or about to start, if too many requests wait already, or outside a tokio
     /// runtime, because a timer could not end the wait.
     pub(crate) fn successor(&self) -> Option<PendingSuccessor> {
         Handle::try_current().ok()?;

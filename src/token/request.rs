@@ -113,8 +113,8 @@ impl<A> TokenRequest<A> {
     }
 
     /// Sets the claim `service`: the name of this service, which the called service reads with
-    /// [`ServiceClaims::service`](crate::ServiceClaims::service). Not set by default. If the name is
-    /// empty, `mint` returns [`MintError::EmptyClaim`].
+    /// [`ServiceClaims::service`](crate::ServiceClaims::service). Not set by default. If the name
+    /// is empty, `mint` returns [`MintError::EmptyClaim`].
     ///
     /// ```
     /// # use tower_m2m::testing::TestAuthority;
@@ -146,8 +146,8 @@ impl<A> TokenRequest<A> {
         self.refuse_empty("sub", &subject).claim("sub", subject)
     }
 
-    /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set by
-    /// default. A verifier with [`Verifier::audience`] rejects a token that has none of its
+    /// Adds a called service to `aud` (RFC 7519 §4.1.3). Each further call adds one more. Not set
+    /// by default. A verifier with [`Verifier::audience`] rejects a token that has none of its
     /// audiences.
     ///
     /// **Mint one token for each called service**: with a token for several of them, each can call
@@ -177,8 +177,8 @@ impl<A> TokenRequest<A> {
     }
 
     /// How long the token is valid, in whole seconds. The default of a
-    /// [`LocalIssuer`](crate::LocalIssuer) is 1 h; that of a core is 100 years, as in SuperTokens, or
-    /// 1 h with `dynamic_key`. From 1 s to 1000 years: otherwise `mint` returns
+    /// [`LocalIssuer`](crate::LocalIssuer) is 1 h; that of a core is 100 years, as in SuperTokens,
+    /// or 1 h with `dynamic_key`. From 1 s to 1000 years: otherwise `mint` returns
     /// [`MintError::Validity`].
     ///
     /// A token with a validity **renews itself** in the background until its last clone is dropped.
@@ -215,9 +215,9 @@ impl<A> TokenRequest<A> {
         }
     }
 
-    /// Makes `mint` verify the token with the called service's policy, so that a wrong configuration
-    /// fails at start-up instead of at the first call. By default only marker, issuer and dates are
-    /// checked.
+    /// Makes `mint` verify the token with the called service's policy, so that a wrong
+    /// configuration fails at start-up instead of at the first call. By default only marker, issuer
+    /// and dates are checked.
     ///
     /// If the authority's clock is ahead, so that the token is not valid yet, the mint waits until
     /// it is: for up to 30 s, or the core's `start_up_timeout`.

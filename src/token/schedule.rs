@@ -42,8 +42,8 @@ pub(super) enum RenewalPolicy {
 impl RenewalPolicy {
     /// The time from a token's mint to its renewal: the lifetime less one [`window`](Self::window)
     /// ±10 %, with a dynamic key at most 54 to 60 min. The random parts keep replicas that started
-    /// together from renewing together. For a polled source it is the interval. `None`: only after a
-    /// rejection.
+    /// together from renewing together. For a polled source it is the interval. `None`: only after
+    /// a rejection.
     pub(super) fn renew_after(
         self,
         lifetime: Duration,
@@ -71,8 +71,8 @@ impl RenewalPolicy {
 
     /// The back-off after this many consecutive failures: a random 75 to 100 % of a delay that
     /// starts at 30 s and doubles to a quarter of the window. If that quarter is shorter than 30 s,
-    /// the delay is always that quarter. At least [`MIN_INTERVAL`]. A polled source has no back-off:
-    /// the delay is its interval.
+    /// the delay is always that quarter. At least [`MIN_INTERVAL`]. A polled source has no
+    /// back-off: the delay is its interval.
     pub(super) fn retry_after(
         self,
         lifetime: Duration,

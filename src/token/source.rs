@@ -84,8 +84,8 @@ pub trait TokenSource: Send + Sync + 'static {
     /// token.
     fn fetch(&self) -> TokenFuture<'_>;
 
-    /// How long [`fetch`](Self::fetch) may take. 30 s by default. At start-up at most 30 s, the time
-    /// for all attempts.
+    /// How long [`fetch`](Self::fetch) may take. 30 s by default. At start-up at most 30 s, the
+    /// time for all attempts.
     fn time_limit(&self) -> Duration {
         TIME_LIMIT
     }
@@ -116,18 +116,18 @@ impl ServiceToken {
     /// at the [interval](TokenSource::poll_interval) of the source. If the source returns the token
     /// in use again, the next fetch starts after at most 30 s.
     ///
-    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Here errors are retried for 30 s,
-    /// except those that a retry cannot mend: a text that is no token, a file that breaks a rule,
-    /// and [`MintError::refused_by_source`]. A renewal retries after any error; meanwhile the old
-    /// token stays in use.
+    /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Here errors are retried for 30
+    /// s, except those that a retry cannot mend: a text that is no token, a file that breaks a
+    /// rule, and [`MintError::refused_by_source`]. A renewal retries after any error; meanwhile the
+    /// old token stays in use.
     ///
     /// If a server rejects the token for its audience, its issuer or its subject, the source is not
     /// asked again before the next renewal, because it would return the like.
     ///
     /// # Errors
     ///
-    /// The [`MintError`] of the source, and [`MintError::Source`] if the source takes too long or its
-    /// token cannot be used.
+    /// The [`MintError`] of the source, and [`MintError::Source`] if the source takes too long or
+    /// its token cannot be used.
     ///
     /// # Cancel safety
     ///

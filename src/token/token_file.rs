@@ -21,8 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// After this time an unusable file is read once more: some programs, such as spiffe-helper, write it
-/// in place, so that a reader may find it empty.
+/// After this time an unusable file is read once more: some programs, such as spiffe-helper, write
+/// it in place, so that a reader may find it empty.
 const WRITE_TIME: Duration = Duration::from_millis(100);
 
 /// The largest file, in bytes: the largest token with white space around it.
@@ -34,8 +34,8 @@ const MAX_FILE: u64 = MAX_TOKEN_LEN as u64 + 1024;
 ///
 /// [`ServiceToken::from_source`](crate::ServiceToken::from_source) reads the file. If it is missing
 /// or empty, the call waits for it for up to 30 s. A background task then reads it every 30 s, and
-/// soon after a server rejected the token. Requests never read it. While the file is missing, empty or
-/// damaged, or holds an expired token, the last token stays in use, one warning is logged, and
+/// soon after a server rejected the token. Requests never read it. While the file is missing, empty
+/// or damaged, or holds an expired token, the last token stays in use, one warning is logged, and
 /// [`ServiceToken::health`](crate::ServiceToken::health) has the error.
 ///
 /// ```no_run

@@ -27,12 +27,12 @@ pub struct TokenHealth {
     /// When the last mint ended, whether it succeeded or failed, including the mint at start-up.
     /// `None` for a token from [`from_jwt`](crate::ServiceToken::from_jwt).
     pub last_mint: Option<SystemTime>,
-    /// Whether a task renews the token and keeps to its schedule. Every token has such a task, except
-    /// one from [`from_jwt`](crate::ServiceToken::from_jwt), and one of a core without
+    /// Whether a task renews the token and keeps to its schedule. Every token has such a task,
+    /// except one from [`from_jwt`](crate::ServiceToken::from_jwt), and one of a core without
     /// [`validity`](crate::ServiceTokenRequest::validity) and
-    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key) until a server rejects it. `false` if the task's runtime has been shut down, or has not been driven
-    /// for 5 s after a renewal was due: the next use of the token on a runtime then moves the task
-    /// there.
+    /// [`dynamic_key`](crate::ServiceTokenRequest::dynamic_key) until a server rejects it. `false`
+    /// if the task's runtime has been shut down, or has not been driven for 5 s after a renewal was
+    /// due: the next use of the token on a runtime then moves the task there.
     pub renewing: bool,
     /// Why the last renewal failed. `None` if it succeeded or if no renewal has run yet. Its text
     /// alone may be that the core cannot be reached; the `source()` says why.

@@ -17,8 +17,8 @@ use crate::rejection::{Rejection, RejectionReason};
 /// One verifier, or those of several issuers. Cheap to clone.
 ///
 /// Made by [`Verifier::or`], for a service that is called with tokens of more than one authority:
-/// services with a SuperTokens core and jobs with an `EmbeddedCore` of their own, or the old and the
-/// new authority while callers move from one to the other. A
+/// services with a SuperTokens core and jobs with an `EmbeddedCore` of their own, or the old and
+/// the new authority while callers move from one to the other. A
 /// [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) takes it like a single verifier.
 ///
 /// ```
@@ -48,9 +48,9 @@ use crate::rejection::{Rejection, RejectionReason};
 /// even if both use the same `kid`. [`ServiceClaims::issuer`] tells a handler which one it was.
 ///
 /// **Names of callers are not unique across authorities**: each can sign a token of `orders`, and a
-/// [`RequireClaimLayer`](crate::RequireClaimLayer) for `orders` admits both. Restrict the names of the
-/// other authority with [`require_claim`](Verifier::require_claim), as above, or add a layer for `iss`
-/// to the route.
+/// [`RequireClaimLayer`](crate::RequireClaimLayer) for `orders` admits both. Restrict the names of
+/// the other authority with [`require_claim`](Verifier::require_claim), as above, or add a layer
+/// for `iss` to the route.
 ///
 /// | `iss` | reason of the rejection |
 /// |---|---|
@@ -58,12 +58,13 @@ use crate::rejection::{Rejection, RejectionReason};
 /// | twice, or in claims that are no JSON object | [`MalformedClaims`](RejectionReason::MalformedClaims), status 401 |
 ///
 /// This holds behind an [`optional`](crate::VerifyServiceTokenLayer::optional) layer too, which
-/// otherwise admits the tokens of end users whatever their `iss` is. **So `or` locks out users** whose
-/// `iss` no verifier has, such as those with SuperTokens sessions, whose `iss` ends in the base path.
-/// Put the service token into a [header](crate::VerifyServiceTokenLayer::header) of its own, or join a
-/// verifier for them, whose marker no token has:
-/// `Verifier::new(jwks).issuer("https://api.example.com/auth").marker("service-tokens", "none")`. Do not
-/// add their `iss` to the verifier of the services: it would then accept service tokens with it.
+/// otherwise admits the tokens of end users whatever their `iss` is. **So `or` locks out users**
+/// whose `iss` no verifier has, such as those with SuperTokens sessions, whose `iss` ends in the
+/// base path. Put the service token into a [header](crate::VerifyServiceTokenLayer::header) of its
+/// own, or join a verifier for them, whose marker no token has:
+/// `Verifier::new(jwks).issuer("https://api.example.com/auth").marker("service-tokens", "none")`.
+/// Do not add their `iss` to the verifier of the services: it would then accept service tokens with
+/// it.
 ///
 /// A token that waits for an unknown key waits for the keys of its verifier alone. An outage of one
 /// authority does not concern the tokens of the others.

@@ -40,8 +40,8 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// As [`verify`](Self::verify), and a [`Rejection`] of a request without exactly one well-formed
-    /// `Bearer` credential.
+    /// As [`verify`](Self::verify), and a [`Rejection`] of a request without exactly one
+    /// well-formed `Bearer` credential.
     ///
     /// # Cancel safety
     ///

@@ -74,8 +74,8 @@ impl ServiceClaims {
         Self(Arc::new(Handle { verified, met: AtomicU64::new(0) }))
     }
 
-    /// Claims for handler tests, without a token. They end at `expires_at`, in Unix seconds. Only the
-    /// module `testing` may call this.
+    /// Claims for handler tests, without a token. They end at `expires_at`, in Unix seconds. Only
+    /// the module `testing` may call this.
     #[cfg(feature = "testing")]
     pub(crate) fn fake(claims: Map<String, Value>, expires_at: u64, clock: Clock) -> Self {
         Self::verified(Verified::new(claims, Validity::new(expires_at, 0), clock))
@@ -158,8 +158,8 @@ impl ServiceClaims {
         rule.is_met_by(self.as_map())
     }
 
-    /// Whether the claims meet the rule. Remembers the last rule that they met, which halves the time
-    /// of a `RequireClaimLayer` that admits a request (bench `layers`, row
+    /// Whether the claims meet the rule. Remembers the last rule that they met, which halves the
+    /// time of a `RequireClaimLayer` that admits a request (bench `layers`, row
     /// `cached_token_required_claim`).
     pub(crate) fn meet_numbered(&self, rule: &NumberedRule) -> bool {
         // Relaxed: neither the claims nor the rule of a number ever change.

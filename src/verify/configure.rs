@@ -119,9 +119,9 @@ impl Verifier {
     /// Requires a further claim: the one at `path` must have an expected value. Each call adds a
     /// requirement, and a token must meet all of them. Default: none.
     ///
-    /// A token that does not is rejected with [`ClaimRefused`](crate::RejectionReason::ClaimRefused)
-    /// and status 403. For a condition on some routes alone use
-    /// [`RequireClaimLayer`](crate::RequireClaimLayer).
+    /// A token that does not is rejected with
+    /// [`ClaimRefused`](crate::RejectionReason::ClaimRefused) and status 403. For a condition on
+    /// some routes alone use [`RequireClaimLayer`](crate::RequireClaimLayer).
     ///
     /// ```
     /// # use tower_m2m::{RemoteJwks, Verifier};

@@ -1,7 +1,7 @@
 //! The log of refused requests: each one at `debug`, and a summary for each reason at `warn`.
 //!
-//! Any client can cause refusals, so a summary of one reason is logged at most once a minute. Without
-//! a lock or timer: the first refusal after that minute logs it.
+//! Any client can cause refusals, so a summary of one reason is logged at most once a minute.
+//! Without a lock or timer: the first refusal after that minute logs it.
 
 use std::array;
 use std::fmt;
@@ -94,8 +94,8 @@ impl RefusalLog {
         self.log_with(reason, enforcement, expected, unverified);
     }
 
-    /// Logs the refusal of a request whose claims do not meet `rule` or, if it is `None`, do not fit
-    /// the type that a handler extracts.
+    /// Logs the refusal of a request whose claims do not meet `rule` or, if it is `None`, do not
+    /// fit the type that a handler extracts.
     pub(crate) fn log_claims(&self, rule: Option<&ClaimRule>, enforcement: Enforcement) {
         let expected = || rule.map(ClaimRule::to_string);
         self.log_with(RejectionReason::ClaimRefused, enforcement, expected, || None);

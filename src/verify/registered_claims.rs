@@ -37,8 +37,8 @@ impl<'j> RegisteredClaims<'j> {
     }
 }
 
-/// The raw `iss` of a payload, or `Some(None)` if it has none. `None` if the payload is not a single
-/// JSON object, or if `iss` occurs twice.
+/// The raw `iss` of a payload, or `Some(None)` if it has none. `None` if the payload is not a
+/// single JSON object, or if `iss` occurs twice.
 ///
 /// Unlike [`RegisteredClaims::scan`] it ignores the other claims, so that a token which has one of
 /// them twice is rejected by the verifier of its issuer, like any other token of that issuer.

@@ -3,8 +3,9 @@
 //!
 //! A look-up compares all bytes of the token. A cached result applies only while the dates of the
 //! token are valid, **the same [`Jwk`](crate::jose::Jwk) object that verified it may still be
-//! used**, and no current entry of a deny list matches. Each verifier has its own cache. Only tokens
-//! with a valid signature are inserted, so an attacker cannot fill the cache with forged tokens.
+//! used**, and no current entry of a deny list matches. Each verifier has its own cache. Only
+//! tokens with a valid signature are inserted, so an attacker cannot fill the cache with forged
+//! tokens.
 //!
 //! The cache has two levels: a small cache for each thread in front of one shared cache. Without
 //! the first level, threads that serve one caller would contend for a lock and a reference count.

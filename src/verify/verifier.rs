@@ -101,8 +101,8 @@ impl Verifier {
     /// again. Default: 4 096; zero disables the cache.
     ///
     /// A cached token is admitted only while its dates are valid, the key that signed it may still
-    /// be used, and no [deny list](Self::deny_list) has an entry for it. The clock for this check may
-    /// be some milliseconds slow.
+    /// be used, and no [deny list](Self::deny_list) has an entry for it. The clock for this check
+    /// may be some milliseconds slow.
     ///
     /// Set the capacity to the number of tokens in use at one time, whatever the number of threads:
     ///
@@ -250,8 +250,8 @@ impl Verifier {
         }
     }
 
-    /// Parses a token. Rejects it by its header alone if its key is missing, whatever its claims are:
-    /// no fetch would be made for it.
+    /// Parses a token. Rejects it by its header alone if its key is missing, whatever its claims
+    /// are: no fetch would be made for it.
     fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let header = JwsHeader::parse(token, self.policy.max_token_len())?;
         let (kid, algorithm) = (header.kid(), header.algorithm());

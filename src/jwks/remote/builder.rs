@@ -304,8 +304,8 @@ impl RemoteJwksBuilder {
     ///
     /// The loaded set is usable for its freshness lifetime plus `stale_if_error`, counted from its
     /// fetch. The file is replaced atomically after each successful fetch, readable by its owner
-    /// alone. Its folder must exist: a file that cannot be written is logged as a warning after each
-    /// fetch.
+    /// alone. Its folder must exist: a file that cannot be written is logged as a warning after
+    /// each fetch.
     ///
     /// **Write access to the file decides which tokens are accepted.** A file is ignored, with a
     /// warning, and replaced by the next fetch if it is corrupt, stale, dated more than 60 s in the

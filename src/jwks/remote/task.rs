@@ -102,7 +102,8 @@ impl FetchTask {
     /// Requests a fetch that starts after this call, or for requests after the caller read the
     /// snapshot, which had none in progress. Returns false if the fetch limit is exhausted.
     pub(super) fn request_fetch(&self, cause: FetchCause) -> bool {
-        // Borrowed to the end: a fetch that starts meanwhile schedules its own step after `make_due`.
+        // Borrowed to the end: a fetch that starts meanwhile schedules its own step after
+        // `make_due`.
         let snapshot = self.snapshot();
         let is_fetching = snapshot.is_fetching();
         if is_fetching && cause != FetchCause::Refresh {
@@ -163,8 +164,8 @@ impl FetchTask {
         }
     }
 
-    /// Changes the snapshot at the end of a fetch, unless the work was taken over meanwhile. Returns
-    /// whether it did.
+    /// Changes the snapshot at the end of a fetch, unless the work was taken over meanwhile.
+    /// Returns whether it did.
     fn publish(&self, number: u64, change: impl FnOnce(&mut Snapshot)) -> bool {
         self.snapshot.send_if_modified(|snapshot| {
             let is_current = snapshot.is_current_fetch(number);
