@@ -59,13 +59,13 @@ impl KeySource {
         }
     }
 
-    /// Whether a [look-up](Self::look_up) would neither find the key, nor request a fetch for it or
-    /// wait for one. `now` is in Unix seconds.
-    pub(crate) fn is_missing(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> bool {
+    /// Whether a [look-up](Self::look_up) would refuse the key: neither find it, nor request a fetch
+    /// or wait for one. `now` is in Unix seconds.
+    pub(crate) fn would_refuse(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> bool {
         match &self.0 {
             Source::Local(local) => local.find(kid, algorithm, now).is_none(),
             #[cfg(feature = "reqwest")]
-            Source::Remote(remote) => remote.is_missing(kid, algorithm),
+            Source::Remote(remote) => remote.would_refuse(kid, algorithm),
         }
     }
 

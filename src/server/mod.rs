@@ -100,8 +100,9 @@
 //! The signature comes before the claims, so that a forged token under a known key costs only
 //! decoding and one signature check, and its sender does not learn which claims are required.
 //! Before a fetch for an unknown key the claims come first, so that a token that would be refused
-//! anyway causes no fetch. If no fetch would be made, because the key set is local or a fetch in
-//! the last 10 s did not list the key, the token is refused by its header alone.
+//! anyway causes no fetch. If no fetch would be made, the token is refused by its header alone: the
+//! key set is local, a fetch in the last 10 s did not list the key, or the fetch limit is exhausted
+//! and the last fetch succeeded.
 //!
 //! # Log
 //!

@@ -250,13 +250,13 @@ impl Verifier {
         }
     }
 
-    /// Parses a token. Rejects it by its header alone if its key is missing, whatever its claims
-    /// are: no fetch would be made for it.
+    /// Parses a token. Rejects it by its header alone if its key is unknown and no fetch would be
+    /// made, whatever its claims are.
     fn parse<'t>(&self, token: &'t str) -> Result<Jws<'t>, RejectionReason> {
         let header = JwsHeader::parse(token, self.policy.max_token_len())?;
         let (kid, algorithm) = (header.kid(), header.algorithm());
         if self.policy.allows(algorithm)
-            && self.keys.is_missing(kid, algorithm, self.clock.unix_now())
+            && self.keys.would_refuse(kid, algorithm, self.clock.unix_now())
         {
             return Err(RejectionReason::UnknownKey);
         }
@@ -383,6 +383,10 @@ impl Verifier {
         let (kid, now) = (jws.kid(), self.clock.unix_now());
         if let Some(jwk) = self.keys.find(kid, jws.algorithm(), now) {
             return Ok(jwk);
+        }
+        // Of a verifier among several, `parse` has not checked this.
+        if self.keys.would_refuse(kid, jws.algorithm(), now) {
+            return Err(RejectionReason::UnknownKey.into());
         }
         self.check_claims(jws)?;
         match self.keys.look_up(kid, jws.algorithm(), now) {

@@ -286,16 +286,30 @@ impl RemoteJwks {
         }
     }
 
-    /// Whether a [look-up](Self::look_up) would answer from the negative cache.
-    pub(crate) fn is_missing(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+    /// Whether a [look-up](Self::look_up) would refuse the key without a fetch, because the negative
+    /// cache holds its kid or the fetch limit is exhausted. Counts the latter.
+    pub(crate) fn would_refuse(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
         let Some(kid) = kid else { return false };
-        let lacks_key = {
-            let (snapshot, clock) = (self.0.task().snapshot(), self.0.task().clock());
-            !snapshot.is_fetching()
+        let task = self.0.task();
+        let (lacks_key, is_exhausted) = {
+            let (snapshot, clock) = (task.snapshot(), task.clock());
+            let lacks_key = !snapshot.is_fetching()
                 && snapshot.is_usable(clock)
-                && snapshot.find(Some(kid), algorithm, clock).is_none()
+                && snapshot.find(Some(kid), algorithm, clock).is_none();
+            // After a failed fetch the key may exist, so the claims decide between 401 and 503.
+            let has_failed = snapshot.has_failed();
+            (lacks_key, !has_failed && !snapshot.admits(FetchCause::UnknownKey, clock))
         };
-        lacks_key && self.0.is_missing(kid) && self.0.ensure_running()
+        if !lacks_key || !self.0.ensure_running() {
+            return false;
+        }
+        if self.0.is_missing(kid) {
+            return true;
+        }
+        if is_exhausted {
+            task.telemetry().fetch_refused();
+        }
+        is_exhausted
     }
 
     /// Requests a fetch in the background: the authority may have reused the kid of a known key for

@@ -191,7 +191,7 @@ async fn malformed_token_gets_the_reason_of_a_single_verifier() {
         (token().without("exp").sign(), R::MalformedExpiration),
         (token().expired().sign(), R::Expired),
         (token().unknown_key().sign(), R::UnknownKey),
-        (token().expired().unknown_key().sign(), R::Expired),
+        (token().expired().unknown_key().sign(), R::UnknownKey),
         (token().without_marker().sign(), R::NotMicroservice),
         (token().claim("cnf", json!({})).sign(), R::SenderConstrained),
     ];

@@ -130,17 +130,6 @@ async fn token_whose_key_is_retired_while_queued_is_rejected() {
     assert_eq!(reason(pending.await), Some(RejectionReason::UnknownKey));
 }
 
-#[tokio::test(start_paused = true)]
-async fn expired_queued_token_causes_no_key_look_up() {
-    let fixture = Fixture::new();
-    let permit = fixture.limit.try_acquire().unwrap();
-    let pending = pending(&fixture.verifier, &fixture.authority.token().sign());
-    fixture.use_key_until(0);
-    fixture.authority.clock().advance(UNTIL_EXPIRED);
-    drop(permit);
-    assert_eq!(reason(pending.await), Some(RejectionReason::Expired));
-}
-
 #[tokio::test]
 async fn token_longer_than_max_token_len_is_rejected() {
     let fixture = Fixture::new();
