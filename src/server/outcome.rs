@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{Extensions, Request, Response};
 use tokio::sync::watch;
 
-use super::protocol::Protocols;
 use super::refuser::Refuser;
 use super::response::missing_layer;
 use crate::rejection::{Rejection, RejectionReason};
@@ -87,9 +86,7 @@ pub(super) fn require<B, ResBody: Default>(
             target: "tower_m2m::server",
             "RequireClaimLayer without VerifyServiceTokenLayer around it"
         );
-        let (version, method) = (request.version(), request.method());
-        let protocol = Protocols::HttpAndGrpc.of(version, method, request.headers());
-        return Err(missing_layer(protocol));
+        return Err(missing_layer());
     };
     let protocol = || refuser.protocol_of(request);
     let rejection = match caller {

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(feature = "axum")]
 use axum_core::response::IntoResponse;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use super::protocol::{GRPC, Protocol};
 use crate::rejection::{Rejection, RejectionKind, RejectionReason};
@@ -171,9 +171,11 @@ impl Rejection {
     /// (Trailers-Only).
     fn into_grpc_response<B: Default>(self) -> Response<B> {
         let mut response = Response::new(B::default());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         // No description needs percent-encoding; a test in `rejection.rs` asserts it.
-        let message = self.reason().description();
-        set_grpc_status(response.headers_mut(), self.grpc_status(), message);
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
         response
     }
@@ -251,25 +253,11 @@ fn auth_param(realm: &str) -> String {
 /// [`RequireClaimLayer`](crate::RequireClaimLayer).
 pub(super) const MISSING_LAYER: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
-/// The response of a [`RequireClaimLayer`](crate::RequireClaimLayer) without a layer in front:
-/// status 500, or gRPC status 13 `INTERNAL`.
-pub(super) fn missing_layer<B: Default>(protocol: Protocol) -> Response<B> {
+/// The response of a [`RequireClaimLayer`](crate::RequireClaimLayer) without a layer in front.
+pub(super) fn missing_layer<B: Default>() -> Response<B> {
     let mut response = Response::new(B::default());
-    match protocol {
-        Protocol::Http => *response.status_mut() = MISSING_LAYER,
-        Protocol::Grpc => {
-            let message = "no VerifyServiceTokenLayer around the RequireClaimLayer";
-            set_grpc_status(response.headers_mut(), 13, message);
-        }
-    }
+    *response.status_mut() = MISSING_LAYER;
     response
-}
-
-/// A response without messages (Trailers-Only).
-fn set_grpc_status(headers: &mut HeaderMap, status: i32, message: &'static str) {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    headers.insert(GRPC_STATUS, HeaderValue::from(status));
-    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tower_m2m::{
     Rejection, RejectionReason, RequireClaimLayer, ServiceClaims, VerifyServiceTokenLayer,
 };
 
-use crate::support::{self, amount, billing, connect, orders, serve_behind, token_layer};
+use crate::support::{amount, billing, connect, orders, serve_behind, token_layer};
 
 /// A gRPC service that returns the caller's name in the response metadata, or `anonymous`. Unlike
 /// the service of the example, it also admits calls without claims.
@@ -132,22 +132,6 @@ async fn required_claim_of_one_tonic_service_refuses_others() {
             }
             (outcome, _) => panic!("case {case}: {outcome:?}"),
         }
-    }
-}
-
-#[tokio::test]
-async fn required_claim_without_the_verify_layer_is_internal() {
-    let authority = TestAuthority::offline();
-    let required = RequireClaimLayer::new("service", "orders");
-    let verify = VerifyServiceTokenLayer::new(authority.verifier());
-    // In the second case the layer is inside.
-    let alone = required.named_layer(Who);
-    let outside = required.named_layer(verify.named_layer(Who));
-    for routes in [Routes::new(alone), Routes::new(outside)] {
-        let channel = connect(support::serve(routes).await);
-        let status = call(token_layer(orders(&authority)).layer(channel)).await.unwrap_err();
-        assert_eq!(status.code(), Code::Internal);
-        assert!(status.message().contains("no VerifyServiceTokenLayer"), "{status}");
     }
 }
 

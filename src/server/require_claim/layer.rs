@@ -47,7 +47,7 @@ use crate::verify::{ClaimPath, ClaimRule, Expected, NumberedRule};
 /// |---|---|
 /// | an [`optional`](crate::VerifyServiceTokenLayer::optional) layer | is refused as a layer that requires a token would refuse it: 401 or 403 |
 /// | an [observing](crate::VerifyServiceTokenLayer::observe) layer | is passed on, and so is one with other claims |
-/// | no [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) | is refused with status 500, or gRPC status 13, and an error is logged |
+/// | no [`VerifyServiceTokenLayer`](crate::VerifyServiceTokenLayer) | is refused with status 500, and an error is logged |
 ///
 /// # Logs
 ///
