@@ -1,12 +1,14 @@
-//! Three services in a row: `shop` (M1) calls `orders` (M2), which calls `billing` (M3). `orders` is both a called and a
-//! calling service. The user's own token travels beside the service tokens, in the header `x-user-token`.
+//! Three services in a row: `shop` (M1) calls `orders` (M2), which calls `billing` (M3). `orders`
+//! is both a called and a calling service. The user's own token travels beside the service tokens,
+//! in the header `x-user-token`.
 //!
 //! ```text
 //! cargo run --example chain
 //! ```
 //!
-//! Prints what happened at each hop: the expected status, the status that the called service answered, and whom it saw
-//! or why it refused. The exit code is 1 if a hop is not the expected one.
+//! Prints what happened at each hop: the expected status, the status that the called service
+//! answered, and whom it saw or why it refused. The exit code is 1 if a hop is not the expected
+//! one.
 
 use std::process::ExitCode;
 
@@ -186,8 +188,8 @@ async fn call_billing(
         Ok(request) => orders.client.oneshot(request).await.ok(),
         Err(_) => None,
     };
-    // The status of a refusal is not passed on either: it concerns the token of `orders`, not that of
-    // its caller.
+    // The status of a refusal is not passed on either: it concerns the token of `orders`, not that
+    // of its caller.
     let is_success = response.is_some_and(|response| response.status().is_success());
     let status = if is_success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     (status, Extension(seen)).into_response()

@@ -59,8 +59,8 @@ impl KeySource {
         }
     }
 
-    /// Whether a [look-up](Self::look_up) would refuse the key: neither find it, nor request a fetch
-    /// or wait for one. `now` is in Unix seconds.
+    /// Whether a [look-up](Self::look_up) would refuse the key: neither find it, nor request a
+    /// fetch or wait for one. `now` is in Unix seconds.
     pub(crate) fn would_refuse(&self, kid: Option<&str>, algorithm: Algorithm, now: u64) -> bool {
         match &self.0 {
             Source::Local(local) => local.find(kid, algorithm, now).is_none(),

@@ -1,5 +1,5 @@
-//! The layer with the verifiers of several issuers: over sockets, each with a key set of its own that
-//! is fetched, and in process for gRPC calls and the log.
+//! The layer with the verifiers of several issuers: over sockets, each with a key set of its own
+//! that is fetched, and in process for gRPC calls and the log.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -218,8 +218,8 @@ async fn summaries_of_both_modes_are_kept_apart() {
     assert_eq!(summaries, expected);
 }
 
-/// An authority whose keys are fetched, the layer that observes with them, and a token whose key the
-/// next fetch lists.
+/// An authority whose keys are fetched, the layer that observes with them, and a token whose key
+/// the next fetch lists.
 async fn before_a_fetch() -> (TestAuthority, VerifyServiceTokenLayer, String) {
     let authority = TestAuthority::start().await;
     let jwks = authority.remote_jwks();

@@ -144,7 +144,8 @@ async fn redirected_token_stays_within_its_origin() {
         (Follows::BelowLayer, AUTHORIZATION, false),
         (Follows::AboveLayer, AUTHORIZATION, false),
         (Follows::Nothing, AUTHORIZATION, false),
-        // The caveat in the docs of the client layer: a client keeps a header that it does not know.
+        // The caveat in the docs of the client layer: a client keeps a header that it does not
+        // know.
         (Follows::Reqwest, CUSTOM, true),
         (Follows::BelowLayer, CUSTOM, true),
         // The layer decides about each request.

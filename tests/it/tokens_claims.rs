@@ -256,8 +256,8 @@ async fn only_before_a_fetch_for_a_key_the_claims_come_first() {
         }
     }
     assert_eq!(known.fetches(), 1);
-    // Once a fetch has not listed the key, the header decides; once the fetch limit is exhausted, it
-    // decides for each unknown key.
+    // Once a fetch has not listed the key, the header decides; once the fetch limit is exhausted,
+    // it decides for each unknown key.
     for (kid, fetches) in [("a", 2), ("b", 3), ("c", 3)] {
         let token = unknown.token().kid(kid);
         for token in [token.clone(), token.expired()] {

@@ -286,8 +286,8 @@ impl RemoteJwks {
         }
     }
 
-    /// Whether a [look-up](Self::look_up) would refuse the key without a fetch, because the negative
-    /// cache holds its kid or the fetch limit is exhausted. Counts the latter.
+    /// Whether a [look-up](Self::look_up) would refuse the key without a fetch, because the
+    /// negative cache holds its kid or the fetch limit is exhausted. Counts the latter.
     pub(crate) fn would_refuse(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
         let Some(kid) = kid else { return false };
         let task = self.0.task();
