@@ -15,6 +15,8 @@ use super::super::validity::Validity;
 use super::super::verified::Verified;
 use super::super::verifier::Verifier;
 use crate::clock::Clock;
+use crate::jose::{Algorithm, SigningKey};
+use crate::jwks::LocalJwks;
 use crate::rejection::RejectionReason;
 use crate::testing::TestAuthority;
 
@@ -51,6 +53,28 @@ async fn cached_outcome_equals_the_first_one() {
             let again = verifier.cached(token.as_bytes()).unwrap().unwrap();
             assert_eq!(again.get("service"), Some(&json!(service)));
             assert_eq!(again.expires_at(), first.expires_at());
+        }
+    }
+}
+
+/// Such a header does not begin with `{`, and so its token not with `e`.
+#[tokio::test]
+async fn token_whose_header_begins_with_white_space_is_accepted_and_not_cached() {
+    let key = SigningKey::generate(Algorithm::EdDSA).unwrap();
+    let jwks = format!(r#"{{"keys":[{}]}}"#, key.public_jwk());
+    let verifier = Verifier::new(LocalJwks::from_json(jwks).unwrap());
+    let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, key.kid());
+    let claims = format!(r#"{{"exp":{},"source":"microservice"}}"#, u32::MAX);
+    for (header, is_expected_in_cache) in [
+        (header.clone(), true),
+        (header.replacen('{', "{ ", 1), true),
+        (header.replacen('{', "{\n", 1), true),
+        (format!(" {header}"), false),
+    ] {
+        let token = key.sign_parts(&header, &claims).unwrap();
+        for _ in 0..2 {
+            verifier.verify(&token).await.unwrap();
+            assert_eq!(is_cached(&verifier, &token), is_expected_in_cache, "{header:?}");
         }
     }
 }
