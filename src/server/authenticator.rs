@@ -68,25 +68,20 @@ impl Authenticator {
         !self.refuser.get().telemetry().is_enforced()
     }
 
-    /// Verifies the request's credential and marks it sensitive.
-    pub(super) fn authenticate<B>(&self, request: &mut Request<B>) -> Authentication {
-        let authentication = match self.token(request) {
+    /// Verifies the request's credential.
+    pub(super) fn authenticate<B>(&self, request: &Request<B>) -> Authentication {
+        match self.token(request) {
             Ok(token) => self.verifier.authenticate_token(token),
             Err(reason) => Authentication::Done(Err(reason.into())),
-        };
-        // The first value suffices: a request with several values is refused.
-        if let Some(credential) = request.headers_mut().get_mut(&self.header) {
-            credential.set_sensitive(true);
         }
-        authentication
     }
 
-    /// Inserts the outcome into the request's extensions, or returns the response that refuses it.
-    pub(super) fn admit<B, ResBody: Default>(
+    /// Prepares the request for the inner service, or returns why it is refused. Records either.
+    pub(super) fn admit<B>(
         &self,
         request: &mut Request<B>,
         result: Result<ServiceClaims, Rejection>,
-    ) -> Result<(), Response<ResBody>> {
+    ) -> Result<(), Rejection> {
         let refuser = self.refuser.arc();
         let outcome = match result {
             Ok(claims) => {
@@ -101,12 +96,35 @@ impl Authenticator {
                 } else if self.is_observing() {
                     Outcome::observed(rejection, Arc::clone(refuser))
                 } else {
-                    return Err(refuser.respond(rejection, protocol()));
+                    return Err(rejection);
                 }
             }
         };
-        request.extensions_mut().insert(outcome);
+        self.prepare(request, outcome);
         Ok(())
+    }
+
+    /// Inserts the outcome into the request's extensions, and marks the credentials sensitive.
+    fn prepare<B>(&self, request: &mut Request<B>, outcome: Outcome) {
+        let headers = request.headers_mut();
+        if self.is_observing() {
+            for (_, value) in headers.iter_mut().filter(|(name, _)| **name == self.header) {
+                value.set_sensitive(true);
+            }
+        } else if let Some(credential) = headers.get_mut(&self.header) {
+            // The only one: a request with several is refused.
+            credential.set_sensitive(true);
+        }
+        request.extensions_mut().insert(outcome);
+    }
+
+    /// The response to a request that is not admitted.
+    pub(super) fn refuse<B, ResBody: Default>(
+        &self,
+        request: &mut Request<B>,
+        rejection: Rejection,
+    ) -> Response<ResBody> {
+        self.refuser.arc().refuse(request, rejection)
     }
 
     /// Passes on a request whose token has to wait, and records its outcome when it is known.
@@ -121,7 +139,7 @@ impl Authenticator {
         let (sender, receiver) = watch::channel(None);
         let protocol = self.refuser.get().protocol_of(request);
         let token = self.token(request).ok().map(<[u8]>::to_vec);
-        request.extensions_mut().insert(Outcome::pending(receiver, self.refuser_of_thread()));
+        self.prepare(request, Outcome::pending(receiver, self.refuser_of_thread()));
         let Ok(runtime) = Handle::try_current() else { return };
         let authenticator = Arc::clone(self);
         runtime.spawn(async move {

@@ -130,7 +130,7 @@ impl IntoResponse for ServiceClaimsRejection {
         match self.0.as_deref() {
             Some(Refused { rejection, protocol, refuser }) => {
                 refuser.telemetry().refused_by_extractor(rejection.reason(), *protocol);
-                refuser.respond(*rejection, Protocol::Http)
+                refuser.respond(*rejection)
             }
             None => {
                 tracing::error!(

@@ -100,9 +100,13 @@ where
                 StateProj::Authenticating { pending, parked } => {
                     let result = ready!(pending.as_mut().poll(cx));
                     let mut parked = parked.take().expect(COMPLETED);
-                    match parked.authenticator.admit(&mut parked.request, result) {
+                    let Parked { request, authenticator, .. } = &mut *parked;
+                    match authenticator.admit(request, result) {
                         Ok(()) => State::Readying { parked: Some(parked) },
-                        Err(response) => State::Refused { response: Some(response) },
+                        Err(rejection) => {
+                            let response = authenticator.refuse(request, rejection);
+                            State::Refused { response: Some(response) }
+                        }
                     }
                 }
                 StateProj::Readying { parked } => {

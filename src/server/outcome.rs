@@ -108,7 +108,8 @@ pub(super) fn require<B, ResBody: Default>(
         }
     };
     if refuser.telemetry().is_enforced() {
-        return Err(refuser.respond(rejection, protocol()));
+        let refuser = Arc::clone(refuser);
+        return Err(refuser.refuse(request, rejection));
     }
     if let Some(outcome) = request.extensions_mut().get_mut::<Outcome>() {
         outcome.is_refusal_recorded = true;

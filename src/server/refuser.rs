@@ -1,5 +1,7 @@
 //! [`Refuser`]: refuses the requests of one layer, and records what happens to them.
 
+use std::mem;
+
 use http::header::HeaderName;
 use http::{Request, Response};
 
@@ -59,12 +61,30 @@ impl Refuser {
         self.protocols.of(head.version, &head.method, &head.headers)
     }
 
-    /// The response to a refused request. Records nothing.
-    pub(super) fn respond<B: Default>(
+    /// The response to a request that ends here. Records nothing.
+    ///
+    /// Makes it in the maps of headers and extensions of the request, emptied: new maps would take
+    /// up to four allocations, a quarter of the time of a refusal (`peers`, column `no token`).
+    pub(super) fn refuse<B, ResBody: Default>(
         &self,
+        request: &mut Request<B>,
         rejection: Rejection,
-        protocol: Protocol,
-    ) -> Response<B> {
-        rejection.respond_in(protocol, &self.challenges)
+    ) -> Response<ResBody> {
+        let protocol = self.protocol_of(request);
+        let mut response = Response::default();
+        mem::swap(response.headers_mut(), request.headers_mut());
+        mem::swap(response.extensions_mut(), request.extensions_mut());
+        response.headers_mut().clear();
+        response.extensions_mut().clear();
+        rejection.fill_in(protocol, &self.challenges, &mut response);
+        response
+    }
+
+    /// The HTTP response of an extractor. Records nothing.
+    #[cfg(feature = "axum")]
+    pub(super) fn respond<B: Default>(&self, rejection: Rejection) -> Response<B> {
+        let mut response = Response::default();
+        rejection.fill_in(Protocol::Http, &self.challenges, &mut response);
+        response
     }
 }

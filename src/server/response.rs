@@ -138,24 +138,26 @@ impl Rejection {
     pub fn into_response<B: Default>(self, realm: &str) -> Response<B> {
         // Never an error: realm and description are printable ASCII.
         let challenge = self.challenge(realm).and_then(|text| HeaderValue::try_from(text).ok());
-        self.into_http_response(challenge)
+        let mut response = Response::default();
+        self.fill_in_http(challenge, &mut response);
+        response
     }
 
-    /// The response in this protocol.
-    pub(super) fn respond_in<B: Default>(
+    /// Fills in an empty response in this protocol.
+    pub(super) fn fill_in<B>(
         self,
         protocol: Protocol,
         challenges: &Challenges,
-    ) -> Response<B> {
+        response: &mut Response<B>,
+    ) {
         match protocol {
-            Protocol::Http => self.into_http_response(challenges.get(self.reason())),
-            Protocol::Grpc => self.into_grpc_response(),
+            Protocol::Http => self.fill_in_http(challenges.get(self.reason()), response),
+            Protocol::Grpc => self.fill_in_grpc(response),
         }
     }
 
-    /// The HTTP response: a status, a challenge or `Retry-After`, and an empty body.
-    fn into_http_response<B: Default>(self, challenge: Option<HeaderValue>) -> Response<B> {
-        let mut response = Response::new(B::default());
+    /// Over HTTP: a status, and a challenge or `Retry-After`.
+    fn fill_in_http<B>(self, challenge: Option<HeaderValue>, response: &mut Response<B>) {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
@@ -165,20 +167,16 @@ impl Rejection {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
-        response
     }
 
-    /// The gRPC response: HTTP status 200, an empty body, and the gRPC status in the headers
-    /// (Trailers-Only).
-    fn into_grpc_response<B: Default>(self) -> Response<B> {
-        let mut response = Response::new(B::default());
+    /// Over gRPC: HTTP status 200, and the gRPC status in the headers (Trailers-Only).
+    fn fill_in_grpc<B>(self, response: &mut Response<B>) {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
         headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
         // No description needs percent-encoding; a test in `rejection.rs` asserts it.
         headers.insert(GRPC_MESSAGE, HeaderValue::from_static(self.reason().description()));
         response.extensions_mut().insert(self);
-        response
     }
 
     /// `realm` is an auth-param.
@@ -273,6 +271,12 @@ mod tests {
         (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
     }
 
+    fn over_grpc(rejection: Rejection) -> Response<()> {
+        let mut response = Response::default();
+        rejection.fill_in_grpc(&mut response);
+        response
+    }
+
     #[test]
     fn each_kind_has_its_status_and_challenge() {
         use RejectionReason as R;
@@ -318,7 +322,7 @@ mod tests {
             let wait = rejection.retry_after().map(|wait| wait.as_secs().to_string());
             let parts = (rejection.status().as_u16(), rejection.challenge("m2m"), wait);
             assert_eq!(parts, rendered(*reason), "{reason:?}");
-            let response = rejection.into_grpc_response::<()>();
+            let response = over_grpc(rejection);
             assert_eq!(response.headers()["grpc-status"], rejection.grpc_status().to_string());
         }
     }
@@ -353,7 +357,7 @@ mod tests {
             (R::NotMicroservice, "7"),
             (R::KeysStale, "14"),
         ] {
-            let response = Rejection::from(reason).into_grpc_response::<()>();
+            let response = over_grpc(reason.into());
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["grpc-status"], code);
             assert_eq!(response.headers()["grpc-message"], reason.description());
@@ -365,7 +369,7 @@ mod tests {
         let rejection = Rejection::from(RejectionReason::Expired);
         let response = rejection.into_response::<()>("m2m");
         assert_eq!(response.extensions().get(), Some(&rejection));
-        let response = rejection.into_grpc_response::<()>();
+        let response = over_grpc(rejection);
         assert_eq!(response.extensions().get(), Some(&rejection));
     }
 

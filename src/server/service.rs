@@ -92,10 +92,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let future = match self.authenticator.authenticate(&mut request) {
+        let future = match self.authenticator.authenticate(&request) {
             Authentication::Done(result) => match self.authenticator.admit(&mut request, result) {
                 Ok(()) => return ResponseFuture::calling(self.inner.call(request)),
-                Err(response) => ResponseFuture::refused(response),
+                Err(rejection) => {
+                    ResponseFuture::refused(self.authenticator.refuse(&mut request, rejection))
+                }
             },
             Authentication::Pending(pending) if self.authenticator.is_observing() => {
                 self.authenticator.observe_pending(&mut request, pending);

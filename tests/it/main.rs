@@ -43,6 +43,7 @@ mod readme;
 mod received;
 mod records;
 mod redirects;
+mod refusal_response;
 mod refusals;
 mod remote;
 mod remote_limits;
