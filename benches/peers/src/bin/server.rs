@@ -11,10 +11,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "usage: server --layer NAME --token-file FILE [--provider aws-lc-rs|RustCrypto]
+const USAGE: &str = "usage: server --layer NAME --token-file FILE --forged-token-file FILE
+              [--provider aws-lc-rs|RustCrypto]
 
   --layer NAME       layer around `GET /`: none, tower-m2m, or the name of a peer
   --token-file FILE  file to which a valid token is written
+  --forged-token-file FILE
+                     file to which a token with a known key and a bad signature is written
   --provider NAME    jsonwebtoken's crypto provider; aws-lc-rs by default
 
 Prints one line, `listening on http://ADDR`. Exits when stdin is closed or on SIGTERM.";
@@ -22,18 +25,24 @@ Prints one line, `listening on http://ADDR`. Exits when stdin is closed or on SI
 struct Flags {
     layer: String,
     token_file: String,
+    forged_token_file: String,
     provider: Provider,
 }
 
 fn flags() -> Result<Option<Flags>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut flags =
-        Flags { layer: String::new(), token_file: String::new(), provider: Provider::AwsLc };
+    let mut flags = Flags {
+        layer: String::new(),
+        token_file: String::new(),
+        forged_token_file: String::new(),
+        provider: Provider::AwsLc,
+    };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("layer") => flags.layer = parser.value()?.string()?,
             Long("token-file") => flags.token_file = parser.value()?.string()?,
+            Long("forged-token-file") => flags.forged_token_file = parser.value()?.string()?,
             Long("provider") => flags.provider = parser.value()?.parse()?,
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
@@ -42,8 +51,8 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
     if ![NONE, THIS].iter().chain(&PEERS).any(|name| *name == flags.layer) {
         return Err(format!("--layer must be one of {NONE}, {THIS}, {}", PEERS.join(", ")).into());
     }
-    if flags.token_file.is_empty() {
-        return Err("--token-file is missing".into());
+    if flags.token_file.is_empty() || flags.forged_token_file.is_empty() {
+        return Err("--token-file and --forged-token-file are required".into());
     }
     Ok(Some(flags))
 }
@@ -56,6 +65,7 @@ fn main() -> Result<()> {
     flags.provider.install();
     let authority = Authority::start(0)?;
     write_token(&flags.token_file, &authority.fixture.known)?;
+    write_token(&flags.forged_token_file, &authority.fixture.bad_signature)?;
     tokio::runtime::Runtime::new()?.block_on(serve(&flags.layer, &authority.fixture))
 }
 
