@@ -76,7 +76,8 @@ impl Authenticator {
         }
     }
 
-    /// Prepares the request for the inner service, or returns why it is refused. Records either.
+    /// Attaches the outcome to a request that goes on to the inner service, or returns why the
+    /// request is refused. Records the result.
     pub(super) fn admit<B>(
         &self,
         request: &mut Request<B>,
@@ -100,31 +101,33 @@ impl Authenticator {
                 }
             }
         };
-        self.prepare(request, outcome);
+        self.attach(outcome, request);
         Ok(())
     }
 
     /// Inserts the outcome into the request's extensions, and marks the credentials sensitive.
-    fn prepare<B>(&self, request: &mut Request<B>, outcome: Outcome) {
+    fn attach<B>(&self, outcome: Outcome, request: &mut Request<B>) {
         let headers = request.headers_mut();
         if self.is_observing() {
+            // A request with several credentials goes on too.
             for (_, value) in headers.iter_mut().filter(|(name, _)| **name == self.header) {
                 value.set_sensitive(true);
             }
         } else if let Some(credential) = headers.get_mut(&self.header) {
-            // The only one: a request with several is refused.
+            // The first is the only one: a request with several has been refused.
             credential.set_sensitive(true);
         }
         request.extensions_mut().insert(outcome);
     }
 
-    /// The response to a request that is not admitted.
-    pub(super) fn refuse<B, ResBody: Default>(
+    /// The response to a refused request, which is left empty: see [`Refuser::respond_reusing`].
+    pub(super) fn respond_reusing<B, ResBody: Default>(
         &self,
         request: &mut Request<B>,
         rejection: Rejection,
     ) -> Response<ResBody> {
-        self.refuser.arc().refuse(request, rejection)
+        // The copy of this thread, so that threads do not contend for the counts of its challenges.
+        self.refuser.arc().respond_reusing(request, rejection)
     }
 
     /// Passes on a request whose token has to wait, and records its outcome when it is known.
@@ -139,7 +142,7 @@ impl Authenticator {
         let (sender, receiver) = watch::channel(None);
         let protocol = self.refuser.get().protocol_of(request);
         let token = self.token(request).ok().map(<[u8]>::to_vec);
-        self.prepare(request, Outcome::pending(receiver, self.refuser_of_thread()));
+        self.attach(Outcome::pending(receiver, self.refuser_of_thread()), request);
         let Ok(runtime) = Handle::try_current() else { return };
         let authenticator = Arc::clone(self);
         runtime.spawn(async move {

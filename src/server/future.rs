@@ -104,7 +104,7 @@ where
                     match authenticator.admit(request, result) {
                         Ok(()) => State::Readying { parked: Some(parked) },
                         Err(rejection) => {
-                            let response = authenticator.refuse(request, rejection);
+                            let response = authenticator.respond_reusing(request, rejection);
                             State::Refused { response: Some(response) }
                         }
                     }

@@ -108,8 +108,9 @@ pub(super) fn require<B, ResBody: Default>(
         }
     };
     if refuser.telemetry().is_enforced() {
+        // Ends the borrow of the extensions.
         let refuser = Arc::clone(refuser);
-        return Err(refuser.refuse(request, rejection));
+        return Err(refuser.respond_reusing(request, rejection));
     }
     if let Some(outcome) = request.extensions_mut().get_mut::<Outcome>() {
         outcome.is_refusal_recorded = true;

@@ -139,25 +139,25 @@ impl Rejection {
         // Never an error: realm and description are printable ASCII.
         let challenge = self.challenge(realm).and_then(|text| HeaderValue::try_from(text).ok());
         let mut response = Response::default();
-        self.fill_in_http(challenge, &mut response);
+        self.write_http(challenge, &mut response);
         response
     }
 
-    /// Fills in an empty response in this protocol.
-    pub(super) fn fill_in<B>(
+    /// Writes an empty response in this protocol.
+    pub(super) fn write_to<B>(
         self,
         protocol: Protocol,
         challenges: &Challenges,
         response: &mut Response<B>,
     ) {
         match protocol {
-            Protocol::Http => self.fill_in_http(challenges.get(self.reason()), response),
-            Protocol::Grpc => self.fill_in_grpc(response),
+            Protocol::Http => self.write_http(challenges.get(self.reason()), response),
+            Protocol::Grpc => self.write_grpc(response),
         }
     }
 
-    /// Over HTTP: a status, and a challenge or `Retry-After`.
-    fn fill_in_http<B>(self, challenge: Option<HeaderValue>, response: &mut Response<B>) {
+    /// Writes the status, the challenge or `Retry-After`, and the rejection as an extension.
+    fn write_http<B>(self, challenge: Option<HeaderValue>, response: &mut Response<B>) {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
@@ -169,8 +169,9 @@ impl Rejection {
         response.extensions_mut().insert(self);
     }
 
-    /// Over gRPC: HTTP status 200, and the gRPC status in the headers (Trailers-Only).
-    fn fill_in_grpc<B>(self, response: &mut Response<B>) {
+    /// Writes HTTP status 200, the gRPC status in the headers (Trailers-Only), and the rejection as
+    /// an extension.
+    fn write_grpc<B>(self, response: &mut Response<B>) {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
         headers.insert(GRPC_STATUS, HeaderValue::from(self.grpc_status()));
@@ -271,9 +272,9 @@ mod tests {
         (response.status().as_u16(), header(WWW_AUTHENTICATE), header(RETRY_AFTER))
     }
 
-    fn over_grpc(rejection: Rejection) -> Response<()> {
+    fn grpc_response(rejection: Rejection) -> Response<()> {
         let mut response = Response::default();
-        rejection.fill_in_grpc(&mut response);
+        rejection.write_grpc(&mut response);
         response
     }
 
@@ -322,7 +323,7 @@ mod tests {
             let wait = rejection.retry_after().map(|wait| wait.as_secs().to_string());
             let parts = (rejection.status().as_u16(), rejection.challenge("m2m"), wait);
             assert_eq!(parts, rendered(*reason), "{reason:?}");
-            let response = over_grpc(rejection);
+            let response = grpc_response(rejection);
             assert_eq!(response.headers()["grpc-status"], rejection.grpc_status().to_string());
         }
     }
@@ -357,7 +358,7 @@ mod tests {
             (R::NotMicroservice, "7"),
             (R::KeysStale, "14"),
         ] {
-            let response = over_grpc(reason.into());
+            let response = grpc_response(reason.into());
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["grpc-status"], code);
             assert_eq!(response.headers()["grpc-message"], reason.description());
@@ -369,7 +370,7 @@ mod tests {
         let rejection = Rejection::from(RejectionReason::Expired);
         let response = rejection.into_response::<()>("m2m");
         assert_eq!(response.extensions().get(), Some(&rejection));
-        let response = over_grpc(rejection);
+        let response = grpc_response(rejection);
         assert_eq!(response.extensions().get(), Some(&rejection));
     }
 

@@ -95,9 +95,9 @@ where
         let future = match self.authenticator.authenticate(&request) {
             Authentication::Done(result) => match self.authenticator.admit(&mut request, result) {
                 Ok(()) => return ResponseFuture::calling(self.inner.call(request)),
-                Err(rejection) => {
-                    ResponseFuture::refused(self.authenticator.refuse(&mut request, rejection))
-                }
+                Err(rejection) => ResponseFuture::refused(
+                    self.authenticator.respond_reusing(&mut request, rejection),
+                ),
             },
             Authentication::Pending(pending) if self.authenticator.is_observing() => {
                 self.authenticator.observe_pending(&mut request, pending);

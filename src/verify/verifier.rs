@@ -237,7 +237,7 @@ impl Verifier {
         let deny_lists = self.policy.deny_lists();
         deny_lists.ensure_watching();
         self.keys.ensure_watching();
-        if !self.cache.takes(token) {
+        if !self.cache.is_cacheable(token) {
             return None;
         }
         let now = self.clock.coarse_unix_now();
@@ -364,7 +364,7 @@ impl Verifier {
         };
         let checked = CachedToken::new(token, outcome, jwk, validity);
         let result = checked.result(self.marker_order, self.policy.deny_lists());
-        if self.cache.takes(token.as_bytes()) {
+        if self.cache.is_cacheable(token.as_bytes()) {
             self.cache.insert(checked);
         }
         Ok(result.map_err(rejected)?)

@@ -1,4 +1,4 @@
-//! What the response to a refused request holds.
+//! The response to a refused request, which is made in the request's maps of headers and extensions.
 
 use http::header::{HeaderName, HeaderValue};
 use tower::{Layer, ServiceExt};
@@ -7,15 +7,14 @@ use tower_m2m::{RejectionReason as R, RequireClaimLayer, VerifyServiceTokenLayer
 
 use crate::support::{Inner, ResponseSummary, as_grpc, bearer, request};
 
-/// The response is made in the request's maps of headers and extensions.
 #[tokio::test]
-async fn refusal_keeps_nothing_of_the_request() {
+async fn refusal_drops_headers_and_extensions_of_the_request() {
     #[derive(Clone)]
-    struct OfTheRequest;
+    struct RequestExtension;
 
     let authority = TestAuthority::offline();
-    let refuses_claim = RequireClaimLayer::new("service", "orders").layer(Inner::default());
-    let service = VerifyServiceTokenLayer::new(authority.verifier()).layer(refuses_claim);
+    let requires_orders = RequireClaimLayer::new("service", "orders").layer(Inner::default());
+    let service = VerifyServiceTokenLayer::new(authority.verifier()).layer(requires_orders);
     let cases = [
         ("no token", None, R::MissingCredentials),
         ("expired", Some(authority.token().expired().sign()), R::Expired),
@@ -24,12 +23,13 @@ async fn refusal_keeps_nothing_of_the_request() {
     for (case, token, reason) in cases {
         for over_grpc in [false, true] {
             let mut request = token.as_deref().map_or_else(|| request::<&str>(&[]), bearer);
+            // Enough for the map to grow and to store further values of a name apart.
             for number in 0..40 {
                 let name = HeaderName::try_from(format!("x-{number}")).unwrap();
                 request.headers_mut().append(name.clone(), HeaderValue::from_static("a"));
                 request.headers_mut().append(name, HeaderValue::from_static("b"));
             }
-            request.extensions_mut().insert(OfTheRequest);
+            request.extensions_mut().insert(RequestExtension);
             let request = if over_grpc { as_grpc(request) } else { request };
             let response = service.clone().oneshot(request).await.unwrap();
             let mut names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
@@ -39,10 +39,21 @@ async fn refusal_keeps_nothing_of_the_request() {
             } else {
                 &["www-authenticate"]
             };
-            assert_eq!((&*names, response.headers().len()), (expected, expected.len()), "{case}");
-            assert_eq!(ResponseSummary::of(&response).reason, Some(reason), "{case}");
-            assert!(response.extensions().get::<OfTheRequest>().is_none(), "{case}");
-            assert_eq!(response.extensions().len(), 1, "{case}");
+            assert_eq!(
+                (&*names, response.headers().len()),
+                (expected, expected.len()),
+                "{case}, gRPC: {over_grpc}"
+            );
+            assert_eq!(
+                ResponseSummary::of(&response).reason,
+                Some(reason),
+                "{case}, gRPC: {over_grpc}"
+            );
+            assert!(
+                response.extensions().get::<RequestExtension>().is_none(),
+                "{case}, gRPC: {over_grpc}"
+            );
+            assert_eq!(response.extensions().len(), 1, "{case}, gRPC: {over_grpc}");
         }
     }
 }

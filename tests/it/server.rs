@@ -343,14 +343,14 @@ async fn credential_is_sensitive_behind_the_layer() {
         let seen = name.clone();
         let inner = service_fn(move |request: Request<()>| {
             let values = request.headers().get_all(&seen).iter();
-            let sensitive = values.filter(|value| value.is_sensitive()).count();
-            async move { Ok::<_, std::convert::Infallible>(Response::new(Some(sensitive))) }
+            let count = values.filter(|value| value.is_sensitive()).count();
+            async move { Ok::<_, std::convert::Infallible>(Response::new(count)) }
         });
         let request = credentials
             .iter()
             .fold(Request::get("/"), |request, credential| request.header(&name, *credential));
         let response = layer.layer(inner).oneshot(request.body(()).unwrap()).await.unwrap();
-        assert_eq!(response.into_body(), Some(credentials.len()), "{name}");
+        assert_eq!(response.into_body(), credentials.len(), "{name}");
     }
 }
 

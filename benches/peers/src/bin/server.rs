@@ -17,7 +17,7 @@ const USAGE: &str = "usage: server --layer NAME --token-file FILE --forged-token
   --layer NAME       layer around `GET /`: none, tower-m2m, or the name of a peer
   --token-file FILE  file to which a valid token is written
   --forged-token-file FILE
-                     file to which a token with a known key and a bad signature is written
+                     file to which a forged token is written: known `kid`, bad signature
   --provider NAME    jsonwebtoken's crypto provider; aws-lc-rs by default
 
 Prints one line, `listening on http://ADDR`. Exits when stdin is closed or on SIGTERM.";
