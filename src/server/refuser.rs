@@ -11,6 +11,10 @@ use super::telemetry::Telemetry;
 use crate::rejection::Rejection;
 use crate::verify::RefusalLog;
 
+/// The most headers of a request whose map the response reuses. The map keeps its size, which the
+/// sender chooses.
+const MAX_REUSED_HEADERS: usize = 48;
+
 /// The options of a layer that decide how a request is refused and recorded. Extractors and
 /// [`RequireClaimLayer`](crate::RequireClaimLayer)s inside the layer get them with the
 /// [`Outcome`](super::outcome::Outcome).
@@ -61,11 +65,12 @@ impl Refuser {
         self.protocols.of(head.version, &head.method, &head.headers)
     }
 
-    /// The response to a refused request, which is left without headers and extensions. Records
+    /// The response to a refused request, which may be left without headers and extensions. Records
     /// nothing.
     ///
     /// The response reuses the maps of both: new ones take up to four allocations, a quarter of the
-    /// time of a refusal (`benches/peers`, column `no token`).
+    /// time of a refusal (`benches/peers`, column `no token`). A large map of headers is not reused,
+    /// because the server keeps it until the response is written, or until the connection ends.
     pub(super) fn respond_reusing<B, ResBody: Default>(
         &self,
         request: &mut Request<B>,
@@ -73,10 +78,13 @@ impl Refuser {
     ) -> Response<ResBody> {
         let protocol = self.protocol_of(request); // read from the headers
         let mut response = Response::default();
-        mem::swap(response.headers_mut(), request.headers_mut());
+        let headers = request.headers_mut();
+        if headers.capacity() <= MAX_REUSED_HEADERS && headers.len() <= MAX_REUSED_HEADERS {
+            headers.clear();
+            mem::swap(response.headers_mut(), headers);
+        }
+        request.extensions_mut().clear();
         mem::swap(response.extensions_mut(), request.extensions_mut());
-        response.headers_mut().clear();
-        response.extensions_mut().clear();
         rejection.write_to(protocol, &self.challenges, &mut response);
         response
     }
