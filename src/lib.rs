@@ -97,6 +97,9 @@
 //!
 //! # Guides
 //!
+//! - [`what_it_is`], and what it is not
+//! - [`getting_started`]: three services that call each other over HTTP and gRPC, with tests
+//! - [`recipes`]: JSON error bodies, callers of a route, users or services, OpenAPI
 //! - [`server`]: what is checked, in which order, and the response to each failure
 //! - [`jwks`]: what the key cache guarantees
 //! - [`client`]: which requests carry the token
@@ -109,11 +112,15 @@
 //! - [`other_clients`]: reqwest without Tower, ureq, progenitor and openapi-generator
 //! - [`other_frameworks`]: actix-web, jsonrpsee, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
-//! - [`leaked_token`]: what to do when a token has leaked
+//! - [`scaling`]: many services with many replicas
+//! - [`threat_model`]: who can do what with which secret
+//! - [`runbook`]: what to do in an incident, and how long it takes to have effect
+//! - [`leaked_token`]: how to end a token that has leaked, and how to prepare for it
 //! - [`streams`]: how to end long-lived connections with their token
 //! - [`users_and_services`]: routes that both services and end users call
 //! - [`migration`]: SuperTokens' SDKs beside this crate
 //! - [`testing_guide`]: how to test services that use this crate
+//! - [`shutdown_and_platforms`]: which tasks live, how they end, and what differs on Windows and macOS
 //!
 //! # Features
 //!
@@ -179,6 +186,12 @@ mod deadline;
 pub mod embedded_core;
 mod error;
 mod file_watch;
+// Not for doctests: examples/getting_started has the code of the page, and tests it.
+#[cfg(all(doc, not(doctest)))]
+#[cfg_attr(feature = "testing", doc = "[`testing_guide`]: crate::testing_guide\n")]
+#[cfg_attr(not(feature = "testing"), doc = "[`testing_guide`]: crate#features\n")]
+#[doc = include_str!("docs/getting_started.md")]
+pub mod getting_started {}
 // Not for doctests: tests/grpc has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/grpc.md")]
@@ -209,8 +222,20 @@ pub mod other_clients {}
 #[doc = include_str!("docs/other_frameworks.md")]
 pub mod other_frameworks {}
 mod plain_http;
+#[cfg(doc)]
+#[doc = include_str!("docs/recipes.md")]
+pub mod recipes {}
 mod rejection;
+#[cfg(doc)]
+#[doc = include_str!("docs/runbook.md")]
+pub mod runbook {}
+#[cfg(doc)]
+#[doc = include_str!("docs/scaling.md")]
+pub mod scaling {}
 pub mod server;
+#[cfg(doc)]
+#[doc = include_str!("docs/shutdown_and_platforms.md")]
+pub mod shutdown_and_platforms {}
 // Not for doctests: tests/guide has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/streams.md")]
@@ -224,6 +249,9 @@ pub mod testing_guide {}
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod tests;
+#[cfg(doc)]
+#[doc = include_str!("docs/threat_model.md")]
+pub mod threat_model {}
 pub mod token;
 mod token_header;
 mod trusted_file;
@@ -231,6 +259,9 @@ mod trusted_file;
 #[doc = include_str!("docs/users_and_services.md")]
 pub mod users_and_services {}
 mod verify;
+#[cfg(doc)]
+#[doc = include_str!("docs/what_it_is.md")]
+pub mod what_it_is {}
 
 #[doc(inline)]
 pub use crate::client::{
