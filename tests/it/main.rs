@@ -19,6 +19,7 @@ mod examples;
 mod failover;
 #[cfg(unix)]
 mod files;
+mod guides;
 mod inputs;
 mod issuers;
 mod key_file;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The names of all tests below these folders: of the first function after each `#[test]` or
 /// `#[tokio::test]`.
-fn tests(folders: &[PathBuf]) -> BTreeSet<String> {
+pub(crate) fn tests(folders: &[PathBuf]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = folders.to_vec();
     while let Some(folder) = folders.pop() {

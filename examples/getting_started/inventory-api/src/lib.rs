@@ -1,0 +1,3 @@
+//! What tonic generates from `inventory.proto`.
+
+tonic::include_proto!("inventory");
