@@ -112,6 +112,7 @@
 //! - [`other_clients`]: reqwest without Tower, ureq, progenitor and openapi-generator
 //! - [`other_frameworks`]: actix-web, jsonrpsee, proxies and queue consumers
 //! - [`observing`]: how to turn authentication on under live traffic
+//! - [`operating`]: metrics, log lines, readiness, alerts, outages and rotation day
 //! - [`scaling`]: many services with many replicas
 //! - [`threat_model`]: who can do what with which secret
 //! - [`runbook`]: what to do in an incident, and how long it takes to have effect
@@ -130,8 +131,8 @@
 //!   `reqwest::Request`
 //! - `rustls-tls` (default): https for these, with the CA certificates of the machine
 //! - `embedded-core`: [`EmbeddedCore`]
-//! - `metrics`: counters and gauges of requests, deny lists and the key cache, through the `metrics`
-//!   facade
+//! - `metrics`: [counters, gauges and histograms](operating#metrics) through the `metrics` facade, and
+//!   the module [`metrics`] with their names
 //! - `oauth2`: [`ClientCredentials`], the tokens of an OAuth2 server
 //! - `reqwest-middleware`: [`AddServiceTokenLayer`] as a middleware of the crate reqwest-middleware
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
@@ -148,6 +149,7 @@
 //!
 #![cfg_attr(feature = "embedded-core", doc = "[`EmbeddedCore`]: embedded_core::EmbeddedCore")]
 #![cfg_attr(not(feature = "embedded-core"), doc = "[`EmbeddedCore`]: #features")]
+#![cfg_attr(not(feature = "metrics"), doc = "[`metrics`]: #features")]
 #![cfg_attr(not(feature = "oauth2"), doc = "[`ClientCredentials`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing_guide`]: #features")]
@@ -207,12 +209,19 @@ pub mod layer_order {}
 #[cfg(doc)]
 #[doc = include_str!("docs/leaked_token.md")]
 pub mod leaked_token {}
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(doc)]
 #[doc = include_str!("docs/migration.md")]
 pub mod migration {}
 #[cfg(doc)]
 #[doc = include_str!("docs/observe.md")]
 pub mod observing {}
+#[cfg(doc)]
+#[cfg_attr(feature = "metrics", doc = "[`metrics`]: crate::metrics\n")]
+#[cfg_attr(not(feature = "metrics"), doc = "[`metrics`]: crate#features\n")]
+#[doc = include_str!("docs/operate.md")]
+pub mod operating {}
 // Not for doctests: tests/other_clients has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/other_clients.md")]
@@ -262,6 +271,7 @@ mod verify;
 #[cfg(doc)]
 #[doc = include_str!("docs/what_it_is.md")]
 pub mod what_it_is {}
+mod waiting;
 
 #[doc(inline)]
 pub use crate::client::{

@@ -208,8 +208,8 @@ impl Sent {
         let target_origin = targets.map(|targets| targets[chosen.target].origin.to_string());
         let destination = || self.destination.as_ref().map(ToString::to_string);
         let token = policy.token(chosen);
-        let origin = origin.or(target_origin).or_else(destination);
-        let is_mended = token.refused(self.serial, refusal, origin);
+        let origin = origin.or_else(|| target_origin.clone()).or_else(destination);
+        let is_mended = token.refused(self.serial, refusal, origin, target_origin.as_deref());
         is_mended.then(|| RejectedToken::new(token.clone(), self.serial))
     }
 }

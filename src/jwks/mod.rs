@@ -117,23 +117,10 @@
 //! `usable_for` is the number of seconds for which the key, or the last good set, may still be used
 //! if no fetch succeeds: 0 before the first set.
 //!
-//! With feature `metrics`:
-//!
-//! | metric | kind | labels |
-//! |---|---|---|
-//! | `tower_m2m_jwks_fetches_total` | counter | `endpoint`, `cause`, `outcome` |
-//! | `tower_m2m_jwks_fetch_limit_refusals_total` | counter | `endpoint` |
-//! | `tower_m2m_jwks_keys` | gauge | `endpoint` |
-//! | `tower_m2m_jwks_stale_in_seconds` | gauge | `endpoint` |
-//!
-//! `endpoint` is that of the events. `cause` is `scheduled`, `unlisted_key` (scheduled, while a key
-//! is unlisted), `unknown_key`, `bad_signature` or `refresh`. `outcome` is `success`, `timeout`,
-//! `connection`, `status`, `too_large`, `unusable` or `metadata`. No label holds text from a
-//! request.
-//!
-//! `tower_m2m_jwks_keys` counts the keys of the newest set and the usable unlisted ones.
-//! `tower_m2m_jwks_stale_in_seconds` is how long the last good set may still be used if no fetch
-//! succeeds, and 0 before the first set. While the fetch task runs, its value is at most 15 s old.
+//! [Operating](crate::operating#metrics) lists the metrics of feature `metrics`, whose names begin
+//! with `tower_m2m_jwks_`. Their label `endpoint` is that of the events, and their `cause` that of
+//! `fetching key set`: `unlisted_key` is a scheduled fetch while a key is unlisted. While the fetch
+//! task runs, the gauges of the keys are at most 15 s old.
 
 mod current_keys;
 mod error;

@@ -12,11 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::HeaderName;
 
 use super::protocol::Protocol;
+#[cfg(feature = "metrics")]
+use crate::metrics::{REQUESTS_TOTAL, label};
 use crate::rejection::RejectionReason;
 use crate::verify::{ClaimRule, Enforcement, RefusalLog};
-
-#[cfg(feature = "metrics")]
-const REQUESTS_TOTAL: &str = "tower_m2m_requests_total";
 
 /// Records what happens to the requests of one layer. Cheap to clone; clones share the log, the
 /// handles of the counters and what was logged once.
@@ -129,10 +128,10 @@ impl Telemetry {
         // Not `get_or_init`: a recorder that sends a request through the layer would deadlock.
         let counter = metrics::counter!(
             REQUESTS_TOTAL,
-            "outcome" => counted.label(),
-            "reason" => counted.reason_label(),
-            "protocol" => protocol.label(),
-            "enforced" => if enforcement.is_enforced() { "true" } else { "false" }
+            label::OUTCOME => counted.label(),
+            label::REASON => counted.reason_label(),
+            label::PROTOCOL => protocol.label(),
+            label::ENFORCED => if enforcement.is_enforced() { "true" } else { "false" }
         );
         counter.increment(1);
         let _ = handle.set(counter);

@@ -2,6 +2,9 @@
 
 pub mod fuzzing;
 #[cfg(test)]
+#[cfg(all(feature = "metrics", feature = "testing"))]
+mod metrics;
+#[cfg(test)]
 mod users;
 #[cfg(test)]
 mod vectors;

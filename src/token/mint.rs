@@ -1,4 +1,4 @@
-//! [`Mint`]: how the start-up and the renewal get a token.
+//! [`Mint`]: how the start-up and the renewal get a token, and [`Cause`]: why.
 
 use std::time::Duration;
 
@@ -6,6 +6,17 @@ use tokio::time::Instant;
 
 use super::error::MintError;
 use super::token_value::TokenValue;
+
+/// Why a token is minted.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Cause {
+    /// The process starts.
+    StartUp,
+    /// The token in use is due for renewal.
+    Due,
+    /// A server rejected the token in use.
+    Rejected,
+}
 
 /// Gets tokens from an authority or a [`TokenSource`](super::TokenSource). Each implementation
 /// decides which tokens it accepts.

@@ -96,6 +96,7 @@ mod source;
 mod start_up;
 #[cfg(feature = "reqwest")]
 mod supertokens;
+mod telemetry;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests;

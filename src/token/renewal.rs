@@ -9,10 +9,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::cache_file::CacheFile;
 use super::error::MintError;
-use super::mint::Mint;
+use super::mint::{Cause, Mint};
 use super::renewal_cache::RenewalCache;
 use super::schedule::{MIN_INTERVAL, RemintLimit, RenewalPolicy, spread};
 use super::service_token::{Renewal, ServiceToken, log_new_expiry};
+use super::telemetry;
 use super::token_value::TokenValue;
 use crate::background::{BackgroundTask, MAX_SLEEP, NextStep, Work};
 use crate::clock::Clock;
@@ -42,9 +43,10 @@ pub(super) fn renewable(
     let mut state = State::new(&token, policy, clock.clone());
     let is_needed = policy != RenewalPolicy::OnRejection || error.is_some();
     if let Some(error) = error {
-        state.record_failure(Cause::Due, &error);
+        state.record_failure(Cause::StartUp, &error);
     }
     let next_step = NextStep::new(clock.clone());
+    telemetry::token_in_use(&token);
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
@@ -132,8 +134,11 @@ struct RenewalWork<M> {
 impl<M: Mint> Work for RenewalWork<M> {
     async fn step(&self) {
         let cause = self.wait_for_cause().await;
-        let deadline = self.state().clock.after(self.minter.timeout());
-        match self.minter.mint(deadline).await {
+        let clock = self.state().clock.clone();
+        let (started, deadline) = (clock.now(), clock.after(self.minter.timeout()));
+        let minted = self.minter.mint(deadline).await;
+        telemetry::mint_ended(cause, &minted, clock.now() - started);
+        match minted {
             Ok(token) => self.succeed(cause, token).await,
             Err(error) => self.fail(cause, &error),
         }
@@ -195,6 +200,7 @@ impl<M: Mint> RenewalWork<M> {
             self.current.send_modify(|_| ());
             return;
         }
+        telemetry::token_in_use(&token);
         let (lifetime, jwt) = (token.lifetime(), token.jwt().to_owned());
         let was_cache_rejected = {
             let mut state = self.state();
@@ -218,15 +224,6 @@ impl<M: Mint> RenewalWork<M> {
             tracing::debug!(%error, failures, "service token renewal failed again");
         }
     }
-}
-
-/// Why a token is minted again.
-#[derive(Clone, Copy, PartialEq)]
-enum Cause {
-    /// The token in use is due for renewal.
-    Due,
-    /// A server rejected the token in use.
-    Rejected,
 }
 
 struct State {
@@ -357,7 +354,7 @@ impl State {
         self.minting = None;
         self.last_mint = self.clock.unix_now();
         match cause {
-            Cause::Due => {
+            Cause::StartUp | Cause::Due => {
                 let mut rng = fastrand::Rng::new();
                 let wait = self.policy.retry_after(self.lifetime, self.failures, &mut rng);
                 let due = Deadline::after(wait, &self.clock);

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::error::{MintError, TokenError};
 use super::redact::redact;
 use super::refusal::{Refusal, RejectionLog};
+use super::telemetry;
 use super::token_health::{TokenHealth, TokenRejection};
 use super::token_value::TokenValue;
 use crate::clock::Clock;
@@ -83,6 +84,7 @@ impl ServiceToken {
 
     pub(super) fn from_jwt_at(jwt: &str, clock: Clock) -> Result<Self, TokenError> {
         let current = TokenValue::from_jwt(config_text::trim(jwt), &clock)?;
+        telemetry::token_in_use(&current);
         Ok(Self::with_renewal(watch::Sender::new(current), None, clock))
     }
 
@@ -180,7 +182,7 @@ impl ServiceToken {
             (current.header_value() == sent).then(|| current.serial())
         };
         if let Some(serial) = serial {
-            self.refused(serial, &Refusal::InvalidToken { description: None }, None);
+            self.refused(serial, &Refusal::InvalidToken { description: None }, None, None);
         }
     }
 
@@ -280,10 +282,16 @@ impl ServiceToken {
     }
 
     /// Records that a request with the token of this serial was refused at `origin`, and has the
-    /// token replaced if another one may be accepted. A refusal of an older token is not recorded:
-    /// the token in use may be valid. Returns whether a successor may be accepted, and is in use or
-    /// may follow.
-    pub(crate) fn refused(&self, serial: u64, refusal: &Refusal, origin: Option<String>) -> bool {
+    /// token replaced if another one may be accepted. `target` is the configured origin that the
+    /// request was for. A refusal of an older token is not recorded: the token in use may be valid.
+    /// Returns whether a successor may be accepted, and is in use or may follow.
+    pub(crate) fn refused(
+        &self,
+        serial: u64,
+        refusal: &Refusal,
+        origin: Option<String>,
+        target: Option<&str>,
+    ) -> bool {
         let (clock, now) = (&self.0.clock, self.0.clock.unix_now());
         let has_expired = {
             let current = self.0.current.borrow();
@@ -295,6 +303,7 @@ impl ServiceToken {
         if !refusal.rejects_token(has_expired) {
             return false;
         }
+        telemetry::token_rejected(target);
         let rejection = TokenRejection {
             at: UNIX_EPOCH + Duration::from_secs(now),
             origin,

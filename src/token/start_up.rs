@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::cache_file::CacheFile;
 use super::error::MintError;
-use super::mint::Mint;
+use super::mint::{Cause, Mint};
 use super::renewal::{self, FirstToken};
 use super::retry::RetryBudget;
 use super::schedule::RenewalPolicy;
 use super::service_token::ServiceToken;
+use super::telemetry;
 use super::token_value::TokenValue;
 use super::verifying_minter::VerifyingMinter;
 use crate::clock::Clock;
@@ -62,7 +63,10 @@ impl<M: Mint> VerifyingMinter<M> {
     ) -> Result<TokenValue, MintError> {
         let mut budget = RetryBudget::new(retry_timeout, attempt_timeout, self.clock.clone());
         let token = loop {
-            match self.minter.mint(budget.attempt_deadline()).await {
+            let started = self.clock.now();
+            let minted = self.minter.mint(budget.attempt_deadline()).await;
+            telemetry::mint_ended(Cause::StartUp, &minted, self.clock.now() - started);
+            match minted {
                 Ok(token) => break token,
                 Err(err) => budget.wait(err).await?,
             }

@@ -23,6 +23,7 @@ mod policy;
 mod proof;
 mod refusal_log;
 mod registered_claims;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod token_cache;

@@ -27,6 +27,7 @@ use super::claims::ServiceClaims;
 use super::deny_list::DenyLists;
 use super::near_cache::{NearCaches, NearLookup};
 use super::policy::MarkerOrder;
+use super::telemetry::CacheTelemetry;
 use crate::rejection::RejectionReason;
 
 /// The least weight of a token, in KiB. The weight limit of a level is its capacity times this.
@@ -39,6 +40,7 @@ const REJECTED_PART: usize = 16;
 pub(super) struct TokenCache {
     capacity: usize,
     levels: OnceLock<Levels>,
+    telemetry: CacheTelemetry,
 }
 
 struct Levels {
@@ -54,7 +56,7 @@ type Tokens = Cache<Token, Arc<CachedToken>, ByWeight<TOKEN_WEIGHT>, DefaultHash
 impl TokenCache {
     /// `capacity` is in tokens; zero disables the cache. The first insertion allocates the levels.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, levels: OnceLock::new() }
+        Self { capacity, levels: OnceLock::new(), telemetry: CacheTelemetry::default() }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -67,6 +69,10 @@ impl TokenCache {
     /// its token is verified each time.
     pub(super) fn is_cacheable(&self, token: &[u8]) -> bool {
         self.capacity > 0 && token.first() == Some(&b'e')
+    }
+
+    pub(super) fn telemetry(&self) -> &CacheTelemetry {
+        &self.telemetry
     }
 
     /// The result for this token, if it is cached and still applies at `now`, in Unix seconds. A

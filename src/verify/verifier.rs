@@ -13,6 +13,7 @@ use super::mismatch::Mismatch;
 use super::policy::{CheckedClaims, MarkerOrder, Policy};
 use super::proof::Proof;
 use super::refusal_log::RefusalLog;
+use super::telemetry::{enqueued, run_queued};
 use super::token_cache::TokenCache;
 use super::unverified::Unverified;
 use super::verified::Verified;
@@ -242,6 +243,7 @@ impl Verifier {
         }
         let now = self.clock.coarse_unix_now();
         let result = self.cache.get(token, now, self.marker_order, deny_lists)?;
+        self.cache.telemetry().hit();
         Some(result.map_err(rejected))
     }
 
@@ -290,7 +292,7 @@ impl Verifier {
         };
         match result {
             Err(Unverified::AwaitsPermit(slot)) => {
-                slot.run(move |permit| {
+                run_queued(slot, move |permit| {
                     self.check_again(&token, None, Some(permit)).map_err(Unverified::into_rejection)
                 })
                 .await
@@ -337,10 +339,11 @@ impl Verifier {
             None => self.find_key(jws)?,
         };
         let Some(permit) = permit.or_else(|| self.signatures.try_acquire()) else {
-            return Err(Unverified::AwaitsPermit(self.signatures.enqueue()?));
+            return Err(Unverified::AwaitsPermit(enqueued(self.signatures.enqueue())?));
         };
         let is_good = jws.is_signed_by(&jwk);
         drop(permit);
+        self.cache.telemetry().miss();
         if !is_good {
             self.keys.bad_signature_seen();
             return Err(RejectionReason::BadSignature.into());
@@ -416,7 +419,7 @@ impl Verifier {
     }
 
     #[cfg(test)]
-    pub(super) fn with_signature_limit(self, signatures: Arc<SignatureLimit>) -> Self {
+    pub(crate) fn with_signature_limit(self, signatures: Arc<SignatureLimit>) -> Self {
         Self { signatures, ..self }
     }
 

@@ -60,6 +60,7 @@ impl PendingLookup {
         mut deadline: Instant,
         _slot: OwnedSemaphorePermit,
     ) -> Result<Arc<Jwk>, LookupError> {
+        let _waiting = self.shared.task().telemetry().waiting();
         let mut may_start_over = true;
         loop {
             self.shared.ensure_running();

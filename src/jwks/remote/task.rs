@@ -154,6 +154,7 @@ impl FetchTask {
             // Another runtime took the work over while this one was not driven.
             return;
         }
+        self.telemetry.fetch_ended(self.clock.now() - started);
         let fetched = match response {
             Ok(response) => response.and_then(|response| self.read(response, started)),
             Err(_) => Err(FetchError::Timeout.into()),

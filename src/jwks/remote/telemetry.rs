@@ -1,4 +1,4 @@
-//! Log events of a key set and, with feature `metrics`, its counters and gauges.
+//! Log events of a key set and, with feature `metrics`, its metrics.
 //! [`jwks`](crate::jwks) lists them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,12 @@ use crate::clock::Clock;
 use crate::error::Chain;
 use crate::jose::Jwk;
 use crate::jwks::error::KeySetError;
+#[cfg(feature = "metrics")]
+use crate::metrics::{
+    JWKS_FETCH_DURATION_SECONDS, JWKS_FETCH_LIMIT_REFUSALS_TOTAL, JWKS_FETCHES_TOTAL, JWKS_KEYS,
+    JWKS_KEYS_REMOVED_TOTAL, JWKS_STALE_IN_SECONDS, JWKS_WAITING_REQUESTS, label,
+};
+use crate::waiting::Waiting;
 
 /// The interval at which `tower_m2m_jwks_stale_in_seconds` is updated.
 #[cfg(feature = "metrics")]
@@ -47,7 +53,9 @@ impl Telemetry {
     ) {
         let endpoint = &self.endpoint;
         let unlisted: Vec<_> = after.unlisted_keys(clock).collect();
+        let mut lost_keys = 0;
         for lost in before.set().keys().iter().filter(|key| !after.set().contains(key)) {
+            lost_keys += 1;
             let kid = lost.logged_kid();
             match unlisted.iter().find(|(key, _)| Arc::ptr_eq(key, lost)) {
                 Some((_, left)) => {
@@ -71,6 +79,7 @@ impl Telemetry {
         if before.has_failed() {
             tracing::info!(%endpoint, keys = after.count_keys(clock), "key set fetch recovered");
         }
+        self.count_lost(lost_keys);
         self.count(cause, "success");
     }
 
@@ -126,10 +135,31 @@ impl Telemetry {
     pub(super) fn fetch_refused(&self) {
         #[cfg(feature = "metrics")]
         metrics::counter!(
-            "tower_m2m_jwks_fetch_limit_refusals_total",
-            "endpoint" => self.endpoint.clone()
+            JWKS_FETCH_LIMIT_REFUSALS_TOTAL,
+            label::ENDPOINT => self.endpoint.clone()
         )
         .increment(1);
+    }
+
+    /// Counts a request that waits for a fetch until the result is dropped.
+    pub(super) fn waiting(&self) -> Waiting {
+        #[cfg(feature = "metrics")]
+        return Waiting::new(metrics::gauge!(
+            JWKS_WAITING_REQUESTS,
+            label::ENDPOINT => self.endpoint.clone()
+        ));
+        #[cfg(not(feature = "metrics"))]
+        Waiting::default()
+    }
+
+    /// Records how long a fetch took, whether it succeeded or failed.
+    pub(super) fn fetch_ended(&self, took: Duration) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!(
+            JWKS_FETCH_DURATION_SECONDS,
+            label::ENDPOINT => self.endpoint.clone()
+        )
+        .record(took.as_secs_f64());
     }
 
     /// Updates the gauges of the number of keys and of the time until the set is stale, which is
@@ -137,10 +167,12 @@ impl Telemetry {
     pub(super) fn keys(&self, count: usize, usable_for: Option<Duration>) {
         #[cfg(feature = "metrics")]
         {
-            metrics::gauge!("tower_m2m_jwks_keys", "endpoint" => self.endpoint.clone())
-                .set(count as f64);
-            metrics::gauge!("tower_m2m_jwks_stale_in_seconds", "endpoint" => self.endpoint.clone())
+            let endpoint = || self.endpoint.clone();
+            metrics::gauge!(JWKS_KEYS, label::ENDPOINT => endpoint()).set(count as f64);
+            metrics::gauge!(JWKS_STALE_IN_SECONDS, label::ENDPOINT => endpoint())
                 .set(usable_for.unwrap_or_default().as_secs_f64());
+            // A dashboard shows 0 instead of no data.
+            metrics::gauge!(JWKS_WAITING_REQUESTS, label::ENDPOINT => endpoint()).increment(0.0);
         }
     }
 
@@ -153,12 +185,22 @@ impl Telemetry {
         None
     }
 
+    /// Counts the keys that a fetch no longer found in the set: 0 too, so that the counter exists
+    /// before the first one.
+    fn count_lost(&self, keys: u64) {
+        #[cfg(feature = "metrics")]
+        metrics::counter!(JWKS_KEYS_REMOVED_TOTAL, label::ENDPOINT => self.endpoint.clone())
+            .increment(keys);
+    }
+
     fn count(&self, cause: FetchCause, outcome: &'static str) {
         #[cfg(feature = "metrics")]
         {
             metrics::counter!(
-                "tower_m2m_jwks_fetches_total",
-                "endpoint" => self.endpoint.clone(), "cause" => cause.label(), "outcome" => outcome
+                JWKS_FETCHES_TOTAL,
+                label::ENDPOINT => self.endpoint.clone(),
+                label::CAUSE => cause.label(),
+                label::OUTCOME => outcome
             )
             .increment(1);
         }

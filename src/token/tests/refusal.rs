@@ -14,7 +14,7 @@ const BILLING: &str = "https://billing.internal";
 
 fn refuse(token: &ServiceToken, description: &str) {
     let refusal = Refusal::InvalidToken { description: Some(description.to_owned()) };
-    token.refused(value(token).1, &refusal, Some(BILLING.to_owned()));
+    token.refused(value(token).1, &refusal, Some(BILLING.to_owned()), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +64,7 @@ async fn rejection_that_a_new_token_mends_mints_once() {
 async fn bare_401_to_an_expired_token_mints() {
     let core = Core::new(3600);
     let token = core.token(RenewalPolicy::OnRejection);
-    let bare = || token.refused(value(&token).1, &Refusal::Unexplained, None);
+    let bare = || token.refused(value(&token).1, &Refusal::Unexplained, None, None);
     pass(60).await;
     bare();
     pass(60).await;

@@ -134,7 +134,7 @@ fn down() -> MintError {
 
 /// A server rejects the value with this serial and gives no reason.
 pub(super) fn reject(token: &ServiceToken, serial: u64) {
-    token.refused(serial, &Refusal::InvalidToken { description: None }, None);
+    token.refused(serial, &Refusal::InvalidToken { description: None }, None, None);
 }
 
 /// Lets virtual time pass. Sleeps instead of advancing the clock, so that timers fire on time.

@@ -85,18 +85,10 @@ use crate::rejection::RejectionReason;
 /// `age` is the number of seconds since the last good read: the entries of that time stay in force.
 /// `entry` is the first of `count` [flawed](DenyEntry#flawed-entries) entries.
 ///
-/// With feature `metrics`:
-///
-/// | metric | kind | labels |
-/// |---|---|---|
-/// | `tower_m2m_deny_list_entries` | gauge | `file` |
-/// | `tower_m2m_deny_list_age_seconds` | gauge | `file` |
-/// | `tower_m2m_deny_list_hits_total` | counter | `reason` |
-///
-/// `file` is the path of the watched file, and empty for a list without one. `reason` is
-/// `token_revoked` or `caller_denied`; each rejected request is counted. The gauges are set at each
-/// read of the file, by `replace`, and by [`health`](Self::health): nothing else updates the age of
-/// a list without a file.
+/// [Operating](crate::operating#metrics) lists the metrics of feature `metrics`, whose names begin
+/// with `tower_m2m_deny_list_`. Each rejected request is counted. The gauges are set at each read of
+/// the file, by `replace`, and by [`health`](Self::health): nothing else updates the age of a list
+/// without a file.
 #[derive(Clone)]
 pub struct DenyList {
     entries: Arc<CurrentEntries>,

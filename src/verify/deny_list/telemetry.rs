@@ -8,6 +8,8 @@ use super::entry::DenyEntry;
 use super::error::DenyListError;
 use crate::error::Chain;
 use crate::file_watch::WarnedKinds;
+#[cfg(feature = "metrics")]
+use crate::metrics::{DENY_LIST_AGE_SECONDS, DENY_LIST_ENTRIES, DENY_LIST_HITS_TOTAL, label};
 use crate::rejection::RejectionReason;
 
 const LOG_TARGET: &str = "tower_m2m::deny_list";
@@ -31,15 +33,15 @@ pub(super) fn replaced(entries: usize, file: Option<&Path>) {
 
 /// Counts a token that was rejected because of a deny list. Ignores any other reason.
 pub(crate) fn count_hit(reason: RejectionReason) {
-    let label = match reason {
+    let reason = match reason {
         RejectionReason::TokenRevoked => "token_revoked",
         RejectionReason::CallerDenied => "caller_denied",
         _ => return,
     };
     #[cfg(feature = "metrics")]
-    metrics::counter!("tower_m2m_deny_list_hits_total", "reason" => label).increment(1);
+    metrics::counter!(DENY_LIST_HITS_TOTAL, label::REASON => reason).increment(1);
     #[cfg(not(feature = "metrics"))]
-    let _ = label;
+    let _ = reason;
 }
 
 /// Updates the gauges of a list. `file` is `None` for a list that watches no file.
@@ -48,8 +50,8 @@ pub(super) fn gauges(file: Option<&Path>, entries: usize, age: Duration) {
     #[cfg(feature = "metrics")]
     {
         let file = file.map(|path| path.display().to_string()).unwrap_or_default();
-        metrics::gauge!("tower_m2m_deny_list_entries", "file" => file.clone()).set(entries as f64);
-        metrics::gauge!("tower_m2m_deny_list_age_seconds", "file" => file).set(age.as_secs_f64());
+        metrics::gauge!(DENY_LIST_ENTRIES, label::FILE => file.clone()).set(entries as f64);
+        metrics::gauge!(DENY_LIST_AGE_SECONDS, label::FILE => file).set(age.as_secs_f64());
     }
 }
 

@@ -47,11 +47,17 @@ impl Recorder for ValueRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(register(&self.counters, key))
+        match key.name().starts_with("tower_m2m_deny_list_") {
+            true => Counter::from_arc(register(&self.counters, key)),
+            false => Counter::noop(),
+        }
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(register(&self.gauges, key))
+        match key.name().starts_with("tower_m2m_deny_list_") {
+            true => Gauge::from_arc(register(&self.gauges, key)),
+            false => Gauge::noop(),
+        }
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
