@@ -9,27 +9,33 @@
 //! | `GET /whoami`, `POST /whoami` | microservices | the caller's claims as JSON |
 //! | `GET /health`, `GET /livez` | everyone | `ok` |
 //! | `GET /readyz` | everyone | `ok`, or 503 while M2 has no usable keys |
+//! | `GET /metrics` | everyone | the metrics in Prometheus' text format, for `examples/dashboard.json` |
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tower_m2m::{
-    KeySource, LocalJwks, RemoteJwks, ServiceClaims, ServiceToken, TokenFile, Verifier,
+    DenyList, KeySource, LocalJwks, RemoteJwks, ServiceClaims, ServiceToken, TokenFile, Verifier,
     VerifyServiceTokenLayer,
 };
 use tracing_subscriber::filter::LevelFilter;
 
 use marker::Marker;
+use prometheus::Prometheus;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
 #[path = "support/marker.rs"]
 mod marker;
+#[path = "support/prometheus.rs"]
+mod prometheus;
 #[path = "support/server.rs"]
 mod server;
 mod support;
@@ -51,7 +57,15 @@ options:
   --marker CLAIM=VALUE   the claim that only service tokens have (source=microservice). CLAIM may be a JSON array, the
                          path to a nested claim; VALUE may be JSON: service=[\"orders\",\"refunds\"],
                          scope={\"scope\":\"charge\"}
+  --deny-list FILE       a JSON file with the tokens to refuse, which is read again every 10 s:
+                         [{\"claim\":{\"path\":\"jti\",\"expected\":\"0b4ce6a7\"}}]
   --help                 print this help
+
+routes:
+  GET /whoami            microservices alone: the caller's claims as JSON
+  GET /health, /livez    everyone: ok
+  GET /readyz            everyone: ok, or 503 while there are no usable keys
+  GET /metrics           everyone: the metrics in Prometheus' text format
 
 environment:
   RUST_LOG               what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
@@ -70,6 +84,7 @@ struct Flags {
     issuer: Option<String>,
     audience: Option<String>,
     marker: Marker,
+    deny_list: Option<String>,
     allow_plain_http: bool,
 }
 
@@ -88,6 +103,7 @@ fn flags() -> Result<Option<Flags>, lexopt::Error> {
             Long("issuer") => flags.issuer = Some(parser.value()?.string()?),
             Long("audience") => flags.audience = Some(parser.value()?.string()?),
             Long("marker") => flags.marker = Marker::parse(&parser.value()?.string()?)?,
+            Long("deny-list") => flags.deny_list = Some(parser.value()?.string()?),
             Long("allow-plain-http") => flags.allow_plain_http = true,
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
@@ -109,6 +125,11 @@ async fn run() -> Result<ExitCode, Stop> {
     let Some(flags) = flags().map_err(Stop::command_line)? else {
         return print(USAGE).map(|()| ExitCode::SUCCESS);
     };
+    // Before anything records: a metric that is made without a recorder stays without one.
+    let prometheus = Prometheus::default();
+    metrics::set_global_recorder(prometheus.clone())
+        .map_err(|_| Stop::Failed("a metrics recorder is installed already".to_owned()))?;
+    tower_m2m::metrics::describe();
     let addresses = server::resolve(&flags.listen).await?;
     let (keys, remote) = keys(&flags).await?;
     let mut verifier = flags.marker.require(Verifier::new(keys));
@@ -118,13 +139,19 @@ async fn run() -> Result<ExitCode, Stop> {
     if let Some(audience) = flags.audience {
         verifier = verifier.audience(audience);
     }
+    if let Some(file) = flags.deny_list {
+        let denied = DenyList::new();
+        denied.watch_file(file)?;
+        verifier = verifier.deny_list(denied);
+    }
     let app = Router::new()
         .route("/whoami", get(whoami).post(whoami))
         .route_layer(VerifyServiceTokenLayer::new(verifier))
         // Added after the layer: public.
         .route("/health", get(|| async { "ok\n" }))
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz).with_state(remote.clone()));
+        .route("/readyz", get(readyz).with_state(remote.clone()))
+        .route("/metrics", get(metrics_text).with_state(prometheus));
 
     let (listener, stop) = server::listen(&addresses).await?;
 
@@ -178,6 +205,10 @@ async fn keys(flags: &Flags) -> Result<(KeySource, Option<RemoteJwks>), Stop> {
 
 async fn whoami(caller: ServiceClaims) -> Result<Json<Value>, StatusCode> {
     caller.deserialize().map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+async fn metrics_text(State(prometheus): State<Prometheus>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], prometheus.render())
 }
 
 /// M2 is ready while it has usable keys, also through an outage of the endpoint. It does not start

@@ -17,6 +17,7 @@ use crate::support::{DeadPort, TIMEOUT, example, serve};
 
 mod chain;
 mod grpc;
+mod metrics;
 mod mint;
 mod servers;
 mod usage;

@@ -18,6 +18,14 @@ fn help_of_each_example_prints_the_usage_on_stdout() {
 }
 
 #[test]
+fn help_of_m2_names_its_routes() {
+    let usage = text(&run("m2", &["--help"]).stdout);
+    for route in ["/whoami", "/health", "/livez", "/readyz", "/metrics"] {
+        assert!(usage.contains(route), "{route}: {usage}");
+    }
+}
+
+#[test]
 fn usage_error_prints_the_usage_and_then_the_error() {
     let rows: &[(&str, &[&str], &str)] = &[
         ("chain", &["--nonsense"], "chain: invalid option '--nonsense'"),
