@@ -86,7 +86,8 @@ impl Authenticator {
         let refuser = self.refuser.arc();
         let outcome = match result {
             Ok(claims) => {
-                refuser.telemetry().admitted(|| refuser.protocol_of(request));
+                let protocol = || refuser.protocol_of(request);
+                refuser.telemetry().admitted(|| claims.service(), protocol);
                 Outcome::authenticated(claims, Arc::clone(refuser))
             }
             Err(rejection) => {
@@ -160,7 +161,7 @@ impl Authenticator {
     ) {
         let telemetry = self.refuser.get().telemetry();
         match rejection {
-            None => telemetry.admitted(protocol),
+            None => telemetry.admitted(|| None, protocol),
             Some(rejection) if self.admits_without_claims(*rejection) => {
                 telemetry.admitted_without_claims(rejection.reason(), protocol);
             }

@@ -137,6 +137,31 @@
 //! needs no timer: after the last refusal of a flood, the rest of the count is logged with the next
 //! refusal for that reason.
 //!
+//! # Span fields
+//!
+//! The layer makes no span, because the service has one for each request, such as that of
+//! tower-http's `TraceLayer` around this layer. If that span declares one of these fields, the layer
+//! records it there:
+//!
+//! | field | value |
+//! |---|---|
+//! | `auth.outcome` | `admitted`, `anonymous` or `refused`, as in the metrics |
+//! | `auth.reason` | the [`RejectionReason`](crate::RejectionReason), unless admitted |
+//! | `auth.enforced` | `false` behind an [observing](VerifyServiceTokenLayer::observe) layer, otherwise `true` |
+//! | `m2m.caller` | the claim [`service`](crate::ServiceClaims::service) of an admitted token |
+//!
+//! ```
+//! use tracing::field::Empty;
+//!
+//! let span = tracing::info_span!(
+//!     "request", auth.outcome = Empty, auth.reason = Empty, auth.enforced = Empty, m2m.caller = Empty
+//! );
+//! # drop(span);
+//! ```
+//!
+//! A refusal by a [`RequireClaimLayer`] or an extractor inside the layer is recorded after the
+//! `admitted` of the layer. A token that waits behind an observing layer is not recorded.
+//!
 //! # Metrics
 //!
 //! [Operating](crate::operating#metrics) lists all metrics. With feature `metrics`, the counter

@@ -1,5 +1,5 @@
-//! The log of refused requests and, with feature `metrics`, the counter of requests.
-//! [`server`](crate::server) lists both.
+//! The log of refused requests, the fields of the caller's span and, with feature `metrics`, the
+//! counter of requests. [`server`](crate::server) lists them.
 
 use std::fmt;
 #[cfg(any(feature = "axum", feature = "metrics"))]
@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::HeaderName;
+use tracing::Span;
+use tracing::level_filters::LevelFilter;
 
 use super::protocol::Protocol;
 #[cfg(feature = "metrics")]
@@ -55,9 +57,14 @@ impl Telemetry {
         self.enforcement.is_enforced()
     }
 
-    /// Counts a request with claims. Like each `protocol` below, `protocol` is called only if the
-    /// request is counted.
-    pub(super) fn admitted(&self, protocol: impl FnOnce() -> Protocol) {
+    /// Counts a request with claims. `caller` is the name of the calling service. Like each
+    /// `protocol` below, it is called only if it is recorded.
+    pub(super) fn admitted<'c>(
+        &self,
+        caller: impl FnOnce() -> Option<&'c str>,
+        protocol: impl FnOnce() -> Protocol,
+    ) {
+        trace("admitted", None, self.enforcement, caller);
         #[cfg(feature = "metrics")]
         self.count(Counted::Admitted, self.enforcement, protocol());
     }
@@ -68,6 +75,7 @@ impl Telemetry {
         reason: RejectionReason,
         protocol: impl FnOnce() -> Protocol,
     ) {
+        trace("anonymous", Some(reason), self.enforcement, || None);
         #[cfg(feature = "metrics")]
         self.count(Counted::Anonymous(reason), self.enforcement, protocol());
     }
@@ -80,6 +88,7 @@ impl Telemetry {
         protocol: impl FnOnce() -> Protocol,
         token: impl Fn() -> Option<&'t [u8]>,
     ) {
+        trace("refused", Some(reason), self.enforcement, || None);
         self.log.log(reason, self.enforcement, token);
         #[cfg(feature = "metrics")]
         self.count(Counted::Refused(reason), self.enforcement, protocol());
@@ -87,6 +96,7 @@ impl Telemetry {
 
     /// Logs and counts a request whose claims do not meet the rule.
     pub(super) fn rule_unmet(&self, rule: &ClaimRule, protocol: impl FnOnce() -> Protocol) {
+        trace("refused", Some(RejectionReason::ClaimRefused), self.enforcement, || None);
         self.log.log_claims(Some(rule), self.enforcement);
         #[cfg(feature = "metrics")]
         {
@@ -98,6 +108,7 @@ impl Telemetry {
     /// Logs and counts a request that an extractor refuses, even behind an observing layer.
     #[cfg(feature = "axum")]
     pub(super) fn refused_by_extractor(&self, reason: RejectionReason, protocol: Protocol) {
+        trace("refused", Some(reason), Enforcement::Enforced, || None);
         match reason {
             RejectionReason::ClaimRefused => self.log.log_claims(None, Enforcement::Enforced),
             // No reason of a request without claims concerns a value in the token.
@@ -135,6 +146,30 @@ impl Telemetry {
         );
         counter.increment(1);
         let _ = handle.set(counter);
+    }
+}
+
+/// Records the outcome in the current span, in those fields that it declares.
+fn trace<'c>(
+    outcome: &'static str,
+    reason: Option<RejectionReason>,
+    enforcement: Enforcement,
+    caller: impl FnOnce() -> Option<&'c str>,
+) {
+    // One load of an atomic, where a process without subscriber would look for its span.
+    if LevelFilter::current() == LevelFilter::OFF {
+        return;
+    }
+    let span = Span::current();
+    span.record("auth.outcome", outcome);
+    span.record("auth.enforced", enforcement.is_enforced());
+    if let Some(reason) = reason {
+        span.record("auth.reason", tracing::field::debug(reason));
+    }
+    if span.has_field("m2m.caller")
+        && let Some(caller) = caller()
+    {
+        span.record("m2m.caller", caller);
     }
 }
 

@@ -55,6 +55,7 @@ mod retry_once;
 mod scripted;
 mod server;
 mod several_cores;
+mod span_fields;
 mod stacks;
 mod support;
 mod testing;
