@@ -109,8 +109,10 @@ impl EmbeddedCoreBuilder {
     /// Stores the keys in this folder, so that tokens stay valid when the process restarts or
     /// crashes. By default keys live in memory.
     ///
-    /// The folder is created if it is missing. One process at a time may use it. A relative path is
-    /// resolved once, against the working directory at [`build`](Self::build).
+    /// The folder is created if it is missing. One process at a time may use it: the core locks it
+    /// with [`File::try_lock`](std::fs::File::try_lock). [`build`](Self::build) fails on a platform
+    /// without file locks in std, such as Android before Rust 1.98. A relative path is resolved
+    /// once, against the working directory at `build`.
     ///
     /// **Read access to this folder is enough to mint tokens.** On Unix the folder and its files
     /// must belong to the user of this process or to root and must not be symbolic links. A folder

@@ -44,8 +44,8 @@ pub enum BuildError {
     /// No signing key could be generated: the system's random source or memory failed.
     #[error("generating a signing key failed")]
     KeyGeneration,
-    /// The data folder cannot be used: it cannot be created or written, all users can read it,
-    /// another user can write it, or it is a symbolic link.
+    /// The data folder cannot be used: it cannot be created, locked or written, all users can read
+    /// it, another user can write it, or it is a symbolic link.
     #[error("the data folder {} cannot be used", .path.display())]
     DataFolder {
         /// The folder.

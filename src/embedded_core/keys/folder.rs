@@ -11,11 +11,10 @@
 //! files in it, so the files are opened by path.
 
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{self, Path, PathBuf};
 
-use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
 use super::file;
@@ -174,11 +173,10 @@ fn open_lock(path: &Path) -> io::Result<File> {
     trusted_file::open_own(path, &mut options)
 }
 
-/// Fails with `WouldBlock` if another process has locked the file.
+/// Fails with `WouldBlock` if another process has locked the file, and with `Unsupported` on a
+/// platform on which std has no file locks.
 fn try_lock(file: &File) -> io::Result<()> {
-    // Names the trait: from Rust 1.89 on `file.try_lock()` is std's method, which the minimum Rust
-    // version lacks.
-    FileExt::try_lock(file).map_err(|err| match err {
+    file.try_lock().map_err(|err| match err {
         TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
         TryLockError::Error(err) => {
             io::Error::new(err.kind(), format!("it cannot be locked: {err}"))

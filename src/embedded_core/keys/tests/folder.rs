@@ -3,7 +3,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fs4::FileExt;
 use tempfile::TempDir;
 
 use crate::clock::Clock;
@@ -192,7 +191,7 @@ fn core_is_refused_if_only_the_lock_file_is_locked() {
     drop(DataFolder::open(&scratch.path()).unwrap());
     // Simulates a core on another machine: over NFS only its lock on the file is visible here.
     let lock = OpenOptions::new().write(true).open(scratch.path().join("lock")).unwrap();
-    FileExt::try_lock(&lock).unwrap();
+    lock.try_lock().unwrap();
     let in_use = BuildError::DataFolderInUse { path: scratch.path() };
     assert_eq!(DataFolder::open(&scratch.path()).err(), Some(in_use));
 }
