@@ -7,4 +7,4 @@ mod metrics;
 #[cfg(test)]
 mod users;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;

@@ -2,8 +2,15 @@
 //! most payloads are not claims sets.
 //!
 //! The vectors are not part of the crate. `M2M_VECTORS` names their folder, by default
-//! `../shared/vectors`. Without them the tests are skipped with a note, unless `REQUIRE_VECTORS` is
-//! `1`.
+//! `../shared/vectors`. Without one of its folders the tests that need it are skipped with a note,
+//! unless `REQUIRE_VECTORS` is `1`:
+//!
+//! | folder | files |
+//! |---|---|
+//! | `wycheproof` | `testvectors_v1/json_web_*_test.json` of the repository C2SP/wycheproof on GitHub |
+//! | `rfc7520` | of ietf-jose/cookbook: the files in `jws` and `rfc7797`, and `curve25519/jws.json` |
+//! | `rfc7515` | the tokens of RFC 7515 §A as `[{id, jwk, jws, signature_valid}]` |
+//! | `core` | recorded exchanges of a SuperTokens core, which are not published, and `replay.py` |
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,7 +88,7 @@ fn accepts(keys: &Value, token: &str) -> bool {
 }
 
 /// The folder of vectors with this name, or `None` if it does not exist.
-pub(super) fn folder(name: &str) -> Option<PathBuf> {
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("M2M_VECTORS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"),
         PathBuf::from,
@@ -105,7 +112,7 @@ fn files(folder: &Path) -> Vec<(String, Value)> {
     names.into_iter().map(|name| (name.clone(), read(&folder.join(name)))).collect()
 }
 
-pub(super) fn read(path: &Path) -> Value {
+pub(crate) fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -164,6 +171,44 @@ fn run_wycheproof(file: &Value) -> Tally {
         "a case was not counted"
     );
     tally
+}
+
+#[test]
+fn tokens_of_the_rfcs_are_accepted() {
+    let p256 = json!({
+        "kty": "EC",
+        "crv": "P-256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    });
+    let ed25519 = json!({
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    let text = "RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+    for (section, jwk, header, payload, signature) in [
+        (
+            "RFC 7515 §A.3",
+            p256,
+            "eyJhbGciOiJFUzI1NiJ9",
+            claims,
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+        (
+            "RFC 8037 §A.4",
+            ed25519,
+            "eyJhbGciOiJFZERTQSJ9",
+            text,
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        ),
+    ] {
+        let keys = key_set(&jwk);
+        assert!(accepts(&keys, &format!("{header}.{payload}.{signature}")), "{section}");
+        let altered = &signature[1..];
+        assert!(!accepts(&keys, &format!("{header}.{payload}.A{altered}")), "{section}");
+    }
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Which RSA entries of a key set are used, and why the others are skipped.
 
-use std::path::PathBuf;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use serde_json::Value;
 
 use super::jwk::{BASE64, MEMBER, NUMBER, modulus, rsa, skipped, text, with, without};
 use crate::jose::Jwk;
+use crate::tests::vectors;
 
 const MODULUS: &str = "the modulus does not have 2048 to 8192 bits";
 const ROCA: &str = "the modulus has the ROCA fingerprint";
@@ -101,17 +100,8 @@ fn roca_modulus_is_skipped() {
 
 #[test]
 fn roca_moduli_of_wycheproof_are_skipped() {
-    let vectors = std::env::var_os("M2M_VECTORS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/vectors")),
-        PathBuf::from,
-    );
-    if !vectors.is_dir() {
-        eprintln!("no test vectors in {}, test skipped", vectors.display());
-        assert_ne!(std::env::var("REQUIRE_VECTORS").as_deref(), Ok("1"));
-        return;
-    }
-    let file = std::fs::read(vectors.join("wycheproof/json_web_key_test.json")).unwrap();
-    let file: Value = serde_json::from_slice(&file).unwrap();
+    let Some(folder) = vectors::folder("wycheproof") else { return };
+    let file = vectors::read(&folder.join("json_web_key_test.json"));
     let groups = file["testGroups"].as_array().unwrap().iter();
     let roca = groups
         .filter(|group| group["comment"].as_str().is_some_and(|comment| comment.contains("roca")));
