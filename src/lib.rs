@@ -138,6 +138,13 @@
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
 //!
+//! # Versions
+//!
+//! A new major version of a crate whose types or traits are in the public API is a breaking change of
+//! this crate: `http` 1, `serde` 1, `serde_json` 1, `tower-layer` 0.3 and `tower-service` 0.3; `axum`
+//! 0.8 and `axum-core` 0.5; `reqwest` 0.13; `reqwest-middleware` 0.5; `tokio` 1. A new minimum Rust
+//! version is not. It is 1.89 now.
+//!
 //! # Runtime
 //!
 //! Everything that does network I/O runs on tokio with its I/O and time drivers. Constructors need
@@ -153,6 +160,8 @@
 #![cfg_attr(not(feature = "oauth2"), doc = "[`ClientCredentials`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing`]: #features")]
 #![cfg_attr(not(feature = "testing"), doc = "[`testing_guide`]: #features")]
+// docs.rs, which has a nightly compiler, shows which feature each item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(target_family = "wasm")]
