@@ -148,7 +148,7 @@
 //! | `auth.outcome` | `admitted`, `anonymous` or `refused`, as in the metrics |
 //! | `auth.reason` | the [`RejectionReason`](crate::RejectionReason), unless admitted |
 //! | `auth.enforced` | `false` behind an [observing](VerifyServiceTokenLayer::observe) layer, otherwise `true` |
-//! | `m2m.caller` | the claim [`service`](crate::ServiceClaims::service) of an admitted token |
+//! | `m2m.caller` | the claim [`service`](crate::ServiceClaims::service) of an admitted token, escaped and cut to 64 characters |
 //!
 //! ```
 //! use tracing::field::Empty;
@@ -159,7 +159,8 @@
 //! # drop(span);
 //! ```
 //!
-//! A refusal by a [`RequireClaimLayer`] or an extractor inside the layer is recorded after the
+//! Declare them in a span for each request alone, because a subscriber may keep every value that is
+//! recorded. A refusal by a [`RequireClaimLayer`] or an extractor inside the layer is recorded after the
 //! `admitted` of the layer. A token that waits behind an observing layer is not recorded.
 //!
 //! # Metrics

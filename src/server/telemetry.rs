@@ -14,6 +14,7 @@ use tracing::Span;
 use tracing::level_filters::LevelFilter;
 
 use super::protocol::Protocol;
+use crate::error::escape_and_cut;
 #[cfg(feature = "metrics")]
 use crate::metrics::{REQUESTS_TOTAL, label};
 use crate::rejection::RejectionReason;
@@ -169,7 +170,7 @@ fn trace<'c>(
     if span.has_field("m2m.caller")
         && let Some(caller) = caller()
     {
-        span.record("m2m.caller", caller);
+        span.record("m2m.caller", &*escape_and_cut(caller));
     }
 }
 

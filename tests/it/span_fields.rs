@@ -56,7 +56,7 @@ async fn outcome_is_recorded_in_fields_that_the_span_declares() {
     let refused = r#"auth.outcome="refused" auth.enforced="#;
     let rows: [(_, _, _, MakeSpan, String); 7] = [
         ("good", &enforcing, Some(&*orders), declaring_all, format!("{admitted}\"orders\"")),
-        ("escaped", &enforcing, Some(&lines), declaring_all, format!("{admitted}\"a\\nb\"")),
+        ("escaped", &enforcing, Some(&lines), declaring_all, format!("{admitted}\"a\\\\nb\"")),
         (
             "claim",
             &enforcing,

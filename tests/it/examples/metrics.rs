@@ -54,11 +54,11 @@ fn check(query: &str, metrics: &Metrics) -> Result<BTreeSet<String>, String> {
             return Err(format!("a text outside a selector: {rest}"));
         }
         rest = after.trim_start();
-        if name == "by" {
+        if matches!(name, "by" | "without") {
             let (labels, after) = rest
                 .strip_prefix('(')
                 .and_then(|rest| rest.split_once(')'))
-                .ok_or("`by` without labels")?;
+                .ok_or("a grouping without labels")?;
             grouped.extend(labels.split(',').map(|label| label.trim().to_owned()));
             rest = after;
         } else if AGGREGATIONS.contains(&name) || OPERATORS.contains(&name) {
@@ -200,6 +200,8 @@ fn query_with_an_unknown_name_is_refused() {
         ("sum(a_total{outcome!=\"success\"}) unless b_seconds", Ok(())),
         ("sum(rate(a_totals[5m]))", Err("unknown metric a_totals")),
         ("sum by (outcom) (a_total)", Err("unknown label outcom")),
+        ("sum without (outcome) (a_total)", Ok(())),
+        ("sum without (outcom) (a_total)", Err("unknown label outcom")),
         ("a_total{outcom=\"none\"}", Err("a_total has no label outcom")),
         ("b_seconds{reason=\"none\"}", Err("b_seconds has no label reason")),
         ("a_total{reason=~\"none|nones\"}", Err("unknown value nones")),
