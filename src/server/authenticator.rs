@@ -121,7 +121,7 @@ impl Authenticator {
         request.extensions_mut().insert(outcome);
     }
 
-    /// The response to a refused request, which is left empty: see [`Refuser::respond_reusing`].
+    /// The response to a refused request, which may take its maps: see [`Refuser::respond_reusing`].
     pub(super) fn respond_reusing<B, ResBody: Default>(
         &self,
         request: &mut Request<B>,

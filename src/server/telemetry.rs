@@ -58,8 +58,8 @@ impl Telemetry {
         self.enforcement.is_enforced()
     }
 
-    /// Counts a request with claims. `caller` is the name of the calling service. Like each
-    /// `protocol` below, it is called only if it is recorded.
+    /// Counts a request with claims. `caller` returns the name of the calling service. Like each
+    /// `protocol` below, it is called only if its value is recorded.
     pub(super) fn admitted<'c>(
         &self,
         caller: impl FnOnce() -> Option<&'c str>,
