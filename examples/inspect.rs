@@ -15,7 +15,7 @@ use tower_m2m::{RejectionReason as Reason, RemoteJwks, ServiceClaims, Verifier};
 use tracing_subscriber::filter::LevelFilter;
 
 use advice::advice;
-use decoded_token::{DecodedToken, date};
+use decoded_token::{DecodedToken, time_from_now};
 use marker::Marker;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
@@ -146,8 +146,8 @@ fn read_text(source: impl Read) -> io::Result<String> {
 }
 
 fn expiry(caller: &ServiceClaims) -> String {
-    let exp = caller.get("exp").map(|exp| date("exp", exp)).unwrap_or_default();
-    format!("; it expires{exp}")
+    let exp = caller.get("exp").and_then(|exp| exp.as_f64()).map(time_from_now);
+    format!("; it expires {}", exp.unwrap_or_default())
 }
 
 /// The beginning of the check that ends with the marker.

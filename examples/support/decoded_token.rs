@@ -67,10 +67,17 @@ pub(crate) fn shown(value: &Value) -> String {
 }
 
 /// Formats the time from now to a date claim, for example ` (in 5 min)`. Empty for other claims.
-pub(crate) fn date(claim: &str, value: &Value) -> String {
-    let (true, Some(seconds)) = (matches!(claim, "exp" | "nbf" | "iat"), value.as_f64()) else {
-        return String::new();
-    };
+fn date(claim: &str, value: &Value) -> String {
+    match value.as_f64() {
+        Some(seconds) if matches!(claim, "exp" | "nbf" | "iat") => {
+            format!(" ({})", time_from_now(seconds))
+        }
+        _ => String::new(),
+    }
+}
+
+/// For example `in 60 min` or `3 d ago`, of seconds since 1970.
+pub(crate) fn time_from_now(seconds: f64) -> String {
     let away = seconds - now() as f64;
     let (number, unit) = match away.abs() {
         seconds if seconds < 120.0 => (seconds, "s"),
@@ -78,11 +85,7 @@ pub(crate) fn date(claim: &str, value: &Value) -> String {
         seconds if seconds < 172_800.0 => (seconds / 3600.0, "h"),
         seconds => (seconds / 86_400.0, "d"),
     };
-    if away < 0.0 {
-        format!(" ({number:.0} {unit} ago)")
-    } else {
-        format!(" (in {number:.0} {unit})")
-    }
+    if away < 0.0 { format!("{number:.0} {unit} ago") } else { format!("in {number:.0} {unit}") }
 }
 
 fn now() -> u64 {
