@@ -225,8 +225,8 @@ impl VerifyServiceTokenLayer {
     /// Refuses nothing, and records what the layer would refuse. Each
     /// [`RequireClaimLayer`](crate::RequireClaimLayer) inside does the same.
     ///
-    /// For services whose callers have no tokens yet: deploy the layer with `observe`, mend the
-    /// callers that the [log](crate::server#log) and the [counter](crate::server#metrics) show,
+    /// For services whose callers have no tokens yet: deploy the layer with `observe`, correct
+    /// the callers that the [log](crate::server#log) and the [counter](crate::server#metrics) show,
     /// then remove `observe`. [Observing](crate::observing) describes each step.
     ///
     /// A request with a valid token has its claims, and any other reaches the inner service without

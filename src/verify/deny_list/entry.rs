@@ -43,7 +43,7 @@ const MAX_ISSUED_BEFORE: u64 = 253_402_300_799;
 ///
 /// An entry **revokes** tokens if it has `issued_before`, `key` or a condition on the top-level
 /// claim `jti`: they are rejected with [`TokenRevoked`](RejectionReason::TokenRevoked) and status
-/// 401, because a new token mends it. Any other entry **denies the caller**:
+/// 401, because a new token may be accepted. Any other entry **denies the caller**:
 /// [`CallerDenied`](RejectionReason::CallerDenied) and status 403, because a new token would have
 /// the same claims. If several entries match a token, the caller is denied if one of them does so.
 ///
