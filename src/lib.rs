@@ -97,8 +97,10 @@
 //!
 //! # Guides
 //!
-//! - [`what_it_is`], and what it is not
+//! - [`what_it_is`], and what it is not; [`comparison`] with other crates, and speed
 //! - [`getting_started`]: three services that call each other over HTTP and gRPC, with tests
+//! - [`example_programs`]: core, M1 and M2 as processes, and what else is in `examples/`
+//! - [`stacks`]: the clients, servers and frameworks that are tested
 //! - [`recipes`]: JSON error bodies, callers of a route, users or services, OpenAPI
 //! - [`server`]: what is checked, in which order, and the response to each failure
 //! - [`jwks`]: what the key cache guarantees
@@ -137,6 +139,23 @@
 //! - `reqwest-middleware`: [`AddServiceTokenLayer`] as a middleware of the crate reqwest-middleware
 //! - `testing`: [`testing`], parts for tests of services that use this crate; see
 //!   [`testing_guide`]
+//!
+//! # Errors
+//!
+//! The text of an error is one plain sentence, and `source()` returns the cause. None holds a token, a
+//! key or an api key.
+//!
+//! | error | of |
+//! |---|---|
+//! | [`Rejection`], [`ClaimsError`] | a token that M2 rejects; [`ServiceClaims::deserialize`] |
+//! | `ServiceClaimsRejection` | the axum extractors |
+//! | [`MintError`], [`TokenError`] | [`mint`](ServiceTokenRequest::mint) and each renewal; [`ServiceToken::from_jwt`] |
+//! | [`FetchError`], [`KeySetError`] | a fetch of a `RemoteJwks`; the contents of a key set or key file |
+//! | [`ConfigError`], [`jwks::BuildError`] | URLs, origins and CA certificates; the builder of a `RemoteJwks` |
+//! | [`SigningKeyError`], [`LocalIssuerError`] | a private key; a [`LocalIssuer`] |
+//! | [`DenyListError`] | the file of a deny list |
+//! | `ClientCredentialsError` | the answer of an OAuth2 server |
+//! | `embedded_core::BuildError` | an [`EmbeddedCore`] |
 //!
 //! # Versions
 //!
@@ -191,11 +210,17 @@ mod bearer;
 mod blocking_slot;
 pub mod client;
 mod clock;
+#[cfg(doc)]
+#[doc = include_str!("docs/comparison.md")]
+pub mod comparison {}
 mod config_text;
 mod deadline;
 #[cfg(feature = "embedded-core")]
 pub mod embedded_core;
 mod error;
+#[cfg(doc)]
+#[doc = include_str!("docs/examples.md")]
+pub mod example_programs {}
 mod file_watch;
 // Not for doctests: examples/getting_started has the code of the page, and tests it.
 #[cfg(all(doc, not(doctest)))]
@@ -254,6 +279,9 @@ pub mod server;
 #[cfg(doc)]
 #[doc = include_str!("docs/shutdown_and_platforms.md")]
 pub mod shutdown_and_platforms {}
+#[cfg(doc)]
+#[doc = include_str!("docs/stacks.md")]
+pub mod stacks {}
 // Not for doctests: tests/guide has the dependencies of its code, and runs it.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("docs/streams.md")]

@@ -1,4 +1,4 @@
-//! What the README refers to.
+//! What the README and the page `stacks` refer to.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,18 +28,64 @@ pub(crate) fn tests(folders: &[PathBuf]) -> BTreeSet<String> {
     names
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The last cell of each row of the tables whose last column is `test`, without its backticks.
+fn named_tests(text: &str) -> Vec<&str> {
+    let mut named = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.ends_with("| test |") {
+            for row in lines.by_ref().skip(1).take_while(|line| line.starts_with("| ")) {
+                let (_, cell) = row.trim_end_matches(" |").rsplit_once("| ").unwrap();
+                named.push(cell.trim_matches('`'));
+            }
+        }
+    }
+    named
+}
+
 #[test]
-fn each_stack_in_the_readme_names_its_test() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, stacks) = readme.split_once("\n## Stacks\n").unwrap();
-    let (stacks, _) = stacks.split_once("\n## ").unwrap();
-    let rows = stacks.lines().filter(|line| line.starts_with("| "));
-    let (heads, rows): (Vec<_>, Vec<_>) = rows.partition(|row| row.ends_with("| test |"));
-    assert!(heads.len() == 2 && rows.len() > 30, "{rows:?}");
-    let tests = tests(&[root.join("tests"), root.join("examples")]);
-    for row in rows {
-        let last = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
-        assert!(tests.contains(last.trim_matches('`')), "no test {last}");
+fn each_test_in_the_tables_of_the_readme_exists() {
+    let tests = tests(&["src", "tests", "examples"].map(|folder| root().join(folder)));
+    let (readme, stacks) = (file("README.md"), file("src/docs/stacks.md"));
+    let (named, stacks) = (named_tests(&readme), named_tests(&stacks));
+    assert!(named.len() > 20, "{named:?}");
+    for name in named.iter().chain(&stacks) {
+        assert!(tests.contains(*name), "no test {name}");
+    }
+    let number = format!("All {} stacks", stacks.len());
+    assert!(readme.contains(&number), "{number}");
+}
+
+#[test]
+fn badges_of_the_readme_repeat_the_manifest() {
+    let (readme, manifest) = (file("README.md"), file("Cargo.toml"));
+    let (_, version) = manifest.split_once("\nrust-version = \"").unwrap();
+    let (version, _) = version.split_once('"').unwrap();
+    assert!(readme.contains(&format!("![Rust {version} or later]")), "{version}");
+    assert!(readme.contains(&format!("badge/rust-{version}%2B-")), "{version}");
+}
+
+#[test]
+fn each_file_that_the_readme_links_to_exists() {
+    let readme = file("README.md");
+    let links = readme.split("](").skip(1).map(|text| text.split_once(')').unwrap().0);
+    let (urls, files): (Vec<_>, Vec<_>) = links.partition(|link| link.starts_with("https://"));
+    assert!(urls.len() > 2 && files.len() > 20, "{urls:?} {files:?}");
+    for link in files {
+        let (path, section) = link.split_once('#').unwrap_or((link, ""));
+        assert!(root().join(path).is_file(), "no file {path}");
+        let heading = format!("\n# {section}\n");
+        assert!(
+            section.is_empty() || file(path).to_lowercase().contains(&heading),
+            "no section {link}"
+        );
     }
 }
