@@ -28,7 +28,7 @@
 //!     .service_token("https://api.example.com") // becomes `iss`
 //!     .service("orders")
 //!     .audience("billing")
-//!     .validity(Duration::from_secs(3600)) // renews itself; SuperTokens' own default is 100 years
+//!     .validity(Duration::from_secs(3600)) // renews itself; the default is 100 years
 //!     .mint()
 //!     .await?;
 //!
