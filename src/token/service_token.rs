@@ -186,6 +186,49 @@ impl ServiceToken {
         }
     }
 
+    /// Waits until another value than `sent` is in use, and returns it. `sent` is the value from
+    /// [`header_value`](Self::header_value) that a rejected request carried. For a client that
+    /// repeats the request itself, such as [tonic's](crate::grpc#repeat-a-call).
+    /// [`RetryOnceLayer`](crate::RetryOnceLayer) does it for the others.
+    ///
+    /// Starts a renewal that is due, but no other: without
+    /// [`AddServiceTokenLayer`](crate::AddServiceTokenLayer), call
+    /// [`report_rejected`](Self::report_rejected) first. The wait has no end while mints fail, or for
+    /// a token from [`from_jwt`](Self::from_jwt): limit it, for instance to 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait alone. The renewal continues.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use tower_m2m::testing::TestAuthority;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let authority = TestAuthority::start().await;
+    /// # let token = authority.core().service_token(authority.issuer()).mint().await?;
+    /// # authority.clock().advance(Duration::from_secs(1)); // mints are a second apart
+    /// let sent = token.header_value();
+    /// // The request with `sent` was rejected.
+    /// token.report_rejected(&sent);
+    /// let value = tokio::time::timeout(Duration::from_secs(5), token.replaced(&sent)).await?;
+    /// assert_ne!(value, sent);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn replaced(&self, sent: &HeaderValue) -> HeaderValue {
+        let mut current = self.0.current.subscribe();
+        loop {
+            let value = self.header_value();
+            if value != *sent {
+                return value;
+            }
+            // `self` holds the sender.
+            let _ = current.changed().await;
+        }
+    }
+
     /// The `exp` of the token in use. `None` if it has none, or one that [`SystemTime`] cannot
     /// represent on this platform.
     ///
@@ -237,20 +280,6 @@ impl ServiceToken {
     /// Notified of each new value of the token, and of each failed mint.
     pub(super) fn subscribe(&self) -> watch::Receiver<TokenValue> {
         self.0.current.subscribe()
-    }
-
-    /// Starts the renewal that is due, and waits until the header value is not `sent` any more.
-    #[cfg(feature = "testing")]
-    pub(crate) async fn replaced(&self, sent: &HeaderValue) -> HeaderValue {
-        let mut current = self.0.current.subscribe();
-        loop {
-            let value = self.header_value();
-            if value != *sent {
-                return value;
-            }
-            // `self` holds the sender.
-            let _ = current.changed().await;
-        }
     }
 
     /// Starts the renewal task if it has to run. Called on every use.
