@@ -251,7 +251,8 @@ pub mod migration {}
 #[cfg(doc)]
 #[doc = include_str!("docs/observe.md")]
 pub mod observing {}
-#[cfg(doc)]
+// Not for doctests: tests/guide has the dependencies of its code.
+#[cfg(all(doc, not(doctest)))]
 #[cfg_attr(feature = "metrics", doc = "[`metrics`]: crate::metrics\n")]
 #[cfg_attr(not(feature = "metrics"), doc = "[`metrics`]: crate#features\n")]
 #[doc = include_str!("docs/operate.md")]

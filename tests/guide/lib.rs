@@ -29,6 +29,11 @@ async fn charge(caller: ServiceClaims) -> Result<&'static str, StatusCode> {
 #[doc = include_str!("../../src/docs/testing.md")]
 struct TestingGuide;
 
+/// The page `operating`.
+#[cfg(doctest)]
+#[doc = include_str!("../../src/docs/operate.md")]
+struct Operating;
+
 /// The page `streams`.
 #[cfg(doctest)]
 #[doc = include_str!("../../src/docs/streams.md")]
