@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower::util::BoxCloneService;
+use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 use tower_m2m::{AddServiceTokenLayer, ConfigError, RetryOnceLayer, ServiceToken};
 
@@ -8,7 +8,7 @@ use tower_m2m::{AddServiceTokenLayer, ConfigError, RetryOnceLayer, ServiceToken}
 pub fn client(
     token: ServiceToken,
     origin: &str,
-) -> Result<BoxCloneService<reqwest::Request, reqwest::Response, BoxError>, ConfigError> {
+) -> Result<BoxCloneSyncService<reqwest::Request, reqwest::Response, BoxError>, ConfigError> {
     let stack = ServiceBuilder::new()
         .load_shed()
         .timeout(Duration::from_secs(10))
@@ -16,5 +16,5 @@ pub fn client(
         .layer(AddServiceTokenLayer::new(token).only_to([origin])?)
         .concurrency_limit(100)
         .service(reqwest::Client::new());
-    Ok(BoxCloneService::new(stack))
+    Ok(BoxCloneSyncService::new(stack))
 }
