@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -55,6 +55,7 @@ impl Fixture {
 /// Serves until it is dropped, on its own threads: a contest occupies the thread that it runs on.
 pub struct Authority {
     _runtime: Runtime,
+    keys: Keys,
     pub fixture: Fixture,
 }
 
@@ -62,12 +63,17 @@ impl Authority {
     /// Starts the authority and mints the known token and this number of new tokens.
     pub fn start(tokens: usize) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let fixture = runtime.block_on(start(tokens))?;
-        Ok(Self { _runtime: runtime, fixture })
+        let (keys, fixture) = runtime.block_on(start(tokens))?;
+        Ok(Self { _runtime: runtime, keys, fixture })
+    }
+
+    /// Lists another key from now on.
+    pub fn list(&self, jwk: Value) {
+        self.keys.listed().push(jwk);
     }
 }
 
-async fn start(tokens: usize) -> Result<Fixture> {
+async fn start(tokens: usize) -> Result<(Keys, Fixture)> {
     let authority = TestAuthority::start().await;
     let known = authority.mint_payload(payload(usize::MAX)).await;
     let mut new = Vec::with_capacity(tokens);
@@ -78,7 +84,7 @@ async fn start(tokens: usize) -> Result<Fixture> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
     let keys = Keys {
-        jwks: rsa_keys(&authority.jwks(), &known)?,
+        listed: Arc::new(Mutex::new(rsa_keys(&authority.jwks(), &known)?)),
         base: base.clone(),
         fetches: Arc::default(),
     };
@@ -86,9 +92,9 @@ async fn start(tokens: usize) -> Result<Fixture> {
         .route("/{contestant}/jwks.json", get(jwks))
         .route("/{contestant}/fetches", get(fetches))
         .route("/{contestant}/realms/{realm}/.well-known/openid-configuration", get(discovery))
-        .with_state(keys);
+        .with_state(keys.clone());
     tokio::spawn(axum::serve(listener, routes).into_future());
-    Ok(Fixture {
+    let fixture = Fixture {
         base,
         unknown_kid: (0..tokens)
             .map(|number| unknown_kid(&known, number))
@@ -96,12 +102,13 @@ async fn start(tokens: usize) -> Result<Fixture> {
         bad_signature: bad_signature(&known),
         known,
         new,
-    })
+    };
+    Ok((keys, fixture))
 }
 
 /// The payload of a token that every contestant accepts: huskarl-resource-server requires `iat` and
 /// `jti`, axum-keycloak-auth `typ` and `azp`, aliri_tower `scope`. It expires in a day.
-fn payload(number: usize) -> Value {
+pub fn payload(number: usize) -> Value {
     json!({
         "iss": ISSUER, "exp": Timestamp::now().as_second() + 86_400, "aud": AUDIENCE, "sub": "orders",
         "azp": "orders", "jti": format!("{number:020}"), "typ": "Bearer", "scope": "charge",
@@ -111,13 +118,13 @@ fn payload(number: usize) -> Value {
 
 /// The RSA keys of a set, the key that signed the token first. Some contestants cannot read keys of
 /// other types, and those that try all keys in turn thus need one signature check.
-fn rsa_keys(jwks: &str, token: &str) -> Result<String> {
+fn rsa_keys(jwks: &str, token: &str) -> Result<Vec<Value>> {
     let header = header(token)?;
     let mut jwks: Value = serde_json::from_str(jwks)?;
-    let keys = jwks["keys"].as_array_mut().ok_or("no keys")?;
+    let Value::Array(mut keys) = jwks["keys"].take() else { return Err("no keys".into()) };
     keys.retain(|key| key["kty"] == "RSA");
     keys.sort_by_key(|key| key["kid"] != header["kid"]);
-    Ok(jwks.to_string())
+    Ok(keys)
 }
 
 fn header(token: &str) -> Result<Value> {
@@ -142,12 +149,16 @@ fn bad_signature(token: &str) -> String {
 
 #[derive(Clone)]
 struct Keys {
-    jwks: String,
+    listed: Arc<Mutex<Vec<Value>>>,
     base: String,
     fetches: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Keys {
+    fn listed(&self) -> MutexGuard<'_, Vec<Value>> {
+        self.listed.lock().expect("no thread panics")
+    }
+
     fn count(&self, contestant: String) {
         *self.fetches.lock().expect("no thread panics").entry(contestant).or_default() += 1;
     }
@@ -155,7 +166,8 @@ impl Keys {
 
 async fn jwks(State(keys): State<Keys>, Path(contestant): Path<String>) -> impl IntoResponse {
     keys.count(contestant);
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "max-age=3600")], keys.jwks)
+    let jwks = json!({"keys": &*keys.listed()}).to_string();
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "max-age=3600")], jwks)
 }
 
 async fn fetches(State(keys): State<Keys>, Path(contestant): Path<String>) -> String {

@@ -34,6 +34,9 @@ pub trait Drive {
     /// Replaces the service by a new one, which has cached no token.
     fn renew(&mut self);
     fn status(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>>;
+    /// The response to any request, without its body.
+    fn respond(&mut self, request: Request<()>)
+    -> Pin<Box<dyn Future<Output = Response<()>> + '_>>;
     /// Calls the service `count` times, with each credential in turn.
     fn calls<'a>(
         &'a mut self,
@@ -67,6 +70,15 @@ where
 
     fn status(&mut self, credential: Credential) -> Pin<Box<dyn Future<Output = StatusCode> + '_>> {
         Box::pin(async move { call(&mut self.service, request(&credential)).await.status() })
+    }
+
+    fn respond(
+        &mut self,
+        request: Request<()>,
+    ) -> Pin<Box<dyn Future<Output = Response<()>> + '_>> {
+        Box::pin(
+            async move { call(&mut self.service, request.map(|()| B::default())).await.map(drop) },
+        )
     }
 
     fn calls<'a>(
