@@ -5,6 +5,8 @@
 //! their default is `rust_crypto`, and an application can install `aws_lc_rs` for the whole
 //! process.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,14 @@ use axum::body::Body;
 use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum_07::extract::Request as Request07;
 use axum_jwks::TokenError;
 use axum_keycloak_auth::instance::{KeycloakAuthInstance, KeycloakConfig};
 use axum_keycloak_auth::layer::KeycloakAuthLayer;
 use huskarl_axum::layers::ValidatorLayer;
 use huskarl_reqwest::ReqwestClient;
 use huskarl_resource_server::validator::custom::CustomValidator;
+use jwt_authorizer::layer::AuthorizationLayer;
 use jwt_authorizer::{IntoLayer, JwtAuthorizer};
 use oauth_resource_server::{KeyNaming, OAuthConfig, OAuthValidator};
 use serde::Deserialize;
@@ -31,6 +35,7 @@ use tower_oauth2_resource_server::validation::ClaimsValidationSpec;
 
 use crate::app::App;
 use crate::authority::{AUDIENCE, Fixture, ISSUER, REALM, Result};
+use crate::measure::{Drive, Driver};
 
 pub const THIS: &str = "tower-m2m";
 pub const NONE: &str = "none";
@@ -209,10 +214,20 @@ async fn axum_jwks(jwks: &str) -> Result<App> {
 }
 
 async fn jwt_authorizer(jwks: &str) -> Result<App> {
+    Ok(App::layered_07(authorization_layer(jwks).await?))
+}
+
+async fn authorization_layer(jwks: &str) -> Result<AuthorizationLayer<Caller>> {
     let validation = jwt_authorizer::Validation::new().iss(&[ISSUER]).aud(&[AUDIENCE]);
-    let authorizer =
-        JwtAuthorizer::<Caller>::from_jwks_url(jwks).validation(validation).build().await?;
-    Ok(App::layered_07(authorizer.into_layer()))
+    let authorizer = JwtAuthorizer::from_jwks_url(jwks).validation(validation).build().await?;
+    Ok(authorizer.into_layer())
+}
+
+/// jwt-authorizer around a gRPC service of tonic 0.12, for which it has a feature.
+pub async fn jwt_authorizer_on_tonic(fixture: &Fixture) -> Result<Box<dyn Drive>> {
+    let layer = authorization_layer(&fixture.jwks("jwt-authorizer")).await?;
+    let unary = |_: Request07| ready(Ok::<_, Infallible>(tonic_012::Status::ok("").into_http()));
+    Ok(Box::new(Driver::new(move || layer.layer(tower::service_fn(unary)))))
 }
 
 async fn tower_oauth2_resource_server(jwks: String) -> Result<App> {

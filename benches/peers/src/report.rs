@@ -172,7 +172,7 @@ fn time(ns: f64) -> String {
 }
 
 /// The version of a contestant in `Cargo.lock`.
-fn version(contestant: &str) -> String {
+pub fn version(contestant: &str) -> String {
     let locked = include_str!("../Cargo.lock").split("[[package]]").find_map(|package| {
         let (name, rest) =
             package.trim().strip_prefix("name = \"")?.split_once("\"\nversion = \"")?;
