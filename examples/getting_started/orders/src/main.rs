@@ -13,7 +13,7 @@ use inventory_api::Item;
 use inventory_api::inventory_client::InventoryClient;
 use reqwest::{Client, Method, Request};
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tower::{Layer, Service, ServiceExt};
 use tower_m2m::{AddServiceToken, AddServiceTokenLayer, ServiceToken, SuperTokensCore};
 
@@ -63,10 +63,14 @@ impl Called {
         let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
         let billing = layer.layer(client);
 
-        // A channel has one origin. It connects at the first call.
-        let channel =
-            Endpoint::from_shared(inventory_url)?.timeout(Duration::from_secs(10)).connect_lazy();
-        let inventory = InventoryClient::new(AddServiceTokenLayer::new(inventory).layer(channel));
+        // The channel connects at the first call. `with_origin`, because `only_to` reads the URI.
+        let layer = AddServiceTokenLayer::new(inventory).only_to([&inventory_url])?;
+        let origin: Uri = inventory_url.parse()?;
+        let channel = Endpoint::from(origin.clone())
+            .tls_config(ClientTlsConfig::new().with_enabled_roots())? // for `https`
+            .timeout(Duration::from_secs(10))
+            .connect_lazy();
+        let inventory = InventoryClient::with_origin(layer.layer(channel), origin);
         Ok(Self { billing, billing_url, inventory, tokens })
     }
 
@@ -75,11 +79,13 @@ impl Called {
             format!("{}{path}", self.billing_url).parse().map_err(|err| failure("url", err))?;
         let request = Request::new(Method::POST, url);
         let client = self.billing.ready().await.map_err(|err| failure("billing", err))?;
-        let response = client.call(request).await.map_err(|err| failure("billing", err))?;
+        // The caller does not learn the URL.
+        let failed = |err: reqwest::Error| failure("billing", err.without_url());
+        let response = client.call(request).await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(failure("billing", response.status()));
         }
-        response.text().await.map_err(|err| failure("billing", err))
+        response.text().await.map_err(failed)
     }
 }
 
@@ -130,6 +136,7 @@ async fn readyz(State(called): State<Called>) -> StatusCode {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
     use tower_m2m::Verifier;
     use tower_m2m::testing::{RecordingServer, TestAuthority};
 
@@ -160,5 +167,36 @@ mod tests {
         billing.answer_next(403);
         let failure = called.unwrap().bill("/refunds").await.unwrap_err();
         assert_eq!(failure, (StatusCode::BAD_GATEWAY, "billing: 403 Forbidden".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn failure_does_not_show_the_url_of_billing() {
+        let authority = TestAuthority::start().await;
+        let [billing, inventory] = ["http://127.0.0.1:1", "http://127.0.0.1:4002"]; // not served
+        let called = Called::new(&authority.core(), billing.into(), inventory.into()).await;
+        let (_, text) = called.unwrap().bill("/charges").await.unwrap_err();
+        assert_eq!(text, "billing: error sending request");
+    }
+
+    #[tokio::test]
+    async fn inventory_is_called_over_tls_for_https() {
+        let (authority, server) = (TestAuthority::start().await, TcpListener::bind("127.0.0.1:0"));
+        let (server, billing) = (server.await.unwrap(), "http://127.0.0.1:4001".to_owned());
+        let inventory = format!("https://{}", server.local_addr().unwrap());
+        let mut called = Called::new(&authority.core(), billing, inventory).await.unwrap();
+        let accepted = async { server.accept().await.unwrap().0.read_u8().await.unwrap() };
+        let item = Item { name: "lamps".into(), count: 2 };
+        let (_, first_byte) = tokio::join!(called.inventory.reserve(item), accepted);
+        assert_eq!(first_byte, 22, "no TLS handshake"); // RFC 8446 §5.1
+    }
+
+    #[tokio::test]
+    async fn plain_http_beyond_loopback_is_refused() {
+        let authority = TestAuthority::start().await;
+        let [local, remote] = ["http://127.0.0.1:4001", "http://shop.internal"];
+        for (billing, inventory) in [(local, remote), (remote, local)] {
+            let called = Called::new(&authority.core(), billing.into(), inventory.into()).await;
+            assert!(called.is_err(), "{billing} {inventory}");
+        }
     }
 }
