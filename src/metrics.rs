@@ -109,7 +109,8 @@ pub mod label {
     /// Why a fetch or a mint started.
     pub const CAUSE: &str = "cause";
 
-    /// The `aud` of the token in use, joined with commas. Empty without `aud`.
+    /// The `aud` of the token in use, joined with commas, escaped and cut to 200 characters. Empty
+    /// without `aud`.
     pub const AUDIENCE: &str = "audience";
 
     /// The configured origin whose response rejected a token, or `other`.

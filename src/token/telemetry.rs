@@ -11,6 +11,8 @@ use super::mint::Cause;
 use super::token_value::MAX_TOKEN_LEN;
 use super::token_value::TokenValue;
 #[cfg(feature = "metrics")]
+use crate::error::one_line;
+#[cfg(feature = "metrics")]
 use crate::jose::claims_to_carry;
 #[cfg(feature = "metrics")]
 use crate::metrics::{
@@ -61,14 +63,41 @@ pub(super) fn token_rejected(target: Option<&str>) {
     .increment(1);
 }
 
-/// The `aud` of a token, joined with commas.
+/// The `aud` of a token, joined with commas, escaped and cut.
 #[cfg(feature = "metrics")]
 fn audience(token: &TokenValue) -> String {
     let claims = claims_to_carry(token.jwt(), MAX_TOKEN_LEN);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    match claims.unwrap_or_default().get("aud") {
+    let aud = match claims.unwrap_or_default().get("aud") {
         Some(Value::Array(several)) => several.iter().map(text).collect::<Vec<_>>().join(","),
         Some(one) => text(one),
         None => String::new(),
+    };
+    one_line(&aud)
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::testing::TestAuthority;
+
+    #[test]
+    fn audience_is_one_line_of_at_most_200_characters() {
+        let authority = TestAuthority::offline();
+        let cases = [
+            (json!("billing"), "billing".to_owned()),
+            (json!(["billing", "https://inventory"]), "billing,https://inventory".to_owned()),
+            (json!("a\nb\u{1b}\u{202e}"), r"a\nb\u{1b}\u{202e}".to_owned()),
+            (json!("x".repeat(5000)), "x".repeat(200)),
+            (json!(vec!["ab"; 1000]), "ab,".repeat(67)[..200].to_owned()),
+        ];
+        for (aud, expected) in cases {
+            let jwt = authority.token().claim("aud", aud).sign();
+            let token = TokenValue::from_jwt(&jwt, &Clock::default()).unwrap();
+            assert_eq!(audience(&token), expected);
+        }
     }
 }
