@@ -5,6 +5,7 @@ mod drive;
 mod log_lines;
 mod page;
 mod recorder;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -101,6 +102,37 @@ fn metrics_report_fetches_refusals_keys_and_staleness() {
         (format!("tower_m2m_jwks_keys_removed_total {endpoint}"), 0.0),
     ];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn gauge_of_waiting_requests_falls_when_they_are_dropped() {
+    let recorder = ValueRecorder::default();
+    let waiting = || {
+        let gauges = recorder.gauges.values(f64::from_bits);
+        gauges.iter().find(|(name, _)| name.contains("_waiting_requests ")).unwrap().1
+    };
+    metrics::with_local_recorder(&recorder, || {
+        paused().block_on(async {
+            let endpoint = Endpoint::listing(&[OLD]);
+            endpoint.set(Behaviour::Hangs);
+            let (jwks, clock) = remote(&endpoint, Limits::default());
+            let kid = OLD.kid();
+            let mut requests: Vec<_> =
+                (0..3).map(|_| Box::pin(request(&jwks, &clock, &kid))).collect();
+            let mut cx = Context::from_waker(Waker::noop());
+            for request in &mut requests {
+                assert!(request.as_mut().poll(&mut cx).is_pending());
+            }
+            assert_eq!(waiting(), 3.0);
+            requests.pop();
+            assert_eq!(waiting(), 2.0);
+            // It times out.
+            requests.remove(0).await.unwrap_err();
+            assert_eq!(waiting(), 1.0);
+            drop(requests);
+            assert_eq!(waiting(), 0.0);
+        });
+    });
 }
 
 #[test]
