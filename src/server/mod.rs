@@ -178,7 +178,7 @@
 //! Each request is counted once by the layer, and a second time, as `refused`, if a
 //! [`RequireClaimLayer`] or an extractor inside it refuses the request. So `refused` counts each
 //! refused request once, and `admitted` and `anonymous` count what the layer let through to the
-//! routes.
+//! routes. A request that its caller gives up while its token waits is not counted.
 //!
 //! Behind an observing layer, `refused` with `enforced="false"` counts once each request that
 //! enforcing would refuse, by the first reason. An extractor does refuse requests there, which are
