@@ -34,7 +34,7 @@ pub(super) trait Mint: Send + Sync + 'static {
         self.timeout()
     }
 
-    /// The api key or client secret, which no error may show, even if a token holds it.
+    /// The api key or client secret, which no error or metric may show, even if a token holds it.
     fn secret(&self) -> Option<&str> {
         None
     }

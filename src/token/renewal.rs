@@ -46,7 +46,7 @@ pub(super) fn renewable(
         state.record_failure(Cause::StartUp, &error);
     }
     let next_step = NextStep::new(clock.clone());
-    telemetry::token_in_use(&token);
+    telemetry::token_in_use(&token, minter.secret());
     let current = watch::Sender::new(token);
     let task = TokenRenewal(BackgroundTask::new(RenewalWork {
         minter,
@@ -200,7 +200,7 @@ impl<M: Mint> RenewalWork<M> {
             self.current.send_modify(|_| ());
             return;
         }
-        telemetry::token_in_use(&token);
+        telemetry::token_in_use(&token, self.minter.secret());
         let (lifetime, jwt) = (token.lifetime(), token.jwt().to_owned());
         let was_cache_rejected = {
             let mut state = self.state();

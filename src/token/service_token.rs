@@ -84,7 +84,7 @@ impl ServiceToken {
 
     pub(super) fn from_jwt_at(jwt: &str, clock: Clock) -> Result<Self, TokenError> {
         let current = TokenValue::from_jwt(config_text::trim(jwt), &clock)?;
-        telemetry::token_in_use(&current);
+        telemetry::token_in_use(&current, None);
         Ok(Self::with_renewal(watch::Sender::new(current), None, clock))
     }
 

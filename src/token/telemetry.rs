@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::error::MintError;
 use super::mint::Cause;
 #[cfg(feature = "metrics")]
+use super::redact::withhold_api_key;
+#[cfg(feature = "metrics")]
 use super::token_value::MAX_TOKEN_LEN;
 use super::token_value::TokenValue;
 #[cfg(feature = "metrics")]
@@ -42,12 +44,13 @@ pub(super) fn mint_ended(cause: Cause, result: &Result<TokenValue, MintError>, t
 }
 
 /// Updates the gauge of the token that is used from now on, unless it never expires. Not under a
-/// lock: a recorder may read the token's health.
+/// lock: a recorder may read the token's health. `secret` is what minted the token.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(super) fn token_in_use(token: &TokenValue) {
+pub(super) fn token_in_use(token: &TokenValue, secret: Option<&str>) {
     #[cfg(feature = "metrics")]
     if let Some(expires_at) = token.expires_at() {
-        metrics::gauge!(TOKEN_EXPIRES_TIMESTAMP_SECONDS, label::AUDIENCE => audience(token))
+        let audience = audience(token, secret);
+        metrics::gauge!(TOKEN_EXPIRES_TIMESTAMP_SECONDS, label::AUDIENCE => audience)
             .set(expires_at as f64);
     }
 }
@@ -63,9 +66,9 @@ pub(super) fn token_rejected(target: Option<&str>) {
     .increment(1);
 }
 
-/// The `aud` of a token, joined with commas, escaped and cut.
+/// The `aud` of a token, joined with commas, escaped and cut. Withheld if it holds the secret.
 #[cfg(feature = "metrics")]
-fn audience(token: &TokenValue) -> String {
+fn audience(token: &TokenValue, secret: Option<&str>) -> String {
     let claims = claims_to_carry(token.jwt(), MAX_TOKEN_LEN);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let aud = match claims.unwrap_or_default().get("aud") {
@@ -73,7 +76,7 @@ fn audience(token: &TokenValue) -> String {
         Some(one) => text(one),
         None => String::new(),
     };
-    one_line(&aud)
+    one_line(withhold_api_key(&aud, secret))
 }
 
 #[cfg(all(test, feature = "metrics"))]
@@ -97,7 +100,7 @@ mod tests {
         for (aud, expected) in cases {
             let jwt = authority.token().claim("aud", aud).sign();
             let token = TokenValue::from_jwt(&jwt, &Clock::default()).unwrap();
-            assert_eq!(audience(&token), expected);
+            assert_eq!(audience(&token, None), expected);
         }
     }
 }

@@ -68,6 +68,10 @@ impl<M: Mint> Mint for VerifyingMinter<M> {
         self.timeout().saturating_add(self.retry_timeout).saturating_add(VERIFY_TIMEOUT)
     }
 
+    fn secret(&self) -> Option<&str> {
+        self.minter.secret()
+    }
+
     async fn mint(&self, deadline: Instant) -> Result<TokenValue, MintError> {
         let token = self.minter.mint(deadline).await?;
         let mut budget = RetryBudget::new(self.retry_timeout, self.timeout(), self.clock.clone());

@@ -8,10 +8,14 @@ mod recorder;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use drive::drive;
 use page::Page;
 use recorder::Seen;
+use tokio::runtime::Builder;
+
+use crate::testing::{TestAuthority, renewed};
 
 /// The public constants of `src/metrics.rs`: those of metrics, and those of labels.
 fn constants() -> (BTreeSet<String>, BTreeSet<String>) {
@@ -92,4 +96,29 @@ fn each_metric_of_the_page_is_recorded_and_no_other() {
         let values: BTreeSet<_> = recorded[name].series.iter().map(|it| &*it[label]).collect();
         assert_eq!(Vec::from_iter(values), expected, "{name} {label}");
     }
+}
+
+#[test]
+fn label_of_a_token_that_holds_the_api_key_is_withheld() {
+    const API_KEY: &str = "Ab3cdE5fgh6Ijklm7n";
+    let seen = Seen::default();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&seen, || {
+        runtime.block_on(async {
+            let authority = TestAuthority::start().await;
+            let core = authority.core().api_key(API_KEY);
+            let request = core.service_token(authority.issuer()).audience(format!("a {API_KEY}"));
+            let request = request.validity(Duration::from_secs(3600));
+            let verifier = authority.verifier();
+            for request in [request.clone(), request.verify_with(&verifier)] {
+                let token = request.mint().await.unwrap();
+                let sent = token.header_value();
+                token.report_rejected(&sent);
+                renewed(&token, &sent).await;
+            }
+        });
+    });
+    let series = &seen.recorded()["tower_m2m_token_expires_timestamp_seconds"].series;
+    let values: Vec<_> = series.iter().flat_map(BTreeMap::values).collect();
+    assert_eq!(values, ["(text withheld: it may hold a secret or a token)"]);
 }
