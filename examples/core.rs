@@ -28,6 +28,8 @@ const USAGE: &str = "\
 usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [--base-path PATH]
             [--rotate-every SECONDS] [--access-token-validity SECONDS]
 
+Mints tokens as a SuperTokens core does, and serves the keys that verify them, until SIGTERM or Ctrl-C.
+
   --listen ADDRESS        host name or IP address and port to listen on (127.0.0.1:3567)
   --data DIR              store the keys in this folder, which is created if it is missing; without it the keys are
                           lost when the process exits, and every token becomes invalid
@@ -40,6 +42,10 @@ usage: core [--listen ADDRESS] [--data DIR] [--api-key KEY]... [--allow-open] [-
                           intended validity of tokens that a dynamic key signs (3600, or --rotate-every if that is
                           shorter); a replaced dynamic key stays listed for twice this time
   --help                  print this help
+
+routes:
+  POST /recipe/jwt            everyone, or the holders of an api key if the core has one: a token
+  GET /.well-known/jwks.json  everyone: the keys, as a JWK Set
 
 environment:
   SUPERTOKENS_API_KEYS    api keys, separated by commas, as a SuperTokens core's `api_keys`. Unlike --api-key, they do

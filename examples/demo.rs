@@ -44,7 +44,7 @@ mod table;
 const USAGE: &str = "\
 usage: demo
 
-Runs an embedded core, M1 and the services `billing` and `orders`, which M1 calls, over loopback HTTP for about 10 s.
+Runs an embedded core, M1 and the services `billing` and `orders`, which M1 calls, over loopback HTTP for about 8 s.
 Prints what they answer to good, bad and forged tokens, to callers that a route or a deny list refuses, to new and
 removed keys, and during an outage of the core.
 

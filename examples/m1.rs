@@ -34,6 +34,9 @@ usage: m1 --core URL [--api-key KEY] [--jwks-domain DOMAIN] [--audience AUD] --m
           [--audience AUD] [--resource URI] [--credentials-in-body] --m2 URL [--allow-plain-http]
        m1 --token-file FILE --m2 URL [--allow-plain-http]
 
+Gets a token, sends it with `GET /whoami` to M2, and prints the status and the body of the response. Exits with 0 if the
+status is 200, and with 1 otherwise. A token of a core names this caller: its `service` is m1.
+
   --core URL               the core that mints; separate several URLs with ;
   --api-key KEY            the core's api key, instead of that of SUPERTOKENS_API_KEY
   --jwks-domain DOMAIN     the token's `iss`; by default the URL of the first core

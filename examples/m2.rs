@@ -44,6 +44,8 @@ const USAGE: &str = "\
 usage: m2 --listen ADDRESS (--jwks URL | --discover ISSUER) [--jwks-token-file FILE] [--allow-plain-http] [options]
        m2 --listen ADDRESS --jwks-file FILE [options]
 
+Serves the routes below until SIGTERM or Ctrl-C. `/whoami` admits only requests with a valid token of a service.
+
   --listen ADDRESS       host name or IP address and port to listen on, for example 127.0.0.1:4002
   --jwks URL             the JWKS endpoint of the authority
   --discover ISSUER      read the URL of the JWKS endpoint from the issuer's metadata (OpenID Connect discovery, RFC 8414)
@@ -62,7 +64,7 @@ options:
   --help                 print this help
 
 routes:
-  GET /whoami            microservices alone: the caller's claims as JSON
+  GET, POST /whoami      microservices alone: the caller's claims as JSON
   GET /health, /livez    everyone: ok
   GET /readyz            everyone: ok, or 503 while there are no usable keys
   GET /metrics           everyone: the metrics in Prometheus' text format

@@ -36,17 +36,19 @@ mod support;
 
 const USAGE: &str = "\
 usage: mint --core URL [--api-key KEY] [--jwks-domain DOMAIN] --out FILE [options]
-       mint --key FILE... --issuer ISS [--algorithm ALG] [--jwks-out FILE] --out FILE [options]
+       mint --key FILE [--key FILE]... --issuer ISS [--algorithm ALG] [--jwks-out FILE] --out FILE [options]
+
+Writes a token to a file for other processes, and replaces it before it expires, until SIGTERM or Ctrl-C.
 
   --core URL             the core that mints; separate several URLs with ;
   --api-key KEY          the core's api key, instead of that of SUPERTOKENS_API_KEY
   --jwks-domain DOMAIN   the token's `iss`; by default the URL of the first core
-  --key FILE             the private key that signs, in PEM or as a JWK; further ones are only listed in --jwks-out
+  --key FILE             the private key that signs, in PEM or as a JWK; further keys are only listed in --jwks-out
   --issuer ISS           the token's `iss`
   --algorithm ALG        RS256, PS256, ...; by default that of the key
   --jwks-out FILE        also write the public keys, as a JWK Set
   --out FILE             where to keep the token
-  --mode MODE            the file's permissions, in octal; by default 600
+  --mode MODE            the permissions of that file, in octal; by default 600
 
 options:
   --service NAME         the token's `service`; by default it has none

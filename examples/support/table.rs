@@ -10,7 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::support::{Stop, exit_code, has_colour, log_to_stderr, print};
 
-/// Maximum duration of a program. The demo takes about 10 s; a slow machine may need longer.
+/// Maximum duration of a program. The demo takes about 8 s; a slow machine may need longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const BOLD: &str = "1";
