@@ -8,8 +8,24 @@ use deny_list_redis::{Feed, app};
 use tokio::net::TcpListener;
 use tower_m2m::{RemoteJwks, Verifier};
 
+const USAGE: &str = "\
+usage: deny-list-redis
+
+A service whose deny list is in Redis. `POST /charge` needs a token that no entry denies. `GET /health` needs none, and
+says how old the list is. The docs in src/lib.rs have the commands that change the list.
+
+environment, all of it required:
+  REDIS_URL  for example redis://127.0.0.1
+  JWKS_URL   the JWKS endpoint of the authority
+  AUDIENCE   the `aud` of the tokens to accept
+  LISTEN     IP address and port to listen on, for example 127.0.0.1:4002";
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    if env::args().len() > 1 {
+        println!("{USAGE}");
+        return Ok(());
+    }
     tracing_subscriber::fmt().init();
     let setting = |name: &str| env::var(name).map_err(|err| format!("{name}: {err}"));
     let feed = Feed::start(&setting("REDIS_URL")?, Duration::from_secs(10)).await?;
