@@ -54,9 +54,11 @@ async fn rejection_that_a_new_token_mends_mints_once() {
     for (reason, mints) in cases {
         let core = Core::new(CENTURY);
         let token = core.token(RenewalPolicy::OnRejection);
+        let first = token.header_value();
         refuse(&token, reason.description());
         pass(2).await;
         assert_eq!(core.count(), mints, "{reason:?}");
+        assert_eq!(token.header_value() != first, mints == 2, "{reason:?}");
     }
 }
 
