@@ -1,18 +1,19 @@
-//! The `Debug` output of a type that holds a token, a claim or an api key shows none of them.
+//! Logs, errors and the `Debug` output of a type that holds a token, a claim or an api key show
+//! none of them.
 
 use std::fmt::Debug;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
 use tower::limit::ConcurrencyLimit;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt};
 use tower_m2m::testing::TestAuthority;
 use tower_m2m::{
     AddServiceTokenLayer, ClientCredentials, EmbeddedCore, RemoteJwks, RequestToken, ServiceToken,
     SuperTokensCore, Verifier, VerifyServiceTokenLayer,
 };
 
-use crate::support::{Inner, bearer};
+use crate::support::{Inner, Logs, bearer, chain};
 
 const API_KEY: &str = "key-7f3a-0123456789abcdef";
 const SECRET_CLAIM: &str = "claim-51c2";
@@ -23,7 +24,8 @@ fn format_debug(what: &'static str, value: &dyn Debug) -> (&'static str, String)
 }
 
 #[tokio::test]
-async fn token_never_appears_in_debug() {
+async fn token_appears_in_no_log_error_or_debug_output() {
+    let logs = Logs::of_this_thread();
     let authority = TestAuthority::offline();
     let jwt = authority.token().claim("service", SECRET_CLAIM).sign();
     let token = ServiceToken::from_jwt(&jwt).unwrap();
@@ -65,7 +67,29 @@ async fn token_never_appears_in_debug() {
     let request = supertokens.service_token("https://api.example.com");
     let request = request.claim("service", SECRET_CLAIM).http_client(client());
 
+    // M1 sends the token to services that reject it, for one reason each.
+    let rejecting = [
+        verifier.clone().audience("billing"),
+        Verifier::new(authority.local_jwks()).issuer("https://other.test"),
+        TestAuthority::offline().verifier(),
+    ];
+    let mut errors = String::new();
+    for verifier in rejecting {
+        errors += &chain(&verifier.verify(&jwt).await.unwrap_err());
+        let m2 = VerifyServiceTokenLayer::new(verifier).layer(Inner::default());
+        let request = Request::get("https://a.example/charge").body(()).unwrap();
+        assert_eq!(client_layer.layer(m2).oneshot(request).await.unwrap().status(), 401);
+    }
+    errors += &chain(&ServiceToken::from_jwt(format!("{jwt}.x")).unwrap_err());
+    errors += &chain(&claims.deserialize::<Vec<u8>>().unwrap_err());
+    let log = logs.text();
+    for event in ["request refused", "requests refused", "service token rejected"] {
+        assert!(log.contains(event), "{event}: {log}");
+    }
+
     let outputs = [
+        ("logs", log),
+        ("errors", errors),
         format_debug("key set builder", &RemoteJwks::builder(&url)),
         format_debug(
             "key set builder with a token",
