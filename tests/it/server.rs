@@ -214,6 +214,11 @@ async fn refusal_has_its_status_and_skips_the_inner_service() {
         );
         assert!(response.body().is_empty(), "{case}");
     }
+    // A token that waits for a fetch, which does not find its key.
+    let remote = TestAuthority::start().await;
+    let waiting = layer(&remote).layer(inner.clone());
+    let unknown = bearer(&authority.token().kid("unknown").sign());
+    assert_eq!(waiting.oneshot(unknown).await.unwrap().status(), 401);
     assert_eq!(inner.calls(), 0);
     assert_eq!(service.oneshot(bearer(&authority.token().sign())).await.unwrap().status(), 200);
     assert_eq!(inner.calls(), 1);
