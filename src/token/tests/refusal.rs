@@ -50,6 +50,7 @@ async fn rejection_that_a_new_token_mends_mints_once() {
         (RejectionReason::UnknownKey, 2),
         (RejectionReason::BadSignature, 2),
         (RejectionReason::Expired, 2),
+        (RejectionReason::TokenRevoked, 2),
     ];
     for (reason, mints) in cases {
         let core = Core::new(CENTURY);
