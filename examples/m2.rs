@@ -12,7 +12,6 @@
 //! | `GET /metrics` | everyone | the metrics in Prometheus' text format, for `examples/dashboard.json` |
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,7 +20,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
-use tokio::sync::oneshot;
 use tower_m2m::{
     DenyList, KeySource, LocalJwks, RemoteJwks, ServiceClaims, ServiceToken, TokenFile, Verifier,
     VerifyServiceTokenLayer,
@@ -32,6 +30,8 @@ use marker::Marker;
 use prometheus::Prometheus;
 use support::{Stop, chain, exit_code, log_to_stderr, print};
 
+#[path = "support/http_server.rs"]
+mod http_server;
 #[path = "support/marker.rs"]
 mod marker;
 #[path = "support/prometheus.rs"]
@@ -71,10 +71,6 @@ routes:
 
 environment:
   RUST_LOG               what to log on stderr, for example debug or warn,tower_m2m=debug (info)";
-
-/// The longest time to finish requests after SIGTERM or Ctrl-C. Without it, a request that stays
-/// incomplete would keep the server running.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Flags {
@@ -166,19 +162,7 @@ async fn run() -> Result<ExitCode, Stop> {
         });
     }
 
-    let (stopping, stopped) = oneshot::channel();
-    let served = axum::serve(listener, app).with_graceful_shutdown(async {
-        stop.await;
-        let _ = stopping.send(());
-    });
-    let timed_out = async {
-        let _ = stopped.await;
-        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
-    };
-    tokio::select! {
-        result = served.into_future() => result?,
-        () = timed_out => {}
-    }
+    http_server::serve(listener, app, stop).await;
     Ok(ExitCode::SUCCESS)
 }
 

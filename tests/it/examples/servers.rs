@@ -1,6 +1,9 @@
 //! What the examples answer and log.
 
+use std::time::Duration;
+
 use tempfile::tempdir;
+use tokio::task::spawn_blocking;
 
 use super::*;
 
@@ -233,6 +236,17 @@ async fn m2_stops_although_a_request_is_incomplete() {
     assert_eq!(m2.status("/health").await, 200);
     m2.signal(Signal::TERM);
     assert_eq!(m2.ended().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn m2_closes_a_connection_without_whole_headers() {
+    let authority = TestAuthority::start().await;
+    let m2 = m2(&authority.jwks_url(), &[]);
+    let mut slow = TcpStream::connect(m2.url.strip_prefix("http://").unwrap()).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\n").unwrap();
+    let closed = spawn_blocking(move || slow.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(closed.await.unwrap(), 0, "a response");
 }
 
 #[tokio::test]
