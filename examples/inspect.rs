@@ -31,7 +31,7 @@ const USAGE: &str = "\
 usage: inspect --jwks URL [--issuer ISS] [--audience AUD] [--marker CLAIM=VALUE] [--allow-plain-http] TOKEN
 
 Makes the checks of M2 on a token, prints the outcome of each, and says what to change if one fails. Exits with 0 if M2
-accepts the token, and with 1 if it does not. Without --issuer or --audience, M2 is taken to require none.
+accepts the token, and with 1 if it does not. The issuer and the audience are checked only if they are given.
 
   --jwks URL           the JWKS endpoint that M2 uses
   --issuer ISS         the issuer that M2 requires

@@ -142,8 +142,8 @@
 //!
 //! # Errors
 //!
-//! The text of an error is one plain sentence, and `source()` returns the cause. None holds a token, a
-//! key or an api key.
+//! The text of an error is one sentence, and `source()` returns the cause. No error holds a token,
+//! a key or an api key.
 //!
 //! | error | of |
 //! |---|---|

@@ -76,7 +76,7 @@ fn date(claim: &str, value: &Value) -> String {
     }
 }
 
-/// For example `in 60 min` or `3 d ago`, of seconds since 1970.
+/// Formats a Unix time relative to now, for example `in 60 min` or `3 d ago`.
 pub(crate) fn time_from_now(seconds: f64) -> String {
     let away = seconds - now() as f64;
     let (number, unit) = match away.abs() {

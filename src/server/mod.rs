@@ -68,8 +68,9 @@
 //!    keys from [`from_pem`](crate::LocalJwks::from_pem) whatever the `kid` is, exactly one key
 //!    must fit the `alg`. An unknown key makes [`RemoteJwks`](crate::RemoteJwks) fetch the set, and
 //!    the token waits, but only if it passes check 6.
-//! 5. **Signature.** It is valid under the algorithm that the key is bound to. All cores but one, and
-//!    at least one, may check signatures at a time; up to 1 024 further tokens wait in a queue.
+//! 5. **Signature.** It is valid under the algorithm that the key is bound to. At any time all
+//!    processors but one, and at least one, check signatures; up to 1 024 further tokens wait in a
+//!    queue.
 //! 6. **Registered claims.** `exp`, `nbf` and `iat` are valid now, and the lifetime is at most
 //!    [`max_lifetime`](crate::Verifier::max_lifetime). `iss`, `aud` and `sub` have the types of
 //!    RFC 7519 §4.1 and match the verifier's [`issuer`](crate::Verifier::issuer),
@@ -178,7 +179,7 @@
 //! Each request is counted once by the layer, and a second time, as `refused`, if a
 //! [`RequireClaimLayer`] or an extractor inside it refuses the request. So `refused` counts each
 //! refused request once, and `admitted` and `anonymous` count what the layer let through to the
-//! routes. A request that its caller gives up while its token waits is not counted.
+//! routes. A request that is dropped while its token waits is not counted.
 //!
 //! Behind an observing layer, `refused` with `enforced="false"` counts once each request that
 //! enforcing would refuse, by the first reason. An extractor does refuse requests there, which are

@@ -186,19 +186,21 @@ impl ServiceToken {
         }
     }
 
-    /// Waits until another value than `sent` is in use, and returns it. `sent` is the value from
-    /// [`header_value`](Self::header_value) that a rejected request carried. For a client that
-    /// repeats the request itself, such as [tonic's](crate::grpc#repeat-a-call).
-    /// [`RetryOnceLayer`](crate::RetryOnceLayer) does it for the others.
+    /// Waits until a value other than `sent` is in use, and returns it. `sent` is the
+    /// [`header_value`](Self::header_value) that a rejected request carried.
     ///
-    /// Starts a renewal that is due, but no other: without
-    /// [`AddServiceTokenLayer`](crate::AddServiceTokenLayer), call
-    /// [`report_rejected`](Self::report_rejected) first. The wait has no end while mints fail, or for
-    /// a token from [`from_jwt`](Self::from_jwt): limit it, for instance to 5 s.
+    /// For a client that repeats requests itself, such as [tonic's](crate::grpc#repeat-a-call).
+    /// [`RetryOnceLayer`](crate::RetryOnceLayer) repeats those of other clients.
+    ///
+    /// Starts a renewal that is due, but does not report the rejection. An
+    /// [`AddServiceTokenLayer`](crate::AddServiceTokenLayer) reports it; without one, call
+    /// [`report_rejected`](Self::report_rejected) first. There is no time limit: while mints fail,
+    /// and for a token from [`from_jwt`](Self::from_jwt), the future stays pending. Put a timeout
+    /// around it, for instance of 5 s.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the wait alone. The renewal continues.
+    /// Dropping the future does not stop the renewal.
     ///
     /// ```
     /// use std::time::Duration;

@@ -44,7 +44,7 @@ pub(super) fn mint_ended(cause: Cause, result: &Result<TokenValue, MintError>, t
 }
 
 /// Updates the gauge of the token that is used from now on, unless it never expires. Not under a
-/// lock: a recorder may read the token's health. `secret` is what minted the token.
+/// lock: a recorder may read the token's health. `secret` is the api key or client secret.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(super) fn token_in_use(token: &TokenValue, secret: Option<&str>) {
     #[cfg(feature = "metrics")]
@@ -66,7 +66,8 @@ pub(super) fn token_rejected(target: Option<&str>) {
     .increment(1);
 }
 
-/// The `aud` of a token, joined with commas, escaped and cut. Withheld if it holds the secret.
+/// The `aud` of a token, joined with commas, escaped and cut to 200 characters. Replaced by a note
+/// if it holds the secret.
 #[cfg(feature = "metrics")]
 fn audience(token: &TokenValue, secret: Option<&str>) -> String {
     let claims = claims_to_carry(token.jwt(), MAX_TOKEN_LEN);

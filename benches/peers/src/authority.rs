@@ -67,7 +67,7 @@ impl Authority {
         Ok(Self { _runtime: runtime, keys, fixture })
     }
 
-    /// Lists another key from now on.
+    /// Adds a key to the key set.
     pub fn list(&self, jwk: Value) {
         self.keys.listed().push(jwk);
     }

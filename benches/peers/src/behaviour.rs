@@ -1,4 +1,4 @@
-//! What each contestant answers to requests that a verifier should refuse, and when keys change.
+//! The status with which each contestant answers defective requests, unknown keys and outages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::measure::{Drive, bearer};
 use crate::report;
 use crate::signer::Signer;
 
-/// Longer than the minute in which some contestants do not fetch again after a fetch.
+/// Longer than a minute: some contestants fetch keys at most once a minute.
 const PAUSE: Duration = Duration::from_secs(65);
 const UNKNOWN_KIDS: usize = 100;
 const EXTENSION: &str = "urn:example:extension";
@@ -95,7 +95,7 @@ impl Tokens {
     }
 }
 
-/// The claims as JSON with another value of this claim in front.
+/// The claims as JSON, in which this claim comes first with another value, and then again.
 fn twice(claims: &Value, name: &str) -> String {
     let text = claims.to_string();
     format!("{{\"{name}\":\"other\",{}", &text[1..])
@@ -115,7 +115,7 @@ pub fn run() -> Result<String> {
     let (rotating_authority, mut rotated) = start()?;
     let (stopping_authority, mut in_outage) = start()?;
     drop(stopping_authority);
-    eprintln!("waiting {} s, for the contestants that limit their fetches", PAUSE.as_secs());
+    eprintln!("waiting {} s: some contestants limit their fetches", PAUSE.as_secs());
     runtime.block_on(async { tokio::time::sleep(PAUSE).await });
     rotating_authority.list(new.jwk());
 
@@ -144,7 +144,7 @@ async fn request_row(
     on_tonic: Option<&mut (dyn Drive + 'static)>,
     tokens: &Tokens,
 ) -> Result<[String; 7]> {
-    // A verifier ignores an extension that it does not know and that is not critical.
+    // An unknown extension that `crit` does not list must be ignored.
     for good in [&tokens.good, &tokens.extension] {
         expect_ok(app.driver.status(bearer(good)).await)?;
     }

@@ -15,8 +15,8 @@
 //! A process can install one of jsonwebtoken's two providers, so two processes run one after the
 //! other, with the same authority. The first also measures the contestants that use no provider.
 //!
-//! `bin/server.rs` is for measurements over sockets: see `whole-server`. `bin/behaviour.rs` compares
-//! what the contestants answer. `../plot.py` turns the output into a table and a plot.
+//! `bin/server.rs` is for measurements over sockets: see `whole-server`. `bin/behaviour.rs`
+//! compares what the contestants answer. `../plot.py` turns the output into a table and a plot.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! An RSA key that signs any header and any text as claims.
+//! An RSA key that signs any header, and any text as claims.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};

@@ -11,10 +11,10 @@ use tower_m2m::{RemoteJwks, Verifier};
 const USAGE: &str = "\
 usage: deny-list-redis
 
-A service whose deny list is in Redis. `POST /charge` needs a token that no entry denies. `GET /health` needs none, and
-says how old the list is. The docs in src/lib.rs have the commands that change the list.
+Serves routes whose deny list is in Redis. `POST /charge` needs a token that no entry denies. `GET /health` needs no
+token, and says how old the list is. The docs in src/lib.rs have the commands that change the list.
 
-environment, all of it required:
+environment (all variables are required):
   REDIS_URL  for example redis://127.0.0.1
   JWKS_URL   the JWKS endpoint of the authority
   AUDIENCE   the `aud` of the tokens to accept

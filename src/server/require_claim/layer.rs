@@ -13,8 +13,8 @@ use crate::verify::{ClaimPath, ClaimRule, Expected, NumberedRule};
 /// A request whose claim at the path has no expected value is refused with the reason
 /// [`ClaimRefused`](crate::RejectionReason::ClaimRefused), as the layer in front would refuse it:
 /// with status 403 and that layer's [realm](crate::VerifyServiceTokenLayer::realm), or with a [gRPC
-/// status](crate::server#responses). Several layers all apply; on a single route, add them with
-/// `route_layer`: after a first `layer`, axum cannot infer the error type of the second.
+/// status](crate::server#responses). Several layers all apply. Add several to one method router
+/// with `route_layer`: after one `layer`, axum cannot infer the error type of a second.
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};

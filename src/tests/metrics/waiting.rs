@@ -1,4 +1,4 @@
-//! The gauge of the tokens that wait for the check of their signature, when their requests end.
+//! The gauge of queued signature checks, after their requests are dropped.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
@@ -77,7 +77,7 @@ fn dropped_requests_leave_the_gauge_of_the_queue_at_zero() {
             assert!(verify.as_mut().poll(&mut cx).is_pending());
         }
         assert_eq!(queue.len(), 100.0);
-        // Those that are dropped keep their slots until the thread takes them.
+        // A dropped request keeps its slot until the thread takes it out of the queue.
         waiting.truncate(50);
         drop(permit);
         let is_empty = (0..1000).any(|_| {

@@ -63,7 +63,7 @@ impl Called {
         let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
         let billing = layer.layer(client);
 
-        // The channel connects at the first call. `with_origin`, because `only_to` reads the URI.
+        // The channel connects at the first call. `only_to` needs the origin of `with_origin`.
         let layer = AddServiceTokenLayer::new(inventory).only_to([&inventory_url])?;
         let origin: Uri = inventory_url.parse()?;
         let channel = Endpoint::from(origin.clone())
@@ -79,7 +79,7 @@ impl Called {
             format!("{}{path}", self.billing_url).parse().map_err(|err| failure("url", err))?;
         let request = Request::new(Method::POST, url);
         let client = self.billing.ready().await.map_err(|err| failure("billing", err))?;
-        // The caller does not learn the URL.
+        // Not the URL: callers must not see it.
         let failed = |err: reqwest::Error| failure("billing", err.without_url());
         let response = client.call(request).await.map_err(failed)?;
         if !response.status().is_success() {
