@@ -4,7 +4,7 @@
 //! cargo run --example demo
 //! ```
 //!
-//! Prints a table of cases: the expected status, the status that a service answered, and the reason.
+//! Prints a table of cases: the expected status, the status of the response, and the reason.
 //! The exit code is 1 if a status or a reason is not the expected one.
 
 use std::process::ExitCode;

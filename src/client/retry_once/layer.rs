@@ -11,8 +11,8 @@ use super::service::RetryOnce;
 /// rejection, has the token renewed, and adds the new token to the repeated request. Inside it, the
 /// layer has no effect.
 ///
-/// The request is repeated if a [rejection](crate::client) can be mended by a new token, and a new
-/// token is in use within 5 s. Otherwise the caller receives the first response, as without this
+/// The request is repeated if M2 may accept a new token after the [rejection](crate::client), and a
+/// new token is in use within 5 s. Otherwise the caller receives the first response, as without this
 /// layer:
 ///
 /// - if the mint fails, or none starts because the minimum pause between renewals has not passed;
