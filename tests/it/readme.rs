@@ -65,6 +65,22 @@ fn each_test_in_the_tables_of_the_readme_exists() {
 }
 
 #[test]
+fn each_guarantee_of_the_readme_has_a_patch_that_breaks_it() {
+    let readme = file("README.md");
+    let (_, guarantees) = readme.split_once("\n## Guarantees\n").unwrap();
+    let (guarantees, _) = guarantees.split_once("\n## ").unwrap();
+    let named: BTreeSet<_> = named_tests(guarantees).into_iter().map(str::to_owned).collect();
+    let patches =
+        ["lib", "it"].map(|binary| root().join("tests/breakages/guarantees").join(binary));
+    let patches = patches.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let broken = patches.map(|patch| {
+        let path = patch.unwrap().path();
+        path.file_stem().unwrap().to_str().unwrap().to_owned()
+    });
+    assert_eq!(named, broken.collect());
+}
+
+#[test]
 fn badges_of_the_readme_repeat_the_manifest() {
     let (readme, manifest) = (file("README.md"), file("Cargo.toml"));
     let (_, version) = manifest.split_once("\nrust-version = \"").unwrap();
