@@ -101,7 +101,8 @@
 //! - [`getting_started`]: three services that call each other over HTTP and gRPC, with tests
 //! - [`example_programs`]: core, M1 and M2 as processes, and what else is in `examples/`
 //! - [`stacks`]: the clients, servers and frameworks that are tested
-//! - [`recipes`]: JSON error bodies, callers of a route, users or services, OpenAPI
+//! - [`recipes`]: JSON error bodies, callers of a route, two authorities, users or services, a start
+//!   without a token, OpenAPI
 //! - [`server`]: what is checked, in which order, and the response to each failure
 //! - [`jwks`]: what the key cache guarantees
 //! - [`client`]: which requests carry the token

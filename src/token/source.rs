@@ -117,7 +117,7 @@ impl ServiceToken {
     /// in use again, the next fetch starts after at most 30 s.
     ///
     /// A token must be one that [`from_jwt`](Self::from_jwt) reads. Here errors are retried for 30
-    /// s, except those that a retry does not help: a text that is no token, a file that breaks a
+    /// s, except those that a retry cannot resolve: a text that is no token, a file that breaks a
     /// rule, and [`MintError::refused_by_source`]. A renewal retries after any error; meanwhile the
     /// old token stays in use.
     ///
