@@ -155,7 +155,7 @@ impl TestAuthority {
     /// A verifier with the issuer and the clock of this authority, and with these keys, such as a
     /// [`RemoteJwks`] with your own options.
     pub fn verifier_with(&self, keys: impl Into<KeySource>) -> Verifier {
-        Verifier::new(keys).on_clock(self.0.clock.shared()).issuer(self.issuer())
+        self.0.clock.verifier(keys).issuer(self.issuer())
     }
 
     /// Builds a token of this authority, which is good unless a defect is added.

@@ -1,13 +1,14 @@
 //! [`TestClock`]: wall time that a test moves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Clock;
 use crate::jose::SigningKey;
 use crate::jwks::{KeySource, RemoteJwks, RemoteJwksBuilder};
 use crate::token::{LocalIssuer, LocalIssuerError};
-use crate::verify::Verifier;
+use crate::verify::{SignatureLimit, Verifier};
 
 /// The clock of a [`TestAuthority`](crate::testing::TestAuthority), and of its verifiers, key caches
 /// and minted tokens; also that of a [`LocalIssuer`] under test. Clones move together.
@@ -114,7 +115,9 @@ impl TestClock {
 
     /// A verifier on this clock, with these keys.
     pub fn verifier(&self, keys: impl Into<KeySource>) -> Verifier {
-        Verifier::new(keys).on_clock(self.shared())
+        // Tests that run in parallel must not take each other's permits.
+        let limit = Arc::new(SignatureLimit::of_machine());
+        Verifier::new(keys).on_clock(self.shared()).with_signature_limit(limit)
     }
 
     /// The current time of this clock.

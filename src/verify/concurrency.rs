@@ -51,7 +51,7 @@ impl SignatureLimit {
     }
 
     /// One permit less than there are cores, and at least one.
-    pub(super) fn of_machine() -> Self {
+    pub(crate) fn of_machine() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // One thread is enough: a token is queued only while every permit is in use.
         Self::new(cores.saturating_sub(1).max(1), 1)

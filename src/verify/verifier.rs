@@ -418,7 +418,7 @@ impl Verifier {
         Self { clock, refusals, ..self }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn with_signature_limit(self, signatures: Arc<SignatureLimit>) -> Self {
         Self { signatures, ..self }
     }
